@@ -1,0 +1,231 @@
+"""One connection, without its socket: bytes in; replies, deadlines and ends of downloads out.
+
+Whatever drives it is thin: it reads when `next_reply` has nothing to send, sends what that returns,
+tells how much the other side has acknowledged, and calls `tick` when `wait_seconds` are over. The
+same bytes get the same answer from any driver. Times are seconds of one monotonic clock.
+"""
+
+import logging
+from collections import deque
+from collections.abc import Sequence
+from http import HTTPStatus
+from typing import NamedTuple
+
+from ota_server import reply
+from ota_server.http1 import Refused, Request, read_request, reply_head
+from ota_server.reply import ImageSpan, Peer, Reply, Transfer
+from ota_server.service import Service
+
+log = logging.getLogger(__name__)
+
+# From its first byte: the slowest real client, an ESP8266 on a bad link, takes two or three.
+HEAD_SECONDS = 10.0
+# A device that is out of reach for this long has lost the connection on its own side too.
+STALL_SECONDS = 60.0
+# A client that gave up may have acknowledged everything into a buffer that nobody reads. It says so
+# by a reset, which comes at once; for that long a download is not yet called complete.
+SETTLE_SECONDS = 0.5
+
+
+class Outgoing(NamedTuple):
+    """What to send next, in order: bytes, then parts. With `close` nothing comes after it."""
+
+    head: bytes
+    parts: Sequence[bytes | ImageSpan]
+    close: bool
+
+
+class _Sent:
+    """A transfer in the stream: its body stands from byte `start` up to byte `stop`."""
+
+    def __init__(self, transfer: Transfer, start: int, stop: int) -> None:
+        self.transfer = transfer
+        self.start = start
+        self.stop = stop
+        self.whole_at: float | None = None
+
+
+class Connection:
+    """The state of one connection. Used by one thread at a time."""
+
+    def __init__(self, service: Service, peer: Peer, idle_seconds: float, now: float) -> None:
+        self._service = service
+        self._peer = peer
+        self._idle_seconds = idle_seconds
+        self._buffer = bytearray()
+        self._parked: Request | None = None
+        self._input_ended = False
+        self._head_began: float | None = None
+        self._head_is_late = False
+        self._closing = False
+        self._idle_since = now
+        self._progress_at = now
+        self._handed_bytes = 0
+        self._acknowledged_bytes = 0
+        self._sent: deque[_Sent] = deque()
+
+    @property
+    def head_is_late(self) -> bool:
+        """Whether the client has had its time for a head: `next_reply` tells it so."""
+        return self._head_is_late
+
+    @property
+    def input_ended(self) -> bool:
+        """Whether the client has closed its side."""
+        return self._input_ended
+
+    @property
+    def awaits_acknowledgement(self) -> bool:
+        """Whether a download was sent and its end is not on record yet."""
+        return bool(self._sent)
+
+    def receive(self, data: bytes, now: float) -> None:
+        """Take what the client sent; no bytes mean that it will send no more."""
+        self._finish_whole()
+        if not data:
+            self._input_ended = True
+            return
+        if not self._closing:
+            if not self._buffer:
+                self._head_began = now
+            self._buffer += data
+
+    def next_reply(
+        self, now: float, may_wait: bool = True, draining: bool = False
+    ) -> Outgoing | None:
+        """Answer the next request; None while there is no whole one.
+
+        Args:
+            may_wait: the caller can wait for an image to be hashed; else the answer is 503.
+            draining: the server is about to stop, so this reply is the last one.
+
+        Raises:
+            NotReady: call again when its `hashing.done` is set.
+        """
+        if self._closing:
+            return None
+        minor_version = 1
+        try:
+            request = self._parked or self._read_request(now)
+            if request is None:
+                return None
+            self._parked = request
+            answer = self._service.respond(request, self._peer, may_wait)
+            self._parked = None
+            minor_version = request.minor_version
+            self._closing = answer.close or draining or not request.keep_alive
+        except Refused as problem:
+            log.debug("%s: %s", self._peer.address, problem)
+            answer = reply.text(problem.status, f"{problem}", close=True)
+            self._closing = True
+        return self._hand_out(answer, minor_version, now)
+
+    def _read_request(self, now: float) -> Request | None:
+        if self._head_is_late:
+            raise Refused(HTTPStatus.REQUEST_TIMEOUT, f"no whole request in {HEAD_SECONDS:.0f} s")
+        if not self._buffer:
+            return None
+        found = read_request(self._buffer)
+        if found is None:
+            return None
+        request, length = found
+        del self._buffer[:length]
+        self._head_began = now if self._buffer else None
+        return request
+
+    def _hand_out(self, answer: Reply, minor_version: int, now: float) -> Outgoing:
+        head = reply_head(
+            answer.status,
+            answer.fields,
+            answer.content_length,
+            self._service.clock_ms() // 1000,
+            not self._closing,
+            minor_version,
+        )
+        body_bytes = len(answer.body)
+        for part in answer.parts:
+            body_bytes += part.stop - part.start if isinstance(part, ImageSpan) else len(part)
+        start = self._handed_bytes + len(head)
+        if self._handed_bytes == self._acknowledged_bytes:
+            self._progress_at = now
+        self._handed_bytes = start + body_bytes
+        if answer.transfer is not None:
+            self._sent.append(_Sent(answer.transfer, start, self._handed_bytes))
+        return Outgoing(head + answer.body, answer.parts, self._closing)
+
+    def acknowledged(self, position: int, now: float) -> None:
+        """Take note that the other side has acknowledged the first `position` bytes sent."""
+        if position > self._acknowledged_bytes:
+            self._acknowledged_bytes = position
+            self._progress_at = now
+        for sent in self._sent:
+            if sent.whole_at is None and sent.stop <= position:
+                sent.whole_at = now
+
+    def sent_all(self, now: float) -> None:
+        """Take note that a reply went to the kernel whole: the client's turn begins."""
+        self._idle_since = now
+        if self._buffer:
+            self._head_began = now
+
+    def is_stalled(self, now: float) -> bool:
+        """Say whether something was sent and nothing acknowledged for too long."""
+        if self._acknowledged_bytes >= self._handed_bytes:
+            return False
+        return now - self._progress_at >= STALL_SECONDS
+
+    def wait_seconds(self, now: float) -> float:
+        """Return how long to wait for the client before `tick`."""
+        due = self._deadline()
+        for sent in self._sent:
+            if sent.whole_at is not None:
+                due = min(due, sent.whole_at + SETTLE_SECONDS)
+        return max(0.0, due - now)
+
+    def _deadline(self) -> float:
+        if self._head_began is not None:
+            return self._head_began + HEAD_SECONDS
+        if self._acknowledged_bytes < self._handed_bytes and self._sent:
+            return self._progress_at + STALL_SECONDS
+        return self._idle_since + self._idle_seconds
+
+    def tick(self, now: float) -> bool:
+        """Do what time asks for. Return False when the connection has had its time.
+
+        A head that is late is answered by `next_reply` before the end.
+        """
+        while self._sent and self._is_settled(self._sent[0], now):
+            self._finish(self._sent.popleft(), True)
+        if self.is_stalled(now):
+            return False
+        if now < self._deadline():
+            return True
+        self._head_is_late = self._head_began is not None
+        return self._head_is_late
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the client has sent its last request, and that has been answered."""
+        return self._input_ended or self._closing
+
+    def close(self, was_reset: bool) -> None:
+        """End all downloads, and put on record what was acknowledged of each.
+
+        Args:
+            was_reset: by the client: then none is complete, since it did not want the rest.
+        """
+        while self._sent:
+            sent = self._sent.popleft()
+            self._finish(sent, sent.whole_at is not None and not was_reset)
+
+    def _finish_whole(self) -> None:
+        while self._sent and self._sent[0].whole_at is not None:
+            self._finish(self._sent.popleft(), True)
+
+    def _is_settled(self, sent: _Sent, now: float) -> bool:
+        return sent.whole_at is not None and now - sent.whole_at >= SETTLE_SECONDS
+
+    def _finish(self, sent: _Sent, complete: bool) -> None:
+        size = sent.stop - sent.start
+        acknowledged_bytes = min(max(0, self._acknowledged_bytes - sent.start), size)
+        self._service.downloads.finish(sent.transfer, acknowledged_bytes, complete)

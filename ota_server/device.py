@@ -1,0 +1,179 @@
+"""Devices: what a request says of one, and what is known of one. Pure.
+
+A `Device` is all that is on record of a device. Each function here that is named for an event takes
+what was known and answers what is known after it: folded over the journal they give the table.
+"""
+
+import re
+from typing import NamedTuple
+
+from ota_server.release import same_version
+
+MAC_FIELD = b"_br_mac_"
+VERSION_FIELD = b"_br_fwv_"
+
+_MAC = re.compile(
+    r"[0-9a-f]{2}(?P<separator>[:-]?)[0-9a-f]{2}(?:(?P=separator)[0-9a-f]{2}){4}"
+    r"|[0-9a-f]{4}\.[0-9a-f]{4}\.[0-9a-f]{4}"
+)
+_NO_DEVICE = frozenset(("00:00:00:00:00:00", "ff:ff:ff:ff:ff:ff"))
+_REPORTED_VERSION = re.compile(rb"[ -~]{1,64}")
+
+
+class Unidentified(Exception):
+    """The request does not say which device sent it: answer 401 and name the field."""
+
+    def __init__(self, field: str, problem: str) -> None:
+        super().__init__(f"{field} {problem}")
+        self.field = field
+
+
+class Report(NamedTuple):
+    """What a request says of its device. The MAC is in lower-case pairs with colons."""
+
+    mac: str
+    firmware_version: str
+
+
+class Download(NamedTuple):
+    """The download that a device began last, pinned to its bytes.
+
+    `request_ms` is the time of its newest request that was answered with bytes, or by a HEAD.
+    """
+
+    version: str
+    sha256: str
+    size: int
+    request_ms: int
+
+
+class Device(NamedTuple):
+    """All that is known of a device; times in milliseconds since the epoch.
+
+    A NamedTuple, since a million of them are made at every start: a frozen dataclass takes four
+    times as long to make.
+
+    Attributes:
+        time_ms: the time of its newest record.
+        last_seen_ms: when it last asked for the version, or, if it never does, for the image.
+        update_ms: when it first reported the version that it runs now; None: it never changed.
+        target_version: the version that it was told to run, last; None: there was none to tell.
+        image_only: it has never asked for the version.
+    """
+
+    time_ms: int
+    firmware_version: str
+    last_seen_ms: int
+    update_ms: int | None
+    target_version: str | None
+    address: str
+    image_only: bool
+    download: Download | None
+
+
+def parse_mac(text: str) -> str | None:
+    """Return a MAC address in lower-case pairs with colons, None if `text` is none.
+
+    Twelve hex digits: bare, in pairs by `:` or `-`, or in fours by `.`. All zeros and all ones are
+    what an uninitialised radio reports, and no device.
+    """
+    text = text.lower()
+    if not _MAC.fullmatch(text):
+        return None
+    digits = re.sub("[^0-9a-f]", "", text)
+    mac = ":".join(digits[i : i + 2] for i in range(0, 12, 2))
+    return None if mac in _NO_DEVICE else mac
+
+
+def parse_report(fields: dict[bytes, bytes], repeated: frozenset[bytes]) -> Report:
+    """Read the report from the fields of a request (names in lower case).
+
+    Raises:
+        Unidentified: a field is missing, there twice, empty or malformed.
+    """
+    mac_text = _single(MAC_FIELD, fields, repeated)
+    version = _single(VERSION_FIELD, fields, repeated)
+    mac = parse_mac(mac_text.decode("latin-1"))
+    if mac is None:
+        raise Unidentified(MAC_FIELD.decode(), "malformed")
+    if not _REPORTED_VERSION.fullmatch(version):
+        raise Unidentified(VERSION_FIELD.decode(), "malformed")
+    return Report(mac, version.decode("ascii"))
+
+
+def _single(name: bytes, fields: dict[bytes, bytes], repeated: frozenset[bytes]) -> bytes:
+    value = fields.get(name)
+    if value is None:
+        raise Unidentified(name.decode(), "missing")
+    if name in repeated:
+        raise Unidentified(name.decode(), "there twice")
+    if not value:
+        raise Unidentified(name.decode(), "empty")
+    return value
+
+
+def version_changed(device: Device | None, report: Report) -> bool:
+    """Say whether `report` brings a new version to light; another spelling of it is none."""
+    return device is not None and not same_version(device.firmware_version, report.firmware_version)
+
+
+def previous_version(device: Device | None, report: Report) -> dict[str, str]:
+    """Return the detail for a record that brings a new version to light; else none."""
+    if device is None or not version_changed(device, report):
+        return {}
+    return {"previous_version": device.firmware_version}
+
+
+def reported(device: Device, report: Report, address: str, now_ms: int) -> Device:
+    """Return the device after it reported its version and asked for nothing that there is."""
+    return device._replace(
+        time_ms=now_ms,
+        firmware_version=report.firmware_version,
+        update_ms=now_ms if version_changed(device, report) else device.update_ms,
+        address=address,
+    )
+
+
+def checked(
+    device: Device | None, report: Report, target_version: str | None, address: str, now_ms: int
+) -> Device:
+    """Return the device after it asked which version to run and was told `target_version`."""
+    if device is None:
+        return Device(
+            now_ms, report.firmware_version, now_ms, None, target_version, address, False, None
+        )
+    return Device(
+        now_ms,
+        report.firmware_version,
+        now_ms,
+        now_ms if version_changed(device, report) else device.update_ms,
+        target_version,
+        address,
+        False,
+        device.download,
+    )
+
+
+def asked_for_image(
+    device: Device | None,
+    report: Report,
+    target_version: str | None,
+    address: str,
+    now_ms: int,
+    download: Download | None,
+) -> Device:
+    """Return the device after it asked for an image and was given `download`; None: nothing."""
+    if device is None:
+        return Device(
+            now_ms, report.firmware_version, now_ms, None, target_version, address, True, download
+        )
+    return Device(
+        now_ms,
+        report.firmware_version,
+        now_ms if device.image_only else device.last_seen_ms,
+        now_ms if version_changed(device, report) else device.update_ms,
+        target_version,
+        address,
+        device.image_only,
+        download or device.download,
+    )

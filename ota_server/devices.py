@@ -1,0 +1,228 @@
+"""The `devices` command: the fleet as a table, as CSV or as JSON lines, from the journal."""
+
+import argparse
+import csv
+import json
+import shutil
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from ota_server.datadir import add_data_dir_argument, log_dir
+from ota_server.device import Device, parse_mac
+from ota_server.record import format_time, parse_time
+from ota_server.rejected import read_rejected
+from ota_server.replay import history, replay
+
+EXAMPLES = """\
+examples:
+  ota-server devices                       the fleet as a table
+  ota-server devices --csv > fleet.csv     for a spreadsheet
+  ota-server devices --json | jq .mac      for programs, a JSON object a line
+  ota-server devices 00:11:22:33:44:55     all that is on record of one device
+  ota-server devices --rejected            who was answered 401 of late, and why
+"""
+
+# A cell that begins with one of these is a formula to a spreadsheet (OWASP, CSV injection).
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+_UNITS = (("d", 86400), ("h", 3600), ("m", 60), ("s", 1))
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the command."""
+    add_data_dir_argument(parser)
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="a JSON object a line")
+    form.add_argument("--csv", action="store_true", help="CSV with a header line")
+    parser.add_argument(
+        "--rejected", action="store_true", help="who was answered 401 of late, and why"
+    )
+    parser.add_argument("mac", nargs="?", metavar="MAC", help="show the history of this device")
+
+
+def show(arguments: argparse.Namespace) -> int:
+    """Print what was asked for; return the exit code."""
+    logs = log_dir(arguments.data_dir)
+    if not logs.is_dir():
+        return _fail(f"no log in {arguments.data_dir}; is --data-dir right?")
+    form = "json" if arguments.json else "csv" if arguments.csv else "table"
+    try:
+        if arguments.rejected:
+            return _show_rejected(logs, form)
+        if arguments.mac is not None:
+            return _show_history(logs, arguments.mac, form)
+        return _show_fleet(logs, form)
+    except OSError as problem:
+        if isinstance(problem, BrokenPipeError):
+            raise
+        return _fail(f"{problem.filename or logs}: {problem.strerror}")
+
+
+def _show_fleet(logs: Path, form: str) -> int:
+    found = replay(logs)
+    try:
+        if form == "json":
+            for mac, device in found.devices():
+                print(json.dumps(_as_fields(mac, device)))
+        elif form == "csv":
+            header = ("mac", "firmware_version", "last_seen_time", "update_time", "target_version")
+            _write_csv(header, (_as_fields(mac, device) for mac, device in found.devices()))
+        else:
+            now_ms = time.time_ns() // 1_000_000
+            rows = [_as_row(mac, device, now_ms) for mac, device in found.devices()]
+            _write_table(("MAC", "VERSION", "TARGET", "LAST SEEN", "UPDATED", "ADDRESS"), rows)
+            print(f"{len(rows)} device{'' if len(rows) == 1 else 's'}")
+    finally:
+        found.close()
+    if found.bad_lines:
+        print(f"{found.bad_lines} bad lines in the journal were skipped", file=sys.stderr)
+    return 0
+
+
+def _show_history(logs: Path, text: str, form: str) -> int:
+    mac = parse_mac(text)
+    if mac is None:
+        return _fail(f"{text!r} is no MAC address, such as 00:11:22:33:44:55", code=2)
+    records = list(history(logs, mac))
+    if not records:
+        return _fail(f"{mac} is not on record; `devices --rejected` lists who was answered 401")
+    if form == "json":
+        for fields in records:
+            print(json.dumps(fields))
+    elif form == "csv":
+        header = (
+            "time",
+            "event",
+            "mac",
+            "firmware_version",
+            "previous_version",
+            "target_version",
+            "status",
+            "bytes_sent",
+            "complete",
+            "address",
+        )
+        _write_csv(header, records)
+    else:
+        _write_table(
+            ("TIME", "EVENT", "VERSION", "TARGET", "WHAT", "ADDRESS"),
+            [_history_row(fields) for fields in records],
+        )
+    return 0
+
+
+def _show_rejected(logs: Path, form: str) -> int:
+    entries = sorted(read_rejected(logs), key=lambda entry: str(entry["time"]))
+    if form == "json":
+        for entry in entries:
+            print(json.dumps(entry))
+    elif form == "csv":
+        _write_csv(("time", "first_time", "address", "mac", "reason", "count"), entries)
+    else:
+        now_ms = time.time_ns() // 1_000_000
+        rows = [
+            (
+                _printable(entry["address"]),
+                _printable(entry["mac"] or "-"),
+                _printable(entry["reason"]),
+                str(entry["count"]),
+                _ago(entry["time"], now_ms),
+            )
+            for entry in entries
+        ]
+        _write_table(("ADDRESS", "MAC", "REASON", "COUNT", "LAST"), rows)
+        print(f"{len(rows)} kind{'' if len(rows) == 1 else 's'} of rejected requests")
+    return 0
+
+
+def _as_fields(mac: str, device: Device) -> dict[str, object]:
+    update = None if device.update_ms is None else format_time(device.update_ms)
+    return {
+        "mac": mac,
+        "firmware_version": device.firmware_version,
+        "target_version": device.target_version,
+        "last_seen_time": format_time(device.last_seen_ms),
+        "update_time": update,
+        "address": device.address,
+    }
+
+
+def _as_row(mac: str, device: Device, now_ms: int) -> tuple[str, ...]:
+    updated = "never" if device.update_ms is None else _ago(format_time(device.update_ms), now_ms)
+    return (
+        mac,
+        device.firmware_version,
+        device.target_version or "-",
+        _ago(format_time(device.last_seen_ms), now_ms),
+        updated,
+        device.address,
+    )
+
+
+def _history_row(fields: dict[str, object]) -> tuple[str, ...]:
+    what = []
+    if "previous_version" in fields:
+        what.append(f"was {fields['previous_version']}")
+    if fields.get("event") == "begin":
+        what.append(f"{fields.get('method', 'GET')} of {fields.get('download_version')}")
+        if "range_start" in fields:
+            what.append(f"from byte {fields['range_start']}")
+    elif fields.get("event") == "download":
+        whole = "whole" if fields.get("complete") is True else "cut"
+        what.append(f"{fields.get('status')}, {fields.get('bytes_sent')} bytes, {whole}")
+    elif "status" in fields:
+        what.append(f"{fields['status']}")
+    texts = (
+        fields.get("time"),
+        fields.get("event"),
+        fields.get("firmware_version"),
+        fields.get("target_version") or "-",
+        ", ".join(what) or "-",
+        fields.get("address"),
+    )
+    return tuple(_printable(text) for text in texts)
+
+
+def _printable(value: object) -> str:
+    """Return text that moves no cursor, whatever somebody wrote into the file."""
+    return "".join(char if char.isprintable() else "?" for char in str(value))
+
+
+def _ago(text: str, now_ms: int) -> str:
+    try:
+        seconds = (now_ms - parse_time(text)) // 1000
+    except ValueError:
+        return "?"
+    if seconds < 0:
+        return "in future"
+    for unit, size in _UNITS:
+        if seconds >= size:
+            return f"{seconds // size}{unit} ago"
+    return "now"
+
+
+def _write_table(header: Sequence[str], rows: Sequence[tuple[str, ...]]) -> None:
+    """Print aligned columns; on a terminal the last one is cut to its width."""
+    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    for row in (header, *rows):
+        line = "  ".join(cell.ljust(size) for cell, size in zip(row, widths, strict=True))
+        print(line.rstrip()[:width])
+
+
+def _write_csv(header: Sequence[str], entries: Iterable[dict[str, object]]) -> None:
+    writer = csv.writer(sys.stdout, lineterminator="\r\n")
+    writer.writerow(header)
+    writer.writerows(_csv_rows(header, entries))
+
+
+def _csv_rows(header: Sequence[str], entries: Iterable[dict[str, object]]) -> Iterator[list[str]]:
+    for entry in entries:
+        cells = ["" if entry.get(name) is None else str(entry[name]) for name in header]
+        yield [f"'{cell}" if cell.startswith(_FORMULA) else cell for cell in cells]
+
+
+def _fail(problem: str, code: int = 1) -> int:
+    print(f"ota-server: {problem}", file=sys.stderr)
+    return code

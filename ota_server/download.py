@@ -1,0 +1,245 @@
+"""Images for devices: which bytes a request gets, the record of its begin and of its end."""
+
+import logging
+import re
+import time
+from collections.abc import Callable
+from http import HTTPStatus
+from typing import NamedTuple
+
+from ota_server import byterange, reply, rollout
+from ota_server.byterange import Precondition, RangeSpec, Unsatisfiable
+from ota_server.device import Device, Download, Report, asked_for_image, previous_version
+from ota_server.fleet import Fleet
+from ota_server.http1 import Request, http_date
+from ota_server.ratelimit import RateLimit
+from ota_server.record import Scalar
+from ota_server.release import entity_tag, is_sample
+from ota_server.reply import Peer, Reply, Transfer
+from ota_server.store import Image, NoImage, NoTarget, NotReady, Store
+
+log = logging.getLogger(__name__)
+
+_SHA256_QUERY = re.compile(rb"(?:.*&)?sha256=([0-9A-Fa-f]{64})(?:&.*)?")
+_LOG_EVERY_SECONDS = 60.0
+_NOT_FOUND = "Firmware version not found."
+_NOT_READY = "The image is not ready yet."
+
+_TARGET_CACHING = ("Cache-Control", "private, no-cache, no-transform")
+_NAMED_CACHING = ("Cache-Control", "no-cache, no-transform")
+_HASH_CACHING = ("Cache-Control", "public, max-age=31536000, immutable, no-transform")
+
+
+class _Plan(NamedTuple):
+    """An answer to /firmware.bin, before it is on record; without an image no bytes are sent."""
+
+    reply: Reply
+    target_version: str | None
+    image: Image | None = None
+    download: Download | None = None
+
+
+class Downloads:
+    """Answers requests for images. Safe for use by many threads."""
+
+    def __init__(self, store: Store, fleet: Fleet, clock_ms: Callable[[], int]) -> None:
+        self._store = store
+        self._fleet = fleet
+        self._clock_ms = clock_ms
+        self._limit = RateLimit(_LOG_EVERY_SECONDS)
+
+    def respond(self, request: Request, report: Report, peer: Peer, may_wait: bool) -> Reply:
+        """Give the device the image that it began, or that of its target.
+
+        What it began is looked up, and the answer planned, without the lock, since that looks at
+        files; if another request of the device began something else meanwhile, it is planned anew.
+
+        Raises:
+            NotReady: an image has to be hashed first, and the caller may wait for that.
+        """
+        fleet = self._fleet
+        while True:
+            with fleet.lock:
+                before = fleet.get(report.mac)
+                known = before.download if before else None
+                under_way = known is not None and (report.mac, known.sha256) in fleet.under_way
+            plan = self._plan(request, report, peer, before, under_way, may_wait)
+            with fleet.lock:
+                before = fleet.get(report.mac)
+                if known == (before.download if before else None):
+                    self._record(request, report, peer, before, plan)
+                    return plan.reply
+
+    def respond_by_name(self, request: Request, version: str, peer: Peer, may_wait: bool) -> Reply:
+        """Give an image by its name, to caches and to an operator's curl. Nothing is recorded.
+
+        Raises:
+            NotReady: as `respond`.
+        """
+        try:
+            image = self._store.image(version)
+            self._keep_sample_here(image, peer)
+        except NoImage:
+            return reply.text(HTTPStatus.NOT_FOUND, _NOT_FOUND)
+        except NotReady:
+            if may_wait:
+                raise
+            return reply.later(_NOT_READY)
+        asked = _SHA256_QUERY.fullmatch(request.query)
+        is_right = asked is not None and asked[1].decode("ascii").lower() == image.sha256
+        ranges = _ranges(request)
+        if not self._if_range_matches(request, image.etag, image.modified_seconds):
+            ranges = ()
+        caching = _HASH_CACHING if is_right else _NAMED_CACHING
+        return _conditional(request, image, ranges, image.modified_seconds, caching)
+
+    def finish(self, transfer: Transfer, bytes_sent: int, complete: bool) -> None:
+        """Record the end of a download.
+
+        Args:
+            bytes_sent: the bytes of the body that the device's side has acknowledged.
+            complete: it has acknowledged the whole reply, and did not reset after that.
+        """
+        fleet = self._fleet
+        details: dict[str, Scalar] = {
+            "status": transfer.status,
+            "bytes_sent": bytes_sent,
+            "complete": complete,
+            "duration_seconds": round(time.monotonic() - transfer.began_at, 3),
+            "release_version": transfer.version,
+            "release_sha256": transfer.sha256,
+        }
+        if transfer.range_start is not None:
+            details["range_start"] = transfer.range_start
+        with fleet.lock:
+            fleet.count_down(transfer.mac, transfer.sha256)
+            device = fleet.get(transfer.mac)
+            if device is not None:
+                ended = device._replace(time_ms=self._clock_ms())
+                fleet.record("download", transfer.mac, ended, details)
+
+    def _plan(
+        self,
+        request: Request,
+        report: Report,
+        peer: Peer,
+        device: Device | None,
+        under_way: bool,
+        may_wait: bool,
+    ) -> _Plan:
+        try:
+            return self._plan_image(request, report, peer, device, under_way)
+        except NoTarget:
+            answer = reply.later("No target version.")
+        except NotReady:
+            if may_wait:
+                raise
+            answer = reply.later(_NOT_READY)
+        except NoImage as problem:
+            if self._limit.allows(str(problem), time.monotonic()):
+                log.error("no image for %s: %s", report.mac, problem)
+            answer = reply.text(HTTPStatus.NOT_FOUND, _NOT_FOUND)
+        return _Plan(answer, device.target_version if device else None)
+
+    def _plan_image(
+        self, request: Request, report: Report, peer: Peer, device: Device | None, under_way: bool
+    ) -> _Plan:
+        now_ms = self._clock_ms()
+        ranges = _ranges(request)
+        known = device.download if device else None
+        honoured = known is None or self._if_range_matches(request, entity_tag(known.sha256))
+        continued = rollout.continued_download(known, under_way, ranges, honoured, now_ms)
+        if continued is not None:
+            image = self._store.pinned_image(continued)
+            version, target_version = continued.version, device.target_version if device else None
+        else:
+            target = self._store.target()
+            image = self._store.image(target.version)
+            self._keep_sample_here(image, peer)
+            version = target.version
+            target_version = rollout.decide(report, target, False, peer.is_local).version
+        if not honoured or not self._if_range_matches(request, image.etag):
+            ranges = ()
+        answer = _conditional(request, image, ranges, None, _TARGET_CACHING)
+        if not answer.parts:
+            return _Plan(answer, target_version)
+        download = Download(version, image.sha256, image.size, now_ms)
+        return _Plan(answer, target_version, image, download)
+
+    def _record(
+        self, request: Request, report: Report, peer: Peer, before: Device | None, plan: _Plan
+    ) -> None:
+        """Queue the record of an answer to /firmware.bin. The caller holds the fleet's lock."""
+        now_ms = self._clock_ms()
+        device = asked_for_image(
+            before, report, plan.target_version, peer.address, now_ms, plan.download
+        )
+        details: dict[str, Scalar] = {"status": plan.reply.status.value}
+        details |= previous_version(before, report)
+        if plan.image is None:
+            details |= {"bytes_sent": 0, "complete": False, "duration_seconds": 0}
+            self._fleet.record("download", report.mac, device, details)
+            return
+        range_start = _range_start(plan.reply)
+        if range_start is not None:
+            details["range_start"] = range_start
+        if request.method == "HEAD":
+            details["method"] = "HEAD"
+        self._fleet.record("begin", report.mac, device, details)
+        if request.method == "GET":
+            self._fleet.count_up(report.mac, plan.image.sha256)
+            plan.reply.transfer = Transfer(
+                report.mac,
+                plan.image.version,
+                plan.image.sha256,
+                plan.reply.status.value,
+                range_start,
+                time.monotonic(),
+            )
+
+    def _if_range_matches(
+        self, request: Request, etag: str, modified_seconds: int | None = None
+    ) -> bool:
+        return byterange.if_range_matches(
+            request.get(b"if-range"), etag, modified_seconds, self._clock_ms() // 1000
+        )
+
+    def _keep_sample_here(self, image: Image, peer: Peer) -> None:
+        """Refuse the shipped sample to other machines: no real device may flash it."""
+        if not peer.is_local and is_sample(image.size, image.sha256):
+            raise NoImage("the shipped sample is offered to clients on this machine only")
+
+
+def _ranges(request: Request) -> tuple[RangeSpec, ...]:
+    # RFC 9110 section 14.2: Range means something in a GET alone.
+    return byterange.parse_ranges(request.get(b"range")) if request.method == "GET" else ()
+
+
+def _conditional(
+    request: Request,
+    image: Image,
+    ranges: tuple[RangeSpec, ...],
+    modified_seconds: int | None,
+    caching: tuple[str, str],
+) -> Reply:
+    """Answer with the image, a part of it, 304, 412 or 416; dates are ignored where None."""
+    condition = byterange.precondition(request.fields, image.etag, modified_seconds)
+    if condition is Precondition.FAILED:
+        return reply.text(HTTPStatus.PRECONDITION_FAILED, "Precondition Failed")
+    dated = () if modified_seconds is None else (("Last-Modified", http_date(modified_seconds)),)
+    if condition is Precondition.NOT_MODIFIED:
+        return reply.not_modified(image.etag, caching, *dated)
+    try:
+        spans = byterange.resolve(ranges, image.size) if ranges else ()
+    except Unsatisfiable:
+        content_range = ("Content-Range", f"bytes */{image.size}")
+        return reply.text(
+            HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE, "Range Not Satisfiable", content_range
+        )
+    return reply.image_reply(image, spans, caching, *dated)
+
+
+def _range_start(answer: Reply) -> int | None:
+    if answer.status is not HTTPStatus.PARTIAL_CONTENT:
+        return None
+    return next(part.start for part in answer.parts if isinstance(part, reply.ImageSpan))

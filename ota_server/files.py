@@ -1,0 +1,77 @@
+"""Files in a folder that operators write: looked at and opened without surprises."""
+
+import os
+import stat
+from pathlib import Path
+from typing import NamedTuple
+
+
+class Signature(NamedTuple):
+    """What tells that a file has not changed: two equal ones mean the same bytes."""
+
+    device: int
+    inode: int
+    size: int
+    modified_ns: int
+    changed_ns: int
+
+
+class Found(NamedTuple):
+    """A regular file: its path, with links resolved, and its signature."""
+
+    path: str
+    signature: Signature
+
+
+def signature_of(status: os.stat_result) -> Signature:
+    """Return the signature of a file's status."""
+    return Signature(
+        status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+    )
+
+
+def find(folder: Path, name: str) -> Found | None:
+    """Find a regular file in `folder`; None if there is none.
+
+    A link is followed to a file below the same folder and to nowhere else.
+
+    Raises:
+        OSError: the folder cannot be searched.
+    """
+    path = os.path.join(folder, name)
+    try:
+        status = os.lstat(path)
+        if stat.S_ISLNK(status.st_mode):
+            path = os.path.realpath(path)
+            if not path.startswith(os.path.realpath(folder) + os.sep):
+                return None
+            status = os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return Found(path, signature_of(status)) if stat.S_ISREG(status.st_mode) else None
+
+
+def open_found(found: Found) -> int:
+    """Open what `find` found, for reading, and return its descriptor.
+
+    Neither a link nor a pipe that took its place meanwhile is followed or waited for; the caller
+    compares signatures.
+
+    Raises:
+        OSError: it cannot be opened.
+    """
+    return os.open(found.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+
+
+def replace(path: Path, content: bytes) -> None:
+    """Write a file so that readers see the old content or the new one, also after a power cut.
+
+    Raises:
+        OSError: it cannot be written; the old file is as it was.
+    """
+    temporary = path.with_name(f".{path.name}.new")
+    with open(temporary, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)

@@ -1,0 +1,210 @@
+"""The fleet: the live table of devices, kept in step with the journal.
+
+Whoever changes a device holds `lock`; each change queues its record under that same lock, so that
+the order of lines is the order of changes and the newest line of a device is that device.
+"""
+
+import logging
+import marshal
+from collections import Counter
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+from ota_server.device import Device, Download
+from ota_server.journal import Journal
+from ota_server.record import Scalar, format_marker, format_record
+from ota_server.replay import mac_of, number_of, replay
+
+log = logging.getLogger(__name__)
+
+MAX_DEVICES = 2_000_000
+# A slice holds the lock for about 2 ms.
+_SLICE = 200
+# Small tables grow without the pause of a large one (50 ms at a million entries) and can be listed
+# one at a time. The low byte of a MAC is its most random one.
+_SHARDS = 256
+
+
+class Fleet:
+    """All known devices, in memory and on record.
+
+    A row is the marshalled fields of a Device: bytes, which the garbage collector does not track (a
+    full collection over a million objects pauses 140 ms), in a third of the memory. A row that has
+    not been asked for since the start is an integer: where its line stands in the journal.
+
+    Attributes:
+        lock: held around `get` and `record` where one follows from the other.
+        under_way: how many transfers of an image, by its SHA-256, each MAC has at this moment.
+        turned_away: how often a new device was answered but not kept, for want of room.
+        bad_lines: how many lines of the journal were skipped at the start.
+    """
+
+    def __init__(
+        self,
+        journal: Journal,
+        log_dir: Path,
+        clock_ms: Callable[[], int],
+        max_devices: int = MAX_DEVICES,
+    ) -> None:
+        """Read the table from the journal.
+
+        Raises:
+            OSError: the journal cannot be read.
+        """
+        self.lock = Lock()
+        self.journal = journal
+        self.under_way: Counter[tuple[str, str]] = Counter()
+        self.turned_away = 0
+        self._clock_ms = clock_ms
+        self._max_devices = max_devices
+        self._rows: list[dict[int, bytes | int]] = [{} for _ in range(_SHARDS)]
+        self._replay = replay(log_dir)
+        self.bad_lines = self._replay.bad_lines
+        for number, location in self._replay.locations.items():
+            self._rows[number % _SHARDS][number] = location
+        self._known = len(self._replay.locations)
+        self._replay.locations.clear()
+        if self._replay.marker_end is not None:
+            journal.adopt_marker(self._replay.marker_end)
+        self._reopen = False
+        self._ended = False
+
+    def __len__(self) -> int:
+        """Return the number of known devices."""
+        return self._known
+
+    def get(self, mac: str) -> Device | None:
+        """Return what is known of a device, None if nothing. The caller holds `lock`."""
+        number = number_of(mac)
+        row = self._rows[number % _SHARDS].get(number)
+        if type(row) is int:
+            return self._replay.read(row)
+        return None if row is None else _unpack(row)  # type: ignore[arg-type]
+
+    def record(
+        self, event: str, mac: str, device: Device, details: Mapping[str, Scalar] | None = None
+    ) -> None:
+        """Keep a device and queue its record. The caller holds `lock`, and flushes afterwards."""
+        number = number_of(mac)
+        rows = self._rows[number % _SHARDS]
+        if number not in rows:
+            if self._known >= self._max_devices:
+                self.turned_away += 1
+                return
+            self._known += 1
+        rows[number] = _pack(device)
+        self.journal.append(mac, format_record(event, mac, device, details))
+
+    def count_up(self, mac: str, sha256: str) -> None:
+        """Note that a transfer begins. The caller holds `lock`."""
+        self.under_way[mac, sha256] += 1
+
+    def count_down(self, mac: str, sha256: str) -> None:
+        """Note that a transfer has ended. The caller holds `lock`."""
+        self.under_way[mac, sha256] -= 1
+        if not self.under_way[mac, sha256]:
+            del self.under_way[mac, sha256]
+
+    def reopen_journal(self) -> None:
+        """Have the journal opened by its name again, soon. Safe in a signal handler."""
+        self._reopen = True
+
+    def end(self) -> None:
+        """Have `look_after` return soon."""
+        self._ended = True
+
+    def close(self) -> None:
+        """Write what is left and close the journal. Nobody looks after it any more."""
+        if self.journal.failing:
+            self.journal.resume(self._lines)
+        self.journal.close()
+        self._replay.close()
+
+    def look_after(self) -> None:
+        """Do what the journal needs and no request should wait for."""
+        if self._reopen:
+            self._reopen = False
+            self.journal.reopen()
+        self.journal.look_after()
+        if self.journal.failing and not self.journal.resume(self._lines):
+            return
+        if self.journal.needs_snapshot:
+            self._write_snapshot()
+        self.journal.sync()
+        if self._replay.is_open:
+            self._load_rows()
+
+    def _lines(self, macs: list[str]) -> bytes:
+        with self.lock:
+            known = ((mac, self.get(mac)) for mac in macs)
+            return b"".join(format_record("device", mac, device) for mac, device in known if device)
+
+    def _write_snapshot(self) -> None:
+        """Put all known devices into the current file, in slices between the live records."""
+        generation = self.journal.generation
+        for rows in self._rows:
+            with self.lock:
+                numbers = list(rows)
+            for first in range(0, len(numbers), _SLICE):
+                if self._ended or self.journal.failing or generation != self.journal.generation:
+                    return
+                with self.lock:
+                    for number in numbers[first : first + _SLICE]:
+                        mac = mac_of(number)
+                        device = self.get(mac)
+                        if device is not None:
+                            self.journal.append(mac, format_record("device", mac, device))
+                self.journal.flush()
+        self.journal.close_snapshot(format_marker(self._clock_ms(), self._known), generation)
+
+    def _load_rows(self) -> None:
+        """Parse the rows that nobody has asked for yet, then let the old files go."""
+        for rows in self._rows:
+            with self.lock:
+                numbers = [number for number, row in rows.items() if type(row) is int]
+            for first in range(0, len(numbers), _SLICE):
+                if self._ended:
+                    return
+                with self.lock:
+                    for number in numbers[first : first + _SLICE]:
+                        self._load_row(rows, number)
+        with self.lock:
+            self._replay.close()
+
+    def _load_row(self, rows: dict[int, bytes | int], number: int) -> None:
+        row = rows.get(number)
+        if type(row) is not int:
+            return
+        device = self._replay.read(row)
+        if device is not None:
+            rows[number] = _pack(device)
+        else:
+            del rows[number]
+            self._known -= 1
+            log.warning("the record of %s has gone bad", mac_of(number))
+
+
+def _pack(device: Device) -> bytes:
+    download = device.download
+    if download is None:
+        return marshal.dumps(tuple(device)[:7])
+    return marshal.dumps(
+        (
+            *tuple(device)[:7],
+            download.version,
+            bytes.fromhex(download.sha256),
+            download.size,
+            download.request_ms,
+        )
+    )
+
+
+def _unpack(row: bytes) -> Device:
+    fields: Any = marshal.loads(row)
+    download = None
+    if len(fields) > 7:
+        version, sha256, size, request_ms = fields[7:]
+        download = Download(version, sha256.hex(), size, request_ms)
+    return Device._make((*fields[:7], download))

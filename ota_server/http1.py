@@ -1,0 +1,264 @@
+"""HTTP/1 on bytes: request heads in, reply heads out. Pure: no sockets, no files, no clock.
+
+The reader is stricter than `http.server`, whose `parse_request` makes a header of a bare CR, drops
+everything after a line without a colon and takes a body that nobody read for the next request.
+What two programs can read in two ways is refused here, for that is how requests are smuggled.
+"""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from email.utils import formatdate
+from functools import lru_cache
+from http import HTTPStatus
+
+# RFC 9112 section 3 asks for 8000 octets of request line where URIs are long; ours are 13. A head
+# of 16 KiB is twice what nginx takes and still small enough to keep for every connection.
+MAX_REQUEST_LINE_BYTES = 4 * 1024
+MAX_HEAD_BYTES = 16 * 1024
+# The ESP8266 updater sends 14 fields, a browser 20: 64 is plenty, and bounds the work for a head.
+MAX_FIELDS = 64
+
+KNOWN_METHODS = frozenset(
+    ("GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH")
+)
+
+_TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_VALUE = re.compile(rb"[\t -~\x80-\xff]*")
+_VERSION = re.compile(rb"HTTP/([0-9])\.([0-9])")
+_ORIGIN_FORM = re.compile(rb"/[!-\"$-~]*")
+_ABSOLUTE_FORM = re.compile(rb"(?i:https?)://([^/?#]*)([/?][!-\"$-~]*)?")
+# RFC 3986 section 3.2.2, less user information, which RFC 9110 section 4.2.4 forbids.
+_HOST = re.compile(
+    rb"(?:(?:[A-Za-z0-9\-._~!$&'()*+,;=]|%[0-9A-Fa-f]{2})*|\[[0-9A-Fa-f:.]{2,45}\])(?::([0-9]{0,5}))?"
+)
+_CONTENT_LENGTH = re.compile(rb"[0-9]{1,19}")
+_BARE_LINE_END = re.compile(rb"(?<!\r)\n|\r(?!\n|\Z)")
+_EMPTY_LINES = re.compile(rb"(?:\r\n){0,2}")
+
+
+class Refused(Exception):
+    """The bytes are no request that may be answered: reply with `status` and close."""
+
+    def __init__(self, status: HTTPStatus, problem: str) -> None:
+        super().__init__(problem)
+        self.status = status
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One request head. Field names are in lower case; repeated fields are joined by a comma."""
+
+    method: str
+    path: bytes
+    query: bytes
+    minor_version: int
+    fields: dict[bytes, bytes]
+    repeated: frozenset[bytes]
+    keep_alive: bool
+    content_length: int
+
+    def get(self, name: bytes) -> bytes | None:
+        """Return the value of the field `name` (lower case), or None where it was not sent."""
+        return self.fields.get(name)
+
+
+def read_request(buffer: bytes | bytearray) -> tuple[Request, int] | None:
+    """Read the request head that `buffer` begins with.
+
+    Returns:
+        The request and the number of bytes that its head took, or None while the head is not whole.
+
+    Raises:
+        Refused: the bytes break HTTP or a limit, also when that can be seen before the head ends.
+    """
+    # RFC 9112 section 2.2: an empty line before the request line is ignored; two, for old clients.
+    start = _EMPTY_LINES.match(buffer).end()  # type: ignore[union-attr]
+    end = buffer.find(b"\r\n\r\n", start)
+    if end < 0:
+        _refuse_hopeless(bytes(buffer[start : start + MAX_HEAD_BYTES + 1]))
+        return None
+    if end + 4 - start > MAX_HEAD_BYTES:
+        raise _too_large(bytes(buffer[start:end]))
+    return parse_head(bytes(buffer[start:end])), end + 4
+
+
+def parse_head(head: bytes) -> Request:
+    """Parse a whole head, without the empty line that ends it.
+
+    Raises:
+        Refused: 400, 414, 431, 501 or 505, as RFC 9112 asks.
+    """
+    line, _, rest = head.partition(b"\r\n")
+    method, target, minor_version = _request_line(line)
+    fields, repeated = _field_lines(rest)
+    _check_host(fields.get(b"host"), b"host" in repeated, minor_version)
+    path, query = _target(method, target)
+    return Request(
+        method=method.decode("ascii"),
+        path=path,
+        query=query,
+        minor_version=minor_version,
+        fields=fields,
+        repeated=repeated,
+        keep_alive=_keep_alive(fields.get(b"connection", b""), minor_version),
+        content_length=_content_length(fields, b"content-length" in repeated),
+    )
+
+
+def _refuse_hopeless(part: bytes) -> None:
+    """Refuse a head that can no longer become one, so that its sender need not wait to hear it."""
+    if _BARE_LINE_END.search(part):
+        raise Refused(HTTPStatus.BAD_REQUEST, "a line must end with CR LF")
+    line, end_of_line, _ = part.partition(b"\r\n")
+    if end_of_line:
+        _request_line(line)
+    elif line and not _TOKEN.match(line):
+        raise Refused(HTTPStatus.BAD_REQUEST, "the request line does not begin with a method")
+    if len(part) > (MAX_HEAD_BYTES if end_of_line else MAX_REQUEST_LINE_BYTES):
+        raise _too_large(part)
+
+
+def _too_large(part: bytes) -> Refused:
+    if len(part.partition(b"\r\n")[0]) > MAX_REQUEST_LINE_BYTES:
+        return Refused(HTTPStatus.REQUEST_URI_TOO_LONG, "the request line is over 4 KiB")
+    return Refused(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "the head is over 16 KiB")
+
+
+def _request_line(line: bytes) -> tuple[bytes, bytes, int]:
+    if len(line) > MAX_REQUEST_LINE_BYTES:
+        raise _too_large(line)
+    words = line.split(b" ")
+    if len(words) != 3 or not _TOKEN.fullmatch(words[0]):
+        raise Refused(HTTPStatus.BAD_REQUEST, "the request line is not METHOD TARGET VERSION")
+    version = _VERSION.fullmatch(words[2])
+    if not version:
+        raise Refused(HTTPStatus.BAD_REQUEST, "the request line names no HTTP version")
+    if version[1] != b"1":
+        raise Refused(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED, "this server speaks HTTP/1.1")
+    return words[0], words[1], min(int(version[2]), 1)
+
+
+def _target(method: bytes, target: bytes) -> tuple[bytes, bytes]:
+    """Return path and query as raw bytes: nothing is decoded, so nothing can be disguised."""
+    if method == b"OPTIONS" and target == b"*":
+        return target, b""
+    if method == b"CONNECT" and _HOST.fullmatch(target):
+        return target, b""
+    absolute = _ABSOLUTE_FORM.fullmatch(target)
+    if absolute:
+        if not absolute[1] or not _valid_host(absolute[1]):
+            raise Refused(HTTPStatus.BAD_REQUEST, "the target has no valid authority")
+        target = absolute[2] or b"/"
+        if target.startswith(b"?"):
+            target = b"/" + target
+    elif not _ORIGIN_FORM.fullmatch(target):
+        raise Refused(HTTPStatus.BAD_REQUEST, "the target is no path of visible ASCII")
+    path, _, query = target.partition(b"?")
+    return path, query
+
+
+def _field_lines(block: bytes) -> tuple[dict[bytes, bytes], frozenset[bytes]]:
+    fields: dict[bytes, bytes] = {}
+    repeated = set()
+    lines = block.split(b"\r\n") if block else []
+    if len(lines) > MAX_FIELDS:
+        raise Refused(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, f"over {MAX_FIELDS} fields")
+    for line in lines:
+        # Partition before matching: one pattern for the whole line would backtrack over blanks.
+        name, colon, value = line.partition(b":")
+        value = value.strip(b" \t")
+        if not colon or not _TOKEN.fullmatch(name) or not _VALUE.fullmatch(value):
+            raise Refused(HTTPStatus.BAD_REQUEST, f"malformed field line {line[:40]!r}")
+        name = name.lower()
+        if name in fields:
+            repeated.add(name)
+            value = fields[name] + b", " + value
+        fields[name] = value
+    return fields, frozenset(repeated)
+
+
+def _valid_host(host: bytes) -> bool:
+    match = _HOST.fullmatch(host)
+    return bool(match) and int(match[1] or 0) <= 65535  # type: ignore[index]
+
+
+def _check_host(host: bytes | None, repeated: bool, minor_version: int) -> None:
+    """RFC 9112 section 3.2: one valid Host, which HTTP/1.0 alone may leave out."""
+    if host is None and minor_version >= 1:
+        raise Refused(HTTPStatus.BAD_REQUEST, "no Host field")
+    if repeated or (host is not None and not _valid_host(host)):
+        raise Refused(HTTPStatus.BAD_REQUEST, "more than one Host, or a malformed one")
+
+
+def _content_length(fields: dict[bytes, bytes], repeated: bool) -> int:
+    text = fields.get(b"content-length")
+    if b"transfer-encoding" in fields:
+        if text is not None:
+            raise Refused(HTTPStatus.BAD_REQUEST, "Content-Length and Transfer-Encoding")
+        raise Refused(HTTPStatus.NOT_IMPLEMENTED, "no request here has a body to decode")
+    if text is None:
+        return 0
+    # RFC 9112 section 6.3 allows to accept equal repetitions; nobody who is honest sends them.
+    if repeated or not _CONTENT_LENGTH.fullmatch(text):
+        raise Refused(HTTPStatus.BAD_REQUEST, "Content-Length is not one number")
+    return int(text)
+
+
+def _keep_alive(connection: bytes, minor_version: int) -> bool:
+    options = [option.strip(b" \t") for option in connection.lower().split(b",")]
+    if b"close" in options:
+        return False
+    return minor_version >= 1 or b"keep-alive" in options
+
+
+_STATUS_LINES = {
+    status: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode("ascii") for status in HTTPStatus
+}
+# The phrases of 413, 414 and 416 changed between Python versions; these are RFC 9110's.
+for _status, _phrase in (
+    (HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "Content Too Large"),
+    (HTTPStatus.REQUEST_URI_TOO_LONG, "URI Too Long"),
+    (HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE, "Range Not Satisfiable"),
+):
+    _STATUS_LINES[_status] = f"HTTP/1.1 {_status.value} {_phrase}\r\n".encode("ascii")
+
+
+def field_lines(fields: Iterable[tuple[str, str]]) -> bytes:
+    """Serialise reply fields that this server made itself; a line end in one is a bug."""
+    lines = [f"{name}: {value}\r\n" for name, value in fields]
+    if any(line.count("\n") != 1 or line.count("\r") != 1 for line in lines):
+        raise ValueError(f"line end in reply fields: {lines!r}")
+    return "".join(lines).encode("ascii")
+
+
+@lru_cache(maxsize=4096)
+def http_date(seconds: int) -> str:
+    """Return a time in whole seconds since the epoch as an IMF-fixdate (RFC 9110 section 5.6.7)."""
+    return formatdate(seconds, usegmt=True)
+
+
+def reply_head(
+    status: HTTPStatus,
+    fields: bytes,
+    content_length: int | None,
+    seconds: int,
+    keep_alive: bool,
+    minor_version: int,
+) -> bytes:
+    """Return a whole reply head.
+
+    Args:
+        fields: further fields, serialised by `field_lines`.
+        content_length: None only for 304, where RFC 9110 section 8.6 forbids any other length than
+            that of the 200 reply, and simple clients would wait for that many bytes.
+        seconds: the time for the Date field, in seconds since the epoch.
+    """
+    length = b"" if content_length is None else b"Content-Length: %d\r\n" % content_length
+    connection = b""
+    if not keep_alive:
+        connection = b"Connection: close\r\n"
+    elif minor_version == 0:
+        connection = b"Connection: keep-alive\r\n"
+    date = http_date(seconds).encode("ascii")
+    return b"%bDate: %b\r\n%b%b%b\r\n" % (_STATUS_LINES[status], date, fields, length, connection)

@@ -1,0 +1,303 @@
+"""The journal: `log/devices.jsonl`, a lock-protected JSON-lines logger.
+
+Lines are queued in the order in which the device table changed, and written by whoever flushes
+first: one write, whole lines, before any reply that they stand for. What cannot be written leaves
+its device marked, so that one line for each of them is written first once writing works again.
+"""
+
+import fcntl
+import logging
+import os
+import re
+from collections import deque
+from collections.abc import Callable
+from itertools import islice
+from pathlib import Path
+from threading import Lock
+
+log = logging.getLogger(__name__)
+
+CURRENT_NAME = "devices.jsonl"
+_ROTATED_NAME = re.compile(r"devices\.([0-9]{6,})\.jsonl")
+
+# Below this a rotation would cost more than it saves: 64 MiB are read in a second.
+ROTATE_BYTES = 64 * 1024 * 1024
+KEEP_FILES = 10
+KEEP_BYTES = 1024 * 1024 * 1024
+
+
+class InUse(Exception):
+    """Another server holds the lock of this data directory."""
+
+
+def journal_files(log_dir: Path) -> list[Path]:
+    """Return the journal's files, the oldest first and the current one last."""
+    files = [path for _, path in _rotated_files(log_dir)]
+    current = log_dir / CURRENT_NAME
+    return [*files, current] if current.exists() else files
+
+
+def _rotated_files(log_dir: Path) -> list[tuple[int, Path]]:
+    matches = ((_ROTATED_NAME.fullmatch(path.name), path) for path in log_dir.glob("devices.*"))
+    return sorted((int(match[1]), path) for match, path in matches if match)
+
+
+class Journal:
+    """Appends records to the current file and rotates it. Safe for use by many threads.
+
+    Lock order: `write_lock` before the device table's lock, never the other way round.
+
+    Attributes:
+        failing: the file cannot be written; devices are marked in `unrecorded` instead.
+        unrecorded: the MACs whose newest record is not in the file.
+        lost_writes: how often writing failed, for operators.
+        needs_snapshot: the current file does not hold all known devices yet.
+        generation: counts the files that were opened by this name.
+    """
+
+    def __init__(
+        self,
+        log_dir: Path,
+        rotate_bytes: int = ROTATE_BYTES,
+        keep_files: int = KEEP_FILES,
+        keep_bytes: int = KEEP_BYTES,
+    ) -> None:
+        """Take the lock and open the current file.
+
+        Raises:
+            InUse: a server runs on this directory already.
+            OSError: the directory or a file in it cannot be written.
+        """
+        self._dir = log_dir
+        self._path = log_dir / CURRENT_NAME
+        self._rotate_bytes = rotate_bytes
+        self._keep_files = keep_files
+        self._keep_bytes = keep_bytes
+        self.write_lock = Lock()
+        self._queue: deque[tuple[str, bytes]] = deque()
+        self.unrecorded: set[str] = set()
+        self.failing = False
+        self.lost_writes = 0
+        self.needs_snapshot = True
+        self.generation = 0
+        self._marker_end = 0
+        self._synced_size = -1
+        self._unsynced: list[int] = []
+        self._fd = -1
+        self._size = 0
+        self._lock_fd = _lock(log_dir / ".lock")
+        try:
+            self._open()
+        except OSError:
+            os.close(self._lock_fd)
+            raise
+
+    def append(self, mac: str, line: bytes) -> None:
+        """Queue one line, newline and all. Call it under the lock that orders the table."""
+        self._queue.append((mac, line))
+
+    def flush(self) -> None:
+        """Write what is queued. On return each line is in the file or its device is marked."""
+        # Also with nothing queued: whoever took our line has written it when the lock is free.
+        with self.write_lock:
+            self._write_queue()
+
+    def _write_queue(self) -> None:
+        batch = [self._queue.popleft() for _ in range(len(self._queue))]
+        if not batch:
+            return
+        if not self.failing and self._write(b"".join([line for _, line in batch])):
+            return
+        self.unrecorded.update(mac for mac, _ in batch)
+
+    def _write(self, lines: bytes) -> bool:
+        """Append whole lines by one write; on failure cut back to the last whole line."""
+        try:
+            written = os.write(self._fd, lines)
+            if written < len(lines):
+                # A disk that fills takes a part; the next write says why.
+                written += os.write(self._fd, lines[written:])
+            if written < len(lines):
+                raise OSError(f"wrote {written} of {len(lines)} bytes")
+        except OSError as problem:
+            self._fail(problem)
+            return False
+        self._size += len(lines)
+        return True
+
+    def _fail(self, problem: OSError) -> None:
+        self.lost_writes += 1
+        if not self.failing:
+            log.error(
+                "%s cannot be written: %s. Devices are answered all the same, and recorded once "
+                "it can be: make room or mend the disk.",
+                self._path,
+                problem,
+            )
+        self.failing = True
+        try:
+            if self._fd >= 0 and os.fstat(self._fd).st_size > self._size:
+                os.ftruncate(self._fd, self._size)
+        except OSError:
+            log.warning("%s ends in a torn line, which readers skip", self._path)
+
+    def resume(self, make_lines: Callable[[list[str]], bytes], slice_size: int = 500) -> bool:
+        """Try to record again: first one line for each marked device, then what is queued.
+
+        Args:
+            make_lines: answers the records of the devices with these MACs.
+
+        Returns:
+            Whether writing works again.
+        """
+        while self.failing:
+            with self.write_lock:
+                if self._fd < 0 and not self._reopened():
+                    return False
+                self._begin_fresh_line()
+                macs = list(islice(self.unrecorded, slice_size))
+                if macs and not self._write(make_lines(macs)):
+                    return False
+                self.unrecorded.difference_update(macs)
+                if not self.unrecorded:
+                    self.failing = False
+                    self._write_queue()
+        log.warning("%s is written again; what devices reported meanwhile is on record", self._path)
+        return True
+
+    def close_snapshot(self, marker: bytes, generation: int) -> bool:
+        """Write the line that closes a snapshot; only now may older files go.
+
+        Args:
+            generation: what `generation` was when the snapshot began.
+
+        Returns:
+            False where the snapshot went into another file, or not on record at all.
+        """
+        with self.write_lock:
+            self._write_queue()
+            if self.failing or generation != self.generation or not self._write(marker):
+                return False
+            self.adopt_marker(self._size)
+        self._prune()
+        return True
+
+    def adopt_marker(self, marker_end: int) -> None:
+        """Take note that the current file holds a snapshot that ends at this byte."""
+        self._marker_end = marker_end
+        self.needs_snapshot = False
+
+    def look_after(self) -> None:
+        """Notice a file that was moved, deleted or cut, and rotate one that is long enough."""
+        with self.write_lock:
+            if self._fd >= 0 and self._was_taken_away():
+                log.warning("%s was moved or cut: writing it anew", self._path)
+                self._reopened()
+            elif self._is_long_enough():
+                self._rotate()
+
+    def reopen(self) -> None:
+        """Open the file by its name again, as SIGHUP asks."""
+        with self.write_lock:
+            self._write_queue()
+            self._reopened()
+
+    def sync(self) -> None:
+        """Bring what was written to the disk, for a power cut. Holds nobody up."""
+        with self.write_lock:
+            unsynced, self._unsynced = self._unsynced, []
+            if self._fd >= 0 and self._synced_size != self._size:
+                self._synced_size = self._size
+                unsynced.append(os.dup(self._fd))
+        for descriptor in unsynced:
+            try:
+                os.fsync(descriptor)
+            except OSError as problem:
+                log.error("%s cannot be brought to the disk: %s", self._path, problem)
+            os.close(descriptor)
+
+    def close(self) -> None:
+        """Write and sync what is left, and give the lock back."""
+        self.flush()
+        self.sync()
+        with self.write_lock:
+            if self._fd >= 0:
+                os.close(self._fd)
+                self._fd = -1
+            os.close(self._lock_fd)
+
+    def _open(self) -> None:
+        self._dir.mkdir(parents=True, exist_ok=True)
+        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+        self._fd = os.open(self._path, flags, 0o644)
+        self._size = os.fstat(self._fd).st_size
+        self._synced_size = -1
+        self.generation += 1
+        self.needs_snapshot = True
+        self._begin_fresh_line()
+
+    def _begin_fresh_line(self) -> None:
+        """End a torn last line, so that the next record stands on a line of its own."""
+        try:
+            if self._size and os.pread(self._fd, 1, self._size - 1) != b"\n":
+                self._size += os.write(self._fd, b"\n")
+        except OSError:
+            pass  # not a regular file or not writable: the next write says so
+
+    def _reopened(self) -> bool:
+        if self._fd >= 0:
+            self._unsynced.append(self._fd)
+            self._fd = -1
+        try:
+            self._open()
+        except OSError as problem:
+            self._fail(problem)
+            return False
+        return True
+
+    def _was_taken_away(self) -> bool:
+        ours = os.fstat(self._fd)
+        try:
+            there = os.stat(self._path)
+        except OSError:
+            return True
+        same = (ours.st_dev, ours.st_ino) == (there.st_dev, there.st_ino)
+        return not same or ours.st_size < self._size
+
+    def _is_long_enough(self) -> bool:
+        if self.needs_snapshot or self.failing:
+            return False
+        # What stands before the marker is the snapshot, but for a few lines that came meanwhile.
+        return self._size - self._marker_end > max(self._rotate_bytes, self._marker_end)
+
+    def _rotate(self) -> None:
+        newest = max((number for number, _ in _rotated_files(self._dir)), default=0)
+        rotated = self._dir / f"devices.{newest + 1:06d}.jsonl"
+        try:
+            os.rename(self._path, rotated)
+        except OSError as problem:
+            log.warning("%s cannot be rotated: %s", self._path, problem)
+            return
+        self._reopened()
+
+    def _prune(self) -> None:
+        """Delete the oldest files beyond the number and the disk budget."""
+        kept_bytes = 0
+        for count, (_, path) in enumerate(reversed(_rotated_files(self._dir)), start=1):
+            try:
+                kept_bytes += path.stat().st_size
+                if count > self._keep_files or kept_bytes > self._keep_bytes:
+                    path.unlink()
+            except OSError as problem:
+                log.warning("%s cannot be deleted: %s", path, problem)
+
+
+def _lock(path: Path) -> int:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise InUse(f"another server runs on {path.parent.parent}") from None
+    return descriptor

@@ -1,0 +1,179 @@
+"""Records: one line of the journal, made and read. Pure.
+
+A line is one JSON object without nesting. It begins with the same keys in the same order, so that a
+start can read a million of them by one pattern; anything else that is JSON is read too, slower.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from functools import lru_cache
+from json.encoder import encode_basestring_ascii as quoted
+from typing import Any
+
+from ota_server.device import Device, Download, parse_mac
+
+Scalar = str | int | float | bool | None
+
+SNAPSHOT = "snapshot"
+
+_TIME = r'"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z"'
+_TEXT = r'"(?:[ !#-\[\]-~]|\\["\\])*+"'
+# The common line. Possessive throughout: a hostile line costs no more than a good one.
+COMMON_LINE = re.compile(
+    (
+        rf'^\{{"time":{_TIME},"event":"[a-z]++","product":"","mac":"([0-9a-f:]{{17}})"'
+        rf',"firmware_version":{_TEXT},"last_seen_time":{_TIME},"update_time":(?:null|{_TIME})'
+        rf',"target_version":(?:null|{_TEXT}),"address":{_TEXT}'
+        rf'(?:,"[a-z0-9_]++":(?:{_TEXT}|-?(?:0|[1-9]\d*+)(?:\.\d++)?|true|false|null))*+\}}$'
+    ).encode("ascii"),
+    re.MULTILINE,
+)
+
+
+class BadRecord(ValueError):
+    """A line is no record."""
+
+
+@lru_cache(maxsize=4096)
+def _second(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+
+
+def format_time(ms: int) -> str:
+    """Return milliseconds since the epoch as RFC 3339 text in UTC, as the journal has it."""
+    return f"{_second(ms // 1000)}.{ms % 1000:03d}Z"
+
+
+def parse_time(text: str) -> int:
+    """Return RFC 3339 text in milliseconds since the epoch.
+
+    Raises:
+        ValueError: it is no time, or one without a time zone.
+    """
+    moment = datetime.fromisoformat(text)
+    if moment.tzinfo is None:
+        raise ValueError(f"no time zone in {text[:40]!r}")
+    return round(moment.timestamp() * 1000)
+
+
+def format_record(
+    event: str, mac: str, device: Device, details: Mapping[str, Scalar] | None = None
+) -> bytes:
+    """Return the whole record of a device as one line of JSON, with its newline.
+
+    `details` are the fields of this event alone. Formatted by hand: 0.7 µs against 3.1 for
+    json.dumps, on every request.
+    """
+    time = format_time(device.time_ms)
+    seen = time if device.last_seen_ms == device.time_ms else format_time(device.last_seen_ms)
+    update = "null" if device.update_ms is None else f'"{format_time(device.update_ms)}"'
+    target = "null" if device.target_version is None else quoted(device.target_version)
+    line = (
+        f'{{"time":"{time}","event":"{event}","product":"","mac":"{mac}"'
+        f',"firmware_version":{quoted(device.firmware_version)}'
+        f',"last_seen_time":"{seen}","update_time":{update}'
+        f',"target_version":{target},"address":{quoted(device.address)}'
+    )
+    if device.image_only:
+        line += ',"image_only":true'
+    download = device.download
+    if download is not None:
+        line += (
+            f',"download_version":{quoted(download.version)}'
+            f',"download_sha256":"{download.sha256}","download_size":{download.size}'
+            f',"download_request_time":"{format_time(download.request_ms)}"'
+        )
+    for name, value in (details or {}).items():
+        line += f',"{name}":{json.dumps(value)}'
+    return (line + "}\n").encode("ascii")
+
+
+def format_marker(time_ms: int, devices: int) -> bytes:
+    """Return the line that closes a snapshot of the device table."""
+    return b'{"time":"%b","event":"%b","devices":%d}\n' % (
+        format_time(time_ms).encode("ascii"),
+        SNAPSHOT.encode("ascii"),
+        devices,
+    )
+
+
+def is_marker(line: bytes) -> bool:
+    """Say whether a line closes a snapshot."""
+    if b'"snapshot"' not in line:
+        return False
+    try:
+        return _object(line).get("event") == SNAPSHOT
+    except BadRecord:
+        return False
+
+
+def parse_record(line: bytes) -> tuple[str, Device]:
+    """Return the MAC and the device that a line holds. Fields that are not known are ignored.
+
+    Raises:
+        BadRecord: the line is no whole device record.
+    """
+    fields = _object(line)
+    try:
+        mac = parse_mac(fields["mac"])
+        if mac is None or fields.get("product", "") != "":
+            raise BadRecord("no device of this product")
+        seen_ms = parse_time(fields["last_seen_time"])
+        device = Device(
+            time_ms=parse_time(fields["time"]),
+            firmware_version=_text(fields["firmware_version"]),
+            last_seen_ms=seen_ms,
+            update_ms=None
+            if fields.get("update_time") is None
+            else parse_time(fields["update_time"]),
+            target_version=None
+            if fields.get("target_version") is None
+            else _text(fields["target_version"]),
+            address=_text(fields.get("address", "")),
+            image_only=fields.get("image_only") is True,
+            download=_download(fields),
+        )
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as problem:
+        raise BadRecord(f"{type(problem).__name__}: {problem}") from problem
+    return mac, device
+
+
+def parse_fields(line: bytes) -> dict[str, Any]:
+    """Return a line as it stands, for those who show it.
+
+    Raises:
+        BadRecord: the line is no JSON object.
+    """
+    return _object(line)
+
+
+def _object(line: bytes) -> dict[str, Any]:
+    try:
+        value = json.loads(line.decode("utf-8"))
+    except (ValueError, RecursionError) as problem:
+        raise BadRecord(str(problem)) from problem
+    if not isinstance(value, dict):
+        raise BadRecord("not a JSON object")
+    return value
+
+
+def _text(value: object) -> str:
+    # Printable ASCII is all that the server ever wrote here; a line that was edited may hold more.
+    if not isinstance(value, str) or not value.isascii() or not (value.isprintable() or not value):
+        raise TypeError(f"not printable text: {value!r:.40}")
+    return value
+
+
+def _download(fields: dict[str, Any]) -> Download | None:
+    sha256 = fields.get("download_sha256")
+    if sha256 is None:
+        return None
+    if not isinstance(sha256, str) or not re.fullmatch("[0-9a-f]{64}", sha256):
+        raise TypeError("download_sha256 is no SHA-256")
+    size = fields["download_size"]
+    if not isinstance(size, int) or size < 1:
+        raise TypeError("download_size is no size")
+    request_ms = parse_time(fields["download_request_time"])
+    return Download(_text(fields["download_version"]), sha256, size, request_ms)

@@ -1,0 +1,91 @@
+"""Who was answered 401 of late, by address and reason.
+
+A device with an empty version header is on no record otherwise. The list is bounded, and kept in
+`log/rejected.jsonl` so that the command sees it with the server running or not.
+"""
+
+import json
+import logging
+from collections import OrderedDict
+from collections.abc import Iterator
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+from ota_server.files import replace
+from ota_server.record import format_time
+
+log = logging.getLogger(__name__)
+
+FILE_NAME = "rejected.jsonl"
+# An attacker cannot grow it; a site with a broken build has a few hundred devices.
+MAX_ENTRIES = 1000
+
+
+class Rejected:
+    """Counts rejections for each address, reason and MAC (where that was valid)."""
+
+    def __init__(self, log_dir: Path) -> None:
+        self._path = log_dir / FILE_NAME
+        self._lock = Lock()
+        self._changed = False
+        self._said = False
+        self._entries: OrderedDict[tuple[str, str, str], dict[str, Any]] = OrderedDict()
+        for entry in read_rejected(log_dir):
+            self._entries[entry["address"], entry["reason"], entry["mac"] or ""] = entry
+
+    def note(self, address: str, reason: str, mac: str | None, now_ms: int) -> int:
+        """Count one rejection and return how many there were of its kind."""
+        key = (address, reason, mac or "")
+        time = format_time(now_ms)
+        with self._lock:
+            entry = self._entries.get(key)
+            if entry is None:
+                entry = {
+                    "address": address,
+                    "reason": reason,
+                    "mac": mac,
+                    "first_time": time,
+                    "count": 0,
+                }
+                if len(self._entries) >= MAX_ENTRIES:
+                    self._entries.popitem(last=False)
+                self._entries[key] = entry
+            entry["count"] += 1
+            entry["time"] = time
+            self._entries.move_to_end(key)
+            self._changed = True
+            return int(entry["count"])
+
+    def save(self) -> None:
+        """Write the list, if it changed."""
+        with self._lock:
+            if not self._changed:
+                return
+            self._changed = False
+            lines = [json.dumps(entry) + "\n" for entry in self._entries.values()]
+        try:
+            replace(self._path, "".join(lines).encode("ascii"))
+            self._said = False
+        except OSError as problem:
+            if not self._said:
+                log.warning("%s cannot be written: %s", self._path, problem.strerror)
+            self._said = True
+            with self._lock:
+                self._changed = True
+
+
+def read_rejected(log_dir: Path) -> Iterator[dict[str, Any]]:
+    """Yield the saved entries, the oldest first; a line that is none is skipped."""
+    try:
+        lines = (log_dir / FILE_NAME).read_bytes().splitlines()
+    except OSError:
+        return
+    for line in lines[-MAX_ENTRIES:]:
+        try:
+            entry = json.loads(line)
+            texts = (entry["address"], entry["reason"], entry["first_time"], entry["time"])
+            if all(isinstance(text, str) for text in texts) and isinstance(entry["count"], int):
+                yield {**entry, "mac": entry.get("mac")}
+        except (ValueError, KeyError, TypeError, RecursionError):
+            continue

@@ -1,0 +1,105 @@
+"""Versions and releases: what names one, and when two are equal. Pure."""
+
+import re
+from dataclasses import dataclass
+
+MAX_VERSION_FILE_BYTES = 256
+
+_VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+\-]{0,63}")
+_IMAGE_NAME = re.compile(r"firmware_([A-Za-z0-9][A-Za-z0-9._+\-]{0,63})\.bin")
+_LEADING_V = re.compile(r"v(?=[0-9])")
+
+# The demonstration that this project ships, by size and SHA-256. No real device may flash it.
+SAMPLES = {
+    (4096, "3fe4585681af5a2ecfdd6d11d84e36a3aa543af8ebc06cc4a9f9bdd07e3e580f"): "v1.0.0",
+    (4096, "6e98cbfcbf394612174e29f1fbe88eab08b241dab93659f564b256f0e3edbb20"): "v1.0.1",
+}
+_SAMPLE_SIZES = frozenset(size for size, _ in SAMPLES)
+
+
+class NoVersion(ValueError):
+    """A version file holds no version."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What version.txt asks for: the version, what ends a reply (a newline or nothing), the image.
+
+    `image_name` is the file in `firmware/` that holds the image; None while there is none.
+    """
+
+    version: str
+    end: str
+    image_name: str | None
+    image_size: int
+
+    @property
+    def may_be_sample(self) -> bool:
+        """Whether only the image's hash can tell it from the shipped sample."""
+        return self.image_size in _SAMPLE_SIZES
+
+
+def is_version(text: str) -> bool:
+    """Say whether `text` may name a release: 1 to 64 of A-Z a-z 0-9 . _ + -."""
+    return _VERSION.fullmatch(text) is not None
+
+
+def meaning(version: str) -> str:
+    """Return what two spellings of one version share: `v1.0` and `1.0` are the same release."""
+    return version[1:] if _LEADING_V.match(version) else version
+
+
+def same_version(one: str, other: str) -> bool:
+    """Compare two versions by meaning. Order is never asked: going back is just another target."""
+    return one == other or meaning(one) == meaning(other)
+
+
+def spellings(version: str) -> tuple[str, ...]:
+    """Return the names that mean `version`, the exact one first."""
+    bare = meaning(version)
+    if bare != version:
+        return version, bare
+    return (version, "v" + version) if version[:1].isdigit() else (version,)
+
+
+def image_name(version: str) -> str:
+    """Return the name of the file in `firmware/` that holds the image of `version`."""
+    return f"firmware_{version}.bin"
+
+
+def version_of_image_name(name: str) -> str | None:
+    """Return the version that a file name in `firmware/` stands for, None if it is no image's."""
+    match = _IMAGE_NAME.fullmatch(name)
+    return match[1] if match else None
+
+
+def parse_version_file(content: bytes) -> tuple[str, str]:
+    """Return the version in version.txt and what ends it: a newline or nothing.
+
+    A byte order mark, CR and trailing blanks are dropped: editors leave them, devices compare text.
+
+    Raises:
+        NoVersion: the message says why, for the operator.
+    """
+    if len(content) > MAX_VERSION_FILE_BYTES:
+        raise NoVersion(f"is over {MAX_VERSION_FILE_BYTES} bytes")
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise NoVersion("is not UTF-8") from None
+    version = text.rstrip(" \t\r\n")
+    if not version:
+        raise NoVersion("is empty")
+    if not is_version(version):
+        raise NoVersion(f"holds no version: {version[:40]!r} (1 to 64 of A-Z a-z 0-9 . _ + -)")
+    return version, "\n" if text.rstrip(" \t\r").endswith("\n") else ""
+
+
+def entity_tag(sha256: str) -> str:
+    """Return the strong entity tag of an image, with its quotes: 128 bits of its SHA-256."""
+    return f'"{sha256[:32]}"'
+
+
+def is_sample(size: int, sha256: str) -> bool:
+    """Say whether these are the bytes of the shipped sample."""
+    return (size, sha256) in SAMPLES

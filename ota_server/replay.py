@@ -1,0 +1,201 @@
+"""Reading the journal back: which line of it is the newest of each device.
+
+A start must not cost by the history, so it looks for the newest file that a marker closes and reads
+from there; and it must not parse a million lines, so it notes where they are, and they are parsed
+when they are asked for.
+"""
+
+import mmap
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ota_server.device import Device
+from ota_server.journal import CURRENT_NAME, journal_files
+from ota_server.record import COMMON_LINE, BadRecord, is_marker, parse_fields, parse_record
+
+_BLOCK_BYTES = 4 * 1024 * 1024
+_LINE_BYTES = 1024
+_MARKER = b'"snapshot"'
+# A location is one integer, file number above and offset below: half the memory of a pair.
+_FILE_SHIFT = 48
+_OFFSET_MASK = (1 << _FILE_SHIFT) - 1
+
+
+@dataclass
+class Replay:
+    """Where the newest record of each device is.
+
+    Attributes:
+        locations: by MAC as a number; values for `read`.
+        bad_lines: how many lines were no records and were skipped.
+        marker_end: where the last snapshot in the current file ends, in bytes; None: it holds none.
+    """
+
+    locations: dict[int, int] = field(default_factory=dict)
+    bad_lines: int = 0
+    marker_end: int | None = None
+    _descriptors: list[int] = field(default_factory=list)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether locations can still be read."""
+        return bool(self._descriptors)
+
+    def read(self, location: int) -> Device | None:
+        """Return the device at a location; None where the line has gone bad since."""
+        line = _line_at(self._descriptors[location >> _FILE_SHIFT], location & _OFFSET_MASK)
+        try:
+            return parse_record(line)[1]
+        except BadRecord:
+            return None
+
+    def devices(self) -> Iterator[tuple[str, Device]]:
+        """Yield each device, in the order of their MACs."""
+        for number in sorted(self.locations):
+            device = self.read(self.locations[number])
+            if device is not None:
+                yield mac_of(number), device
+
+    def close(self) -> None:
+        """Close the files; no location can be read any more."""
+        for descriptor in self._descriptors:
+            os.close(descriptor)
+        self._descriptors.clear()
+
+
+def number_of(mac: str) -> int:
+    """Return a MAC address as a number: 32 bytes in a table where the text takes 66."""
+    return int(mac.replace(":", ""), 16)
+
+
+def mac_of(number: int) -> str:
+    """Return the text of a MAC address that `number_of` made a number."""
+    return number.to_bytes(6).hex(":")
+
+
+def replay(log_dir: Path) -> Replay:
+    """Find the newest record of each device in the journal of `log_dir`.
+
+    Raises:
+        OSError: a file of it cannot be read.
+    """
+    result = Replay()
+    for path in _files_to_read(log_dir):
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        result._descriptors.append(descriptor)
+        result.marker_end = None
+        _read_file(descriptor, len(result._descriptors) - 1, result)
+        if path.name != CURRENT_NAME:
+            result.marker_end = None
+    return result
+
+
+def history(log_dir: Path, mac: str) -> Iterator[dict[str, object]]:
+    """Yield the records of one device, the oldest first, from all files that are kept."""
+    needle = f'"{mac}"'.encode("ascii")
+    for path in journal_files(log_dir):
+        with path.open("rb") as lines:
+            for line in lines:
+                if needle not in line:
+                    continue
+                try:
+                    fields = parse_fields(line)
+                except BadRecord:
+                    continue
+                if fields.get("mac") == mac:
+                    yield fields
+
+
+def _files_to_read(log_dir: Path) -> list[Path]:
+    files = journal_files(log_dir)
+    for first in reversed(range(len(files))):
+        if _holds_marker(files[first]):
+            return files[first:]
+    return files
+
+
+def _holds_marker(path: Path) -> bool:
+    with path.open("rb") as file:
+        if os.fstat(file.fileno()).st_size == 0:
+            return False
+        try:
+            view = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        except (OSError, ValueError):
+            return False  # no regular file
+        with view:
+            at = view.find(_MARKER)
+            while at >= 0:
+                start = view.rfind(b"\n", 0, at) + 1
+                stop = view.find(b"\n", at)
+                if stop >= 0 and is_marker(view[start:stop]):
+                    return True
+                at = view.find(_MARKER, at + 1)
+    return False
+
+
+def _read_file(descriptor: int, file_number: int, result: Replay) -> None:
+    base, rest = 0, b""
+    while block := os.read(descriptor, _BLOCK_BYTES):
+        block = rest + block
+        end = block.rfind(b"\n") + 1
+        _read_lines(block[:end], file_number << _FILE_SHIFT | base, result)
+        base += end
+        rest = block[end:]
+    if rest:
+        # The journal ends each line; a last one without its end was torn, or left by an editor.
+        _read_other_line(rest, file_number << _FILE_SHIFT | base, result)
+
+
+def _read_lines(block: bytes, location: int, result: Replay) -> None:
+    """Note all records in a block of whole lines that begins at `location`."""
+    expected = 0
+    locations = result.locations
+    for match in COMMON_LINE.finditer(block):
+        start, stop = match.span()
+        if start != expected:
+            _read_other_lines(block, expected, start, location, result)
+        locations[int(match[1].replace(b":", b""), 16)] = location + start
+        expected = stop + 1
+    _read_other_lines(block, expected, len(block), location, result)
+
+
+def _read_other_lines(block: bytes, start: int, stop: int, location: int, result: Replay) -> None:
+    while start < stop:
+        end = block.find(b"\n", start, stop)
+        end = stop if end < 0 else end
+        _read_other_line(block[start:end], location + start, result)
+        start = end + 1
+
+
+def _read_other_line(line: bytes, location: int, result: Replay) -> None:
+    """Note a line that is not of the common form: a marker, a record made by hand, or a bad one."""
+    if is_marker(line):
+        result.marker_end = (location & _OFFSET_MASK) + len(line) + 1
+        return
+    try:
+        mac, _ = parse_record(line)
+    except BadRecord:
+        result.bad_lines += _claims_a_device(line)
+        return
+    result.locations[number_of(mac)] = location
+
+
+def _claims_a_device(line: bytes) -> bool:
+    """Say whether a line is bad, and not just a kind of record that this version does not know."""
+    try:
+        fields = parse_fields(line)
+    except BadRecord:
+        return True
+    return "mac" in fields or "event" not in fields
+
+
+def _line_at(descriptor: int, offset: int) -> bytes:
+    line = b""
+    while True:
+        part = os.pread(descriptor, _LINE_BYTES, offset + len(line))
+        end = part.find(b"\n")
+        if end >= 0 or not part:
+            return line + (part[:end] if end >= 0 else part)
+        line += part

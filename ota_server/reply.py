@@ -1,0 +1,151 @@
+"""Replies: what goes back to a client, before anybody knows of a socket. Pure."""
+
+import base64
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import NamedTuple, Protocol
+
+from ota_server.byterange import Span
+from ota_server.http1 import field_lines
+
+RETRY_AFTER_SECONDS = 30
+
+_TEXT = (("Content-Type", "text/plain; charset=utf-8"), ("Cache-Control", "no-store"))
+_BINARY = ("Content-Type", "application/octet-stream")
+
+
+class Peer(NamedTuple):
+    """The other end of a connection. `is_local`: it is on this machine."""
+
+    address: str
+    is_local: bool
+
+
+class ImageBytes(Protocol):
+    """An open image, as far as a reply needs it."""
+
+    version: str
+    size: int
+    etag: str
+    sha256: str
+    md5: str
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Return up to `length` bytes from `offset`; fewer where the file was cut."""
+
+    def is_unchanged(self) -> bool:
+        """Say whether the file still holds the bytes that were hashed."""
+
+
+class ImageSpan(NamedTuple):
+    """A piece of an image to send, from byte `start` up to byte `stop`."""
+
+    image: ImageBytes
+    start: int
+    stop: int
+
+
+@dataclass(slots=True)
+class Transfer:
+    """A reply to /firmware.bin under way, for the record of its end.
+
+    `began_at` is in seconds of the monotonic clock.
+    """
+
+    mac: str
+    version: str
+    sha256: str
+    status: int
+    range_start: int | None
+    began_at: float
+
+
+@dataclass(slots=True)
+class Reply:
+    """One reply: its body is `body`, then the parts.
+
+    `content_length` is what the head says: the length of the body that a GET would get. `close`
+    asks for the end of the connection after it.
+    """
+
+    status: HTTPStatus
+    fields: bytes
+    body: bytes = b""
+    parts: Sequence[bytes | ImageSpan] = ()
+    content_length: int | None = 0
+    close: bool = False
+    transfer: Transfer | None = field(default=None)
+
+
+def text(status: HTTPStatus, body: str, *fields: tuple[str, str], close: bool = False) -> Reply:
+    """Return a short reply that nobody may store."""
+    content = body.encode("utf-8")
+    return Reply(
+        status,
+        field_lines((*_TEXT, *fields)),
+        content,
+        content_length=len(content),
+        close=close,
+    )
+
+
+def later(body: str) -> Reply:
+    """Return a 503 that asks the device to come again."""
+    retry_after = ("Retry-After", str(RETRY_AFTER_SECONDS))
+    return text(HTTPStatus.SERVICE_UNAVAILABLE, body, retry_after)
+
+
+def not_modified(etag: str, *fields: tuple[str, str]) -> Reply:
+    """Return a 304, which has no body and no length."""
+    lines = field_lines((("ETag", etag), *fields))
+    return Reply(HTTPStatus.NOT_MODIFIED, lines, content_length=None)
+
+
+def image_reply(image: ImageBytes, spans: tuple[Span, ...], *fields: tuple[str, str]) -> Reply:
+    """Return the image, or the spans of it: 200, 206 or 206 in parts (RFC 9110 section 15.3.7)."""
+    described = (
+        ("ETag", image.etag),
+        ("Accept-Ranges", "bytes"),
+        ("Repr-Digest", f"sha-256=:{base64.b64encode(bytes.fromhex(image.sha256)).decode()}:"),
+        ("x-MD5", image.md5),
+        ("X-Firmware-Version", image.version),
+        *fields,
+    )
+    if not spans:
+        whole = ImageSpan(image, 0, image.size)
+        lines = field_lines((_BINARY, *described))
+        return Reply(HTTPStatus.OK, lines, parts=(whole,), content_length=image.size)
+    if len(spans) == 1:
+        part = ImageSpan(image, *spans[0])
+        lines = field_lines((_BINARY, _content_range(part), *described))
+        length = part.stop - part.start
+        return Reply(HTTPStatus.PARTIAL_CONTENT, lines, parts=(part,), content_length=length)
+    parts, length, boundary = _multipart(image, spans)
+    content_type = ("Content-Type", f"multipart/byteranges; boundary={boundary}")
+    lines = field_lines((content_type, *described))
+    return Reply(HTTPStatus.PARTIAL_CONTENT, lines, parts=parts, content_length=length)
+
+
+def _content_range(span: ImageSpan) -> tuple[str, str]:
+    return "Content-Range", f"bytes {span.start}-{span.stop - 1}/{span.image.size}"
+
+
+def _multipart(
+    image: ImageBytes, spans: tuple[Span, ...]
+) -> tuple[list[bytes | ImageSpan], int, str]:
+    # From the whole hash, so that no image can hold it but by finding a fixed point of SHA-256.
+    boundary = f"ota-{image.sha256}"
+    parts: list[bytes | ImageSpan] = []
+    length = 0
+    for number, span in enumerate(spans):
+        part = ImageSpan(image, *span)
+        head = b"%b--%b\r\n%b\r\n" % (
+            b"\r\n" if number else b"",
+            boundary.encode("ascii"),
+            field_lines((_BINARY, _content_range(part))),
+        )
+        parts += [head, part]
+        length += len(head) + part.stop - part.start
+    end = b"\r\n--%b--\r\n" % boundary.encode("ascii")
+    return [*parts, end], length + len(end), boundary

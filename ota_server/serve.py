@@ -1,0 +1,341 @@
+"""The command that serves: arguments, wiring, what it says at start, signals."""
+
+import argparse
+import gc
+import logging
+import os
+import resource
+import signal
+import sys
+import textwrap
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+
+from ota_server import __version__
+from ota_server.datadir import add_data_dir_argument, log_dir
+from ota_server.fleet import MAX_DEVICES, Fleet
+from ota_server.hashing import SETTLE_SECONDS
+from ota_server.journal import KEEP_BYTES, KEEP_FILES, ROTATE_BYTES, InUse, Journal
+from ota_server.rejected import Rejected
+from ota_server.release import is_sample
+from ota_server.server import GRACE_SECONDS, IDLE_SECONDS, OTAServer
+from ota_server.service import Service
+from ota_server.store import NoImage, NoTarget, NotReady, Store
+
+log = logging.getLogger(__name__)
+
+DEFAULT_PORT = 7777
+# Descriptors for the journal, images, standard streams and what a library opens for a moment.
+_RESERVED_FILES = 64
+_FALLBACK_FILES = 10240  # macOS says "unlimited" and refuses more than this
+# A thread here needs a tenth of this; the default of 8 MiB is address space for ten thousand.
+_STACK_BYTES = 512 * 1024
+# At start the target's image is hashed, for the banner; a large one is announced without.
+_BANNER_WAIT_SECONDS = 4.0
+_MEBIBYTE = 1024 * 1024
+
+EXAMPLES = """\
+examples:
+  python -m ota_server.server
+  python -m ota_server.server --port 8080 --data-dir /srv/ota
+  OTA_SERVER_DATA=/srv/ota python -m ota_server.server --host 127.0.0.1
+
+A data directory holds version/version.txt, firmware/firmware_<version>.bin and log/devices.jsonl.
+"""
+
+
+class CannotStart(Exception):
+    """The server cannot start; the message says why and what to do."""
+
+
+def clock_ms() -> int:
+    """Return the time in milliseconds since the epoch."""
+    return time.time_ns() // 1_000_000
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the serving command."""
+    parser.add_argument(
+        "--host",
+        default="",
+        metavar="H",
+        help="address to listen on (default: all interfaces, IPv4 and IPv6)",
+    )
+    parser.add_argument(
+        "--port",
+        type=_port,
+        default=DEFAULT_PORT,
+        metavar="N",
+        help="port to listen on, 0 for a free one (default: %(default)s)",
+    )
+    add_data_dir_argument(parser)
+    parser.add_argument(
+        "--max-connections",
+        type=_positive,
+        metavar="N",
+        help="connections at once, beyond it 503 (default: what the limit of open files allows)",
+    )
+    parser.add_argument(
+        "--idle-timeout",
+        type=_seconds,
+        default=IDLE_SECONDS,
+        metavar="SECONDS",
+        help="close a connection on which nothing is asked for so long (default: %(default)g)",
+    )
+    parser.add_argument(
+        "--grace",
+        type=_seconds,
+        default=GRACE_SECONDS,
+        metavar="SECONDS",
+        help="how long downloads may go on after SIGTERM or SIGINT (default: %(default)g)",
+    )
+    parser.add_argument(
+        "--max-devices",
+        type=_positive,
+        default=MAX_DEVICES,
+        metavar="N",
+        help="devices to keep on record; further ones are answered all the same "
+        "(default: %(default)s)",
+    )
+    parser.add_argument(
+        "--journal-rotate",
+        type=_positive,
+        default=ROTATE_BYTES // _MEBIBYTE,
+        metavar="MIB",
+        help="begin a new journal file after so many MiB (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--journal-files",
+        type=_count,
+        default=KEEP_FILES,
+        metavar="N",
+        help="rotated journal files to keep (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--journal-disk",
+        type=_positive,
+        default=KEEP_BYTES // _MEBIBYTE,
+        metavar="MIB",
+        help="MiB that the rotated journal files may take (default: %(default)s)",
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run `python -m ota_server.server` and return its exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m ota_server.server",
+        description="Serve firmware to a fleet of devices and keep a record of each.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"ota_server {__version__}")
+    add_arguments(parser)
+    return serve(parser.parse_args(argv))
+
+
+def serve(arguments: argparse.Namespace) -> int:
+    """Serve until a signal; return the exit code."""
+    logging.basicConfig(
+        stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s"
+    )
+    try:
+        server = _make_server(arguments)
+    except CannotStart as problem:
+        print(f"ota_server: {problem}", file=sys.stderr)
+        return 1
+    _install_signals(server)
+    print(_banner(server, arguments.data_dir), flush=True)
+    # What was made up to here lives on: the collector need not look at it again.
+    gc.collect()
+    gc.freeze()
+    try:
+        server.serve_forever()
+    finally:
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        server.server_close()
+        server.service.close()
+    log.info("stopped; all records are written")
+    return 0
+
+
+def open_service(
+    data_dir: Path,
+    *,
+    max_devices: int = MAX_DEVICES,
+    rotate_bytes: int = ROTATE_BYTES,
+    keep_files: int = KEEP_FILES,
+    keep_bytes: int = KEEP_BYTES,
+    settle_seconds: float = SETTLE_SECONDS,
+) -> Service:
+    """Open a data directory and make what answers requests; folders are made where missing.
+
+    Raises:
+        InUse: another server runs on it.
+        OSError: it cannot be read or written.
+    """
+    for folder in ("version", "firmware", "log"):
+        (data_dir / folder).mkdir(parents=True, exist_ok=True)
+    logs = log_dir(data_dir)
+    journal = Journal(logs, rotate_bytes, keep_files, keep_bytes)
+    try:
+        fleet = Fleet(journal, logs, clock_ms, max_devices)
+    except OSError:
+        journal.close()
+        raise
+    return Service(Store(data_dir, settle_seconds), fleet, Rejected(logs), clock_ms)
+
+
+def _make_server(arguments: argparse.Namespace) -> OTAServer:
+    files = _raise_file_limit()
+    threading.stack_size(_STACK_BYTES)
+    most = max(1, files - _RESERVED_FILES)
+    connections = min(arguments.max_connections or most, most)
+    if arguments.max_connections and connections < arguments.max_connections:
+        log.warning("--max-connections is %d: the limit of open files is %d", connections, files)
+    data_dir = arguments.data_dir
+    try:
+        service = open_service(
+            data_dir,
+            max_devices=arguments.max_devices,
+            rotate_bytes=arguments.journal_rotate * _MEBIBYTE,
+            keep_files=arguments.journal_files,
+            keep_bytes=arguments.journal_disk * _MEBIBYTE,
+        )
+    except InUse as problem:
+        raise CannotStart(f"{problem}; stop it first, or give --data-dir another one") from problem
+    except OSError as problem:
+        raise CannotStart(
+            f"data directory {data_dir}: {problem.filename or ''}: {problem.strerror}; "
+            "give --data-dir one that you can write"
+        ) from problem
+    try:
+        return OTAServer(
+            (arguments.host, arguments.port),
+            service,
+            max_connections=connections,
+            idle_seconds=arguments.idle_timeout,
+            grace_seconds=arguments.grace,
+        )
+    except OSError as problem:
+        service.close()
+        where = f"{arguments.host or 'all interfaces'}, port {arguments.port}"
+        raise CannotStart(
+            f"cannot listen on {where}: {problem.strerror}; give another --port or --host"
+        ) from problem
+
+
+def _raise_file_limit() -> int:
+    """Raise the soft limit of open files to the hard one and return it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    for wanted in (hard, _FALLBACK_FILES):
+        if wanted == resource.RLIM_INFINITY or wanted <= soft:
+            continue
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+            return wanted
+        except (OSError, ValueError):
+            continue
+    return soft
+
+
+def _install_signals(server: OTAServer) -> None:
+    def end(signum: int, _frame: FrameType | None) -> None:
+        if not server.is_draining:
+            # No logging here: its lock may be held by the very code that was interrupted.
+            os.write(
+                2, b"stopping; downloads may go on for the grace time, a second signal cuts them\n"
+            )
+            server.drain()
+        else:
+            server.end_at_once()
+
+    signal.signal(signal.SIGINT, end)
+    signal.signal(signal.SIGTERM, end)
+    signal.signal(signal.SIGHUP, lambda *_: server.service.fleet.reopen_journal())
+
+
+def _banner(server: OTAServer, data_dir: Path) -> str:
+    host, port = server.server_name, server.server_port
+    shown = f"[{host}]" if ":" in host else host
+    where = " (all interfaces)" if host in ("::", "0.0.0.0") else ""
+    fleet = server.service.fleet
+    lines = [
+        f"ota_server {__version__}",
+        f"  listening  http://{shown}:{port}/{where}",
+        *_target_lines(server.service.store),
+        f"  journal    {log_dir(data_dir) / 'devices.jsonl'}, known devices: {len(fleet)}",
+    ]
+    if fleet.bad_lines:
+        lines.append(f"  WARNING    {fleet.bad_lines} bad lines in the journal were skipped")
+    return "\n".join(lines)
+
+
+def _target_lines(store: Store) -> list[str]:
+    try:
+        target = store.target()
+    except NoTarget as problem:
+        return [
+            f"  WARNING    no target version: {problem}",
+            "             devices are answered 503 until it holds a version, such as v1.0.0",
+        ]
+    lines = [f"  target     {target.version}"]
+    until = time.monotonic() + _BANNER_WAIT_SECONDS
+    while True:
+        try:
+            image = store.image(target.version)
+            break
+        except NotReady as not_ready:
+            if not not_ready.hashing.done.wait(max(0.0, until - time.monotonic())):
+                return [
+                    *lines,
+                    f"  image      {target.image_name}, {target.image_size} bytes, "
+                    "SHA-256 is being made",
+                ]
+        except NoImage as problem:
+            return [
+                *lines,
+                f"  WARNING    no image: {problem}",
+                "             copy the image there under that name; no restart is needed",
+            ]
+    lines.append(f"  image      {target.image_name}, {image.size} bytes")
+    lines.append(f"  SHA-256    {image.sha256}")
+    if is_sample(image.size, image.sha256):
+        lines += textwrap.wrap(
+            "this is the shipped sample: it is offered to clients on this machine only; put your "
+            "own image into firmware/ and its version into version/version.txt",
+            width=88,
+            initial_indent="  NOTE       ",
+            subsequent_indent="             ",
+        )
+    return lines
+
+
+def _port(text: str) -> int:
+    return _whole_number(text, 0, 65535)
+
+
+def _positive(text: str) -> int:
+    return _whole_number(text, 1, 10**12)
+
+
+def _count(text: str) -> int:
+    return _whole_number(text, 0, 10**12)
+
+
+def _whole_number(text: str, least: int, most: int) -> int:
+    if not text.isascii() or not text.isdigit() or not least <= int(text[:20]) <= most:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from {least} to {most}")
+    return int(text)
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds <= 86400:
+        raise argparse.ArgumentTypeError(f"{text!r} is no time from 0 to 86400 seconds")
+    return seconds

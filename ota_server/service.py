@@ -1,0 +1,191 @@
+"""The service: one request in, one reply out, its record queued; and the routes.
+
+The one place where an exception becomes a status.
+"""
+
+import logging
+import re
+import time
+from collections.abc import Callable
+from http import HTTPStatus
+
+from ota_server import reply, rollout
+from ota_server.device import (
+    MAC_FIELD,
+    Report,
+    Unidentified,
+    checked,
+    parse_mac,
+    parse_report,
+    previous_version,
+    reported,
+)
+from ota_server.download import Downloads
+from ota_server.fleet import Fleet
+from ota_server.http1 import KNOWN_METHODS, Request
+from ota_server.ratelimit import RateLimit
+from ota_server.record import Scalar
+from ota_server.rejected import Rejected
+from ota_server.release import Target, is_sample
+from ota_server.reply import Peer, Reply
+from ota_server.store import NoImage, NoTarget, NotReady, Store
+
+log = logging.getLogger(__name__)
+
+_NAMED_IMAGE = re.compile(rb"/firmware/firmware_([A-Za-z0-9][A-Za-z0-9._+\-]{0,63})\.bin")
+_LOG_EVERY_SECONDS = 60.0
+
+
+class Service:
+    """Answers requests. Safe for use by many threads; nothing here waits.
+
+    A reply may leave once `flush` has returned; a reply with a transfer ends in `downloads.finish`.
+    """
+
+    def __init__(
+        self, store: Store, fleet: Fleet, rejected: Rejected, clock_ms: Callable[[], int]
+    ) -> None:
+        self.store = store
+        self.fleet = fleet
+        self.rejected = rejected
+        self.downloads = Downloads(store, fleet, clock_ms)
+        self.clock_ms = clock_ms
+        self._limit = RateLimit(_LOG_EVERY_SECONDS)
+
+    def respond(self, request: Request, peer: Peer, may_wait: bool = True) -> Reply:
+        """Answer one request.
+
+        Raises:
+            NotReady: an image has to be hashed first, and the caller may wait for that.
+        """
+        try:
+            answer = self._route(request, peer, may_wait)
+        except NotReady:
+            raise
+        except Unidentified as problem:
+            answer = self._unauthorized(request, peer, problem)
+        except Exception:
+            log.exception("%s %r failed", request.method, request.path[:80])
+            answer = reply.text(
+                HTTPStatus.INTERNAL_SERVER_ERROR, "Internal Server Error", close=True
+            )
+        # A body that nobody reads must not be taken for the next request.
+        answer.close = answer.close or request.content_length > 0
+        if request.method == "HEAD":
+            answer.body, answer.parts = b"", ()
+        return answer
+
+    def may_say(self, what: str, now_seconds: float) -> bool:
+        """Say whether something may be logged again: each thing once a minute."""
+        return self._limit.allows(what, now_seconds)
+
+    def look_after(self) -> None:
+        """Do what no request should wait for; called a few times a second."""
+        self.fleet.look_after()
+        self.rejected.save()
+
+    def close(self) -> None:
+        """Close files once no request is left."""
+        self.store.close()
+        self.rejected.save()
+        self.fleet.close()
+
+    def flush(self) -> None:
+        """Bring the records of all replies so far to the journal."""
+        self.fleet.journal.flush()
+
+    def _route(self, request: Request, peer: Peer, may_wait: bool) -> Reply:
+        """Answer in the order that DESIGN has: health, named images, identity, path, method."""
+        if request.content_length > 0 and request.method in ("GET", "HEAD"):
+            return reply.text(
+                HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "A request here has no body.", close=True
+            )
+        if request.path == b"/healthz":
+            return _wrong_method(request) or reply.text(HTTPStatus.OK, "ok")
+        named = _NAMED_IMAGE.fullmatch(request.path)
+        if named:
+            version = named[1].decode("ascii")
+            return _wrong_method(request) or self.downloads.respond_by_name(
+                request, version, peer, may_wait
+            )
+        report = parse_report(request.fields, request.repeated)
+        if request.path not in (b"/version.txt", b"/firmware.bin"):
+            answer: Reply | None = reply.text(HTTPStatus.NOT_FOUND, "Not Found")
+        else:
+            answer = _wrong_method(request)
+        if answer is not None:
+            self._note_version(report, peer)
+            return answer
+        if request.path == b"/version.txt":
+            return self._version(report, peer, may_wait)
+        return self.downloads.respond(request, report, peer, may_wait)
+
+    def _version(self, report: Report, peer: Peer, may_wait: bool) -> Reply:
+        """Tell the device which version to run."""
+        target_version: str | None = None
+        try:
+            target = self.store.target()
+            sample = not peer.is_local and self._is_sample(target)
+            target_version = rollout.decide(report, target, sample, peer.is_local).version
+            answer = reply.text(HTTPStatus.OK, target_version + target.end)
+        except NoTarget:
+            answer = reply.later("No target version.")
+        except NotReady:
+            if may_wait:
+                raise
+            answer = reply.later("The image is not ready yet.")
+        details: dict[str, Scalar] = {}
+        if answer.status is not HTTPStatus.OK:
+            details["status"] = answer.status.value
+        fleet = self.fleet
+        with fleet.lock:
+            before = fleet.get(report.mac)
+            device = checked(before, report, target_version, peer.address, self.clock_ms())
+            details |= previous_version(before, report)
+            fleet.record("check", report.mac, device, details)
+        return answer
+
+    def _is_sample(self, target: Target) -> bool:
+        if not target.may_be_sample:
+            return False
+        try:
+            image = self.store.image(target.version)
+        except NoImage:
+            return False
+        return is_sample(image.size, image.sha256)
+
+    def _note_version(self, report: Report, peer: Peer) -> None:
+        """Keep a new version that comes to light where nothing else is recorded."""
+        fleet = self.fleet
+        with fleet.lock:
+            before = fleet.get(report.mac)
+            details = previous_version(before, report)
+            if before is not None and details:
+                device = reported(before, report, peer.address, self.clock_ms())
+                fleet.record("report", report.mac, device, details)
+
+    def _unauthorized(self, request: Request, peer: Peer, problem: Unidentified) -> Reply:
+        mac = None
+        if problem.field != MAC_FIELD.decode():
+            mac = parse_mac(request.fields[MAC_FIELD].decode("latin-1"))
+        count = self.rejected.note(peer.address, str(problem), mac, self.clock_ms())
+        if self.may_say(f"401 {peer.address}", time.monotonic()):
+            log.warning(
+                "401 for %s%s: %s (%d so far; `devices --rejected` lists them)",
+                peer.address,
+                f" ({mac})" if mac else "",
+                problem,
+                count,
+            )
+        challenge = f'Device realm="ota", header="{problem.field}"'
+        return reply.text(HTTPStatus.UNAUTHORIZED, "Unauthorized", ("WWW-Authenticate", challenge))
+
+
+def _wrong_method(request: Request) -> Reply | None:
+    if request.method in ("GET", "HEAD"):
+        return None
+    if request.method in KNOWN_METHODS:
+        return reply.text(
+            HTTPStatus.METHOD_NOT_ALLOWED, "Method Not Allowed", ("Allow", "GET, HEAD")
+        )
+    return reply.text(HTTPStatus.NOT_IMPLEMENTED, "Not Implemented")

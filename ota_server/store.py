@@ -1,0 +1,272 @@
+"""`version/` and `firmware/` on disk: the target, and images with their digests.
+
+Nothing here waits. Who needs an image that is not hashed yet gets `NotReady`, with an event to
+wait for.
+"""
+
+import logging
+import os
+import time
+from collections import OrderedDict
+from collections.abc import Iterator
+from pathlib import Path
+from threading import Lock
+
+from ota_server.device import Download
+from ota_server.files import Found, Signature, find, open_found, signature_of
+from ota_server.hashing import SETTLE_SECONDS, Digests, Hasher, Hashing, Unreadable
+from ota_server.release import (
+    MAX_VERSION_FILE_BYTES,
+    NoVersion,
+    Target,
+    entity_tag,
+    image_name,
+    parse_version_file,
+    spellings,
+    version_of_image_name,
+)
+
+log = logging.getLogger(__name__)
+
+# Images whose file stays open between requests; a fleet is on two or three at a time.
+_OPEN_IMAGES = 16
+# A file that was written twice within this may carry one time stamp for both contents.
+_RACY_SECONDS = 2.0
+
+
+class NoTarget(Exception):
+    """There is no target version and never was one: answer 503."""
+
+
+class NoImage(Exception):
+    """The image that was asked for is not there: answer 404."""
+
+
+class NotReady(Exception):
+    """The image is being hashed: wait for `hashing.done`, then ask again."""
+
+    def __init__(self, hashing: Hashing) -> None:
+        super().__init__(f"{hashing.path} is being hashed")
+        self.hashing = hashing
+
+
+class Image:
+    """An open image and what is known of its bytes. Closed when the last download lets go of it."""
+
+    def __init__(self, version: str, descriptor: int, signature: Signature, digests: Digests):
+        self.version = version
+        self.descriptor = descriptor
+        self.signature = signature
+        self.sha256 = digests.sha256
+        self.md5 = digests.md5
+        self.size = signature.size
+        self.modified_seconds = signature.modified_ns // 1_000_000_000
+        self.etag = entity_tag(digests.sha256)
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Return up to `length` bytes from `offset`; fewer where the file was cut."""
+        return os.pread(self.descriptor, length, offset)
+
+    def is_unchanged(self) -> bool:
+        """Say whether the file still holds the bytes that were hashed."""
+        return signature_of(os.fstat(self.descriptor)) == self.signature
+
+    def __del__(self) -> None:
+        os.close(self.descriptor)
+
+
+class Store:
+    """The files of one product, read anew whenever they change. Safe for use by many threads."""
+
+    def __init__(self, data_dir: Path, settle_seconds: float = SETTLE_SECONDS) -> None:
+        self.version_path = data_dir / "version" / "version.txt"
+        self.firmware_dir = data_dir / "firmware"
+        self._hasher = Hasher(settle_seconds)
+        self._lock = Lock()
+        self._images: OrderedDict[str, Image] = OrderedDict()
+        self._version_file: tuple[Signature, float, tuple[str, str] | str] | None = None
+        self._last_good: Target | None = None
+        self._said: str | None = None
+
+    def close(self) -> None:
+        """End the hashing thread and close the images that nobody downloads."""
+        self._hasher.close()
+        with self._lock:
+            self._images.clear()
+
+    def target(self) -> Target:
+        """Return the target in force: that of version.txt, or the last good one.
+
+        Raises:
+            NoTarget: version.txt names none and there was none since the start.
+        """
+        content = self._read_version_file()
+        if isinstance(content, str):
+            problem = content
+        else:
+            version, end = content
+            found = self._find_image(version)
+            if found is None:
+                problem = f"names {version}, but {self._missing(version)}"
+            elif unreadable := self._problem_with(found[1]):
+                problem = f"names {version}, but {unreadable}"
+            else:
+                return self._good(Target(version, end, found[0], found[1].signature.size), found[1])
+            if self._last_good is None:
+                self._say(problem)
+                return Target(version, end, None, 0)
+        self._say(problem)
+        if self._last_good is None:
+            raise NoTarget(f"{self.version_path} {problem}")
+        return self._last_good
+
+    def image(self, version: str) -> Image:
+        """Return the image of a version, by its exact name or the one name equal in meaning.
+
+        Raises:
+            NoImage: it is missing, empty, no regular file or not readable.
+            NotReady: it has to be hashed first.
+        """
+        found = self._find_image(version)
+        if found is None:
+            raise NoImage(self._missing(version))
+        return self._open(*found)
+
+    def pinned_image(self, download: Download) -> Image:
+        """Return the image that holds the bytes of `download`, under whatever name.
+
+        Raises:
+            NoImage: no file holds them any more.
+            NotReady: a file that may hold them has to be hashed first.
+        """
+        waiting: NotReady | None = None
+        for name, file in self._files_of_size(download):
+            try:
+                image = self._open(name, file)
+            except NoImage:
+                continue
+            except NotReady as not_ready:
+                waiting = waiting or not_ready
+                continue
+            if image.sha256 == download.sha256:
+                return image
+        if waiting is not None:
+            raise waiting
+        raise NoImage(f"the bytes of {download.version} that it began are gone")
+
+    def _good(self, target: Target, file: Found) -> Target:
+        if target != self._last_good:
+            # Hashed now, so that the first device need not wait for it.
+            if self._hasher.known(file.signature) is None:
+                self._hasher.request(file)
+            if self._last_good is not None or self._said is not None:
+                log.info("the target is %s (%s)", target.version, target.image_name)
+            self._last_good = target
+        self._said = None
+        return target
+
+    def _say(self, problem: str) -> None:
+        if problem == self._said:
+            return
+        self._said = problem
+        kept = self._last_good
+        consequence = f"{kept.version} stays the target" if kept else "devices get no update"
+        log.error("%s %s; %s", self.version_path, problem, consequence)
+
+    def _missing(self, version: str) -> str:
+        return f"{self.firmware_dir / image_name(version)} is missing or empty"
+
+    def _read_version_file(self) -> tuple[str, str] | str:
+        """Return the version and its end, or what is wrong with the file."""
+        try:
+            found = find(self.version_path.parent, self.version_path.name)
+            if found is None:
+                return "is missing or no regular file in its folder"
+            known = self._version_file
+            settled_at = found.signature.changed_ns / 1e9 + _RACY_SECONDS
+            if known is not None and known[0] == found.signature and known[1] > settled_at:
+                return known[2]
+            read_at = time.time()
+            content = _parse(_read_found(found))
+        except OSError as problem:
+            return f"cannot be read: {problem.strerror}"
+        self._version_file = (found.signature, read_at, content)
+        return content
+
+    def _find_image(self, version: str) -> tuple[str, Found] | None:
+        for name in map(image_name, spellings(version)):
+            found = self._find(name)
+            if found is not None:
+                return (name, found) if found.signature.size else None
+        return None
+
+    def _find(self, name: str) -> Found | None:
+        try:
+            return find(self.firmware_dir, name)
+        except OSError as problem:
+            log.error("%s: %s", self.firmware_dir / name, problem.strerror)
+            return None
+
+    def _files_of_size(self, download: Download) -> Iterator[tuple[str, Found]]:
+        """Yield the files that may hold the bytes of `download`, the likeliest first."""
+        likely = self._find_image(download.version)
+        if likely is not None and likely[1].signature.size == download.size:
+            yield likely
+        try:
+            names = sorted(os.listdir(self.firmware_dir))
+        except OSError:
+            return
+        for name in names:
+            if version_of_image_name(name) is None or (likely and name == likely[0]):
+                continue
+            found = self._find(name)
+            if found is not None and found.signature.size == download.size:
+                yield name, found
+
+    def _open(self, name: str, file: Found) -> Image:
+        with self._lock:
+            image = self._images.get(name)
+            if image is not None and image.signature == file.signature:
+                return image
+        try:
+            digests = self._hasher.known(file.signature)
+            if digests is None:
+                raise NotReady(self._hasher.request(file))
+            descriptor = open_found(file)
+        except Unreadable as problem:
+            raise NoImage(str(problem)) from problem
+        except OSError as problem:
+            raise NoImage(f"{file.path}: {problem.strerror}") from problem
+        signature = signature_of(os.fstat(descriptor))
+        if signature != file.signature:
+            os.close(descriptor)
+            raise NotReady(self._hasher.request(Found(file.path, signature)))
+        image = Image(version_of_image_name(name) or name, descriptor, signature, digests)
+        with self._lock:
+            self._images[name] = image
+            self._images.move_to_end(name)
+            if len(self._images) > _OPEN_IMAGES:
+                self._images.popitem(last=False)
+        return image
+
+    def _problem_with(self, file: Found) -> str | None:
+        try:
+            self._hasher.known(file.signature)
+        except Unreadable as problem:
+            return str(problem)
+        return None
+
+
+def _read_found(found: Found) -> bytes:
+    descriptor = open_found(found)
+    try:
+        return os.read(descriptor, MAX_VERSION_FILE_BYTES + 1)
+    finally:
+        os.close(descriptor)
+
+
+def _parse(content: bytes) -> tuple[str, str] | str:
+    try:
+        return parse_version_file(content)
+    except NoVersion as problem:
+        return str(problem)

@@ -1,0 +1,1 @@
+"""Tests: run by `python -m unittest discover`."""

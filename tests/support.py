@@ -1,0 +1,235 @@
+"""What tests share: a real server on a free port with a temporary data directory, and raw sockets."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import unittest
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ota_server.serve import open_service
+from ota_server.server import OTAServer
+
+ROOT = Path(__file__).resolve().parent.parent
+MAC = "00:11:22:33:44:55"
+DEVICE = {"_br_mac_": MAC, "_br_fwv_": "v1.0.0"}
+TIMEOUT_SECONDS = 20.0
+
+
+class Answer(NamedTuple):
+    """A reply as it came over the wire; names of fields in lower case."""
+
+    status: int
+    fields: dict[str, str]
+    body: bytes
+    head: bytes
+
+
+class Client:
+    """A raw socket that speaks HTTP as far as a test wants it to."""
+
+    def __init__(self, port: int, host: str = "127.0.0.1", receive_buffer: int | None = None):
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        self.sock = socket.socket(family, socket.SOCK_STREAM)
+        if receive_buffer is not None:
+            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        self.sock.settimeout(TIMEOUT_SECONDS)
+        self.sock.connect((host, port))
+        self._buffer = b""
+
+    def __enter__(self) -> "Client":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.sock.close()
+
+    def send(self, content: bytes) -> None:
+        self.sock.sendall(content)
+
+    def request(self, path: str, fields: Mapping[str, str] = DEVICE, method: str = "GET") -> None:
+        """Send a request head."""
+        self.send(request_head(path, fields, method))
+
+    def read_until(self, mark: bytes) -> bytes:
+        """Return what arrives up to and with `mark`; less if the connection ends before."""
+        while mark not in self._buffer:
+            part = self.sock.recv(65536)
+            if not part:
+                break
+            self._buffer += part
+        end = self._buffer.find(mark)
+        end = len(self._buffer) if end < 0 else end + len(mark)
+        content, self._buffer = self._buffer[:end], self._buffer[end:]
+        return content
+
+    def read(self, length: int) -> bytes:
+        """Return `length` bytes; fewer if the connection ends before."""
+        while len(self._buffer) < length:
+            part = self.sock.recv(65536)
+            if not part:
+                break
+            self._buffer += part
+        content, self._buffer = self._buffer[:length], self._buffer[length:]
+        return content
+
+    def read_all(self) -> bytes:
+        """Return all up to the end of the connection."""
+        while part := self.sock.recv(65536):
+            self._buffer += part
+        content, self._buffer = self._buffer, b""
+        return content
+
+    def answer(self, method: str = "GET") -> Answer:
+        """Read one reply."""
+        head = self.read_until(b"\r\n\r\n")
+        status, fields = parse_reply_head(head)
+        length = int(fields.get("content-length", "0"))
+        body = b"" if method == "HEAD" or status == 304 else self.read(length)
+        return Answer(status, fields, body, head)
+
+    def reset(self) -> None:
+        """Close by RST."""
+        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        self.sock.close()
+
+
+def request_head(path: str, fields: Mapping[str, str] = DEVICE, method: str = "GET") -> bytes:
+    """Return a request head with a Host field."""
+    lines = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
+    return f"{method} {path} HTTP/1.1\r\nHost: ota\r\n{lines}\r\n".encode("latin-1")
+
+
+def parse_reply_head(head: bytes) -> tuple[int, dict[str, str]]:
+    """Return status and fields of a reply head; fails where it is none."""
+    lines = head.decode("latin-1").split("\r\n")
+    version, status, _ = lines[0].split(" ", 2)
+    assert version == "HTTP/1.1", head
+    fields = dict(line.split(": ", 1) for line in lines[1:-2])
+    return int(status), {name.lower(): value for name, value in fields.items()}
+
+
+class DataDirCase(unittest.TestCase):
+    """A temporary data directory."""
+
+    def setUp(self) -> None:
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.data_dir = Path(folder.name)
+        for name in ("version", "firmware", "log"):
+            (self.data_dir / name).mkdir()
+
+    def set_target(self, content: str | bytes) -> None:
+        """Write version.txt, by rename as an editor does."""
+        content = content.encode() if isinstance(content, str) else content
+        temporary = self.data_dir / "version" / "version.tmp"
+        temporary.write_bytes(content)
+        temporary.replace(self.data_dir / "version" / "version.txt")
+
+    def put_image(self, version: str, content: bytes) -> Path:
+        """Put an image into firmware/, by rename."""
+        temporary = self.data_dir / "firmware" / f"{version}.tmp"
+        temporary.write_bytes(content)
+        path = self.data_dir / "firmware" / f"firmware_{version}.bin"
+        temporary.replace(path)
+        return path
+
+    def records(self, **wanted: Any) -> list[dict[str, Any]]:
+        """Return the records of the current journal that have these fields."""
+        lines = (self.data_dir / "log" / "devices.jsonl").read_bytes().splitlines()
+        records = [json.loads(line) for line in lines]
+        return [
+            record
+            for record in records
+            if all(record.get(name) == value for name, value in wanted.items())
+        ]
+
+
+class ServerCase(DataDirCase):
+    """A real server in this process, with the target v1.0.1 and images of v1.0.0 and v1.0.1."""
+
+    IMAGE = bytes(range(256)) * 300  # 76,800 bytes
+    OLD_IMAGE = b"old image " * 5000  # 50,000 bytes
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.put_image("v1.0.0", self.OLD_IMAGE)
+        self.put_image("v1.0.1", self.IMAGE)
+        self.set_target("v1.0.1")
+        self.server: OTAServer | None = None
+
+    def start(self, **options: Any) -> OTAServer:
+        """Start the server; options of OTAServer, and those of open_service under `service`."""
+        service = open_service(self.data_dir, settle_seconds=0.0, **options.pop("service", {}))
+        self.server = OTAServer(("127.0.0.1", 0), service, **options)
+        self._thread = threading.Thread(target=self.server.serve_forever)
+        self._thread.start()
+        self.addCleanup(self.stop)
+        return self.server
+
+    @property
+    def port(self) -> int:
+        """The port of the server, which is started where it is not running."""
+        return (self.server or self.start()).server_port
+
+    def stop(self) -> None:
+        """Stop the server: on return every request has ended and is on record."""
+        if self.server is not None:
+            server, self.server = self.server, None
+            server.shutdown()
+            self._thread.join()
+            server.server_close()
+            server.service.close()
+
+    def get(self, path: str, fields: Mapping[str, str] = DEVICE, method: str = "GET") -> Answer:
+        """Send one request on a connection of its own and return the reply."""
+        with Client(self.port) as client:
+            client.request(path, fields, method)
+            return client.answer(method)
+
+    def raw(self, content: bytes) -> bytes:
+        """Send bytes and return all that comes back until the server closes."""
+        with Client(self.port) as client:
+            client.send(content)
+            client.sock.shutdown(socket.SHUT_WR)
+            return client.read_all()
+
+
+class Process:
+    """The server as its own process, as a user starts it."""
+
+    def __init__(self, *arguments: str, env: Mapping[str, str] | None = None) -> None:
+        command = [sys.executable, "-m", "ota_server.server", "--port", "0", *arguments]
+        self.process = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env={**os.environ, **(env or {})},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self.banner = ""
+        self.port = 0
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self.banner += line
+            if "listening" in line:
+                self.port = int(line.split("//")[1].split("/")[0].rsplit(":", 1)[1])
+            if "journal" in line:
+                break
+
+    def kill(self) -> None:
+        """End it by SIGKILL and collect it."""
+        self.end(signal.SIGKILL)
+
+    def end(self, signum: int = signal.SIGTERM) -> tuple[int, str]:
+        """End it by a signal and return its exit code and what it logged."""
+        if self.process.poll() is None:
+            self.process.send_signal(signum)
+        _, log = self.process.communicate(timeout=TIMEOUT_SECONDS * 3)
+        return self.process.returncode, log
