@@ -1,4 +1,4 @@
-"""What tests share: a real server on a free port with a temporary data directory, and raw sockets."""
+"""What tests share: a real server on a free port, a temporary data directory, raw sockets."""
 
 import json
 import os
