@@ -117,8 +117,9 @@ class Fleet:
 
     def close(self) -> None:
         """Write what is left and close the journal. Nobody looks after it any more."""
-        if self.journal.failing:
-            self.journal.resume(self._lines)
+        if self.journal.failing and not self.journal.resume(self._lines):
+            lost = len(self.journal.unrecorded)
+            log.error("the last reports of %d devices are not on record: no room to write", lost)
         self.journal.close()
         self._replay.close()
 

@@ -91,11 +91,13 @@ class OTARequestHandler(BaseRequestHandler):
         try:
             self._converse()
             self._linger()
-        except (ConnectionError, TimeoutError) as problem:
-            was_reset = isinstance(problem, ConnectionError)
-            log.debug("%s left: %s", self._peer.address, problem)
         except _ImageChanged as problem:
             log.error("%s: download ended: %s", self._peer.address, problem)
+        except OSError as problem:
+            # The network's: a reset, no route, no acknowledgement. Files raise what is above.
+            was_reset = not isinstance(problem, TimeoutError)
+            if self._connection.awaits_acknowledgement:
+                log.info("%s left a download: %s", self._peer.address, problem)
         finally:
             self._note_acknowledged()
             self._connection.close(was_reset)
@@ -133,7 +135,10 @@ class OTARequestHandler(BaseRequestHandler):
         while True:
             now = time.monotonic()
             self._note_acknowledged()
-            if not self._connection.tick(now):
+            if self.server.is_ending:
+                return False
+            # A thread that came late, of thousands, has not lost what its client sent in time.
+            if not self._connection.tick(now) and not self._wait(select.POLLIN, 0):
                 return False
             self.server.service.flush()
             if self._connection.head_is_late:
@@ -172,7 +177,10 @@ class OTARequestHandler(BaseRequestHandler):
         while offset < span.stop:
             self._wait_until_writable()
             length = min(_CHUNK_BYTES, span.stop - offset)
-            chunk = span.image.read(offset, length)
+            try:
+                chunk = span.image.read(offset, length)
+            except OSError as problem:
+                raise _ImageChanged(f"{span.image.version}: {problem.strerror}") from problem
             if len(chunk) < length:
                 raise _ImageChanged(f"the image of {span.image.version} was cut")
             # After the read and before the send: what is sent was read from an unchanged file.
@@ -217,7 +225,6 @@ class OTARequestHandler(BaseRequestHandler):
 
     def _linger(self) -> None:
         """Close our side, then read on until the client closes its own or acknowledges the rest."""
-        self._note_acknowledged()
         self._sock.shutdown(socket.SHUT_WR)
         self._sent_fin = True
         until = time.monotonic() + _LINGER_SECONDS
@@ -227,6 +234,8 @@ class OTARequestHandler(BaseRequestHandler):
             self._note_acknowledged()
             if not self._connection.tick(now) and self._connection.awaits_acknowledgement:
                 raise TimeoutError("no byte acknowledged for too long")
+            if self.server.is_ending:
+                return
             if not self._connection.awaits_acknowledgement and (not events or now >= until):
                 return
             if not events:

@@ -147,7 +147,7 @@ def _target(method: bytes, target: bytes) -> tuple[bytes, bytes]:
         return target, b""
     absolute = _ABSOLUTE_FORM.fullmatch(target)
     if absolute:
-        if not absolute[1] or not _valid_host(absolute[1]):
+        if absolute[1][:1] in (b"", b":") or not _valid_host(absolute[1]):
             raise Refused(HTTPStatus.BAD_REQUEST, "the target has no valid authority")
         target = absolute[2] or b"/"
         if target.startswith(b"?"):

@@ -20,6 +20,7 @@ log = logging.getLogger(__name__)
 FILE_NAME = "rejected.jsonl"
 # An attacker cannot grow it; a site with a broken build has a few hundred devices.
 MAX_ENTRIES = 1000
+SAVE_EVERY_SECONDS = 1.0
 
 
 class Rejected:
@@ -30,6 +31,7 @@ class Rejected:
         self._lock = Lock()
         self._changed = False
         self._said = False
+        self._saved_at = -SAVE_EVERY_SECONDS
         self._entries: OrderedDict[tuple[str, str, str], dict[str, Any]] = OrderedDict()
         for entry in read_rejected(log_dir):
             self._entries[entry["address"], entry["reason"], entry["mac"] or ""] = entry
@@ -57,12 +59,13 @@ class Rejected:
             self._changed = True
             return int(entry["count"])
 
-    def save(self) -> None:
-        """Write the list, if it changed."""
+    def save(self, now_seconds: float) -> None:
+        """Write the list if it changed, and not too often: a flood of 401 is no flood of writes."""
         with self._lock:
-            if not self._changed:
+            if not self._changed or now_seconds - self._saved_at < SAVE_EVERY_SECONDS:
                 return
             self._changed = False
+            self._saved_at = now_seconds
             lines = [json.dumps(entry) + "\n" for entry in self._entries.values()]
         try:
             replace(self._path, "".join(lines).encode("ascii"))
@@ -85,7 +88,10 @@ def read_rejected(log_dir: Path) -> Iterator[dict[str, Any]]:
         try:
             entry = json.loads(line)
             texts = (entry["address"], entry["reason"], entry["first_time"], entry["time"])
-            if all(isinstance(text, str) for text in texts) and isinstance(entry["count"], int):
-                yield {**entry, "mac": entry.get("mac")}
+            mac = entry.get("mac")
+            if not all(isinstance(text, str) for text in texts):
+                continue
+            if isinstance(mac, str | None) and isinstance(entry["count"], int):
+                yield {**entry, "mac": mac}
         except (ValueError, KeyError, TypeError, RecursionError):
             continue

@@ -33,8 +33,6 @@ _RESERVED_FILES = 64
 _FALLBACK_FILES = 10240  # macOS says "unlimited" and refuses more than this
 # A thread here needs a tenth of this; the default of 8 MiB is address space for ten thousand.
 _STACK_BYTES = 512 * 1024
-# At start the target's image is hashed, for the banner; a large one is announced without.
-_BANNER_WAIT_SECONDS = 4.0
 _MEBIBYTE = 1024 * 1024
 
 EXAMPLES = """\
@@ -147,7 +145,8 @@ def serve(arguments: argparse.Namespace) -> int:
         print(f"ota_server: {problem}", file=sys.stderr)
         return 1
     _install_signals(server)
-    print(_banner(server, arguments.data_dir), flush=True)
+    print("\n".join(_banner(server, arguments.data_dir)), flush=True)
+    threading.Thread(target=_announce_image, args=(server.service.store,), daemon=True).start()
     # What was made up to here lives on: the collector need not look at it again.
     gc.collect()
     gc.freeze()
@@ -257,7 +256,8 @@ def _install_signals(server: OTAServer) -> None:
     signal.signal(signal.SIGHUP, lambda *_: server.service.fleet.reopen_journal())
 
 
-def _banner(server: OTAServer, data_dir: Path) -> str:
+def _banner(server: OTAServer, data_dir: Path) -> list[str]:
+    """Return what is known at once; the image has to be hashed first."""
     host, port = server.server_name, server.server_port
     shown = f"[{host}]" if ":" in host else host
     where = " (all interfaces)" if host in ("::", "0.0.0.0") else ""
@@ -265,12 +265,15 @@ def _banner(server: OTAServer, data_dir: Path) -> str:
     lines = [
         f"ota_server {__version__}",
         f"  listening  http://{shown}:{port}/{where}",
-        *_target_lines(server.service.store),
         f"  journal    {log_dir(data_dir) / 'devices.jsonl'}, known devices: {len(fleet)}",
     ]
     if fleet.bad_lines:
         lines.append(f"  WARNING    {fleet.bad_lines} bad lines in the journal were skipped")
-    return "\n".join(lines)
+    return lines
+
+
+def _announce_image(store: Store) -> None:
+    print("\n".join(_target_lines(store)), flush=True)
 
 
 def _target_lines(store: Store) -> list[str]:
@@ -282,18 +285,12 @@ def _target_lines(store: Store) -> list[str]:
             "             devices are answered 503 until it holds a version, such as v1.0.0",
         ]
     lines = [f"  target     {target.version}"]
-    until = time.monotonic() + _BANNER_WAIT_SECONDS
-    while True:
+    image = None
+    while image is None:
         try:
             image = store.image(target.version)
-            break
         except NotReady as not_ready:
-            if not not_ready.hashing.done.wait(max(0.0, until - time.monotonic())):
-                return [
-                    *lines,
-                    f"  image      {target.image_name}, {target.image_size} bytes, "
-                    "SHA-256 is being made",
-                ]
+            not_ready.hashing.done.wait()
         except NoImage as problem:
             return [
                 *lines,

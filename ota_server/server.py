@@ -36,6 +36,11 @@ class OTAServer(ThreadingHTTPServer):
 
     `shutdown` drains: no new connections, what is in flight is answered, downloads go on for
     `grace_seconds`; `serve_forever` returns after that.
+
+    Attributes:
+        is_draining: replies close their connections, and none is waited for.
+        is_ending: the grace is over; downloads are cut.
+        refused_connections: how many found no room.
     """
 
     request_queue_size = 4096  # the stdlib's 5 drops devices when a fleet wakes at once
@@ -61,6 +66,7 @@ class OTAServer(ThreadingHTTPServer):
         self.service = service
         self.idle_seconds = idle_seconds
         self.is_draining = False
+        self.is_ending = False
         self.refused_connections = 0
         self._max_connections = max_connections
         self._grace_seconds = grace_seconds
@@ -229,6 +235,7 @@ class OTAServer(ThreadingHTTPServer):
         # Ends the wait of idle connections; what has arrived can still be read and is answered.
         self._shut_connections(socket.SHUT_RD)
         self._wait_for_connections(time.monotonic() + self._grace_seconds, True)
+        self.is_ending = True
         self._shut_connections(socket.SHUT_RDWR)
         if not self._wait_for_connections(time.monotonic() + _END_SECONDS, False):
             log.error("%d connections did not end", len(self._connections))

@@ -4,6 +4,7 @@ The one place where an exception becomes a status.
 """
 
 import logging
+import math
 import re
 import time
 from collections.abc import Callable
@@ -82,12 +83,12 @@ class Service:
     def look_after(self) -> None:
         """Do what no request should wait for; called a few times a second."""
         self.fleet.look_after()
-        self.rejected.save()
+        self.rejected.save(time.monotonic())
 
     def close(self) -> None:
         """Close files once no request is left."""
         self.store.close()
-        self.rejected.save()
+        self.rejected.save(math.inf)
         self.fleet.close()
 
     def flush(self) -> None:

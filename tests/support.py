@@ -231,5 +231,6 @@ class Process:
         """End it by a signal and return its exit code and what it logged."""
         if self.process.poll() is None:
             self.process.send_signal(signum)
-        _, log = self.process.communicate(timeout=TIMEOUT_SECONDS * 3)
+        rest, log = self.process.communicate(timeout=TIMEOUT_SECONDS * 3)
+        self.banner += rest
         return self.process.returncode, log
