@@ -13,9 +13,8 @@ _RANGES = re.compile(rb"(?i:bytes)=[ \t]*(.*)")
 _ONE_RANGE = re.compile(rb"([0-9]+)-([0-9]*)|-([0-9]+)")
 _MAX_DIGITS = 18  # beyond any file; keeps int() cheap on hostile digits
 
-_ENTITY_TAGS = re.compile(
-    rb'[ \t]*(?:W/)?"[!#-~\x80-\xff]*"(?:[ \t]*,[ \t]*(?:W/)?"[!#-~\x80-\xff]*")*[ \t]*'
-)
+# RFC 9110 section 5.6.1: empty elements of a list are ignored. Possessive: no blank is tried twice.
+_ENTITY_TAGS = re.compile(rb'[ \t,]*+(?:(?:W/)?"[!#-~\x80-\xff]*+"[ \t]*+(?:,[ \t,]*+|\Z))++')
 _ENTITY_TAG = re.compile(rb'((?:W/)?)("[!#-~\x80-\xff]*")')
 
 _MONTHS = b"Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split()
@@ -188,6 +187,6 @@ def _seconds(match: re.Match[bytes]) -> int | None:
     if len(match["year"]) == 2:
         year += 2000 if year < 70 else 1900
     day, hour, minute, second = (int(match[name]) for name in ("day", "hour", "minute", "second"))
-    if not year >= 1970 or not 1 <= day <= 31 or hour > 23 or minute > 59 or second > 60:
+    if year < 1 or not 1 <= day <= 31 or hour > 23 or minute > 59 or second > 60:
         return None
     return calendar.timegm((year, month, day, hour, minute, second))

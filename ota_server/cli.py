@@ -8,12 +8,14 @@ from collections.abc import Sequence
 from ota_server import __version__, devices, serve
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; return its exit code: 0 done, 1 failed, 2 wrong usage."""
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of all commands; each sets `run` to what runs it."""
+    # Help shows the command as it was called, so that its examples can be typed as they stand.
+    is_installed = os.path.basename(sys.argv[0]) == "ota-server"
     parser = argparse.ArgumentParser(
-        prog="ota-server",
+        prog="ota-server" if is_installed else "python -m ota_server",
         description="Over-the-air firmware for fleets of small devices.",
-        epilog="`ota-server COMMAND --help` says more; `python -m ota_server` is the same command.",
+        epilog="%(prog)s COMMAND --help says more.",
     )
     parser.add_argument("--version", action="version", version=f"ota_server {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -36,14 +38,29 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     devices.add_arguments(listing)
     listing.set_defaults(run=devices.show)
-    arguments = parser.parse_args(argv)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; return its exit code: 0 done, 1 failed, 2 wrong usage."""
+    arguments = make_parser().parse_args(argv)
     try:
-        code = arguments.run(arguments)
-        sys.stdout.flush()
+        code = int(arguments.run(arguments))
     except BrokenPipeError:
-        # `devices | head`: nobody reads on, which is no error worth a traceback.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        code = 0  # `devices | head`: nobody reads on, which is no error worth a traceback
     except KeyboardInterrupt:
         return 130
-    return int(code)
+    return _flushed(code)
+
+
+def _flushed(code: int) -> int:
+    """Bring the output to its reader, and return the exit code after that."""
+    try:
+        sys.stdout.flush()
+    except OSError as problem:
+        # What is still buffered would raise once more at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(problem, BrokenPipeError) and code == 0:
+            print(f"ota-server: cannot write: {problem.strerror}", file=sys.stderr)
+            return 1
+    return code

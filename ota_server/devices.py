@@ -3,6 +3,7 @@
 import argparse
 import csv
 import json
+import re
 import shutil
 import sys
 import time
@@ -17,16 +18,22 @@ from ota_server.replay import history, replay
 
 EXAMPLES = """\
 examples:
-  ota-server devices                       the fleet as a table
-  ota-server devices --csv > fleet.csv     for a spreadsheet
-  ota-server devices --json | jq .mac      for programs, a JSON object a line
-  ota-server devices 00:11:22:33:44:55     all that is on record of one device
-  ota-server devices --rejected            who was answered 401 of late, and why
+  %(prog)s                     the fleet as a table
+  %(prog)s --csv > fleet.csv   for a spreadsheet
+  %(prog)s --json | jq .mac    for programs, an object a line
+  %(prog)s 00:11:22:33:44:55   the history of one device
+  %(prog)s --rejected          who was answered 401 of late
+
+It reads the journal in the data directory, so the server may run or not.
 """
 
 # A cell that begins with one of these is a formula to a spreadsheet (OWASP, CSV injection).
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
+_MILLISECONDS = re.compile(r"\.\d+(?=Z$)")
 _UNITS = (("d", 86400), ("h", 3600), ("m", 60), ("s", 1))
+# What a column keeps on a narrow terminal: a version or an address is still known by this much.
+_NARROWEST = 8
+_CUT = ".."
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -46,17 +53,23 @@ def show(arguments: argparse.Namespace) -> int:
     logs = log_dir(arguments.data_dir)
     if not logs.is_dir():
         return _fail(f"no log in {arguments.data_dir}; is --data-dir right?")
+    # A line that somebody wrote into the journal may hold what this terminal cannot show.
+    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     form = "json" if arguments.json else "csv" if arguments.csv else "table"
     try:
+        mac = None if arguments.mac is None else parse_mac(arguments.mac)
+        if arguments.mac is not None and mac is None:
+            problem = f"{arguments.mac[:40]!r} is no MAC address, such as 00:11:22:33:44:55"
+            return _fail(problem, code=2)
         if arguments.rejected:
-            return _show_rejected(logs, form)
-        if arguments.mac is not None:
-            return _show_history(logs, arguments.mac, form)
+            return _show_rejected(logs, mac, form)
+        if mac is not None:
+            return _show_history(logs, mac, form)
         return _show_fleet(logs, form)
     except OSError as problem:
         if isinstance(problem, BrokenPipeError):
             raise
-        return _fail(f"{problem.filename or logs}: {problem.strerror}")
+        return _fail(f"{problem.filename or 'cannot read or write'}: {problem.strerror}")
 
 
 def _show_fleet(logs: Path, form: str) -> int:
@@ -80,13 +93,10 @@ def _show_fleet(logs: Path, form: str) -> int:
     return 0
 
 
-def _show_history(logs: Path, text: str, form: str) -> int:
-    mac = parse_mac(text)
-    if mac is None:
-        return _fail(f"{text!r} is no MAC address, such as 00:11:22:33:44:55", code=2)
+def _show_history(logs: Path, mac: str, form: str) -> int:
     records = list(history(logs, mac))
     if not records:
-        return _fail(f"{mac} is not on record; `devices --rejected` lists who was answered 401")
+        return _fail(f"{mac} is not on record; --rejected lists who was answered 401")
     if form == "json":
         for fields in records:
             print(json.dumps(fields))
@@ -112,8 +122,10 @@ def _show_history(logs: Path, text: str, form: str) -> int:
     return 0
 
 
-def _show_rejected(logs: Path, form: str) -> int:
+def _show_rejected(logs: Path, mac: str | None, form: str) -> int:
     entries = sorted(read_rejected(logs), key=lambda entry: str(entry["time"]))
+    if mac is not None:
+        entries = [entry for entry in entries if entry["mac"] == mac]
     if form == "json":
         for entry in entries:
             print(json.dumps(entry))
@@ -161,27 +173,31 @@ def _as_row(mac: str, device: Device, now_ms: int) -> tuple[str, ...]:
 
 
 def _history_row(fields: dict[str, object]) -> tuple[str, ...]:
-    what = []
-    if "previous_version" in fields:
-        what.append(f"was {fields['previous_version']}")
-    if fields.get("event") == "begin":
-        what.append(f"{fields.get('method', 'GET')} of {fields.get('download_version')}")
-        if "range_start" in fields:
-            what.append(f"from byte {fields['range_start']}")
-    elif fields.get("event") == "download":
-        whole = "whole" if fields.get("complete") is True else "cut"
-        what.append(f"{fields.get('status')}, {fields.get('bytes_sent')} bytes, {whole}")
-    elif "status" in fields:
-        what.append(f"{fields['status']}")
     texts = (
-        fields.get("time"),
+        _MILLISECONDS.sub("", str(fields.get("time"))),
         fields.get("event"),
         fields.get("firmware_version"),
         fields.get("target_version") or "-",
-        ", ".join(what) or "-",
+        ", ".join(_what_happened(fields)) or "-",
         fields.get("address"),
     )
     return tuple(_printable(text) for text in texts)
+
+
+def _what_happened(fields: dict[str, object]) -> Iterator[str]:
+    """Yield what a record says beyond its columns, what matters most first."""
+    event, status = fields.get("event"), fields.get("status")
+    if event == "begin":
+        yield f"{fields.get('method', 'GET')} of {fields.get('download_version')}"
+    elif event == "download" and status in (200, 206):
+        yield "complete" if fields.get("complete") is True else "cut"
+        yield f"{fields.get('bytes_sent')} bytes"
+    elif status is not None:
+        yield f"answered {status}"
+    if "range_start" in fields:
+        yield f"from byte {fields['range_start']}"
+    if "previous_version" in fields:
+        yield f"was {fields['previous_version']}"
 
 
 def _printable(value: object) -> str:
@@ -203,12 +219,32 @@ def _ago(text: str, now_ms: int) -> str:
 
 
 def _write_table(header: Sequence[str], rows: Sequence[tuple[str, ...]]) -> None:
-    """Print aligned columns; on a terminal the last one is cut to its width."""
+    """Print aligned columns; on a terminal the widest ones are cut until a line fits."""
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    if sys.stdout.isatty():
+        widths = _fitted(widths, shutil.get_terminal_size().columns)
     for row in (header, *rows):
-        line = "  ".join(cell.ljust(size) for cell, size in zip(row, widths, strict=True))
-        print(line.rstrip()[:width])
+        cells = (_cut(cell, size).ljust(size) for cell, size in zip(row, widths, strict=True))
+        print("  ".join(cells).rstrip())
+
+
+def _fitted(widths: list[int], columns: int) -> list[int]:
+    """Return widths that fit into so many columns, all but the first one cut where need be.
+
+    The first says what a line is about, and is left as it is.
+    """
+    widths = list(widths)
+    excess = sum(widths) + 2 * (len(widths) - 1) - columns
+    for _ in range(excess):
+        widest = max(range(1, len(widths)), key=lambda column: widths[column])
+        if widths[widest] <= _NARROWEST:
+            break
+        widths[widest] -= 1
+    return widths
+
+
+def _cut(cell: str, size: int) -> str:
+    return cell if len(cell) <= size else cell[: size - len(_CUT)] + _CUT
 
 
 def _write_csv(header: Sequence[str], entries: Iterable[dict[str, object]]) -> None:

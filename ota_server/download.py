@@ -151,6 +151,7 @@ class Downloads:
         continued = rollout.continued_download(known, under_way, ranges, honoured, now_ms)
         if continued is not None:
             image = self._store.pinned_image(continued)
+            self._keep_sample_here(image, peer)
             version, target_version = continued.version, device.target_version if device else None
         else:
             target = self._store.target()
@@ -226,8 +227,9 @@ def _conditional(
     condition = byterange.precondition(request.fields, image.etag, modified_seconds)
     if condition is Precondition.FAILED:
         return reply.text(HTTPStatus.PRECONDITION_FAILED, "Precondition Failed")
-    dated = () if modified_seconds is None else (("Last-Modified", http_date(modified_seconds)),)
+    modified = None if modified_seconds is None else http_date(modified_seconds)
     if condition is Precondition.NOT_MODIFIED:
+        dated = () if modified is None else (("Last-Modified", modified),)
         return reply.not_modified(image.etag, caching, *dated)
     try:
         spans = byterange.resolve(ranges, image.size) if ranges else ()
@@ -236,7 +238,7 @@ def _conditional(
         return reply.text(
             HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE, "Range Not Satisfiable", content_range
         )
-    return reply.image_reply(image, spans, caching, *dated)
+    return reply.image_reply(image, spans, caching, modified)
 
 
 def _range_start(answer: Reply) -> int | None:

@@ -34,7 +34,8 @@ def journal_files(log_dir: Path) -> list[Path]:
     """Return the journal's files, the oldest first and the current one last."""
     files = [path for _, path in _rotated_files(log_dir)]
     current = log_dir / CURRENT_NAME
-    return [*files, current] if current.exists() else files
+    # A link to a device or a pipe takes records, but gives none back: reading it would never end.
+    return [*files, current] if current.is_file() else files
 
 
 def _rotated_files(log_dir: Path) -> list[tuple[int, Path]]:
@@ -77,6 +78,7 @@ class Journal:
         self._queue: deque[tuple[str, bytes]] = deque()
         self.unrecorded: set[str] = set()
         self.failing = False
+        self._said = False
         self.lost_writes = 0
         self.needs_snapshot = True
         self.generation = 0
@@ -123,11 +125,14 @@ class Journal:
             self._fail(problem)
             return False
         self._size += len(lines)
+        if not self.failing:
+            self._say_written()
         return True
 
     def _fail(self, problem: OSError) -> None:
         self.lost_writes += 1
-        if not self.failing:
+        if not self._said:
+            self._said = True
             log.error(
                 "%s cannot be written: %s. Devices are answered all the same, and recorded once "
                 "it can be: make room or mend the disk.",
@@ -141,6 +146,11 @@ class Journal:
         except OSError:
             log.warning("%s ends in a torn line, which readers skip", self._path)
 
+    def _say_written(self) -> None:
+        if self._said:
+            self._said = False
+            log.warning("%s is written again; what devices reported is on record", self._path)
+
     def resume(self, make_lines: Callable[[list[str]], bytes], slice_size: int = 500) -> bool:
         """Try to record again: first one line for each marked device, then what is queued.
 
@@ -151,6 +161,7 @@ class Journal:
             Whether writing works again.
         """
         while self.failing:
+            # With no device marked nothing shows yet that it works: the next write says so.
             with self.write_lock:
                 if self._fd < 0 and not self._reopened():
                     return False
@@ -161,8 +172,9 @@ class Journal:
                 self.unrecorded.difference_update(macs)
                 if not self.unrecorded:
                     self.failing = False
+                    if macs:
+                        self._say_written()
                     self._write_queue()
-        log.warning("%s is written again; what devices reported meanwhile is on record", self._path)
         return True
 
     def close_snapshot(self, marker: bytes, generation: int) -> bool:
@@ -179,6 +191,7 @@ class Journal:
             if self.failing or generation != self.generation or not self._write(marker):
                 return False
             self.adopt_marker(self._size)
+        self.sync()  # or a power cut could take the new file after the old ones are gone
         self._prune()
         return True
 
@@ -200,15 +213,18 @@ class Journal:
         """Open the file by its name again, as SIGHUP asks."""
         with self.write_lock:
             self._write_queue()
-            self._reopened()
+            # The same file would only get one more snapshot, and never be long enough to rotate.
+            if self.failing or self._was_taken_away():
+                self._reopened()
 
     def sync(self) -> None:
         """Bring what was written to the disk, for a power cut. Holds nobody up."""
         with self.write_lock:
-            unsynced, self._unsynced = self._unsynced, []
+            unsynced = self._unsynced
             if self._fd >= 0 and self._synced_size != self._size:
+                unsynced = [*unsynced, os.dup(self._fd)]
                 self._synced_size = self._size
-                unsynced.append(os.dup(self._fd))
+            self._unsynced = []
         for descriptor in unsynced:
             try:
                 os.fsync(descriptor)
@@ -230,7 +246,6 @@ class Journal:
         self._dir.mkdir(parents=True, exist_ok=True)
         flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
         self._fd = os.open(self._path, flags, 0o644)
-        self._size = os.fstat(self._fd).st_size
         self._synced_size = -1
         self.generation += 1
         self.needs_snapshot = True
@@ -239,6 +254,7 @@ class Journal:
     def _begin_fresh_line(self) -> None:
         """End a torn last line, so that the next record stands on a line of its own."""
         try:
+            self._size = os.fstat(self._fd).st_size  # a torn line may stand beyond our last one
             if self._size and os.pread(self._fd, 1, self._size - 1) != b"\n":
                 self._size += os.write(self._fd, b"\n")
         except OSError:

@@ -18,15 +18,19 @@ Scalar = str | int | float | bool | None
 
 SNAPSHOT = "snapshot"
 
-_TIME = r'"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z"'
+# Nothing may match here that is refused when it is asked for: an older line would be forgotten.
+_DAY = r"(?:(?:0[1-9]|1[0-2])-(?:0[1-9]|[12]\d)|(?:0[13-9]|1[0-2])-30|(?:0[13578]|1[02])-31)"
+_TIME = rf'"[1-9]\d{{3}}-{_DAY}T(?:[01]\d|2[0-3]):[0-5]\d:[0-5]\d\.\d{{3}}Z"'
+_MAC = ":".join(["[0-9a-f]{2}"] * 6)
+_NUMBER = r"-?(?:0|[1-9]\d{0,17}+)(?:\.\d{1,17}+)?"  # int() refuses thousands of digits
 _TEXT = r'"(?:[ !#-\[\]-~]|\\["\\])*+"'
 # The common line. Possessive throughout: a hostile line costs no more than a good one.
 COMMON_LINE = re.compile(
     (
-        rf'^\{{"time":{_TIME},"event":"[a-z]++","product":"","mac":"([0-9a-f:]{{17}})"'
+        rf'^\{{"time":{_TIME},"event":"[a-z]++","product":"","mac":"({_MAC})"'
         rf',"firmware_version":{_TEXT},"last_seen_time":{_TIME},"update_time":(?:null|{_TIME})'
         rf',"target_version":(?:null|{_TEXT}),"address":{_TEXT}'
-        rf'(?:,"[a-z0-9_]++":(?:{_TEXT}|-?(?:0|[1-9]\d*+)(?:\.\d++)?|true|false|null))*+\}}$'
+        rf'(?:,"[a-z0-9_]++":(?:{_TEXT}|{_NUMBER}|true|false|null))*+\}}$'
     ).encode("ascii"),
     re.MULTILINE,
 )
@@ -101,7 +105,7 @@ def format_marker(time_ms: int, devices: int) -> bytes:
 
 def is_marker(line: bytes) -> bool:
     """Say whether a line closes a snapshot."""
-    if b'"snapshot"' not in line:
+    if b'"event":"snapshot"' not in line:
         return False
     try:
         return _object(line).get("event") == SNAPSHOT

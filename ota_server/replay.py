@@ -5,7 +5,6 @@ from there; and it must not parse a million lines, so it notes where they are, a
 when they are asked for.
 """
 
-import mmap
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -17,7 +16,8 @@ from ota_server.record import COMMON_LINE, BadRecord, is_marker, parse_fields, p
 
 _BLOCK_BYTES = 4 * 1024 * 1024
 _LINE_BYTES = 1024
-_MARKER = b'"snapshot"'
+# As `format_marker` has it: no device text can hold it, not even a version named "snapshot".
+_MARKER = b'"event":"snapshot"'
 # A location is one integer, file number above and offset below: half the memory of a pair.
 _FILE_SHIFT = 48
 _OFFSET_MASK = (1 << _FILE_SHIFT) - 1
@@ -82,11 +82,10 @@ def replay(log_dir: Path) -> Replay:
         OSError: a file of it cannot be read.
     """
     result = Replay()
-    for path in _files_to_read(log_dir):
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    for number, (path, descriptor) in enumerate(_open_files(log_dir)):
         result._descriptors.append(descriptor)
         result.marker_end = None
-        _read_file(descriptor, len(result._descriptors) - 1, result)
+        _read_file(descriptor, number, result)
         if path.name != CURRENT_NAME:
             result.marker_end = None
     return result
@@ -108,6 +107,29 @@ def history(log_dir: Path, mac: str) -> Iterator[dict[str, object]]:
                     yield fields
 
 
+def _open_files(log_dir: Path) -> list[tuple[Path, int]]:
+    """Open the files to read; anew if a running server rotates them meanwhile."""
+    while True:
+        there = journal_files(log_dir)
+        opened: list[tuple[Path, int]] = []
+        try:
+            for path in _files_to_read(log_dir):
+                opened.append((path, os.open(path, os.O_RDONLY | os.O_CLOEXEC)))
+            if journal_files(log_dir) == there:
+                return opened
+        except FileNotFoundError:
+            pass  # pruned between the look and the opening
+        except OSError:
+            _close_all(opened)
+            raise
+        _close_all(opened)
+
+
+def _close_all(opened: list[tuple[Path, int]]) -> None:
+    for _, descriptor in opened:
+        os.close(descriptor)
+
+
 def _files_to_read(log_dir: Path) -> list[Path]:
     files = journal_files(log_dir)
     for first in reversed(range(len(files))):
@@ -117,21 +139,25 @@ def _files_to_read(log_dir: Path) -> list[Path]:
 
 
 def _holds_marker(path: Path) -> bool:
-    with path.open("rb") as file:
-        if os.fstat(file.fileno()).st_size == 0:
-            return False
-        try:
-            view = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        except (OSError, ValueError):
-            return False  # no regular file
-        with view:
-            at = view.find(_MARKER)
-            while at >= 0:
-                start = view.rfind(b"\n", 0, at) + 1
-                stop = view.find(b"\n", at)
-                if stop >= 0 and is_marker(view[start:stop]):
-                    return True
-                at = view.find(_MARKER, at + 1)
+    # Read, not mapped: a mapped file counts as memory of this process.
+    rest = b""
+    with path.open("rb", buffering=0) as file:
+        while block := file.read(_BLOCK_BYTES):
+            block = rest + block
+            if _marker_in(block):
+                return True
+            rest = block[-_LINE_BYTES:]
+    return False
+
+
+def _marker_in(block: bytes) -> bool:
+    at = block.find(_MARKER)
+    while at >= 0:
+        start = block.rfind(b"\n", 0, at) + 1
+        stop = block.find(b"\n", at)
+        if stop >= 0 and is_marker(block[start:stop]):
+            return True
+        at = block.find(_MARKER, at + 1)
     return False
 
 
@@ -143,6 +169,10 @@ def _read_file(descriptor: int, file_number: int, result: Replay) -> None:
         _read_lines(block[:end], file_number << _FILE_SHIFT | base, result)
         base += end
         rest = block[end:]
+        if len(rest) > _BLOCK_BYTES:
+            # No line is so long; a NUL block may be. One byte stands for it until the line ends.
+            base += len(rest) - 1
+            rest = b"\0"
     if rest:
         # The journal ends each line; a last one without its end was torn, or left by an editor.
         _read_other_line(rest, file_number << _FILE_SHIFT | base, result)

@@ -102,19 +102,34 @@ def not_modified(etag: str, *fields: tuple[str, str]) -> Reply:
     return Reply(HTTPStatus.NOT_MODIFIED, lines, content_length=None)
 
 
-def image_reply(image: ImageBytes, spans: tuple[Span, ...], *fields: tuple[str, str]) -> Reply:
-    """Return the image, or the spans of it: 200, 206 or 206 in parts (RFC 9110 section 15.3.7)."""
+def image_reply(
+    image: ImageBytes, spans: tuple[Span, ...], caching: tuple[str, str], modified: str | None
+) -> Reply:
+    """Return the image, or the spans of it: 200, 206 or 206 in parts (RFC 9110 section 15.3.7).
+
+    The whole head has to fit 512 bytes, ESP-IDF's buffer, so a 206 has no field that RFC 9110 does
+    not ask for there.
+
+    Args:
+        modified: Last-Modified, for a 200; None where dates are ignored.
+    """
+    sha256 = base64.b64encode(bytes.fromhex(image.sha256)).decode("ascii")
     described = (
         ("ETag", image.etag),
         ("Accept-Ranges", "bytes"),
-        ("Repr-Digest", f"sha-256=:{base64.b64encode(bytes.fromhex(image.sha256)).decode()}:"),
+        ("Repr-Digest", f"sha-256=:{sha256}:"),
         ("x-MD5", image.md5),
         ("X-Firmware-Version", image.version),
-        *fields,
+        caching,
     )
     if not spans:
         whole = ImageSpan(image, 0, image.size)
-        lines = field_lines((_BINARY, *described))
+        # RFC 3230, the predecessor of Repr-Digest, is what aria2 checks a finished file against. It
+        # goes on with a download by a GET without Range, which begins the current target, and would
+        # take that and the pieces that it has of another image for one.
+        digest = ("Digest", f"SHA-256={sha256}")
+        last = digest if modified is None else ("Last-Modified", modified)
+        lines = field_lines((_BINARY, *described, last))
         return Reply(HTTPStatus.OK, lines, parts=(whole,), content_length=image.size)
     if len(spans) == 1:
         part = ImageSpan(image, *spans[0])
@@ -134,8 +149,9 @@ def _content_range(span: ImageSpan) -> tuple[str, str]:
 def _multipart(
     image: ImageBytes, spans: tuple[Span, ...]
 ) -> tuple[list[bytes | ImageSpan], int, str]:
-    # From the whole hash, so that no image can hold it but by finding a fixed point of SHA-256.
-    boundary = f"ota-{image.sha256}"
+    # From the hash, so that no image can hold it but by finding a fixed point of SHA-256; half of
+    # it, for the head has to fit 512 bytes.
+    boundary = f"ota-{image.sha256[:32]}"
     parts: list[bytes | ImageSpan] = []
     length = 0
     for number, span in enumerate(spans):

@@ -98,6 +98,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="devices to keep on record; further ones are answered all the same "
         "(default: %(default)s)",
     )
+    _add_journal_arguments(parser)
+
+
+def _add_journal_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--journal-rotate",
         type=_positive,

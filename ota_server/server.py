@@ -263,6 +263,9 @@ class OTAServer(ThreadingHTTPServer):
         while not self._ended.wait(LOOK_AFTER_SECONDS):
             try:
                 self.service.look_after()
+            except OSError as problem:
+                if self.service.may_say("look after", time.monotonic()):
+                    log.error("looking after the journal failed: %s", problem)
             except Exception:
                 log.exception("looking after the journal failed")
 

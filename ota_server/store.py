@@ -62,6 +62,7 @@ class Image:
         self.size = signature.size
         self.modified_seconds = signature.modified_ns // 1_000_000_000
         self.etag = entity_tag(digests.sha256)
+        self._links = os.fstat(descriptor).st_nlink
 
     def read(self, offset: int, length: int) -> bytes:
         """Return up to `length` bytes from `offset`; fewer where the file was cut."""
@@ -69,7 +70,18 @@ class Image:
 
     def is_unchanged(self) -> bool:
         """Say whether the file still holds the bytes that were hashed."""
-        return signature_of(os.fstat(self.descriptor)) == self.signature
+        status = os.fstat(self.descriptor)
+        now = signature_of(status)
+        if now == self.signature:
+            return True
+        if status.st_nlink == self._links or now != self.signature._replace(
+            changed_ns=now.changed_ns
+        ):
+            return False
+        # Replaced by a rename, deleted or linked: that moves the change time too, and no byte. The
+        # change time alone could be a copy onto it that kept the time of a reproducible build.
+        self._links, self.signature = status.st_nlink, now
+        return True
 
     def __del__(self) -> None:
         os.close(self.descriptor)
