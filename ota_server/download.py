@@ -87,11 +87,13 @@ class Downloads:
             return reply.later(_NOT_READY)
         asked = _SHA256_QUERY.fullmatch(request.query)
         is_right = asked is not None and asked[1].decode("ascii").lower() == image.sha256
+        # RFC 9110 section 8.8.2.1: never later than the reply, whatever another clock wrote.
+        modified_seconds = min(image.modified_seconds, self._clock_ms() // 1000)
         ranges = _ranges(request)
-        if not self._if_range_matches(request, image.etag, image.modified_seconds):
+        if not self._if_range_matches(request, image.etag, modified_seconds):
             ranges = ()
         caching = _HASH_CACHING if is_right else _NAMED_CACHING
-        return _conditional(request, image, ranges, image.modified_seconds, caching)
+        return _conditional(request, image, ranges, modified_seconds, caching)
 
     def finish(self, transfer: Transfer, bytes_sent: int, complete: bool) -> None:
         """Record the end of a download.

@@ -6,8 +6,9 @@ the order of lines is the order of changes and the newest line of a device is th
 
 import logging
 import marshal
+import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -22,6 +23,8 @@ log = logging.getLogger(__name__)
 MAX_DEVICES = 2_000_000
 # A slice holds the lock for about 2 ms.
 _SLICE = 200
+# Rows of a large fleet are loaded for a minute: in portions, or nobody looks after the journal.
+_LOAD_SECONDS = 0.1
 # Small tables grow without the pause of a large one (50 ms at a million entries) and can be listed
 # one at a time. The low byte of a MAC is its most random one.
 _SHARDS = 256
@@ -68,6 +71,8 @@ class Fleet:
         self._replay.locations.clear()
         if self._replay.marker_end is not None:
             journal.adopt_marker(self._replay.marker_end)
+        self._loading = self._load_rows()
+        self._gone_bad = 0
         self._reopen = False
         self._ended = False
 
@@ -135,7 +140,7 @@ class Fleet:
             self._write_snapshot()
         self.journal.sync()
         if self._replay.is_open:
-            self._load_rows()
+            self._load_some_rows()
 
     def _lines(self, macs: list[str]) -> bytes:
         with self.lock:
@@ -146,6 +151,9 @@ class Fleet:
         """Put all known devices into the current file, in slices between the live records."""
         generation = self.journal.generation
         for rows in self._rows:
+            # A million devices take half a minute, and the file may be taken away meanwhile.
+            self.journal.look_after()
+            self.journal.sync()
             with self.lock:
                 numbers = list(rows)
             for first in range(0, len(numbers), _SLICE):
@@ -160,19 +168,26 @@ class Fleet:
                 self.journal.flush()
         self.journal.close_snapshot(format_marker(self._clock_ms(), self._known), generation)
 
-    def _load_rows(self) -> None:
-        """Parse the rows that nobody has asked for yet, then let the old files go."""
+    def _load_some_rows(self) -> None:
+        """Go on with parsing the rows that nobody has asked for; at the end let old files go."""
+        until = time.monotonic() + _LOAD_SECONDS
+        for _ in self._loading:
+            if self._ended or time.monotonic() > until:
+                return
+        with self.lock:
+            self._replay.close()
+        if self._gone_bad:
+            log.error("%d records of devices went bad after the start", self._gone_bad)
+
+    def _load_rows(self) -> Iterator[None]:
         for rows in self._rows:
             with self.lock:
                 numbers = [number for number, row in rows.items() if type(row) is int]
             for first in range(0, len(numbers), _SLICE):
-                if self._ended:
-                    return
                 with self.lock:
                     for number in numbers[first : first + _SLICE]:
                         self._load_row(rows, number)
-        with self.lock:
-            self._replay.close()
+                yield
 
     def _load_row(self, rows: dict[int, bytes | int], number: int) -> None:
         row = rows.get(number)
@@ -184,7 +199,7 @@ class Fleet:
         else:
             del rows[number]
             self._known -= 1
-            log.warning("the record of %s has gone bad", mac_of(number))
+            self._gone_bad += 1
 
 
 def _pack(device: Device) -> bytes:

@@ -9,6 +9,7 @@ import fcntl
 import logging
 import os
 import re
+import stat
 from collections import deque
 from collections.abc import Callable
 from itertools import islice
@@ -84,6 +85,7 @@ class Journal:
         self.generation = 0
         self._marker_end = 0
         self._synced_size = -1
+        self._sync_fails = False
         self._unsynced: list[int] = []
         self._fd = -1
         self._size = 0
@@ -165,7 +167,8 @@ class Journal:
             with self.write_lock:
                 if self._fd < 0 and not self._reopened():
                     return False
-                self._begin_fresh_line()
+                if not self._begin_fresh_line():
+                    return False
                 macs = list(islice(self.unrecorded, slice_size))
                 if macs and not self._write(make_lines(macs)):
                     return False
@@ -228,8 +231,11 @@ class Journal:
         for descriptor in unsynced:
             try:
                 os.fsync(descriptor)
+                self._sync_fails = False
             except OSError as problem:
-                log.error("%s cannot be brought to the disk: %s", self._path, problem)
+                if not self._sync_fails:
+                    log.error("%s cannot be brought to the disk: %s", self._path, problem)
+                self._sync_fails = True
             os.close(descriptor)
 
     def close(self) -> None:
@@ -251,14 +257,14 @@ class Journal:
         self.needs_snapshot = True
         self._begin_fresh_line()
 
-    def _begin_fresh_line(self) -> None:
+    def _begin_fresh_line(self) -> bool:
         """End a torn last line, so that the next record stands on a line of its own."""
         try:
             self._size = os.fstat(self._fd).st_size  # a torn line may stand beyond our last one
-            if self._size and os.pread(self._fd, 1, self._size - 1) != b"\n":
-                self._size += os.write(self._fd, b"\n")
+            is_torn = self._size > 0 and os.pread(self._fd, 1, self._size - 1) != b"\n"
         except OSError:
-            pass  # not a regular file or not writable: the next write says so
+            return True  # not a regular file: the next write says whether it takes records
+        return not is_torn or self._write(b"\n")
 
     def _reopened(self) -> bool:
         if self._fd >= 0:
@@ -278,7 +284,8 @@ class Journal:
         except OSError:
             return True
         same = (ours.st_dev, ours.st_ino) == (there.st_dev, there.st_ino)
-        return not same or ours.st_size < self._size
+        is_cut = stat.S_ISREG(ours.st_mode) and ours.st_size < self._size
+        return is_cut or not same
 
     def _is_long_enough(self) -> bool:
         if self.needs_snapshot or self.failing:

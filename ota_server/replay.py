@@ -6,7 +6,7 @@ when they are asked for.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -82,7 +82,7 @@ def replay(log_dir: Path) -> Replay:
         OSError: a file of it cannot be read.
     """
     result = Replay()
-    for number, (path, descriptor) in enumerate(_open_files(log_dir)):
+    for number, (path, descriptor) in enumerate(_open_files(log_dir, _files_to_read)):
         result._descriptors.append(descriptor)
         result.marker_end = None
         _read_file(descriptor, number, result)
@@ -94,8 +94,8 @@ def replay(log_dir: Path) -> Replay:
 def history(log_dir: Path, mac: str) -> Iterator[dict[str, object]]:
     """Yield the records of one device, the oldest first, from all files that are kept."""
     needle = f'"{mac}"'.encode("ascii")
-    for path in journal_files(log_dir):
-        with path.open("rb") as lines:
+    for _, descriptor in _open_files(log_dir, journal_files):
+        with open(descriptor, "rb") as lines:
             for line in lines:
                 if needle not in line:
                     continue
@@ -107,21 +107,21 @@ def history(log_dir: Path, mac: str) -> Iterator[dict[str, object]]:
                     yield fields
 
 
-def _open_files(log_dir: Path) -> list[tuple[Path, int]]:
+def _open_files(log_dir: Path, choose: Callable[[Path], list[Path]]) -> list[tuple[Path, int]]:
     """Open the files to read; anew if a running server rotates them meanwhile."""
     while True:
         there = journal_files(log_dir)
         opened: list[tuple[Path, int]] = []
         try:
-            for path in _files_to_read(log_dir):
+            for path in choose(log_dir):
                 opened.append((path, os.open(path, os.O_RDONLY | os.O_CLOEXEC)))
             if journal_files(log_dir) == there:
                 return opened
-        except FileNotFoundError:
-            pass  # pruned between the look and the opening
-        except OSError:
-            _close_all(opened)
-            raise
+        except OSError as problem:
+            # Pruned between the look and the opening, unless it is a link to nowhere.
+            if not isinstance(problem, FileNotFoundError) or journal_files(log_dir) == there:
+                _close_all(opened)
+                raise
         _close_all(opened)
 
 

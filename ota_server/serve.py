@@ -149,7 +149,7 @@ def serve(arguments: argparse.Namespace) -> int:
         print(f"ota_server: {problem}", file=sys.stderr)
         return 1
     _install_signals(server)
-    print("\n".join(_banner(server, arguments.data_dir)), flush=True)
+    _say(_banner(server, arguments.data_dir))
     threading.Thread(target=_announce_image, args=(server.service.store,), daemon=True).start()
     # What was made up to here lives on: the collector need not look at it again.
     gc.collect()
@@ -277,7 +277,15 @@ def _banner(server: OTAServer, data_dir: Path) -> list[str]:
 
 
 def _announce_image(store: Store) -> None:
-    print("\n".join(_target_lines(store)), flush=True)
+    _say(_target_lines(store))
+
+
+def _say(lines: list[str]) -> None:
+    try:
+        print("\n".join(lines), flush=True)
+    except OSError as problem:
+        # Whoever started the server may have stopped reading: `... | head -1`.
+        log.warning("the standard output cannot be written: %s", problem.strerror)
 
 
 def _target_lines(store: Store) -> list[str]:

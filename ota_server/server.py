@@ -25,6 +25,8 @@ GRACE_SECONDS = 30.0
 # After the grace sockets are shut and threads end by themselves, but for one in a system call.
 _END_SECONDS = 5.0
 _EMFILE_REST_SECONDS = 0.2
+# Clients that connect faster than they are accepted must not keep a signal from being noticed.
+_ACCEPTED_AT_ONCE = 256
 _LINGER_SECONDS = 1.0
 _MAX_LINGERING = 64
 _DRAIN_LOOK_SECONDS = 0.05
@@ -151,8 +153,8 @@ class OTAServer(ThreadingHTTPServer):
             self._let_refused_go()
 
     def _accept_all(self) -> bool:
-        """Accept all that wait; False when the system has no room for one more."""
-        while True:
+        """Accept what waits; False when the system has no room for one more."""
+        for _ in range(_ACCEPTED_AT_ONCE):
             try:
                 connection, address = self.socket.accept()
             except BlockingIOError:
@@ -164,6 +166,7 @@ class OTAServer(ThreadingHTTPServer):
                     log.error("no connection can be accepted: %s; clients wait", problem.strerror)
                 return False
             self.process_request(connection, address)
+        return True
 
     def process_request(self, request: Any, client_address: Any) -> None:
         """Give a connection its thread, or refuse it."""

@@ -15,6 +15,7 @@ from threading import Lock
 from ota_server.device import Download
 from ota_server.files import Found, Signature, find, open_found, signature_of
 from ota_server.hashing import SETTLE_SECONDS, Digests, Hasher, Hashing, Unreadable
+from ota_server.ratelimit import RateLimit
 from ota_server.release import (
     MAX_VERSION_FILE_BYTES,
     NoVersion,
@@ -32,6 +33,7 @@ log = logging.getLogger(__name__)
 _OPEN_IMAGES = 16
 # A file that was written twice within this may carry one time stamp for both contents.
 _RACY_SECONDS = 2.0
+_LOG_EVERY_SECONDS = 60.0
 
 
 class NoTarget(Exception):
@@ -98,7 +100,10 @@ class Store:
         self._images: OrderedDict[str, Image] = OrderedDict()
         self._version_file: tuple[Signature, float, tuple[str, str] | str] | None = None
         self._last_good: Target | None = None
+        self._last_read: Target | None = None
+        self._unreadable: Signature | None = None
         self._said: str | None = None
+        self._limit = RateLimit(_LOG_EVERY_SECONDS)
 
     def close(self) -> None:
         """End the hashing thread and close the images that nobody downloads."""
@@ -122,6 +127,9 @@ class Store:
                 problem = f"names {version}, but {self._missing(version)}"
             elif unreadable := self._problem_with(found[1]):
                 problem = f"names {version}, but {unreadable}"
+                self._unreadable = found[1].signature
+                if self._last_good is not None and self._last_good.version == version:
+                    self._last_good = self._last_read  # it was taken for good before that
             else:
                 return self._good(Target(version, end, found[0], found[1].signature.size), found[1])
             if self._last_good is None:
@@ -167,13 +175,18 @@ class Store:
         raise NoImage(f"the bytes of {download.version} that it began are gone")
 
     def _good(self, target: Target, file: Found) -> Target:
-        if target != self._last_good:
+        is_read = self._is_read(file)
+        if not is_read:
             # Hashed now, so that the first device need not wait for it.
-            if self._hasher.known(file.signature) is None:
-                self._hasher.request(file)
+            self._hasher.request(file)
+            if file.signature == self._unreadable and self._last_good is not None:
+                return self._last_good  # tried again: good once it was read
+        if target != self._last_good:
             if self._last_good is not None or self._said is not None:
                 log.info("the target is %s (%s)", target.version, target.image_name)
             self._last_good = target
+        if is_read:
+            self._last_read = target
         self._said = None
         return target
 
@@ -216,7 +229,8 @@ class Store:
         try:
             return find(self.firmware_dir, name)
         except OSError as problem:
-            log.error("%s: %s", self.firmware_dir / name, problem.strerror)
+            if self._limit.allows(name, time.monotonic()):
+                log.error("%s: %s", self.firmware_dir / name, problem.strerror)
             return None
 
     def _files_of_size(self, download: Download) -> Iterator[tuple[str, Found]]:
@@ -260,6 +274,12 @@ class Store:
             if len(self._images) > _OPEN_IMAGES:
                 self._images.popitem(last=False)
         return image
+
+    def _is_read(self, file: Found) -> bool:
+        try:
+            return self._hasher.known(file.signature) is not None
+        except Unreadable:
+            return False
 
     def _problem_with(self, file: Found) -> str | None:
         try:

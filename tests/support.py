@@ -1,15 +1,18 @@
 """What tests share: a real server on a free port, a temporary data directory, raw sockets."""
 
 import json
+import logging
 import os
+import select
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import threading
+import time
 import unittest
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -41,7 +44,7 @@ class Client:
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         self.sock.settimeout(TIMEOUT_SECONDS)
         self.sock.connect((host, port))
-        self._buffer = b""
+        self._buffer = bytearray()
 
     def __enter__(self) -> "Client":
         return self
@@ -65,8 +68,7 @@ class Client:
             self._buffer += part
         end = self._buffer.find(mark)
         end = len(self._buffer) if end < 0 else end + len(mark)
-        content, self._buffer = self._buffer[:end], self._buffer[end:]
-        return content
+        return self._take(end)
 
     def read(self, length: int) -> bytes:
         """Return `length` bytes; fewer if the connection ends before."""
@@ -75,14 +77,17 @@ class Client:
             if not part:
                 break
             self._buffer += part
-        content, self._buffer = self._buffer[:length], self._buffer[length:]
-        return content
+        return self._take(length)
 
     def read_all(self) -> bytes:
         """Return all up to the end of the connection."""
         while part := self.sock.recv(65536):
             self._buffer += part
-        content, self._buffer = self._buffer, b""
+        return self._take(len(self._buffer))
+
+    def _take(self, length: int) -> bytes:
+        content = bytes(self._buffer[:length])
+        del self._buffer[:length]
         return content
 
     def answer(self, method: str = "GET") -> Answer:
@@ -112,6 +117,16 @@ def parse_reply_head(head: bytes) -> tuple[int, dict[str, str]]:
     assert version == "HTTP/1.1", head
     fields = dict(line.split(": ", 1) for line in lines[1:-2])
     return int(status), {name.lower(): value for name, value in fields.items()}
+
+
+def until(condition: Callable[[], bool], seconds: float = TIMEOUT_SECONDS) -> bool:
+    """Wait for what nothing tells of, such as a line in a file; False when it did not come."""
+    give_up_at = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() >= give_up_at:
+            return False
+        select.select([], [], [], 0.005)
+    return True
 
 
 class DataDirCase(unittest.TestCase):
@@ -150,8 +165,24 @@ class DataDirCase(unittest.TestCase):
         ]
 
 
+class Tracebacks(logging.Handler):
+    """Keeps what the server logged with a traceback, which is a bug."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep one."""
+        if record.exc_info:
+            self.found.append(self.format(record))
+
+
 class ServerCase(DataDirCase):
-    """A real server in this process, with the target v1.0.1 and images of v1.0.0 and v1.0.1."""
+    """A real server in this process, with the target v1.0.1 and images of v1.0.0 and v1.0.1.
+
+    A traceback in the server's log fails the test.
+    """
 
     IMAGE = bytes(range(256)) * 300  # 76,800 bytes
     OLD_IMAGE = b"old image " * 5000  # 50,000 bytes
@@ -162,14 +193,21 @@ class ServerCase(DataDirCase):
         self.put_image("v1.0.1", self.IMAGE)
         self.set_target("v1.0.1")
         self.server: OTAServer | None = None
+        tracebacks = Tracebacks()
+        log = logging.getLogger("ota_server")
+        log.addHandler(tracebacks)
+        self.addCleanup(log.removeHandler, tracebacks)
+        self.addCleanup(lambda: self.assertEqual(tracebacks.found, []))
+        self.addCleanup(self.stop)
 
     def start(self, **options: Any) -> OTAServer:
         """Start the server; options of OTAServer, and those of open_service under `service`."""
-        service = open_service(self.data_dir, settle_seconds=0.0, **options.pop("service", {}))
+        service = open_service(
+            self.data_dir, **{"settle_seconds": 0.0, **options.pop("service", {})}
+        )
         self.server = OTAServer(("127.0.0.1", 0), service, **options)
         self._thread = threading.Thread(target=self.server.serve_forever)
         self._thread.start()
-        self.addCleanup(self.stop)
         return self.server
 
     @property
@@ -203,17 +241,25 @@ class ServerCase(DataDirCase):
 class Process:
     """The server as its own process, as a user starts it."""
 
-    def __init__(self, *arguments: str, env: Mapping[str, str] | None = None) -> None:
-        command = [sys.executable, "-m", "ota_server.server", "--port", "0", *arguments]
-        self.process = subprocess.Popen(
-            command,
-            cwd=ROOT,
-            env={**os.environ, **(env or {})},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+    def __init__(
+        self, *arguments: str, env: Mapping[str, str] | None = None, code: str | None = None
+    ) -> None:
+        """Start it, by `code` instead of as a user does where that is given."""
+        how = ["-m", "ota_server.server"] if code is None else ["-c", code]
+        command = [sys.executable, *how, "--port", "0", *arguments]
+        # A file, since a pipe that nobody reads fills, and holds up the server.
+        with tempfile.TemporaryFile() as log:
+            self._log = os.dup(log.fileno())
+            self.process = subprocess.Popen(
+                command,
+                cwd=ROOT,
+                env={**os.environ, **(env or {})},
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+            )
         self.banner = ""
+        self.log = ""
         self.port = 0
         assert self.process.stdout is not None
         for line in self.process.stdout:
@@ -231,6 +277,11 @@ class Process:
         """End it by a signal and return its exit code and what it logged."""
         if self.process.poll() is None:
             self.process.send_signal(signum)
-        rest, log = self.process.communicate(timeout=TIMEOUT_SECONDS * 3)
-        self.banner += rest
-        return self.process.returncode, log
+        rest, _ = self.process.communicate(timeout=TIMEOUT_SECONDS * 3)
+        self.banner += rest or ""
+        if self._log >= 0:
+            with open(self._log, encoding="utf-8") as log:
+                log.seek(0)
+                self.log = log.read()
+            self._log = -1
+        return self.process.returncode, self.log
