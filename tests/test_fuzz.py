@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from tests.support import Client, DataDirCase, Process
 
 REQUESTS = 100_000
-CLIENTS = 4
+CLIENTS = 1
 BATCH = 15
 # Of the bytes of a request; its fields are always at random. More of these would mostly be more of
 # the same 400 and a connection each.
