@@ -24,7 +24,7 @@ HEAD_SECONDS = 10.0
 STALL_SECONDS = 60.0
 # A client that gave up may have acknowledged everything into a buffer that nobody reads. It says so
 # by a reset, which comes at once; for that long a download is not yet called complete.
-SETTLE_SECONDS = 0.5
+SETTLE_SECONDS = 2.0
 
 
 class Outgoing(NamedTuple):

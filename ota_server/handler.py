@@ -97,7 +97,9 @@ class OTARequestHandler(BaseRequestHandler):
         except OSError as problem:
             # The network's: a reset, no route, no acknowledgement. Files raise what is above.
             was_reset = not isinstance(problem, TimeoutError)
-            if self._connection.awaits_acknowledgement:
+            if self._connection.awaits_acknowledgement and self.server.service.may_say(
+                f"left {self._peer.address}", time.monotonic()
+            ):
                 log.info("%s left a download: %s", self._peer.address, problem)
         finally:
             self._note_acknowledged()
