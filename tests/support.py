@@ -155,13 +155,14 @@ class DataDirCase(unittest.TestCase):
         return path
 
     def records(self, **wanted: Any) -> list[dict[str, Any]]:
-        """Return the records of the current journal that have these fields."""
+        """Return the records of devices in the current journal that have these fields."""
         lines = (self.data_dir / "log" / "devices.jsonl").read_bytes().splitlines()
         records = [json.loads(line) for line in lines]
         return [
             record
             for record in records
-            if all(record.get(name) == value for name, value in wanted.items())
+            if record["event"] != "snapshot"
+            and all(record.get(name) == value for name, value in wanted.items())
         ]
 
 
