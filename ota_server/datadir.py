@@ -20,19 +20,30 @@ def default_data_dir() -> Path:
     if sys.platform == "darwin":
         return Path.home() / "Library" / "Application Support" / "ota_server"
     base = os.environ.get("XDG_DATA_HOME")
-    return (Path(base) if base else Path.home() / ".local" / "share") / "ota_server"
+    if base:
+        return Path(base) / "ota_server"
+    try:
+        return Path.home() / ".local" / "share" / "ota_server"
+    except RuntimeError:
+        return Path("ota_server_data")  # a user without a home: the folder where it was started
 
 
 def add_data_dir_argument(parser: argparse.ArgumentParser) -> None:
     """Add --data-dir."""
     parser.add_argument(
         "--data-dir",
-        type=Path,
+        type=_folder,
         default=default_data_dir(),
         metavar="DIR",
         help=f"folder with version/, firmware/ and log/ (default: ${ENVIRONMENT_VARIABLE}, else "
         "%(default)s)",
     )
+
+
+def _folder(text: str) -> Path:
+    if not text:
+        raise argparse.ArgumentTypeError("is empty: name a folder")
+    return Path(text)
 
 
 def log_dir(data_dir: Path) -> Path:

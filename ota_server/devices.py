@@ -51,12 +51,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def show(arguments: argparse.Namespace) -> int:
     """Print what was asked for; return the exit code."""
     logs = log_dir(arguments.data_dir)
-    if not logs.is_dir():
-        return _fail(f"no log in {arguments.data_dir}; is --data-dir right?")
     # A line that somebody wrote into the journal may hold what this terminal cannot show.
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     form = "json" if arguments.json else "csv" if arguments.csv else "table"
     try:
+        if not logs.is_dir():
+            return _fail(f"no log in {arguments.data_dir}; is --data-dir right?")
         mac = None if arguments.mac is None else parse_mac(arguments.mac)
         if arguments.mac is not None and mac is None:
             problem = f"{arguments.mac[:40]!r} is no MAC address, such as 00:11:22:33:44:55"
@@ -69,7 +69,9 @@ def show(arguments: argparse.Namespace) -> int:
     except OSError as problem:
         if isinstance(problem, BrokenPipeError):
             raise
-        return _fail(f"{problem.filename or 'cannot read or write'}: {problem.strerror}")
+        what = problem.filename or "the output cannot be written"
+        hint = "; run this as the server's user" if isinstance(problem, PermissionError) else ""
+        return _fail(f"{what}: {problem.strerror}{hint}")
 
 
 def _show_fleet(logs: Path, form: str) -> int:
@@ -89,7 +91,7 @@ def _show_fleet(logs: Path, form: str) -> int:
     finally:
         found.close()
     if found.bad_lines:
-        print(f"{found.bad_lines} bad lines in the journal were skipped", file=sys.stderr)
+        print(f"bad lines in the journal, skipped: {found.bad_lines}", file=sys.stderr)
     return 0
 
 
@@ -118,6 +120,7 @@ def _show_history(logs: Path, mac: str, form: str) -> int:
         _write_table(
             ("TIME", "EVENT", "VERSION", "TARGET", "WHAT", "ADDRESS"),
             [_history_row(fields) for fields in records],
+            cut_first=5,
         )
     return 0
 
@@ -218,17 +221,23 @@ def _ago(text: str, now_ms: int) -> str:
     return "now"
 
 
-def _write_table(header: Sequence[str], rows: Sequence[tuple[str, ...]]) -> None:
-    """Print aligned columns; on a terminal the widest ones are cut until a line fits."""
+def _write_table(
+    header: Sequence[str], rows: Sequence[tuple[str, ...]], cut_first: int | None = None
+) -> None:
+    """Print aligned columns; on a terminal the widest ones are cut until a line fits.
+
+    Args:
+        cut_first: the column that matters least.
+    """
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
     if sys.stdout.isatty():
-        widths = _fitted(widths, shutil.get_terminal_size().columns)
+        widths = _fitted(widths, shutil.get_terminal_size().columns, cut_first)
     for row in (header, *rows):
         cells = (_cut(cell, size).ljust(size) for cell, size in zip(row, widths, strict=True))
         print("  ".join(cells).rstrip())
 
 
-def _fitted(widths: list[int], columns: int) -> list[int]:
+def _fitted(widths: list[int], columns: int, cut_first: int | None) -> list[int]:
     """Return widths that fit into so many columns, all but the first one cut where need be.
 
     The first says what a line is about, and is left as it is.
@@ -236,6 +245,9 @@ def _fitted(widths: list[int], columns: int) -> list[int]:
     widths = list(widths)
     excess = sum(widths) + 2 * (len(widths) - 1) - columns
     for _ in range(excess):
+        if cut_first is not None and widths[cut_first] > _NARROWEST:
+            widths[cut_first] -= 1
+            continue
         widest = max(range(1, len(widths)), key=lambda column: widths[column])
         if widths[widest] <= _NARROWEST:
             break
@@ -256,6 +268,7 @@ def _write_csv(header: Sequence[str], entries: Iterable[dict[str, object]]) -> N
 def _csv_rows(header: Sequence[str], entries: Iterable[dict[str, object]]) -> Iterator[list[str]]:
     for entry in entries:
         cells = ["" if entry.get(name) is None else str(entry[name]) for name in header]
+        cells = [_printable(cell) for cell in cells]
         yield [f"'{cell}" if cell.startswith(_FORMULA) else cell for cell in cells]
 
 

@@ -16,7 +16,7 @@ from ota_server.ratelimit import RateLimit
 from ota_server.record import Scalar
 from ota_server.release import entity_tag, is_sample
 from ota_server.reply import Peer, Reply, Transfer
-from ota_server.store import Image, NoImage, NoTarget, NotReady, Store
+from ota_server.store import Image, NoImage, NoTarget, NotNow, NotReady, Store
 
 log = logging.getLogger(__name__)
 
@@ -81,6 +81,8 @@ class Downloads:
             self._keep_sample_here(image, peer)
         except NoImage:
             return reply.text(HTTPStatus.NOT_FOUND, _NOT_FOUND)
+        except NotNow:
+            return reply.later(_NOT_READY)
         except NotReady:
             if may_wait:
                 raise
@@ -133,6 +135,8 @@ class Downloads:
             return self._plan_image(request, report, peer, device, under_way)
         except NoTarget:
             answer = reply.later("No target version.")
+        except NotNow:
+            answer = reply.later(_NOT_READY)
         except NotReady:
             if may_wait:
                 raise

@@ -1,5 +1,6 @@
 """Files in a folder that operators write: looked at and opened without surprises."""
 
+import errno
 import os
 import stat
 from pathlib import Path
@@ -23,6 +24,15 @@ class Found(NamedTuple):
     signature: Signature
 
 
+# What says nothing of a file: it may be there and well.
+_PASSING = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EINTR, errno.EAGAIN))
+
+
+def is_passing(problem: OSError) -> bool:
+    """Say whether an error is about this moment and not about the file."""
+    return problem.errno in _PASSING
+
+
 def signature_of(status: os.stat_result) -> Signature:
     """Return the signature of a file's status."""
     return Signature(
@@ -38,6 +48,8 @@ def find(folder: Path, name: str) -> Found | None:
     Raises:
         OSError: the folder cannot be searched.
     """
+    if "/" in name:
+        return None
     path = os.path.join(folder, name)
     try:
         status = os.lstat(path)
@@ -61,6 +73,19 @@ def open_found(found: Found) -> int:
         OSError: it cannot be opened.
     """
     return os.open(found.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+
+
+def open_regular(path: Path) -> int:
+    """Open a file of our own for reading and return its descriptor; a pipe is not waited for.
+
+    Raises:
+        OSError: it cannot be opened, or is no regular file.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "is no regular file", str(path))
+    return descriptor
 
 
 def replace(path: Path, content: bytes) -> None:

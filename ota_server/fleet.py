@@ -133,6 +133,7 @@ class Fleet:
         if self._reopen:
             self._reopen = False
             self.journal.reopen()
+            log.info("the journal was opened by its name again")
         self.journal.look_after()
         if self.journal.failing and not self.journal.resume(self._lines):
             return

@@ -97,14 +97,16 @@ class OTARequestHandler(BaseRequestHandler):
         except OSError as problem:
             # The network's: a reset, no route, no acknowledgement. Files raise what is above.
             was_reset = not isinstance(problem, TimeoutError)
-            if self._connection.awaits_acknowledgement and self.server.service.may_say(
-                f"left {self._peer.address}", time.monotonic()
-            ):
-                log.info("%s left a download: %s", self._peer.address, problem)
+            if self._connection.awaits_acknowledgement and not self.server.is_ending:
+                self._say_left(problem)
         finally:
             self._note_acknowledged()
             self._connection.close(was_reset)
             self.server.service.flush()
+
+    def _say_left(self, problem: OSError) -> None:
+        if self.server.service.may_say_left(self._peer.address, time.monotonic()):
+            log.info("%s left a download: %s", self._peer.address, problem)
 
     def _converse(self) -> None:
         connection = self._connection

@@ -10,7 +10,7 @@ from collections import OrderedDict
 from threading import Condition, Event, Thread
 from typing import NamedTuple
 
-from ota_server.files import Found, Signature, open_found, signature_of
+from ota_server.files import Found, Signature, is_passing, open_found, signature_of
 
 log = logging.getLogger(__name__)
 
@@ -19,7 +19,8 @@ SETTLE_SECONDS = 2.0
 # What cannot be read is tried again after this, for it may be a disk that comes back.
 _RETRY_SECONDS = 10.0
 _CHUNK_BYTES = 1024 * 1024
-_KEPT = 1024
+# Of 300 bytes each. A folder with more images than this is not one that somebody looks after.
+_KEPT = 100_000
 
 
 class Digests(NamedTuple):
@@ -79,8 +80,8 @@ class Hasher:
             if hashing is None:
                 hashing = self._by_path[found.path] = Hashing(found)
                 heapq.heappush(self._queue, (0.0, next(self._order), hashing))
-                self._start()
                 self._condition.notify()
+            self._start()
             return hashing
 
     def close(self) -> None:
@@ -95,23 +96,37 @@ class Hasher:
 
     def _start(self) -> None:
         if self._thread is None:
-            self._thread = Thread(target=self._run, name="hasher", daemon=True)
-            self._thread.start()
+            thread = Thread(target=self._run, name="hasher", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError as problem:
+                log.error(
+                    "images cannot be hashed now: %s", problem
+                )  # the next request tries again
+            else:
+                self._thread = thread
 
     def _run(self) -> None:
         while hashing := self._next_due():
             try:
                 wait_seconds = self._look_at(hashing)
             except OSError as problem:
-                self._finish(hashing, None, f"{hashing.path}: {problem.strerror}")
+                if is_passing(problem):
+                    wait_seconds = self._settle_seconds or SETTLE_SECONDS
+                    self._look_again(hashing, wait_seconds)
+                else:
+                    self._finish(hashing, None, f"{hashing.path}: {problem.strerror}")
             except Exception as problem:
                 log.exception("hashing %s failed", hashing.path)
                 self._finish(hashing, None, f"{hashing.path}: {problem}")
             else:
                 if wait_seconds is not None:
-                    due = time.monotonic() + wait_seconds
-                    with self._condition:
-                        heapq.heappush(self._queue, (due, next(self._order), hashing))
+                    self._look_again(hashing, wait_seconds)
+
+    def _look_again(self, hashing: Hashing, wait_seconds: float) -> None:
+        due = time.monotonic() + wait_seconds
+        with self._condition:
+            heapq.heappush(self._queue, (due, next(self._order), hashing))
 
     def _next_due(self) -> Hashing | None:
         with self._condition:

@@ -5,6 +5,7 @@ first: one write, whole lines, before any reply that they stand for. What cannot
 its device marked, so that one line for each of them is written first once writing works again.
 """
 
+import errno
 import fcntl
 import logging
 import os
@@ -251,11 +252,33 @@ class Journal:
     def _open(self) -> None:
         self._dir.mkdir(parents=True, exist_ok=True)
         flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+        self._retake_lock()
         self._fd = os.open(self._path, flags, 0o644)
+        mode = os.fstat(self._fd).st_mode
+        if not stat.S_ISREG(mode) and not stat.S_ISCHR(mode):
+            os.close(self._fd)
+            self._fd = -1
+            raise OSError(errno.EINVAL, "is no regular file", str(self._path))
         self._synced_size = -1
         self.generation += 1
         self.needs_snapshot = True
         self._begin_fresh_line()
+
+    def _retake_lock(self) -> None:
+        """Take the lock anew where its file was deleted, perhaps with its folder."""
+        path = self._dir / ".lock"
+        try:
+            if os.path.samestat(os.fstat(self._lock_fd), path.stat()):
+                return
+        except FileNotFoundError:
+            pass
+        try:
+            anew = _lock(path)
+        except (InUse, OSError) as problem:
+            log.error("%s was deleted, and cannot be locked again: %s", path, problem)
+            return
+        os.close(self._lock_fd)
+        self._lock_fd = anew
 
     def _begin_fresh_line(self) -> bool:
         """End a torn last line, so that the next record stands on a line of its own."""

@@ -25,3 +25,22 @@ class RateLimit:
             if len(self._allowed_at) > _KEPT:
                 self._allowed_at.popitem(last=False)
             return True
+
+
+class Budget:
+    """Allows so many in `seconds`, whatever they are."""
+
+    def __init__(self, most: int, seconds: float) -> None:
+        self._most = most
+        self._seconds = seconds
+        self._lock = Lock()
+        self._began_at = -seconds
+        self._used = 0
+
+    def allows(self, now_seconds: float) -> bool:
+        """Say whether one more is within the budget, and count it."""
+        with self._lock:
+            if now_seconds - self._began_at >= self._seconds:
+                self._began_at, self._used = now_seconds, 0
+            self._used += 1
+            return self._used <= self._most

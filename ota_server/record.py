@@ -13,24 +13,42 @@ from json.encoder import encode_basestring_ascii as quoted
 from typing import Any
 
 from ota_server.device import Device, Download, parse_mac
+from ota_server.release import is_version
 
 Scalar = str | int | float | bool | None
 
 SNAPSHOT = "snapshot"
+_LAST_MS = 253_402_300_799_999  # the end of the year 9999
 
 # Nothing may match here that is refused when it is asked for: an older line would be forgotten.
-_DAY = r"(?:(?:0[1-9]|1[0-2])-(?:0[1-9]|[12]\d)|(?:0[13-9]|1[0-2])-30|(?:0[13578]|1[02])-31)"
-_TIME = rf'"[1-9]\d{{3}}-{_DAY}T(?:[01]\d|2[0-3]):[0-5]\d:[0-5]\d\.\d{{3}}Z"'
-_MAC = ":".join(["[0-9a-f]{2}"] * 6)
+_YEAR = r"(?:19[7-9]\d|[2-9]\d{3})"
+_LEAP_YEAR = r"(?:[12]\d|[3-9]\d)(?:0[48]|[2468][048]|[13579][26])|(?:[2468][048]|[3579][26])00"
+_DAY = (
+    r"(?:(?:0[13-9]|1[0-2])-(?:0[1-9]|[12]\d)|02-(?:0[1-9]|1\d|2[0-8])"
+    r"|(?:0[13-9]|1[0-2])-30|(?:0[13578]|1[02])-31)"
+)
+_DATE = rf"(?:{_YEAR}-{_DAY}|(?!1[0-8]|19[0-6])(?:{_LEAP_YEAR})-02-29)"
+_TIME = rf'"{_DATE}T(?:[01]\d|2[0-3]):[0-5]\d:[0-5]\d\.\d{{3}}Z"'
+_MAC = "(?!(?:00:){5}00|(?:ff:){5}ff)" + ":".join(["[0-9a-f]{2}"] * 6)
 _NUMBER = r"-?(?:0|[1-9]\d{0,17}+)(?:\.\d{1,17}+)?"  # int() refuses thousands of digits
 _TEXT = r'"(?:[ !#-\[\]-~]|\\["\\])*+"'
+_DOWNLOAD = (
+    r',"download_version":"[A-Za-z0-9][A-Za-z0-9._+\-]{0,63}","download_sha256":"[0-9a-f]{64}"'
+    rf',"download_size":[1-9]\d{{0,17}},"download_request_time":{_TIME}'
+)
+# A detail of one event: any name but those that are a device's, which JSON would take from here.
+_DETAIL = (
+    r',"(?!time"|event"|product"|mac"|firmware_version"|last_seen_time"|update_time"'
+    r'|target_version"|address"|image_only"|download_)[a-z0-9_]++"'
+    rf":(?:{_TEXT}|{_NUMBER}|true|false|null)"
+)
 # The common line. Possessive throughout: a hostile line costs no more than a good one.
 COMMON_LINE = re.compile(
     (
         rf'^\{{"time":{_TIME},"event":"[a-z]++","product":"","mac":"({_MAC})"'
         rf',"firmware_version":{_TEXT},"last_seen_time":{_TIME},"update_time":(?:null|{_TIME})'
         rf',"target_version":(?:null|{_TEXT}),"address":{_TEXT}'
-        rf'(?:,"[a-z0-9_]++":(?:{_TEXT}|{_NUMBER}|true|false|null))*+\}}$'
+        rf'(?:,"image_only":true)?(?:{_DOWNLOAD})?(?:{_DETAIL})*+\}}$'
     ).encode("ascii"),
     re.MULTILINE,
 )
@@ -59,7 +77,10 @@ def parse_time(text: str) -> int:
     moment = datetime.fromisoformat(text)
     if moment.tzinfo is None:
         raise ValueError(f"no time zone in {text[:40]!r}")
-    return round(moment.timestamp() * 1000)
+    ms = round(moment.timestamp() * 1000)
+    if not 0 <= ms <= _LAST_MS:
+        raise ValueError(f"no time that can be written again: {text[:40]!r}")
+    return ms
 
 
 def format_record(
@@ -177,7 +198,9 @@ def _download(fields: dict[str, Any]) -> Download | None:
     if not isinstance(sha256, str) or not re.fullmatch("[0-9a-f]{64}", sha256):
         raise TypeError("download_sha256 is no SHA-256")
     size = fields["download_size"]
-    if not isinstance(size, int) or size < 1:
+    if not isinstance(size, int) or not 0 < size < 10**18:
         raise TypeError("download_size is no size")
-    request_ms = parse_time(fields["download_request_time"])
-    return Download(_text(fields["download_version"]), sha256, size, request_ms)
+    version = fields["download_version"]
+    if not isinstance(version, str) or not is_version(version):
+        raise TypeError("download_version is no version")
+    return Download(version, sha256, size, parse_time(fields["download_request_time"]))

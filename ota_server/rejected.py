@@ -6,13 +6,14 @@ A device with an empty version header is on no record otherwise. The list is bou
 
 import json
 import logging
+import os
 from collections import OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from ota_server.files import replace
+from ota_server.files import open_regular, replace
 from ota_server.record import format_time
 
 log = logging.getLogger(__name__)
@@ -21,6 +22,7 @@ FILE_NAME = "rejected.jsonl"
 # An attacker cannot grow it; a site with a broken build has a few hundred devices.
 MAX_ENTRIES = 1000
 SAVE_EVERY_SECONDS = 1.0
+_MAX_BYTES = 1024 * 1024  # what so many entries can take, and no more is read
 
 
 class Rejected:
@@ -81,7 +83,9 @@ class Rejected:
 def read_rejected(log_dir: Path) -> Iterator[dict[str, Any]]:
     """Yield the saved entries, the oldest first; a line that is none is skipped."""
     try:
-        lines = (log_dir / FILE_NAME).read_bytes().splitlines()
+        with open(open_regular(log_dir / FILE_NAME), "rb") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - _MAX_BYTES))
+            lines = file.read(_MAX_BYTES).splitlines()
     except OSError:
         return
     for line in lines[-MAX_ENTRIES:]:

@@ -90,6 +90,8 @@ def parse_version_file(content: bytes) -> tuple[str, str]:
     version = text.rstrip(" \t\r\n")
     if not version:
         raise NoVersion("is empty")
+    if "\n" in version:
+        raise NoVersion("has more than one line")
     if not is_version(version):
         raise NoVersion(f"holds no version: {version[:40]!r} (1 to 64 of A-Z a-z 0-9 . _ + -)")
     return version, "\n" if text.rstrip(" \t\r").endswith("\n") else ""

@@ -9,13 +9,17 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import BinaryIO
 
 from ota_server.device import Device
+from ota_server.files import open_regular
 from ota_server.journal import CURRENT_NAME, journal_files
 from ota_server.record import COMMON_LINE, BadRecord, is_marker, parse_fields, parse_record
 
 _BLOCK_BYTES = 4 * 1024 * 1024
 _LINE_BYTES = 1024
+# Ten times the longest record; what is longer was written by nobody who means well.
+_MAX_LINE_BYTES = 64 * 1024
 # As `format_marker` has it: no device text can hold it, not even a version named "snapshot".
 _MARKER = b'"event":"snapshot"'
 # A location is one integer, file number above and offset below: half the memory of a pair.
@@ -95,8 +99,8 @@ def history(log_dir: Path, mac: str) -> Iterator[dict[str, object]]:
     """Yield the records of one device, the oldest first, from all files that are kept."""
     needle = f'"{mac}"'.encode("ascii")
     for _, descriptor in _open_files(log_dir, journal_files):
-        with open(descriptor, "rb") as lines:
-            for line in lines:
+        with open(descriptor, "rb") as file:
+            for line in _lines_of(file):
                 if needle not in line:
                     continue
                 try:
@@ -107,6 +111,16 @@ def history(log_dir: Path, mac: str) -> Iterator[dict[str, object]]:
                     yield fields
 
 
+def _lines_of(file: BinaryIO) -> Iterator[bytes]:
+    """Yield the lines of a file that are not too long to be records."""
+    is_rest = False
+    while part := file.readline(_MAX_LINE_BYTES):
+        is_whole = part.endswith(b"\n") or len(part) < _MAX_LINE_BYTES
+        if is_whole and not is_rest:
+            yield part
+        is_rest = not is_whole
+
+
 def _open_files(log_dir: Path, choose: Callable[[Path], list[Path]]) -> list[tuple[Path, int]]:
     """Open the files to read; anew if a running server rotates them meanwhile."""
     while True:
@@ -114,7 +128,7 @@ def _open_files(log_dir: Path, choose: Callable[[Path], list[Path]]) -> list[tup
         opened: list[tuple[Path, int]] = []
         try:
             for path in choose(log_dir):
-                opened.append((path, os.open(path, os.O_RDONLY | os.O_CLOEXEC)))
+                opened.append((path, open_regular(path)))
             if journal_files(log_dir) == there:
                 return opened
         except OSError as problem:
@@ -141,7 +155,7 @@ def _files_to_read(log_dir: Path) -> list[Path]:
 def _holds_marker(path: Path) -> bool:
     # Read, not mapped: a mapped file counts as memory of this process.
     rest = b""
-    with path.open("rb", buffering=0) as file:
+    with open(open_regular(path), "rb", buffering=0) as file:
         while block := file.read(_BLOCK_BYTES):
             block = rest + block
             if _marker_in(block):
@@ -184,6 +198,8 @@ def _read_lines(block: bytes, location: int, result: Replay) -> None:
     locations = result.locations
     for match in COMMON_LINE.finditer(block):
         start, stop = match.span()
+        if stop - start > _MAX_LINE_BYTES:
+            continue
         if start != expected:
             _read_other_lines(block, expected, start, location, result)
         locations[int(match[1].replace(b":", b""), 16)] = location + start
@@ -201,6 +217,9 @@ def _read_other_lines(block: bytes, start: int, stop: int, location: int, result
 
 def _read_other_line(line: bytes, location: int, result: Replay) -> None:
     """Note a line that is not of the common form: a marker, a record made by hand, or a bad one."""
+    if len(line) > _MAX_LINE_BYTES:
+        result.bad_lines += 1
+        return
     if is_marker(line):
         result.marker_end = (location & _OFFSET_MASK) + len(line) + 1
         return

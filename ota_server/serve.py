@@ -11,8 +11,10 @@ import textwrap
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
+from typing import NoReturn
 
 from ota_server import __version__
 from ota_server.datadir import add_data_dir_argument, log_dir
@@ -21,19 +23,21 @@ from ota_server.hashing import SETTLE_SECONDS
 from ota_server.journal import KEEP_BYTES, KEEP_FILES, ROTATE_BYTES, InUse, Journal
 from ota_server.rejected import Rejected
 from ota_server.release import is_sample
-from ota_server.server import GRACE_SECONDS, IDLE_SECONDS, OTAServer
+from ota_server.server import GRACE_SECONDS, IDLE_SECONDS, MAX_LINGERING, OTAServer
 from ota_server.service import Service
 from ota_server.store import NoImage, NoTarget, NotReady, Store
 
 log = logging.getLogger(__name__)
 
 DEFAULT_PORT = 7777
-# Descriptors for the journal, images, standard streams and what a library opens for a moment.
-_RESERVED_FILES = 64
+# Descriptors for the journal, images, standard streams and what a library opens for a moment; and
+# for refused connections, which are closed a second after their reply.
+_RESERVED_FILES = 64 + MAX_LINGERING
 _FALLBACK_FILES = 10240  # macOS says "unlimited" and refuses more than this
 # A thread here needs a tenth of this; the default of 8 MiB is address space for ten thousand.
 _STACK_BYTES = 512 * 1024
 _MEBIBYTE = 1024 * 1024
+_STOPPING = b"stopping; downloads may go on for the grace time, a second signal cuts them\n"
 
 EXAMPLES = """\
 examples:
@@ -143,6 +147,11 @@ def serve(arguments: argparse.Namespace) -> int:
     logging.basicConfig(
         stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s"
     )
+    _open_standard_streams()
+    # Before there is a server: SIGHUP would kill the process, the others end it with a traceback.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(signum, _end_start)
     try:
         server = _make_server(arguments)
     except CannotStart as problem:
@@ -222,11 +231,12 @@ def _make_server(arguments: argparse.Namespace) -> OTAServer:
             idle_seconds=arguments.idle_timeout,
             grace_seconds=arguments.grace,
         )
-    except OSError as problem:
+    except (OSError, UnicodeError) as problem:
         service.close()
-        where = f"{arguments.host or 'all interfaces'}, port {arguments.port}"
+        where = f"{arguments.host[:80] or 'all interfaces'}, port {arguments.port}"
+        reason = problem.strerror if isinstance(problem, OSError) else "no name of a host"
         raise CannotStart(
-            f"cannot listen on {where}: {problem.strerror}; give another --port or --host"
+            f"cannot listen on {where}: {reason}; give another --port or --host"
         ) from problem
 
 
@@ -244,16 +254,28 @@ def _raise_file_limit() -> int:
     return soft
 
 
+def _open_standard_streams() -> None:
+    """Put /dev/null where a standard stream is closed: a file of ours must not get its number."""
+    descriptor = os.open(os.devnull, os.O_RDWR)
+    while descriptor <= 2:
+        descriptor = os.dup(descriptor)
+    os.close(descriptor)
+
+
+def _end_start(_signum: int, _frame: FrameType | None) -> NoReturn:
+    # Nothing was answered yet, so that there is nothing to finish.
+    os._exit(0)
+
+
 def _install_signals(server: OTAServer) -> None:
     def end(signum: int, _frame: FrameType | None) -> None:
-        if not server.is_draining:
-            # No logging here: its lock may be held by the very code that was interrupted.
-            os.write(
-                2, b"stopping; downloads may go on for the grace time, a second signal cuts them\n"
-            )
-            server.drain()
-        else:
+        if server.is_draining:
             server.end_at_once()
+            return
+        server.drain()
+        # No logging here: its lock may be held by the very code that was interrupted.
+        with suppress(OSError):
+            os.write(2, _STOPPING)
 
     signal.signal(signal.SIGINT, end)
     signal.signal(signal.SIGTERM, end)
@@ -272,7 +294,7 @@ def _banner(server: OTAServer, data_dir: Path) -> list[str]:
         f"  journal    {log_dir(data_dir) / 'devices.jsonl'}, known devices: {len(fleet)}",
     ]
     if fleet.bad_lines:
-        lines.append(f"  WARNING    {fleet.bad_lines} bad lines in the journal were skipped")
+        lines.append(f"  WARNING    bad lines in the journal, skipped: {fleet.bad_lines}")
     return lines
 
 
@@ -294,7 +316,8 @@ def _target_lines(store: Store) -> list[str]:
     except NoTarget as problem:
         return [
             f"  WARNING    no target version: {problem}",
-            "             devices are answered 503 until it holds a version, such as v1.0.0",
+            "             devices are answered 503; copy an image to firmware/firmware_v1.0.0.bin,",
+            "             then write v1.0.0 into version/version.txt; no restart is needed",
         ]
     lines = [f"  target     {target.version}"]
     image = None

@@ -8,6 +8,7 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Callable
 from http import HTTPStatus
 from http.server import ThreadingHTTPServer
 from typing import Any
@@ -28,7 +29,7 @@ _EMFILE_REST_SECONDS = 0.2
 # Clients that connect faster than they are accepted must not keep a signal from being noticed.
 _ACCEPTED_AT_ONCE = 256
 _LINGER_SECONDS = 1.0
-_MAX_LINGERING = 64
+MAX_LINGERING = 64
 _DRAIN_LOOK_SECONDS = 0.05
 _OUT_OF_FILES = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
 
@@ -78,10 +79,10 @@ class OTAServer(ThreadingHTTPServer):
         self._lingering: dict[socket.socket, float] = {}
         self._serving = threading.Event()
         self._ended = threading.Event()
+        family, *_, resolved = _resolve(*address)
         self._wake_receiver, self._wake_sender = socket.socketpair()
         for end in (self._wake_receiver, self._wake_sender):
             end.setblocking(False)
-        family, *_, resolved = _resolve(*address)
         self.address_family = family
         super().__init__(resolved[:2], OTARequestHandler, bind_and_activate=False)
         try:
@@ -211,7 +212,7 @@ class OTAServer(ThreadingHTTPServer):
         except OSError:
             connection.close()
             return
-        if len(self._lingering) >= _MAX_LINGERING:
+        if len(self._lingering) >= MAX_LINGERING:
             oldest = next(iter(self._lingering))
             del self._lingering[oldest]
             oldest.close()
@@ -231,7 +232,10 @@ class OTAServer(ThreadingHTTPServer):
                 connection.close()
 
     def _drain(self) -> None:
-        self._accept_all()
+        # What waits in the backlog has connected, and perhaps sent its request.
+        for _ in range(0, self.request_queue_size, _ACCEPTED_AT_ONCE):
+            if not self._accept_all():
+                break
         super().server_close()
         for connection in self._lingering:
             connection.close()
@@ -264,13 +268,19 @@ class OTAServer(ThreadingHTTPServer):
 
     def _do_chores(self) -> None:
         while not self._ended.wait(LOOK_AFTER_SECONDS):
-            try:
-                self.service.look_after()
-            except OSError as problem:
-                if self.service.may_say("look after", time.monotonic()):
-                    log.error("looking after the journal failed: %s", problem)
-            except Exception:
-                log.exception("looking after the journal failed")
+            for chore in self.service.chores:
+                self._do_chore(chore)
+
+    def _do_chore(self, chore: Callable[[], None]) -> None:
+        """Do one chore; that it fails must not keep the others from being done."""
+        try:
+            chore()
+        except OSError as problem:
+            if self.service.may_say("chores", time.monotonic()):
+                log.error("a chore failed: %s", problem)
+        except Exception:
+            if self.service.may_say("chores", time.monotonic()):
+                log.exception("a chore failed")
 
     def _wake(self) -> None:
         try:

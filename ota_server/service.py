@@ -8,6 +8,7 @@ import math
 import re
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from http import HTTPStatus
 
 from ota_server import reply, rollout
@@ -24,17 +25,19 @@ from ota_server.device import (
 from ota_server.download import Downloads
 from ota_server.fleet import Fleet
 from ota_server.http1 import KNOWN_METHODS, Request
-from ota_server.ratelimit import RateLimit
+from ota_server.ratelimit import Budget, RateLimit
 from ota_server.record import Scalar
 from ota_server.rejected import Rejected
 from ota_server.release import Target, is_sample
 from ota_server.reply import Peer, Reply
-from ota_server.store import NoImage, NoTarget, NotReady, Store
+from ota_server.store import NoImage, NoTarget, NotNow, NotReady, Store
 
 log = logging.getLogger(__name__)
 
 _NAMED_IMAGE = re.compile(rb"/firmware/firmware_([A-Za-z0-9][A-Za-z0-9._+\-]{0,63})\.bin")
 _LOG_EVERY_SECONDS = 60.0
+# Of one kind, whatever the number of addresses: an IPv6 network has enough of them for any log.
+_LOG_LINES = 20
 
 
 class Service:
@@ -52,6 +55,8 @@ class Service:
         self.downloads = Downloads(store, fleet, clock_ms)
         self.clock_ms = clock_ms
         self._limit = RateLimit(_LOG_EVERY_SECONDS)
+        self._crowd = Budget(_LOG_LINES, _LOG_EVERY_SECONDS)
+        self._turned_away_said = 0
 
     def respond(self, request: Request, peer: Peer, may_wait: bool = True) -> Reply:
         """Answer one request.
@@ -80,10 +85,37 @@ class Service:
         """Say whether something may be logged again: each thing once a minute."""
         return self._limit.allows(what, now_seconds)
 
-    def look_after(self) -> None:
-        """Do what no request should wait for; called a few times a second."""
-        self.fleet.look_after()
+    def may_say_left(self, address: str, now_seconds: float) -> bool:
+        """Say whether it may be logged that a client left a download."""
+        return self.may_say(f"left {address}", now_seconds) and self._crowd.allows(now_seconds)
+
+    @property
+    def chores(self) -> tuple[Callable[[], None], ...]:
+        """What no request should wait for, to be done a few times a second, one after the other."""
+        return (
+            self.fleet.look_after,
+            self._save_rejected,
+            self._look_at_target,
+            self._say_turned_away,
+        )
+
+    def _save_rejected(self) -> None:
         self.rejected.save(time.monotonic())
+
+    def _look_at_target(self) -> None:
+        """Have a wrong version.txt said at once, and a new image hashed, before a device asks."""
+        with suppress(NoTarget):
+            self.store.target()
+
+    def _say_turned_away(self) -> None:
+        turned_away = self.fleet.turned_away
+        if turned_away > self._turned_away_said and self.may_say("turned away", time.monotonic()):
+            self._turned_away_said = turned_away
+            log.warning(
+                "%d requests of new devices were answered but not kept: the table is full "
+                "(--max-devices)",
+                turned_away,
+            )
 
     def close(self) -> None:
         """Close files once no request is left."""
@@ -129,7 +161,7 @@ class Service:
             sample = not peer.is_local and self._is_sample(target)
             target_version = rollout.decide(report, target, sample, peer.is_local).version
             answer = reply.text(HTTPStatus.OK, target_version + target.end)
-        except NoTarget:
+        except (NoTarget, NotNow):
             answer = reply.later("No target version.")
         except NotReady:
             if may_wait:
@@ -170,7 +202,8 @@ class Service:
         if problem.field != MAC_FIELD.decode():
             mac = parse_mac(request.fields[MAC_FIELD].decode("latin-1"))
         count = self.rejected.note(peer.address, str(problem), mac, self.clock_ms())
-        if self.may_say(f"401 {peer.address}", time.monotonic()):
+        now_seconds = time.monotonic()
+        if self.may_say(f"401 {peer.address}", now_seconds) and self._crowd.allows(now_seconds):
             log.warning(
                 "401 for %s%s: %s (%d so far; `devices --rejected` lists them)",
                 peer.address,

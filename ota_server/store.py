@@ -13,7 +13,7 @@ from pathlib import Path
 from threading import Lock
 
 from ota_server.device import Download
-from ota_server.files import Found, Signature, find, open_found, signature_of
+from ota_server.files import Found, Signature, find, is_passing, open_found, signature_of
 from ota_server.hashing import SETTLE_SECONDS, Digests, Hasher, Hashing, Unreadable
 from ota_server.ratelimit import RateLimit
 from ota_server.release import (
@@ -42,6 +42,10 @@ class NoTarget(Exception):
 
 class NoImage(Exception):
     """The image that was asked for is not there: answer 404."""
+
+
+class NotNow(Exception):
+    """The server is out of descriptors or memory: answer 503."""
 
 
 class NotReady(Exception):
@@ -133,12 +137,13 @@ class Store:
             else:
                 return self._good(Target(version, end, found[0], found[1].signature.size), found[1])
             if self._last_good is None:
-                self._say(problem)
+                self._say(problem, f"devices are told {version}, and get 404 for its image")
                 return Target(version, end, None, 0)
-        self._say(problem)
-        if self._last_good is None:
+        kept = self._last_good
+        self._say(problem, f"{kept.version} stays the target" if kept else "devices get 503")
+        if kept is None:
             raise NoTarget(f"{self.version_path} {problem}")
-        return self._last_good
+        return kept
 
     def image(self, version: str) -> Image:
         """Return the image of a version, by its exact name or the one name equal in meaning.
@@ -181,25 +186,26 @@ class Store:
             self._hasher.request(file)
             if file.signature == self._unreadable and self._last_good is not None:
                 return self._last_good  # tried again: good once it was read
-        if target != self._last_good:
-            if self._last_good is not None or self._said is not None:
-                log.info("the target is %s (%s)", target.version, target.image_name)
-            self._last_good = target
+        is_other = self._last_good is not None and (
+            (target.version, target.image_name)
+            != (self._last_good.version, self._last_good.image_name)
+        )
+        if is_other or self._said is not None:
+            log.info("the target is %s (%s)", target.version, target.image_name)
+        self._last_good = target
         if is_read:
             self._last_read = target
         self._said = None
         return target
 
-    def _say(self, problem: str) -> None:
-        if problem == self._said:
-            return
-        self._said = problem
-        kept = self._last_good
-        consequence = f"{kept.version} stays the target" if kept else "devices get no update"
-        log.error("%s %s; %s", self.version_path, problem, consequence)
+    def _say(self, problem: str, consequence: str) -> None:
+        if problem != self._said:
+            self._said = problem
+            log.error("%s %s; %s", self.version_path, problem, consequence)
 
     def _missing(self, version: str) -> str:
-        return f"{self.firmware_dir / image_name(version)} is missing or empty"
+        path = self.firmware_dir / image_name(version)
+        return f"{path} is missing, empty, or no regular file in its folder"
 
     def _read_version_file(self) -> tuple[str, str] | str:
         """Return the version and its end, or what is wrong with the file."""
@@ -240,7 +246,9 @@ class Store:
             yield likely
         try:
             names = sorted(os.listdir(self.firmware_dir))
-        except OSError:
+        except OSError as problem:
+            if is_passing(problem):
+                raise NotNow(f"{self.firmware_dir}: {problem.strerror}") from problem
             return
         for name in names:
             if version_of_image_name(name) is None or (likely and name == likely[0]):
@@ -262,6 +270,8 @@ class Store:
         except Unreadable as problem:
             raise NoImage(str(problem)) from problem
         except OSError as problem:
+            if is_passing(problem):
+                raise NotNow(f"{file.path}: {problem.strerror}") from problem
             raise NoImage(f"{file.path}: {problem.strerror}") from problem
         signature = signature_of(os.fstat(descriptor))
         if signature != file.signature:

@@ -161,8 +161,8 @@ class DataDirCase(unittest.TestCase):
         return [
             record
             for record in records
-            if record["event"] != "snapshot"
-            and all(record.get(name) == value for name, value in wanted.items())
+            if record["event"] != "snapshot" or "event" in wanted
+            if all(record.get(name) == value for name, value in wanted.items())
         ]
 
 

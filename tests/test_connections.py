@@ -370,15 +370,15 @@ class OpenFilesTest(DataDirCase):
         self.put_image("v1", b"image")
         self.set_target("v1")
         # The server takes what the limit allows less a reserve; with almost none left it must meet
-        # the limit itself: it counts 64 files as reserve, and this process uses them up.
+        # the limit itself: it counts 128 files as reserve, and this process uses them up.
         code = (
-            "import os, resource, sys; resource.setrlimit(resource.RLIMIT_NOFILE, (100, 100));"
-            "held = [os.open('/dev/null', os.O_RDONLY) for _ in range(70)];"
+            "import os, resource, sys; resource.setrlimit(resource.RLIMIT_NOFILE, (200, 200));"
+            "held = [os.open('/dev/null', os.O_RDONLY) for _ in range(150)];"
             "from ota_server.serve import main; sys.exit(main(sys.argv[1:]))"
         )
         server = Process("--data-dir", str(self.data_dir), code=code)
         self.addCleanup(server.kill)
-        clients = [Client(server.port) for _ in range(40)]
+        clients = [Client(server.port) for _ in range(60)]
         for client in clients:
             self.addCleanup(client.sock.close)
             client.request("/version.txt")

@@ -123,7 +123,7 @@ class StartTest(ProcessCase):
 
     def test_it_says_that_version_txt_is_missing_and_what_to_do(self):
         (self.data_dir / "version" / "version.txt").unlink()
-        banner = self.read_banner(self.serve(), "until it holds")
+        banner = self.read_banner(self.serve(), "no restart is needed")
         self.assertIn("WARNING", banner)
         self.assertIn(str(self.data_dir / "version" / "version.txt"), banner)
         self.assertIn("503", banner)
@@ -138,7 +138,7 @@ class StartTest(ProcessCase):
         journal = self.data_dir / "log" / "devices.jsonl"
         journal.write_bytes(b"no record\n" + bytes(100) + b"\n\xff\xfe\n" + b'{"torn":')
         server = self.serve()
-        self.assertIn("4 bad lines", self.read_banner(server, "bad lines"))
+        self.assertIn("skipped: 4", self.read_banner(server, "bad lines"))
         client = self.client(server)
         client.request("/version.txt")
         self.assertEqual(client.answer().status, 200)

@@ -79,9 +79,7 @@ class FormatTest(unittest.TestCase):
         versions = [*PRINTABLE, *map("".join, itertools.product("\"\\ ,:{}[]'a/u0", repeat=3))]
         for version in versions:
             device = DEVICE._replace(
-                firmware_version=version,
-                target_version=version,
-                download=DOWNLOAD._replace(version=version),
+                firmware_version=version, target_version=version, download=DOWNLOAD
             )
             line = format_record("begin", MAC, device, {"previous_version": version})
             self.assertEqual(parse_record(line), (MAC, device))
