@@ -174,9 +174,17 @@ def parse_fields(line: bytes) -> dict[str, Any]:
     return _object(line)
 
 
+def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Refuse a name that is there twice: which of the two would be the device's?"""
+    fields = dict(pairs)
+    if len(fields) != len(pairs):
+        raise ValueError("a name is there twice")
+    return fields
+
+
 def _object(line: bytes) -> dict[str, Any]:
     try:
-        value = json.loads(line.decode("utf-8"))
+        value = json.loads(line.decode("utf-8"), object_pairs_hook=_without_repetition)
     except (ValueError, RecursionError) as problem:
         raise BadRecord(str(problem)) from problem
     if not isinstance(value, dict):
