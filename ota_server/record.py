@@ -175,7 +175,7 @@ def parse_fields(line: bytes) -> dict[str, Any]:
 
 
 def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Refuse a name that is there twice: which of the two would be the device's?"""
+    """Refuse a name that is there twice, for it cannot be said which one is the device's."""
     fields = dict(pairs)
     if len(fields) != len(pairs):
         raise ValueError("a name is there twice")
