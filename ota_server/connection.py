@@ -6,13 +6,13 @@ same bytes get the same answer from any driver. Times are seconds of one monoton
 """
 
 import logging
-from collections import deque
 from collections.abc import Sequence
 from http import HTTPStatus
 from typing import NamedTuple
 
 from ota_server import reply
-from ota_server.http1 import Refused, Request, read_request, reply_head
+from ota_server.device import Report
+from ota_server.http1 import Refused, Request, read_common_check, read_request, reply_head
 from ota_server.reply import ImageSpan, Peer, Reply, Transfer
 from ota_server.service import Service
 
@@ -48,26 +48,50 @@ class _Sent:
 class Connection:
     """The state of one connection. Used by one thread at a time."""
 
+    __slots__ = (
+        "_acknowledged_bytes",
+        "_buffer",
+        "_closing",
+        "_handed_bytes",
+        "_head_began",
+        "_head_is_late",
+        "_idle_seconds",
+        "_idle_since",
+        "_input_ended",
+        "_parked",
+        "_progress_at",
+        "_refused",
+        "_sent",
+        "_service",
+        "peer",
+    )
+
     def __init__(self, service: Service, peer: Peer, idle_seconds: float, now: float) -> None:
         self._service = service
-        self._peer = peer
+        self.peer = peer
         self._idle_seconds = idle_seconds
-        self._buffer = bytearray()
+        self._buffer = b""
         self._parked: Request | None = None
         self._input_ended = False
         self._head_began: float | None = None
         self._head_is_late = False
         self._closing = False
+        self._refused = False
         self._idle_since = now
         self._progress_at = now
         self._handed_bytes = 0
         self._acknowledged_bytes = 0
-        self._sent: deque[_Sent] = deque()
+        self._sent: list[_Sent] = []
 
     @property
     def head_is_late(self) -> bool:
         """Whether the client has had its time for a head: `next_reply` tells it so."""
         return self._head_is_late
+
+    @property
+    def has_input(self) -> bool:
+        """Whether bytes have arrived that were not read as a request yet."""
+        return bool(self._buffer)
 
     @property
     def input_ended(self) -> bool:
@@ -104,20 +128,26 @@ class Connection:
         """
         if self._closing:
             return None
+        if self._buffer and self._parked is None and not self._head_is_late:
+            common = read_common_check(self._buffer)
+            if common is not None:
+                outgoing = self._answer_check(*common, now, draining)
+                if outgoing is not None:
+                    return outgoing
         minor_version = 1
         try:
             request = self._parked or self._read_request(now)
             if request is None:
                 return None
             self._parked = request
-            answer = self._service.respond(request, self._peer, may_wait)
+            answer = self._service.respond(request, self.peer, may_wait)
             self._parked = None
             minor_version = request.minor_version
             self._closing = answer.close or draining or not request.keep_alive
         except Refused as problem:
-            log.debug("%s: %s", self._peer.address, problem)
+            log.debug("%s: %s", self.peer.address, problem)
             answer = reply.text(problem.status, f"{problem}", close=True)
-            self._closing = True
+            self._closing = self._refused = True
         return self._hand_out(answer, minor_version, now)
 
     def _read_request(self, now: float) -> Request | None:
@@ -129,9 +159,23 @@ class Connection:
         if found is None:
             return None
         request, length = found
-        del self._buffer[:length]
+        self._buffer = self._buffer[length:]
         self._head_began = now if self._buffer else None
         return request
+
+    def _answer_check(
+        self, mac: bytes, version: bytes, keep_alive: bool, length: int, now: float, draining: bool
+    ) -> Outgoing | None:
+        keep_alive = keep_alive and not draining
+        report = Report(mac.decode("ascii"), version.decode("ascii"))
+        content = self._service.check(report, self.peer, keep_alive)
+        if content is None:
+            return None
+        self._buffer = self._buffer[length:]
+        self._head_began = now if self._buffer else None
+        self._closing = not keep_alive
+        self._handed_bytes += len(content)
+        return Outgoing(content, (), self._closing)
 
     def _hand_out(self, answer: Reply, minor_version: int, now: float) -> Outgoing:
         head = reply_head(
@@ -168,6 +212,16 @@ class Connection:
         if self._buffer:
             self._head_began = now
 
+    @property
+    def stalled_at(self) -> float:
+        """When a reply under way will have stood still for too long."""
+        return self._progress_at + STALL_SECONDS
+
+    @property
+    def must_linger(self) -> bool:
+        """Whether the client may have sent what nobody reads: closing at once would reset."""
+        return self._refused or bool(self._buffer)
+
     def is_stalled(self, now: float) -> bool:
         """Say whether something was sent and nothing acknowledged for too long."""
         if self._acknowledged_bytes >= self._handed_bytes:
@@ -195,7 +249,7 @@ class Connection:
         A head that is late is answered by `next_reply` before the end.
         """
         while self._sent and self._is_settled(self._sent[0], now):
-            self._finish(self._sent.popleft(), True)
+            self._finish(self._sent.pop(0), True)
         if self.is_stalled(now):
             return False
         if now < self._deadline():
@@ -215,12 +269,12 @@ class Connection:
             was_reset: by the client: then none is complete, since it did not want the rest.
         """
         while self._sent:
-            sent = self._sent.popleft()
+            sent = self._sent.pop(0)
             self._finish(sent, sent.whole_at is not None and not was_reset)
 
     def _finish_whole(self) -> None:
         while self._sent and self._sent[0].whole_at is not None:
-            self._finish(self._sent.popleft(), True)
+            self._finish(self._sent.pop(0), True)
 
     def _is_settled(self, sent: _Sent, now: float) -> bool:
         return sent.whole_at is not None and now - sent.whole_at >= SETTLE_SECONDS

@@ -13,7 +13,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from ota_server.device import Device, Download
+from ota_server.device import Device, Download, Report, checked, previous_version
 from ota_server.journal import Journal
 from ota_server.record import Scalar, format_marker, format_record
 from ota_server.replay import mac_of, number_of, replay
@@ -84,16 +84,48 @@ class Fleet:
         """Return what is known of a device, None if nothing. The caller holds `lock`."""
         number = number_of(mac)
         row = self._rows[number % _SHARDS].get(number)
-        if type(row) is int:
-            return self._replay.read(row)
-        return None if row is None else _unpack(row)  # type: ignore[arg-type]
+        return None if row is None else self._device(row)
+
+    def _device(self, row: bytes | int) -> Device | None:
+        return self._replay.read(row) if isinstance(row, int) else _unpack(row)
+
+    def check(
+        self,
+        report: Report,
+        target_version: str | None,
+        address: str,
+        now_ms: int,
+        details: Mapping[str, Scalar] | None = None,
+    ) -> None:
+        """Keep and queue that a device asked for the version; without `lock`, before a `flush`."""
+        mac = report.mac
+        number = number_of(mac)
+        rows = self._rows[number % _SHARDS]
+        with self.lock:
+            row = rows.get(number)
+            before = None if row is None else self._device(row)
+            device = checked(before, report, target_version, address, now_ms)
+            previous = previous_version(before, report)
+            if previous:
+                details = {**(details or {}), **previous}
+            self._keep(rows, number, "check", mac, device, details)
 
     def record(
         self, event: str, mac: str, device: Device, details: Mapping[str, Scalar] | None = None
     ) -> None:
         """Keep a device and queue its record. The caller holds `lock`, and flushes afterwards."""
         number = number_of(mac)
-        rows = self._rows[number % _SHARDS]
+        self._keep(self._rows[number % _SHARDS], number, event, mac, device, details)
+
+    def _keep(
+        self,
+        rows: dict[int, bytes | int],
+        number: int,
+        event: str,
+        mac: str,
+        device: Device,
+        details: Mapping[str, Scalar] | None,
+    ) -> None:
         if number not in rows:
             if self._known >= self._max_devices:
                 self.turned_away += 1
@@ -206,10 +238,10 @@ class Fleet:
 def _pack(device: Device) -> bytes:
     download = device.download
     if download is None:
-        return marshal.dumps(tuple(device)[:7])
+        return marshal.dumps(device[:7])
     return marshal.dumps(
         (
-            *tuple(device)[:7],
+            *device[:7],
             download.version,
             bytes.fromhex(download.sha256),
             download.size,

@@ -1,19 +1,25 @@
 """`OTARequestHandler`: one connection driven by one thread with a non-blocking socket."""
 
-import array
-import fcntl
 import logging
 import select
 import socket
-import sys
-import termios
 import time
 from socketserver import BaseRequestHandler
 from typing import TYPE_CHECKING
 
 from ota_server.connection import Connection, Outgoing
-from ota_server.reply import ImageSpan, Peer
+from ota_server.reply import ImageSpan
 from ota_server.store import NotReady
+from ota_server.wire import (
+    ACK_POLL_SECONDS,
+    HASHING_WAIT_SECONDS,
+    LINGER_SECONDS,
+    RECEIVE_BYTES,
+    ImageChanged,
+    peer_of,
+    read_unchanged,
+    unacknowledged_bytes,
+)
 
 if TYPE_CHECKING:
     from ota_server.server import OTAServer
@@ -22,61 +28,21 @@ log = logging.getLogger(__name__)
 
 # Read anew for each turn, so a slow client holds a socket buffer and not a piece of the image too.
 _CHUNK_BYTES = 64 * 1024
-# What is looked at once more before it leaves; with less than this a client has no whole image.
-_TAIL_BYTES = 64 * 1024
-_RECEIVE_BYTES = 64 * 1024
-# A device gives up after 5 to 8 s; it had better hear 503 than nothing.
-_HASHING_WAIT_SECONDS = 5.0
-# RFC 9112 section 9.6: closing at once could reset the connection before our reply is read.
-_LINGER_SECONDS = 1.0
-# No event tells that the other side has acknowledged something; it is asked this often, ever less,
-# for a thousand stalled clients asked 20 times a second would take all the processor time.
-_ACK_POLL_SECONDS = (0.002, 0.5)
 _STALL_LOOK_SECONDS = 1.0
 _MORE = getattr(socket, "MSG_MORE", 0)
-_SO_NWRITE = 0x1024  # macOS: bytes in the send buffer, acknowledged ones not counted
 _POLL_ERRORS = select.POLLERR | select.POLLNVAL
-
-
-class _ImageChanged(Exception):
-    """The file was cut or written to under the download: end it here, never mix."""
-
-
-def unacknowledged_bytes(sock: socket.socket) -> int:
-    """Return how many bytes of those sent the other side has not acknowledged, FIN included.
-
-    `send` returns when the kernel has taken the bytes: measured, a socket took a whole 73 KB image
-    while its client had read none. Linux: SIOCOUTQ (tcp(7)); macOS: SO_NWRITE.
-    """
-    if sys.platform == "darwin":
-        return sock.getsockopt(socket.SOL_SOCKET, _SO_NWRITE)
-    answer = array.array("i", [0])
-    fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, answer)
-    return answer[0]
-
-
-def peer_of(sock: socket.socket, address: str) -> Peer:
-    """Return who is at the other end; an IPv4 address is written plain, also on a dual socket."""
-    try:
-        here = str(sock.getsockname()[0])
-    except OSError:
-        here = ""
-    plain = address.removeprefix("::ffff:") if "." in address else address
-    is_local = plain == "::1" or plain.startswith("127.") or address == here
-    return Peer(plain, is_local)
 
 
 class OTARequestHandler(BaseRequestHandler):
     """Reads, answers and sends until the client, the deadlines or the server end it."""
 
     server: "OTAServer"
-    request: socket.socket
+    request: socket.SocketType
 
     def setup(self) -> None:
         """Make the connection machine for this socket."""
         self._sock = self.request
         self._sock.setblocking(False)
-        self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._poll = select.poll()
         self._poll.register(self._sock.fileno(), select.POLLIN)
         self._sent_bytes = 0
@@ -92,7 +58,7 @@ class OTARequestHandler(BaseRequestHandler):
         try:
             self._converse()
             self._linger()
-        except _ImageChanged as problem:
+        except ImageChanged as problem:
             log.error("%s: download ended: %s", self._peer.address, problem)
         except OSError as problem:
             # The network's: a reset, no route, no acknowledgement. Files raise what is above.
@@ -121,7 +87,7 @@ class OTARequestHandler(BaseRequestHandler):
 
     def _next_reply(self) -> Outgoing | None:
         """Answer the next request, and bring its record to the journal before a byte leaves."""
-        give_up_at = time.monotonic() + _HASHING_WAIT_SECONDS
+        give_up_at = time.monotonic() + HASHING_WAIT_SECONDS
         while True:
             now = time.monotonic()
             try:
@@ -136,7 +102,7 @@ class OTARequestHandler(BaseRequestHandler):
 
     def _receive(self) -> bool:
         """Wait for the client and take what it sends; False when its time is over."""
-        ack_wait = _ACK_POLL_SECONDS[0]
+        ack_wait = ACK_POLL_SECONDS[0]
         while True:
             now = time.monotonic()
             self._note_acknowledged()
@@ -151,11 +117,11 @@ class OTARequestHandler(BaseRequestHandler):
             wait = self._connection.wait_seconds(now)
             if self._connection.awaits_acknowledgement:
                 wait = min(wait, ack_wait)
-                ack_wait = min(ack_wait * 2, _ACK_POLL_SECONDS[1])
+                ack_wait = min(ack_wait * 2, ACK_POLL_SECONDS[1])
             if self._wait(select.POLLIN, wait):
                 break
         try:
-            data = self._sock.recv(_RECEIVE_BYTES)
+            data = self._sock.recv(RECEIVE_BYTES)
         except BlockingIOError:
             return True
         self._note_acknowledged()
@@ -181,16 +147,7 @@ class OTARequestHandler(BaseRequestHandler):
         offset = span.start
         while offset < span.stop:
             self._wait_until_writable()
-            length = min(_CHUNK_BYTES, span.stop - offset)
-            try:
-                chunk = span.image.read(offset, length)
-            except OSError as problem:
-                raise _ImageChanged(f"{span.image.version}: {problem.strerror}") from problem
-            if len(chunk) < length:
-                raise _ImageChanged(f"the image of {span.image.version} was cut")
-            # After the read and before the send: what is sent was read from an unchanged file.
-            if offset + length > span.stop - _TAIL_BYTES and not span.image.is_unchanged():
-                raise _ImageChanged(f"the image of {span.image.version} was written to")
+            chunk = read_unchanged(span, offset, min(_CHUNK_BYTES, span.stop - offset))
             offset += self._send_some(memoryview(chunk), 0)
 
     def _send_some(self, view: memoryview, flags: int) -> int:
@@ -232,9 +189,9 @@ class OTARequestHandler(BaseRequestHandler):
         """Close our side, then read on until the client closes its own or acknowledges the rest."""
         self._sock.shutdown(socket.SHUT_WR)
         self._sent_fin = True
-        until = time.monotonic() + _LINGER_SECONDS
+        until = time.monotonic() + LINGER_SECONDS
         events = 0 if self._connection.input_ended else select.POLLIN
-        ack_wait = _ACK_POLL_SECONDS[0]
+        ack_wait = ACK_POLL_SECONDS[0]
         while True:
             now = time.monotonic()
             self._note_acknowledged()
@@ -247,8 +204,8 @@ class OTARequestHandler(BaseRequestHandler):
             if not events:
                 time.sleep(ack_wait)  # with both sides closed a poll would return at once
             if self._wait(events, ack_wait if events else 0) and events:
-                data = self._sock.recv(_RECEIVE_BYTES)
+                data = self._sock.recv(RECEIVE_BYTES)
                 self._note_acknowledged()
                 self._connection.receive(data, now)
                 events = select.POLLIN if data else 0
-            ack_wait = min(ack_wait * 2, _ACK_POLL_SECONDS[1])
+            ack_wait = min(ack_wait * 2, ACK_POLL_SECONDS[1])

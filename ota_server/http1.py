@@ -62,6 +62,35 @@ class Request:
         return self.fields.get(name)
 
 
+# The head that nearly all devices send, in whatever order and spelling: no field in it twice, none
+# that changes the answer. All else goes to the careful reader, which answers this one the same.
+_COMMON_CHECK = re.compile(
+    rb"GET /version\.txt HTTP/1\.1\r\n(?:"
+    rb"_br_mac_: ?(?(1)(?!)|((?!(?:00:){5}00|(?:ff:){5}ff)[0-9a-f]{2}(?::[0-9a-f]{2}){5}))\r\n"
+    rb"|_br_fwv_: ?(?(2)(?!)|([!-~](?:[ -~]{0,62}[!-~])?))\r\n"
+    rb"|[Hh][Oo][Ss][Tt]: ?(?(3)(?!)|([A-Za-z0-9.\-]{1,200}+(?::[0-9]{1,4})?))\r\n"
+    rb"|(?i:connection): ?(?(4)(?!)|((?i:close|keep-alive)))\r\n"
+    rb"|(?i:user-agent|accept|accept-encoding|cache-control|pragma): ?[ -~]{0,500}+\r\n"
+    rb"){3,20}+\r\n"
+)
+
+
+def read_common_check(buffer: bytes) -> tuple[bytes, bytes, bool, int] | None:
+    """Read a common request for /version.txt.
+
+    Returns:
+        The MAC, the reported version, whether the connection is kept, and the length of the head;
+        None where `read_request` has to look.
+    """
+    match = _COMMON_CHECK.match(buffer)
+    if match is None:
+        return None
+    mac, version, host, connection = match.groups()
+    if mac is None or version is None or host is None:
+        return None
+    return mac, version, connection is None or connection.lower() != b"close", match.end()
+
+
 def read_request(buffer: bytes | bytearray) -> tuple[Request, int] | None:
     """Read the request head that `buffer` begins with.
 

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 MAX_VERSION_FILE_BYTES = 256
 
@@ -49,6 +50,7 @@ def meaning(version: str) -> str:
     return version[1:] if _LEADING_V.match(version) else version
 
 
+@lru_cache(maxsize=4096)
 def same_version(one: str, other: str) -> bool:
     """Compare two versions by meaning. Order is never asked: going back is just another target."""
     return one == other or meaning(one) == meaning(other)

@@ -20,10 +20,10 @@ from ota_server import __version__
 from ota_server.datadir import add_data_dir_argument, log_dir
 from ota_server.fleet import MAX_DEVICES, Fleet
 from ota_server.hashing import SETTLE_SECONDS
-from ota_server.journal import KEEP_BYTES, KEEP_FILES, ROTATE_BYTES, InUse, Journal
+from ota_server.journal import FSYNC, KEEP_BYTES, KEEP_FILES, ROTATE_BYTES, InUse, Journal
 from ota_server.rejected import Rejected
 from ota_server.release import is_sample
-from ota_server.server import GRACE_SECONDS, IDLE_SECONDS, MAX_LINGERING, OTAServer
+from ota_server.server import GRACE_SECONDS, IDLE_SECONDS, MAX_LINGERING, TRANSPORTS, OTAServer
 from ota_server.service import Service
 from ota_server.store import NoImage, NoTarget, NotReady, Store
 
@@ -75,6 +75,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_data_dir_argument(parser)
     parser.add_argument(
+        "--transport",
+        choices=TRANSPORTS,
+        default=TRANSPORTS[0],
+        help="what drives connections: one event loop, by epoll or poll, or a thread for each "
+        "(default: %(default)s)",
+    )
+    parser.add_argument(
         "--max-connections",
         type=_positive,
         metavar="N",
@@ -112,6 +119,13 @@ def _add_journal_arguments(parser: argparse.ArgumentParser) -> None:
         default=ROTATE_BYTES // _MEBIBYTE,
         metavar="MIB",
         help="begin a new journal file after so many MiB (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--fsync",
+        choices=FSYNC,
+        default="interval",
+        help="bring records to the disk before each reply, every 100 ms, or when the system likes: "
+        "what a power cut may take (default: %(default)s)",
     )
     parser.add_argument(
         "--journal-files",
@@ -181,6 +195,7 @@ def open_service(
     keep_files: int = KEEP_FILES,
     keep_bytes: int = KEEP_BYTES,
     settle_seconds: float = SETTLE_SECONDS,
+    fsync: str = "interval",
 ) -> Service:
     """Open a data directory and make what answers requests; folders are made where missing.
 
@@ -191,7 +206,7 @@ def open_service(
     for folder in ("version", "firmware", "log"):
         (data_dir / folder).mkdir(parents=True, exist_ok=True)
     logs = log_dir(data_dir)
-    journal = Journal(logs, rotate_bytes, keep_files, keep_bytes)
+    journal = Journal(logs, rotate_bytes, keep_files, keep_bytes, fsync)
     try:
         fleet = Fleet(journal, logs, clock_ms, max_devices)
     except OSError:
@@ -215,6 +230,7 @@ def _make_server(arguments: argparse.Namespace) -> OTAServer:
             rotate_bytes=arguments.journal_rotate * _MEBIBYTE,
             keep_files=arguments.journal_files,
             keep_bytes=arguments.journal_disk * _MEBIBYTE,
+            fsync=arguments.fsync,
         )
     except InUse as problem:
         raise CannotStart(f"{problem}; stop it first, or give --data-dir another one") from problem
@@ -227,6 +243,7 @@ def _make_server(arguments: argparse.Namespace) -> OTAServer:
         return OTAServer(
             (arguments.host, arguments.port),
             service,
+            transport=arguments.transport,
             max_connections=connections,
             idle_seconds=arguments.idle_timeout,
             grace_seconds=arguments.grace,

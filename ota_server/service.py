@@ -8,7 +8,6 @@ import math
 import re
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from http import HTTPStatus
 
 from ota_server import reply, rollout
@@ -16,7 +15,6 @@ from ota_server.device import (
     MAC_FIELD,
     Report,
     Unidentified,
-    checked,
     parse_mac,
     parse_report,
     previous_version,
@@ -24,9 +22,8 @@ from ota_server.device import (
 )
 from ota_server.download import Downloads
 from ota_server.fleet import Fleet
-from ota_server.http1 import KNOWN_METHODS, Request
+from ota_server.http1 import KNOWN_METHODS, Request, reply_head
 from ota_server.ratelimit import Budget, RateLimit
-from ota_server.record import Scalar
 from ota_server.rejected import Rejected
 from ota_server.release import Target, is_sample
 from ota_server.reply import Peer, Reply
@@ -54,6 +51,8 @@ class Service:
         self.rejected = rejected
         self.downloads = Downloads(store, fleet, clock_ms)
         self.clock_ms = clock_ms
+        self._replies_second = 0
+        self._replies: dict[tuple[str, bool], bytes] = {}
         self._limit = RateLimit(_LOG_EVERY_SECONDS)
         self._crowd = Budget(_LOG_LINES, _LOG_EVERY_SECONDS)
         self._turned_away_said = 0
@@ -95,17 +94,12 @@ class Service:
         return (
             self.fleet.look_after,
             self._save_rejected,
-            self._look_at_target,
+            self.store.look_after,
             self._say_turned_away,
         )
 
     def _save_rejected(self) -> None:
         self.rejected.save(time.monotonic())
-
-    def _look_at_target(self) -> None:
-        """Have a wrong version.txt said at once, and a new image hashed, before a device asks."""
-        with suppress(NoTarget):
-            self.store.target()
 
     def _say_turned_away(self) -> None:
         turned_away = self.fleet.turned_away
@@ -122,6 +116,10 @@ class Service:
         self.store.close()
         self.rejected.save(math.inf)
         self.fleet.close()
+
+    def begin_turn(self) -> None:
+        """Have files looked at once until the next turn, not for each request."""
+        self.store.begin_turn()
 
     def flush(self) -> None:
         """Bring the records of all replies so far to the journal."""
@@ -167,16 +165,39 @@ class Service:
             if may_wait:
                 raise
             answer = reply.later("The image is not ready yet.")
-        details: dict[str, Scalar] = {}
-        if answer.status is not HTTPStatus.OK:
-            details["status"] = answer.status.value
-        fleet = self.fleet
-        with fleet.lock:
-            before = fleet.get(report.mac)
-            device = checked(before, report, target_version, peer.address, self.clock_ms())
-            details |= previous_version(before, report)
-            fleet.record("check", report.mac, device, details)
+        details = {} if answer.status is HTTPStatus.OK else {"status": answer.status.value}
+        self.fleet.check(report, target_version, peer.address, self.clock_ms(), details)
         return answer
+
+    def check(self, report: Report, peer: Peer, keep_alive: bool) -> bytes | None:
+        """Answer a common check at once: the whole reply, or None where `respond` has to look.
+
+        The same decision and the same record by fewer steps.
+        """
+        try:
+            target = self.store.target()
+            if target.may_be_sample and not peer.is_local:
+                return None
+            target_version = rollout.decide(report, target, False, True).version
+            now_ms = self.clock_ms()
+            self.fleet.check(report, target_version, peer.address, now_ms)
+            return self._version_reply(target_version + target.end, keep_alive, now_ms // 1000)
+        except Exception:
+            return None  # `respond` meets it again, and answers or logs it
+
+    def _version_reply(self, text: str, keep_alive: bool, seconds: int) -> bytes:
+        key = (text, keep_alive)
+        if self._replies_second != seconds:
+            self._replies_second = seconds
+            self._replies = {}
+        content = self._replies.get(key)
+        if content is None:
+            answer = reply.text(HTTPStatus.OK, text)
+            content = self._replies[key] = (
+                reply_head(answer.status, answer.fields, len(answer.body), seconds, keep_alive, 1)
+                + answer.body
+            )
+        return content
 
     def _is_sample(self, target: Target) -> bool:
         if not target.may_be_sample:

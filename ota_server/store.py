@@ -9,6 +9,7 @@ import os
 import time
 from collections import OrderedDict
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from threading import Lock
 
@@ -106,6 +107,8 @@ class Store:
         self._last_good: Target | None = None
         self._last_read: Target | None = None
         self._unreadable: Signature | None = None
+        self._has_turns = False
+        self._turn_target: Target | None = None
         self._said: str | None = None
         self._limit = RateLimit(_LOG_EVERY_SECONDS)
 
@@ -115,12 +118,28 @@ class Store:
         with self._lock:
             self._images.clear()
 
+    def begin_turn(self) -> None:
+        """Have `target` look at the files once until the next turn, not for each request."""
+        self._turn_target = None
+        self._has_turns = True
+
     def target(self) -> Target:
         """Return the target in force: that of version.txt, or the last good one.
 
         Raises:
             NoTarget: version.txt names none and there was none since the start.
         """
+        target = self._turn_target or self._look_for_target()
+        if self._has_turns:
+            self._turn_target = target
+        return target
+
+    def look_after(self) -> None:
+        """Have a wrong version.txt said at once, and a new image hashed, before a device asks."""
+        with suppress(NoTarget):
+            self._look_for_target()
+
+    def _look_for_target(self) -> Target:
         content = self._read_version_file()
         if isinstance(content, str):
             problem = content

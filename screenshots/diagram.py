@@ -20,7 +20,7 @@ FILES_Y = TOP + 10 * ROW + 18
 
 # Each step of a request: module, what it does there (two lines), kind.
 STEPS = (
-    ("handler.py", "one thread, one connection:", "bytes from a non-blocking socket", EDGE),
+    ("loop.py, link.py", "one event loop, all connections:", "bytes from their sockets", EDGE),
     (
         "connection.py",
         "the connection machine, without a socket:",
@@ -60,8 +60,8 @@ STEPS = (
     ),
     ("connection.py", "what to send, in order:", "head, bytes, spans of open files", EDGE),
     (
-        "handler.py",
-        "64 KiB at a time, copied; the last 64 KiB",
+        "link.py",
+        "what the client takes, copied; the last 64 KiB",
         "only from a file that is unchanged",
         EDGE,
     ),
@@ -224,11 +224,11 @@ def _threads() -> list[str]:
             1,
             0,
             "server.py: accept",
-            "a thread for each connection;",
-            "503 beyond the limit; drains",
+            "503 beyond the limit; drains;",
+            "or a thread for each: threads.py",
         ),
         (4, 0, "hashing.py: hasher", "hashes an image when it was", "unchanged for two seconds"),
-        (6, 41, "chores", "four times a second: recover,", "rotate, snapshot, fsync"),
+        (6, 41, "chores", "ten times a second: recover,", "rotate, snapshot, fsync"),
     )
     parts = []
     for step, offset, title, *lines in cards:

@@ -17,12 +17,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ota_server.serve import open_service
-from ota_server.server import OTAServer
+from ota_server.server import TRANSPORTS, OTAServer
 
 ROOT = Path(__file__).resolve().parent.parent
 MAC = "00:11:22:33:44:55"
 DEVICE = {"_br_mac_": MAC, "_br_fwv_": "v1.0.0"}
 TIMEOUT_SECONDS = 20.0
+# CI runs all tests on each; test_transports compares them at every run.
+TRANSPORT = os.environ.get("OTA_SERVER_TEST_TRANSPORT", TRANSPORTS[0])
 
 
 class Answer(NamedTuple):
@@ -187,6 +189,7 @@ class ServerCase(DataDirCase):
 
     IMAGE = bytes(range(256)) * 300  # 76,800 bytes
     OLD_IMAGE = b"old image " * 5000  # 50,000 bytes
+    TRANSPORT = TRANSPORT
 
     def setUp(self) -> None:
         super().setUp()
@@ -206,6 +209,7 @@ class ServerCase(DataDirCase):
         service = open_service(
             self.data_dir, **{"settle_seconds": 0.0, **options.pop("service", {})}
         )
+        options.setdefault("transport", self.TRANSPORT)
         self.server = OTAServer(("127.0.0.1", 0), service, **options)
         self._thread = threading.Thread(target=self.server.serve_forever)
         self._thread.start()
@@ -247,7 +251,7 @@ class Process:
     ) -> None:
         """Start it, by `code` instead of as a user does where that is given."""
         how = ["-m", "ota_server.server"] if code is None else ["-c", code]
-        command = [sys.executable, *how, "--port", "0", *arguments]
+        command = [sys.executable, *how, "--port", "0", "--transport", TRANSPORT, *arguments]
         # A file, since a pipe that nobody reads fills, and holds up the server.
         with tempfile.TemporaryFile() as log:
             self._log = os.dup(log.fileno())

@@ -1,0 +1,210 @@
+"""A connection and its socket, as the event loop drives them: nothing here waits."""
+
+import socket
+
+from ota_server.connection import Connection, Outgoing
+from ota_server.reply import ImageSpan
+from ota_server.store import NotReady
+from ota_server.wire import (
+    ACK_POLL_SECONDS,
+    HASHING_WAIT_SECONDS,
+    LINGER_SECONDS,
+    RECEIVE_BYTES,
+    read_unchanged,
+    unacknowledged_bytes,
+)
+
+# Copied, though sendfile takes half as much of the processor (benchmarks/copy_or_sendfile.py): what
+# that hands over can change on its way when somebody writes to the file (docs/adr/0003).
+_CHUNK_BYTES = 256 * 1024
+_LEAST_CHUNK_BYTES = 16 * 1024
+# A fast client may take so much before the others have their turn.
+_TURN_BYTES = 1024 * 1024
+# The socket itself stays in blocking mode, which saves a system call for each connection.
+_NOW = socket.MSG_DONTWAIT
+_MORE = _NOW | getattr(socket, "MSG_MORE", 0)
+
+
+class Link:
+    """One connection, its socket and what is still to be sent.
+
+    Attributes:
+        events: what the poller watches for; None: it does not know this socket.
+        timer_at: when the loop looks at it again; None: never.
+        not_ready: the image that the request under way waits for.
+        give_up_at: when it is told that the image is not ready.
+        linger_until: our side is closed; when to close the other; None: it is open.
+    """
+
+    __slots__ = (
+        "_ack_wait",
+        "_chunk_bytes",
+        "_outgoing",
+        "_sent_bytes",
+        "close_after",
+        "connection",
+        "events",
+        "fd",
+        "give_up_at",
+        "is_closed",
+        "linger_until",
+        "not_ready",
+        "sock",
+        "timer_at",
+    )
+
+    def __init__(self, sock: socket.SocketType, connection: Connection) -> None:
+        self.sock = sock
+        self.fd = sock.fileno()
+        self.connection = connection
+        self.events: int | None = None
+        self.timer_at: float | None = None
+        self.not_ready: NotReady | None = None
+        self.give_up_at = 0.0
+        self.linger_until: float | None = None
+        self.close_after = False
+        self.is_closed = False
+        self._outgoing: list[memoryview | ImageSpan] | None = None
+        self._sent_bytes = 0
+        self._chunk_bytes = _CHUNK_BYTES
+        self._ack_wait = ACK_POLL_SECONDS[0]
+
+    @property
+    def is_sending(self) -> bool:
+        """Whether there is something left to send."""
+        return bool(self._outgoing)
+
+    def receive(self, now: float) -> bool:
+        """Take what has arrived; False when nothing has.
+
+        Raises:
+            OSError: the connection is gone.
+        """
+        try:
+            data = self.sock.recv(RECEIVE_BYTES, _NOW)
+        except BlockingIOError:
+            return False
+        if self.connection.awaits_acknowledgement:
+            self.note_acknowledged(now)
+        self.connection.receive(data, now)
+        return True
+
+    def begin(self, outgoing: Outgoing) -> bool:
+        """Begin to send a reply; True when all of it was sent.
+
+        Raises:
+            OSError: the connection is gone.
+            ImageChanged: the image was cut or written to.
+        """
+        self.close_after = outgoing.close
+        if not outgoing.parts:
+            try:
+                sent = self.sock.send(outgoing.head, _NOW)
+            except BlockingIOError:
+                sent = 0
+            self._sent_bytes += sent
+            if sent == len(outgoing.head):
+                return True
+            self._outgoing = [memoryview(outgoing.head)[sent:]]
+            return False
+        pieces = [p if isinstance(p, ImageSpan) else memoryview(p) for p in outgoing.parts]
+        self._outgoing = [memoryview(outgoing.head), *pieces]
+        return self.send()
+
+    def send(self) -> bool:
+        """Send as much as the client takes in this turn; True when nothing is left.
+
+        Raises:
+            OSError: the connection is gone.
+            ImageChanged: the image was cut or written to.
+        """
+        left = _TURN_BYTES
+        try:
+            while self._outgoing and left > 0:
+                left -= self._send_piece(self._outgoing)
+        except BlockingIOError:
+            return False
+        return not self._outgoing
+
+    def _send_piece(self, outgoing: list[memoryview | ImageSpan]) -> int:
+        piece = outgoing[0]
+        if isinstance(piece, memoryview):
+            sent = self.sock.send(piece, _MORE if len(outgoing) > 1 else _NOW)
+            rest: memoryview | ImageSpan | None = piece[sent:] if sent < len(piece) else None
+        else:
+            length = min(self._chunk_bytes, piece.stop - piece.start)
+            sent = self.sock.send(read_unchanged(piece, piece.start, length), _NOW)
+            # A slow client takes a little at a time: do not read for it what it will not take.
+            self._chunk_bytes = (
+                _CHUNK_BYTES if sent == length else max(_LEAST_CHUNK_BYTES, 2 * sent)
+            )
+            start = piece.start + sent
+            rest = piece._replace(start=start) if start < piece.stop else None
+        self._sent_bytes += sent
+        if rest is None:
+            del outgoing[0]
+        else:
+            outgoing[0] = rest
+        return sent
+
+    def park(self, not_ready: NotReady, now: float) -> None:
+        """Have the request under way wait for an image."""
+        if self.not_ready is None:
+            self.give_up_at = now + HASHING_WAIT_SECONDS
+        self.not_ready = not_ready
+
+    def may_wait(self, now: float) -> bool:
+        """Say whether the request under way may wait on for an image."""
+        return self.not_ready is None or now < self.give_up_at
+
+    def linger(self, now: float) -> None:
+        """Close our side of the connection; the other is read on for a moment.
+
+        Raises:
+            OSError: the connection is gone.
+        """
+        self.sock.shutdown(socket.SHUT_WR)
+        self.linger_until = now + LINGER_SECONDS
+
+    def note_acknowledged(self, now: float) -> None:
+        """Ask the kernel how much of what was sent the other side has."""
+        try:
+            waiting = unacknowledged_bytes(self.sock)
+        except OSError:
+            return
+        if self.linger_until is not None and waiting:
+            waiting -= 1  # our FIN counts as a byte, and is acknowledged last
+        self.connection.acknowledged(self._sent_bytes - waiting, now)
+
+    def due(self, now: float) -> float:
+        """Return when to look at it again if nothing happens before."""
+        connection = self.connection
+        if self._outgoing:
+            return connection.stalled_at
+        if connection.awaits_acknowledgement:
+            return now + min(self._ack_wait, connection.wait_seconds(now))
+        if self.linger_until is not None:
+            return self.linger_until
+        return now + connection.wait_seconds(now)
+
+    def has_time_left(self, now: float) -> bool:
+        """Do what time asks for; False when this connection has had its time."""
+        connection = self.connection
+        if connection.awaits_acknowledgement or self._outgoing:
+            self.note_acknowledged(now)
+            self._ack_wait = min(self._ack_wait * 2, ACK_POLL_SECONDS[1])
+        if self._outgoing:
+            return not connection.is_stalled(now)
+        has_time = connection.tick(now)
+        if self.linger_until is None or connection.awaits_acknowledgement:
+            return has_time
+        return not connection.input_ended and now < self.linger_until
+
+    def close(self, was_reset: bool, now: float) -> None:
+        """Close the socket, and put the ends of downloads on record."""
+        self.is_closed = True
+        if self.connection.awaits_acknowledgement:
+            self.note_acknowledged(now)
+            self.connection.close(was_reset)
+        self._outgoing = None
+        self.sock.close()

@@ -1,0 +1,311 @@
+"""One event loop that drives all connections: accepts, reads, answers, sends, keeps deadlines.
+
+A turn of the loop answers all that has arrived, brings the records of all these answers to the
+journal by one write, and only then sends. Nothing in it waits: an image that is not hashed yet
+parks its connection, and what a client does not take stays in the image's file.
+"""
+
+import heapq
+import itertools
+import logging
+import select
+import socket
+import time
+from typing import TYPE_CHECKING, Any
+
+from ota_server.connection import Connection, Outgoing
+from ota_server.link import Link
+from ota_server.store import NotReady
+from ota_server.wire import ImageChanged, peer_of
+
+if TYPE_CHECKING:
+    from ota_server.server import OTAServer
+
+log = logging.getLogger(__name__)
+
+# The same bits as EPOLLIN, EPOLLOUT and EPOLLERR.
+_READ, _WRITE, _ERROR = select.POLLIN, select.POLLOUT, select.POLLERR
+_ACCEPTED_A_TURN = 256
+_LOOK_SECONDS = 0.5
+_LINGER_LOOK_SECONDS = 0.1
+_HASHING_LOOK_SECONDS = 0.02
+_EMFILE_REST_SECONDS = 0.2
+
+
+class PollPoller:
+    """`select.poll` with the manners of `select.epoll`, where that is missing."""
+
+    def __init__(self) -> None:
+        self._poll = select.poll()
+        self.register = self._poll.register
+        self.modify = self._poll.modify
+        self.unregister = self._poll.unregister
+
+    def poll(self, timeout: float) -> list[tuple[int, int]]:
+        """Wait up to `timeout` seconds; return descriptors and their events."""
+        return self._poll.poll(timeout * 1000)
+
+    def close(self) -> None:
+        """Do nothing: there is no descriptor behind it."""
+
+
+class EventLoop:
+    """Drives the connections of one server until that has drained."""
+
+    def __init__(self, server: "OTAServer", poller: "select.epoll | PollPoller") -> None:
+        self._server = server
+        self._service = server.service
+        self._poller = poller
+        self._listener = server.socket.fileno()
+        self._links: dict[int, Link] = {}
+        self._ready: list[Link] = []
+        self._parked: list[Link] = []
+        self._timers: list[tuple[float, int, Link | None]] = []
+        self._order = itertools.count()
+        self._now = time.monotonic()
+
+    def run(self) -> None:
+        """Serve until the server drains; return when the last connection has ended."""
+        server = self._server
+        wake = server.wake_receiver.fileno()
+        self._poller.register(self._listener, _READ)
+        self._poller.register(wake, _READ)
+        while not server.is_draining:
+            self._turn()
+        self._poller.unregister(wake)
+        self._poller.unregister(self._listener)
+        self._drain()
+        self._poller.close()
+
+    def _turn(self) -> None:
+        events = self._poller.poll(self._timeout())
+        self._now = time.monotonic()
+        self._service.begin_turn()
+        for fd, mask in events:
+            link = self._links.get(fd)
+            if link is not None:
+                try:
+                    self._handle(link, mask)
+                except Exception:
+                    self._fail(link)
+            elif fd == self._listener:
+                self._accept(_ACCEPTED_A_TURN)
+        self._after_events()
+
+    def _timeout(self) -> float:
+        timeout = _LINGER_LOOK_SECONDS if self._server.has_refused else _LOOK_SECONDS
+        if self._parked:
+            timeout = _HASHING_LOOK_SECONDS
+        if self._timers:
+            timeout = min(timeout, max(0.0, self._timers[0][0] - time.monotonic()))
+        return timeout
+
+    def _after_events(self) -> None:
+        if self._parked:
+            self._look_at_parked()
+        timers = self._timers
+        while timers and timers[0][0] <= self._now:
+            due, _, link = heapq.heappop(timers)
+            if link is not None:
+                self._expire(link, due)
+            elif not self._server.is_draining:
+                self._poller.modify(self._listener, _READ)
+        self._answer()
+        self._service.flush()
+        if self._server.has_refused:
+            self._server.let_refused_go()
+
+    # Input
+
+    def _accept(self, limit: int) -> None:
+        if not self._server.accept(limit, self._take):
+            # At the limit of open files accept fails at once and for ever: rest, do not spin.
+            self._poller.modify(self._listener, 0)
+            self._add_timer(self._now + _EMFILE_REST_SECONDS, None)
+
+    def _take(self, sock: socket.SocketType, address: Any) -> None:
+        if len(self._links) >= self._server.max_connections:
+            self._server.refuse(sock, "all connections are in use")
+            return
+        peer = peer_of(sock, address[0])
+        connection = Connection(self._service, peer, self._server.idle_seconds, self._now)
+        link = Link(sock, connection)
+        self._links[link.fd] = link
+        self._receive(link)
+
+    def _handle(self, link: Link, mask: int) -> None:
+        if mask & _ERROR:
+            self._close(link, was_reset=True)
+        elif link.is_sending:
+            self._send(link)
+        else:
+            self._receive(link)
+
+    def _receive(self, link: Link) -> None:
+        connection = link.connection
+        try:
+            has_arrived = link.receive(self._now)
+        except OSError:
+            self._close(link, was_reset=True)
+            return
+        if link.linger_until is None and has_arrived:
+            self._ready.append(link)
+        elif connection.input_ended and not connection.awaits_acknowledgement:
+            self._close(link, was_reset=False)
+        else:
+            self._watch(link)
+
+    # Output
+
+    def _answer(self) -> None:
+        """Answer what is ready, put that on record by one write, then send; until all is done."""
+        while self._ready:
+            ready, self._ready = self._ready, []
+            answers = []
+            for link in ready:
+                if not link.is_closed and not link.is_sending:
+                    try:
+                        answers.append((link, self._next_reply(link)))
+                    except Exception:
+                        self._fail(link)
+            self._service.flush()
+            for link, outgoing in answers:
+                try:
+                    if outgoing is not None:
+                        self._send(link, outgoing)
+                    elif link.not_ready is None:
+                        self._wait_for_more(link)
+                except Exception:
+                    self._fail(link)
+
+    def _next_reply(self, link: Link) -> Outgoing | None:
+        server = self._server
+        try:
+            outgoing = link.connection.next_reply(
+                self._now, link.may_wait(self._now), server.is_draining
+            )
+        except NotReady as not_ready:
+            link.park(not_ready, self._now)
+            self._parked.append(link)
+            return None
+        link.not_ready = None
+        return outgoing
+
+    def _look_at_parked(self) -> None:
+        parked, self._parked = self._parked, []
+        for link in parked:
+            is_due = self._now >= link.give_up_at
+            if is_due or (link.not_ready is not None and link.not_ready.hashing.done.is_set()):
+                self._ready.append(link)
+            else:
+                self._parked.append(link)
+
+    def _send(self, link: Link, outgoing: Outgoing | None = None) -> None:
+        try:
+            is_sent = link.send() if outgoing is None else link.begin(outgoing)
+        except ImageChanged as problem:
+            log.error("a download ended: %s", problem)
+            self._close(link, was_reset=False)
+        except OSError:
+            self._close(link, was_reset=True)
+        else:
+            if not is_sent:
+                self._watch(link)
+                return
+            connection = link.connection
+            connection.sent_all(self._now)
+            if not link.close_after:
+                # Perhaps the next request has arrived with this one.
+                self._ready.append(link) if connection.has_input else self._wait_for_more(link)
+            elif connection.awaits_acknowledgement or connection.must_linger:
+                self._linger(link)
+            else:
+                self._close(link, was_reset=False)
+
+    # Waiting and ends
+
+    def _wait_for_more(self, link: Link) -> None:
+        connection = link.connection
+        if not connection.is_over and not self._server.is_draining:
+            self._watch(link)
+        elif connection.awaits_acknowledgement:
+            self._linger(link)
+        else:
+            self._close(link, was_reset=False)
+
+    def _watch(self, link: Link) -> None:
+        """Have the poller and the timers say when there is something to do."""
+        events = _WRITE if link.is_sending else 0 if link.connection.input_ended else _READ
+        if events == 0 and link.linger_until is not None:
+            # With both sides closed a poller would report that for ever: only the timer looks.
+            if link.events is not None:
+                self._poller.unregister(link.fd)
+                link.events = None
+        elif link.events is None:
+            self._poller.register(link.fd, events)
+            link.events = events
+        elif events != link.events:
+            self._poller.modify(link.fd, events)
+            link.events = events
+        due = link.due(self._now)
+        if link.timer_at is None or due < link.timer_at:
+            link.timer_at = due
+            self._add_timer(due, link)
+
+    def _add_timer(self, due: float, link: Link | None) -> None:
+        heapq.heappush(self._timers, (due, next(self._order), link))
+
+    def _expire(self, link: Link, due: float) -> None:
+        if link.is_closed or link.timer_at != due:
+            return
+        link.timer_at = None
+        if not link.has_time_left(self._now):
+            self._close(link, was_reset=False)
+        elif link.connection.head_is_late and link.linger_until is None:
+            self._ready.append(link)
+        else:
+            self._watch(link)
+
+    def _linger(self, link: Link) -> None:
+        try:
+            link.linger(self._now)
+        except OSError:
+            self._close(link, was_reset=True)
+        else:
+            self._watch(link)
+
+    def _fail(self, link: Link) -> None:
+        """End a connection that met a bug; the others live on."""
+        log.exception("a connection failed")
+        self._close(link, was_reset=False)
+
+    def _close(self, link: Link, was_reset: bool) -> None:
+        if link.is_closed:
+            return
+        if was_reset and link.connection.awaits_acknowledgement:
+            address = link.connection.peer.address
+            if self._service.may_say_left(address, self._now):
+                log.info("%s left a download", address)
+        del self._links[link.fd]
+        if isinstance(self._poller, PollPoller) and link.events is not None:
+            self._poller.unregister(link.fd)
+        link.close(was_reset, self._now)  # epoll forgets it by that
+
+    def _drain(self) -> None:
+        """Answer what has arrived, then wait for downloads until the grace is over."""
+        server = self._server
+        self._now = time.monotonic()
+        self._service.begin_turn()
+        self._accept(server.request_queue_size)
+        server.stop_listening()
+        for link in list(self._links.values()):
+            if not link.is_sending and link.linger_until is None and link.not_ready is None:
+                self._receive(link)
+                self._ready.append(link)
+        self._after_events()
+        until = self._now + server.grace_seconds
+        while self._links and self._now < until and not server.ends_at_once:
+            self._turn()
+        for link in list(self._links.values()):
+            self._close(link, was_reset=False)
+        self._service.flush()

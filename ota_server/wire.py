@@ -1,0 +1,69 @@
+"""What both drivers of a connection do with its socket."""
+
+import array
+import fcntl
+import socket
+import sys
+import termios
+
+from ota_server.reply import ImageSpan, Peer
+
+RECEIVE_BYTES = 64 * 1024
+# A device gives up after 5 to 8 s; it had better hear 503 than nothing.
+HASHING_WAIT_SECONDS = 5.0
+# RFC 9112 section 9.6: closing at once could reset the connection before our reply is read.
+LINGER_SECONDS = 1.0
+# No event tells that the other side has acknowledged something; it is asked this often, ever less.
+ACK_POLL_SECONDS = (0.002, 0.5)
+# What is looked at once more before it leaves; with less than this a client has no whole image.
+TAIL_BYTES = 64 * 1024
+_SO_NWRITE = 0x1024  # macOS: bytes in the send buffer, acknowledged ones not counted
+
+
+class ImageChanged(Exception):
+    """The file was cut or written to under the download: end it here, never mix."""
+
+
+def unacknowledged_bytes(sock: socket.SocketType) -> int:
+    """Return how many bytes of those sent the other side has not acknowledged, FIN included.
+
+    `send` returns when the kernel has taken the bytes: measured, a socket took a whole 73 KB image
+    while its client had read none. Linux: SIOCOUTQ (tcp(7)); macOS: SO_NWRITE.
+    """
+    if sys.platform == "darwin":
+        return sock.getsockopt(socket.SOL_SOCKET, _SO_NWRITE)
+    answer = array.array("i", [0])
+    fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, answer)
+    return answer[0]
+
+
+def peer_of(sock: socket.SocketType, address: str) -> Peer:
+    """Return who is at the other end; an IPv4 address is written plain, also on a dual socket."""
+    plain = address.removeprefix("::ffff:") if "." in address else address
+    if plain == "::1" or plain.startswith("127."):
+        return Peer(plain, True)
+    try:
+        here = str(sock.getsockname()[0])
+    except OSError:
+        here = ""
+    return Peer(plain, address == here)
+
+
+def read_unchanged(span: ImageSpan, offset: int, length: int) -> bytes:
+    """Return `length` bytes of an image from `offset`.
+
+    Raises:
+        ImageChanged: the file was cut or cannot be read; or these are among the last bytes of the
+            span, and the file has changed since it was hashed.
+    """
+    image = span.image
+    try:
+        chunk = image.read(offset, length)
+    except OSError as problem:
+        raise ImageChanged(f"the image of {image.version}: {problem.strerror}") from problem
+    if len(chunk) < length:
+        raise ImageChanged(f"the image of {image.version} was cut")
+    # After the read and before the send: what is sent was read from an unchanged file.
+    if offset + length > span.stop - TAIL_BYTES and not image.is_unchanged():
+        raise ImageChanged(f"the image of {image.version} was written to")
+    return chunk

@@ -1,0 +1,62 @@
+"""One connection machine, three drivers: the same request gets the same bytes from each."""
+
+import re
+
+from ota_server.server import TRANSPORTS
+from tests.support import DEVICE, Client, ServerCase, request_head
+
+PART = {**DEVICE, "Range": "bytes=5-70000"}
+PARTS = {**DEVICE, "Range": "bytes=0-9,70000-,-3"}
+STREAMS = {
+    "a check": [request_head("/version.txt")],
+    "pipelined": [
+        request_head("/version.txt") + request_head("/firmware.bin") + request_head("/healthz")
+    ],
+    "byte by byte": [bytes([byte]) for byte in request_head("/version.txt")],
+    "cut in the middle of the second": [
+        request_head("/version.txt") + request_head("/version.txt")[:30],
+        request_head("/version.txt")[30:],
+    ],
+    "a part": [request_head("/firmware.bin", PART)],
+    "several parts": [request_head("/firmware.bin", PARTS)],
+    "by name": [request_head("/firmware/firmware_v1.0.0.bin", {})],
+    "a head": [request_head("/firmware.bin", method="HEAD")],
+    "no identity": [request_head("/version.txt", {}), request_head("/version.txt")],
+    "another method": [request_head("/version.txt", method="POST")],
+    "HTTP/1.0": [b"GET /version.txt HTTP/1.0\r\n_br_mac_: 001122334455\r\n_br_fwv_: 1\r\n\r\n"],
+    "broken": [request_head("/version.txt") + b"GET / HTTP/1.1\r\nHost : x\r\n\r\n"],
+}
+
+
+class SameBytesTest(ServerCase):
+    def replies(self, transport: str) -> dict[str, bytes]:
+        """Return what the server answers to each stream of bytes, less the date."""
+        port = self.start(transport=transport).server_port
+        answers = {}
+        for name, pieces in STREAMS.items():
+            with Client(port) as client:
+                for piece in pieces:
+                    client.send(piece)
+                client.send(request_head("/healthz", {"Connection": "close"}))
+                answers[name] = re.sub(rb"Date: [^\r]*", b"", client.read_all())
+        self.stop()
+        return answers
+
+    def test_each_transport_answers_with_the_same_bytes(self):
+        expected = self.replies(TRANSPORTS[0])
+        for transport in TRANSPORTS[1:]:
+            with self.subTest(transport):
+                self.assertEqual(self.replies(transport), expected)
+
+    def test_each_transport_puts_the_same_on_record(self):
+        def happened(transport: str) -> list[tuple[object, ...]]:
+            self.replies(transport)
+            names = ("event", "mac", "firmware_version", "target_version", "status", "bytes_sent")
+            records = [tuple(record.get(name) for name in names) for record in self.records()]
+            (self.data_dir / "log" / "devices.jsonl").unlink()
+            return sorted(records, key=str)
+
+        expected = happened(TRANSPORTS[0])
+        for transport in TRANSPORTS[1:]:
+            with self.subTest(transport):
+                self.assertEqual(happened(transport), expected)
