@@ -58,9 +58,9 @@ class Connection:
         "_idle_seconds",
         "_idle_since",
         "_input_ended",
+        "_must_linger",
         "_parked",
         "_progress_at",
-        "_refused",
         "_sent",
         "_service",
         "peer",
@@ -76,7 +76,7 @@ class Connection:
         self._head_began: float | None = None
         self._head_is_late = False
         self._closing = False
-        self._refused = False
+        self._must_linger = False
         self._idle_since = now
         self._progress_at = now
         self._handed_bytes = 0
@@ -143,11 +143,12 @@ class Connection:
             answer = self._service.respond(request, self.peer, may_wait)
             self._parked = None
             minor_version = request.minor_version
-            self._closing = answer.close or draining or not request.keep_alive
+            self._must_linger = answer.close or draining
+            self._closing = self._must_linger or not request.keep_alive
         except Refused as problem:
             log.debug("%s: %s", self.peer.address, problem)
             answer = reply.text(problem.status, f"{problem}", close=True)
-            self._closing = self._refused = True
+            self._closing = self._must_linger = True
         return self._hand_out(answer, minor_version, now)
 
     def _read_request(self, now: float) -> Request | None:
@@ -174,6 +175,7 @@ class Connection:
         self._buffer = self._buffer[length:]
         self._head_began = now if self._buffer else None
         self._closing = not keep_alive
+        self._must_linger = draining
         self._handed_bytes += len(content)
         return Outgoing(content, (), self._closing)
 
@@ -220,7 +222,7 @@ class Connection:
     @property
     def must_linger(self) -> bool:
         """Whether the client may have sent what nobody reads: closing at once would reset."""
-        return self._refused or bool(self._buffer)
+        return self._must_linger or bool(self._buffer)
 
     def is_stalled(self, now: float) -> bool:
         """Say whether something was sent and nothing acknowledged for too long."""

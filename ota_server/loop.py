@@ -11,6 +11,7 @@ import logging
 import select
 import socket
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from ota_server.connection import Connection, Outgoing
@@ -84,10 +85,7 @@ class EventLoop:
         for fd, mask in events:
             link = self._links.get(fd)
             if link is not None:
-                try:
-                    self._handle(link, mask)
-                except Exception:
-                    self._fail(link)
+                self._guard(link, self._handle, link, mask)
             elif fd == self._listener:
                 self._accept(_ACCEPTED_A_TURN)
         self._after_events()
@@ -107,7 +105,7 @@ class EventLoop:
         while timers and timers[0][0] <= self._now:
             due, _, link = heapq.heappop(timers)
             if link is not None:
-                self._expire(link, due)
+                self._guard(link, self._expire, link, due)
             elif not self._server.is_draining:
                 self._poller.modify(self._listener, _READ)
         self._answer()
@@ -127,11 +125,11 @@ class EventLoop:
         if len(self._links) >= self._server.max_connections:
             self._server.refuse(sock, "all connections are in use")
             return
-        peer = peer_of(sock, address[0])
+        peer = peer_of(sock, str(address[0]))
         connection = Connection(self._service, peer, self._server.idle_seconds, self._now)
         link = Link(sock, connection)
         self._links[link.fd] = link
-        self._receive(link)
+        self._guard(link, self._receive, link)
 
     def _handle(self, link: Link, mask: int) -> None:
         if mask & _ERROR:
@@ -143,6 +141,8 @@ class EventLoop:
 
     def _receive(self, link: Link) -> None:
         connection = link.connection
+        if link.not_ready is not None:
+            return
         try:
             has_arrived = link.receive(self._now)
         except OSError:
@@ -160,25 +160,20 @@ class EventLoop:
     def _answer(self) -> None:
         """Answer what is ready, put that on record by one write, then send; until all is done."""
         while self._ready:
-            ready, self._ready = self._ready, []
-            answers = []
+            # Each once: a second answer would be sent into the middle of the first.
+            ready, self._ready = dict.fromkeys(self._ready), []
+            answers: list[tuple[Link, Outgoing | None]] = []
             for link in ready:
                 if not link.is_closed and not link.is_sending:
-                    try:
-                        answers.append((link, self._next_reply(link)))
-                    except Exception:
-                        self._fail(link)
+                    self._guard(link, self._next_reply, link, answers)
             self._service.flush()
             for link, outgoing in answers:
-                try:
-                    if outgoing is not None:
-                        self._send(link, outgoing)
-                    elif link.not_ready is None:
-                        self._wait_for_more(link)
-                except Exception:
-                    self._fail(link)
+                if outgoing is not None:
+                    self._guard(link, self._send, link, outgoing)
+                else:
+                    self._guard(link, self._wait_for_more, link)
 
-    def _next_reply(self, link: Link) -> Outgoing | None:
+    def _next_reply(self, link: Link, answers: list[tuple[Link, Outgoing | None]]) -> None:
         server = self._server
         try:
             outgoing = link.connection.next_reply(
@@ -187,9 +182,10 @@ class EventLoop:
         except NotReady as not_ready:
             link.park(not_ready, self._now)
             self._parked.append(link)
-            return None
-        link.not_ready = None
-        return outgoing
+            self._watch(link)
+        else:
+            link.not_ready = None
+            answers.append((link, outgoing))
 
     def _look_at_parked(self) -> None:
         parked, self._parked = self._parked, []
@@ -235,7 +231,9 @@ class EventLoop:
 
     def _watch(self, link: Link) -> None:
         """Have the poller and the timers say when there is something to do."""
-        events = _WRITE if link.is_sending else 0 if link.connection.input_ended else _READ
+        # What a client sends while its request waits for an image stays with the kernel.
+        is_deaf = link.connection.input_ended or link.not_ready is not None
+        events = _WRITE if link.is_sending else 0 if is_deaf else _READ
         if events == 0 and link.linger_until is not None:
             # With both sides closed a poller would report that for ever: only the timer looks.
             if link.events is not None:
@@ -274,10 +272,13 @@ class EventLoop:
         else:
             self._watch(link)
 
-    def _fail(self, link: Link) -> None:
-        """End a connection that met a bug; the others live on."""
-        log.exception("a connection failed")
-        self._close(link, was_reset=False)
+    def _guard(self, link: Link, do: Callable[..., None], *arguments: Any) -> None:
+        """Do something for a connection: a bug that it meets ends that one, and not the loop."""
+        try:
+            do(*arguments)
+        except Exception:
+            log.exception("the connection of %s failed", link.connection.peer.address)
+            self._close(link, was_reset=False)
 
     def _close(self, link: Link, was_reset: bool) -> None:
         if link.is_closed:

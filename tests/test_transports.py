@@ -26,6 +26,8 @@ STREAMS = {
     "HTTP/1.0": [b"GET /version.txt HTTP/1.0\r\n_br_mac_: 001122334455\r\n_br_fwv_: 1\r\n\r\n"],
     "broken": [request_head("/version.txt") + b"GET / HTTP/1.1\r\nHost : x\r\n\r\n"],
 }
+# Who asks for the end of the connection may not send more on it.
+CLOSING = {"HTTP/1.0", "broken"}
 
 
 class SameBytesTest(ServerCase):
@@ -37,7 +39,8 @@ class SameBytesTest(ServerCase):
             with Client(port) as client:
                 for piece in pieces:
                     client.send(piece)
-                client.send(request_head("/healthz", {"Connection": "close"}))
+                if name not in CLOSING:
+                    client.send(request_head("/healthz", {"Connection": "close"}))
                 answers[name] = re.sub(rb"Date: [^\r]*", b"", client.read_all())
         self.stop()
         return answers
@@ -60,3 +63,25 @@ class SameBytesTest(ServerCase):
         for transport in TRANSPORTS[1:]:
             with self.subTest(transport):
                 self.assertEqual(happened(transport), expected)
+
+
+class WaitingTest(ServerCase):
+    def test_what_arrives_while_a_request_waits_for_an_image_is_answered_after_it(self):
+        for number, transport in enumerate(TRANSPORTS):
+            with self.subTest(transport):
+                self.put_image("v2", bytes([number]) * 300_000)
+                self.set_target("v2")
+                self.start(transport=transport, service={"settle_seconds": 0.5})
+                with Client(self.port) as client:
+                    client.send(request_head("/firmware.bin"))
+                    for _ in range(20):
+                        client.send(request_head("/version.txt"))
+                        with Client(self.port) as other:  # what was sent has arrived by then
+                            other.send(request_head("/healthz", {"Connection": "close"}))
+                            other.read_all()
+                    image = client.answer()
+                    self.assertEqual((image.status, len(image.body)), (200, 300_000))
+                    for _ in range(20):
+                        self.assertEqual(client.answer().body, b"v2")
+                self.stop()
+                self.assertEqual(len(self.records(event="check")), 20 * (number + 1))
