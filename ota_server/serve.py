@@ -1,4 +1,4 @@
-"""The command that serves: arguments, wiring, what it says at start, signals."""
+"""The command that serves: arguments, wiring, signals."""
 
 import argparse
 import gc
@@ -7,7 +7,6 @@ import os
 import resource
 import signal
 import sys
-import textwrap
 import threading
 import time
 from collections.abc import Sequence
@@ -16,16 +15,15 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from ota_server import __version__
+from ota_server import __version__, banner
 from ota_server.datadir import add_data_dir_argument, log_dir
 from ota_server.fleet import MAX_DEVICES, Fleet
 from ota_server.hashing import SETTLE_SECONDS
 from ota_server.journal import FSYNC, KEEP_BYTES, KEEP_FILES, ROTATE_BYTES, InUse, Journal
 from ota_server.rejected import Rejected
-from ota_server.release import is_sample
 from ota_server.server import GRACE_SECONDS, IDLE_SECONDS, MAX_LINGERING, TRANSPORTS, OTAServer
 from ota_server.service import Service
-from ota_server.store import NoImage, NoTarget, NotReady, Store
+from ota_server.store import Store
 
 log = logging.getLogger(__name__)
 
@@ -172,8 +170,7 @@ def serve(arguments: argparse.Namespace) -> int:
         print(f"ota_server: {problem}", file=sys.stderr)
         return 1
     _install_signals(server)
-    _say(_banner(server, arguments.data_dir))
-    threading.Thread(target=_announce_image, args=(server.service.store,), daemon=True).start()
+    banner.show(server, log_dir(arguments.data_dir))
     # What was made up to here lives on: the collector need not look at it again.
     gc.collect()
     gc.freeze()
@@ -297,69 +294,6 @@ def _install_signals(server: OTAServer) -> None:
     signal.signal(signal.SIGINT, end)
     signal.signal(signal.SIGTERM, end)
     signal.signal(signal.SIGHUP, lambda *_: server.service.fleet.reopen_journal())
-
-
-def _banner(server: OTAServer, data_dir: Path) -> list[str]:
-    """Return what is known at once; the image has to be hashed first."""
-    host, port = server.server_name, server.server_port
-    shown = f"[{host}]" if ":" in host else host
-    where = " (all interfaces)" if host in ("::", "0.0.0.0") else ""
-    fleet = server.service.fleet
-    lines = [
-        f"ota_server {__version__}",
-        f"  listening  http://{shown}:{port}/{where}",
-        f"  journal    {log_dir(data_dir) / 'devices.jsonl'}, known devices: {len(fleet)}",
-    ]
-    if fleet.bad_lines:
-        lines.append(f"  WARNING    bad lines in the journal, skipped: {fleet.bad_lines}")
-    return lines
-
-
-def _announce_image(store: Store) -> None:
-    _say(_target_lines(store))
-
-
-def _say(lines: list[str]) -> None:
-    try:
-        print("\n".join(lines), flush=True)
-    except OSError as problem:
-        # Whoever started the server may have stopped reading: `... | head -1`.
-        log.warning("the standard output cannot be written: %s", problem.strerror)
-
-
-def _target_lines(store: Store) -> list[str]:
-    try:
-        target = store.target()
-    except NoTarget as problem:
-        return [
-            f"  WARNING    no target version: {problem}",
-            "             devices are answered 503; copy an image to firmware/firmware_v1.0.0.bin,",
-            "             then write v1.0.0 into version/version.txt; no restart is needed",
-        ]
-    lines = [f"  target     {target.version}"]
-    image = None
-    while image is None:
-        try:
-            image = store.image(target.version)
-        except NotReady as not_ready:
-            not_ready.hashing.done.wait()
-        except NoImage as problem:
-            return [
-                *lines,
-                f"  WARNING    no image: {problem}",
-                "             copy the image there under that name; no restart is needed",
-            ]
-    lines.append(f"  image      {target.image_name}, {image.size} bytes")
-    lines.append(f"  SHA-256    {image.sha256}")
-    if is_sample(image.size, image.sha256):
-        lines += textwrap.wrap(
-            "this is the shipped sample: it is offered to clients on this machine only; put your "
-            "own image into firmware/ and its version into version/version.txt",
-            width=88,
-            initial_indent="  NOTE       ",
-            subsequent_indent="             ",
-        )
-    return lines
 
 
 def _port(text: str) -> int:
