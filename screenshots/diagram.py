@@ -225,7 +225,7 @@ def _threads() -> list[str]:
             0,
             "server.py: accept",
             "503 beyond the limit; drains;",
-            "or a thread for each: threads.py",
+            "or threads.py in place of 1",
         ),
         (4, 0, "hashing.py: hasher", "hashes an image when it was", "unchanged for two seconds"),
         (6, 41, "chores", "ten times a second: recover,", "rotate, snapshot, fsync"),
