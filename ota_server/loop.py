@@ -297,7 +297,7 @@ class EventLoop:
         server = self._server
         self._now = time.monotonic()
         self._service.begin_turn()
-        self._accept(server.request_queue_size)
+        server.accept(server.request_queue_size, self._take)
         server.stop_listening()
         for link in list(self._links.values()):
             if not link.is_sending and link.linger_until is None and link.not_ready is None:
