@@ -188,8 +188,17 @@ class Link:
         return now + connection.wait_seconds(now)
 
     def has_time_left(self, now: float) -> bool:
-        """Do what time asks for; False when this connection has had its time."""
+        """Do what time asks for; False when this connection has had its time.
+
+        Raises:
+            OSError: the connection is gone.
+        """
         connection = self.connection
+        if self.linger_until is not None:
+            # With both sides closed no poller watches it: a reset has to be asked for.
+            error = self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+            if error:
+                raise ConnectionResetError(error, "the connection was reset")
         if connection.awaits_acknowledgement or self._outgoing:
             self.note_acknowledged(now)
             self._ack_wait = min(self._ack_wait * 2, ACK_POLL_SECONDS[1])

@@ -257,7 +257,12 @@ class EventLoop:
         if link.is_closed or link.timer_at != due:
             return
         link.timer_at = None
-        if not link.has_time_left(self._now):
+        try:
+            has_time_left = link.has_time_left(self._now)
+        except OSError:
+            self._close(link, was_reset=True)
+            return
+        if not has_time_left:
             self._close(link, was_reset=False)
         elif link.connection.head_is_late and link.linger_until is None:
             self._ready.append(link)

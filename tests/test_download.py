@@ -462,6 +462,17 @@ class RecordTest(ServerCase):
         self.assertEqual(found, {(first, 10000 - first) for first in range(10)})
         self.assertTrue(all(r["complete"] for r in self.records(event="download")))
 
+    def test_a_reset_after_the_client_closed_its_side_ends_the_download_at_once(self):
+        self.put_image("v9", bytes(3_000_000))
+        self.set_target("v9")
+        with Client(self.port, receive_buffer=4096) as client:
+            client.request("/firmware.bin", {**DEVICE, "Connection": "close"})
+            client.read(1000)
+            client.sock.shutdown(socket.SHUT_WR)
+            client.reset()
+            self.assertTrue(until(lambda: bool(self.records(event="download")), 5.0))
+        self.assertIs(self.records(event="download")[0]["complete"], False)
+
     def test_a_client_that_reads_nothing_and_resets_has_no_complete_download(self):
         for size in (50 * KIB, 5 * MIB):
             for buffer in (SMALL_BUFFER, None):
