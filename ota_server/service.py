@@ -180,10 +180,12 @@ class Service:
                 return None
             target_version = rollout.decide(report, target, False, True).version
             now_ms = self.clock_ms()
+            content = self._version_reply(target_version + target.end, keep_alive, now_ms // 1000)
+            # Last: what fails before it is on record once, by `respond`.
             self.fleet.check(report, target_version, peer.address, now_ms)
-            return self._version_reply(target_version + target.end, keep_alive, now_ms // 1000)
         except Exception:
             return None  # `respond` meets it again, and answers or logs it
+        return content
 
     def _version_reply(self, text: str, keep_alive: bool, seconds: int) -> bytes:
         key = (text, keep_alive)
