@@ -99,6 +99,13 @@ class Connection:
         return self._input_ended
 
     @property
+    def is_idle(self) -> bool:
+        """Whether nothing is under way, so that the next bytes begin a request."""
+        return not (
+            self._buffer or self._sent or self._input_ended or self._closing or self._parked
+        )
+
+    @property
     def awaits_acknowledgement(self) -> bool:
         """Whether a download was sent and its end is not on record yet."""
         return bool(self._sent)
@@ -150,6 +157,16 @@ class Connection:
             answer = reply.text(problem.status, f"{problem}", close=True)
             self._closing = self._must_linger = True
         return self._hand_out(answer, minor_version, now)
+
+    def began_check(self, now: float) -> None:
+        """Take note that a common check arrived, which is answered without this machine."""
+        self._idle_since = now
+
+    def answered_check(self, reply_bytes: int, keep_alive: bool, now: float) -> None:
+        """Take note of a reply of `reply_bytes` bytes that was made without this machine."""
+        self._idle_since = self._progress_at = now
+        self._handed_bytes += reply_bytes
+        self._closing = not keep_alive
 
     def _read_request(self, now: float) -> Request | None:
         if self._head_is_late:
@@ -252,7 +269,7 @@ class Connection:
         """
         while self._sent and self._is_settled(self._sent[0], now):
             self._finish(self._sent.pop(0), True)
-        if self.is_stalled(now):
+        if self._sent and self.is_stalled(now):
             return False
         if now < self._deadline():
             return True

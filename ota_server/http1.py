@@ -68,7 +68,7 @@ _COMMON_CHECK = re.compile(
     rb"GET /version\.txt HTTP/1\.1\r\n(?:"
     rb"_br_mac_: ?(?(1)(?!)|((?!(?:00:){5}00|(?:ff:){5}ff)[0-9a-f]{2}(?::[0-9a-f]{2}){5}))\r\n"
     rb"|_br_fwv_: ?(?(2)(?!)|([!-~](?:[ -~]{0,62}[!-~])?))\r\n"
-    rb"|[Hh][Oo][Ss][Tt]: ?(?(3)(?!)|([A-Za-z0-9.\-]{1,200}+(?::[0-9]{1,4})?))\r\n"
+    rb"|[Hh][Oo][Ss][Tt]: ?(?(3)(?!)|([A-Za-z0-9.\-]{1,200}+(?::[0-5]?[0-9]{1,4})?))\r\n"
     rb"|(?i:connection): ?(?(4)(?!)|((?i:close|keep-alive)))\r\n"
     rb"|(?i:user-agent|accept|accept-encoding|cache-control|pragma): ?[ -~]{0,500}+\r\n"
     rb"){3,20}+\r\n"

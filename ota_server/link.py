@@ -74,20 +74,30 @@ class Link:
         """Whether there is something left to send."""
         return bool(self._outgoing)
 
-    def receive(self, now: float) -> bool:
-        """Take what has arrived; False when nothing has.
+    def read(self) -> bytes | None:
+        """Return what has arrived, no bytes at its end; None when nothing has.
 
         Raises:
             OSError: the connection is gone.
         """
         try:
-            data = self.sock.recv(RECEIVE_BYTES, _NOW)
+            return self.sock.recv(RECEIVE_BYTES, _NOW)
         except BlockingIOError:
-            return False
+            return None
+
+    def take(self, data: bytes, now: float) -> None:
+        """Hand on what has arrived."""
         if self.connection.awaits_acknowledgement:
             self.note_acknowledged(now)
         self.connection.receive(data, now)
-        return True
+
+    def answered_check(self, content: bytes, sent: int, keep_alive: bool, now: float) -> None:
+        """Take note of a reply that the connection machine has not made, sent up to `sent`."""
+        self.connection.answered_check(len(content), keep_alive, now)
+        self._sent_bytes += sent
+        self.close_after = not keep_alive
+        if sent < len(content):
+            self._outgoing = [memoryview(content)[sent:]]
 
     def begin(self, outgoing: Outgoing) -> bool:
         """Begin to send a reply; True when all of it was sent.

@@ -14,10 +14,12 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from ota_server.checks import Answered, CommonChecks
 from ota_server.connection import Connection, Outgoing
 from ota_server.link import Link
+from ota_server.reply import Peer
 from ota_server.store import NotReady
-from ota_server.wire import ImageChanged, peer_of
+from ota_server.wire import RECEIVE_BYTES, ImageChanged, peer_of
 
 if TYPE_CHECKING:
     from ota_server.server import OTAServer
@@ -59,6 +61,7 @@ class EventLoop:
         self._poller = poller
         self._listener = server.socket.fileno()
         self._links: dict[int, Link] = {}
+        self._checks = CommonChecks(server.service)
         self._ready: list[Link] = []
         self._parked: list[Link] = []
         self._timers: list[tuple[float, int, Link | None]] = []
@@ -82,8 +85,9 @@ class EventLoop:
         events = self._poller.poll(self._timeout())
         self._now = time.monotonic()
         self._service.begin_turn()
+        links = self._links
         for fd, mask in events:
-            link = self._links.get(fd)
+            link = links.get(fd)
             if link is not None:
                 self._guard(link, self._handle, link, mask)
             elif fd == self._listener:
@@ -122,14 +126,27 @@ class EventLoop:
             self._add_timer(self._now + _EMFILE_REST_SECONDS, None)
 
     def _take(self, sock: socket.SocketType, address: Any) -> None:
-        if len(self._links) >= self._server.max_connections:
+        if len(self._links) + len(self._checks.answered) >= self._server.max_connections:
             self._server.refuse(sock, "all connections are in use")
             return
-        peer = peer_of(sock, str(address[0]))
+        peer = peer_of(sock, address[0])
+        try:
+            data = sock.recv(RECEIVE_BYTES, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            link = self._add(sock, peer)
+            self._guard(link, self._watch, link)
+        except OSError:
+            sock.close()
+        else:
+            if self._server.is_draining or not self._checks.take(data, sock, peer, None):
+                link = self._add(sock, peer)
+                self._guard(link, self._received, link, data)
+
+    def _add(self, sock: socket.SocketType, peer: Peer) -> Link:
         connection = Connection(self._service, peer, self._server.idle_seconds, self._now)
         link = Link(sock, connection)
         self._links[link.fd] = link
-        self._guard(link, self._receive, link)
+        return link
 
     def _handle(self, link: Link, mask: int) -> None:
         if mask & _ERROR:
@@ -140,17 +157,34 @@ class EventLoop:
             self._receive(link)
 
     def _receive(self, link: Link) -> None:
-        connection = link.connection
         if link.not_ready is not None:
             return
         try:
-            has_arrived = link.receive(self._now)
+            data = link.read()
         except OSError:
             self._close(link, was_reset=True)
             return
-        if link.linger_until is None and has_arrived:
+        if data is None:
+            self._received_nothing(link)
+        elif (
+            self._server.is_draining
+            or not link.connection.is_idle
+            or not self._checks.take(data, link.sock, link.connection.peer, link)
+        ):
+            self._received(link, data)
+        else:
+            link.connection.began_check(self._now)
+
+    def _received(self, link: Link, data: bytes) -> None:
+        link.take(data, self._now)
+        if link.linger_until is None:
             self._ready.append(link)
-        elif connection.input_ended and not connection.awaits_acknowledgement:
+        else:
+            self._received_nothing(link)
+
+    def _received_nothing(self, link: Link) -> None:
+        connection = link.connection
+        if connection.input_ended and not connection.awaits_acknowledgement:
             self._close(link, was_reset=False)
         else:
             self._watch(link)
@@ -159,7 +193,7 @@ class EventLoop:
 
     def _answer(self) -> None:
         """Answer what is ready, put that on record by one write, then send; until all is done."""
-        while self._ready:
+        while self._ready or self._checks.answered:
             # Each once: a second answer would be sent into the middle of the first.
             ready, self._ready = dict.fromkeys(self._ready), []
             answers: list[tuple[Link, Outgoing | None]] = []
@@ -172,6 +206,25 @@ class EventLoop:
                     self._guard(link, self._send, link, outgoing)
                 else:
                     self._guard(link, self._wait_for_more, link)
+            for check in self._checks.drain():
+                self._send_check(check)
+
+    def _send_check(self, check: Answered) -> None:
+        sock, peer, link, content, keep_alive = check
+        try:
+            sent = sock.send(content, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            sent, keep_alive = len(content), False
+        if sent == len(content) and not keep_alive:
+            sock.close() if link is None else self._close(link, was_reset=False)
+            return
+        if link is None:
+            link = self._add(sock, peer)
+        link.answered_check(content, sent, keep_alive, self._now)
+        if sent < len(content) or link.events is None:
+            self._guard(link, self._watch, link)
 
     def _next_reply(self, link: Link, answers: list[tuple[Link, Outgoing | None]]) -> None:
         server = self._server

@@ -1,0 +1,56 @@
+"""Common checks in the event loop: answered from the bytes that arrived, by few steps.
+
+Nearly every request of a fleet is one of these. A connection that was closed after one needs no
+state at all, and one that is kept open needs none of its state but the time. What is the least bit
+uncommon goes to the connection machine, which would have given the same answer.
+"""
+
+import socket
+from typing import TYPE_CHECKING, NamedTuple
+
+from ota_server.device import Report
+from ota_server.http1 import read_common_check
+from ota_server.reply import Peer
+from ota_server.service import Service
+
+if TYPE_CHECKING:
+    from ota_server.link import Link
+
+
+class Answered(NamedTuple):
+    """A check whose record is queued: `content` may leave once that is in the journal.
+
+    `link` is None for a connection that was accepted in this turn.
+    """
+
+    sock: socket.SocketType
+    peer: Peer
+    link: "Link | None"
+    content: bytes
+    keep_alive: bool
+
+
+class CommonChecks:
+    """The common checks of one turn of the loop."""
+
+    def __init__(self, service: Service) -> None:
+        self._check = service.check
+        self.answered: list[Answered] = []
+
+    def take(self, data: bytes, sock: socket.SocketType, peer: Peer, link: "Link | None") -> bool:
+        """Answer `data`, all that a connection has sent, if it is one common check and no more."""
+        common = read_common_check(data)
+        if common is None or common[3] != len(data):
+            return False
+        mac, version, keep_alive, _ = common
+        report = Report(mac.decode("ascii"), version.decode("ascii"))
+        content = self._check(report, peer, keep_alive)
+        if content is None:
+            return False
+        self.answered.append(Answered(sock, peer, link, content, keep_alive))
+        return True
+
+    def drain(self) -> list[Answered]:
+        """Return what was answered since the last call."""
+        answered, self.answered = self.answered, []
+        return answered
