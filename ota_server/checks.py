@@ -6,7 +6,7 @@ uncommon goes to the connection machine, which would have given the same answer.
 """
 
 import socket
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from ota_server.device import Report
 from ota_server.http1 import read_common_check
@@ -16,18 +16,9 @@ from ota_server.service import Service
 if TYPE_CHECKING:
     from ota_server.link import Link
 
-
-class Answered(NamedTuple):
-    """A check whose record is queued: `content` may leave once that is in the journal.
-
-    `link` is None for a connection that was accepted in this turn.
-    """
-
-    sock: socket.SocketType
-    peer: Peer
-    link: "Link | None"
-    content: bytes
-    keep_alive: bool
+# A check whose record is queued: its reply may leave once that is in the journal. The link is None
+# for a connection that was accepted in this turn; last comes whether the connection is kept.
+Answered = tuple[socket.SocketType, Peer, "Link | None", bytes, bool]
 
 
 class CommonChecks:
@@ -40,14 +31,15 @@ class CommonChecks:
     def take(self, data: bytes, sock: socket.SocketType, peer: Peer, link: "Link | None") -> bool:
         """Answer `data`, all that a connection has sent, if it is one common check and no more."""
         common = read_common_check(data)
-        if common is None or common[3] != len(data):
+        if common is None:
             return False
-        mac, version, keep_alive, _ = common
-        report = Report(mac.decode("ascii"), version.decode("ascii"))
-        content = self._check(report, peer, keep_alive)
+        mac, version, keep_alive, length = common
+        if length != len(data):
+            return False
+        content = self._check(Report(mac, version), peer, keep_alive)
         if content is None:
             return False
-        self.answered.append(Answered(sock, peer, link, content, keep_alive))
+        self.answered.append((sock, peer, link, content, keep_alive))
         return True
 
     def drain(self) -> list[Answered]:

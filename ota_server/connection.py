@@ -158,10 +158,6 @@ class Connection:
             self._closing = self._must_linger = True
         return self._hand_out(answer, minor_version, now)
 
-    def began_check(self, now: float) -> None:
-        """Take note that a common check arrived, which is answered without this machine."""
-        self._idle_since = now
-
     def answered_check(self, reply_bytes: int, keep_alive: bool, now: float) -> None:
         """Take note of a reply of `reply_bytes` bytes that was made without this machine."""
         self._idle_since = self._progress_at = now
@@ -182,11 +178,10 @@ class Connection:
         return request
 
     def _answer_check(
-        self, mac: bytes, version: bytes, keep_alive: bool, length: int, now: float, draining: bool
+        self, mac: str, version: str, keep_alive: bool, length: int, now: float, draining: bool
     ) -> Outgoing | None:
         keep_alive = keep_alive and not draining
-        report = Report(mac.decode("ascii"), version.decode("ascii"))
-        content = self._service.check(report, self.peer, keep_alive)
+        content = self._service.check(Report(mac, version), self.peer, keep_alive)
         if content is None:
             return None
         self._buffer = self._buffer[length:]

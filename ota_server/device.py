@@ -5,7 +5,7 @@ what was known and answers what is known after it: folded over the journal they 
 """
 
 import re
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ota_server.release import same_version
 
@@ -69,6 +69,39 @@ class Device(NamedTuple):
     address: str
     image_only: bool
     download: Download | None
+
+
+# A device as one tuple without nesting: its fields up to `image_only`, then, where there is one,
+# those of its download, with the SHA-256 as bytes.
+Flat = tuple[Any, ...]
+
+
+def flatten(device: Device) -> Flat:
+    """Return a device as one flat tuple, the form that is kept and written."""
+    download = device.download
+    if download is None:
+        return device[:7]
+    sha256 = bytes.fromhex(download.sha256)
+    return *device[:7], download.version, sha256, download.size, download.request_ms
+
+
+def unflatten(flat: Flat) -> Device:
+    """Return the device that `flatten` made flat."""
+    download = None
+    if len(flat) > 7:
+        version, sha256, size, request_ms = flat[7:]
+        download = Download(version, sha256.hex(), size, request_ms)
+    return Device._make((*flat[:7], download))
+
+
+def checked_again(
+    flat: Flat, report: Report, target_version: str | None, address: str, now_ms: int
+) -> Flat | None:
+    """Return what `checked` would of a device whose version is as it was; None: look closer."""
+    version = report.firmware_version
+    if flat[1] != version:
+        return None
+    return now_ms, version, now_ms, flat[3], target_version, address, False, *flat[7:]
 
 
 def parse_mac(text: str) -> str | None:

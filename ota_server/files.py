@@ -40,6 +40,22 @@ def signature_of(status: os.stat_result) -> Signature:
     )
 
 
+def is_as_it_was(found: Found) -> bool:
+    """Say whether a file is at its path as it was found: a look by few steps, for each turn."""
+    try:
+        status = os.lstat(found.path)
+    except OSError:
+        return False
+    signature = found.signature
+    return (
+        status.st_mtime_ns == signature.modified_ns
+        and status.st_ctime_ns == signature.changed_ns
+        and status.st_ino == signature.inode
+        and status.st_size == signature.size
+        and status.st_dev == signature.device
+    )
+
+
 def find(folder: Path, name: str) -> Found | None:
     """Find a regular file in `folder`; None if there is none.
 

@@ -11,11 +11,18 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from threading import Lock
-from typing import Any
 
-from ota_server.device import Device, Download, Report, checked, previous_version
+from ota_server.device import (
+    Device,
+    Report,
+    checked,
+    checked_again,
+    flatten,
+    previous_version,
+    unflatten,
+)
 from ota_server.journal import Journal
-from ota_server.record import Scalar, format_marker, format_record
+from ota_server.record import Scalar, format_flat, format_marker, format_record
 from ota_server.replay import mac_of, number_of, replay
 
 log = logging.getLogger(__name__)
@@ -87,7 +94,7 @@ class Fleet:
         return None if row is None else self._device(row)
 
     def _device(self, row: bytes | int) -> Device | None:
-        return self._replay.read(row) if isinstance(row, int) else _unpack(row)
+        return self._replay.read(row) if isinstance(row, int) else unflatten(marshal.loads(row))
 
     def check(
         self,
@@ -103,11 +110,15 @@ class Fleet:
         rows = self._rows[number % _SHARDS]
         with self.lock:
             row = rows.get(number)
+            if type(row) is bytes and details is None:
+                flat = checked_again(marshal.loads(row), report, target_version, address, now_ms)
+                if flat is not None:
+                    rows[number] = marshal.dumps(flat)
+                    self.journal.append(mac, format_flat("check", mac, flat))
+                    return
             before = None if row is None else self._device(row)
             device = checked(before, report, target_version, address, now_ms)
-            previous = previous_version(before, report)
-            if previous:
-                details = {**(details or {}), **previous}
+            details = {**(details or {}), **previous_version(before, report)}
             self._keep(rows, number, "check", mac, device, details)
 
     def record(
@@ -131,8 +142,9 @@ class Fleet:
                 self.turned_away += 1
                 return
             self._known += 1
-        rows[number] = _pack(device)
-        self.journal.append(mac, format_record(event, mac, device, details))
+        flat = flatten(device)
+        rows[number] = marshal.dumps(flat)
+        self.journal.append(mac, format_flat(event, mac, flat, details))
 
     def count_up(self, mac: str, sha256: str) -> None:
         """Note that a transfer begins. The caller holds `lock`."""
@@ -228,32 +240,8 @@ class Fleet:
             return
         device = self._replay.read(row)
         if device is not None:
-            rows[number] = _pack(device)
+            rows[number] = marshal.dumps(flatten(device))
         else:
             del rows[number]
             self._known -= 1
             self._gone_bad += 1
-
-
-def _pack(device: Device) -> bytes:
-    download = device.download
-    if download is None:
-        return marshal.dumps(device[:7])
-    return marshal.dumps(
-        (
-            *device[:7],
-            download.version,
-            bytes.fromhex(download.sha256),
-            download.size,
-            download.request_ms,
-        )
-    )
-
-
-def _unpack(row: bytes) -> Device:
-    fields: Any = marshal.loads(row)
-    download = None
-    if len(fields) > 7:
-        version, sha256, size, request_ms = fields[7:]
-        download = Download(version, sha256.hex(), size, request_ms)
-    return Device._make((*fields[:7], download))

@@ -62,25 +62,28 @@ class Request:
         return self.fields.get(name)
 
 
-# The head that nearly all devices send, in whatever order and spelling: no field in it twice, none
-# that changes the answer. All else goes to the careful reader, which answers this one the same.
+# The head that nearly all devices send, its fields in whatever order: none of them twice, none that
+# changes the answer. All else goes to the careful reader, which answers this one the same. Spelled
+# out rather than with counts and flags, which cost a third more.
+_PAIR = rb"[0-9A-Fa-f][0-9A-Fa-f]"
 _COMMON_CHECK = re.compile(
     rb"GET /version\.txt HTTP/1\.1\r\n(?:"
-    rb"_br_mac_: ?(?(1)(?!)|((?!(?:00:){5}00|(?:ff:){5}ff)[0-9a-f]{2}(?::[0-9a-f]{2}){5}))\r\n"
-    rb"|_br_fwv_: ?(?(2)(?!)|([!-~](?:[ -~]{0,62}[!-~])?))\r\n"
-    rb"|[Hh][Oo][Ss][Tt]: ?(?(3)(?!)|([A-Za-z0-9.\-]{1,200}+(?::[0-5]?[0-9]{1,4})?))\r\n"
-    rb"|(?i:connection): ?(?(4)(?!)|((?i:close|keep-alive)))\r\n"
-    rb"|(?i:user-agent|accept|accept-encoding|cache-control|pragma): ?[ -~]{0,500}+\r\n"
-    rb"){3,20}+\r\n"
+    rb"_br_(?:mac_: ?(?(1)(?!)|((?!00:00:00:00:00:00|[Ff][Ff](?::[Ff][Ff]){5})%b))"
+    rb"|fwv_: ?(?(2)(?!)|([!-~]{1,64}+)))\r\n"
+    rb"|[Hh]ost: ?(?(3)(?!)|([A-Za-z0-9.\-]{1,200}+(?::[0-5]?[0-9]{1,4})?))\r\n"
+    rb"|[Cc]onnection: ?(?(4)(?!)|([Cc]lose|[Kk]eep-[Aa]live))\r\n"
+    rb"|(?:[Uu]ser-[Aa]gent|[Aa]ccept(?:-[Ee]ncoding)?|[Cc]ache-[Cc]ontrol|[Pp]ragma)"
+    rb": ?[ -~]{0,500}+\r\n"
+    rb"){3,20}+\r\n" % b":".join([_PAIR] * 6)
 )
 
 
-def read_common_check(buffer: bytes) -> tuple[bytes, bytes, bool, int] | None:
+def read_common_check(buffer: bytes) -> tuple[str, str, bool, int] | None:
     """Read a common request for /version.txt.
 
     Returns:
-        The MAC, the reported version, whether the connection is kept, and the length of the head;
-        None where `read_request` has to look.
+        The MAC in lower case, the reported version, whether the connection is kept, and the length
+        of the head; None where `read_request` has to look.
     """
     match = _COMMON_CHECK.match(buffer)
     if match is None:
@@ -88,7 +91,8 @@ def read_common_check(buffer: bytes) -> tuple[bytes, bytes, bool, int] | None:
     mac, version, host, connection = match.groups()
     if mac is None or version is None or host is None:
         return None
-    return mac, version, connection is None or connection.lower() != b"close", match.end()
+    keep_alive = connection is None or connection.lower() != b"close"
+    return str(mac, "ascii").lower(), str(version, "ascii"), keep_alive, match.end()
 
 
 def read_request(buffer: bytes | bytearray) -> tuple[Request, int] | None:

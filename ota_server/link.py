@@ -9,7 +9,6 @@ from ota_server.wire import (
     ACK_POLL_SECONDS,
     HASHING_WAIT_SECONDS,
     LINGER_SECONDS,
-    RECEIVE_BYTES,
     read_unchanged,
     unacknowledged_bytes,
 )
@@ -73,17 +72,6 @@ class Link:
     def is_sending(self) -> bool:
         """Whether there is something left to send."""
         return bool(self._outgoing)
-
-    def read(self) -> bytes | None:
-        """Return what has arrived, no bytes at its end; None when nothing has.
-
-        Raises:
-            OSError: the connection is gone.
-        """
-        try:
-            return self.sock.recv(RECEIVE_BYTES, _NOW)
-        except BlockingIOError:
-            return None
 
     def take(self, data: bytes, now: float) -> None:
         """Hand on what has arrived."""

@@ -12,7 +12,7 @@ from functools import lru_cache
 from json.encoder import encode_basestring_ascii as quoted
 from typing import Any
 
-from ota_server.device import Device, Download, parse_mac
+from ota_server.device import Device, Download, Flat, flatten, parse_mac
 from ota_server.release import is_version
 
 Scalar = str | int | float | bool | None
@@ -54,18 +54,22 @@ COMMON_LINE = re.compile(
 )
 
 
+# A table, since a time is formatted three times for each request: half the cost of a format spec.
+_FRACTIONS = tuple(f".{ms:03d}Z" for ms in range(1000))
+
+
 class BadRecord(ValueError):
     """A line is no record."""
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=16384)
 def _second(seconds: int) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 def format_time(ms: int) -> str:
     """Return milliseconds since the epoch as RFC 3339 text in UTC, as the journal has it."""
-    return f"{_second(ms // 1000)}.{ms % 1000:03d}Z"
+    return _second(ms // 1000) + _FRACTIONS[ms % 1000]
 
 
 def parse_time(text: str) -> int:
@@ -88,31 +92,43 @@ def format_record(
 ) -> bytes:
     """Return the whole record of a device as one line of JSON, with its newline.
 
-    `details` are the fields of this event alone. Formatted by hand: 0.7 µs against 3.1 for
-    json.dumps, on every request.
+    `details` are the fields of this event alone.
     """
-    time = format_time(device.time_ms)
-    seen = time if device.last_seen_ms == device.time_ms else format_time(device.last_seen_ms)
-    update = "null" if device.update_ms is None else f'"{format_time(device.update_ms)}"'
-    target = "null" if device.target_version is None else quoted(device.target_version)
-    line = (
+    return format_flat(event, mac, flatten(device), details)
+
+
+def format_flat(
+    event: str, mac: str, flat: Flat, details: Mapping[str, Scalar] | None = None
+) -> bytes:
+    """Return the record of a device that is flat.
+
+    Formatted by hand: a fifth of the time of json.dumps, on every request.
+    """
+    time_ms, version, seen_ms, update_ms, target_version, address, image_only, *download = flat
+    time = format_time(time_ms)
+    seen = time if seen_ms == time_ms else format_time(seen_ms)
+    update = "null" if update_ms is None else f'"{format_time(update_ms)}"'
+    target = "null" if target_version is None else quoted(target_version)
+    tail = ',"image_only":true' if image_only else ""
+    if download:
+        tail += _format_download(*download)
+    if details:
+        for name, value in details.items():
+            tail += f',"{name}":{json.dumps(value)}'
+    return (
         f'{{"time":"{time}","event":"{event}","product":"","mac":"{mac}"'
-        f',"firmware_version":{quoted(device.firmware_version)}'
+        f',"firmware_version":{quoted(version)}'
         f',"last_seen_time":"{seen}","update_time":{update}'
-        f',"target_version":{target},"address":{quoted(device.address)}'
+        f',"target_version":{target},"address":{quoted(address)}{tail}}}\n'
+    ).encode("ascii")
+
+
+def _format_download(version: str, sha256: bytes, size: int, request_ms: int) -> str:
+    return (
+        f',"download_version":{quoted(version)}'
+        f',"download_sha256":"{sha256.hex()}","download_size":{size}'
+        f',"download_request_time":"{format_time(request_ms)}"'
     )
-    if device.image_only:
-        line += ',"image_only":true'
-    download = device.download
-    if download is not None:
-        line += (
-            f',"download_version":{quoted(download.version)}'
-            f',"download_sha256":"{download.sha256}","download_size":{download.size}'
-            f',"download_request_time":"{format_time(download.request_ms)}"'
-        )
-    for name, value in (details or {}).items():
-        line += f',"{name}":{json.dumps(value)}'
-    return (line + "}\n").encode("ascii")
 
 
 def format_marker(time_ms: int, devices: int) -> bytes:

@@ -31,6 +31,8 @@ LOOK_AFTER_SECONDS = 0.1
 IDLE_SECONDS = 15.0
 GRACE_SECONDS = 30.0
 MAX_LINGERING = 64
+# Linux hands a connection over when its first bytes are there, or after so long without any.
+_DEFER_SECONDS = 1
 _OUT_OF_FILES = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
 
 # epoll where there is one; poll, slower, does the same everywhere else.
@@ -100,6 +102,8 @@ class OTAServer(ThreadingHTTPServer):
         self.socket.setblocking(False)
         # Linux hands it on to the connections; with Nagle's algorithm replies wait for ACKs.
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if hasattr(socket, "TCP_DEFER_ACCEPT"):
+            self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, _DEFER_SECONDS)
 
     def server_bind(self) -> None:
         """Bind, to IPv6 and IPv4 at once where both are there. Unlike its base it asks no DNS."""

@@ -52,7 +52,7 @@ class Service:
         self.downloads = Downloads(store, fleet, clock_ms)
         self.clock_ms = clock_ms
         self._replies_second = 0
-        self._replies: dict[tuple[str, bool], bytes] = {}
+        self._replies: tuple[dict[str, bytes], dict[str, bytes]] = ({}, {})
         self._limit = RateLimit(_LOG_EVERY_SECONDS)
         self._crowd = Budget(_LOG_LINES, _LOG_EVERY_SECONDS)
         self._turned_away_said = 0
@@ -176,7 +176,7 @@ class Service:
         """
         try:
             target = self.store.target()
-            if target.may_be_sample and not peer.is_local:
+            if not peer.is_local and target.may_be_sample:
                 return None
             target_version = rollout.decide(report, target, False, True).version
             now_ms = self.clock_ms()
@@ -188,14 +188,14 @@ class Service:
         return content
 
     def _version_reply(self, text: str, keep_alive: bool, seconds: int) -> bytes:
-        key = (text, keep_alive)
         if self._replies_second != seconds:
             self._replies_second = seconds
-            self._replies = {}
-        content = self._replies.get(key)
+            self._replies = ({}, {})
+        replies = self._replies[keep_alive]
+        content = replies.get(text)
         if content is None:
             answer = reply.text(HTTPStatus.OK, text)
-            content = self._replies[key] = (
+            content = replies[text] = (
                 reply_head(answer.status, answer.fields, len(answer.body), seconds, keep_alive, 1)
                 + answer.body
             )

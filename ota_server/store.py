@@ -14,7 +14,15 @@ from pathlib import Path
 from threading import Lock
 
 from ota_server.device import Download
-from ota_server.files import Found, Signature, find, is_passing, open_found, signature_of
+from ota_server.files import (
+    Found,
+    Signature,
+    find,
+    is_as_it_was,
+    is_passing,
+    open_found,
+    signature_of,
+)
 from ota_server.hashing import SETTLE_SECONDS, Digests, Hasher, Hashing, Unreadable
 from ota_server.ratelimit import RateLimit
 from ota_server.release import (
@@ -107,6 +115,7 @@ class Store:
         self._last_good: Target | None = None
         self._last_read: Target | None = None
         self._unreadable: Signature | None = None
+        self._steady: tuple[Target, tuple[Found, Found]] | None = None
         self._has_turns = False
         self._turn_target: Target | None = None
         self._said: str | None = None
@@ -140,6 +149,10 @@ class Store:
             self._look_for_target()
 
     def _look_for_target(self) -> Target:
+        steady = self._steady
+        if steady is not None and all(map(is_as_it_was, steady[1])):
+            return steady[0]
+        self._steady = None
         content = self._read_version_file()
         if isinstance(content, str):
             problem = content
@@ -214,8 +227,23 @@ class Store:
         self._last_good = target
         if is_read:
             self._last_read = target
+            self._note_steady(target, file)
         self._said = None
         return target
+
+    def _note_steady(self, target: Target, image: Found) -> None:
+        """Keep what need not be looked up again for as long as two files are as they are.
+
+        Not for links, and not while a file might change under one time stamp.
+        """
+        if self._version_file is None or target.image_name != image_name(target.version):
+            return
+        signature, read_at, _ = self._version_file
+        version_file = Found(str(self.version_path), signature)
+        image_path = os.path.join(self.firmware_dir, target.image_name)
+        is_settled = read_at > signature.changed_ns / 1e9 + _RACY_SECONDS
+        if is_settled and image.path == image_path and is_as_it_was(version_file):
+            self._steady = target, (version_file, image)
 
     def _say(self, problem: str, consequence: str) -> None:
         if problem != self._said:

@@ -17,6 +17,9 @@ LINGER_SECONDS = 1.0
 ACK_POLL_SECONDS = (0.002, 0.5)
 # What is looked at once more before it leaves; with less than this a client has no whole image.
 TAIL_BYTES = 64 * 1024
+# Which addresses are this machine's own is asked from the kernel once for each.
+_KEPT_PEERS = 10_000
+_peers: dict[str, Peer] = {}
 _SO_NWRITE = 0x1024  # macOS: bytes in the send buffer, acknowledged ones not counted
 
 
@@ -39,6 +42,15 @@ def unacknowledged_bytes(sock: socket.SocketType) -> int:
 
 def peer_of(sock: socket.SocketType, address: str) -> Peer:
     """Return who is at the other end; an IPv4 address is written plain, also on a dual socket."""
+    peer = _peers.get(address)
+    if peer is None:
+        if len(_peers) >= _KEPT_PEERS:
+            _peers.clear()
+        peer = _peers[address] = _look_at_peer(sock, address)
+    return peer
+
+
+def _look_at_peer(sock: socket.SocketType, address: str) -> Peer:
     plain = address.removeprefix("::ffff:") if "." in address else address
     if plain == "::1" or plain.startswith("127."):
         return Peer(plain, True)

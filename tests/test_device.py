@@ -9,10 +9,13 @@ from ota_server.device import (
     Unidentified,
     asked_for_image,
     checked,
+    checked_again,
+    flatten,
     parse_mac,
     parse_report,
     previous_version,
     reported,
+    unflatten,
     version_changed,
 )
 
@@ -128,6 +131,32 @@ class CheckTest(unittest.TestCase):
 
     def test_a_check_that_no_target_answers_forgets_the_old_one(self):
         self.assertIsNone(checked(KNOWN, report("v1"), None, ADDRESS, 200).target_version)
+
+
+class FlatTest(unittest.TestCase):
+    DEVICES = (
+        KNOWN,
+        KNOWN._replace(update_ms=None, target_version=None, image_only=True),
+        KNOWN._replace(download=None),
+    )
+
+    def test_what_was_made_flat_is_the_same_device_again(self):
+        for device in self.DEVICES:
+            with self.subTest(device):
+                self.assertEqual(unflatten(flatten(device)), device)
+
+    def test_the_short_way_of_a_check_never_disagrees_with_the_long_one(self):
+        for device in self.DEVICES:
+            for version in ("v1", "1", "v2", "V1", "v1 "):
+                for target in ("v2", None):
+                    short = checked_again(flatten(device), report(version), target, ADDRESS, 200)
+                    with self.subTest(device=device, version=version, target=target):
+                        if short is None:
+                            self.assertNotEqual(version, device.firmware_version)
+                            continue
+                        long = checked(device, report(version), target, ADDRESS, 200)
+                        self.assertEqual(unflatten(short), long)
+                        self.assertEqual(previous_version(device, report(version)), {})
 
 
 class ImageTest(unittest.TestCase):
