@@ -12,11 +12,12 @@ from ota_server.byterange import Precondition, RangeSpec, Unsatisfiable
 from ota_server.device import Device, Download, Report, asked_for_image, previous_version
 from ota_server.fleet import Fleet
 from ota_server.http1 import Request, http_date
+from ota_server.image import Image
 from ota_server.ratelimit import RateLimit
 from ota_server.record import Scalar
 from ota_server.release import entity_tag, is_sample
 from ota_server.reply import Peer, Reply, Transfer
-from ota_server.store import Image, NoImage, NoTarget, NotNow, NotReady, Store
+from ota_server.store import NoImage, NoTarget, NotNow, NotReady, Store
 
 log = logging.getLogger(__name__)
 

@@ -10,6 +10,7 @@ from collections import OrderedDict
 from threading import Condition, Event, Thread
 from typing import NamedTuple
 
+from ota_server.copies import Copies, PrivateCopy
 from ota_server.files import Found, Signature, is_passing, open_found, signature_of
 
 log = logging.getLogger(__name__)
@@ -21,6 +22,8 @@ _RETRY_SECONDS = 10.0
 _CHUNK_BYTES = 1024 * 1024
 # Of 300 bytes each. A folder with more images than this is not one that somebody looks after.
 _KEPT = 100_000
+# Copies of images that were hashed and that nobody has asked for yet.
+_KEPT_COPIES = 4
 
 
 class Digests(NamedTuple):
@@ -47,8 +50,10 @@ class Hashing:
 class Hasher:
     """Hashes each file once for each signature, when it has been unchanged for two seconds."""
 
-    def __init__(self, settle_seconds: float = SETTLE_SECONDS) -> None:
+    def __init__(self, copies: Copies, settle_seconds: float = SETTLE_SECONDS) -> None:
+        self._copies = copies
         self._settle_seconds = settle_seconds
+        self._untaken: OrderedDict[Signature, PrivateCopy] = OrderedDict()
         self._condition = Condition()
         self._digests: OrderedDict[Signature, Digests] = OrderedDict()
         self._problems: dict[Signature, tuple[float, str]] = {}
@@ -73,6 +78,14 @@ class Hasher:
                 del self._problems[signature]
             return digests
 
+    def take_copy(self, signature: Signature) -> PrivateCopy | None:
+        """Return the private copy that was made with the digests, once; None where there is none.
+
+        An image that is opened anew later has none: it is not worth a second reading.
+        """
+        with self._condition:
+            return self._untaken.pop(signature, None)
+
     def request(self, found: Found) -> Hashing:
         """Have a file hashed, once however many ask."""
         with self._condition:
@@ -91,6 +104,7 @@ class Hasher:
             self._condition.notify()
         if self._thread is not None:
             self._thread.join()
+        self._untaken.clear()
         for hashing in self._by_path.values():
             hashing.done.set()
 
@@ -148,29 +162,49 @@ class Hasher:
             wait_seconds = self._settle_seconds - _settled_seconds(signature, hashing.seen_at)
             if wait_seconds > 0:
                 return wait_seconds
-            digests = self._digest(descriptor)
+            copy = self._copies.begin(signature.size)
+            digests, copy = self._digest(descriptor, copy)
             if digests is None or signature_of(os.fstat(descriptor)) != signature:
                 return self._settle_seconds
         finally:
             os.close(descriptor)
-        self._finish(hashing, digests, None)
+        self._finish(hashing, digests, None, copy)
         return None
 
-    def _digest(self, descriptor: int) -> Digests | None:
+    def _digest(
+        self, descriptor: int, copy: PrivateCopy | None
+    ) -> tuple[Digests | None, PrivateCopy | None]:
+        """Read a file once, for its digests and into its copy, which may be given up on the way."""
         sha256, md5 = hashlib.sha256(), hashlib.md5(usedforsecurity=False)
         offset = 0
         while chunk := os.pread(descriptor, _CHUNK_BYTES, offset):
             if self._ended:
-                return None
+                return None, None
             sha256.update(chunk)
             md5.update(chunk)
             offset += len(chunk)
-        return Digests(sha256.hexdigest(), md5.hexdigest())
+            try:
+                if copy is not None:
+                    copy.write(chunk)
+            except OSError as problem:
+                log.debug("no private copy of an image: %s", problem)
+                copy = None
+        return Digests(sha256.hexdigest(), md5.hexdigest()), copy
 
-    def _finish(self, hashing: Hashing, digests: Digests | None, problem: str | None) -> None:
+    def _finish(
+        self,
+        hashing: Hashing,
+        digests: Digests | None,
+        problem: str | None,
+        copy: PrivateCopy | None = None,
+    ) -> None:
         signature = hashing.found.signature
         with self._condition:
             self._by_path.pop(hashing.path, None)
+            if copy is not None:
+                self._untaken[signature] = copy
+                if len(self._untaken) > _KEPT_COPIES:
+                    self._untaken.popitem(last=False)
             if digests is not None:
                 self._digests[signature] = digests
                 if len(self._digests) > _KEPT:

@@ -66,6 +66,7 @@ class EventLoop:
         self._service = server.service
         self._poller = poller
         self._listener = server.socket.fileno()
+        self._by_sendfile = not isinstance(poller, PollPoller)
         self._links: dict[int, Link] = {}
         self._checks = CommonChecks(server.service)
         self._ready: list[Link] = []
@@ -156,7 +157,7 @@ class EventLoop:
 
     def _add(self, sock: socket.SocketType, peer: Peer) -> Link:
         connection = Connection(self._service, peer, self._server.idle_seconds, self._now)
-        link = Link(sock, connection)
+        link = Link(sock, connection, self._by_sendfile)
         self._links[link.fd] = link
         return link
 

@@ -22,6 +22,12 @@ class Peer(NamedTuple):
     is_local: bool
 
 
+class Copy(Protocol):
+    """The bytes of an image in a file that nobody else can write to."""
+
+    descriptor: int
+
+
 class ImageBytes(Protocol):
     """An open image, as far as a reply needs it."""
 
@@ -30,6 +36,10 @@ class ImageBytes(Protocol):
     etag: str
     sha256: str
     md5: str
+
+    @property
+    def copy(self) -> Copy | None:
+        """The same bytes once more, where there was room for them."""
 
     def read(self, offset: int, length: int) -> bytes:
         """Return up to `length` bytes from `offset`; fewer where the file was cut."""

@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from threading import Lock
 
+from ota_server.copies import Copies
 from ota_server.device import Download
 from ota_server.files import (
     Found,
@@ -23,13 +24,13 @@ from ota_server.files import (
     open_found,
     signature_of,
 )
-from ota_server.hashing import SETTLE_SECONDS, Digests, Hasher, Hashing, Unreadable
+from ota_server.hashing import SETTLE_SECONDS, Hasher, Hashing, Unreadable
+from ota_server.image import Image
 from ota_server.ratelimit import RateLimit
 from ota_server.release import (
     MAX_VERSION_FILE_BYTES,
     NoVersion,
     Target,
-    entity_tag,
     image_name,
     parse_version_file,
     spellings,
@@ -38,8 +39,8 @@ from ota_server.release import (
 
 log = logging.getLogger(__name__)
 
-# Images whose file stays open between requests; a fleet is on two or three at a time.
-_OPEN_IMAGES = 16
+# Images that stay open between requests, with their copies; a fleet is on two or three at a time.
+_OPEN_IMAGES = 8
 # A file that was written twice within this may carry one time stamp for both contents.
 _RACY_SECONDS = 2.0
 _LOG_EVERY_SECONDS = 60.0
@@ -65,50 +66,13 @@ class NotReady(Exception):
         self.hashing = hashing
 
 
-class Image:
-    """An open image and what is known of its bytes. Closed when the last download lets go of it."""
-
-    def __init__(self, version: str, descriptor: int, signature: Signature, digests: Digests):
-        self.version = version
-        self.descriptor = descriptor
-        self.signature = signature
-        self.sha256 = digests.sha256
-        self.md5 = digests.md5
-        self.size = signature.size
-        self.modified_seconds = signature.modified_ns // 1_000_000_000
-        self.etag = entity_tag(digests.sha256)
-        self._links = os.fstat(descriptor).st_nlink
-
-    def read(self, offset: int, length: int) -> bytes:
-        """Return up to `length` bytes from `offset`; fewer where the file was cut."""
-        return os.pread(self.descriptor, length, offset)
-
-    def is_unchanged(self) -> bool:
-        """Say whether the file still holds the bytes that were hashed."""
-        status = os.fstat(self.descriptor)
-        now = signature_of(status)
-        if now == self.signature:
-            return True
-        if status.st_nlink == self._links or now != self.signature._replace(
-            changed_ns=now.changed_ns
-        ):
-            return False
-        # Replaced by a rename, deleted or linked: that moves the change time too, and no byte. The
-        # change time alone could be a copy onto it that kept the time of a reproducible build.
-        self._links, self.signature = status.st_nlink, now
-        return True
-
-    def __del__(self) -> None:
-        os.close(self.descriptor)
-
-
 class Store:
     """The files of one product, read anew whenever they change. Safe for use by many threads."""
 
     def __init__(self, data_dir: Path, settle_seconds: float = SETTLE_SECONDS) -> None:
         self.version_path = data_dir / "version" / "version.txt"
         self.firmware_dir = data_dir / "firmware"
-        self._hasher = Hasher(settle_seconds)
+        self._hasher = Hasher(Copies(data_dir / "log"), settle_seconds)
         self._lock = Lock()
         self._images: OrderedDict[str, Image] = OrderedDict()
         self._version_file: tuple[Signature, float, tuple[str, str] | str] | None = None
@@ -324,7 +288,9 @@ class Store:
         if signature != file.signature:
             os.close(descriptor)
             raise NotReady(self._hasher.request(Found(file.path, signature)))
-        image = Image(version_of_image_name(name) or name, descriptor, signature, digests)
+        version = version_of_image_name(name) or name
+        copy = self._hasher.take_copy(signature)
+        image = Image(version, descriptor, signature, digests, copy)
         with self._lock:
             self._images[name] = image
             self._images.move_to_end(name)

@@ -2,11 +2,12 @@
 
 import array
 import fcntl
+import os
 import socket
 import sys
 import termios
 
-from ota_server.reply import ImageSpan, Peer
+from ota_server.reply import Copy, ImageSpan, Peer
 
 RECEIVE_BYTES = 64 * 1024
 # A device gives up after 5 to 8 s; it had better hear 503 than nothing.
@@ -59,6 +60,21 @@ def _look_at_peer(sock: socket.SocketType, address: str) -> Peer:
     except OSError:
         here = ""
     return Peer(plain, address == here)
+
+
+def send_copy(sock: socket.SocketType, span: ImageSpan, copy: Copy, most: int) -> int:
+    """Have the kernel send up to `most` bytes of a span from a private copy; return how many.
+
+    Raises:
+        BlockingIOError: the socket takes none now.
+        ImageChanged: these are among the last bytes of the span, and the file of the image has
+            changed: what an operator has replaced must not be completed.
+        OSError: the connection is gone.
+    """
+    length = min(most, span.stop - span.start)
+    if span.start + length > span.stop - TAIL_BYTES and not span.image.is_unchanged():
+        raise ImageChanged(f"the image of {span.image.version} was written to")
+    return os.sendfile(sock.fileno(), copy.descriptor, span.start, length)
 
 
 def read_unchanged(span: ImageSpan, offset: int, length: int) -> bytes:

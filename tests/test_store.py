@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from unittest import mock
 
+from ota_server.copies import Copies
 from ota_server.device import Download
 from ota_server.files import find, open_found, replace
 from ota_server.hashing import Hasher, Unreadable
@@ -527,7 +528,7 @@ class HasherTest(StoreCase):
         path = self.put_image("v1", b"image")
         found = find(self.firmware, path.name)
         assert found is not None
-        hasher = Hasher(0.0)
+        hasher = Hasher(Copies(self.data_dir), 0.0)
         self.addCleanup(hasher.close)
         path.unlink()
         self.assertTrue(hasher.request(found).done.wait(TIMEOUT_SECONDS))

@@ -1,0 +1,57 @@
+"""An open image: its digests, its bytes, and whether its file still holds them."""
+
+import os
+
+from ota_server.copies import PrivateCopy
+from ota_server.files import Signature, signature_of
+from ota_server.hashing import Digests
+from ota_server.release import entity_tag
+
+
+class Image:
+    """An open image and what is known of its bytes. Closed when the last download lets go of it.
+
+    Attributes:
+        copy: the same bytes, which nobody can write to; None: there was no room for them.
+    """
+
+    def __init__(
+        self,
+        version: str,
+        descriptor: int,
+        signature: Signature,
+        digests: Digests,
+        copy: PrivateCopy | None,
+    ) -> None:
+        self.version = version
+        self.descriptor = descriptor
+        self.signature = signature
+        self.copy = copy
+        self.sha256 = digests.sha256
+        self.md5 = digests.md5
+        self.size = signature.size
+        self.modified_seconds = signature.modified_ns // 1_000_000_000
+        self.etag = entity_tag(digests.sha256)
+        self._links = os.fstat(descriptor).st_nlink
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Return up to `length` bytes from `offset`; fewer where the file was cut."""
+        return os.pread(self.descriptor, length, offset)
+
+    def is_unchanged(self) -> bool:
+        """Say whether the file still holds the bytes that were hashed."""
+        status = os.fstat(self.descriptor)
+        now = signature_of(status)
+        if now == self.signature:
+            return True
+        if status.st_nlink == self._links or now != self.signature._replace(
+            changed_ns=now.changed_ns
+        ):
+            return False
+        # Replaced by a rename, deleted or linked: that moves the change time too, and no byte. The
+        # change time alone could be a copy onto it that kept the time of a reproducible build.
+        self._links, self.signature = status.st_nlink, now
+        return True
+
+    def __del__(self) -> None:
+        os.close(self.descriptor)
