@@ -9,9 +9,9 @@ import socket
 from typing import TYPE_CHECKING
 
 from ota_server.device import Report
-from ota_server.http1 import read_common_check
+from ota_server.http1 import read_common_head
 from ota_server.reply import Peer
-from ota_server.service import Service
+from ota_server.service import CHECK_PATH, Service
 
 if TYPE_CHECKING:
     from ota_server.link import Link
@@ -30,11 +30,11 @@ class CommonChecks:
 
     def take(self, data: bytes, sock: socket.SocketType, peer: Peer, link: "Link | None") -> bool:
         """Answer `data`, all that a connection has sent, if it is one common check and no more."""
-        common = read_common_check(data)
+        common = read_common_head(data)
         if common is None:
             return False
-        mac, version, keep_alive, length = common
-        if length != len(data):
+        path, mac, version, keep_alive, length = common
+        if length != len(data) or path != CHECK_PATH:
             return False
         content = self._check(Report(mac, version), peer, keep_alive)
         if content is None:

@@ -12,9 +12,16 @@ from typing import NamedTuple
 
 from ota_server import reply
 from ota_server.device import Report
-from ota_server.http1 import Refused, Request, read_common_check, read_request, reply_head
+from ota_server.http1 import (
+    Refused,
+    Request,
+    common_request,
+    read_common_head,
+    read_request,
+    reply_head,
+)
 from ota_server.reply import ImageSpan, Peer, Reply, Transfer
-from ota_server.service import Service
+from ota_server.service import CHECK_PATH, Service
 
 log = logging.getLogger(__name__)
 
@@ -135,15 +142,19 @@ class Connection:
         """
         if self._closing:
             return None
-        if self._buffer and self._parked is None and not self._head_is_late:
-            common = read_common_check(self._buffer)
+        request = self._parked
+        if self._buffer and request is None and not self._head_is_late:
+            common = read_common_head(self._buffer)
             if common is not None:
-                outgoing = self._answer_check(*common, now, draining)
-                if outgoing is not None:
+                path, mac, version, keep_alive, length = common
+                report = Report(mac, version)
+                if path != CHECK_PATH:
+                    request = self._read_common(path, report, keep_alive, length, now)
+                elif outgoing := self._answer_check(report, keep_alive, length, now, draining):
                     return outgoing
         minor_version = 1
         try:
-            request = self._parked or self._read_request(now)
+            request = request or self._read_request(now)
             if request is None:
                 return None
             self._parked = request
@@ -173,19 +184,27 @@ class Connection:
         if found is None:
             return None
         request, length = found
-        self._buffer = self._buffer[length:]
-        self._head_began = now if self._buffer else None
+        self._take_head(length, now)
         return request
 
-    def _answer_check(
-        self, mac: str, version: str, keep_alive: bool, length: int, now: float, draining: bool
-    ) -> Outgoing | None:
-        keep_alive = keep_alive and not draining
-        content = self._service.check(Report(mac, version), self.peer, keep_alive)
-        if content is None:
-            return None
+    def _take_head(self, length: int, now: float) -> None:
         self._buffer = self._buffer[length:]
         self._head_began = now if self._buffer else None
+
+    def _read_common(
+        self, path: bytes, report: Report, keep_alive: bool, length: int, now: float
+    ) -> Request:
+        self._take_head(length, now)
+        return common_request(path, report.as_fields(), keep_alive)
+
+    def _answer_check(
+        self, report: Report, keep_alive: bool, length: int, now: float, draining: bool
+    ) -> Outgoing | None:
+        keep_alive = keep_alive and not draining
+        content = self._service.check(report, self.peer, keep_alive)
+        if content is None:
+            return None
+        self._take_head(length, now)
         self._closing = not keep_alive
         self._must_linger = draining
         self._handed_bytes += len(content)

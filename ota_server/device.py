@@ -34,6 +34,13 @@ class Report(NamedTuple):
     mac: str
     firmware_version: str
 
+    def as_fields(self) -> dict[bytes, bytes]:
+        """Return the fields that `parse_report` reads this from."""
+        return {
+            MAC_FIELD: self.mac.encode("ascii"),
+            VERSION_FIELD: self.firmware_version.encode("ascii"),
+        }
+
 
 class Download(NamedTuple):
     """The download that a device began last, pinned to its bytes.

@@ -39,6 +39,7 @@ class Link:
         "_ack_wait",
         "_by_sendfile",
         "_chunk_bytes",
+        "_offset",
         "_outgoing",
         "_sent_bytes",
         "close_after",
@@ -66,6 +67,7 @@ class Link:
         self.is_closed = False
         self._by_sendfile = by_sendfile
         self._outgoing: list[memoryview | ImageSpan] | None = None
+        self._offset = 0
         self._sent_bytes = 0
         self._chunk_bytes = _CHUNK_BYTES
         self._ack_wait = ACK_POLL_SECONDS[0]
@@ -120,37 +122,50 @@ class Link:
             ImageChanged: the image was cut or written to.
         """
         left = _TURN_BYTES
+        outgoing = self._outgoing
         try:
-            while self._outgoing and left > 0:
-                left -= self._send_piece(self._outgoing)
+            while outgoing and left > 0:
+                piece = outgoing[0]
+                if isinstance(piece, ImageSpan):
+                    sent = self._send_span(piece, left)
+                else:
+                    sent = self._send_bytes(piece, is_last=len(outgoing) == 1)
+                self._sent_bytes += sent
+                left -= sent
         except BlockingIOError:
             return False
-        return not self._outgoing
+        return not outgoing
 
-    def _send_piece(self, outgoing: list[memoryview | ImageSpan]) -> int:
-        piece = outgoing[0]
-        if isinstance(piece, memoryview):
-            sent = self.sock.send(piece, _MORE if len(outgoing) > 1 else _NOW)
-            rest: memoryview | ImageSpan | None = piece[sent:] if sent < len(piece) else None
-        elif self._by_sendfile and piece.image.copy is not None:
-            sent = send_copy(self.sock, piece, piece.image.copy, _TURN_BYTES)
-            start = piece.start + sent
-            rest = piece._replace(start=start) if start < piece.stop else None
+    def _send_bytes(self, piece: memoryview, is_last: bool) -> int:
+        sent = self.sock.send(piece, _NOW if is_last else _MORE)
+        self._go_on(piece[sent:] if sent < len(piece) else None)
+        return sent
+
+    def _send_span(self, span: ImageSpan, most: int) -> int:
+        start = self._offset or span.start
+        copy = span.image.copy
+        if self._by_sendfile and copy is not None:
+            sent = send_copy(self.sock, span, copy, start, most)
         else:
-            length = min(self._chunk_bytes, piece.stop - piece.start)
-            sent = self.sock.send(read_unchanged(piece, piece.start, length), _NOW)
+            length = min(self._chunk_bytes, span.stop - start)
+            sent = self.sock.send(read_unchanged(span, start, length), _NOW)
             # A slow client takes a little at a time: do not read for it what it will not take.
             self._chunk_bytes = (
                 _CHUNK_BYTES if sent == length else max(_LEAST_CHUNK_BYTES, 2 * sent)
             )
-            start = piece.start + sent
-            rest = piece._replace(start=start) if start < piece.stop else None
-        self._sent_bytes += sent
-        if rest is None:
-            del outgoing[0]
-        else:
-            outgoing[0] = rest
+        self._offset = start + sent
+        if self._offset == span.stop:
+            self._go_on(None)
         return sent
+
+    def _go_on(self, rest: memoryview | None) -> None:
+        """Put the rest of the first piece in its place, or go on to the next."""
+        assert self._outgoing is not None
+        if rest is not None:
+            self._outgoing[0] = rest
+        else:
+            del self._outgoing[0]
+            self._offset = 0
 
     def park(self, not_ready: NotReady, now: float) -> None:
         """Have the request under way wait for an image."""

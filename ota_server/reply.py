@@ -3,6 +3,7 @@
 import base64
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from http import HTTPStatus
 from typing import NamedTuple, Protocol
 
@@ -123,33 +124,55 @@ def image_reply(
     Args:
         modified: Last-Modified, for a 200; None where dates are ignored.
     """
-    sha256 = base64.b64encode(bytes.fromhex(image.sha256)).decode("ascii")
-    described = (
-        ("ETag", image.etag),
-        ("Accept-Ranges", "bytes"),
-        ("Repr-Digest", f"sha-256=:{sha256}:"),
-        ("x-MD5", image.md5),
-        ("X-Firmware-Version", image.version),
-        caching,
-    )
     if not spans:
         whole = ImageSpan(image, 0, image.size)
-        # RFC 3230, the predecessor of Repr-Digest, is what aria2 checks a finished file against. It
-        # goes on with a download by a GET without Range, which begins the current target, and would
-        # take that and the pieces that it has of another image for one.
-        digest = ("Digest", f"SHA-256={sha256}")
-        last = digest if modified is None else ("Last-Modified", modified)
-        lines = field_lines((_BINARY, *described, last))
+        lines = _whole_fields(image.etag, image.sha256, image.md5, image.version, caching, modified)
         return Reply(HTTPStatus.OK, lines, parts=(whole,), content_length=image.size)
+    described = _described(image.etag, image.sha256, image.md5, image.version, caching)
     if len(spans) == 1:
         part = ImageSpan(image, *spans[0])
-        lines = field_lines((_BINARY, _content_range(part), *described))
+        lines = field_lines((_BINARY, _content_range(part))) + described
         length = part.stop - part.start
         return Reply(HTTPStatus.PARTIAL_CONTENT, lines, parts=(part,), content_length=length)
     parts, length, boundary = _multipart(image, spans)
     content_type = ("Content-Type", f"multipart/byteranges; boundary={boundary}")
-    lines = field_lines((content_type, *described))
+    lines = field_lines((content_type,)) + described
     return Reply(HTTPStatus.PARTIAL_CONTENT, lines, parts=parts, content_length=length)
+
+
+@lru_cache(maxsize=256)
+def _described(etag: str, sha256: str, md5: str, version: str, caching: tuple[str, str]) -> bytes:
+    """Return the fields that say which bytes these are. Kept: a device asks for many parts."""
+    digest = base64.b64encode(bytes.fromhex(sha256)).decode("ascii")
+    return field_lines(
+        (
+            ("ETag", etag),
+            ("Accept-Ranges", "bytes"),
+            ("Repr-Digest", f"sha-256=:{digest}:"),
+            ("x-MD5", md5),
+            ("X-Firmware-Version", version),
+            caching,
+        )
+    )
+
+
+@lru_cache(maxsize=256)
+def _whole_fields(
+    etag: str,
+    sha256: str,
+    md5: str,
+    version: str,
+    caching: tuple[str, str],
+    modified: str | None,
+) -> bytes:
+    """Return the fields of a whole image."""
+    # RFC 3230, the predecessor of Repr-Digest, is what aria2 checks a finished file against. It
+    # goes on with a download by a GET without Range, which begins the current target, and would
+    # take that and the pieces that it has of another image for one.
+    digest = base64.b64encode(bytes.fromhex(sha256)).decode("ascii")
+    last = ("Digest", f"SHA-256={digest}") if modified is None else ("Last-Modified", modified)
+    described = _described(etag, sha256, md5, version, caching)
+    return field_lines((_BINARY,)) + described + field_lines((last,))
 
 
 def _content_range(span: ImageSpan) -> tuple[str, str]:

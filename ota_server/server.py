@@ -33,6 +33,7 @@ GRACE_SECONDS = 30.0
 MAX_LINGERING = 64
 # Linux hands a connection over when its first bytes are there, or after so long without any.
 _DEFER_SECONDS = 1
+_SEND_BUFFER_BYTES = 64 * 1024
 _OUT_OF_FILES = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
 
 # epoll where there is one; poll, slower, does the same everywhere else.
@@ -102,6 +103,7 @@ class OTAServer(ThreadingHTTPServer):
         self.socket.setblocking(False)
         # Linux hands it on to the connections; with Nagle's algorithm replies wait for ACKs.
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
         if hasattr(socket, "TCP_DEFER_ACCEPT"):
             self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, _DEFER_SECONDS)
 

@@ -31,6 +31,8 @@ from ota_server.store import NoImage, NoTarget, NotNow, NotReady, Store
 
 log = logging.getLogger(__name__)
 
+CHECK_PATH = b"/version.txt"
+IMAGE_PATH = b"/firmware.bin"
 _NAMED_IMAGE = re.compile(rb"/firmware/firmware_([A-Za-z0-9][A-Za-z0-9._+\-]{0,63})\.bin")
 _LOG_EVERY_SECONDS = 60.0
 # Of one kind, whatever the number of addresses: an IPv6 network has enough of them for any log.
@@ -140,14 +142,14 @@ class Service:
                 request, version, peer, may_wait
             )
         report = parse_report(request.fields, request.repeated)
-        if request.path not in (b"/version.txt", b"/firmware.bin"):
+        if request.path not in (CHECK_PATH, IMAGE_PATH):
             answer: Reply | None = reply.text(HTTPStatus.NOT_FOUND, "Not Found")
         else:
             answer = _wrong_method(request)
         if answer is not None:
             self._note_version(report, peer)
             return answer
-        if request.path == b"/version.txt":
+        if request.path == CHECK_PATH:
             return self._version(report, peer, may_wait)
         return self.downloads.respond(request, report, peer, may_wait)
 

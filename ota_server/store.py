@@ -236,6 +236,9 @@ class Store:
         return content
 
     def _find_image(self, version: str) -> tuple[str, Found] | None:
+        target, steady = self._turn_target, self._steady
+        if steady is not None and target is steady[0] and version == target.version:
+            return image_name(version), steady[1][1]  # looked at in this turn
         for name in map(image_name, spellings(version)):
             found = self._find(name)
             if found is not None:

@@ -62,19 +62,23 @@ def _look_at_peer(sock: socket.SocketType, address: str) -> Peer:
     return Peer(plain, address == here)
 
 
-def send_copy(sock: socket.SocketType, span: ImageSpan, copy: Copy, most: int) -> int:
+def send_copy(sock: socket.SocketType, span: ImageSpan, copy: Copy, offset: int, most: int) -> int:
     """Have the kernel send up to `most` bytes of a span from a private copy; return how many.
 
     Raises:
         BlockingIOError: the socket takes none now.
-        ImageChanged: these are among the last bytes of the span, and the file of the image has
-            changed: what an operator has replaced must not be completed.
+        ImageChanged: these are the last bytes of the span, and the file of the image has changed:
+            what an operator has replaced must not be completed.
         OSError: the connection is gone.
     """
-    length = min(most, span.stop - span.start)
-    if span.start + length > span.stop - TAIL_BYTES and not span.image.is_unchanged():
-        raise ImageChanged(f"the image of {span.image.version} was written to")
-    return os.sendfile(sock.fileno(), copy.descriptor, span.start, length)
+    tail = span.stop - TAIL_BYTES
+    if offset < tail:
+        stop = tail
+    else:
+        stop = span.stop
+        if not span.image.is_unchanged():
+            raise ImageChanged(f"the image of {span.image.version} was written to")
+    return os.sendfile(sock.fileno(), copy.descriptor, offset, min(most, stop - offset))
 
 
 def read_unchanged(span: ImageSpan, offset: int, length: int) -> bytes:

@@ -4,7 +4,7 @@ import random
 import unittest
 
 from ota_server.device import parse_report
-from ota_server.http1 import Refused, read_common_check, read_request
+from ota_server.http1 import Refused, common_request, read_common_head, read_request
 
 LINES = (
     b"Host: ota.example:7777",
@@ -48,14 +48,16 @@ ODD_LINES = (
     b"no colon",
     b"Host : x",
 )
-REQUEST_LINES = (b"GET /version.txt HTTP/1.1",) * 8 + (
+REQUEST_LINES = (b"GET /version.txt HTTP/1.1", b"GET /firmware.bin HTTP/1.1") * 5 + (
     b"GET /version.txt HTTP/1.0",
     b"HEAD /version.txt HTTP/1.1",
     b"GET /version.txt?x HTTP/1.1",
     b"GET  /version.txt HTTP/1.1",
-    b"GET /firmware.bin HTTP/1.1",
+    b"GET /firmware.bin/ HTTP/1.1",
 )
 ROUNDS = 30_000
+WITHOUT_MEANING = {b"host", b"connection", b"user-agent", b"accept", b"accept-encoding"}
+WITHOUT_MEANING |= {b"cache-control", b"pragma"}
 
 
 def make_head(source: random.Random) -> bytes:
@@ -81,11 +83,11 @@ class CommonCheckTest(unittest.TestCase):
         taken = 0
         for _ in range(ROUNDS):
             buffer = make_head(source)
-            common = read_common_check(buffer)
+            common = read_common_head(buffer)
             if common is None:
                 continue
             taken += 1
-            mac, version, keep_alive, length = common
+            path, mac, version, keep_alive, length = common
             try:
                 found = read_request(buffer)
             except Refused as problem:
@@ -95,11 +97,15 @@ class CommonCheckTest(unittest.TestCase):
             report = parse_report(request.fields, request.repeated)
             self.assertEqual(
                 (request.method, request.path, request.content_length, request.keep_alive),
-                ("GET", b"/version.txt", 0, keep_alive),
+                ("GET", path, 0, keep_alive),
                 buffer,
             )
             self.assertEqual((mac, version), report, buffer)
             self.assertEqual(length, request_length, buffer)
+            # What was left out changes no answer.
+            short = common_request(path, report.as_fields(), keep_alive)
+            self.assertEqual(parse_report(short.fields, short.repeated), report)
+            self.assertFalse(request.fields.keys() - short.fields.keys() - WITHOUT_MEANING)
         self.assertGreater(taken, ROUNDS // 4)
 
     def test_it_takes_what_real_clients_send(self):
@@ -112,9 +118,9 @@ class CommonCheckTest(unittest.TestCase):
             for mac in (b"00:11:22:33:44:ab", b"00:11:22:33:44:AB"):
                 head = b"GET /version.txt HTTP/1.1\r\n" + client
                 head += b"_br_mac_: " + mac + b"\r\n_br_fwv_: v1.0.0\r\n\r\n"
-                common = read_common_check(head)
+                common = read_common_head(head)
                 self.assertIsNotNone(common, head)
-                self.assertEqual(common[:2], ("00:11:22:33:44:ab", "v1.0.0"))
+                self.assertEqual(common[1:3], ("00:11:22:33:44:ab", "v1.0.0"))
 
     def test_no_input_takes_it_long(self):
         # Each would take years if the pattern tried its parts in all ways.
@@ -123,4 +129,4 @@ class CommonCheckTest(unittest.TestCase):
             b"GET /version.txt HTTP/1.1\r\n" + b"Accept: a\r\n" * 1_400 + b"x",
             b"GET /version.txt HTTP/1.1\r\n_br_fwv_: " + b"a " * 8_000 + b"\r\n\r\n",
         ):
-            self.assertIsNone(read_common_check(hostile))
+            self.assertIsNone(read_common_head(hostile))
