@@ -61,12 +61,13 @@ class Downloads:
         fleet = self._fleet
         while True:
             with fleet.lock:
-                before = fleet.get(report.mac)
+                row, before = fleet.row(report.mac), fleet.get(report.mac)
                 known = before.download if before else None
                 under_way = known is not None and (report.mac, known.sha256) in fleet.under_way
             plan = self._plan(request, report, peer, before, under_way, may_wait)
             with fleet.lock:
-                before = fleet.get(report.mac)
+                if fleet.row(report.mac) is not row:
+                    before = fleet.get(report.mac)
                 if known == (before.download if before else None):
                     self._record(request, report, peer, before, plan)
                     return plan.reply
@@ -118,10 +119,7 @@ class Downloads:
             details["range_start"] = transfer.range_start
         with fleet.lock:
             fleet.count_down(transfer.mac, transfer.sha256)
-            device = fleet.get(transfer.mac)
-            if device is not None:
-                ended = device._replace(time_ms=self._clock_ms())
-                fleet.record("download", transfer.mac, ended, details)
+            fleet.record_again("download", transfer.mac, self._clock_ms(), details)
 
     def _plan(
         self,

@@ -121,6 +121,25 @@ class Fleet:
             details = {**(details or {}), **previous_version(before, report)}
             self._keep(rows, number, "check", mac, device, details)
 
+    def row(self, mac: str) -> object:
+        """Return what is another object after each change of a device. The caller holds `lock`."""
+        number = number_of(mac)
+        return self._rows[number % _SHARDS].get(number)
+
+    def record_again(
+        self, event: str, mac: str, now_ms: int, details: Mapping[str, Scalar]
+    ) -> None:
+        """Queue an event that changes nothing of a known device. The caller holds `lock`."""
+        number = number_of(mac)
+        rows = self._rows[number % _SHARDS]
+        row = rows.get(number)
+        if type(row) is bytes:
+            flat = now_ms, *marshal.loads(row)[1:]
+            rows[number] = marshal.dumps(flat)
+            self.journal.append(mac, format_flat(event, mac, flat, details))
+        elif (device := self.get(mac)) is not None:
+            self.record(event, mac, device._replace(time_ms=now_ms), details)
+
     def record(
         self, event: str, mac: str, device: Device, details: Mapping[str, Scalar] | None = None
     ) -> None:

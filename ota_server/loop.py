@@ -5,8 +5,6 @@ journal by one write, and only then sends. Nothing in it waits: an image that is
 parks its connection, and what a client does not take stays in the image's file.
 """
 
-import heapq
-import itertools
 import logging
 import select
 import socket
@@ -19,6 +17,7 @@ from ota_server.connection import Connection, Outgoing
 from ota_server.link import Link
 from ota_server.reply import Peer
 from ota_server.store import NotReady
+from ota_server.timers import Timers
 from ota_server.wire import RECEIVE_BYTES, ImageChanged, peer_of
 
 if TYPE_CHECKING:
@@ -37,8 +36,6 @@ _LOOK_SECONDS = 0.5
 _LINGER_LOOK_SECONDS = 0.1
 _HASHING_LOOK_SECONDS = 0.02
 _EMFILE_REST_SECONDS = 0.2
-# A closed connection is kept in memory by its timer: 20,000 short ones a second are 400 MB.
-_STALE_TIMERS = 1000
 
 
 class PollPoller:
@@ -71,9 +68,7 @@ class EventLoop:
         self._checks = CommonChecks(server.service)
         self._ready: list[Link] = []
         self._parked: list[Link] = []
-        self._timers: list[tuple[float, int, Link | None]] = []
-        self._stale_timers = 0
-        self._order = itertools.count()
+        self._timers = Timers()
         self._now = time.monotonic()
 
     def run(self) -> None:
@@ -109,20 +104,17 @@ class EventLoop:
         timeout = _LINGER_LOOK_SECONDS if self._server.has_refused else _LOOK_SECONDS
         if self._parked:
             timeout = _HASHING_LOOK_SECONDS
-        if self._timers:
-            timeout = min(timeout, max(0.0, self._timers[0][0] - time.monotonic()))
-        return timeout
+        due = self._timers.next_due()
+        return timeout if due is None else min(timeout, max(0.0, due - time.monotonic()))
 
     def _after_events(self) -> None:
         if self._parked:
             self._look_at_parked()
         # Before time is looked at: what has arrived in time is answered, however long the turn.
         self._answer()
-        timers = self._timers
-        while timers and timers[0][0] <= self._now:
-            due, _, link = heapq.heappop(timers)
+        for link in self._timers.due(self._now):
             if link is not None:
-                self._guard(link, self._expire, link, due)
+                self._guard(link, self._expire, link)
             elif not self._server.is_draining:
                 self._poller.modify(self._listener, _READ)
         self._answer()
@@ -136,7 +128,7 @@ class EventLoop:
         if not self._server.accept(limit, self._take):
             # At the limit of open files accept fails at once and for ever: rest, do not spin.
             self._poller.modify(self._listener, 0)
-            self._add_timer(self._now + _EMFILE_REST_SECONDS, None)
+            self._timers.add(self._now + _EMFILE_REST_SECONDS, None)
 
     def _take(self, sock: socket.SocketType, address: Any) -> None:
         if len(self._links) + len(self._checks.answered) >= self._server.max_connections:
@@ -228,13 +220,14 @@ class EventLoop:
             sent = 0
         except OSError:
             sent, keep_alive = len(content), False
-        if sent == len(content) and not keep_alive:
+        is_sent = sent == len(content)
+        if is_sent and not keep_alive:
             sock.close() if link is None else self._close(link, was_reset=False)
             return
         if link is None:
             link = self._add(sock, peer)
         link.answered_check(content, sent, keep_alive, self._now)
-        if sent < len(content) or link.events is None:
+        if not is_sent or link.events is None:
             self._guard(link, self._watch, link)
 
     def _next_reply(self, link: Link, answers: list[tuple[Link, Outgoing | None]]) -> None:
@@ -310,33 +303,9 @@ class EventLoop:
         elif events != link.events:
             self._poller.modify(link.fd, events)
             link.events = events
-        due = link.due(self._now)
-        if link.timer_at is None or due < link.timer_at:
-            if link.timer_at is not None:
-                self._forget_timer()
-            link.timer_at = due
-            self._add_timer(due, link)
+        self._timers.add(link.due(self._now), link)
 
-    def _add_timer(self, due: float, link: Link | None) -> None:
-        heapq.heappush(self._timers, (due, next(self._order), link))
-
-    def _forget_timer(self) -> None:
-        """Count a timer that nobody waits for; rebuild the heap when most of them are."""
-        self._stale_timers += 1
-        if self._stale_timers > max(_STALE_TIMERS, len(self._timers) // 2):
-            self._stale_timers = 0
-            self._timers[:] = [
-                timer
-                for timer in self._timers
-                if timer[2] is None or (timer[2].timer_at == timer[0] and not timer[2].is_closed)
-            ]
-            heapq.heapify(self._timers)
-
-    def _expire(self, link: Link, due: float) -> None:
-        if link.is_closed or link.timer_at != due:
-            self._stale_timers -= 1
-            return
-        link.timer_at = None
+    def _expire(self, link: Link) -> None:
         try:
             has_time_left = link.has_time_left(self._now)
         except OSError:
@@ -376,8 +345,7 @@ class EventLoop:
             if self._service.may_say_left(address, self._now):
                 log.info("%s left a download", address)
         del self._links[link.fd]
-        if link.timer_at is not None:
-            self._forget_timer()
+        self._timers.drop(link)
         if isinstance(self._poller, PollPoller) and link.events is not None:
             self._poller.unregister(link.fd)
         link.close(was_reset, self._now)  # epoll forgets it by that
