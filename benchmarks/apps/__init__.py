@@ -1,0 +1,1 @@
+"""Peers that are frameworks: the smallest honest program of each."""

@@ -1,0 +1,42 @@
+-- What wrk asks for, and what it prints at the end: one line of JSON.
+--
+--   wrk ... -s load.lua URL -- PATH REQUESTS DEVICES SEED CLOSE
+--
+-- REQUESTS requests are made before the first is sent, so that Lua is not what is measured. SEED 0:
+-- request number n comes from device number n. Else each comes from any of DEVICES devices. In PATH,
+-- @ stands for the MAC without its colons.
+
+local requests = {}
+local last = 0
+
+local function request_of(path, device, close)
+  local bare = string.format("02%010x", device)
+  local mac = bare:gsub("(%x%x)", "%1:"):sub(1, 17)
+  return "GET " .. path:gsub("@", bare) .. " HTTP/1.1\r\nHost: " .. wrk.host .. "\r\n" ..
+    "_br_mac_: " .. mac .. "\r\n_br_fwv_: v1.0.1\r\n" ..
+    (close and "Connection: close\r\n" or "") .. "\r\n"
+end
+
+function init(args)
+  local path, count, devices, seed = args[1], tonumber(args[2]), tonumber(args[3]), tonumber(args[4])
+  math.randomseed(seed)
+  for number = 1, count do
+    local device = seed == 0 and number or math.random(0, devices - 1)
+    requests[number] = request_of(path, device, args[5] == "close")
+  end
+end
+
+function request()
+  last = last % #requests + 1
+  return requests[last]
+end
+
+function done(summary, latency)
+  local errors = summary.errors
+  print(string.format(
+    '{"requests":%.0f,"bytes":%.0f,"seconds":%.6f,"connect":%.0f,"read":%.0f,"write":%.0f,' ..
+    '"status":%.0f,"timeout":%.0f,"p50_ms":%.3f,"p99_ms":%.3f}',
+    summary.requests, summary.bytes, summary.duration / 1e6, errors.connect, errors.read,
+    errors.write, errors.status, errors.timeout, latency:percentile(50) / 1000,
+    latency:percentile(99) / 1000))
+end
