@@ -29,9 +29,9 @@ class PrivateCopy:
         self._size = 0
         # Without a name from the start where the file system can, else unlinked at once.
         self._file = tempfile.TemporaryFile(dir=copies.folder, buffering=0)  # noqa: SIM115
+        self.descriptor = self._file.fileno()
         copies.reserve(size)
         self._size = size
-        self.descriptor = self._file.fileno()
 
     def write(self, chunk: bytes) -> None:
         """Append bytes.
@@ -44,7 +44,9 @@ class PrivateCopy:
             view = view[os.write(self.descriptor, view) :]
 
     def __del__(self) -> None:
-        self._copies.give_back(self._size)
+        if hasattr(self, "_file"):
+            self._file.close()
+            self._copies.give_back(self._size)
 
 
 class Copies:

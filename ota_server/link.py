@@ -3,6 +3,7 @@
 import socket
 
 from ota_server.connection import Connection, Outgoing
+from ota_server.readahead import WINDOW_BYTES, ReadAhead, Reading, is_in_memory
 from ota_server.reply import ImageSpan
 from ota_server.store import NotReady
 from ota_server.wire import (
@@ -17,8 +18,7 @@ from ota_server.wire import (
 # Read and sent, where there is no private copy that sendfile can be used on (docs/adr/0003).
 _CHUNK_BYTES = 256 * 1024
 _LEAST_CHUNK_BYTES = 16 * 1024
-# A fast client may take so much before the others have their turn.
-_TURN_BYTES = 1024 * 1024
+_READING_LOOK_SECONDS = 0.002
 # The socket itself stays in blocking mode, which saves a system call for each connection.
 _NOW = socket.MSG_DONTWAIT
 _MORE = _NOW | getattr(socket, "MSG_MORE", 0)
@@ -32,11 +32,13 @@ class Link:
         timer_at: when the loop looks at it again; None: never.
         not_ready: the image that the request under way waits for.
         give_up_at: when it is told that the image is not ready.
+        reading: the part of an image that has to be read from the disk first; None: there is none.
         linger_until: our side is closed; when to close the other; None: it is open.
     """
 
     __slots__ = (
         "_ack_wait",
+        "_ahead",
         "_by_sendfile",
         "_chunk_bytes",
         "_offset",
@@ -50,11 +52,18 @@ class Link:
         "is_closed",
         "linger_until",
         "not_ready",
+        "reading",
         "sock",
         "timer_at",
     )
 
-    def __init__(self, sock: socket.SocketType, connection: Connection, by_sendfile: bool) -> None:
+    def __init__(
+        self,
+        sock: socket.SocketType,
+        connection: Connection,
+        ahead: ReadAhead,
+        by_sendfile: bool,
+    ) -> None:
         self.sock = sock
         self.fd = sock.fileno()
         self.connection = connection
@@ -65,6 +74,8 @@ class Link:
         self.linger_until: float | None = None
         self.close_after = False
         self.is_closed = False
+        self.reading: Reading | None = None
+        self._ahead = ahead
         self._by_sendfile = by_sendfile
         self._outgoing: list[memoryview | ImageSpan] | None = None
         self._offset = 0
@@ -121,12 +132,16 @@ class Link:
             OSError: the connection is gone.
             ImageChanged: the image was cut or written to.
         """
-        left = _TURN_BYTES
+        left = WINDOW_BYTES
+        was_looked_at = False
         outgoing = self._outgoing
         try:
             while outgoing and left > 0:
                 piece = outgoing[0]
                 if isinstance(piece, ImageSpan):
+                    if not was_looked_at and not self._is_in_memory(piece):
+                        return False
+                    was_looked_at = True
                     sent = self._send_span(piece, left)
                 else:
                     sent = self._send_bytes(piece, is_last=len(outgoing) == 1)
@@ -135,6 +150,17 @@ class Link:
         except BlockingIOError:
             return False
         return not outgoing
+
+    def _is_in_memory(self, span: ImageSpan) -> bool:
+        """Say whether the next window of an image can be sent at once; else have it read."""
+        reading, self.reading = self.reading, None
+        if reading is not None and reading.is_done:
+            return True
+        image, start = span.image, self._offset or span.start
+        descriptor = image.descriptor if image.copy is None else image.copy.descriptor
+        if not is_in_memory(descriptor, start, min(start + WINDOW_BYTES, span.stop) - 1):
+            self.reading = self._ahead.begin(image, descriptor, start)
+        return self.reading is None
 
     def _send_bytes(self, piece: memoryview, is_last: bool) -> int:
         sent = self.sock.send(piece, _NOW if is_last else _MORE)
@@ -199,6 +225,8 @@ class Link:
     def due(self, now: float) -> float:
         """Return when to look at it again if nothing happens before."""
         connection = self.connection
+        if self.reading is not None:
+            return now + _READING_LOOK_SECONDS
         if self._outgoing:
             return connection.stalled_at
         if connection.awaits_acknowledgement:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from ota_server.checks import Answered, CommonChecks
 from ota_server.connection import Connection, Outgoing
 from ota_server.link import Link
+from ota_server.readahead import ReadAhead
 from ota_server.reply import Peer
 from ota_server.store import NotReady
 from ota_server.timers import Timers
@@ -63,6 +64,7 @@ class EventLoop:
         self._service = server.service
         self._poller = poller
         self._listener = server.socket.fileno()
+        self._ahead = ReadAhead()
         self._by_sendfile = not isinstance(poller, PollPoller)
         self._links: dict[int, Link] = {}
         self._checks = CommonChecks(server.service)
@@ -82,6 +84,7 @@ class EventLoop:
         self._poller.unregister(wake)
         self._poller.unregister(self._listener)
         self._drain()
+        self._ahead.close()
         self._poller.close()
 
     def _turn(self) -> None:
@@ -149,7 +152,7 @@ class EventLoop:
 
     def _add(self, sock: socket.SocketType, peer: Peer) -> Link:
         connection = Connection(self._service, peer, self._server.idle_seconds, self._now)
-        link = Link(sock, connection, self._by_sendfile)
+        link = Link(sock, connection, self._ahead, self._by_sendfile)
         self._links[link.fd] = link
         return link
 
@@ -263,7 +266,7 @@ class EventLoop:
             self._close(link, was_reset=True)
         else:
             if not is_sent:
-                if link.events != _WRITE:
+                if link.events != _WRITE or link.reading is not None:
                     self._watch(link)
                 return
             connection = link.connection
@@ -291,7 +294,12 @@ class EventLoop:
         """Have the poller and the timers say when there is something to do."""
         # What a client sends while its request waits for an image stays with the kernel.
         is_deaf = link.connection.input_ended or link.not_ready is not None
-        events = _WRITE if link.is_sending else 0 if is_deaf else _READ
+        if link.reading is not None:
+            events = 0  # the socket has room, and the bytes are not there yet
+        elif link.is_sending:
+            events = _WRITE
+        else:
+            events = 0 if is_deaf else _READ
         if events == 0 and link.linger_until is not None:
             # With both sides closed a poller would report that for ever: only the timer looks.
             if link.events is not None:
@@ -315,6 +323,8 @@ class EventLoop:
             self._close(link, was_reset=False)
         elif link.connection.head_is_late and link.linger_until is None:
             self._ready.append(link)
+        elif link.reading is not None and link.reading.is_done:
+            self._send(link)
         else:
             self._watch(link)
 

@@ -33,6 +33,7 @@ class ImageBytes(Protocol):
     """An open image, as far as a reply needs it."""
 
     version: str
+    descriptor: int
     size: int
     etag: str
     sha256: str

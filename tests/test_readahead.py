@@ -1,0 +1,59 @@
+"""Images that the kernel has dropped from its memory."""
+
+import os
+import random
+import unittest
+
+from ota_server.readahead import WINDOW_BYTES, ReadAhead, is_in_memory
+from tests.support import DataDirCase, ServerCase, until
+
+MIB = 1024 * 1024
+
+
+def forget(descriptor: int) -> None:
+    """Have the kernel drop what it holds of a file."""
+    os.fsync(descriptor)
+    os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def is_cold(descriptor: int) -> bool:
+    return not is_in_memory(descriptor, 0, 0)
+
+
+@unittest.skipUnless(hasattr(os, "RWF_NOWAIT"), "only Linux can say what is in memory")
+class ReadAheadTest(DataDirCase):
+    def test_what_was_dropped_is_read_into_memory(self):
+        path = self.put_image("v1", random.Random(1).randbytes(3 * MIB))
+        ahead = ReadAhead()
+        self.addCleanup(ahead.close)
+        with path.open("rb") as file:
+            descriptor = file.fileno()
+            forget(descriptor)
+            self.assertFalse(is_in_memory(descriptor, MIB, 2 * MIB - 1))
+            reading = ahead.begin(file, descriptor, MIB)
+            self.assertTrue(until(lambda: reading.is_done))
+            self.assertTrue(is_in_memory(descriptor, MIB, MIB + WINDOW_BYTES - 1))
+
+    def test_a_part_beyond_the_end_is_done_at_once(self):
+        path = self.put_image("v1", b"short")
+        ahead = ReadAhead()
+        self.addCleanup(ahead.close)
+        with path.open("rb") as file:
+            reading = ahead.begin(file, file.fileno(), 10 * MIB)
+            self.assertTrue(until(lambda: reading.is_done))
+
+
+@unittest.skipUnless(hasattr(os, "RWF_NOWAIT"), "only Linux can say what is in memory")
+class ColdImageTest(ServerCase):
+    def test_an_image_that_is_not_in_memory_is_served_whole(self):
+        content = random.Random(2).randbytes(5 * MIB)
+        self.put_image("v1.0.1", content)
+        self.assertEqual(self.get("/firmware.bin").body, content)
+        image = self.server.service.store.image("v1.0.1")
+        for descriptor in (image.copy.descriptor, image.descriptor):
+            forget(descriptor)
+        self.assertTrue(is_cold(image.copy.descriptor))
+        for path in ("/firmware.bin", "/firmware/firmware_v1.0.1.bin"):
+            with self.subTest(path):
+                forget(image.copy.descriptor)
+                self.assertEqual(self.get(path).body, content)
