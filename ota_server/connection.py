@@ -42,16 +42,6 @@ class Outgoing(NamedTuple):
     close: bool
 
 
-class _Sent:
-    """A transfer in the stream: its body stands from byte `start` up to byte `stop`."""
-
-    def __init__(self, transfer: Transfer, start: int, stop: int) -> None:
-        self.transfer = transfer
-        self.start = start
-        self.stop = stop
-        self.whole_at: float | None = None
-
-
 class Connection:
     """The state of one connection. Used by one thread at a time."""
 
@@ -88,7 +78,7 @@ class Connection:
         self._progress_at = now
         self._handed_bytes = 0
         self._acknowledged_bytes = 0
-        self._sent: list[_Sent] = []
+        self._sent: tuple[Transfer, ...] = ()  # a list takes twice the memory
 
     @property
     def head_is_late(self) -> bool:
@@ -227,7 +217,8 @@ class Connection:
             self._progress_at = now
         self._handed_bytes = start + body_bytes
         if answer.transfer is not None:
-            self._sent.append(_Sent(answer.transfer, start, self._handed_bytes))
+            answer.transfer.start, answer.transfer.stop = start, self._handed_bytes
+            self._sent += (answer.transfer,)
         return Outgoing(head + answer.body, answer.parts, self._closing)
 
     def acknowledged(self, position: int, now: float) -> None:
@@ -282,7 +273,7 @@ class Connection:
         A head that is late is answered by `next_reply` before the end.
         """
         while self._sent and self._is_settled(self._sent[0], now):
-            self._finish(self._sent.pop(0), True)
+            self._finish_first(True)
         if self._sent and self.is_stalled(now):
             return False
         if now < self._deadline():
@@ -302,17 +293,19 @@ class Connection:
             was_reset: by the client: then none is complete, since it did not want the rest.
         """
         while self._sent:
-            sent = self._sent.pop(0)
-            self._finish(sent, sent.whole_at is not None and not was_reset)
+            self._finish_first(self._sent[0].whole_at is not None and not was_reset)
 
     def _finish_whole(self) -> None:
         while self._sent and self._sent[0].whole_at is not None:
-            self._finish(self._sent.pop(0), True)
+            self._finish_first(True)
 
-    def _is_settled(self, sent: _Sent, now: float) -> bool:
+    def _is_settled(self, sent: Transfer, now: float) -> bool:
         return sent.whole_at is not None and now - sent.whole_at >= SETTLE_SECONDS
 
-    def _finish(self, sent: _Sent, complete: bool) -> None:
-        size = sent.stop - sent.start
-        acknowledged_bytes = min(max(0, self._acknowledged_bytes - sent.start), size)
-        self._service.downloads.finish(sent.transfer, acknowledged_bytes, complete)
+    def _finish_first(self, complete: bool) -> None:
+        sent, *rest = self._sent
+        self._sent = tuple(rest)
+        acknowledged_bytes = min(
+            max(0, self._acknowledged_bytes - sent.start), sent.stop - sent.start
+        )
+        self._service.downloads.finish(sent, acknowledged_bytes, complete)

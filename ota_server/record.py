@@ -63,7 +63,7 @@ class BadRecord(ValueError):
     """A line is no record."""
 
 
-@lru_cache(maxsize=16384)
+@lru_cache(maxsize=4096)
 def _second(seconds: int) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 

@@ -62,7 +62,10 @@ class ImageSpan(NamedTuple):
 class Transfer:
     """A reply to /firmware.bin under way, for the record of its end.
 
-    `began_at` is in seconds of the monotonic clock.
+    Attributes:
+        began_at: in seconds of the monotonic clock.
+        start: where its body begins in what the connection sends, in bytes; it ends at `stop`.
+        whole_at: when the other side had acknowledged all of it.
     """
 
     mac: str
@@ -71,6 +74,9 @@ class Transfer:
     status: int
     range_start: int | None
     began_at: float
+    start: int = 0
+    stop: int = 0
+    whole_at: float | None = None
 
 
 @dataclass(slots=True)

@@ -13,7 +13,6 @@ import threading
 import time
 from collections.abc import Callable
 from http import HTTPStatus
-from http.server import ThreadingHTTPServer
 from typing import Any
 
 from ota_server import reply
@@ -21,6 +20,7 @@ from ota_server.handler import OTARequestHandler
 from ota_server.http1 import reply_head
 from ota_server.loop import EventLoop, PollPoller
 from ota_server.service import Service
+from ota_server.slim import ThreadingHTTPServer
 from ota_server.threads import ThreadDriver
 from ota_server.wire import LINGER_SECONDS
 
