@@ -1,8 +1,8 @@
 """Versions and releases: what names one, and when two are equal. Pure."""
 
 import re
-from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 MAX_VERSION_FILE_BYTES = 256
 
@@ -22,8 +22,7 @@ class NoVersion(ValueError):
     """A version file holds no version."""
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(NamedTuple):
     """What version.txt asks for: the version, what ends a reply (a newline or nothing), the image.
 
     `image_name` is the file in `firmware/` that holds the image; None while there is none.

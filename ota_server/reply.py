@@ -2,7 +2,6 @@
 
 import base64
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from functools import lru_cache
 from http import HTTPStatus
 from typing import NamedTuple, Protocol
@@ -58,7 +57,6 @@ class ImageSpan(NamedTuple):
     stop: int
 
 
-@dataclass(slots=True)
 class Transfer:
     """A reply to /firmware.bin under way, for the record of its end.
 
@@ -68,32 +66,66 @@ class Transfer:
         whole_at: when the other side had acknowledged all of it.
     """
 
-    mac: str
-    version: str
-    sha256: str
-    status: int
-    range_start: int | None
-    began_at: float
-    start: int = 0
-    stop: int = 0
-    whole_at: float | None = None
+    __slots__ = (
+        "began_at",
+        "mac",
+        "range_start",
+        "sha256",
+        "start",
+        "status",
+        "stop",
+        "version",
+        "whole_at",
+    )
+
+    def __init__(
+        self,
+        mac: str,
+        version: str,
+        sha256: str,
+        status: int,
+        range_start: int | None,
+        began_at: float,
+    ) -> None:
+        self.mac = mac
+        self.version = version
+        self.sha256 = sha256
+        self.status = status
+        self.range_start = range_start
+        self.began_at = began_at
+        self.start = 0
+        self.stop = 0
+        self.whole_at: float | None = None
 
 
-@dataclass(slots=True)
 class Reply:
     """One reply: its body is `body`, then the parts.
 
-    `content_length` is what the head says: the length of the body that a GET would get. `close`
-    asks for the end of the connection after it.
+    Attributes:
+        content_length: what the head says: the length of the body that a GET would get.
+        close: asks for the end of the connection after it.
+        transfer: what ends with it, where it is on record.
     """
 
-    status: HTTPStatus
-    fields: bytes
-    body: bytes = b""
-    parts: Sequence[bytes | ImageSpan] = ()
-    content_length: int | None = 0
-    close: bool = False
-    transfer: Transfer | None = field(default=None)
+    __slots__ = ("body", "close", "content_length", "fields", "parts", "status", "transfer")
+
+    def __init__(
+        self,
+        status: HTTPStatus,
+        fields: bytes,
+        body: bytes = b"",
+        *,
+        parts: Sequence[bytes | ImageSpan] = (),
+        content_length: int | None = 0,
+        close: bool = False,
+    ) -> None:
+        self.status = status
+        self.fields = fields
+        self.body = body
+        self.parts = parts
+        self.content_length = content_length
+        self.close = close
+        self.transfer: Transfer | None = None
 
 
 def text(status: HTTPStatus, body: str, *fields: tuple[str, str], close: bool = False) -> Reply:

@@ -9,7 +9,8 @@ import termios
 
 from ota_server.reply import Copy, ImageSpan, Peer
 
-RECEIVE_BYTES = 64 * 1024
+# A whole head; what is read at once has to be allocated first.
+RECEIVE_BYTES = 16 * 1024
 # A device gives up after 5 to 8 s; it had better hear 503 than nothing.
 HASHING_WAIT_SECONDS = 5.0
 # RFC 9112 section 9.6: closing at once could reset the connection before our reply is read.
