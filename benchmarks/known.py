@@ -14,23 +14,34 @@ from benchmarks.server import Server
 from benchmarks.side_by_side import CONNECTIONS, DEVICES, under_load
 from benchmarks.wrk import Load
 from ota_server.device import Device, Download
-from ota_server.record import format_marker, format_record
+from ota_server.journal import Journal
+from ota_server.logfiles import CURRENT_NAME
+from ota_server.record import format_marker, format_record, format_seal
 
 _START_MS = 1_760_000_000_000
 _LOADING_SECONDS = 1800.0
 _LONGER = 10
+_LINES_A_WRITE = 200
 
 
-def write_journal(path: Path, devices: int, lines: int = 1) -> None:
-    """Write `lines` records of each device, all fields set, and the marker of a snapshot."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("wb") as journal:
-        for turn in range(lines):
-            for number in range(devices):
-                seen_ms = _START_MS + turn * devices + number
-                mac = (0x020000000000 + number).to_bytes(6, "big").hex(":")
-                journal.write(format_record("device", mac, _device(number, seen_ms)))
-        journal.write(format_marker(_START_MS + lines * devices, devices))
+def write_journal(log_dir: Path, devices: int, lines: int = 1) -> Path:
+    """Leave a journal as a server would: `lines` records of each device, all fields set.
+
+    It is sealed, and ends with the marker of a snapshot. Returns its file.
+    """
+    journal = Journal(log_dir, fsync="never")
+    for turn in range(lines):
+        for number in range(devices):
+            seen_ms = _START_MS + turn * devices + number
+            mac = (0x020000000000 + number).to_bytes(6, "big").hex(":")
+            journal.append(mac, format_record("device", mac, _device(number, seen_ms)))
+            if number % _LINES_A_WRITE == 0:
+                journal.flush()
+                journal.seal(format_seal(seen_ms))
+    marker = format_marker(_START_MS + lines * devices, devices)
+    journal.close_snapshot(marker, journal.generation)
+    journal.close()
+    return log_dir / CURRENT_NAME
 
 
 def _device(number: int, seen_ms: int) -> Device:
@@ -56,13 +67,12 @@ def restart_case(plan: Plan) -> str:
 
 def restart(run: Run) -> None:
     """Start on a journal of so many devices, again in each round."""
-    journal = run.plan.folder / "restart.jsonl"
     run.progress.note(f"writing a journal of {run.plan.devices:,} devices")
-    write_journal(journal, run.plan.devices)
+    journal = write_journal(run.plan.folder / "restart", run.plan.devices)
     for number in range(run.plan.rounds):
         case = restart_case(run.plan)
         run.measure("restart", case, OURS, number, partial(_start_once, run, journal))
-    journal.unlink()
+    shutil.rmtree(journal.parent)
 
 
 def _start_once(run: Run, journal: Path) -> dict[str, float]:
@@ -115,7 +125,7 @@ def growth(run: Run) -> None:
         for case, (devices, lines) in cases.items():
             run.progress.note(f"growth: starting with {case}")
             folder = run.folder()
-            write_journal(folder / "log" / "devices.jsonl", devices, lines)
+            write_journal(folder / "log", devices, lines)
             server = Server(PEERS[OURS], run.site, folder, run.plan.python)
             servers[case] = stack.enter_context(server)
             server.wait()

@@ -22,8 +22,9 @@ from ota_server.device import (
     unflatten,
 )
 from ota_server.journal import Journal
-from ota_server.record import Scalar, format_flat, format_marker, format_record
-from ota_server.replay import mac_of, number_of, replay
+from ota_server.record import Scalar, format_flat, format_marker, format_record, format_seal
+from ota_server.replay import replay
+from ota_server.scan import mac_of, number_of
 
 log = logging.getLogger(__name__)
 
@@ -78,6 +79,8 @@ class Fleet:
         self._replay.locations.clear()
         if self._replay.marker_end is not None:
             journal.adopt_marker(self._replay.marker_end)
+        if self._replay.unsealed is not None:
+            journal.adopt_segment(self._replay.unsealed)
         self._loading = self._load_rows()
         self._gone_bad = 0
         self._reopen = False
@@ -203,6 +206,7 @@ class Fleet:
         if self.journal.needs_snapshot:
             self._write_snapshot()
         self.journal.sync()
+        self.journal.seal(format_seal(self._clock_ms()))
         if self._replay.is_open:
             self._load_some_rows()
 
@@ -218,6 +222,7 @@ class Fleet:
             # A million devices take half a minute, and the file may be taken away meanwhile.
             self.journal.look_after()
             self.journal.sync()
+            self.journal.seal(format_seal(self._clock_ms()))
             with self.lock:
                 numbers = list(rows)
             for first in range(0, len(numbers), _SLICE):

@@ -6,46 +6,30 @@ its device marked, so that one line for each of them is written first once writi
 """
 
 import errno
-import fcntl
 import logging
 import os
-import re
 import stat
 from collections import deque
 from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
 from threading import Lock
+from zlib import crc32
+
+from ota_server.logfiles import CURRENT_NAME, InUse, next_rotated, prune, take_lock
+from ota_server.record import Seal, sealed
 
 log = logging.getLogger(__name__)
-
-CURRENT_NAME = "devices.jsonl"
-_ROTATED_NAME = re.compile(r"devices\.([0-9]{6,})\.jsonl")
 
 # Below this a rotation would cost more than it saves: 64 MiB are read in a second.
 ROTATE_BYTES = 64 * 1024 * 1024
 # When records are brought to the disk itself, for a power cut (a crash of the server loses none
 # in any case): before the reply that they stand for, by the chores, or when the kernel likes.
 FSYNC = ("always", "interval", "never")
+# What stands after the last seal is read with more care at a start: 1 MiB in 4 ms.
+SEAL_BYTES = 1024 * 1024
 KEEP_FILES = 10
 KEEP_BYTES = 1024 * 1024 * 1024
-
-
-class InUse(Exception):
-    """Another server holds the lock of this data directory."""
-
-
-def journal_files(log_dir: Path) -> list[Path]:
-    """Return the journal's files, the oldest first and the current one last."""
-    files = [path for _, path in _rotated_files(log_dir)]
-    current = log_dir / CURRENT_NAME
-    # A link to a device or a pipe takes records, but gives none back: reading it would never end.
-    return [*files, current] if current.is_file() else files
-
-
-def _rotated_files(log_dir: Path) -> list[tuple[int, Path]]:
-    matches = ((_ROTATED_NAME.fullmatch(path.name), path) for path in log_dir.glob("devices.*"))
-    return sorted((int(match[1]), path) for match, path in matches if match)
 
 
 class Journal:
@@ -98,7 +82,9 @@ class Journal:
         self._unsynced: list[int] = []
         self._fd = -1
         self._size = 0
-        self._lock_fd = _lock(log_dir / ".lock")
+        # What was written since the last seal; it begins anew where a doubt arises.
+        self._segment = Seal(0, 0)
+        self._lock_fd = take_lock(log_dir / ".lock")
         try:
             self._open()
         except OSError:
@@ -138,6 +124,8 @@ class Journal:
             self._fail(problem)
             return False
         self._size += len(lines)
+        start, crc = self._segment
+        self._segment = Seal(start, crc32(lines, crc))
         if not self.failing:
             self._say_written()
         return True
@@ -202,12 +190,31 @@ class Journal:
         """
         with self.write_lock:
             self._write_queue()
-            if self.failing or generation != self.generation or not self._write(marker):
+            if self.failing or generation != self.generation or not self._write_sealed(marker):
                 return False
             self.adopt_marker(self._size)
         self.sync()  # or a power cut could take the new file after the old ones are gone
-        self._prune()
+        prune(self._dir, self._keep_files, self._keep_bytes)
         return True
+
+    def seal(self, line: bytes) -> None:
+        """Write `line` as a seal of what was written since the last one, once that is much."""
+        with self.write_lock:
+            if not self.failing and self._size - self._segment.start >= SEAL_BYTES:
+                self._write_sealed(line)
+
+    def _write_sealed(self, line: bytes) -> bool:
+        """Write a line, with a seal unless somebody else has written into the file."""
+        size = os.fstat(self._fd).st_size
+        is_ours = size == self._size
+        self._size = max(size, self._size)  # a file that was cut is noticed by its size
+        is_written = self._write(sealed(line, self._segment) if is_ours else line)
+        self._segment = Seal(self._size, 0)
+        return is_written
+
+    def adopt_segment(self, segment: Seal) -> None:
+        """Take note that the end of the current file, not sealed yet, holds good lines alone."""
+        self._segment = segment
 
     def adopt_marker(self, marker_end: int) -> None:
         """Take note that the current file holds a snapshot that ends at this byte."""
@@ -272,6 +279,8 @@ class Journal:
             self._fd = -1
             raise OSError(errno.EINVAL, "is no regular file", str(self._path))
         self._synced_size = -1
+        self._size = 0
+        self._segment = Seal(0, 0)
         self.generation += 1
         self.needs_snapshot = True
         self._begin_fresh_line()
@@ -285,7 +294,7 @@ class Journal:
         except FileNotFoundError:
             pass
         try:
-            anew = _lock(path)
+            anew = take_lock(path)
         except (InUse, OSError) as problem:
             log.error("%s was deleted, and cannot be locked again: %s", path, problem)
             return
@@ -295,11 +304,16 @@ class Journal:
     def _begin_fresh_line(self) -> bool:
         """End a torn last line, so that the next record stands on a line of its own."""
         try:
-            self._size = os.fstat(self._fd).st_size  # a torn line may stand beyond our last one
-            is_torn = self._size > 0 and os.pread(self._fd, 1, self._size - 1) != b"\n"
+            size = os.fstat(self._fd).st_size
+            is_torn = size > 0 and os.pread(self._fd, 1, size - 1) != b"\n"
         except OSError:
             return True  # not a regular file: the next write says whether it takes records
-        return not is_torn or self._write(b"\n")
+        if size == self._size and not is_torn:
+            return True
+        self._size = size  # what stands beyond our last line is not to be sealed
+        is_ended = not is_torn or self._write(b"\n")
+        self._segment = Seal(self._size, 0)
+        return is_ended
 
     def _reopened(self) -> bool:
         if self._fd >= 0:
@@ -329,33 +343,9 @@ class Journal:
         return self._size - self._marker_end > max(self._rotate_bytes, self._marker_end)
 
     def _rotate(self) -> None:
-        newest = max((number for number, _ in _rotated_files(self._dir)), default=0)
-        rotated = self._dir / f"devices.{newest + 1:06d}.jsonl"
         try:
-            os.rename(self._path, rotated)
+            os.rename(self._path, next_rotated(self._dir))
         except OSError as problem:
             log.warning("%s cannot be rotated: %s", self._path, problem)
             return
         self._reopened()
-
-    def _prune(self) -> None:
-        """Delete the oldest files beyond the number and the disk budget."""
-        kept_bytes = 0
-        for count, (_, path) in enumerate(reversed(_rotated_files(self._dir)), start=1):
-            try:
-                kept_bytes += path.stat().st_size
-                if count > self._keep_files or kept_bytes > self._keep_bytes:
-                    path.unlink()
-            except OSError as problem:
-                log.warning("%s cannot be deleted: %s", path, problem)
-
-
-def _lock(path: Path) -> int:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        raise InUse(f"another server runs on {path.parent.parent}") from None
-    return descriptor

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
 from json.encoder import encode_basestring_ascii as quoted
-from typing import Any
+from typing import Any, NamedTuple
 
 from ota_server.device import Device, Download, Flat, flatten, parse_mac
 from ota_server.release import is_version
@@ -57,10 +57,24 @@ COMMON_LINE = re.compile(
 _CONSTANTS = {None: "null", True: "true", False: "false"}
 # A table, since a time is formatted three times for each request: half the cost of a format spec.
 _FRACTIONS = tuple(f".{ms:03d}Z" for ms in range(1000))
+# As `sealed` has it. No device text can hold it: its quotes would be escaped.
+SEALED = b',"sealed_from":'
+_SEAL = re.compile(SEALED + rb'(0|[1-9]\d{0,17}),"crc32":"([0-9a-f]{8})"\}$')
 
 
 class BadRecord(ValueError):
     """A line is no record."""
+
+
+class Seal(NamedTuple):
+    """What a line says of the bytes before it: from `start` up to that line they have this CRC-32.
+
+    It tells bytes that were changed by accident or by an editor from those that a server wrote. It
+    keeps nobody out who wants to forge a journal.
+    """
+
+    start: int
+    crc: int
 
 
 @lru_cache(maxsize=4096)
@@ -148,6 +162,22 @@ def format_marker(time_ms: int, devices: int) -> bytes:
         SNAPSHOT.encode("ascii"),
         devices,
     )
+
+
+def format_seal(time_ms: int) -> bytes:
+    """Return a line that says nothing until it is `sealed`."""
+    return b'{"time":"%b","event":"seal"}\n' % format_time(time_ms).encode("ascii")
+
+
+def sealed(line: bytes, seal: Seal) -> bytes:
+    """Return a line with a seal of the bytes before it."""
+    return b'%b%b%d,"crc32":"%08x"}\n' % (line.removesuffix(b"}\n"), SEALED, *seal)
+
+
+def parse_seal(line: bytes) -> Seal | None:
+    """Return the seal in a line without its newline; None where there is none."""
+    match = _SEAL.search(line)
+    return None if match is None else Seal(int(match[1]), int(match[2], 16))
 
 
 def is_marker(line: bytes) -> bool:

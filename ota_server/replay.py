@@ -2,45 +2,37 @@
 
 A start must not cost by the history, so it looks for the newest file that a marker closes and reads
 from there; and it must not parse a million lines, so it notes where they are, and they are parsed
-when they are asked for.
+when they are asked for. How a file is scanned is in `scan`.
 """
 
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
 from ota_server.device import Device
 from ota_server.files import open_regular
-from ota_server.journal import CURRENT_NAME, journal_files
-from ota_server.record import COMMON_LINE, BadRecord, is_marker, parse_fields, parse_record
+from ota_server.logfiles import CURRENT_NAME, journal_files
+from ota_server.record import BadRecord, Seal, is_marker, parse_fields, parse_record
+from ota_server.scan import FILE_SHIFT, MAX_LINE_BYTES, OFFSET_MASK, FileScan, Found, mac_of
 
 _BLOCK_BYTES = 4 * 1024 * 1024
 _LINE_BYTES = 1024
-# Ten times the longest record; what is longer was written by nobody who means well.
-_MAX_LINE_BYTES = 64 * 1024
 # As `format_marker` has it: no device text can hold it, not even a version named "snapshot".
 _MARKER = b'"event":"snapshot"'
-# A location is one integer, file number above and offset below: half the memory of a pair.
-_FILE_SHIFT = 48
-_OFFSET_MASK = (1 << _FILE_SHIFT) - 1
 
 
-@dataclass
-class Replay:
-    """Where the newest record of each device is.
+class Replay(Found):
+    """Where the newest record of each device is. Values of `locations` are for `read`.
 
     Attributes:
-        locations: by MAC as a number; values for `read`.
-        bad_lines: how many lines were no records and were skipped.
-        marker_end: where the last snapshot in the current file ends, in bytes; None: it holds none.
+        unsealed: the seal that the end of the current file could be given; None: there is none.
     """
 
-    locations: dict[int, int] = field(default_factory=dict)
-    bad_lines: int = 0
-    marker_end: int | None = None
-    _descriptors: list[int] = field(default_factory=list)
+    def __init__(self) -> None:
+        super().__init__()
+        self.unsealed: Seal | None = None
+        self._descriptors: list[int] = []
 
     @property
     def is_open(self) -> bool:
@@ -49,7 +41,7 @@ class Replay:
 
     def read(self, location: int) -> Device | None:
         """Return the device at a location; None where the line has gone bad since."""
-        line = _line_at(self._descriptors[location >> _FILE_SHIFT], location & _OFFSET_MASK)
+        line = _line_at(self._descriptors[location >> FILE_SHIFT], location & OFFSET_MASK)
         try:
             return parse_record(line)[1]
         except BadRecord:
@@ -69,16 +61,6 @@ class Replay:
         self._descriptors.clear()
 
 
-def number_of(mac: str) -> int:
-    """Return a MAC address as a number: 32 bytes in a table where the text takes 66."""
-    return int(mac.replace(":", ""), 16)
-
-
-def mac_of(number: int) -> str:
-    """Return the text of a MAC address that `number_of` made a number."""
-    return number.to_bytes(6).hex(":")
-
-
 def replay(log_dir: Path) -> Replay:
     """Find the newest record of each device in the journal of `log_dir`.
 
@@ -88,10 +70,12 @@ def replay(log_dir: Path) -> Replay:
     result = Replay()
     for number, (path, descriptor) in enumerate(_open_files(log_dir, _files_to_read)):
         result._descriptors.append(descriptor)
-        result.marker_end = None
-        _read_file(descriptor, number, result)
+        scan = FileScan(result, number)
+        while block := os.read(descriptor, _BLOCK_BYTES):
+            scan.feed(block)
+        result.unsealed = scan.end()
         if path.name != CURRENT_NAME:
-            result.marker_end = None
+            result.marker_end = result.unsealed = None
     return result
 
 
@@ -114,8 +98,8 @@ def history(log_dir: Path, mac: str) -> Iterator[dict[str, object]]:
 def _lines_of(file: BinaryIO) -> Iterator[bytes]:
     """Yield the lines of a file that are not too long to be records."""
     is_rest = False
-    while part := file.readline(_MAX_LINE_BYTES):
-        is_whole = part.endswith(b"\n") or len(part) < _MAX_LINE_BYTES
+    while part := file.readline(MAX_LINE_BYTES):
+        is_whole = part.endswith(b"\n") or len(part) < MAX_LINE_BYTES
         if is_whole and not is_rest:
             yield part
         is_rest = not is_whole
@@ -153,14 +137,19 @@ def _files_to_read(log_dir: Path) -> list[Path]:
 
 
 def _holds_marker(path: Path) -> bool:
+    """Look for a marker from the end of a file, for a large snapshot stands before it."""
+    descriptor = open_regular(path)
     # Read, not mapped: a mapped file counts as memory of this process.
-    rest = b""
-    with open(open_regular(path), "rb", buffering=0) as file:
-        while block := file.read(_BLOCK_BYTES):
-            block = rest + block
+    with open(descriptor, "rb", buffering=0):
+        stop = os.fstat(descriptor).st_size
+        rest = b""
+        while stop > 0:
+            start = max(0, stop - _BLOCK_BYTES)
+            block = os.pread(descriptor, stop - start, start) + rest
             if _marker_in(block):
                 return True
-            rest = block[-_LINE_BYTES:]
+            rest = block[:_LINE_BYTES]
+            stop = start
     return False
 
 
@@ -173,71 +162,6 @@ def _marker_in(block: bytes) -> bool:
             return True
         at = block.find(_MARKER, at + 1)
     return False
-
-
-def _read_file(descriptor: int, file_number: int, result: Replay) -> None:
-    base, rest = 0, b""
-    while block := os.read(descriptor, _BLOCK_BYTES):
-        block = rest + block
-        end = block.rfind(b"\n") + 1
-        _read_lines(block[:end], file_number << _FILE_SHIFT | base, result)
-        base += end
-        rest = block[end:]
-        if len(rest) > _BLOCK_BYTES:
-            # No line is so long; a NUL block may be. One byte stands for it until the line ends.
-            base += len(rest) - 1
-            rest = b"\0"
-    if rest:
-        # The journal ends each line; a last one without its end was torn, or left by an editor.
-        _read_other_line(rest, file_number << _FILE_SHIFT | base, result)
-
-
-def _read_lines(block: bytes, location: int, result: Replay) -> None:
-    """Note all records in a block of whole lines that begins at `location`."""
-    expected = 0
-    locations = result.locations
-    for match in COMMON_LINE.finditer(block):
-        start, stop = match.span()
-        if stop - start > _MAX_LINE_BYTES:
-            continue
-        if start != expected:
-            _read_other_lines(block, expected, start, location, result)
-        locations[int(match[1].replace(b":", b""), 16)] = location + start
-        expected = stop + 1
-    _read_other_lines(block, expected, len(block), location, result)
-
-
-def _read_other_lines(block: bytes, start: int, stop: int, location: int, result: Replay) -> None:
-    while start < stop:
-        end = block.find(b"\n", start, stop)
-        end = stop if end < 0 else end
-        _read_other_line(block[start:end], location + start, result)
-        start = end + 1
-
-
-def _read_other_line(line: bytes, location: int, result: Replay) -> None:
-    """Note a line that is not of the common form: a marker, a record made by hand, or a bad one."""
-    if len(line) > _MAX_LINE_BYTES:
-        result.bad_lines += 1
-        return
-    if is_marker(line):
-        result.marker_end = (location & _OFFSET_MASK) + len(line) + 1
-        return
-    try:
-        mac, _ = parse_record(line)
-    except BadRecord:
-        result.bad_lines += _claims_a_device(line)
-        return
-    result.locations[number_of(mac)] = location
-
-
-def _claims_a_device(line: bytes) -> bool:
-    """Say whether a line is bad, and not just a kind of record that this version does not know."""
-    try:
-        fields = parse_fields(line)
-    except BadRecord:
-        return True
-    return "mac" in fields or "event" not in fields
 
 
 def _line_at(descriptor: int, offset: int) -> bytes:

@@ -19,7 +19,8 @@ from ota_server import __version__, banner
 from ota_server.datadir import add_data_dir_argument, log_dir
 from ota_server.fleet import MAX_DEVICES, Fleet
 from ota_server.hashing import SETTLE_SECONDS
-from ota_server.journal import FSYNC, KEEP_BYTES, KEEP_FILES, ROTATE_BYTES, InUse, Journal
+from ota_server.journal import FSYNC, KEEP_BYTES, KEEP_FILES, ROTATE_BYTES, Journal
+from ota_server.logfiles import InUse
 from ota_server.rejected import Rejected
 from ota_server.server import GRACE_SECONDS, IDLE_SECONDS, MAX_LINGERING, TRANSPORTS, OTAServer
 from ota_server.service import Service

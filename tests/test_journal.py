@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from ota_server.journal import InUse, Journal, journal_files
+from ota_server.journal import Journal
+from ota_server.logfiles import InUse, journal_files
+from ota_server.record import Seal, sealed
 
 MARKER = b'{"event":"snapshot"}\n'
 LOGGER = "ota_server.journal"
@@ -269,7 +271,7 @@ class RotationTest(JournalCase):
         self.assertEqual(self.numbers(), [*names[1:], "devices.jsonl"])
 
     def test_old_files_are_kept_to_a_disk_budget(self):
-        length = len(MARKER) + 3 * len(line_of("x"))
+        length = len(sealed(MARKER, Seal(0, 0))) + 3 * len(line_of("x"))
         journal = self.open(rotate_bytes=1, keep_bytes=2 * length)
         self.rotate(journal, 5)
         self.close_snapshot(journal)

@@ -11,7 +11,7 @@ from graphlib import CycleError, TopologicalSorter
 from tests.support import ROOT
 
 PACKAGE = "ota_server"
-PURE = {"http1", "byterange", "device", "release", "rollout", "record", "reply"}
+PURE = {"http1", "byterange", "device", "release", "rollout", "record", "reply", "scan"}
 # Modules of the standard library that touch the world. `datetime` is there to convert alone.
 IMPURE = {
     "asyncio",
