@@ -205,7 +205,6 @@ class Fleet:
             return
         if self.journal.needs_snapshot:
             self._write_snapshot()
-        self.journal.sync()
         self.journal.seal(format_seal(self._clock_ms()))
         if self._replay.is_open:
             self._load_some_rows()
@@ -221,7 +220,6 @@ class Fleet:
         for rows in self._rows:
             # A million devices take half a minute, and the file may be taken away meanwhile.
             self.journal.look_after()
-            self.journal.sync()
             self.journal.seal(format_seal(self._clock_ms()))
             with self.lock:
                 numbers = list(rows)

@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 # Below this a rotation would cost more than it saves: 64 MiB are read in a second.
 ROTATE_BYTES = 64 * 1024 * 1024
 # When records are brought to the disk itself, for a power cut (a crash of the server loses none
-# in any case): before the reply that they stand for, by the chores, or when the kernel likes.
+# in any case): before the reply that they stand for, by a thread, or when the kernel likes.
 FSYNC = ("always", "interval", "never")
 # What stands after the last seal is read with more care at a start: 1 MiB in 4 ms.
 SEAL_BYTES = 1024 * 1024
@@ -35,7 +35,8 @@ KEEP_BYTES = 1024 * 1024 * 1024
 class Journal:
     """Appends records to the current file and rotates it. Safe for use by many threads.
 
-    Lock order: `write_lock` before the device table's lock, never the other way round.
+    Lock order: who syncs before `write_lock`, and that before the device table's lock, never the
+    other way round.
 
     Attributes:
         failing: the file cannot be written; devices are marked in `unrecorded` instead.
@@ -77,9 +78,11 @@ class Journal:
         self.needs_snapshot = True
         self.generation = 0
         self._marker_end = 0
+        self._sync_lock = Lock()
         self._synced_size = -1
         self._sync_fails = False
-        self._unsynced: list[int] = []
+        self._unsynced: list[int] = []  # files that are written no more
+        self._is_folder_synced = True
         self._fd = -1
         self._size = 0
         # What was written since the last seal; it begins anew where a doubt arises.
@@ -120,6 +123,8 @@ class Journal:
                 raise OSError(f"wrote {written} of {len(lines)} bytes")
             if self._fsync == "always":
                 os.fsync(self._fd)
+                self._sync_folder()
+                self._synced_size = self._size + len(lines)
         except OSError as problem:
             self._fail(problem)
             return False
@@ -193,8 +198,9 @@ class Journal:
             if self.failing or generation != self.generation or not self._write_sealed(marker):
                 return False
             self.adopt_marker(self._size)
-        self.sync()  # or a power cut could take the new file after the old ones are gone
-        prune(self._dir, self._keep_files, self._keep_bytes)
+        # Whatever `fsync` is: a power cut must not take the new file once the old ones are gone.
+        if self._bring_to_disk():
+            prune(self._dir, self._keep_files, self._keep_bytes)
         return True
 
     def seal(self, line: bytes) -> None:
@@ -239,30 +245,59 @@ class Journal:
                 self._reopened()
 
     def sync(self) -> None:
-        """Bring what was written to the disk, for a power cut. Holds nobody up."""
-        if self._fsync == "never":
-            return
-        with self.write_lock:
-            unsynced = self._unsynced
-            if self._fd >= 0 and self._synced_size != self._size:
-                unsynced = [*unsynced, os.dup(self._fd)]
-                self._synced_size = self._size
-            self._unsynced = []
-        for descriptor in unsynced:
-            try:
-                os.fsync(descriptor)
+        """Bring what was written to the disk, if it is time that decides. Holds nobody up."""
+        if self._fsync == "interval":
+            self._bring_to_disk()
+
+    def _bring_to_disk(self) -> bool:
+        # One at a time: whoever comes second must not believe that it is done while it is going on.
+        with self._sync_lock:
+            with self.write_lock:
+                descriptors = self._unsynced
+                if self._fd >= 0 and self._synced_size != self._size:
+                    descriptors = [*descriptors, os.dup(self._fd)]
+                    self._synced_size = self._size
+                self._unsynced = []
+            are_synced = [self._sync_and_close(descriptor) for descriptor in descriptors]
+            self._sync_folder()
+            if not all(are_synced):
+                self._synced_size = -1
+            elif are_synced:
                 self._sync_fails = False
-            except OSError as problem:
-                if not self._sync_fails:
-                    log.error("%s cannot be brought to the disk: %s", self._path, problem)
-                self._sync_fails = True
+            return all(are_synced)
+
+    def _sync_folder(self) -> None:
+        """Bring the name of a file that was made to the disk; what it holds is nothing without."""
+        if self._is_folder_synced:
+            return
+        try:
+            folder = os.open(self._dir, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return  # taken away with its files, which is noticed soon
+        # Before it is done: a file that is made meanwhile needs it again.
+        self._is_folder_synced = True
+        self._sync_and_close(folder)
+
+    def _sync_and_close(self, descriptor: int) -> bool:
+        try:
+            os.fsync(descriptor)
+        except OSError as problem:
+            if not self._sync_fails:
+                log.error("%s cannot be brought to the disk: %s", self._path, problem)
+            self._sync_fails = True
+            return False
+        finally:
             os.close(descriptor)
+        return True
 
     def close(self) -> None:
         """Write and sync what is left, and give the lock back."""
         self.flush()
         self.sync()
         with self.write_lock:
+            for descriptor in self._unsynced:
+                os.close(descriptor)
+            self._unsynced.clear()
             if self._fd >= 0:
                 os.close(self._fd)
                 self._fd = -1
@@ -279,6 +314,7 @@ class Journal:
             self._fd = -1
             raise OSError(errno.EINVAL, "is no regular file", str(self._path))
         self._synced_size = -1
+        self._is_folder_synced = False
         self._size = 0
         self._segment = Seal(0, 0)
         self.generation += 1

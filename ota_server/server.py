@@ -26,8 +26,8 @@ from ota_server.wire import LINGER_SECONDS
 
 log = logging.getLogger(__name__)
 
-# Records are on the disk by then, and a journal that was taken away is noticed.
-LOOK_AFTER_SECONDS = 0.1
+LOOK_AFTER_SECONDS = 0.1  # a journal that was taken away is noticed by then
+SYNC_SECONDS = 0.1  # what a power cut may take under `--fsync interval`
 IDLE_SECONDS = 15.0
 GRACE_SECONDS = 30.0
 MAX_LINGERING = 64
@@ -121,14 +121,20 @@ class OTAServer(ThreadingHTTPServer):
     def serve_forever(self, poll_interval: float = 0.5) -> None:
         """Accept until `shutdown`, then drain. Returns when the last connection has ended."""
         self._serving.set()
-        chores = threading.Thread(target=self._do_chores, name="chores")
-        chores.start()
+        # Bringing records to the disk is on time also while a chore takes long.
+        workers = [
+            threading.Thread(target=self._do_chores, name="chores"),
+            threading.Thread(target=self._sync, name="sync"),
+        ]
+        for worker in workers:
+            worker.start()
         try:
             self._make_driver().run()
         finally:
             self.service.fleet.end()
             self._ended.set()
-            chores.join()
+            for worker in workers:
+                worker.join()
 
     def _make_driver(self) -> EventLoop | ThreadDriver:
         if self._transport == "threads":
@@ -229,6 +235,12 @@ class OTAServer(ThreadingHTTPServer):
         while not self._ended.wait(LOOK_AFTER_SECONDS):
             for chore in self.service.chores:
                 self._do_chore(chore)
+
+    def _sync(self) -> None:
+        due = time.monotonic() + SYNC_SECONDS
+        while not self._ended.wait(due - time.monotonic()):
+            self._do_chore(self.service.fleet.journal.sync)
+            due = max(due + SYNC_SECONDS, time.monotonic())
 
     def _do_chore(self, chore: Callable[[], None]) -> None:
         """Do one chore; that it fails must not keep the others from being done."""
