@@ -29,10 +29,13 @@ from ota_server.scan import mac_of, number_of
 log = logging.getLogger(__name__)
 
 MAX_DEVICES = 2_000_000
-# A slice holds the lock for about 2 ms.
-_SLICE = 200
+# Work on all devices goes on for seconds, and whoever answers requests waits for the interpreter,
+# which does one thing at a time. So it works for a millisecond at most, then rests.
+_SLICE = 50
+_WORK_SECONDS = 0.0008
+_REST_SECONDS = 0.003
 # Rows of a large fleet are loaded for a minute: in portions, or nobody looks after the journal.
-_LOAD_SECONDS = 0.1
+_LOAD_SECONDS = 0.2
 # Small tables grow without the pause of a large one (50 ms at a million entries) and can be listed
 # one at a time. The low byte of a MAC is its most random one.
 _SHARDS = 256
@@ -83,6 +86,7 @@ class Fleet:
             journal.adopt_segment(self._replay.unsealed)
         self._loading = self._load_rows()
         self._gone_bad = 0
+        self._rest_at = 0.0
         self._reopen = False
         self._ended = False
 
@@ -226,14 +230,31 @@ class Fleet:
             for first in range(0, len(numbers), _SLICE):
                 if self._ended or self.journal.failing or generation != self.journal.generation:
                     return
-                with self.lock:
-                    for number in numbers[first : first + _SLICE]:
-                        mac = mac_of(number)
-                        device = self.get(mac)
-                        if device is not None:
-                            self.journal.append(mac, format_record("device", mac, device))
+                self._queue_lines(rows, numbers[first : first + _SLICE])
                 self.journal.flush()
+                self._rest()
         self.journal.close_snapshot(format_marker(self._clock_ms(), self._known), generation)
+
+    def _queue_lines(self, rows: dict[int, bytes | int], numbers: list[int]) -> None:
+        """Queue the lines of some devices, made before the lock is taken."""
+        lines = []
+        for number in numbers:
+            row = rows[number]
+            device = self._device(row)
+            if device is not None:
+                mac = mac_of(number)
+                lines.append((number, row, mac, format_record("device", mac, device)))
+        with self.lock:
+            for number, row, mac, line in lines:
+                # Whoever changed meanwhile has a newer line in this file, or is marked.
+                if rows[number] is row:
+                    self.journal.append(mac, line)
+
+    def _rest(self) -> None:
+        """Let those who answer requests have the interpreter, after work of some length."""
+        if time.monotonic() >= self._rest_at:
+            time.sleep(_REST_SECONDS)
+            self._rest_at = time.monotonic() + _WORK_SECONDS
 
     def _load_some_rows(self) -> None:
         """Go on with parsing the rows that nobody has asked for; at the end let old files go."""
@@ -241,6 +262,7 @@ class Fleet:
         for _ in self._loading:
             if self._ended or time.monotonic() > until:
                 return
+            self._rest()
         with self.lock:
             self._replay.close()
         if self._gone_bad:
@@ -251,19 +273,24 @@ class Fleet:
             with self.lock:
                 numbers = [number for number, row in rows.items() if type(row) is int]
             for first in range(0, len(numbers), _SLICE):
-                with self.lock:
-                    for number in numbers[first : first + _SLICE]:
-                        self._load_row(rows, number)
+                self._load_slice(rows, numbers[first : first + _SLICE])
                 yield
 
-    def _load_row(self, rows: dict[int, bytes | int], number: int) -> None:
-        row = rows.get(number)
-        if type(row) is not int:
-            return
-        device = self._replay.read(row)
-        if device is not None:
-            rows[number] = marshal.dumps(flatten(device))
-        else:
-            del rows[number]
-            self._known -= 1
-            self._gone_bad += 1
+    def _load_slice(self, rows: dict[int, bytes | int], numbers: list[int]) -> None:
+        loaded = []
+        for number in numbers:
+            row = rows[number]
+            if type(row) is int:
+                device = self._replay.read(row)
+                anew = None if device is None else marshal.dumps(flatten(device))
+                loaded.append((number, row, anew))
+        with self.lock:
+            for number, row, anew in loaded:
+                if rows[number] is not row:
+                    continue  # its device has asked meanwhile
+                if anew is not None:
+                    rows[number] = anew
+                else:
+                    del rows[number]
+                    self._known -= 1
+                    self._gone_bad += 1

@@ -9,6 +9,7 @@ import errno
 import logging
 import os
 import stat
+import time
 from collections import deque
 from collections.abc import Callable
 from itertools import islice
@@ -28,6 +29,8 @@ ROTATE_BYTES = 64 * 1024 * 1024
 FSYNC = ("always", "interval", "never")
 # What stands after the last seal is read with more care at a start: 1 MiB in 4 ms.
 SEAL_BYTES = 1024 * 1024
+# Those who wait for the lock do not get it from a thread that takes it again at once.
+_REST_SECONDS = 0.001
 KEEP_FILES = 10
 KEEP_BYTES = 1024 * 1024 * 1024
 
@@ -157,7 +160,7 @@ class Journal:
             self._said = False
             log.warning("%s is written again; what devices reported is on record", self._path)
 
-    def resume(self, make_lines: Callable[[list[str]], bytes], slice_size: int = 500) -> bool:
+    def resume(self, make_lines: Callable[[list[str]], bytes], slice_size: int = 100) -> bool:
         """Try to record again: first one line for each marked device, then what is queued.
 
         Args:
@@ -182,6 +185,7 @@ class Journal:
                     if macs:
                         self._say_written()
                     self._write_queue()
+            time.sleep(_REST_SECONDS)
         return True
 
     def close_snapshot(self, marker: bytes, generation: int) -> bool:

@@ -1,7 +1,6 @@
 """The command that serves: arguments, wiring, signals."""
 
 import argparse
-import gc
 import logging
 import os
 import resource
@@ -15,7 +14,7 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from ota_server import __version__, banner
+from ota_server import __version__, banner, collector
 from ota_server.datadir import add_data_dir_argument, log_dir
 from ota_server.fleet import MAX_DEVICES, Fleet
 from ota_server.hashing import SETTLE_SECONDS
@@ -36,6 +35,9 @@ _FALLBACK_FILES = 10240  # macOS says "unlimited" and refuses more than this
 # A thread here needs a tenth of this; the default of 8 MiB is address space for ten thousand.
 _STACK_BYTES = 512 * 1024
 _MEBIBYTE = 1024 * 1024
+# For so long another thread that computes may hold up the one that answers. While 401s were listed
+# the longest of 60,000 checks took 7 ms by the default of 5, 4 ms by this; rates were the same.
+_SWITCH_SECONDS = 0.001
 _STOPPING = b"stopping; downloads may go on for the grace time, a second signal cuts them\n"
 
 EXAMPLES = """\
@@ -172,9 +174,8 @@ def serve(arguments: argparse.Namespace) -> int:
         return 1
     _install_signals(server)
     banner.show(server, log_dir(arguments.data_dir))
-    # What was made up to here lives on: the collector need not look at it again.
-    gc.collect()
-    gc.freeze()
+    collector.hold_back()
+    sys.setswitchinterval(_SWITCH_SECONDS)
     try:
         server.serve_forever()
     finally:

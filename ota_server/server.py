@@ -16,6 +16,7 @@ from http import HTTPStatus
 from typing import Any
 
 from ota_server import reply
+from ota_server.collector import Collector
 from ota_server.handler import OTARequestHandler
 from ota_server.http1 import reply_head
 from ota_server.loop import EventLoop, PollPoller
@@ -85,6 +86,7 @@ class OTAServer(ThreadingHTTPServer):
         self.ends_at_once = False
         self._transport = transport
         self._lingering: dict[socket.SocketType, float] = {}
+        self._collector = Collector()
         self._serving = threading.Event()
         self._ended = threading.Event()
         family, *_, resolved = _resolve(*address)
@@ -233,8 +235,11 @@ class OTAServer(ThreadingHTTPServer):
 
     def _do_chores(self) -> None:
         while not self._ended.wait(LOOK_AFTER_SECONDS):
-            for chore in self.service.chores:
+            for chore in (*self.service.chores, self._collect):
                 self._do_chore(chore)
+
+    def _collect(self) -> None:
+        self._collector.look_after(time.monotonic())
 
     def _sync(self) -> None:
         due = time.monotonic() + SYNC_SECONDS

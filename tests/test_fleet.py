@@ -9,8 +9,8 @@ import tempfile
 import threading
 import unittest
 from collections import Counter
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -489,6 +489,62 @@ class ThreadsTest(FleetCase):
             versions = [line["firmware_version"] for line in checks if line["mac"] == name]
             self.assertEqual(versions, [f"v{at + 1}" for at in range(len(versions))])
             self.assertEqual(known.firmware_version, versions[-1])
+
+
+class BackgroundTest(FleetCase):
+    """Work on all devices, while requests come in between."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        fleet = self.open()
+        for number in range(5):
+            self.record(fleet, number, "old")
+        self.close()
+        self.fleet = self.open()
+
+    @contextmanager
+    def at_each_read(self, action: Callable[[], object]) -> Iterator[None]:
+        """Run `action` whenever a row is read from the journal."""
+        read = os.pread
+
+        def pread(*arguments: int) -> bytes:
+            action()
+            return read(*arguments)
+
+        with mock.patch("os.pread", pread):
+            yield
+
+    def test_nobody_waits_for_the_table_while_rows_are_read_or_lines_made(self):
+        held: list[bool] = []
+        with self.at_each_read(lambda: held.append(self.fleet.lock.locked())):
+            self.fleet.look_after()
+        self.assertGreaterEqual(len(held), 5)
+        self.assertNotIn(True, held)
+
+    def test_a_device_that_asks_meanwhile_is_on_record_and_in_the_table_as_it_is_now(self):
+        numbers = iter(range(5))
+
+        def ask() -> None:
+            for number in numbers:
+                self.record(self.fleet, number, f"new {number}")
+
+        expected = {mac(number): device(f"new {number}") for number in range(5)}
+        with self.at_each_read(ask):
+            self.fleet.look_after()
+        self.assertEqual(self.table(self.fleet, 5), expected)
+        self.assertEqual(table_of(self.log_dir), expected)
+        self.assertEqual(self.lines()[-1][0], "snapshot")
+
+    def test_those_who_answer_get_the_interpreter_again_and_again(self):
+        fleet = self.reopen(max_devices=5000)
+        with fleet.lock:
+            for number in range(5000):
+                fleet.record("check", mac(number), device("v1"))
+        fleet.journal.flush()
+        with mock.patch("time.sleep") as sleep:
+            fleet.look_after()
+        self.assertEqual(self.lines()[-1][0], "snapshot")
+        self.assertGreater(sleep.call_count, 5)
 
 
 class ReaderTest(FleetCase):

@@ -3,12 +3,13 @@
 import logging
 import os
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 from unittest import mock
 
 from ota_server.journal import FSYNC, Journal
-from tests.support import TIMEOUT_SECONDS
+from tests.support import DEVICE, TIMEOUT_SECONDS, ServerCase
 from tests.test_journal import LOGGER, MARKER, JournalCase, line_of
 
 
@@ -158,3 +159,38 @@ class PruneTest(SyncCase):
             closing.join()
         self.assertEqual(self.steps[-1], "unlink")
         self.assertFalse(self.old.exists())
+
+
+class IntervalTest(ServerCase):
+    def test_records_are_brought_to_the_disk_while_a_snapshot_is_written(self):
+        fsync, sleep = os.fsync, time.sleep
+        writes_snapshot, ends = threading.Event(), threading.Event()
+        synced: list[int] = []
+        has_synced = threading.Event()
+
+        def noting_fsync(descriptor: int) -> None:
+            fsync(descriptor)
+            if writes_snapshot.is_set() and not ends.is_set():
+                synced.append(os.fstat(descriptor).st_size)
+                has_synced.set()
+
+        def resting(seconds: float) -> None:
+            if threading.current_thread().name == "chores":
+                writes_snapshot.set()
+                ends.wait(TIMEOUT_SECONDS)
+            sleep(seconds)
+
+        service = {"fsync": "interval"}
+        journal = self.data_dir / "log" / "devices.jsonl"
+        with mock.patch("time.sleep", resting):
+            self.start(service=service)
+            self.get("/version.txt")
+            # Its record may have come after the first snapshot, which was of no device.
+            journal.unlink()
+            self.assertTrue(writes_snapshot.wait(TIMEOUT_SECONDS))
+            with mock.patch("os.fsync", noting_fsync):
+                self.get("/version.txt", {**DEVICE, "_br_fwv_": "v1.0.1"})
+                self.assertTrue(has_synced.wait(TIMEOUT_SECONDS))
+            ends.set()
+            self.stop()
+        self.assertTrue(synced)
