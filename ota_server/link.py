@@ -77,11 +77,15 @@ class Link:
         self.reading: Reading | None = None
         self._ahead = ahead
         self._by_sendfile = by_sendfile
-        self._outgoing: list[memoryview | ImageSpan] | None = None
+        self._outgoing: tuple[memoryview | ImageSpan, ...] = ()
         self._offset = 0
         self._sent_bytes = 0
         self._chunk_bytes = _CHUNK_BYTES
         self._ack_wait = ACK_POLL_SECONDS[0]
+
+    def __lt__(self, other: "Link") -> bool:
+        """Put links that are due at the same instant in some order, for the heap of timers."""
+        return id(self) < id(other)
 
     @property
     def is_sending(self) -> bool:
@@ -100,7 +104,7 @@ class Link:
         self._sent_bytes += sent
         self.close_after = not keep_alive
         if sent < len(content):
-            self._outgoing = [memoryview(content)[sent:]]
+            self._outgoing = (memoryview(content)[sent:],)
 
     def begin(self, outgoing: Outgoing) -> bool:
         """Begin to send a reply; True when all of it was sent.
@@ -118,11 +122,11 @@ class Link:
             self._sent_bytes += sent
             if sent == len(outgoing.head):
                 return True
-            self._outgoing = [memoryview(outgoing.head)[sent:]]
+            self._outgoing = (memoryview(outgoing.head)[sent:],)
             return False
         self.sock.setblocking(False)  # sendfile knows no MSG_DONTWAIT
         pieces = [p if isinstance(p, ImageSpan) else memoryview(p) for p in outgoing.parts]
-        self._outgoing = [memoryview(outgoing.head), *pieces]
+        self._outgoing = (memoryview(outgoing.head), *pieces)
         return self.send()
 
     def send(self) -> bool:
@@ -134,22 +138,21 @@ class Link:
         """
         left = WINDOW_BYTES
         was_looked_at = False
-        outgoing = self._outgoing
         try:
-            while outgoing and left > 0:
-                piece = outgoing[0]
+            while self._outgoing and left > 0:
+                piece = self._outgoing[0]
                 if isinstance(piece, ImageSpan):
                     if not was_looked_at and not self._is_in_memory(piece):
                         return False
                     was_looked_at = True
                     sent = self._send_span(piece, left)
                 else:
-                    sent = self._send_bytes(piece, is_last=len(outgoing) == 1)
+                    sent = self._send_bytes(piece, is_last=len(self._outgoing) == 1)
                 self._sent_bytes += sent
                 left -= sent
         except BlockingIOError:
             return False
-        return not outgoing
+        return not self._outgoing
 
     def _is_in_memory(self, span: ImageSpan) -> bool:
         """Say whether the next window of an image can be sent at once; else have it read."""
@@ -186,12 +189,9 @@ class Link:
 
     def _go_on(self, rest: memoryview | None) -> None:
         """Put the rest of the first piece in its place, or go on to the next."""
-        assert self._outgoing is not None
-        if rest is not None:
-            self._outgoing[0] = rest
-        else:
-            del self._outgoing[0]
-            self._offset = 0
+        rest_of_it = () if rest is None else (rest,)
+        self._outgoing = (*rest_of_it, *self._outgoing[1:])
+        self._offset = 0
 
     def park(self, not_ready: NotReady, now: float) -> None:
         """Have the request under way wait for an image."""
@@ -263,5 +263,5 @@ class Link:
         if self.connection.awaits_acknowledgement:
             self.note_acknowledged(now)
             self.connection.close(was_reset)
-        self._outgoing = None
+        self._outgoing = ()
         self.sock.close()

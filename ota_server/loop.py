@@ -71,6 +71,7 @@ class EventLoop:
         self._ready: list[Link] = []
         self._parked: list[Link] = []
         self._timers = Timers()
+        self._rest_until: float | None = None
         self._now = time.monotonic()
 
     def run(self) -> None:
@@ -107,6 +108,8 @@ class EventLoop:
         timeout = _LINGER_LOOK_SECONDS if self._server.has_refused else _LOOK_SECONDS
         if self._parked:
             timeout = _HASHING_LOOK_SECONDS
+        if self._rest_until is not None:
+            timeout = min(timeout, _EMFILE_REST_SECONDS)
         due = self._timers.next_due()
         return timeout if due is None else min(timeout, max(0.0, due - time.monotonic()))
 
@@ -116,14 +119,15 @@ class EventLoop:
         # Before time is looked at: what has arrived in time is answered, however long the turn.
         self._answer()
         for link in self._timers.due(self._now):
-            if link is not None:
-                self._guard(link, self._expire, link)
-            elif not self._server.is_draining:
-                self._poller.modify(self._listener, _READ)
+            self._guard(link, self._expire, link)
         self._answer()
         self._service.flush()
         if self._server.has_refused:
             self._server.let_refused_go()
+        if self._rest_until is not None and self._now >= self._rest_until:
+            self._rest_until = None
+            if not self._server.is_draining:
+                self._poller.modify(self._listener, _READ)
 
     # Input
 
@@ -131,7 +135,7 @@ class EventLoop:
         if not self._server.accept(limit, self._take):
             # At the limit of open files accept fails at once and for ever: rest, do not spin.
             self._poller.modify(self._listener, 0)
-            self._timers.add(self._now + _EMFILE_REST_SECONDS, None)
+            self._rest_until = self._now + _EMFILE_REST_SECONDS
 
     def _take(self, sock: socket.SocketType, address: Any) -> None:
         if len(self._links) + len(self._checks.answered) >= self._server.max_connections:

@@ -1,7 +1,6 @@
 """When the event loop looks at which connection again: a heap, not a scan of all connections."""
 
 import heapq
-import itertools
 from collections.abc import Iterator
 
 from ota_server.link import Link
@@ -11,26 +10,24 @@ _MOST_STALE = 1000
 
 
 class Timers:
-    """Deadlines, in seconds of one monotonic clock; one for each link, and one for the listener."""
+    """Deadlines, in seconds of one monotonic clock, one for each link."""
 
     def __init__(self) -> None:
-        self._heap: list[tuple[float, int, Link | None]] = []
-        self._order = itertools.count()
+        self._heap: list[tuple[float, Link]] = []
         self._stale = 0
 
     def next_due(self) -> float | None:
         """Return when the next one is due, None if there is none."""
         return self._heap[0][0] if self._heap else None
 
-    def add(self, due: float, link: Link | None) -> None:
-        """Have `due` yield a link (None: the listener) at that time, if not sooner anyway."""
-        if link is not None:
-            if link.timer_at is not None:
-                if due >= link.timer_at:
-                    return
-                self._forget()
-            link.timer_at = due
-        heapq.heappush(self._heap, (due, next(self._order), link))
+    def add(self, due: float, link: Link) -> None:
+        """Have `due` yield a link at that time, if not sooner anyway."""
+        if link.timer_at is not None:
+            if due >= link.timer_at:
+                return
+            self._forget()
+        link.timer_at = due
+        heapq.heappush(self._heap, (due, link))
 
     def drop(self, link: Link) -> None:
         """Forget a link that is closed."""
@@ -38,14 +35,12 @@ class Timers:
             link.timer_at = None
             self._forget()
 
-    def due(self, now: float) -> Iterator[Link | None]:
+    def due(self, now: float) -> Iterator[Link]:
         """Yield what is due; each has no timer from then on."""
         heap = self._heap
         while heap and heap[0][0] <= now:
-            due, _, link = heapq.heappop(heap)
-            if link is None:
-                yield None
-            elif link.timer_at == due:
+            due, link = heapq.heappop(heap)
+            if link.timer_at == due:
                 link.timer_at = None
                 yield link
             else:
@@ -55,8 +50,6 @@ class Timers:
         """Count an entry that nobody waits for; rebuild the heap when most of them are."""
         self._stale += 1
         if self._stale > max(_MOST_STALE, len(self._heap) // 2):
-            self._heap[:] = [
-                entry for entry in self._heap if entry[2] is None or entry[2].timer_at == entry[0]
-            ]
+            self._heap[:] = [entry for entry in self._heap if entry[1].timer_at == entry[0]]
             heapq.heapify(self._heap)
             self._stale = 0

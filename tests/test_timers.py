@@ -1,14 +1,22 @@
 """The deadlines of the loop."""
 
 import unittest
-from types import SimpleNamespace
 from typing import Any
 
 from ota_server.timers import Timers
 
 
+class Waiting:
+    """What the timers need of a link."""
+
+    timer_at: float | None = None
+
+    def __lt__(self, other: "Waiting") -> bool:
+        return id(self) < id(other)
+
+
 def link() -> Any:
-    return SimpleNamespace(timer_at=None)
+    return Waiting()
 
 
 class TimersTest(unittest.TestCase):
