@@ -16,6 +16,7 @@ _MAC = re.compile(
     r"[0-9a-f]{2}(?P<separator>[:-]?)[0-9a-f]{2}(?:(?P=separator)[0-9a-f]{2}){4}"
     r"|[0-9a-f]{4}\.[0-9a-f]{4}\.[0-9a-f]{4}"
 )
+_KEPT_MAC = re.compile(":".join(["[0-9a-f]{2}"] * 6))
 _NO_DEVICE = frozenset(("00:00:00:00:00:00", "ff:ff:ff:ff:ff:ff"))
 _REPORTED_VERSION = re.compile(rb"[ -~]{1,64}")
 
@@ -118,6 +119,8 @@ def parse_mac(text: str) -> str | None:
     what an uninitialised radio reports, and no device.
     """
     text = text.lower()
+    if _KEPT_MAC.fullmatch(text):
+        return None if text in _NO_DEVICE else text
     if not _MAC.fullmatch(text):
         return None
     digits = re.sub("[^0-9a-f]", "", text)

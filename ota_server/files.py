@@ -40,13 +40,8 @@ def signature_of(status: os.stat_result) -> Signature:
     )
 
 
-def is_as_it_was(found: Found) -> bool:
-    """Say whether a file is at its path as it was found: a look by few steps, for each turn."""
-    try:
-        status = os.lstat(found.path)
-    except OSError:
-        return False
-    signature = found.signature
+def is_of(status: os.stat_result, signature: Signature) -> bool:
+    """Say whether a status has this signature, without making one of it."""
     return (
         status.st_mtime_ns == signature.modified_ns
         and status.st_ctime_ns == signature.changed_ns
@@ -54,6 +49,14 @@ def is_as_it_was(found: Found) -> bool:
         and status.st_size == signature.size
         and status.st_dev == signature.device
     )
+
+
+def is_as_it_was(found: Found) -> bool:
+    """Say whether a file is at its path as it was found: a look by few steps, for each turn."""
+    try:
+        return is_of(os.lstat(found.path), found.signature)
+    except OSError:
+        return False
 
 
 def find(folder: Path, name: str) -> Found | None:

@@ -3,7 +3,7 @@
 import os
 
 from ota_server.copies import PrivateCopy
-from ota_server.files import Signature, signature_of
+from ota_server.files import Signature, is_of, signature_of
 from ota_server.hashing import Digests
 from ota_server.release import entity_tag
 
@@ -41,9 +41,9 @@ class Image:
     def is_unchanged(self) -> bool:
         """Say whether the file still holds the bytes that were hashed."""
         status = os.fstat(self.descriptor)
-        now = signature_of(status)
-        if now == self.signature:
+        if is_of(status, self.signature):
             return True
+        now = signature_of(status)
         if status.st_nlink == self._links or now != self.signature._replace(
             changed_ns=now.changed_ns
         ):

@@ -19,9 +19,7 @@ from ota_server.wire import (
 _CHUNK_BYTES = 256 * 1024
 _LEAST_CHUNK_BYTES = 16 * 1024
 _READING_LOOK_SECONDS = 0.002
-# The socket itself stays in blocking mode, which saves a system call for each connection.
-_NOW = socket.MSG_DONTWAIT
-_MORE = _NOW | getattr(socket, "MSG_MORE", 0)
+_MORE = getattr(socket, "MSG_MORE", 0)
 
 
 class Link:
@@ -64,6 +62,7 @@ class Link:
         ahead: ReadAhead,
         by_sendfile: bool,
     ) -> None:
+        sock.setblocking(False)
         self.sock = sock
         self.fd = sock.fileno()
         self.connection = connection
@@ -116,7 +115,7 @@ class Link:
         self.close_after = outgoing.close
         if not outgoing.parts:
             try:
-                sent = self.sock.send(outgoing.head, _NOW)
+                sent = self.sock.send(outgoing.head)
             except BlockingIOError:
                 sent = 0
             self._sent_bytes += sent
@@ -124,7 +123,6 @@ class Link:
                 return True
             self._outgoing = (memoryview(outgoing.head)[sent:],)
             return False
-        self.sock.setblocking(False)  # sendfile knows no MSG_DONTWAIT
         pieces = [p if isinstance(p, ImageSpan) else memoryview(p) for p in outgoing.parts]
         self._outgoing = (memoryview(outgoing.head), *pieces)
         return self.send()
@@ -145,7 +143,7 @@ class Link:
                     if not was_looked_at and not self._is_in_memory(piece):
                         return False
                     was_looked_at = True
-                    sent = self._send_span(piece, left)
+                    sent = self._send_span(piece)
                 else:
                     sent = self._send_bytes(piece, is_last=len(self._outgoing) == 1)
                 self._sent_bytes += sent
@@ -166,18 +164,18 @@ class Link:
         return self.reading is None
 
     def _send_bytes(self, piece: memoryview, is_last: bool) -> int:
-        sent = self.sock.send(piece, _NOW if is_last else _MORE)
+        sent = self.sock.send(piece, 0 if is_last else _MORE)
         self._go_on(piece[sent:] if sent < len(piece) else None)
         return sent
 
-    def _send_span(self, span: ImageSpan, most: int) -> int:
+    def _send_span(self, span: ImageSpan) -> int:
         start = self._offset or span.start
         copy = span.image.copy
         if self._by_sendfile and copy is not None:
-            sent = send_copy(self.sock, span, copy, start, most)
+            sent = send_copy(self.sock, span, copy, start, WINDOW_BYTES)
         else:
             length = min(self._chunk_bytes, span.stop - start)
-            sent = self.sock.send(read_unchanged(span, start, length), _NOW)
+            sent = self.sock.send(read_unchanged(span, start, length))
             # A slow client takes a little at a time: do not read for it what it will not take.
             self._chunk_bytes = (
                 _CHUNK_BYTES if sent == length else max(_LEAST_CHUNK_BYTES, 2 * sent)

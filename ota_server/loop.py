@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 # The same bits as EPOLLIN, EPOLLOUT and EPOLLERR.
 _READ, _WRITE, _ERROR = select.POLLIN, select.POLLOUT, select.POLLERR
 _ACCEPTED_A_TURN = 256
+# A new socket is in blocking mode, and stays so where one check is all that it is for.
 _NOW = socket.MSG_DONTWAIT
 # With what is closed at once: the kernel then sends the reply and the FIN as one segment, which
 # takes a quarter off the processor time of a check (benchmarks/).

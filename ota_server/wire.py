@@ -1,6 +1,5 @@
 """What both drivers of a connection do with its socket."""
 
-import array
 import fcntl
 import os
 import socket
@@ -22,6 +21,7 @@ TAIL_BYTES = 64 * 1024
 # Which addresses are this machine's own is asked from the kernel once for each.
 _KEPT_PEERS = 10_000
 _peers: dict[str, Peer] = {}
+_INT = bytes(4)
 _SO_NWRITE = 0x1024  # macOS: bytes in the send buffer, acknowledged ones not counted
 
 
@@ -37,9 +37,8 @@ def unacknowledged_bytes(sock: socket.SocketType) -> int:
     """
     if sys.platform == "darwin":
         return sock.getsockopt(socket.SOL_SOCKET, _SO_NWRITE)
-    answer = array.array("i", [0])
-    fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, answer)
-    return answer[0]
+    answer = fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, _INT)
+    return int.from_bytes(answer, sys.byteorder)
 
 
 def peer_of(sock: socket.SocketType, address: str) -> Peer:
@@ -64,7 +63,9 @@ def _look_at_peer(sock: socket.SocketType, address: str) -> Peer:
 
 
 def send_copy(sock: socket.SocketType, span: ImageSpan, copy: Copy, offset: int, most: int) -> int:
-    """Have the kernel send up to `most` bytes of a span from a private copy; return how many.
+    """Have the kernel send a span from `offset` until the socket is full; return how many bytes.
+
+    It ends after `most` bytes, or a little later.
 
     Raises:
         BlockingIOError: the socket takes none now.
@@ -72,14 +73,20 @@ def send_copy(sock: socket.SocketType, span: ImageSpan, copy: Copy, offset: int,
             what an operator has replaced must not be completed.
         OSError: the connection is gone.
     """
-    tail = span.stop - TAIL_BYTES
-    if offset < tail:
-        stop = tail
-    else:
-        stop = span.stop
-        if not span.image.is_unchanged():
+    out, source, at = sock.fileno(), copy.descriptor, offset
+    tail = max(offset, span.stop - TAIL_BYTES)
+    try:
+        while at < tail and at - offset < most:
+            at += os.sendfile(out, source, at, tail - at)
+        if at == tail and not span.image.is_unchanged():
             raise ImageChanged(f"the image of {span.image.version} was written to")
-    return os.sendfile(sock.fileno(), copy.descriptor, offset, min(most, stop - offset))
+        while tail <= at < span.stop:
+            at += os.sendfile(out, source, at, span.stop - at)
+    except (OSError, ImageChanged):
+        # What went before it was sent, and counts; the next call meets the same again.
+        if at == offset:
+            raise
+    return at - offset
 
 
 def read_unchanged(span: ImageSpan, offset: int, length: int) -> bytes:
