@@ -100,22 +100,25 @@ _ALL = (
         "10,000 slow downloads",
         "A slow client of our own: 10,000 connections with a receive buffer of 8 KiB, each reading "
         "4 KiB/s of an image of 1 MiB. Delivery is what they got of that. Meanwhile a check on a "
-        "new connection each 20 ms: median and 99th percentile. RSS is the most that was seen.",
+        "new connection each 20 ms: median and 99th percentile. RSS is the most that was seen. "
+        "aiohttp and uvicorn take part in the first round alone.",
         ("ota_server", "nginx", "nginx-default", "aiohttp", "uvicorn"),
         ("answered", "delivery", "rss_mb", "tcp_mb", "threads", "p50_ms", "p99_ms"),
     ),
     Workload(
         "idle",
         "10,000 idle connections",
-        "Each made one check and stays open. Meanwhile a check on a new connection each 20 ms.",
+        "Each made one check and stays open. Meanwhile a check on a new connection each 20 ms. "
+        "aiohttp and uvicorn take part in the first round alone.",
         ("ota_server", "nginx", "aiohttp", "uvicorn"),
         ("answered", "rss_mb", "threads", "p50_ms", "p99_ms"),
     ),
     Workload(
         "restart",
         "Restart with known devices",
-        "From the start of the process until the first check is answered, and until all rows are "
-        "loaded. All fields of all devices are set; the journal is in the page cache.",
+        "From the start of the process until the first check is answered, and, in the first round, "
+        "until all rows are loaded. All fields of all devices are set; the journal is in the page "
+        "cache.",
         ("ota_server",),
         ("first_s", "first_rss_mb", "loaded_s", "rss_mb", "peak_mb", "journal_mb"),
     ),

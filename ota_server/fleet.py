@@ -5,6 +5,7 @@ the order of lines is the order of changes and the newest line of a device is th
 """
 
 import logging
+import marshal
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -23,7 +24,7 @@ from ota_server.device import (
 from ota_server.journal import Journal
 from ota_server.record import Scalar, format_flat, format_marker, format_record, format_seal
 from ota_server.replay import replay
-from ota_server.rows import Packer
+from ota_server.rows import PLAIN_FIELDS, Packer
 from ota_server.scan import mac_of, number_of
 
 log = logging.getLogger(__name__)
@@ -120,11 +121,11 @@ class Fleet:
         with self.lock:
             row = rows.get(number)
             if type(row) is bytes and details is None:
-                flat = checked_again(
-                    self._packer.unpack(row), report, target_version, address, now_ms
-                )
-                if flat is not None:
-                    rows[number] = self._packer.pack(flat)
+                # What it shares with others does not change, so it is only needed in the line.
+                packed = checked_again(marshal.loads(row), report, target_version, address, now_ms)
+                if packed is not None:
+                    rows[number] = marshal.dumps(packed)
+                    flat = packed if len(packed) == PLAIN_FIELDS else self._packer.whole(packed)
                     self.journal.append(mac, format_flat("check", mac, flat))
                     return
             before = None if row is None else self._device(row)

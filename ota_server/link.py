@@ -27,6 +27,7 @@ class Link:
 
     Attributes:
         events: what the poller watches for; None: it does not know this socket.
+        is_fresh: the next bytes begin a request, and nothing else is under way.
         timer_at: when the loop looks at it again; None: never.
         not_ready: the image that the request under way waits for.
         give_up_at: when it is told that the image is not ready.
@@ -48,6 +49,7 @@ class Link:
         "fd",
         "give_up_at",
         "is_closed",
+        "is_fresh",
         "linger_until",
         "not_ready",
         "reading",
@@ -73,6 +75,7 @@ class Link:
         self.linger_until: float | None = None
         self.close_after = False
         self.is_closed = False
+        self.is_fresh = True
         self.reading: Reading | None = None
         self._ahead = ahead
         self._by_sendfile = by_sendfile
@@ -93,6 +96,7 @@ class Link:
 
     def take(self, data: bytes, now: float) -> None:
         """Hand on what has arrived."""
+        self.is_fresh = False
         if self.connection.awaits_acknowledgement:
             self.note_acknowledged(now)
         self.connection.receive(data, now)
@@ -103,6 +107,7 @@ class Link:
         self._sent_bytes += sent
         self.close_after = not keep_alive
         if sent < len(content):
+            self.is_fresh = False
             self._outgoing = (memoryview(content)[sent:],)
 
     def begin(self, outgoing: Outgoing) -> bool:

@@ -162,7 +162,9 @@ class EventLoop:
         return link
 
     def _handle(self, link: Link, mask: int) -> None:
-        if mask & _ERROR:
+        if mask == _READ and link.events == _READ:
+            self._receive(link)
+        elif mask & _ERROR:
             self._close(link, was_reset=True)
         elif link.is_sending:
             self._send(link)
@@ -178,11 +180,10 @@ class EventLoop:
         except OSError:
             self._close(link, was_reset=True)
             return
-        connection = link.connection
         if (
-            not connection.is_idle
+            not link.is_fresh
             or self._server.is_draining
-            or not self._checks.take(data, link.sock, connection.peer, link)
+            or not self._checks.take(data, link.sock, link.connection.peer, link)
         ):
             self._received(link, data)
 
@@ -289,6 +290,7 @@ class EventLoop:
     def _wait_for_more(self, link: Link) -> None:
         connection = link.connection
         if not connection.is_over and not self._server.is_draining:
+            link.is_fresh = connection.is_idle
             self._watch(link)
         elif connection.awaits_acknowledgement:
             self._linger(link)

@@ -9,7 +9,7 @@ from threading import Lock
 
 from ota_server.device import Flat
 
-_PLAIN_FIELDS = 7  # of a device, up to those of its download
+PLAIN_FIELDS = 7  # of a device, up to those of its download
 # More images than a fleet is ever on. What names others, such as a journal that somebody made up,
 # is kept as it stands.
 _MAX_IMAGES = 1000
@@ -25,7 +25,7 @@ class Packer:
 
     def pack(self, flat: Flat) -> bytes:
         """Return a device as bytes."""
-        if len(flat) == _PLAIN_FIELDS:
+        if len(flat) == PLAIN_FIELDS:
             return marshal.dumps(flat)
         *plain, version, sha256, size, request_ms = flat
         image = (version, sha256, size)
@@ -38,10 +38,14 @@ class Packer:
 
     def unpack(self, row: bytes) -> Flat:
         """Return the device that `pack` made bytes."""
-        flat: Flat = marshal.loads(row)
-        if len(flat) != _PLAIN_FIELDS + 2:
-            return flat
-        return *flat[:_PLAIN_FIELDS], *self._images[flat[_PLAIN_FIELDS]], flat[-1]
+        return self.whole(marshal.loads(row))
+
+    def whole(self, packed: Flat) -> Flat:
+        """Return a device with all that it shares with others."""
+        if len(packed) != PLAIN_FIELDS + 2:
+            return packed
+        *plain, number, request_ms = packed
+        return *plain, *self._images[number], request_ms
 
     def _add(self, image: Flat) -> int | None:
         with self._lock:

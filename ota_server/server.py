@@ -32,9 +32,6 @@ SYNC_SECONDS = 0.1  # what a power cut may take under `--fsync interval`
 IDLE_SECONDS = 15.0
 GRACE_SECONDS = 30.0
 MAX_LINGERING = 64
-# Linux hands a connection over when its first bytes are there, or after so long without any.
-_DEFER_SECONDS = 1
-_SEND_BUFFER_BYTES = 64 * 1024
 _OUT_OF_FILES = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
 
 # epoll where there is one; poll, slower, does the same everywhere else.
@@ -56,6 +53,9 @@ class OTAServer(ThreadingHTTPServer):
     """
 
     request_queue_size = 4096  # the stdlib's 5 drops devices when a fleet wakes at once
+    # Why these two, and so much: docs/adr/0008.
+    defer_seconds = 1  # Linux hands a connection over with its first bytes, or after so long
+    send_buffer_bytes = 64 * 1024
     allow_reuse_address = True
     # Threads are ended on purpose, by draining: as daemons they would be cut off at exit.
     daemon_threads = False
@@ -103,11 +103,16 @@ class OTAServer(ThreadingHTTPServer):
             self._close_wake()
             raise
         self.socket.setblocking(False)
-        # Linux hands it on to the connections; with Nagle's algorithm replies wait for ACKs.
+        self._set_options()
+
+    def _set_options(self) -> None:
+        """Set what Linux hands on from the listening socket to its connections."""
+        # With Nagle's algorithm replies wait for ACKs.
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
-        if hasattr(socket, "TCP_DEFER_ACCEPT"):
-            self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, _DEFER_SECONDS)
+        if self.send_buffer_bytes:
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, self.send_buffer_bytes)
+        if self.defer_seconds and hasattr(socket, "TCP_DEFER_ACCEPT"):
+            self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, self.defer_seconds)
 
     def server_bind(self) -> None:
         """Bind, to IPv6 and IPv4 at once where both are there. Unlike its base it asks no DNS."""
