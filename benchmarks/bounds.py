@@ -14,7 +14,6 @@ MOST_RSS_MB = 40.0
 MOST_MILLION_MB = 400.0
 THOUSAND = "1,000 devices"
 MILLION = "1,000,000 devices"
-_DOWNLOADS = ("download-1m", "download-64m")
 _KEEPALIVE = ("check-keepalive-one", "check-keepalive-100k")
 
 
@@ -118,6 +117,15 @@ def _at_most(what: str, peer: str, limit: float, metric: str, *workloads: str) -
     return Bound(what, _against(peer, metric, *workloads, worst=max), limit)
 
 
+def _download(size: str, workload: str) -> tuple[Bound, ...]:
+    title = f"download of {size}, the worst of 1, 16 and 256 clients"
+    return (
+        _at_least(f"{title}: rate, to nginx", "nginx", 0.95, "mb_per_s", workload),
+        _at_least("the same, to http.server", "http.server", 2.0, "mb_per_s", workload),
+        _at_most(f"{title}: CPU per GB, to nginx", "nginx", 1.2, "cpu_s_per_gb", workload),
+    )
+
+
 _NEW = "check-new"
 _SLOW = "slow-downloads"
 BOUNDS = (
@@ -130,11 +138,8 @@ BOUNDS = (
     _at_most("the same, to aiohttp", "aiohttp", 0.35, "cpu_us", _NEW),
     _at_least("check, keep-alive: rate, to nginx", "nginx", 0.8, "rate", *_KEEPALIVE),
     _at_least("the same, to aiohttp", "aiohttp", 3.0, "rate", *_KEEPALIVE),
-    _at_least("download, worst of six: rate, to nginx", "nginx", 0.95, "mb_per_s", *_DOWNLOADS),
-    _at_least("the same, to http.server", "http.server", 2.0, "mb_per_s", *_DOWNLOADS),
-    _at_most(
-        "download, worst of six: CPU per GB, to nginx", "nginx", 1.2, "cpu_s_per_gb", *_DOWNLOADS
-    ),
+    *_download("1 MiB", "download-1m"),
+    *_download("64 MiB", "download-64m"),
     Bound(
         "10,000 slow downloads: answered",
         _own(_SLOW, "answered", min),

@@ -65,7 +65,8 @@ def main() -> None:
         socket.create_connection(listener.getsockname()) as client,
     ):
         sock, _ = listener.accept()
-        threading.Thread(target=read_all, args=(client,), daemon=True).start()
+        reader = threading.Thread(target=read_all, args=(client,))
+        reader.start()
         for _ in range(arguments.mebibytes):
             file.write(os.urandom(1024 * 1024))
         file.flush()
@@ -76,6 +77,7 @@ def main() -> None:
             forget(file)
             found["dropped, read ahead"].append(longest_call(sock, file, size, ahead))
         sock.close()
+        reader.join()
     ahead.close()
     for name, values in found.items():
         middle = statistics.median(values)

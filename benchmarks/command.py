@@ -29,6 +29,8 @@ HERE = Path(__file__).parent
 _REQUIREMENTS = HERE / "requirements.txt"
 _INTERRUPTED = "the rest"
 # What a run that only shows that all works has in place of the defaults.
+_ROUNDS = 7  # with fewer a run is no one to publish
+_NOT_ASKED = "not asked for"
 _SHORT_ROUNDS, _SHORT_SECONDS, _SHORT_HOLD_SECONDS = 1, 1, 5.0
 _HOLD_SECONDS = 15.0
 _WARM_SECONDS = 1
@@ -121,7 +123,7 @@ def _plan(
     short = arguments.short
     wanted = arguments.peers or list(PEERS)
     return Plan(
-        rounds=arguments.rounds or (_SHORT_ROUNDS if short else 7),
+        rounds=arguments.rounds or (_SHORT_ROUNDS if short else _ROUNDS),
         seconds=arguments.seconds or (_SHORT_SECONDS if short else 5),
         warm_seconds=0 if short else _WARM_SECONDS,
         hold_seconds=_SHORT_HOLD_SECONDS if short else _HOLD_SECONDS,
@@ -145,10 +147,10 @@ def _missing(found: dict[str, str]) -> dict[str, str]:
 def _left_out(arguments: argparse.Namespace, missing: dict[str, str]) -> dict[str, str]:
     wanted = arguments.peers or list(PEERS)
     left_out = {name: reason for name, reason in missing.items() if name in wanted}
-    left_out |= {name: "not asked for" for name in PEERS if name not in wanted}
+    left_out |= {name: _NOT_ASKED for name in PEERS if name not in wanted}
     for name in WORKLOADS:
         if arguments.only and name not in arguments.only:
-            left_out[f"workload {name}"] = "not asked for"
+            left_out[f"workload {name}"] = _NOT_ASKED
     if arguments.short:
         left_out["in the short form"] = (
             f"peers but {' and '.join(_SHORT_CROWDS)} with 10,000 connections; growth beyond "
@@ -179,7 +181,12 @@ def _about(plan: Plan, found: dict[str, str]) -> dict[str, object]:
 def _write(results: Results, arguments: argparse.Namespace, python: Path) -> None:
     """Write the report as JSON and Markdown, and the plots."""
     whole = not (
-        arguments.short or arguments.only or arguments.peers or _INTERRUPTED in results.left_out
+        arguments.short
+        or arguments.only
+        or arguments.peers
+        or _INTERRUPTED in results.left_out
+        or results.about["rounds"] < _ROUNDS
+        or results.failures
     )
     elsewhere = arguments.out or (None if whole else ROOT / "build" / "benchmarks")
     out = elsewhere or HERE
@@ -198,9 +205,10 @@ def _write(results: Results, arguments: argparse.Namespace, python: Path) -> Non
             [*command, str(plots.absolute())], cwd=ROOT, capture_output=True, text=True
         )
         drawn = f"plots: {plots}/benchmark-*.png" if done.returncode == 0 else done.stderr[-500:]
-    print(bounds_table(results))
+    print(bounds_table(results, measured_only=not whole))
     for name, reason in results.left_out.items():
-        print(f"left out: {name}: {reason}")
+        if reason != _NOT_ASKED:
+            print(f"left out: {name}: {reason}")
     for failure in results.failures:
         print(f"failed: {failure.workload}, {failure.case}, {failure.peer}: {failure.reason[:300]}")
     print(f"report: {out / 'results.md'}, {out / 'results.json'}; {drawn}")
@@ -209,6 +217,9 @@ def _write(results: Results, arguments: argparse.Namespace, python: Path) -> Non
 def _verdict(results: Results, wanted: list[str], *, check: bool) -> int:
     if _INTERRUPTED in results.left_out:
         return 130
+    if not results.measurements:
+        print("nothing was measured: see above for what is missing", file=sys.stderr)
+        return 2
     broken = broken_gates(results, set(wanted)) if check else []
     for line in broken:
         print(f"BROKEN: {line}", file=sys.stderr)

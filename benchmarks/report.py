@@ -64,6 +64,7 @@ _SUMMARY = (
     ("check-new", "16 connections", "cpu_us", "CPU each, µs"),
     ("check-keepalive-100k", "16 connections", "rate", "checks/s, keep-alive"),
     ("download-1m", "16 clients", "mb_per_s", "MB/s, 1 MiB, 16 clients"),
+    ("download-64m", "16 clients", "mb_per_s", "the same, 64 MiB"),
     ("slow-downloads", "10,000 clients", "rss_mb", "MB for 10,000 slow downloads"),
     ("slow-downloads", "10,000 clients", "p99_ms", "a check meanwhile, p99, ms"),
 )
@@ -86,10 +87,14 @@ def summary(results: Results) -> str:
     return f"Medians of {rounds}, {about['date']}, {about['machine']}:\n\n" + _format(rows)
 
 
-def bounds_table(results: Results) -> str:
+def bounds_table(results: Results, *, measured_only: bool = False) -> str:
     """Return the bounds, each with what was measured of it."""
     rows = [["bound", "goal", "measured", ""]]
-    rows += [[one.bound.what, _goal(one), _measured(one), _word(one)] for one in judge(results)]
+    rows += [
+        [one.bound.what, _goal(one), _measured(one), _word(one)]
+        for one in judge(results)
+        if not measured_only or one.figure is not None
+    ]
     return _format(rows)
 
 

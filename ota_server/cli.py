@@ -27,6 +27,7 @@ def make_parser() -> argparse.ArgumentParser:
         epilog=serve.EXAMPLES,
         formatter_class=raw,
     )
+    serving.add_argument("--version", action="version", version=f"ota_server {__version__}")
     serve.add_arguments(serving)
     serving.set_defaults(run=serve.serve)
     listing = commands.add_parser(

@@ -260,8 +260,17 @@ class Connection:
                 due = min(due, sent.whole_at + SETTLE_SECONDS)
         return max(0.0, due - now)
 
+    def stop_reading(self) -> None:
+        """Answer no further request: our side is about to be closed."""
+        self._closing = True
+        self._buffer = b""
+
+    @property
+    def _awaits_head(self) -> bool:
+        return self._head_began is not None and not (self._closing or self._head_is_late)
+
     def _deadline(self) -> float:
-        if self._head_began is not None:
+        if self._head_began is not None and self._awaits_head:
             return self._head_began + HEAD_SECONDS
         if self._acknowledged_bytes < self._handed_bytes and self._sent:
             return self._progress_at + STALL_SECONDS
@@ -278,8 +287,10 @@ class Connection:
             return False
         if now < self._deadline():
             return True
-        self._head_is_late = self._head_began is not None
-        return self._head_is_late
+        if not self._awaits_head:
+            return False
+        self._head_is_late = True
+        return True
 
     @property
     def is_over(self) -> bool:

@@ -59,7 +59,8 @@ class OTARequestHandler(BaseRequestHandler):
             self._converse()
             self._linger()
         except ImageChanged as problem:
-            log.error("%s: download ended: %s", self._peer.address, problem)
+            if self.server.service.may_say(str(problem), time.monotonic()):
+                log.error("downloads ended: %s", problem)
         except OSError as problem:
             # The network's: a reset, no route, no acknowledgement. Files raise what is above.
             was_reset = not isinstance(problem, TimeoutError)
@@ -143,7 +144,7 @@ class OTARequestHandler(BaseRequestHandler):
             view = view[self._send_some(view, flags) :]
 
     def _send_span(self, span: ImageSpan) -> None:
-        """Send a piece of an image, copied: what sendfile hands over can change on its way."""
+        """Send a piece of an image by reading it, slower than the loop: see docs/adr/0003."""
         offset = span.start
         while offset < span.stop:
             self._wait_until_writable()
@@ -187,6 +188,7 @@ class OTARequestHandler(BaseRequestHandler):
 
     def _linger(self) -> None:
         """Close our side, then read on until the client closes its own or acknowledges the rest."""
+        self._connection.stop_reading()
         self._sock.shutdown(socket.SHUT_WR)
         self._sent_fin = True
         until = time.monotonic() + LINGER_SECONDS

@@ -54,6 +54,7 @@ class Hasher:
         self._copies = copies
         self._settle_seconds = settle_seconds
         self._untaken: OrderedDict[Signature, PrivateCopy] = OrderedDict()
+        self._copied_again: set[Signature] = set()
         self._condition = Condition()
         self._digests: OrderedDict[Signature, Digests] = OrderedDict()
         self._problems: dict[Signature, tuple[float, str]] = {}
@@ -79,12 +80,22 @@ class Hasher:
             return digests
 
     def take_copy(self, signature: Signature) -> PrivateCopy | None:
-        """Return the private copy that was made with the digests, once; None where there is none.
-
-        An image that is opened anew later has none: it is not worth a second reading.
-        """
+        """Return the private copy that was made with the digests, once; None: there is none."""
         with self._condition:
             return self._untaken.pop(signature, None)
+
+    def want_copy(self, found: Found) -> None:
+        """Have a copy made of a file that was hashed before, once: it may be that there is no room.
+
+        An image that others have pushed out is read again for that, but not each time.
+        """
+        with self._condition:
+            if found.signature in self._copied_again:
+                return
+            if len(self._copied_again) >= _KEPT:
+                self._copied_again.clear()
+            self._copied_again.add(found.signature)
+        self.request(found)
 
     def request(self, found: Found) -> Hashing:
         """Have a file hashed, once however many ask."""

@@ -44,14 +44,14 @@ class Image:
         if is_of(status, self.signature):
             return True
         now = signature_of(status)
-        if status.st_nlink == self._links or now != self.signature._replace(
-            changed_ns=now.changed_ns
-        ):
+        if now != self.signature._replace(changed_ns=now.changed_ns):
             return False
-        # Replaced by a rename, deleted or linked: that moves the change time too, and no byte. The
-        # change time alone could be a copy onto it that kept the time of a reproducible build.
-        self._links, self.signature = status.st_nlink, now
-        return True
+        # Deleted, replaced by a rename, or linked: that moves the change time too, and no byte. But
+        # so does a copy onto it that keeps the time of a reproducible build, and perhaps makes a
+        # link after that; then the private copy alone is known to be of one piece.
+        if status.st_nlink == 0:
+            return True
+        return self.copy is not None and status.st_nlink != self._links
 
     def __del__(self) -> None:
         os.close(self.descriptor)

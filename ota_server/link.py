@@ -212,6 +212,7 @@ class Link:
         Raises:
             OSError: the connection is gone.
         """
+        self.connection.stop_reading()
         self.sock.shutdown(socket.SHUT_WR)
         self.linger_until = now + LINGER_SECONDS
 
@@ -228,6 +229,8 @@ class Link:
     def due(self, now: float) -> float:
         """Return when to look at it again if nothing happens before."""
         connection = self.connection
+        if self.not_ready is not None:
+            return self.give_up_at
         if self.reading is not None:
             return now + _READING_LOOK_SECONDS
         if self._outgoing:
@@ -253,6 +256,8 @@ class Link:
         if connection.awaits_acknowledgement or self._outgoing:
             self.note_acknowledged(now)
             self._ack_wait = min(self._ack_wait * 2, ACK_POLL_SECONDS[1])
+        if self.not_ready is not None:
+            return True  # the idle time does not run while we are the ones who are waited for
         if self._outgoing:
             return not connection.is_stalled(now)
         has_time = connection.tick(now)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from ota_server.checks import Answered, CommonChecks
 from ota_server.connection import Connection, Outgoing
 from ota_server.link import Link
+from ota_server.poller import PollPoller
 from ota_server.readahead import ReadAhead
 from ota_server.reply import Peer
 from ota_server.store import NotReady
@@ -29,6 +30,7 @@ log = logging.getLogger(__name__)
 # The same bits as EPOLLIN, EPOLLOUT and EPOLLERR.
 _READ, _WRITE, _ERROR = select.POLLIN, select.POLLOUT, select.POLLERR
 _ACCEPTED_A_TURN = 256
+_PASSES_A_TURN = 8
 # A new socket is in blocking mode, and stays so where one check is all that it is for.
 _NOW = socket.MSG_DONTWAIT
 # With what is closed at once: the kernel then sends the reply and the FIN as one segment, which
@@ -38,23 +40,6 @@ _LOOK_SECONDS = 0.5
 _LINGER_LOOK_SECONDS = 0.1
 _HASHING_LOOK_SECONDS = 0.02
 _EMFILE_REST_SECONDS = 0.2
-
-
-class PollPoller:
-    """`select.poll` with the manners of `select.epoll`, where that is missing."""
-
-    def __init__(self) -> None:
-        self._poll = select.poll()
-        self.register = self._poll.register
-        self.modify = self._poll.modify
-        self.unregister = self._poll.unregister
-
-    def poll(self, timeout: float) -> list[tuple[int, int]]:
-        """Wait up to `timeout` seconds; return descriptors and their events."""
-        return self._poll.poll(timeout * 1000)
-
-    def close(self) -> None:
-        """Do nothing: there is no descriptor behind it."""
 
 
 class EventLoop:
@@ -109,6 +94,8 @@ class EventLoop:
         timeout = _LINGER_LOOK_SECONDS if self._server.has_refused else _LOOK_SECONDS
         if self._parked:
             timeout = _HASHING_LOOK_SECONDS
+        if self._ready:
+            timeout = 0.0
         if self._rest_until is not None:
             timeout = min(timeout, _EMFILE_REST_SECONDS)
         due = self._timers.next_due()
@@ -139,6 +126,21 @@ class EventLoop:
             self._rest_until = self._now + _EMFILE_REST_SECONDS
 
     def _take(self, sock: socket.SocketType, address: Any) -> None:
+        try:
+            self._take_in(sock, address)
+        except Exception:
+            self._drop(sock)
+
+    def _drop(self, sock: socket.SocketType) -> None:
+        """Close a connection that met a bug before it had a link."""
+        log.exception("a connection failed")
+        link = self._links.get(sock.fileno())
+        if link is not None and link.sock is sock:
+            self._close(link, was_reset=False)
+        else:
+            sock.close()
+
+    def _take_in(self, sock: socket.SocketType, address: Any) -> None:
         if len(self._links) + len(self._checks.answered) >= self._server.max_connections:
             self._server.refuse(sock, "all connections are in use")
             return
@@ -204,8 +206,13 @@ class EventLoop:
     # Output
 
     def _answer(self) -> None:
-        """Answer what is ready, put that on record by one write, then send; until all is done."""
-        while self._ready or self._checks.answered:
+        """Answer what is ready, put that on record by one write, then send; and so on for a while.
+
+        What is left of long pipelines waits for the next turn, so that others have theirs.
+        """
+        for _ in range(_PASSES_A_TURN):
+            if not (self._ready or self._checks.answered):
+                break
             # Each once: a second answer would be sent into the middle of the first.
             ready, self._ready = dict.fromkeys(self._ready), []
             answers: list[tuple[Link, Outgoing | None]] = []
@@ -219,7 +226,10 @@ class EventLoop:
                 else:
                     self._guard(link, self._wait_for_more, link)
             for check in self._checks.drain():
-                self._send_check(check)
+                try:
+                    self._send_check(check)
+                except Exception:
+                    self._drop(check[0])
 
     def _send_check(self, check: Answered) -> None:
         sock, peer, link, content, keep_alive = check
@@ -266,7 +276,8 @@ class EventLoop:
         try:
             is_sent = link.send() if outgoing is None else link.begin(outgoing)
         except ImageChanged as problem:
-            log.error("a download ended: %s", problem)
+            if self._service.may_say(str(problem), self._now):
+                log.error("downloads ended: %s", problem)
             self._close(link, was_reset=False)
         except OSError:
             self._close(link, was_reset=True)
@@ -321,6 +332,8 @@ class EventLoop:
         self._timers.add(link.due(self._now), link)
 
     def _expire(self, link: Link) -> None:
+        if link.is_closed:
+            return
         try:
             has_time_left = link.has_time_left(self._now)
         except OSError:

@@ -9,7 +9,6 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
@@ -22,6 +21,7 @@ from ota_server.journal import FSYNC, KEEP_BYTES, KEEP_FILES, ROTATE_BYTES, Jour
 from ota_server.logfiles import InUse
 from ota_server.rejected import Rejected
 from ota_server.server import GRACE_SECONDS, IDLE_SECONDS, MAX_LINGERING, TRANSPORTS, OTAServer
+from ota_server.serverlog import LogThread
 from ota_server.service import Service
 from ota_server.store import Store
 
@@ -38,7 +38,7 @@ _MEBIBYTE = 1024 * 1024
 # For so long another thread that computes may hold up the one that answers. While 401s were listed
 # the longest of 60,000 checks took 7 ms by the default of 5, 4 ms by this; rates were the same.
 _SWITCH_SECONDS = 0.001
-_STOPPING = b"stopping; downloads may go on for the grace time, a second signal cuts them\n"
+_STOPPING = "stopping; downloads may go on for the grace time, a second signal cuts them"
 
 EXAMPLES = """\
 examples:
@@ -79,8 +79,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--transport",
         choices=TRANSPORTS,
         default=TRANSPORTS[0],
-        help="what drives connections: one event loop, by epoll or poll, or a thread for each "
-        "(default: %(default)s)",
+        help="what drives connections: one event loop, by epoll or poll, or a thread for each; "
+        "epoll alone sends images by sendfile (default: %(default)s)",
     )
     parser.add_argument(
         "--max-connections",
@@ -125,8 +125,8 @@ def _add_journal_arguments(parser: argparse.ArgumentParser) -> None:
         "--fsync",
         choices=FSYNC,
         default="interval",
-        help="bring records to the disk before each reply, every 100 ms, or when the system likes: "
-        "what a power cut may take (default: %(default)s)",
+        help="bring records to the disk before each reply (all devices wait for it), every 100 ms, "
+        "or when the system likes: what a power cut may take (default: %(default)s)",
     )
     parser.add_argument(
         "--journal-files",
@@ -159,10 +159,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def serve(arguments: argparse.Namespace) -> int:
     """Serve until a signal; return the exit code."""
-    logging.basicConfig(
-        stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s"
-    )
     _open_standard_streams()
+    written = LogThread()
+    logging.basicConfig(
+        handlers=[written], level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s"
+    )
+    try:
+        return _serve(arguments, written)
+    finally:
+        written.end()
+
+
+def _serve(arguments: argparse.Namespace, written: LogThread) -> int:
     # Before there is a server: SIGHUP would kill the process, the others end it with a traceback.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     for signum in (signal.SIGINT, signal.SIGTERM):
@@ -172,7 +180,7 @@ def serve(arguments: argparse.Namespace) -> int:
     except CannotStart as problem:
         print(f"ota_server: {problem}", file=sys.stderr)
         return 1
-    _install_signals(server)
+    _install_signals(server, written)
     banner.show(server, log_dir(arguments.data_dir))
     collector.hold_back()
     sys.setswitchinterval(_SWITCH_SECONDS)
@@ -283,15 +291,14 @@ def _end_start(_signum: int, _frame: FrameType | None) -> NoReturn:
     os._exit(0)
 
 
-def _install_signals(server: OTAServer) -> None:
+def _install_signals(server: OTAServer, written: LogThread) -> None:
     def end(signum: int, _frame: FrameType | None) -> None:
         if server.is_draining:
             server.end_at_once()
             return
         server.drain()
         # No logging here: its lock may be held by the very code that was interrupted.
-        with suppress(OSError):
-            os.write(2, _STOPPING)
+        written.say(_STOPPING)
 
     signal.signal(signal.SIGINT, end)
     signal.signal(signal.SIGTERM, end)

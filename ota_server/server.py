@@ -19,7 +19,8 @@ from ota_server import reply
 from ota_server.collector import Collector
 from ota_server.handler import OTARequestHandler
 from ota_server.http1 import reply_head
-from ota_server.loop import EventLoop, PollPoller
+from ota_server.loop import EventLoop
+from ota_server.poller import PollPoller
 from ota_server.service import Service
 from ota_server.slim import ThreadingHTTPServer
 from ota_server.threads import ThreadDriver
@@ -28,7 +29,7 @@ from ota_server.wire import LINGER_SECONDS
 log = logging.getLogger(__name__)
 
 LOOK_AFTER_SECONDS = 0.1  # a journal that was taken away is noticed by then
-SYNC_SECONDS = 0.1  # what a power cut may take under `--fsync interval`
+SYNC_SECONDS = 0.1  # what a power cut may take under `--fsync interval`, and what the disk needs
 IDLE_SECONDS = 15.0
 GRACE_SECONDS = 30.0
 MAX_LINGERING = 64

@@ -20,6 +20,7 @@ from ota_server.files import (
     Signature,
     find,
     is_as_it_was,
+    is_of,
     is_passing,
     open_found,
     signature_of,
@@ -74,6 +75,7 @@ class Store:
         self.firmware_dir = data_dir / "firmware"
         self._hasher = Hasher(Copies(data_dir / "log"), settle_seconds)
         self._lock = Lock()
+        self._look_lock = Lock()
         self._images: OrderedDict[str, Image] = OrderedDict()
         self._version_file: tuple[Signature, float, tuple[str, str] | str] | None = None
         self._last_good: Target | None = None
@@ -111,11 +113,17 @@ class Store:
         """Have a wrong version.txt said at once, and a new image hashed, before a device asks."""
         with suppress(NoTarget):
             self._look_for_target()
+        self._close_old_images()
 
     def _look_for_target(self) -> Target:
         steady = self._steady
         if steady is not None and all(map(is_as_it_was, steady[1])):
             return steady[0]
+        # One at a time: what one thread read must not be taken for what another one saw.
+        with self._look_lock:
+            return self._look_closer()
+
+    def _look_closer(self) -> Target:
         self._steady = None
         content = self._read_version_file()
         if isinstance(content, str):
@@ -229,7 +237,10 @@ class Store:
             if known is not None and known[0] == found.signature and known[1] > settled_at:
                 return known[2]
             read_at = time.time()
-            content = _parse(_read_found(found))
+            read, is_same = _read_found(found)
+            if not is_same:
+                read_at = 0.0  # put there between two looks: do not trust it to be this one
+            content = _parse(read)
         except OSError as problem:
             return f"cannot be read: {problem.strerror}"
         self._version_file = (found.signature, read_at, content)
@@ -275,6 +286,9 @@ class Store:
         with self._lock:
             image = self._images.get(name)
             if image is not None and image.signature == file.signature:
+                if image.copy is None:
+                    image.copy = self._hasher.take_copy(file.signature)
+                self._images.move_to_end(name)
                 return image
         try:
             digests = self._hasher.known(file.signature)
@@ -293,13 +307,32 @@ class Store:
             raise NotReady(self._hasher.request(Found(file.path, signature)))
         version = version_of_image_name(name) or name
         copy = self._hasher.take_copy(signature)
+        if copy is None:
+            self._hasher.want_copy(file)
         image = Image(version, descriptor, signature, digests, copy)
         with self._lock:
+            other = self._images.get(name)
+            if other is not None and other.signature == signature and other.copy is not None:
+                return other  # opened by another thread meanwhile, and it took the copy
             self._images[name] = image
             self._images.move_to_end(name)
             if len(self._images) > _OPEN_IMAGES:
-                self._images.popitem(last=False)
+                # Whoever asks for all the others by name does not slow down the fleet.
+                kept = self._last_good.image_name if self._last_good else None
+                del self._images[next(other for other in self._images if other != kept)]
         return image
+
+    def _close_old_images(self) -> None:
+        """Let go of images whose file was deleted or replaced: they hold room on the disk."""
+        with self._lock:
+            images = list(self._images.items())
+        for name, image in images:
+            path = os.path.join(self.firmware_dir, name)
+            # Its own signature was taken before a link to it was made or undone.
+            if not is_as_it_was(Found(os.path.realpath(path), image.signature)):
+                with self._lock:
+                    if self._images.get(name) is image:
+                        del self._images[name]
 
     def _is_read(self, file: Found) -> bool:
         try:
@@ -315,10 +348,12 @@ class Store:
         return None
 
 
-def _read_found(found: Found) -> bytes:
+def _read_found(found: Found) -> tuple[bytes, bool]:
+    """Return the beginning of a file, and whether it is the one that was found."""
     descriptor = open_found(found)
     try:
-        return os.read(descriptor, MAX_VERSION_FILE_BYTES + 1)
+        is_same = is_of(os.fstat(descriptor), found.signature)
+        return os.read(descriptor, MAX_VERSION_FILE_BYTES + 1), is_same
     finally:
         os.close(descriptor)
 

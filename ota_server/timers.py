@@ -1,7 +1,6 @@
 """When the event loop looks at which connection again: a heap, not a scan of all connections."""
 
 import heapq
-from collections.abc import Iterator
 
 from ota_server.link import Link
 
@@ -35,16 +34,21 @@ class Timers:
             link.timer_at = None
             self._forget()
 
-    def due(self, now: float) -> Iterator[Link]:
-        """Yield what is due; each has no timer from then on."""
+    def due(self, now: float) -> list[Link]:
+        """Return what is due; each has no timer from then on.
+
+        A list: what is done about one may make it due again at once, which is for the next time.
+        """
+        links = []
         heap = self._heap
         while heap and heap[0][0] <= now:
             due, link = heapq.heappop(heap)
             if link.timer_at == due:
                 link.timer_at = None
-                yield link
+                links.append(link)
             else:
                 self._stale -= 1
+        return links
 
     def _forget(self) -> None:
         """Count an entry that nobody waits for; rebuild the heap when most of them are."""

@@ -77,16 +77,22 @@ def send_copy(sock: socket.SocketType, span: ImageSpan, copy: Copy, offset: int,
     tail = max(offset, span.stop - TAIL_BYTES)
     try:
         while at < tail and at - offset < most:
-            at += os.sendfile(out, source, at, tail - at)
+            at += _sent(os.sendfile(out, source, at, tail - at))
         if at == tail and not span.image.is_unchanged():
             raise ImageChanged(f"the image of {span.image.version} was written to")
         while tail <= at < span.stop:
-            at += os.sendfile(out, source, at, span.stop - at)
+            at += _sent(os.sendfile(out, source, at, span.stop - at))
     except (OSError, ImageChanged):
         # What went before it was sent, and counts; the next call meets the same again.
         if at == offset:
             raise
     return at - offset
+
+
+def _sent(length: int) -> int:
+    if length == 0:
+        raise ImageChanged("the private copy of an image is too short")
+    return length
 
 
 def read_unchanged(span: ImageSpan, offset: int, length: int) -> bytes:

@@ -20,7 +20,12 @@ FILES_Y = TOP + 10 * ROW + 18
 
 # Each step of a request: module, what it does there (two lines), kind.
 STEPS = (
-    ("loop.py, link.py", "one event loop, all connections:", "bytes from their sockets", EDGE),
+    (
+        "loop.py, link.py",
+        "one event loop, all connections; for the",
+        "common check checks.py goes to 7 at once",
+        EDGE,
+    ),
     (
         "connection.py",
         "the connection machine, without a socket:",
@@ -37,7 +42,7 @@ STEPS = (
     (
         "store.py, hashing.py",
         "the image of that version or SHA-256:",
-        "one open file and its digests",
+        "one open file, its digests, a private copy",
         IO,
     ),
     (
@@ -61,8 +66,8 @@ STEPS = (
     ("connection.py", "what to send, in order:", "head, bytes, spans of open files", EDGE),
     (
         "link.py",
-        "what the client takes, copied; the last 64 KiB",
-        "only from a file that is unchanged",
+        "what the client takes, by sendfile; the last",
+        "64 KiB only while the file is unchanged",
         EDGE,
     ),
 )
@@ -227,8 +232,9 @@ def _threads() -> list[str]:
             "503 beyond the limit; drains;",
             "or threads.py in place of 1",
         ),
-        (4, 0, "hashing.py: hasher", "hashes an image when it was", "unchanged for two seconds"),
-        (6, 41, "chores", "ten times a second: recover,", "rotate, snapshot, fsync"),
+        (4, 0, "hashing.py: hasher", "hashes and copies an image", "unchanged for two seconds"),
+        (6, 41, "chores, and sync", "ten times a second: recover,", "rotate, snapshot; and fsync"),
+        (8, 0, "readahead.py", "reads what of an image", "is not in memory"),
     )
     parts = []
     for step, offset, title, *lines in cards:
@@ -239,6 +245,7 @@ def _threads() -> list[str]:
         _arrow(f"M{right},{_y(4) + 32} H{left}"),
         _arrow(f"M{right},{_y(6) + 73} H{half} V{_y(6) + 32} H{left}"),
         _arrow(f"M{half},{_y(6) + 73} V{_y(7) + 32} H{left}"),
+        _arrow(f"M{right},{_y(8) + 32} H{half} V{_y(9) + 12} H{left}"),
     ]
     return parts
 

@@ -8,6 +8,7 @@ clock is set back, so that its devices were last seen at different times.
 Needs Chromium beside Python. Makes session.png, devices.png, diagram.svg and diagram.png.
 """
 
+import argparse
 import html
 import http.client
 import os
@@ -71,6 +72,9 @@ FONT_WIDTH, LINE_HEIGHT, PADDING_X, PADDING_Y = 9.04, 21.3, 22, 18
 
 def main() -> int:
     """Make all pictures; return the exit code."""
+    argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    ).parse_args()
     chromium = next(filter(None, map(shutil.which, CHROMIUM)), None)
     if chromium is None:
         print("screenshots/make.py needs Chromium", file=sys.stderr)

@@ -247,7 +247,11 @@ class Process:
     """The server as its own process, as a user starts it."""
 
     def __init__(
-        self, *arguments: str, env: Mapping[str, str] | None = None, code: str | None = None
+        self,
+        *arguments: str,
+        env: Mapping[str, str] | None = None,
+        code: str | None = None,
+        pass_fds: tuple[int, ...] = (),
     ) -> None:
         """Start it, by `code` instead of as a user does where that is given."""
         how = ["-m", "ota_server.server"] if code is None else ["-c", code]
@@ -262,6 +266,7 @@ class Process:
                 stdout=subprocess.PIPE,
                 stderr=log,
                 text=True,
+                pass_fds=pass_fds,
             )
         self.banner = ""
         self.log = ""

@@ -101,10 +101,10 @@ class BoundsTest(unittest.TestCase):
         found = results("download-1m", **{OURS: [{"mb_per_s": 2.0}], "nginx": [{"mb_per_s": 1.0}]})
         slower = [(OURS, 0.5), ("nginx", 1.0)]
         found.measurements += [
-            Measurement("download-64m", "16 clients", peer, 0, {"mb_per_s": value})
+            Measurement("download-1m", "256 clients", peer, 0, {"mb_per_s": value})
             for peer, value in slower
         ]
-        name = "download, worst of six: rate, to nginx"
+        name = "download of 1 MiB, the worst of 1, 16 and 256 clients: rate, to nginx"
         self.assertEqual(verdict(found, name).figure, 0.5)
 
     def test_memory_is_that_of_the_worst_round(self):

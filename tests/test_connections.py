@@ -154,6 +154,37 @@ class DeadlineTest(ServerCase):
         self.assertTrue(self.connection.next_reply(0.0, draining=True).close)
         self.assertIsNone(self.connection.next_reply(0.0))
 
+    def test_what_comes_after_the_last_request_has_no_time_for_a_head(self):
+        for late in (b"\r\n", b"G"):
+            with self.subTest(late):
+                self.connection = Connection(self.service, LOCAL, IDLE_SECONDS, 0.0)
+                self.begin_download(0.0)
+                self.connection.stop_reading()
+                self.connection.receive(late, 1.0)
+                self.connection.acknowledged(1000, 1.0)
+                # There is time left for the download, and something to wait for.
+                self.assertTrue(self.connection.tick(HEAD_SECONDS + 5.0))
+                self.assertFalse(self.connection.head_is_late)
+                self.assertGreater(self.connection.wait_seconds(HEAD_SECONDS + 5.0), 0.0)
+                self.assertFalse(self.connection.tick(1.0 + STALL_SECONDS))
+
+    def test_a_late_head_is_told_so_once_and_its_download_goes_on(self):
+        length = self.begin_download(0.0)
+        self.connection.receive(b"G", 1.0)
+        self.assertTrue(self.connection.tick(1.0 + HEAD_SECONDS))
+        self.assertEqual(self.answer(1.0 + HEAD_SECONDS), 408)
+        self.assertIsNone(self.connection.next_reply(12.0))
+        self.assertGreater(self.connection.wait_seconds(25.0), 0.0)
+        self.connection.acknowledged(length, 26.0)
+        self.connection.tick(26.0 + SETTLE_SECONDS)
+        self.assertEqual(self.ended(), [(len(self.IMAGE), True)])
+
+    def test_nothing_is_kept_that_nobody_will_read(self):
+        self.connection.stop_reading()
+        for _ in range(10):
+            self.connection.receive(b"y" * 20000, 0.0)
+        self.assertFalse(self.connection.has_input)
+
     def test_nobody_waits_for_a_hash_who_may_not(self):
         self.connection.receive(request_head("/firmware.bin"), 0.0)
         outgoing = self.connection.next_reply(0.0, may_wait=False)
@@ -334,6 +365,25 @@ class HashingTest(ServerCase):
         self.assertEqual(answer.status, 503)
         self.assertIn("retry-after", answer.fields)
         self.assertTrue(4.5 < time.monotonic() - began < 7.0)
+
+    def test_a_device_that_waits_for_a_hash_is_not_idle(self):
+        self.start(idle_seconds=0.5, service={"settle_seconds": 1.5})
+        with Client(self.port) as client:
+            client.request("/firmware.bin")
+            answer = client.answer()
+        self.assertEqual((answer.status, answer.body), (200, self.IMAGE))
+
+
+class PipelineTest(ServerCase):
+    def test_a_long_pipeline_lets_others_have_their_turn_and_is_answered_whole(self):
+        with Client(self.port) as client, Client(self.port) as other:
+            client.send(request_head("/version.txt") * 200)
+            other.request("/version.txt")
+            self.assertEqual(other.answer().body, b"v1.0.1")
+            for _ in range(200):
+                self.assertEqual(client.answer().body, b"v1.0.1")
+        self.stop()
+        self.assertEqual(len(self.records(event="check")), 201)
 
 
 class BrokenStore(Store):

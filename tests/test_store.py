@@ -16,7 +16,7 @@ from ota_server.device import Download
 from ota_server.files import find, open_found, replace
 from ota_server.hashing import Hasher, Unreadable
 from ota_server.store import Image, NoImage, NoTarget, NotReady, Store
-from tests.support import TIMEOUT_SECONDS, DataDirCase
+from tests.support import TIMEOUT_SECONDS, DataDirCase, until
 
 LOGGER = "ota_server.store"
 NOBODY = 65534
@@ -134,12 +134,54 @@ class ImageTest(StoreCase):
                 self.assertFalse(old.is_unchanged())
                 self.assertEqual(self.image("v1").sha256, sha256_of(content))
 
+    def test_a_link_made_after_a_rewrite_hides_it_from_nobody_who_has_no_copy(self):
+        path = self.put_image("v1", b"old bytes")
+        for has_copy in (True, False):
+            with self.subTest(has_copy):
+                image = self.image("v1")
+                if not has_copy:
+                    image.copy = None
+                times = path.stat()
+                path.write_bytes(path.read_bytes()[::-1])
+                os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+                os.link(path, path.with_name(f"backup {has_copy}"))
+                # The copy is of one piece, whatever happened to the file.
+                self.assertIs(image.is_unchanged(), has_copy)
+                self.assertEqual(self.image("v1").sha256, sha256_of(path.read_bytes()))
+
     def test_an_image_that_is_cut_gives_what_is_left(self):
         path = self.put_image("v1", b"0123456789")
         image = self.image("v1")
         os.truncate(path, 4)
         self.assertEqual((image.read(0, 10), image.read(6, 4)), (b"0123", b""))
         self.assertFalse(image.is_unchanged())
+
+    def test_the_image_of_the_target_keeps_its_copy_whatever_else_is_asked_for(self):
+        self.put_image("v1", b"image of the fleet")
+        self.set_target("v1")
+        self.assertIsNotNone(self.image("v1").copy)
+        self.store.target()
+        for number in range(2, 30):
+            self.put_image(f"v{number}", b"image %d" % number)
+            self.image(f"v{number}")
+        self.assertIsNotNone(self.image("v1").copy)
+
+    def test_an_image_that_was_pushed_out_gets_a_copy_again(self):
+        for number in range(20):
+            self.put_image(f"v{number}", b"image %d" % number)
+            self.image(f"v{number}")
+        self.assertTrue(until(lambda: self.image("v0").copy is not None))
+
+    def test_an_image_that_was_deleted_or_replaced_holds_no_room_on_the_disk(self):
+        path = self.put_image("v1", b"old")
+        descriptor = self.image("v1").copy.descriptor
+        self.put_image("v2", b"kept")
+        kept = self.image("v2")
+        path.unlink()
+        self.store.look_after()
+        with self.assertRaises(OSError):
+            os.fstat(descriptor)
+        self.assertIs(self.image("v2"), kept)
 
     def test_images_that_nobody_asks_for_are_closed(self):
         for number in range(60):

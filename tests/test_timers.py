@@ -43,6 +43,13 @@ class TimersTest(unittest.TestCase):
         self.assertEqual(self.due(3.0), [one])
         self.assertEqual(self.due(9.0), [])
 
+    def test_what_is_due_again_at_once_comes_the_next_time(self):
+        one = link()
+        self.timers.add(1.0, one)
+        for each in self.timers.due(2.0):
+            self.timers.add(2.0, each)
+        self.assertEqual(self.due(2.0), [one])
+
     def test_a_dropped_one_never_comes(self):
         one = link()
         self.timers.add(1.0, one)
