@@ -47,7 +47,7 @@ from ota_server.server import OTAServer
 sys.exit(main())
 """
 _DOWNLOADERS = 4096
-_HOLD_SECONDS = 12.0
+_HOLD_SECONDS = 8.0
 
 
 def form(change: str) -> Peer:

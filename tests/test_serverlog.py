@@ -15,7 +15,19 @@ class LogThreadTest(DataDirCase):
         self.addCleanup(os.close, self.reader)
         self.addCleanup(os.close, writer)
         self.written = LogThread(writer)
+        self.addCleanup(self.drain)
         self.written.setFormatter(logging.Formatter("%(levelname)s %(message)s"))
+
+    def drain(self) -> None:
+        """Read until the thread has ended: it must not write to whatever gets its number next."""
+        self.written._queue.put(None)
+
+        def has_ended() -> bool:
+            if select.select([self.reader], [], [], 0)[0]:
+                os.read(self.reader, 65536)
+            return not self.written._thread.is_alive()
+
+        self.assertTrue(until(has_ended))
 
     def record(self, text: str) -> logging.LogRecord:
         return logging.LogRecord("ota_server", logging.INFO, "", 0, text, None, None)
@@ -41,7 +53,6 @@ class LogThreadTest(DataDirCase):
             return b" lines of the log were lost" in content
 
         self.assertTrue(until(is_said))
-        self.written.end()
 
 
 class StuckLogTest(ServerCase):
