@@ -190,6 +190,9 @@ def _serve(arguments: argparse.Namespace, written: LogThread) -> int:
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         server.server_close()
         server.service.close()
+    # While it ends Python puts the signals back, and a second SIGTERM would be told as a failure.
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(signum, signal.SIG_IGN)
     log.info("stopped; all records are written")
     return 0
 

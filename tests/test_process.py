@@ -279,6 +279,16 @@ class SignalTest(ProcessCase):
                 # An idle connection does not hold the exit.
                 self.assertLess(time.monotonic() - began, 5)
 
+    def test_signals_up_to_its_very_end_are_no_failure(self):
+        server = self.serve()
+        self.assertTrue(until(lambda: server.process.poll() is not None or self.terminate(server)))
+        self.assertEqual(server.end()[0], 0)
+
+    def terminate(self, server: Process) -> bool:
+        """Send SIGTERM once more; False: it has not ended yet."""
+        server.process.send_signal(signal.SIGTERM)
+        return False
+
     def test_a_download_may_finish_within_the_grace(self):
         server = self.serve()
         client = self.begin_download(server)
