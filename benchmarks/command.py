@@ -186,7 +186,6 @@ def _write(results: Results, arguments: argparse.Namespace, python: Path) -> Non
         or arguments.peers
         or _INTERRUPTED in results.left_out
         or results.about["rounds"] < _ROUNDS
-        or results.failures
     )
     elsewhere = arguments.out or (None if whole else ROOT / "build" / "benchmarks")
     out = elsewhere or HERE
