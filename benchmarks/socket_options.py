@@ -24,22 +24,25 @@ from benchmarks.server import Server
 from benchmarks.side_by_side import CONNECTIONS, make_site, under_load
 from benchmarks.wrk import Load
 
-_NOTSENT = """
+_BUFFERS = """
+OTAServer.unsent_bytes = 0
 def activate(server, activate=OTAServer.server_activate):
     activate(server)
-    server.socket.setsockopt(6, 25, 64 * 1024)  # TCP_NOTSENT_LOWAT of Linux
+    server.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, {size} * 1024)
 OTAServer.server_activate = activate
 """
 # What is run before the server starts.
 _FORMS = {
     "as it is": "",
     "no TCP_DEFER_ACCEPT": "OTAServer.defer_seconds = 0",
-    "buffers of the kernel's choice": "OTAServer.send_buffer_bytes = 0",
-    "TCP_NOTSENT_LOWAT instead": f"OTAServer.send_buffer_bytes = 0{_NOTSENT}",
-    "buffers of 32 KiB": "OTAServer.send_buffer_bytes = 32 * 1024",
-    "buffers of 256 KiB": "OTAServer.send_buffer_bytes = 256 * 1024",
+    "buffers of the kernel's choice": "OTAServer.unsent_bytes = 0",
+    "128 KiB unsent": "OTAServer.unsent_bytes = 128 * 1024",
+    "buffers of 32 KiB": _BUFFERS.format(size=32),
+    "buffers of 64 KiB": _BUFFERS.format(size=64),
+    "buffers of 256 KiB": _BUFFERS.format(size=256),
 }
 _START = """
+import socket
 import sys
 from ota_server.serve import main
 from ota_server.server import OTAServer

@@ -56,7 +56,7 @@ class OTAServer(ThreadingHTTPServer):
     request_queue_size = 4096  # the stdlib's 5 drops devices when a fleet wakes at once
     # Why these two, and so much: docs/adr/0008.
     defer_seconds = 1  # Linux hands a connection over with its first bytes, or after so long
-    send_buffer_bytes = 64 * 1024
+    unsent_bytes = 64 * 1024  # what the kernel takes of a download beyond what is on its way
     allow_reuse_address = True
     # Threads are ended on purpose, by draining: as daemons they would be cut off at exit.
     daemon_threads = False
@@ -110,8 +110,9 @@ class OTAServer(ThreadingHTTPServer):
         """Set what Linux hands on from the listening socket to its connections."""
         # With Nagle's algorithm replies wait for ACKs.
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        if self.send_buffer_bytes:
-            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, self.send_buffer_bytes)
+        if self.unsent_bytes and hasattr(socket, "TCP_NOTSENT_LOWAT"):
+            unsent = socket.TCP_NOTSENT_LOWAT
+            self.socket.setsockopt(socket.IPPROTO_TCP, unsent, self.unsent_bytes)
         if self.defer_seconds and hasattr(socket, "TCP_DEFER_ACCEPT"):
             self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, self.defer_seconds)
 
