@@ -13,10 +13,12 @@ from ota_server.device import Device, Download, Report, asked_for_image, previou
 from ota_server.fleet import Fleet
 from ota_server.http1 import Request, http_date
 from ota_server.image import Image
+from ota_server.offers import Offers
 from ota_server.ratelimit import RateLimit
 from ota_server.record import Scalar
-from ota_server.release import entity_tag, is_sample
+from ota_server.release import entity_tag
 from ota_server.reply import Peer, Reply, Transfer
+from ota_server.rollout import Decision
 from ota_server.store import NoImage, NoTarget, NotNow, NotReady, Store
 
 log = logging.getLogger(__name__)
@@ -31,6 +33,14 @@ _NAMED_CACHING = ("Cache-Control", "no-cache, no-transform")
 _HASH_CACHING = ("Cache-Control", "public, max-age=31536000, immutable, no-transform")
 
 
+class NotOffered(Exception):
+    """The device may have no image now: answer 503."""
+
+    def __init__(self, decision: Decision) -> None:
+        super().__init__(decision.reason)
+        self.decision = decision
+
+
 class _Plan(NamedTuple):
     """An answer to /firmware.bin, before it is on record; without an image no bytes are sent."""
 
@@ -43,8 +53,11 @@ class _Plan(NamedTuple):
 class Downloads:
     """Answers requests for images. Safe for use by many threads."""
 
-    def __init__(self, store: Store, fleet: Fleet, clock_ms: Callable[[], int]) -> None:
+    def __init__(
+        self, store: Store, offers: Offers, fleet: Fleet, clock_ms: Callable[[], int]
+    ) -> None:
         self._store = store
+        self._offers = offers
         self._fleet = fleet
         self._clock_ms = clock_ms
         self._limit = RateLimit(_LOG_EVERY_SECONDS)
@@ -80,7 +93,7 @@ class Downloads:
         """
         try:
             image = self._store.image(version)
-            self._keep_sample_here(image, peer)
+            self._offers.check_image(image, peer)
         except NoImage:
             return reply.text(HTTPStatus.NOT_FOUND, _NOT_FOUND)
         except NotNow:
@@ -140,6 +153,9 @@ class Downloads:
             if may_wait:
                 raise
             answer = reply.later(_NOT_READY)
+        except NotOffered as problem:
+            answer = reply.later("No update now.")
+            return _Plan(answer, problem.decision.version)
         except NoImage as problem:
             if self._limit.allows(str(problem), time.monotonic()):
                 log.error("no image for %s: %s", report.mac, problem)
@@ -156,14 +172,15 @@ class Downloads:
         continued = rollout.continued_download(known, under_way, ranges, honoured, now_ms)
         if continued is not None:
             image = self._store.pinned_image(continued)
-            self._keep_sample_here(image, peer)
+            self._offers.check_image(image, peer)
             version, target_version = continued.version, device.target_version if device else None
         else:
-            target = self._store.target()
-            image = self._store.image(target.version)
-            self._keep_sample_here(image, peer)
-            version = target.version
-            target_version = rollout.decide(report, target, False, peer.is_local).version
+            decision, _ = self._offers.decide(report, peer, now_ms)
+            if decision.release is None:
+                raise NotOffered(decision)
+            version, target_version = decision.release, decision.version
+            image = self._store.image(version)
+            self._offers.check_image(image, peer)
         if not honoured or not self._if_range_matches(request, image.etag):
             ranges = ()
         answer = _conditional(request, image, ranges, None, _TARGET_CACHING)
@@ -209,11 +226,6 @@ class Downloads:
         return byterange.if_range_matches(
             request.get(b"if-range"), etag, modified_seconds, self._clock_ms() // 1000
         )
-
-    def _keep_sample_here(self, image: Image, peer: Peer) -> None:
-        """Refuse the shipped sample to other machines: no real device may flash it."""
-        if not peer.is_local and is_sample(image.size, image.sha256):
-            raise NoImage("the shipped sample is offered to clients on this machine only")
 
 
 def _ranges(request: Request) -> tuple[RangeSpec, ...]:

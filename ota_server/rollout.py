@@ -1,34 +1,164 @@
 """Which version a device should run, and which image a request for bytes gets. Pure."""
 
+from hashlib import sha256
 from typing import NamedTuple
 
 from ota_server.byterange import RangeSpec, from_byte_zero
 from ota_server.device import Download, Report
-from ota_server.release import Target, same_version
+from ota_server.manifest import next_stop
+from ota_server.policy import Pin, Policy, Stopped
+from ota_server.release import Target, meaning, same_version
 
 # A device that reads byte 0 again this long after its last request is taken to start over: longer
 # than any client's pause between retries, shorter than the time between two releases.
 RESTART_AFTER_MS = 10 * 60 * 1000
+NOTHING_DECIDED = Policy()
+NO_TARGET = "there is no target"
 
 
 class Decision(NamedTuple):
-    """The version that a device is told to run, and the reason in one word."""
+    """The version that a device is told to run, the reason in a few words, and the release.
+
+    `version` is spelled as the device spells it where it means what the device runs. `release` is
+    the one whose image it may have; None: it may have none now.
+    """
 
     version: str
     reason: str
+    release: str | None
 
 
-def decide(report: Report, target: Target, is_sample: bool, peer_is_local: bool) -> Decision:
+class Wanted(NamedTuple):
+    """The release that a device should run, before it is asked whether it may have it."""
+
+    version: str | None
+    reason: str
+
+
+def decide(
+    report: Report, target: Target | None, policy: Policy = NOTHING_DECIDED, now_ms: int = 0
+) -> Decision:
     """Decide which version the device should run.
 
     A version that equals the device's own in meaning is spelled as the device spells it: devices
     compare text, and `1.0` against `v1.0` would download for ever.
+
+    Args:
+        target: that of version.txt; None: there is none.
     """
-    if is_sample and not peer_is_local:
-        return Decision(report.firmware_version, "sample")
-    if same_version(report.firmware_version, target.version):
-        return Decision(report.firmware_version, "target")
-    return Decision(target.version, "target")
+    if policy.is_plain and target is not None:
+        version = target.version
+        if same_version(report.firmware_version, version):
+            return Decision(report.firmware_version, "target", version)
+        return Decision(version, "target", version)
+    return _decide_by_policy(report, target, policy, now_ms)
+
+
+def _decide_by_policy(
+    report: Report, target: Target | None, policy: Policy, now_ms: int
+) -> Decision:
+    reported = report.firmware_version
+    if policy.problem:
+        return Decision(reported, f"nothing is offered while {policy.problem} cannot be used", None)
+    if policy.is_held:
+        return Decision(reported, "everything is on hold", None)
+    running = policy.release_of(reported)
+    wanted = _wanted(report.mac, running, target, policy, now_ms)
+    if wanted.version is None:
+        return Decision(reported, wanted.reason, running if _has_image(running, policy) else None)
+    stop = next_stop(running, wanted.version, policy.manifests)
+    reason = wanted.reason
+    if stop != wanted.version:
+        reason = f"the stone on the way to {wanted.version}: {reason}"
+    if same_version(running, stop):
+        return Decision(reported, reason, stop)
+    if policy.is_withdrawn(stop):
+        return Decision(reported, f"{stop} was withdrawn; {reason}", None)
+    is_target = target is not None and stop == target.version  # its image is the store's business
+    if not is_target and not _has_image(stop, policy):
+        return Decision(reported, f"the image of {stop} is missing; {reason}", None)
+    return Decision(stop, reason, stop)
+
+
+def _has_image(version: str, policy: Policy) -> bool:
+    return meaning(version) in policy.images and meaning(version) not in policy.unusable
+
+
+def _wanted(mac: str, running: str, target: Target | None, policy: Policy, now_ms: int) -> Wanted:
+    """Return what a device should run. Without a version: what it runs already."""
+    pinned = _pinned(mac, policy, now_ms)
+    if pinned is not None:
+        return pinned
+    groups = policy.groups.get(mac, ())
+    base = _base(groups, target, policy)
+    is_held_back, keeps_unknown = False, False
+    for group in (*groups, ""):
+        rollout = policy.rollouts.get(group)
+        if rollout is None or policy.is_withdrawn(rollout.version):
+            continue
+        whose = f"the rollout of {rollout.version}{f' to {group}' if group else ''}"
+        if same_version(running, rollout.version):
+            return Wanted(None, f"it runs what {whose} brings")
+        is_in = rollout.first_group in groups if rollout.first_group else False
+        is_in = is_in or cohort_percent(rollout.version, mac) < rollout.percent
+        if is_in and rollout.state == "running":
+            return Wanted(rollout.version, whose)
+        is_held_back = True
+        keeps_unknown = keeps_unknown or rollout.held_unknown == "keep"
+    stopped = policy.stopped.get(meaning(running))
+    if stopped is not None and _stays(stopped, base.version):
+        state = "withdrawn" if stopped.is_withdrawn else "aborted"
+        return Wanted(
+            None, f"it stays on {running}, which was {state}, until it has another target"
+        )
+    if is_held_back:
+        if keeps_unknown and meaning(running) not in policy.images:
+            return Wanted(None, f"held back by a rollout, and {running} is no known release")
+        return Wanted(base.version, f"held back by a rollout: {base.reason}")
+    return base
+
+
+def _pinned(mac: str, policy: Policy, now_ms: int) -> Wanted | None:
+    pin = policy.pins.get(mac)
+    if pin is not None and _is_in_force(pin, now_ms):
+        return Wanted(pin.version, f"it is pinned to {pin.version}")
+    if policy.group_pins:
+        for group in policy.groups.get(mac, ()):
+            pin = policy.group_pins.get(group)
+            if pin is not None and _is_in_force(pin, now_ms):
+                return Wanted(pin.version, f"its group {group} is pinned to {pin.version}")
+    return None
+
+
+def _is_in_force(pin: Pin, now_ms: int) -> bool:
+    return pin.until_ms is None or now_ms < pin.until_ms
+
+
+def _base(groups: tuple[str, ...], target: Target | None, policy: Policy) -> Wanted:
+    """Return the target of a device where no rollout is on."""
+    for group in groups:
+        version = policy.group_targets.get(group)
+        if version is not None:
+            return Wanted(version, f"the target of its group {group}")
+    if target is None:
+        return Wanted(None, NO_TARGET)
+    return Wanted(target.version, "target")
+
+
+def _stays(stopped: Stopped, base: str | None) -> bool:
+    if base is None or same_version(base, stopped.version):
+        return True
+    return stopped.instead_of is None or same_version(base, stopped.instead_of)
+
+
+def cohort_percent(version: str, mac: str) -> float:
+    """Return where a device stands in the rollout of a release, from 0 up to 100.
+
+    It is in the waves whose percentage is above that: the same on every server, more devices with
+    each wave, and other devices first with another release.
+    """
+    digest = sha256(f"{meaning(version)}\n{mac}".encode("ascii")).digest()
+    return int.from_bytes(digest[:8], "big") / 2**64 * 100
 
 
 def continued_download(

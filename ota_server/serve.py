@@ -19,6 +19,7 @@ from ota_server.fleet import MAX_DEVICES, Fleet
 from ota_server.hashing import SETTLE_SECONDS
 from ota_server.journal import FSYNC, KEEP_BYTES, KEEP_FILES, ROTATE_BYTES, Journal
 from ota_server.logfiles import InUse
+from ota_server.policyfiles import PolicyFiles
 from ota_server.rejected import Rejected
 from ota_server.server import GRACE_SECONDS, IDLE_SECONDS, MAX_LINGERING, TRANSPORTS, OTAServer
 from ota_server.serverlog import LogThread
@@ -222,7 +223,8 @@ def open_service(
     except OSError:
         journal.close()
         raise
-    return Service(Store(data_dir, settle_seconds), fleet, Rejected(logs), clock_ms)
+    store, policies = Store(data_dir, settle_seconds), PolicyFiles(data_dir)
+    return Service(store, policies, fleet, Rejected(logs), clock_ms)
 
 
 def _make_server(arguments: argparse.Namespace) -> OTAServer:

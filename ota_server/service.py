@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from http import HTTPStatus
 
-from ota_server import reply, rollout
+from ota_server import reply
 from ota_server.device import (
     MAC_FIELD,
     Report,
@@ -23,11 +23,12 @@ from ota_server.device import (
 from ota_server.download import Downloads
 from ota_server.fleet import Fleet
 from ota_server.http1 import KNOWN_METHODS, Request, reply_head
+from ota_server.offers import Offers
+from ota_server.policyfiles import PolicyFiles
 from ota_server.ratelimit import Budget, RateLimit
 from ota_server.rejected import Rejected
-from ota_server.release import Target, is_sample
 from ota_server.reply import Peer, Reply
-from ota_server.store import NoImage, NoTarget, NotNow, NotReady, Store
+from ota_server.store import NoTarget, NotNow, NotReady, Store
 
 log = logging.getLogger(__name__)
 
@@ -46,12 +47,19 @@ class Service:
     """
 
     def __init__(
-        self, store: Store, fleet: Fleet, rejected: Rejected, clock_ms: Callable[[], int]
+        self,
+        store: Store,
+        policies: PolicyFiles,
+        fleet: Fleet,
+        rejected: Rejected,
+        clock_ms: Callable[[], int],
     ) -> None:
         self.store = store
+        self.policies = policies
         self.fleet = fleet
         self.rejected = rejected
-        self.downloads = Downloads(store, fleet, clock_ms)
+        self.offers = Offers(store, policies)
+        self.downloads = Downloads(store, self.offers, fleet, clock_ms)
         self.clock_ms = clock_ms
         self._replies_second = 0
         self._replies: tuple[dict[str, bytes], dict[str, bytes]] = ({}, {})
@@ -97,6 +105,7 @@ class Service:
             self.fleet.look_after,
             self._save_rejected,
             self.store.look_after,
+            self.policies.look_after,
             self._say_turned_away,
         )
 
@@ -121,7 +130,7 @@ class Service:
 
     def begin_turn(self) -> None:
         """Have files looked at once until the next turn, not for each request."""
-        self.store.begin_turn()
+        self.offers.begin_turn()
 
     def flush(self) -> None:
         """Bring the records of all replies so far to the journal."""
@@ -156,11 +165,11 @@ class Service:
     def _version(self, report: Report, peer: Peer, may_wait: bool) -> Reply:
         """Tell the device which version to run."""
         target_version: str | None = None
+        now_ms = self.clock_ms()
         try:
-            target = self.store.target()
-            sample = not peer.is_local and self._is_sample(target)
-            target_version = rollout.decide(report, target, sample, peer.is_local).version
-            answer = reply.text(HTTPStatus.OK, target_version + target.end)
+            decision, end = self.offers.decide(report, peer, now_ms)
+            target_version = decision.version
+            answer = reply.text(HTTPStatus.OK, target_version + end)
         except (NoTarget, NotNow):
             answer = reply.later("No target version.")
         except NotReady:
@@ -168,7 +177,7 @@ class Service:
                 raise
             answer = reply.later("The image is not ready yet.")
         details = {} if answer.status is HTTPStatus.OK else {"status": answer.status.value}
-        self.fleet.check(report, target_version, peer.address, self.clock_ms(), details)
+        self.fleet.check(report, target_version, peer.address, now_ms, details)
         return answer
 
     def check(self, report: Report, peer: Peer, keep_alive: bool) -> bytes | None:
@@ -177,12 +186,10 @@ class Service:
         The same decision and the same record by fewer steps.
         """
         try:
-            target = self.store.target()
-            if not peer.is_local and target.may_be_sample:
-                return None
-            target_version = rollout.decide(report, target, False, True).version
             now_ms = self.clock_ms()
-            content = self._version_reply(target_version + target.end, keep_alive, now_ms // 1000)
+            decision, end = self.offers.decide(report, peer, now_ms)
+            target_version = decision.version
+            content = self._version_reply(target_version + end, keep_alive, now_ms // 1000)
             # Last: what fails before it is on record once, by `respond`.
             self.fleet.check(report, target_version, peer.address, now_ms)
         except Exception:
@@ -202,15 +209,6 @@ class Service:
                 + answer.body
             )
         return content
-
-    def _is_sample(self, target: Target) -> bool:
-        if not target.may_be_sample:
-            return False
-        try:
-            image = self.store.image(target.version)
-        except NoImage:
-            return False
-        return is_sample(image.size, image.sha256)
 
     def _note_version(self, report: Report, peer: Peer) -> None:
         """Keep a new version that comes to light where nothing else is recorded."""

@@ -1,0 +1,143 @@
+"""The audit log: `log/audit.jsonl`, a line for each change that an operator made."""
+
+import fcntl
+import getpass
+import json
+import os
+import socket
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ota_server.files import open_regular
+from ota_server.record import format_time
+from ota_server.release import same_version
+
+FILE_NAME = "audit.jsonl"
+LOCK_NAME = ".lock"
+_LOCK_SECONDS = 30.0
+_LOOK_SECONDS = 0.02
+
+
+class Busy(Exception):
+    """Another operator's command goes on for too long."""
+
+
+@contextmanager
+def locked(data_dir: Path) -> Iterator[None]:
+    """Hold the lock of those who change files in a data directory: one at a time.
+
+    Raises:
+        Busy: another one has held it for half a minute.
+        OSError: the lock cannot be opened.
+    """
+    path = data_dir / "version" / LOCK_NAME
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        _take(descriptor, path)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _take(descriptor: int, path: Path) -> None:
+    give_up_at = time.monotonic() + _LOCK_SECONDS
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if time.monotonic() > give_up_at:
+                raise Busy(f"another command holds {path}; try again when it is done") from None
+            time.sleep(_LOOK_SECONDS)
+
+
+def note(log_dir: Path, action: str, what: str, **details: Any) -> None:
+    """Append one line, on the disk when this returns. The caller holds the lock.
+
+    It is written before the change that it tells of: what was changed is always on record.
+
+    Raises:
+        OSError: it cannot be written, and nothing should be changed then.
+    """
+    line = {
+        "time": format_time(time.time_ns() // 1_000_000),
+        "user": _user(),
+        "host": socket.gethostname(),
+        "action": action,
+        "what": what,
+        **{name: value for name, value in details.items() if value is not None},
+    }
+    content = json.dumps(line).encode("ascii") + b"\n"
+    log_dir.mkdir(parents=True, exist_ok=True)
+    flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+    descriptor = os.open(log_dir / FILE_NAME, flags, 0o644)
+    try:
+        size = os.fstat(descriptor).st_size
+        if size and os.pread(descriptor, 1, size - 1) != b"\n":
+            content = b"\n" + content  # a power cut tore the last line
+        written = os.write(descriptor, content)
+        if written < len(content):
+            os.ftruncate(descriptor, size)
+            raise OSError(28, "no room for a whole line", str(log_dir / FILE_NAME))
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _user() -> str:
+    """Return who runs this; behind sudo, who called it."""
+    try:
+        return os.environ.get("SUDO_USER") or getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.getuid())
+
+
+def entries(log_dir: Path) -> list[dict[str, Any]]:
+    """Return all lines of the log, the oldest first; lines that are none are left out.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    try:
+        descriptor = open_regular(log_dir / FILE_NAME)
+    except FileNotFoundError:
+        return []
+    found = []
+    with open(descriptor, "rb") as file:
+        for line in file:
+            try:
+                entry = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(entry, dict) and isinstance(entry.get("time"), str):
+                found.append(entry)
+    return found
+
+
+def previous_target(log: Sequence[Mapping[str, Any]], current: str | None) -> str | None:
+    """Return the target before the current one, None if none is on record.
+
+    Going back twice goes back two: what was left by a rollback does not count.
+
+    Args:
+        current: what version.txt says; where somebody edited it by hand that is not on record.
+    """
+    way: list[str] = []
+    for entry in log:
+        before, after = entry.get("from"), entry.get("to")
+        if entry.get("action") not in ("activate", "rollback") or not isinstance(after, str):
+            continue
+        if isinstance(before, str) and not (way and same_version(way[-1], before)):
+            way.append(before)
+        if entry["action"] == "rollback":
+            while len(way) > 1 and not same_version(way[-1], after):
+                way.pop()
+        if not way or not same_version(way[-1], after):
+            way.append(after)
+    while way and current is not None and same_version(way[-1], current):
+        way.pop()
+    return way[-1] if way else None

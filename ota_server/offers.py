@@ -1,0 +1,90 @@
+"""What a device is offered: the decision, with the target and the policy that it follows from."""
+
+from ota_server import rollout
+from ota_server.device import Report
+from ota_server.image import Image
+from ota_server.policy import Policy
+from ota_server.policyfiles import PolicyFiles
+from ota_server.release import SAMPLES, Target, is_sample, meaning
+from ota_server.reply import Peer
+from ota_server.rollout import NO_TARGET, Decision
+from ota_server.store import NoImage, NoTarget, Store
+
+_SAMPLE = "the shipped sample is offered to clients on this machine only"
+
+
+class Offers:
+    """Decides for devices by the files as they are now. Safe for use by many threads.
+
+    Attributes:
+        altered: how often an image was refused, since it is not the one that was published.
+    """
+
+    def __init__(self, store: Store, policies: PolicyFiles) -> None:
+        self._store = store
+        self._policies = policies
+        self.altered = 0
+
+    def begin_turn(self) -> None:
+        """Have files looked at once until the next turn, not for each request."""
+        self._store.begin_turn()
+        self._policies.begin_turn()
+
+    def decide(self, report: Report, peer: Peer, now_ms: int) -> tuple[Decision, str]:
+        """Return the decision for a device, and what ends a reply that names its version.
+
+        Raises:
+            NoTarget: there is none, and nothing else says what the device should run.
+            NotReady: an image has to be hashed first, for it may be the shipped sample.
+        """
+        policy = self._policies.current()
+        target: Target | None
+        try:
+            target = self._store.target()
+        except NoTarget:
+            if policy.is_plain:
+                raise
+            target = None
+        decision = rollout.decide(report, target, policy, now_ms)
+        if decision.reason == NO_TARGET:
+            raise NoTarget(NO_TARGET)
+        if not peer.is_local and self._is_sample(decision, target, policy):
+            decision = decision._replace(version=report.firmware_version, reason=_SAMPLE)
+        return decision, target.end if target is not None else ""
+
+    def check_image(self, image: Image, peer: Peer) -> None:
+        """Refuse an image that nobody may have, or not this client.
+
+        Raises:
+            NoImage: the message says why.
+        """
+        if not peer.is_local and is_sample(image.size, image.sha256):
+            raise NoImage(_SAMPLE)
+        policy = self._policies.current()
+        if policy.is_withdrawn(image.version):
+            raise NoImage(f"{image.version} was withdrawn")
+        manifest = policy.manifests.get(meaning(image.version))
+        if manifest is not None and manifest.sha256 != image.sha256:
+            self.altered += 1
+            raise NoImage(
+                f"the image of {image.version} is not the one that was published: its SHA-256 is "
+                f"{image.sha256}, not {manifest.sha256}; `release verify` names what was altered"
+            )
+        if problem := policy.unusable.get(meaning(image.version)):
+            self.altered += 1
+            raise NoImage(f"the manifest of {image.version} {problem}")
+
+    def _is_sample(self, decision: Decision, target: Target | None, policy: Policy) -> bool:
+        version = decision.release
+        if version is None:
+            return False
+        if target is not None and version == target.version and not target.may_be_sample:
+            return False
+        manifest = policy.manifests.get(meaning(version))
+        if manifest is not None:
+            return (manifest.size, manifest.sha256) in SAMPLES
+        try:
+            image = self._store.image(version)
+        except NoImage:
+            return False
+        return is_sample(image.size, image.sha256)

@@ -1,0 +1,197 @@
+"""Rollouts on record: what an operator wants of one, and how far the controller has come. Pure.
+
+Two files for each, with one writer each: commands write the plan, the controller the progress.
+"""
+
+import json
+from collections.abc import Mapping
+from ipaddress import ip_network
+from typing import Any, NamedTuple
+
+from ota_server.policy import BadPolicy, Rollout, is_group_name
+from ota_server.record import parse_time
+from ota_server.release import is_version
+
+WANTED = ("run", "pause", "abort")
+STATES = ("running", "paused", "halted", "done", "aborted")
+_MOST_SECONDS = 366 * 86400
+
+
+class Plan(NamedTuple):
+    """What an operator wants of a rollout.
+
+    Attributes:
+        id: another one for each rollout, so that its progress is not taken for that of the last.
+        group: whom it is for; "" is the whole fleet.
+        waves: percentages, rising, up to 100.
+        first_group: its members make a wave of their own before these.
+        instead_of: the target when it began; None: there was none.
+        wanted: run, pause or abort.
+        promoted: the wave that an operator has opened by hand, counted from 0; -1: none.
+        max_failures: the limit of the failure rate, in percent.
+        shared_addresses: networks behind which there are many devices, such as a NAT.
+        count_new: devices that were not known a day before it began count too.
+        is_revert: it is the way back from a rollout that was aborted.
+    """
+
+    id: str
+    version: str
+    group: str
+    waves: tuple[float, ...]
+    time: str
+    instead_of: str | None
+    first_group: str | None = None
+    wanted: str = "run"
+    promoted: int = -1
+    max_failures: float = 2.0
+    min_devices: int = 20
+    soak_seconds: float = 3600.0
+    grace_seconds: float = 900.0
+    wave_timeout_seconds: float = 7 * 86400.0
+    held_unknown: str = "keep"
+    count_new: bool = False
+    shared_addresses: tuple[str, ...] = ()
+    is_revert: bool = False
+
+    @property
+    def wave_count(self) -> int:
+        """The number of waves, that of the first group among them."""
+        return len(self.waves) + (self.first_group is not None)
+
+    def percent(self, wave: int) -> float:
+        """Return up to which percentage devices are in a wave, counted from 0."""
+        index = wave - (self.first_group is not None)
+        return self.waves[min(index, len(self.waves) - 1)] if index >= 0 else 0.0
+
+
+class Progress(NamedTuple):
+    """How far a rollout has come.
+
+    Attributes:
+        id: of the plan that this is the progress of.
+        state: running, paused, halted, done or aborted.
+        reason: why it is not running, in words.
+        wave: counted from 0.
+        wave_time: when that wave opened, RFC 3339.
+        counts: the devices by what became of them, for people.
+    """
+
+    id: str
+    state: str
+    wave: int
+    wave_time: str
+    reason: str = ""
+    counts: Mapping[str, int] = {}
+
+
+def plan_name(group: str) -> str:
+    """Return the name of the file of a plan in `version/`."""
+    return f"rollout_{group}.json" if group else "rollout.json"
+
+
+def progress_name(group: str) -> str:
+    """Return the name of the file of a progress in `version/`."""
+    return f"progress_{group}.json" if group else "progress.json"
+
+
+def group_of_plan_name(name: str) -> str | None:
+    """Return whom the plan in a file is for, None if it is no plan's."""
+    if name == plan_name(""):
+        return ""
+    group = name.removeprefix("rollout_").removesuffix(".json")
+    return group if name == plan_name(group) and is_group_name(group) else None
+
+
+def in_force(plan: Plan, progress: Progress | None) -> Rollout | None:
+    """Return what devices are to be told by a rollout; None: it is over."""
+    if plan.wanted == "abort":
+        return None
+    if progress is None or progress.id != plan.id:
+        # The controller has not seen it yet: nobody is offered it, nobody taken back from it.
+        return Rollout(plan.version, "paused", 0.0, plan.first_group, plan.held_unknown)
+    if progress.state not in ("running", "paused"):
+        return None
+    is_running = progress.state == "running" and plan.wanted == "run"
+    percent = plan.percent(progress.wave)
+    state = "running" if is_running else "paused"
+    return Rollout(plan.version, state, percent, plan.first_group, plan.held_unknown)
+
+
+def format_plan(plan: Plan | Progress) -> bytes:
+    """Return a plan or a progress as JSON that a person can read."""
+    return (json.dumps(plan._asdict(), indent=2) + "\n").encode("ascii")
+
+
+def parse_plan(content: bytes) -> Plan:
+    """Read a plan.
+
+    Raises:
+        BadPolicy: it is none.
+    """
+    fields = _known(content, Plan)
+    try:
+        plan = Plan(**fields)._replace(
+            waves=tuple(float(percent) for percent in fields["waves"]),
+            shared_addresses=tuple(map(str, fields.get("shared_addresses", ()))),
+        )
+        problem = plan_problem(plan)
+    except (KeyError, TypeError, ValueError, AttributeError) as trouble:
+        raise BadPolicy(f"is no rollout: {trouble}") from None
+    if problem:
+        raise BadPolicy(problem)
+    return plan
+
+
+def plan_problem(plan: Plan) -> str:
+    """Return what is wrong with a plan, for the operator; "" where it is right."""
+    parse_time(plan.time)
+    waves = plan.waves
+    if not is_version(plan.version):
+        return f"{plan.version[:40]!r} is no version"
+    for group in filter(None, (plan.group, plan.first_group)):
+        if not is_group_name(group):
+            return f"{group[:40]!r} is no name of a group"
+    if not waves or any(not 0 < percent <= 100 for percent in waves):
+        return "waves are percentages above 0, up to 100"
+    if list(waves) != sorted(set(waves)) or waves[-1] != 100:
+        return "waves rise, and the last one is 100"
+    if plan.wanted not in WANTED or plan.held_unknown not in ("keep", "target"):
+        return f"{plan.wanted!r:.40} or {plan.held_unknown!r:.40} is nothing to be wanted"
+    if not 0 <= plan.max_failures < 100:
+        return "the limit of failures is a percentage from 0, under 100"
+    if not 1 <= plan.min_devices <= 1_000_000:
+        return "the least number of devices is from 1 to 1,000,000"
+    seconds = (plan.soak_seconds, plan.grace_seconds, plan.wave_timeout_seconds)
+    if any(not 0 <= each <= _MOST_SECONDS for each in seconds):
+        return "times are from 0 to a year"
+    for network in plan.shared_addresses:
+        ip_network(network)
+    return ""
+
+
+def parse_progress(content: bytes) -> Progress:
+    """Read a progress.
+
+    Raises:
+        BadPolicy: it is none.
+    """
+    try:
+        progress = Progress(**_known(content, Progress))
+        parse_time(progress.wave_time)
+        is_right = progress.state in STATES and type(progress.wave) is int and progress.wave >= 0
+    except (TypeError, ValueError) as trouble:
+        raise BadPolicy(f"is no progress of a rollout: {trouble}") from None
+    if not is_right:
+        raise BadPolicy("is no progress of a rollout")
+    return progress
+
+
+def _known(content: bytes, kind: type[Plan] | type[Progress]) -> dict[str, Any]:
+    """Return the fields that a kind has; further ones are ignored."""
+    try:
+        fields = json.loads(content.decode("utf-8-sig"))
+    except (ValueError, RecursionError) as problem:
+        raise BadPolicy(f"is no JSON: {problem}") from None
+    if not isinstance(fields, dict):
+        raise BadPolicy("is no JSON object")
+    return {name: fields[name] for name in kind._fields if name in fields}
