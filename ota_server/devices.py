@@ -4,7 +4,6 @@ import argparse
 import csv
 import json
 import re
-import shutil
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -12,9 +11,10 @@ from pathlib import Path
 
 from ota_server.datadir import add_data_dir_argument, log_dir
 from ota_server.device import Device, parse_mac
-from ota_server.record import format_time, parse_time
+from ota_server.record import format_time
 from ota_server.rejected import read_rejected
 from ota_server.replay import history, replay
+from ota_server.table import ago, printable, write_table
 
 EXAMPLES = """\
 examples:
@@ -30,10 +30,6 @@ It reads the journal in the data directory, so the server may run or not.
 # A cell that begins with one of these is a formula to a spreadsheet (OWASP, CSV injection).
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 _MILLISECONDS = re.compile(r"\.\d+(?=Z$)")
-_UNITS = (("d", 86400), ("h", 3600), ("m", 60), ("s", 1))
-# What a column keeps on a narrow terminal: a version or an address is still known by this much.
-_NARROWEST = 8
-_CUT = ".."
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -86,7 +82,7 @@ def _show_fleet(logs: Path, form: str) -> int:
         else:
             now_ms = time.time_ns() // 1_000_000
             rows = [_as_row(mac, device, now_ms) for mac, device in found.devices()]
-            _write_table(("MAC", "VERSION", "TARGET", "LAST SEEN", "UPDATED", "ADDRESS"), rows)
+            write_table(("MAC", "VERSION", "TARGET", "LAST SEEN", "UPDATED", "ADDRESS"), rows)
             print(f"{len(rows)} device{'' if len(rows) == 1 else 's'}")
     finally:
         found.close()
@@ -117,7 +113,7 @@ def _show_history(logs: Path, mac: str, form: str) -> int:
         )
         _write_csv(header, records)
     else:
-        _write_table(
+        write_table(
             ("TIME", "EVENT", "VERSION", "TARGET", "WHAT", "ADDRESS"),
             [_history_row(fields) for fields in records],
             cut_first=5,
@@ -138,15 +134,15 @@ def _show_rejected(logs: Path, mac: str | None, form: str) -> int:
         now_ms = time.time_ns() // 1_000_000
         rows = [
             (
-                _printable(entry["address"]),
-                _printable(entry["mac"] or "-"),
-                _printable(entry["reason"]),
+                printable(entry["address"]),
+                printable(entry["mac"] or "-"),
+                printable(entry["reason"]),
                 str(entry["count"]),
-                _ago(entry["time"], now_ms),
+                ago(entry["time"], now_ms),
             )
             for entry in entries
         ]
-        _write_table(("ADDRESS", "MAC", "REASON", "COUNT", "LAST"), rows)
+        write_table(("ADDRESS", "MAC", "REASON", "COUNT", "LAST"), rows)
         print(f"{len(rows)} kind{'' if len(rows) == 1 else 's'} of rejected requests")
     return 0
 
@@ -164,12 +160,12 @@ def _as_fields(mac: str, device: Device) -> dict[str, object]:
 
 
 def _as_row(mac: str, device: Device, now_ms: int) -> tuple[str, ...]:
-    updated = "never" if device.update_ms is None else _ago(format_time(device.update_ms), now_ms)
+    updated = "never" if device.update_ms is None else ago(format_time(device.update_ms), now_ms)
     return (
         mac,
         device.firmware_version,
         device.target_version or "-",
-        _ago(format_time(device.last_seen_ms), now_ms),
+        ago(format_time(device.last_seen_ms), now_ms),
         updated,
         device.address,
     )
@@ -184,7 +180,7 @@ def _history_row(fields: dict[str, object]) -> tuple[str, ...]:
         ", ".join(_what_happened(fields)) or "-",
         fields.get("address"),
     )
-    return tuple(_printable(text) for text in texts)
+    return tuple(printable(text) for text in texts)
 
 
 def _what_happened(fields: dict[str, object]) -> Iterator[str]:
@@ -203,62 +199,6 @@ def _what_happened(fields: dict[str, object]) -> Iterator[str]:
         yield f"was {fields['previous_version']}"
 
 
-def _printable(value: object) -> str:
-    """Return text that moves no cursor, whatever somebody wrote into the file."""
-    return "".join(char if char.isprintable() else "?" for char in str(value))
-
-
-def _ago(text: str, now_ms: int) -> str:
-    try:
-        seconds = (now_ms - parse_time(text)) // 1000
-    except ValueError:
-        return "?"
-    if seconds < 0:
-        return "in future"
-    for unit, size in _UNITS:
-        if seconds >= size:
-            return f"{seconds // size}{unit} ago"
-    return "now"
-
-
-def _write_table(
-    header: Sequence[str], rows: Sequence[tuple[str, ...]], cut_first: int | None = None
-) -> None:
-    """Print aligned columns; on a terminal the widest ones are cut until a line fits.
-
-    Args:
-        cut_first: the column that matters least.
-    """
-    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
-    if sys.stdout.isatty():
-        widths = _fitted(widths, shutil.get_terminal_size().columns, cut_first)
-    for row in (header, *rows):
-        cells = (_cut(cell, size).ljust(size) for cell, size in zip(row, widths, strict=True))
-        print("  ".join(cells).rstrip())
-
-
-def _fitted(widths: list[int], columns: int, cut_first: int | None) -> list[int]:
-    """Return widths that fit into so many columns, all but the first one cut where need be.
-
-    The first says what a line is about, and is left as it is.
-    """
-    widths = list(widths)
-    excess = sum(widths) + 2 * (len(widths) - 1) - columns
-    for _ in range(excess):
-        if cut_first is not None and widths[cut_first] > _NARROWEST:
-            widths[cut_first] -= 1
-            continue
-        widest = max(range(1, len(widths)), key=lambda column: widths[column])
-        if widths[widest] <= _NARROWEST:
-            break
-        widths[widest] -= 1
-    return widths
-
-
-def _cut(cell: str, size: int) -> str:
-    return cell if len(cell) <= size else cell[: size - len(_CUT)] + _CUT
-
-
 def _write_csv(header: Sequence[str], entries: Iterable[dict[str, object]]) -> None:
     writer = csv.writer(sys.stdout, lineterminator="\r\n")
     writer.writerow(header)
@@ -268,7 +208,7 @@ def _write_csv(header: Sequence[str], entries: Iterable[dict[str, object]]) -> N
 def _csv_rows(header: Sequence[str], entries: Iterable[dict[str, object]]) -> Iterator[list[str]]:
     for entry in entries:
         cells = ["" if entry.get(name) is None else str(entry[name]) for name in header]
-        cells = [_printable(cell) for cell in cells]
+        cells = [printable(cell) for cell in cells]
         yield [f"'{cell}" if cell.startswith(_FORMULA) else cell for cell in cells]
 
 

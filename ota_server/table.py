@@ -1,0 +1,70 @@
+"""Tables of text, as commands print them."""
+
+import shutil
+import sys
+from collections.abc import Sequence
+
+from ota_server.record import parse_time
+
+# What a column keeps on a narrow terminal: a version or an address is still known by this much.
+_NARROWEST = 8
+_CUT = ".."
+_UNITS = (("d", 86400), ("h", 3600), ("m", 60), ("s", 1))
+
+
+def printable(value: object) -> str:
+    """Return text that moves no cursor, whatever somebody wrote into the file."""
+    return "".join(char if char.isprintable() else "?" for char in str(value))
+
+
+def ago(text: str, now_ms: int) -> str:
+    """Return for how long a time has gone by, in its greatest unit."""
+    try:
+        seconds = (now_ms - parse_time(text)) // 1000
+    except ValueError:
+        return "?"
+    if seconds < 0:
+        return "in future"
+    for unit, size in _UNITS:
+        if seconds >= size:
+            return f"{seconds // size}{unit} ago"
+    return "now"
+
+
+def write_table(
+    header: Sequence[str], rows: Sequence[tuple[str, ...]], cut_first: int | None = None
+) -> None:
+    """Print aligned columns; on a terminal the widest ones are cut until a line fits.
+
+    Args:
+        cut_first: the column that matters least.
+    """
+    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+    if sys.stdout.isatty():
+        widths = _fitted(widths, shutil.get_terminal_size().columns, cut_first)
+    for row in (header, *rows):
+        cells = (cut(cell, size).ljust(size) for cell, size in zip(row, widths, strict=True))
+        print("  ".join(cells).rstrip())
+
+
+def _fitted(widths: list[int], columns: int, cut_first: int | None) -> list[int]:
+    """Return widths that fit into so many columns, all but the first one cut where need be.
+
+    The first says what a line is about, and is left as it is.
+    """
+    widths = list(widths)
+    excess = sum(widths) + 2 * (len(widths) - 1) - columns
+    for _ in range(excess):
+        if cut_first is not None and widths[cut_first] > _NARROWEST:
+            widths[cut_first] -= 1
+            continue
+        widest = max(range(1, len(widths)), key=lambda column: widths[column])
+        if widths[widest] <= _NARROWEST:
+            break
+        widths[widest] -= 1
+    return widths
+
+
+def cut(cell: str, size: int) -> str:
+    """Return text that takes up to `size` characters; where it was longer, it says so."""
+    return cell if len(cell) <= size else cell[: size - len(_CUT)] + _CUT
