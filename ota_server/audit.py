@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ota_server.files import open_regular
+from ota_server.files import give_to_owner, open_regular, sync_folder
 from ota_server.record import format_time
 from ota_server.release import same_version
 
@@ -35,12 +35,21 @@ def locked(data_dir: Path) -> Iterator[None]:
     """
     path = data_dir / "version" / LOCK_NAME
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    descriptor = _open_lock(path)
     try:
+        give_to_owner(descriptor, path.parent)
         _take(descriptor, path)
         yield
     finally:
         os.close(descriptor)
+
+
+def _open_lock(path: Path) -> int:
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except PermissionError:
+        # Another user made it. To lock a file it needs not be written.
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
 
 
 def _take(descriptor: int, path: Path) -> None:
@@ -65,7 +74,7 @@ def note(log_dir: Path, action: str, what: str, **details: Any) -> None:
     """
     line = {
         "time": format_time(time.time_ns() // 1_000_000),
-        "user": _user(),
+        "user": user(),
         "host": socket.gethostname(),
         "action": action,
         "what": what,
@@ -76,6 +85,7 @@ def note(log_dir: Path, action: str, what: str, **details: Any) -> None:
     flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
     descriptor = os.open(log_dir / FILE_NAME, flags, 0o644)
     try:
+        give_to_owner(descriptor, log_dir)
         size = os.fstat(descriptor).st_size
         if size and os.pread(descriptor, 1, size - 1) != b"\n":
             content = b"\n" + content  # a power cut tore the last line
@@ -84,11 +94,13 @@ def note(log_dir: Path, action: str, what: str, **details: Any) -> None:
             os.ftruncate(descriptor, size)
             raise OSError(28, "no room for a whole line", str(log_dir / FILE_NAME))
         os.fsync(descriptor)
+        if not size:
+            sync_folder(log_dir)
     finally:
         os.close(descriptor)
 
 
-def _user() -> str:
+def user() -> str:
     """Return who runs this; behind sudo, who called it."""
     try:
         return os.environ.get("SUDO_USER") or getpass.getuser()
@@ -111,7 +123,7 @@ def entries(log_dir: Path) -> list[dict[str, Any]]:
         for line in file:
             try:
                 entry = json.loads(line)
-            except ValueError:
+            except (ValueError, RecursionError):
                 continue
             if isinstance(entry, dict) and isinstance(entry.get("time"), str):
                 found.append(entry)

@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from ota_server import __version__, devices, serve
+from ota_server import __version__, auditlog, control, devices, groups, serve, why
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -39,6 +39,8 @@ def make_parser() -> argparse.ArgumentParser:
     )
     devices.add_arguments(listing)
     listing.set_defaults(run=devices.show)
+    for module in (control, groups, why, auditlog):
+        module.add_commands(commands)
     return parser
 
 

@@ -3,6 +3,7 @@
 import errno
 import os
 import stat
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -119,3 +120,50 @@ def replace(path: Path, content: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     os.replace(temporary, path)
+
+
+def publish(path: Path, content: bytes) -> None:
+    """Replace a file as `replace` does, name and all on the disk, for a server to read.
+
+    Whoever runs this: root, or an operator with a strict umask, must not lock the server out.
+
+    Raises:
+        OSError: it cannot be written; the old file is as it was.
+    """
+    temporary = path.with_name(f".{path.name}.new")
+    with suppress(FileNotFoundError):
+        temporary.unlink()  # of somebody who was killed meanwhile, perhaps another user
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    try:
+        with open(os.open(temporary, flags, 0o600), "wb") as file:
+            give_to_owner(file.fileno(), path.parent)
+            os.fchmod(file.fileno(), 0o644)
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError:
+        with suppress(OSError):
+            temporary.unlink()
+        raise
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Bring the names in a folder to the disk.
+
+    Raises:
+        OSError: that failed.
+    """
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def give_to_owner(target: int | Path, folder: Path) -> None:
+    """Where root makes a file, give it to who owns the folder: the server's user writes it too."""
+    if os.geteuid() == 0:
+        status = os.stat(folder)
+        os.chown(target, status.st_uid, status.st_gid)

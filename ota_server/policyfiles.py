@@ -284,7 +284,7 @@ def _content(found: Found) -> bytes:
 
 
 def _progress(content: bytes) -> Progress | None:
-    """Return how far a rollout is; None where that cannot be read: the controller writes it anew."""
+    """Return how far a rollout is; None where that cannot be read: it is written anew."""
     try:
         return parse_progress(content)
     except BadPolicy:

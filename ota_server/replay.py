@@ -14,7 +14,15 @@ from ota_server.device import Device
 from ota_server.files import open_regular
 from ota_server.logfiles import CURRENT_NAME, journal_files
 from ota_server.record import BadRecord, Seal, is_marker, parse_fields, parse_record
-from ota_server.scan import FILE_SHIFT, MAX_LINE_BYTES, OFFSET_MASK, FileScan, Found, mac_of
+from ota_server.scan import (
+    FILE_SHIFT,
+    MAX_LINE_BYTES,
+    OFFSET_MASK,
+    FileScan,
+    Found,
+    mac_of,
+    number_of,
+)
 
 _BLOCK_BYTES = 4 * 1024 * 1024
 _LINE_BYTES = 1024
@@ -77,6 +85,20 @@ def replay(log_dir: Path) -> Replay:
         if path.name != CURRENT_NAME:
             result.marker_end = result.unsealed = None
     return result
+
+
+def newest(log_dir: Path, mac: str) -> Device | None:
+    """Return what is known of one device; None where it is not on record.
+
+    Raises:
+        OSError: a file of the journal cannot be read.
+    """
+    found = replay(log_dir) if log_dir.is_dir() else Replay()
+    try:
+        location = found.locations.get(number_of(mac))
+        return None if location is None else found.read(location)
+    finally:
+        found.close()
 
 
 def history(log_dir: Path, mac: str) -> Iterator[dict[str, object]]:

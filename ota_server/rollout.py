@@ -14,6 +14,7 @@ from ota_server.release import Target, meaning, same_version
 RESTART_AFTER_MS = 10 * 60 * 1000
 NOTHING_DECIDED = Policy()
 NO_TARGET = "there is no target"
+ON_HOLD = "everything is on hold"
 
 
 class Decision(NamedTuple):
@@ -61,7 +62,7 @@ def _decide_by_policy(
     if policy.problem:
         return Decision(reported, f"nothing is offered while {policy.problem} cannot be used", None)
     if policy.is_held:
-        return Decision(reported, "everything is on hold", None)
+        return Decision(reported, ON_HOLD, None)
     running = policy.release_of(reported)
     wanted = _wanted(report.mac, running, target, policy, now_ms)
     if wanted.version is None:

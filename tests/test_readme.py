@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 import unittest
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -47,6 +48,8 @@ def comparable(text: str) -> str:
     """Return output without what differs from run to run: times, and the blanks that align them."""
     text = re.sub(r"\b(\d+[smhd] ago|now)\b", "AGO", text)
     text = re.sub(r"^Date: .*$", "Date", text, flags=re.MULTILINE)
+    text = re.sub(r"\b\d{4}-\d{2}-\d{2}T[\d:.]+Z", "TIME", text)
+    text = re.sub(r"\S+@\S+", "USER@HOST", text)
     return re.sub(r"[ \t\r]+", " ", text).strip()
 
 
@@ -158,22 +161,34 @@ class CommandsTest(unittest.TestCase):
             self.assertIn(line, log)
 
 
+def commands_of(
+    parser: argparse.ArgumentParser, before: str = ""
+) -> Iterator[tuple[str, argparse.ArgumentParser, str | None]]:
+    """Yield each command with its name and summary, and after it its own parts."""
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            summaries = {choice.dest: choice.help for choice in action._choices_actions}
+            for name, command in action.choices.items():
+                yield f"{before}{name}", command, summaries.get(name)
+                yield from commands_of(command, f"{before}{name} ")
+
+
 class CompletenessTest(unittest.TestCase):
     def test_every_command_and_option_is_documented_and_has_help(self):
-        parser = make_parser()
-        (commands,) = (
-            action for action in parser._actions if isinstance(action, argparse._SubParsersAction)
-        )
-        helped = {choice.dest: choice.help for choice in commands._choices_actions}
-        for name, command in commands.choices.items():
+        for name, command, summary in commands_of(make_parser()):
             with self.subTest(name):
                 self.assertRegex(TEXT, rf"`[^`]*\b{name}\b[^`]*`")
-                self.assertTrue(helped.get(name))
+                self.assertTrue(summary)
             for action in command._actions:
                 for option in action.option_strings[-1:]:
                     with self.subTest(f"{name} {option}"):
                         self.assertRegex(TEXT, rf"`[^`\n]*{option}\b[^`\n]*`")
                 self.assertTrue(action.help, f"{name}: {action.dest}")
+
+    def test_every_command_has_examples(self):
+        for name, command, _ in commands_of(make_parser()):
+            with self.subTest(name):
+                self.assertIn("examples:", command.epilog or "")
 
     def test_the_defaults_in_the_table_of_options_are_those_of_the_command(self):
         arguments = make_parser().parse_args(["serve"])

@@ -1,20 +1,14 @@
-"""Decisions: which version a device is told, and which download a request continues."""
+"""Which download a request for an image continues. Decisions are in test_decisions."""
 
 import unittest
 
 from ota_server.byterange import parse_ranges
-from ota_server.device import Download, Report
-from ota_server.release import Target
-from ota_server.rollout import RESTART_AFTER_MS, Decision, continued_download, decide
+from ota_server.device import Download
+from ota_server.rollout import RESTART_AFTER_MS, continued_download
 
-TARGET = Target("v1.0.1", "", "firmware_v1.0.1.bin", 1000)
 BEGAN_MS = 1_000_000
 KNOWN = Download("v1.0.0", "ab" * 32, 1000, BEGAN_MS)
 JUST_BEFORE = BEGAN_MS + RESTART_AFTER_MS - 1
-
-
-def decision(reported: str, is_sample: bool = False, peer_is_local: bool = False) -> Decision:
-    return decide(Report("00:11:22:33:44:55", reported), TARGET, is_sample, peer_is_local)
 
 
 def continued(
@@ -24,22 +18,6 @@ def continued(
     found = continued_download(KNOWN, under_way, parse_ranges(range_field), honours_range, now_ms)
     assert found in (None, KNOWN)
     return found is KNOWN
-
-
-class DecisionTest(unittest.TestCase):
-    def test_a_device_is_told_the_target(self):
-        for reported in ("v1.0.0", "v2.0.0", "v1.0.10", "vv1.0.1", "unknown", "1.0.1.0"):
-            with self.subTest(reported):
-                self.assertEqual(decision(reported), Decision("v1.0.1", "target"))
-
-    def test_a_device_that_runs_the_target_is_told_its_own_spelling_of_it(self):
-        for reported in ("v1.0.1", "1.0.1"):
-            with self.subTest(reported):
-                self.assertEqual(decision(reported).version, reported)
-
-    def test_the_sample_is_for_this_machine_alone(self):
-        self.assertEqual(decision("v1.0.0", is_sample=True), Decision("v1.0.0", "sample"))
-        self.assertEqual(decision("v1.0.0", True, peer_is_local=True).version, "v1.0.1")
 
 
 class ContinuedTest(unittest.TestCase):

@@ -1,0 +1,127 @@
+"""What operators' commands share: how one is added, its arguments, how a failure is said."""
+
+import argparse
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from ota_server.audit import Busy
+from ota_server.datadir import add_data_dir_argument
+from ota_server.device import parse_mac
+from ota_server.edits import Refused
+from ota_server.manifest import is_reported_text
+from ota_server.policy import BadPolicy, is_group_name
+from ota_server.policytext import Who, parse_until, parse_who
+from ota_server.release import is_version
+
+# What `add_subparsers` returns; argparse has no public name for it.
+Commands = Any
+
+
+class Misused(Exception):
+    """What was typed makes no sense, as could not be seen earlier: exit code 2."""
+
+
+def add_command(
+    commands: Commands,
+    name: str,
+    summary: str,
+    description: str,
+    examples: str,
+    run: Callable[[argparse.Namespace], int],
+) -> argparse.ArgumentParser:
+    """Add a command with its help, and --data-dir; it is run by `run`, failures are said."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name,
+        help=summary,
+        description=description,
+        epilog=f"examples:\n{examples}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_data_dir_argument(parser)
+    parser.set_defaults(run=lambda arguments: _run(run, arguments))
+    return parser
+
+
+def mac_argument(text: str) -> str:
+    """Read a MAC address that was typed."""
+    mac = parse_mac(text)
+    if mac is None:
+        raise argparse.ArgumentTypeError(
+            f"{text[:40]!r} is no MAC address, such as 00:11:22:33:44:55"
+        )
+    return mac
+
+
+def group_argument(text: str) -> str:
+    """Read the name of a group that was typed."""
+    if not is_group_name(text) or parse_mac(text):
+        raise argparse.ArgumentTypeError(
+            f"{text[:40]!r} is no name of a group: a letter, then up to 31 of a-z 0-9 _ -"
+        )
+    return text
+
+
+def who_argument(text: str) -> Who:
+    """Read a device or a group that was typed."""
+    who = parse_who(text)
+    if who is None:
+        raise argparse.ArgumentTypeError(
+            f"{text[:40]!r} is neither a MAC address, such as 00:11:22:33:44:55, nor a group's name"
+        )
+    return who
+
+
+def version_argument(text: str) -> str:
+    """Read the version of a release that was typed."""
+    if not is_version(text):
+        raise argparse.ArgumentTypeError(
+            f"{text[:40]!r} is no version: 1 to 64 of A-Z a-z 0-9 . _ + -"
+        )
+    return text
+
+
+def reported_argument(text: str) -> str:
+    """Read a version that a device may report."""
+    if not is_reported_text(text):
+        raise argparse.ArgumentTypeError(
+            f"{text[:40]!r} is nothing that a device reports: 1 to 64 printable ASCII characters"
+        )
+    return text
+
+
+def until_argument(text: str) -> int:
+    """Read a date or a time that was typed."""
+    try:
+        return parse_until(text)
+    except ValueError as problem:
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is no time: {problem}") from None
+
+
+def _run(run: Callable[[argparse.Namespace], int], arguments: argparse.Namespace) -> int:
+    # What somebody wrote into a file may hold what this terminal cannot show.
+    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    sys.stderr.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    try:
+        return run(arguments)
+    except (Refused, BadPolicy, Busy) as problem:
+        return fail(str(problem))
+    except Misused as problem:
+        return fail(str(problem), code=2)
+    except OSError as problem:
+        if isinstance(problem, BrokenPipeError):
+            raise
+        what = problem.filename or "the output cannot be written"
+        hint = "; run this as the server's user" if isinstance(problem, PermissionError) else ""
+        return fail(f"{what}: {problem.strerror}{hint}")
+
+
+def fail(problem: str, code: int = 1) -> int:
+    """Say what is wrong; return the exit code."""
+    print(f"ota-server: {problem}", file=sys.stderr)
+    return code
+
+
+def warn(problem: str) -> None:
+    """Say what is odd about what is done all the same."""
+    print(f"ota-server: warning: {problem}", file=sys.stderr)

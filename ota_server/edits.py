@@ -1,0 +1,287 @@
+"""Changes to the files of the policy, one at a time: on record first, then the file itself.
+
+Last the time stamp of `version/` is moved: by that a running server notices with its next look.
+"""
+
+import os
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from ota_server import audit
+from ota_server.datadir import log_dir
+from ota_server.files import find, give_to_owner, open_found, publish, sync_folder
+from ota_server.policy import (
+    HOLD_NAME,
+    PINS_NAME,
+    STOPPED_NAME,
+    BadPolicy,
+    Pin,
+    parse_pins,
+    parse_stopped,
+)
+from ota_server.policyfiles import GROUP_SUFFIX, GROUPS_FOLDER
+from ota_server.policytext import (
+    Who,
+    hold_content,
+    hold_reason,
+    time_text,
+    with_members,
+    with_pin,
+    without_members,
+    without_pin,
+)
+from ota_server.release import image_name, meaning, spellings
+
+# What the audit log has of one change; of more it has their number.
+_MOST_MACS_ON_RECORD = 1000
+
+
+class Refused(Exception):
+    """A change is not made; the message says why, and what to do."""
+
+
+class Change(NamedTuple):
+    """What became of a list: the MACs that were added or removed, and all those that were named."""
+
+    changed: Sequence[str]
+    named: Sequence[str]
+
+
+def pin(data_dir: Path, who: Who, version: str, until_ms: int | None) -> str:
+    """Pin a device or a group to a release; return the version as its image is named.
+
+    Args:
+        until_ms: when that ends; None: never.
+
+    Raises:
+        Refused: there is no such release or group, the release was withdrawn, or it ends before
+            it begins.
+        BadPolicy, Busy, OSError: as `changing`.
+    """
+    if until_ms is not None and until_ms <= time.time() * 1000:
+        raise Refused(f"{time_text(until_ms)} is past; name a time to come")
+    with changing(data_dir) as version_dir:
+        release = release_here(data_dir, version)
+        if who.kind == "groups":
+            _content_of_group(version_dir, who.name)
+        content = read(version_dir, PINS_NAME)
+        before = _pin_of(version_dir, content, who)
+        with named(version_dir / PINS_NAME):
+            after = with_pin(content, who, release, until_ms)
+        change = _from_to(before, Pin(release, until_ms))
+        audit.note(log_dir(data_dir), "pin", str(who), **change)
+        publish(version_dir / PINS_NAME, after)
+    return release
+
+
+def unpin(data_dir: Path, who: Who) -> Pin:
+    """End the pin of a device or a group; return what it was.
+
+    Raises:
+        Refused: there is none.
+        BadPolicy, Busy, OSError: as `changing`.
+    """
+    with changing(data_dir) as version_dir:
+        content = read(version_dir, PINS_NAME)
+        before = _pin_of(version_dir, content, who)
+        if before is None:
+            raise Refused(f"{who} is not pinned; `why MAC` says what a device gets, and why")
+        audit.note(log_dir(data_dir), "unpin", str(who), **_from_to(before, None))
+        publish(version_dir / PINS_NAME, without_pin(content, who))
+    return before
+
+
+def add_members(data_dir: Path, group: str, macs: Sequence[str]) -> Change:
+    """Add devices to a group, which is made where there is none.
+
+    Raises:
+        BadPolicy, Busy, OSError: as `changing`.
+    """
+    with changing(data_dir) as version_dir:
+        path = group_path(version_dir, group)
+        if not path.parent.is_dir():
+            path.parent.mkdir(mode=0o755)
+            give_to_owner(path.parent, version_dir)
+            sync_folder(version_dir)
+        content = read(path.parent, path.name)
+        with named(path):
+            after, added = with_members(content, macs)
+        if added or not path.exists():
+            audit.note(log_dir(data_dir), "group add", group, **_listed("to", added))
+            publish(path, after)
+    return Change(added, macs)
+
+
+def remove_members(data_dir: Path, group: str, macs: Sequence[str]) -> Change:
+    """Remove devices from a group; the group stays, though nobody is left in it.
+
+    Raises:
+        Refused: there is no such group.
+        BadPolicy, Busy, OSError: as `changing`.
+    """
+    with changing(data_dir) as version_dir:
+        path = group_path(version_dir, group)
+        content = _content_of_group(version_dir, group)
+        with named(path):
+            after, removed = without_members(content, macs)
+        if removed:
+            audit.note(log_dir(data_dir), "group remove", group, **_listed("from", removed))
+            publish(path, after)
+    return Change(removed, macs)
+
+
+def hold(data_dir: Path, reason: str) -> bool:
+    """Have nobody offered anything from now on; say whether that was so before.
+
+    Raises:
+        Busy, OSError: as `changing`.
+    """
+    with changing(data_dir) as version_dir:
+        path = version_dir / HOLD_NAME
+        was_held = os.path.lexists(path)
+        audit.note(log_dir(data_dir), "hold", "everything", reason=reason or None)
+        now_ms = time.time_ns() // 1_000_000
+        publish(path, hold_content(reason, audit.user(), now_ms))
+    return was_held
+
+
+def unhold(data_dir: Path) -> None:
+    """Let devices be offered again what they should run.
+
+    Raises:
+        Refused: nothing is on hold.
+        Busy, OSError: as `changing`.
+    """
+    with changing(data_dir) as version_dir:
+        path = version_dir / HOLD_NAME
+        if not os.path.lexists(path):
+            raise Refused("nothing is on hold; `why MAC` says what a device gets, and why")
+        audit.note(log_dir(data_dir), "unhold", "everything")
+        path.unlink()
+        sync_folder(version_dir)
+
+
+def reason_of_hold(data_dir: Path) -> str:
+    """Return why everything is on hold; "" where it is not, or that is not on record."""
+    try:
+        return hold_reason(read(data_dir / "version", HOLD_NAME))
+    except (OSError, BadPolicy):
+        return ""
+
+
+@contextmanager
+def changing(data_dir: Path) -> Iterator[Path]:
+    """Hold the lock while files in `version/`, which is given, are changed; then tell servers.
+
+    Raises:
+        Refused: it is no data directory.
+        BadPolicy: a file cannot be used, and is not overwritten; the message says where it is.
+        Busy: another command goes on for too long.
+        OSError: a file cannot be read or written.
+    """
+    version_dir = data_dir / "version"
+    if not version_dir.is_dir():
+        raise Refused(f"no version/ in {data_dir}; is --data-dir right?")
+    with audit.locked(data_dir):
+        yield version_dir
+        _move_stamp(version_dir)
+
+
+def _move_stamp(folder: Path) -> None:
+    """Give a folder a time stamp that it never had: two changes may fall into one tick."""
+    stamp_ns = max(time.time_ns(), os.stat(folder).st_mtime_ns + 1)
+    try:
+        os.utime(folder, ns=(stamp_ns, stamp_ns))
+    except PermissionError:
+        os.utime(folder)  # of another user: it can be set to the time of the kernel alone
+
+
+def read(folder: Path, name: str) -> bytes:
+    """Return what a file holds; b"" where there is none.
+
+    Raises:
+        BadPolicy: something else has its name.
+        OSError: it cannot be read.
+    """
+    path = folder / name
+    found = find(folder, name)
+    if found is None:
+        if os.path.lexists(path):
+            raise BadPolicy(f"{path} is no regular file in its folder; move it away")
+        return b""
+    with open(open_found(found), "rb") as file:
+        return file.read()
+
+
+def group_path(version_dir: Path, group: str) -> Path:
+    """Return the file that lists a group."""
+    return version_dir / GROUPS_FOLDER / f"{group}{GROUP_SUFFIX}"
+
+
+def release_here(data_dir: Path, version: str) -> str:
+    """Return the version that means `version` as its image is named.
+
+    Raises:
+        Refused: there is no such image, or it was withdrawn.
+        BadPolicy, OSError: the files do not say so.
+    """
+    firmware_dir, version_dir = data_dir / "firmware", data_dir / "version"
+    for spelling in spellings(version):
+        found = find(firmware_dir, image_name(spelling))
+        if found is not None and found.signature.size:
+            break
+    else:
+        raise Refused(
+            f"{version} is no release here: there is no {firmware_dir / image_name(version)}; "
+            "publish it first"
+        )
+    with named(version_dir / STOPPED_NAME):
+        content = read(version_dir, STOPPED_NAME)
+        stopped = parse_stopped(content).get(meaning(version)) if content else None
+    if stopped is not None and stopped.is_withdrawn:
+        raise Refused(f"{version} was withdrawn, and nobody may have it; name another release")
+    return spelling
+
+
+def _content_of_group(version_dir: Path, group: str) -> bytes:
+    path = group_path(version_dir, group)
+    if not os.path.lexists(path):
+        raise Refused(f"there is no group {group}; `group list` shows them, `group add` makes one")
+    return read(path.parent, path.name)
+
+
+def _pin_of(version_dir: Path, content: bytes, who: Who) -> Pin | None:
+    if not content:
+        return None
+    with named(version_dir / PINS_NAME):
+        devices, groups = parse_pins(content)
+    return (devices if who.kind == "devices" else groups).get(who.name)
+
+
+@contextmanager
+def named(path: Path) -> Iterator[None]:
+    """Name the file in an error, and say what to do about it."""
+    try:
+        yield
+    except BadPolicy as problem:
+        if str(path) in str(problem):
+            raise
+        raise BadPolicy(f"{path} {problem}; mend it first") from problem
+
+
+def _from_to(before: Pin | None, after: Pin | None) -> dict[str, str | None]:
+    return {"from": _pin_text(before), "to": _pin_text(after)}
+
+
+def _pin_text(pin: Pin | None) -> str | None:
+    if pin is None:
+        return None
+    return pin.version if pin.until_ms is None else f"{pin.version} until {time_text(pin.until_ms)}"
+
+
+def _listed(side: str, macs: Sequence[str]) -> dict[str, object]:
+    text = macs[0] if len(macs) == 1 else f"{len(macs)} devices"
+    return {side: text, "macs": list(macs[:_MOST_MACS_ON_RECORD]), "count": len(macs)}
