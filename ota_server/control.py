@@ -1,4 +1,4 @@
-"""The commands `pin`, `unpin`, `hold` and `unhold`: who gets something else, or nobody anything."""
+"""The commands `pin`, `unpin`, `hold`, `unhold` and `retry`: who gets what, against the rule."""
 
 import argparse
 
@@ -6,6 +6,7 @@ from ota_server import edits
 from ota_server.commands import (
     Commands,
     add_command,
+    mac_argument,
     until_argument,
     version_argument,
     warn,
@@ -32,6 +33,9 @@ Downloads that are under way go on. By hand: touch version/hold.json in the data
 """
 _UNHOLD_EXAMPLES = """\
   %(prog)s   devices are offered again what they should run
+"""
+_RETRY_EXAMPLES = """\
+  %(prog)s 00:11:22:33:44:55   it may fetch again what it has fetched too often
 """
 
 
@@ -82,6 +86,16 @@ def add_commands(commands: Commands) -> None:
         _UNHOLD_EXAMPLES,
         _unhold,
     )
+    retrying = add_command(
+        commands,
+        "retry",
+        "let a device that is stuck try again",
+        "A device that has fetched one image three times and does not stay on it waits for 1 h, "
+        "then 2 h, 4 h ... 24 h, and is stuck after ten times. This begins anew with it.",
+        _RETRY_EXAMPLES,
+        _retry,
+    )
+    retrying.add_argument("mac", metavar="MAC", type=mac_argument, help="the device")
 
 
 def _add_who(parser: argparse.ArgumentParser) -> None:
@@ -103,6 +117,19 @@ def _pin(arguments: argparse.Namespace) -> int:
 def _unpin(arguments: argparse.Namespace) -> int:
     before = edits.unpin(arguments.data_dir, arguments.who)
     print(f"{arguments.who} is no longer pinned to {before.version}")
+    return 0
+
+
+def _retry(arguments: argparse.Namespace) -> int:
+    device = newest(log_dir(arguments.data_dir), arguments.mac)
+    if device is None:
+        warn(f"{arguments.mac} is not on record; is the MAC address right?")
+    edits.retry(arguments.data_dir, arguments.mac)
+    download = None if device is None else device.download
+    had = ""
+    if download is not None and download.attempts:
+        had = f"; it had fetched {download.version} {download.attempts} times"
+    print(f"{arguments.mac} may try again{had}")
     return 0
 
 

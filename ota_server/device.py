@@ -12,6 +12,8 @@ from ota_server.release import same_version
 MAC_FIELD = b"_br_mac_"
 VERSION_FIELD = b"_br_fwv_"
 
+SETTLED_MS = 24 * 3_600_000
+
 _MAC = re.compile(
     r"[0-9a-f]{2}(?P<separator>[:-]?)[0-9a-f]{2}(?:(?P=separator)[0-9a-f]{2}){4}"
     r"|[0-9a-f]{4}\.[0-9a-f]{4}\.[0-9a-f]{4}"
@@ -46,13 +48,20 @@ class Report(NamedTuple):
 class Download(NamedTuple):
     """The download that a device began last, pinned to its bytes.
 
-    `request_ms` is the time of its newest request that was answered with bytes, or by a HEAD.
+    Attributes:
+        request_ms: the time of its newest request that was answered with bytes, or by a HEAD.
+        attempts: how often the device has fetched all of it, as `breaker` counts that.
+        attempt_ms: when it had fetched all of it, last.
+        fetched_bytes: those that it has fetched since then.
     """
 
     version: str
     sha256: str
     size: int
     request_ms: int
+    attempts: int = 0
+    attempt_ms: int = 0
+    fetched_bytes: int = 0
 
 
 class Device(NamedTuple):
@@ -80,7 +89,7 @@ class Device(NamedTuple):
 
 
 # A device as one tuple without nesting: its fields up to `image_only`, then, where there is one,
-# those of its download, with the SHA-256 as bytes.
+# those of its download, with the SHA-256 as bytes, and without the last three where all are 0.
 Flat = tuple[Any, ...]
 
 
@@ -90,15 +99,16 @@ def flatten(device: Device) -> Flat:
     if download is None:
         return device[:7]
     sha256 = bytes.fromhex(download.sha256)
-    return *device[:7], download.version, sha256, download.size, download.request_ms
+    count = download[4:] if any(download[4:]) else ()
+    return *device[:7], download.version, sha256, download.size, download.request_ms, *count
 
 
 def unflatten(flat: Flat) -> Device:
     """Return the device that `flatten` made flat."""
     download = None
     if len(flat) > 7:
-        version, sha256, size, request_ms = flat[7:]
-        download = Download(version, sha256.hex(), size, request_ms)
+        version, sha256, *rest = flat[7:]
+        download = Download(version, sha256.hex(), *rest)
     return Device._make((*flat[:7], download))
 
 
@@ -167,6 +177,22 @@ def previous_version(device: Device | None, report: Report) -> dict[str, str]:
     return {"previous_version": device.firmware_version}
 
 
+def has_settled(device: Device, now_ms: int) -> bool:
+    """Say whether a device has run what it fetched for a day: then it has made it."""
+    download = device.download
+    if download is None or not same_version(device.firmware_version, download.version):
+        return False
+    return now_ms - max(download.attempt_ms, device.update_ms or 0) >= SETTLED_MS
+
+
+def _kept_download(device: Device, report: Report, now_ms: int) -> Download | None:
+    """Return the download of a device that reports; its attempts are over once it has settled."""
+    download = device.download
+    if download is not None and version_changed(device, report) and has_settled(device, now_ms):
+        return Download(*download[:4])
+    return download
+
+
 def reported(device: Device, report: Report, address: str, now_ms: int) -> Device:
     """Return the device after it reported its version and asked for nothing that there is."""
     return device._replace(
@@ -174,6 +200,7 @@ def reported(device: Device, report: Report, address: str, now_ms: int) -> Devic
         firmware_version=report.firmware_version,
         update_ms=now_ms if version_changed(device, report) else device.update_ms,
         address=address,
+        download=_kept_download(device, report, now_ms),
     )
 
 
@@ -193,7 +220,7 @@ def checked(
         target_version,
         address,
         False,
-        device.download,
+        _kept_download(device, report, now_ms),
     )
 
 
@@ -218,5 +245,5 @@ def asked_for_image(
         target_version,
         address,
         device.image_only,
-        download or device.download,
+        download or _kept_download(device, report, now_ms),
     )

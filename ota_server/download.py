@@ -7,9 +7,16 @@ from collections.abc import Callable
 from http import HTTPStatus
 from typing import NamedTuple
 
-from ota_server import byterange, reply, rollout
+from ota_server import breaker, byterange, reply, rollout
 from ota_server.byterange import Precondition, RangeSpec, Unsatisfiable
-from ota_server.device import Device, Download, Report, asked_for_image, previous_version
+from ota_server.device import (
+    Device,
+    Download,
+    Report,
+    asked_for_image,
+    has_settled,
+    previous_version,
+)
 from ota_server.fleet import Fleet
 from ota_server.http1 import Request, http_date
 from ota_server.image import Image
@@ -132,7 +139,14 @@ class Downloads:
             details["range_start"] = transfer.range_start
         with fleet.lock:
             fleet.count_down(transfer.mac, transfer.sha256)
-            fleet.record_again("download", transfer.mac, self._clock_ms(), details)
+            device = fleet.get(transfer.mac)
+            if device is None:
+                return  # there was no room to keep it
+            now_ms, download = self._clock_ms(), device.download
+            if download is not None and download.sha256 == transfer.sha256:
+                download = breaker.fetched(download, bytes_sent, complete, now_ms)
+            device = device._replace(time_ms=now_ms, download=download)
+            fleet.record("download", transfer.mac, device, details)
 
     def _plan(
         self,
@@ -154,7 +168,7 @@ class Downloads:
                 raise
             answer = reply.later(_NOT_READY)
         except NotOffered as problem:
-            answer = reply.later("No update now.")
+            answer = reply.later(f"No update now: {problem.decision.reason}.")
             return _Plan(answer, problem.decision.version)
         except NoImage as problem:
             if self._limit.allows(str(problem), time.monotonic()):
@@ -170,12 +184,14 @@ class Downloads:
         known = device.download if device else None
         honoured = known is None or self._if_range_matches(request, entity_tag(known.sha256))
         continued = rollout.continued_download(known, under_way, ranges, honoured, now_ms)
+        if continued is not None and byterange.from_byte_zero(ranges) and not under_way:
+            self._keep_from_looping(report, continued, now_ms)
         if continued is not None:
             image = self._store.pinned_image(continued)
             self._offers.check_image(image, peer)
             version, target_version = continued.version, device.target_version if device else None
         else:
-            decision, _ = self._offers.decide(report, peer, now_ms)
+            decision, _ = self._offers.decide(report, peer, now_ms, for_image=True)
             if decision.release is None:
                 raise NotOffered(decision)
             version, target_version = decision.release, decision.version
@@ -186,8 +202,13 @@ class Downloads:
         answer = _conditional(request, image, ranges, None, _TARGET_CACHING)
         if not answer.parts:
             return _Plan(answer, target_version)
-        download = Download(version, image.sha256, image.size, now_ms)
+        download = _begun(device, version, image, now_ms)
         return _Plan(answer, target_version, image, download)
+
+    def _keep_from_looping(self, report: Report, download: Download, now_ms: int) -> None:
+        reason = self._offers.why_wait(report.mac, download, download.version, now_ms)
+        if reason:
+            raise NotOffered(Decision(report.firmware_version, reason, None))
 
     def _record(
         self, request: Request, report: Report, peer: Peer, before: Device | None, plan: _Plan
@@ -226,6 +247,16 @@ class Downloads:
         return byterange.if_range_matches(
             request.get(b"if-range"), etag, modified_seconds, self._clock_ms() // 1000
         )
+
+
+def _begun(device: Device | None, version: str, image: Image, now_ms: int) -> Download:
+    """Return the download that a request begins or goes on with; its attempts are kept."""
+    known = device.download if device is not None else None
+    if device is None or known is None or known.sha256 != image.sha256:
+        return Download(version, image.sha256, image.size, now_ms)
+    if has_settled(device, now_ms):
+        return Download(version, image.sha256, image.size, now_ms)
+    return known._replace(version=version, request_ms=now_ms)
 
 
 def _ranges(request: Request) -> tuple[RangeSpec, ...]:

@@ -16,6 +16,7 @@ from ota_server.files import find, give_to_owner, open_found, publish, sync_fold
 from ota_server.policy import (
     HOLD_NAME,
     PINS_NAME,
+    RETRIES_NAME,
     STOPPED_NAME,
     BadPolicy,
     Pin,
@@ -30,6 +31,7 @@ from ota_server.policytext import (
     time_text,
     with_members,
     with_pin,
+    with_retry,
     without_members,
     without_pin,
 )
@@ -131,6 +133,20 @@ def remove_members(data_dir: Path, group: str, macs: Sequence[str]) -> Change:
             audit.note(log_dir(data_dir), "group remove", group, **_listed("from", removed))
             publish(path, after)
     return Change(removed, macs)
+
+
+def retry(data_dir: Path, mac: str) -> None:
+    """Let a device fetch again what it has fetched too often.
+
+    Raises:
+        BadPolicy, Busy, OSError: as `changing`.
+    """
+    with changing(data_dir) as version_dir:
+        content = read(version_dir, RETRIES_NAME)
+        with named(version_dir / RETRIES_NAME):
+            after = with_retry(content, mac, time.time_ns() // 1_000_000)
+        audit.note(log_dir(data_dir), "retry", mac)
+        publish(version_dir / RETRIES_NAME, after)
 
 
 def hold(data_dir: Path, reason: str) -> bool:

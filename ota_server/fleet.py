@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from threading import Lock
 
+from ota_server.breaker import FREE_ATTEMPTS
 from ota_server.device import (
     Device,
     Report,
@@ -74,6 +75,7 @@ class Fleet:
         self._clock_ms = clock_ms
         self._max_devices = max_devices
         self._rows: list[dict[int, bytes | int]] = [{} for _ in range(_SHARDS)]
+        self._repeating: set[int] = set()
         self._packer = Packer()
         self._replay = replay(log_dir)
         self.bad_lines = self._replay.bad_lines
@@ -138,19 +140,10 @@ class Fleet:
         number = number_of(mac)
         return self._rows[number % _SHARDS].get(number)
 
-    def record_again(
-        self, event: str, mac: str, now_ms: int, details: Mapping[str, Scalar]
-    ) -> None:
-        """Queue an event that changes nothing of a known device. The caller holds `lock`."""
+    def needs_look(self, mac: str) -> bool:
+        """Say whether the record of a device may say that it has to wait for an image."""
         number = number_of(mac)
-        rows = self._rows[number % _SHARDS]
-        row = rows.get(number)
-        if type(row) is bytes:
-            flat = now_ms, *self._packer.unpack(row)[1:]
-            rows[number] = self._packer.pack(flat)
-            self.journal.append(mac, format_flat(event, mac, flat, details))
-        elif (device := self.get(mac)) is not None:
-            self.record(event, mac, device._replace(time_ms=now_ms), details)
+        return number in self._repeating or type(self._rows[number % _SHARDS].get(number)) is int
 
     def record(
         self, event: str, mac: str, device: Device, details: Mapping[str, Scalar] | None = None
@@ -173,9 +166,16 @@ class Fleet:
                 self.turned_away += 1
                 return
             self._known += 1
+        self._note_attempts(number, device)
         flat = flatten(device)
         rows[number] = self._packer.pack(flat)
         self.journal.append(mac, format_flat(event, mac, flat, details))
+
+    def _note_attempts(self, number: int, device: Device) -> None:
+        if device.download is not None and device.download.attempts >= FREE_ATTEMPTS:
+            self._repeating.add(number)
+        else:
+            self._repeating.discard(number)
 
     def count_up(self, mac: str, sha256: str) -> None:
         """Note that a transfer begins. The caller holds `lock`."""
@@ -288,13 +288,14 @@ class Fleet:
             if type(row) is int:
                 device = self._replay.read(row)
                 anew = None if device is None else self._packer.pack(flatten(device))
-                loaded.append((number, row, anew))
+                loaded.append((number, row, device, anew))
         with self.lock:
-            for number, row, anew in loaded:
+            for number, row, device, anew in loaded:
                 if rows[number] is not row:
                     continue  # its device has asked meanwhile
-                if anew is not None:
+                if anew is not None and device is not None:
                     rows[number] = anew
+                    self._note_attempts(number, device)
                 else:
                     del rows[number]
                     self._known -= 1

@@ -1,7 +1,8 @@
 """What a device is offered: the decision, with the target and the policy that it follows from."""
 
-from ota_server import rollout
-from ota_server.device import Report
+from ota_server import breaker, rollout
+from ota_server.device import Download, Report
+from ota_server.fleet import Fleet
 from ota_server.image import Image
 from ota_server.policy import Policy
 from ota_server.policyfiles import PolicyFiles
@@ -20,9 +21,10 @@ class Offers:
         altered: how often an image was refused, since it is not the one that was published.
     """
 
-    def __init__(self, store: Store, policies: PolicyFiles) -> None:
+    def __init__(self, store: Store, policies: PolicyFiles, fleet: Fleet) -> None:
         self._store = store
         self._policies = policies
+        self._fleet = fleet
         self.altered = 0
 
     def begin_turn(self) -> None:
@@ -30,8 +32,13 @@ class Offers:
         self._store.begin_turn()
         self._policies.begin_turn()
 
-    def decide(self, report: Report, peer: Peer, now_ms: int) -> tuple[Decision, str]:
+    def decide(
+        self, report: Report, peer: Peer, now_ms: int, for_image: bool = False
+    ) -> tuple[Decision, str]:
         """Return the decision for a device, and what ends a reply that names its version.
+
+        Args:
+            for_image: it asks for the image, also where it runs that release already.
 
         Raises:
             NoTarget: there is none, and nothing else says what the device should run.
@@ -50,7 +57,23 @@ class Offers:
             raise NoTarget(NO_TARGET)
         if not peer.is_local and self._is_sample(decision, target, policy):
             decision = decision._replace(version=report.firmware_version, reason=_SAMPLE)
+        is_offer = decision.version != report.firmware_version or for_image
+        if is_offer and decision.release is not None and self._fleet.needs_look(report.mac):
+            with self._fleet.lock:
+                device = self._fleet.get(report.mac)
+            download = device.download if device is not None else None
+            reason = self.why_wait(report.mac, download, decision.release, now_ms)
+            if reason:
+                decision = Decision(report.firmware_version, reason, None)
         return decision, target.end if target is not None else ""
+
+    def why_wait(self, mac: str, download: Download | None, release: str, now_ms: int) -> str:
+        """Return why a device has to wait for the image of a release; "": it need not.
+
+        Args:
+            download: what it began last.
+        """
+        return breaker.why_wait(mac, download, release, self._policies.current(), now_ms)
 
     def check_image(self, image: Image, peer: Peer) -> None:
         """Refuse an image that nobody may have, or not this client.

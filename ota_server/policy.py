@@ -17,6 +17,7 @@ HOLD_NAME = "hold.json"
 PINS_NAME = "pins.json"
 TARGETS_NAME = "targets.json"
 STOPPED_NAME = "stopped.json"
+RETRIES_NAME = "retries.json"
 _GROUP_NAME = re.compile(r"[a-z][a-z0-9_\-]{0,31}")
 
 
@@ -74,6 +75,7 @@ class Policy(NamedTuple):
         unusable: releases whose manifest cannot be read, and why.
         images: releases whose image is there.
         aliases: the version of a release by what its devices report.
+        retries: when an operator said `retry` for a device, by MAC, in ms.
     """
 
     problem: str = ""
@@ -88,6 +90,7 @@ class Policy(NamedTuple):
     unusable: Mapping[str, str] = {}
     images: frozenset[str] = frozenset()
     aliases: Mapping[str, str] = {}
+    retries: Mapping[str, int] = {}
     is_plain: bool = True
 
     def release_of(self, reported: str) -> str:
@@ -117,6 +120,7 @@ def make_policy(
     manifests: Mapping[str, Manifest] | None = None,
     unusable: Mapping[str, str] | None = None,
     images: frozenset[str] = frozenset(),
+    retries: Mapping[str, int] | None = None,
 ) -> Policy:
     """Put a policy together from what the files hold."""
     manifests = manifests or {}
@@ -136,6 +140,7 @@ def make_policy(
         unusable=unusable or {},
         images=images,
         aliases=aliases,
+        retries=retries or {},
         is_plain=not any(decided),
     )
 
@@ -178,6 +183,18 @@ def parse_stopped(content: bytes) -> dict[str, Stopped]:
             None if instead_of is None else _version(instead_of),
         )
     return stopped
+
+
+def parse_retries(content: bytes) -> dict[str, int]:
+    """Return when `retry` was said for a device, in milliseconds, by MAC.
+
+    Raises:
+        BadPolicy: they cannot be read.
+    """
+    try:
+        return {_mac(name): parse_time(value) for name, value in _object(content).items()}
+    except (TypeError, ValueError) as problem:
+        raise BadPolicy(f"a value is no time: {problem}") from None
 
 
 def parse_group(content: bytes) -> list[str]:

@@ -32,6 +32,7 @@ from ota_server.plan import (
 from ota_server.policy import (
     HOLD_NAME,
     PINS_NAME,
+    RETRIES_NAME,
     STOPPED_NAME,
     TARGETS_NAME,
     BadPolicy,
@@ -42,6 +43,7 @@ from ota_server.policy import (
     make_policy,
     parse_group,
     parse_pins,
+    parse_retries,
     parse_stopped,
     parse_targets,
 )
@@ -146,6 +148,7 @@ class PolicyFiles:
         pins = self._read(self._version_dir, PINS_NAME, parse_pins, ({}, {}))
         targets = self._read(self._version_dir, TARGETS_NAME, parse_targets, {})
         stopped = self._read(self._version_dir, STOPPED_NAME, parse_stopped, {})
+        retries = self._read(self._version_dir, RETRIES_NAME, parse_retries, {})
         members = self._read_groups()
         manifests, unusable, images = self._read_firmware()
         rollouts = self._read_rollouts()
@@ -171,6 +174,7 @@ class PolicyFiles:
             manifests=manifests,
             unusable=unusable,
             images=images,
+            retries=retries,
         )
         self._facts = facts
         self._has_changed = self._have_groups_changed = False

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from ota_server.device import parse_mac
-from ota_server.policy import is_group_name, parse_group, parse_pins
+from ota_server.policy import is_group_name, parse_group, parse_pins, parse_retries
 from ota_server.record import format_time, parse_time
 
 _DATE = re.compile(r"(\d{4}-\d{2}-\d{2})(Z|[+-]\d{2}:\d{2})?", re.IGNORECASE | re.ASCII)
@@ -110,6 +110,18 @@ def without_members(content: bytes, macs: Iterable[str]) -> tuple[bytes, list[st
     lines = re.findall(r"[^\n]*\n|[^\n]+", content.decode("utf-8"))
     kept = "".join(line for line in lines if _mac_in(line) not in going)
     return kept.encode("utf-8"), removed
+
+
+def with_retry(content: bytes, mac: str, now_ms: int) -> bytes:
+    """Return retries.json with one more device that may try again, or may now once more.
+
+    Raises:
+        BadPolicy: it cannot be read.
+    """
+    parse_retries(content or b"{}")
+    fields = json.loads(content.decode("utf-8-sig")) if content else {}
+    kept = {name: value for name, value in fields.items() if parse_mac(name) != mac}
+    return _json({**kept, mac: format_time(now_ms)})
 
 
 def hold_content(reason: str, user: str, now_ms: int) -> bytes:

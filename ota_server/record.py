@@ -35,6 +35,8 @@ _TEXT = r'"(?:[ !#-\[\]-~]|\\["\\])*+"'
 _DOWNLOAD = (
     r',"download_version":"[A-Za-z0-9][A-Za-z0-9._+\-]{0,63}","download_sha256":"[0-9a-f]{64}"'
     rf',"download_size":[1-9]\d{{0,17}},"download_request_time":{_TIME}'
+    rf'(?:,"download_attempts":(?:0|[1-9]\d{{0,8}}+),"download_attempt_time":{_TIME}'
+    r',"download_fetched":(?:0|[1-9]\d{0,16}+))?'
 )
 # A detail of one event: any name but those that are a device's, which JSON would take from here.
 _DETAIL = (
@@ -147,11 +149,18 @@ def _scalar(value: Scalar) -> str:
     return repr(value)  # json.dumps does the same with numbers that are finite
 
 
-def _format_download(version: str, sha256: bytes, size: int, request_ms: int) -> str:
+def _format_download(version: str, sha256: bytes, size: int, request_ms: int, *count: int) -> str:
+    counted = ""
+    if count:
+        attempts, attempt_ms, fetched_bytes = count
+        counted = (
+            f',"download_attempts":{attempts},"download_attempt_time":"{format_time(attempt_ms)}"'
+            f',"download_fetched":{fetched_bytes}'
+        )
     return (
         f',"download_version":{quoted(version)}'
         f',"download_sha256":"{sha256.hex()}","download_size":{size}'
-        f',"download_request_time":"{format_time(request_ms)}"'
+        f',"download_request_time":"{format_time(request_ms)}"{counted}'
     )
 
 
@@ -267,4 +276,11 @@ def _download(fields: dict[str, Any]) -> Download | None:
     version = fields["download_version"]
     if not isinstance(version, str) or not is_version(version):
         raise TypeError("download_version is no version")
-    return Download(version, sha256, size, parse_time(fields["download_request_time"]))
+    request_ms = parse_time(fields["download_request_time"])
+    if "download_attempts" not in fields:
+        return Download(version, sha256, size, request_ms)
+    attempts, fetched = fields["download_attempts"], fields["download_fetched"]
+    if not all(type(number) is int and 0 <= number < 10**17 for number in (attempts, fetched)):
+        raise TypeError("download_attempts or download_fetched is no number")
+    attempt_ms = parse_time(fields["download_attempt_time"])
+    return Download(version, sha256, size, request_ms, attempts, attempt_ms, fetched)

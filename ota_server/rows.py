@@ -10,6 +10,7 @@ from threading import Lock
 from ota_server.device import Flat
 
 PLAIN_FIELDS = 7  # of a device, up to those of its download
+_IMAGE_END = PLAIN_FIELDS + 3  # up to what those who began the same image share
 # More images than a fleet is ever on. What names others, such as a journal that somebody made up,
 # is kept as it stands.
 _MAX_IMAGES = 1000
@@ -27,14 +28,13 @@ class Packer:
         """Return a device as bytes."""
         if len(flat) == PLAIN_FIELDS:
             return marshal.dumps(flat)
-        *plain, version, sha256, size, request_ms = flat
-        image = (version, sha256, size)
+        plain, image, rest = flat[:PLAIN_FIELDS], flat[PLAIN_FIELDS:_IMAGE_END], flat[_IMAGE_END:]
         number = self._numbers.get(image)
         if number is None:
             number = self._add(image)
         if number is None:
             return marshal.dumps(flat)
-        return marshal.dumps((*plain, number, request_ms))
+        return marshal.dumps((*plain, number, *rest))
 
     def unpack(self, row: bytes) -> Flat:
         """Return the device that `pack` made bytes."""
@@ -42,10 +42,10 @@ class Packer:
 
     def whole(self, packed: Flat) -> Flat:
         """Return a device with all that it shares with others."""
-        if len(packed) != PLAIN_FIELDS + 2:
+        if len(packed) == PLAIN_FIELDS or type(packed[PLAIN_FIELDS]) is str:
             return packed
-        *plain, number, request_ms = packed
-        return *plain, *self._images[number], request_ms
+        image = self._images[packed[PLAIN_FIELDS]]
+        return *packed[:PLAIN_FIELDS], *image, *packed[PLAIN_FIELDS + 1 :]
 
     def _add(self, image: Flat) -> int | None:
         with self._lock:

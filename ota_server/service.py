@@ -58,7 +58,7 @@ class Service:
         self.policies = policies
         self.fleet = fleet
         self.rejected = rejected
-        self.offers = Offers(store, policies)
+        self.offers = Offers(store, policies, fleet)
         self.downloads = Downloads(store, self.offers, fleet, clock_ms)
         self.clock_ms = clock_ms
         self._replies_second = 0

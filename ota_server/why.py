@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from ota_server import edits, rollout
+from ota_server import breaker, edits, rollout
 from ota_server.commands import Commands, add_command, mac_argument, reported_argument
 from ota_server.datadir import log_dir
-from ota_server.device import Device, Report
+from ota_server.device import Device, Download, Report
 from ota_server.files import Found, find, open_found
 from ota_server.policy import Pin, Policy
 from ota_server.policyfiles import PolicyFiles
@@ -69,11 +69,14 @@ class Explanation(NamedTuple):
     image: Found | None
 
 
-def explain(data_dir: Path, report: Report, is_local: bool, now_ms: int) -> Explanation:
+def explain(
+    data_dir: Path, report: Report, is_local: bool, now_ms: int, download: Download | None = None
+) -> Explanation:
     """Return what a server says that reads the files as they are now.
 
     Args:
         is_local: the device is on the server's machine.
+        download: what the device began last.
     """
     policy = PolicyFiles(data_dir).current()
     target, problem = _read_target(data_dir)
@@ -84,6 +87,10 @@ def explain(data_dir: Path, report: Report, is_local: bool, now_ms: int) -> Expl
         found = image = None
     elif not is_local and image is not None and _is_sample(image):
         found = found._replace(version=report.firmware_version, reason=_SAMPLE)
+    if found is not None and found.release is not None:
+        waits = breaker.why_wait(report.mac, download, found.release, policy, now_ms)
+        if waits and found.version != report.firmware_version:
+            found, image = Decision(report.firmware_version, waits, None), None
     groups = policy.groups.get(report.mac, ())
     return Explanation(
         report,
@@ -130,7 +137,13 @@ def _show(arguments: argparse.Namespace) -> int:
             "`devices --rejected` who was answered 401"
         )
     now_ms = time.time_ns() // 1_000_000
-    found = explain(data_dir, Report(mac, version), _is_local(device), now_ms)
+    found = explain(
+        data_dir,
+        Report(mac, version),
+        _is_local(device),
+        now_ms,
+        None if device is None else device.download,
+    )
     if arguments.json:
         print(json.dumps(_fields(found, device)))
         return 0

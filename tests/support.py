@@ -196,6 +196,9 @@ class ServerCase(DataDirCase):
         self.put_image("v1.0.0", self.OLD_IMAGE)
         self.put_image("v1.0.1", self.IMAGE)
         self.set_target("v1.0.1")
+        # One device makes all the requests of a test: it may fetch an image as often as it likes.
+        self.retries = self.data_dir / "version" / "retries.json"
+        self.retries.write_text(json.dumps({MAC: "2999-01-01T00:00:00Z"}))
         self.server: OTAServer | None = None
         tracebacks = Tracebacks()
         log = logging.getLogger("ota_server")

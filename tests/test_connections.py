@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from ota_server.connection import HEAD_SECONDS, SETTLE_SECONDS, STALL_SECONDS, Connection
+from ota_server.offers import Offers
 from ota_server.reply import ImageSpan, Peer
 from ota_server.serve import open_service
 from ota_server.store import NotReady, Store
@@ -400,7 +401,7 @@ class BugTest(ServerCase):
         store = BrokenStore(self.data_dir)
         self.addCleanup(store.close)
         service = self.server.service
-        sound, service.store = service.store, store
+        sound, service.offers = service.offers, Offers(store, service.policies, service.fleet)
         with self.assertLogs("ota_server", "ERROR") as logs:
             answer = self.get("/version.txt")
         self.assertEqual((answer.status, answer.body), (500, b"Internal Server Error"))
@@ -408,7 +409,7 @@ class BugTest(ServerCase):
         (entry,) = logs.output
         self.assertIn("Traceback", entry)
         self.assertIn("a secret of the inside", entry)
-        service.store = sound
+        service.offers = sound
         self.assertEqual(self.get("/version.txt").status, 200)
 
 

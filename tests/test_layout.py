@@ -12,7 +12,7 @@ from tests.support import ROOT
 
 PACKAGE = "ota_server"
 PURE = {"http1", "byterange", "device", "release", "rollout", "record", "reply", "scan"}
-PURE |= {"manifest", "policy", "policytext", "plan"}
+PURE |= {"manifest", "policy", "policytext", "plan", "breaker"}
 # Modules of the standard library that touch the world. `datetime` is there to convert alone.
 IMPURE = {
     "asyncio",
