@@ -49,7 +49,7 @@ from ota_server.server import OTAServer
 {change}
 sys.exit(main())
 """
-_DOWNLOADERS = 4096
+_DOWNLOADERS = 100_000
 _HOLD_SECONDS = 8.0
 
 
