@@ -126,7 +126,7 @@ def make_policy(
     manifests = manifests or {}
     aliases = {each.reports_as: each.version for each in manifests.values() if each.reports_as}
     has_stones = any(manifest.via for manifest in manifests.values())
-    decided = (problem, is_held, *pins, group_targets, stopped, rollouts, aliases, has_stones)
+    decided = (problem, is_held, *pins, group_targets, stopped, rollouts, unusable)
     return Policy(
         problem=problem,
         is_held=is_held,
@@ -141,7 +141,7 @@ def make_policy(
         images=images,
         aliases=aliases,
         retries=retries or {},
-        is_plain=not any(decided),
+        is_plain=not any((*decided, aliases, has_stones)),
     )
 
 

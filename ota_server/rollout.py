@@ -75,6 +75,8 @@ def _decide_by_policy(
         return Decision(reported, reason, stop)
     if policy.is_withdrawn(stop):
         return Decision(reported, f"{stop} was withdrawn; {reason}", None)
+    if problem := policy.unusable.get(meaning(stop)):
+        return Decision(reported, f"the manifest of {stop} {problem}; {reason}", None)
     is_target = target is not None and stop == target.version  # its image is the store's business
     if not is_target and not _has_image(stop, policy):
         return Decision(reported, f"the image of {stop} is missing; {reason}", None)
