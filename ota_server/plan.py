@@ -135,8 +135,8 @@ def parse_plan(content: bytes) -> Plan:
             shared_addresses=tuple(map(str, fields.get("shared_addresses", ()))),
         )
         problem = plan_problem(plan)
-    except (KeyError, TypeError, ValueError, AttributeError) as trouble:
-        raise BadPolicy(f"is no rollout: {trouble}") from None
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as trouble:
+        raise BadPolicy(f"is no rollout: {trouble!s:.200}") from None
     if problem:
         raise BadPolicy(problem)
     return plan
@@ -148,8 +148,12 @@ def plan_problem(plan: Plan) -> str:
     waves = plan.waves
     if not is_version(plan.version):
         return f"{plan.version[:40]!r} is no version"
-    for group in filter(None, (plan.group, plan.first_group)):
-        if not is_group_name(group):
+    if (type(plan.id), type(plan.group), type(plan.promoted)) != (str, str, int):
+        return f"{plan.id!r:.40} for {plan.group!r:.40} is no rollout that a command wrote"
+    if plan.instead_of is not None and not is_version(plan.instead_of):
+        return f"{plan.instead_of[:40]!r} is no version"
+    for group in (plan.group or None, plan.first_group):
+        if group is not None and not is_group_name(group):
             return f"{group[:40]!r} is no name of a group"
     if not waves or any(not 0 < percent <= 100 for percent in waves):
         return "waves are percentages above 0, up to 100"
@@ -179,8 +183,8 @@ def parse_progress(content: bytes) -> Progress:
         progress = Progress(**_known(content, Progress))
         parse_time(progress.wave_time)
         is_right = progress.state in STATES and type(progress.wave) is int and progress.wave >= 0
-    except (TypeError, ValueError) as trouble:
-        raise BadPolicy(f"is no progress of a rollout: {trouble}") from None
+    except (TypeError, ValueError, OverflowError) as trouble:
+        raise BadPolicy(f"is no progress of a rollout: {trouble!s:.200}") from None
     if not is_right:
         raise BadPolicy("is no progress of a rollout")
     return progress

@@ -5,8 +5,8 @@ One value holds all of it, made anew when a file has changed; `rollout.decide` a
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, NamedTuple, TypeVar
 
 from ota_server.device import parse_mac
 from ota_server.manifest import Manifest
@@ -18,6 +18,7 @@ PINS_NAME = "pins.json"
 TARGETS_NAME = "targets.json"
 STOPPED_NAME = "stopped.json"
 RETRIES_NAME = "retries.json"
+_Value = TypeVar("_Value")
 _GROUP_NAME = re.compile(r"[a-z][a-z0-9_\-]{0,31}")
 
 
@@ -152,8 +153,8 @@ def parse_pins(content: bytes) -> tuple[dict[str, Pin], dict[str, Pin]]:
         BadPolicy: they cannot be read.
     """
     fields = _object(content)
-    devices = {_mac(name): _pin(value) for name, value in _items(fields, "devices")}
-    groups = {_group(name): _pin(value) for name, value in _items(fields, "groups")}
+    devices = _distinct((_mac(name), _pin(value)) for name, value in _items(fields, "devices"))
+    groups = _distinct((_group(name), _pin(value)) for name, value in _items(fields, "groups"))
     return devices, groups
 
 
@@ -172,17 +173,17 @@ def parse_stopped(content: bytes) -> dict[str, Stopped]:
     Raises:
         BadPolicy: they cannot be read.
     """
-    stopped = {}
-    for name, value in _object(content).items():
-        if not isinstance(value, dict) or value.get("state") not in ("withdrawn", "aborted"):
-            raise BadPolicy(f"{name[:40]!r} is neither withdrawn nor aborted")
-        instead_of = value.get("instead_of")
-        stopped[meaning(_version(name))] = Stopped(
-            name,
-            value["state"] == "withdrawn",
-            None if instead_of is None else _version(instead_of),
-        )
-    return stopped
+    return _distinct(_stopped(name, value) for name, value in _object(content).items())
+
+
+def _stopped(name: str, value: object) -> tuple[str, Stopped]:
+    if not isinstance(value, dict) or value.get("state") not in ("withdrawn", "aborted"):
+        raise BadPolicy(f"{name[:40]!r} is neither withdrawn nor aborted")
+    instead_of = value.get("instead_of")
+    if instead_of is not None:
+        _version(instead_of)
+    stopped = Stopped(name, value["state"] == "withdrawn", instead_of)
+    return meaning(_version(name)), stopped
 
 
 def parse_retries(content: bytes) -> dict[str, int]:
@@ -226,7 +227,10 @@ def groups_by_mac(members: Mapping[str, list[str]]) -> dict[str, tuple[str, ...]
         alone = (name,)
         for mac in members[name]:
             before = groups.get(mac)
-            groups[mac] = alone if before is None else (*before, *alone)
+            if before is None:
+                groups[mac] = alone
+            elif before[-1] != name:
+                groups[mac] = (*before, name)
     return groups
 
 
@@ -247,6 +251,16 @@ def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return fields
 
 
+def _distinct(pairs: Iterable[tuple[str, _Value]]) -> dict[str, _Value]:
+    """Return a table. Two spellings of one name are refused: nobody knows which one holds."""
+    table: dict[str, _Value] = {}
+    for name, value in pairs:
+        if name in table:
+            raise BadPolicy(f"{name} is there twice")
+        table[name] = value
+    return table
+
+
 def _items(fields: Mapping[str, Any], name: str) -> Iterator[tuple[str, Any]]:
     value = fields.get(name, {})
     if not isinstance(value, dict):
@@ -260,7 +274,7 @@ def _pin(value: object) -> Pin:
     until = value.get("until")
     try:
         until_ms = None if until is None else parse_time(until)
-    except (TypeError, ValueError) as problem:
+    except (TypeError, ValueError, OverflowError) as problem:
         raise BadPolicy(f"until is no time: {problem}") from None
     return Pin(_version(value.get("version")), until_ms)
 
