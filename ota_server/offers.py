@@ -6,7 +6,7 @@ from ota_server.fleet import Fleet
 from ota_server.image import Image
 from ota_server.policy import Policy
 from ota_server.policyfiles import PolicyFiles
-from ota_server.release import SAMPLES, Target, is_sample, meaning
+from ota_server.release import SAMPLES, Target, is_sample, may_be_sample, meaning
 from ota_server.reply import Peer
 from ota_server.rollout import NO_TARGET, Decision
 from ota_server.store import NoImage, NoTarget, Store
@@ -106,6 +106,8 @@ class Offers:
         manifest = policy.manifests.get(meaning(version))
         if manifest is not None:
             return (manifest.size, manifest.sha256) in SAMPLES
+        if not may_be_sample(self._store.size(version)):
+            return False  # without a wait for it to be hashed
         try:
             image = self._store.image(version)
         except NoImage:

@@ -36,7 +36,7 @@ class Target(NamedTuple):
     @property
     def may_be_sample(self) -> bool:
         """Whether only the image's hash can tell it from the shipped sample."""
-        return self.image_size in _SAMPLE_SIZES
+        return may_be_sample(self.image_size)
 
 
 def is_version(text: str) -> bool:
@@ -106,3 +106,8 @@ def entity_tag(sha256: str) -> str:
 def is_sample(size: int, sha256: str) -> bool:
     """Say whether these are the bytes of the shipped sample."""
     return (size, sha256) in SAMPLES
+
+
+def may_be_sample(size: int) -> bool:
+    """Say whether only its hash can tell an image of this size from the shipped sample."""
+    return size in _SAMPLE_SIZES

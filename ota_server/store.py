@@ -149,6 +149,11 @@ class Store:
             raise NoTarget(f"{self.version_path} {problem}")
         return kept
 
+    def size(self, version: str) -> int:
+        """Return the size of the image of a version in bytes, 0 where there is none."""
+        found = self._find_image(version)
+        return 0 if found is None else found[1].signature.size
+
     def image(self, version: str) -> Image:
         """Return the image of a version, by its exact name or the one name equal in meaning.
 

@@ -22,6 +22,8 @@ from ota_server.release import (
     Target,
     image_name,
     is_sample,
+    may_be_sample,
+    meaning,
     parse_version_file,
     spellings,
 )
@@ -57,6 +59,7 @@ class Explanation(NamedTuple):
         pin: in force or not.
         fleet_target: what version.txt says; None where that is nothing, for `target_problem`.
         image: that it may have now.
+        image_problem: why /firmware.bin is answered 404, where it is.
     """
 
     report: Report
@@ -67,6 +70,7 @@ class Explanation(NamedTuple):
     target_problem: str
     turns: tuple[Turn, ...]
     image: Found | None
+    image_problem: str = ""
 
 
 def explain(
@@ -82,9 +86,9 @@ def explain(
     target, problem = _read_target(data_dir)
     found: Decision | None = rollout.decide(report, target, policy, now_ms)
     assert found is not None
-    image = None if found.release is None else _find_image(data_dir, found.release)
+    image, image_problem = _find_offered(data_dir, found.release, policy)
     if target is None and (policy.is_plain or found.reason == NO_TARGET):
-        found = image = None
+        found, image, image_problem = None, None, ""
     elif not is_local and image is not None and _is_sample(image):
         found = found._replace(version=report.firmware_version, reason=_SAMPLE)
     if found is not None and found.release is not None:
@@ -101,6 +105,7 @@ def explain(
         problem,
         tuple(_turns(report.mac, groups, policy)),
         image,
+        image_problem,
     )
 
 
@@ -184,8 +189,25 @@ def _find_image(data_dir: Path, version: str) -> Found | None:
     return None
 
 
+def _find_offered(data_dir: Path, release: str | None, policy: Policy) -> tuple[Found | None, str]:
+    """Return the image that a device may have, or why there is none."""
+    if release is None:
+        return None, ""
+    if policy.is_withdrawn(release):
+        return None, f"{release} was withdrawn"
+    if problem := policy.unusable.get(meaning(release)):
+        return None, f"the manifest of {release} {problem}"
+    image = _find_image(data_dir, release)
+    if image is None:
+        return None, f"{image_name(release)} is missing or empty"
+    manifest = policy.manifests.get(meaning(release))
+    if manifest is not None and manifest.size != image.signature.size:
+        return None, f"{image_name(release)} is not the image that was published"
+    return image, ""
+
+
 def _is_sample(image: Found) -> bool:
-    if not Target("", "", None, image.signature.size).may_be_sample:
+    if not may_be_sample(image.signature.size):
         return False
     with open(open_found(image), "rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -220,10 +242,10 @@ def _lines(
     yield "because", f"{why}: {hold}" if hold and why == ON_HOLD else why
     if found.image is not None:
         yield "image", f"{Path(found.image.path).name}, {found.image.signature.size} bytes"
-    elif decision is None or decision.release is None:
-        yield "image", "none now, /firmware.bin is answered 503"
+    elif found.image_problem:
+        yield "image", f"none, /firmware.bin is answered 404: {found.image_problem}"
     else:
-        yield "image", f"missing, so that /firmware.bin of {decision.release} is answered 404"
+        yield "image", "none now, /firmware.bin is answered 503"
     if found.target_problem:
         yield "but", f"{found.target_problem}; a running server stays on its last good target"
 
@@ -260,6 +282,7 @@ def _fields(found: Explanation, device: Device | None) -> dict[str, object]:
         "target_version": None if decision is None else decision.version,
         "release": None if decision is None else decision.release,
         "reason": NO_TARGET if decision is None else decision.reason,
+        "image_problem": found.image_problem or None,
         "image": None if found.image is None else Path(found.image.path).name,
         "image_size": None if found.image is None else found.image.signature.size,
     }
