@@ -401,7 +401,7 @@ class BugTest(ServerCase):
         store = BrokenStore(self.data_dir)
         self.addCleanup(store.close)
         service = self.server.service
-        sound, service.offers = service.offers, Offers(store, service.policies)
+        sound, service.offers = service.offers, Offers(store, service.policies, service.fleet)
         with self.assertLogs("ota_server", "ERROR") as logs:
             answer = self.get("/version.txt")
         self.assertEqual((answer.status, answer.body), (500, b"Internal Server Error"))
