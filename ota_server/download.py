@@ -35,8 +35,8 @@ _LOG_EVERY_SECONDS = 60.0
 _NOT_FOUND = "Firmware version not found."
 _NOT_READY = "The image is not ready yet."
 
-_TARGET_CACHING = ("Cache-Control", "private, no-cache, no-transform")
-_NAMED_CACHING = ("Cache-Control", "no-cache, no-transform")
+TARGET_CACHING = ("Cache-Control", "private, no-cache, no-transform")
+NAMED_CACHING = ("Cache-Control", "no-cache, no-transform")
 _HASH_CACHING = ("Cache-Control", "public, max-age=31536000, immutable, no-transform")
 
 
@@ -116,7 +116,7 @@ class Downloads:
         ranges = _ranges(request)
         if not self._if_range_matches(request, image.etag, modified_seconds):
             ranges = ()
-        caching = _HASH_CACHING if is_right else _NAMED_CACHING
+        caching = _HASH_CACHING if is_right else NAMED_CACHING
         return _conditional(request, image, ranges, modified_seconds, caching)
 
     def finish(self, transfer: Transfer, bytes_sent: int, complete: bool) -> None:
@@ -199,7 +199,7 @@ class Downloads:
             self._offers.check_image(image, peer)
         if not honoured or not self._if_range_matches(request, image.etag):
             ranges = ()
-        answer = _conditional(request, image, ranges, None, _TARGET_CACHING)
+        answer = _conditional(request, image, ranges, None, TARGET_CACHING)
         if not answer.parts:
             return _Plan(answer, target_version)
         download = _begun(device, version, image, now_ms)

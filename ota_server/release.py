@@ -5,6 +5,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 MAX_VERSION_FILE_BYTES = 256
+MAX_SIGNATURE_BYTES = 64 * 1024
 
 _VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+\-]{0,63}")
 _IMAGE_NAME = re.compile(r"firmware_([A-Za-z0-9][A-Za-z0-9._+\-]{0,63})\.bin")
@@ -66,6 +67,11 @@ def spellings(version: str) -> tuple[str, ...]:
 def image_name(version: str) -> str:
     """Return the name of the file in `firmware/` that holds the image of `version`."""
     return f"firmware_{version}.bin"
+
+
+def signature_name(version: str) -> str:
+    """Return the name of the file in `firmware/` that holds the signature of `version`."""
+    return f"{image_name(version)}.sig"
 
 
 def version_of_image_name(name: str) -> str | None:

@@ -146,6 +146,12 @@ def later(body: str) -> Reply:
     return text(HTTPStatus.SERVICE_UNAVAILABLE, body, retry_after)
 
 
+def signature_reply(content: bytes, caching: tuple[str, str]) -> Reply:
+    """Return the detached signature of an image."""
+    lines = field_lines((_BINARY, caching))
+    return Reply(HTTPStatus.OK, lines, content, content_length=len(content))
+
+
 def not_modified(etag: str, *fields: tuple[str, str]) -> Reply:
     """Return a 304, which has no body and no length."""
     lines = field_lines((("ETag", etag), *fields))

@@ -186,3 +186,25 @@ def continued_download(
     if from_byte_zero(ranges) and not under_way and now_ms - known.request_ms >= RESTART_AFTER_MS:
         return None
     return known
+
+
+def pinned_download(
+    known: Download | None,
+    under_way: bool,
+    running: str,
+    told: str | None,
+    now_ms: int,
+) -> Download | None:
+    """Return the download whose signature a device wants; None: that of what it would get.
+
+    Clients ask for it before the image, during it and after it, and that may have taken long.
+
+    Args:
+        running: the release that it runs.
+        told: the version that it was told to run, last.
+    """
+    if known is None or under_way or now_ms - known.request_ms < RESTART_AFTER_MS:
+        return known
+    if told is None or same_version(running, known.version):
+        return None
+    return known if same_version(told, known.version) else None

@@ -28,13 +28,15 @@ from ota_server.policyfiles import PolicyFiles
 from ota_server.ratelimit import Budget, RateLimit
 from ota_server.rejected import Rejected
 from ota_server.reply import Peer, Reply
+from ota_server.signatures import Signatures
 from ota_server.store import NoTarget, NotNow, NotReady, Store
 
 log = logging.getLogger(__name__)
 
 CHECK_PATH = b"/version.txt"
 IMAGE_PATH = b"/firmware.bin"
-_NAMED_IMAGE = re.compile(rb"/firmware/firmware_([A-Za-z0-9][A-Za-z0-9._+\-]{0,63})\.bin")
+SIGNATURE_PATH = b"/firmware.bin.sig"
+_NAMED_FILE = re.compile(rb"/firmware/firmware_([A-Za-z0-9][A-Za-z0-9._+\-]{0,63})\.bin(\.sig)?")
 _LOG_EVERY_SECONDS = 60.0
 # Of one kind, whatever the number of addresses: an IPv6 network has enough of them for any log.
 _LOG_LINES = 20
@@ -60,6 +62,7 @@ class Service:
         self.rejected = rejected
         self.offers = Offers(store, policies, fleet)
         self.downloads = Downloads(store, self.offers, fleet, clock_ms)
+        self.signatures = Signatures(store, policies, self.offers, fleet, clock_ms)
         self.clock_ms = clock_ms
         self._replies_second = 0
         self._replies: tuple[dict[str, bytes], dict[str, bytes]] = ({}, {})
@@ -144,17 +147,22 @@ class Service:
             )
         if request.path == b"/healthz":
             return _wrong_method(request) or reply.text(HTTPStatus.OK, "ok")
-        named = _NAMED_IMAGE.fullmatch(request.path)
+        named = _NAMED_FILE.fullmatch(request.path)
         if named:
             version = named[1].decode("ascii")
-            return _wrong_method(request) or self.downloads.respond_by_name(
-                request, version, peer, may_wait
-            )
+            wrong = _wrong_method(request)
+            if wrong is not None:
+                return wrong
+            if named[2]:
+                return self.signatures.respond_by_name(version, peer, may_wait)
+            return self.downloads.respond_by_name(request, version, peer, may_wait)
         report = parse_report(request.fields, request.repeated)
-        if request.path not in (CHECK_PATH, IMAGE_PATH):
+        if request.path not in (CHECK_PATH, IMAGE_PATH, SIGNATURE_PATH):
             answer: Reply | None = reply.text(HTTPStatus.NOT_FOUND, "Not Found")
         else:
             answer = _wrong_method(request)
+            if answer is None and request.path == SIGNATURE_PATH:
+                answer = self.signatures.respond(report, peer, may_wait)
         if answer is not None:
             self._note_version(report, peer)
             return answer

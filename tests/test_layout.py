@@ -11,10 +11,8 @@ from graphlib import CycleError, TopologicalSorter
 from tests.support import ROOT
 
 PACKAGE = "ota_server"
-PURE = {"http1", "byterange", "device", "release", "rollout", "record", "reply", "scan"}
-PURE |= {"manifest", "policy", "policytext", "plan", "breaker"}
-PURE = {"http1", "byterange", "device", "imageheader", "release", "rollout", "record", "reply"}
-PURE |= {"scan"}
+PURE = {"breaker", "byterange", "device", "http1", "imageheader", "manifest", "plan", "policy"}
+PURE |= {"policytext", "record", "release", "reply", "rollout", "scan"}
 # Modules of the standard library that touch the world. `datetime` is there to convert alone.
 IMPURE = {
     "asyncio",
