@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from ota_server import __version__, auditlog, control, devices, groups, serve, why
+from ota_server import __version__, auditlog, control, devices, groups, releases, serve, why
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -41,6 +41,14 @@ def make_parser() -> argparse.ArgumentParser:
     listing.set_defaults(run=devices.show)
     for module in (control, groups, why, auditlog):
         module.add_commands(commands)
+    releasing = commands.add_parser(
+        "release",
+        help="publish images, and say which one the fleet gets",
+        description="Publish images, and say which one the whole fleet gets.",
+        epilog=releases.EXAMPLES,
+        formatter_class=raw,
+    )
+    releases.add_arguments(releasing)
     return parser
 
 

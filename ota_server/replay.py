@@ -6,6 +6,7 @@ when they are asked for. How a file is scanned is in `scan`.
 """
 
 import os
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -103,18 +104,30 @@ def newest(log_dir: Path, mac: str) -> Device | None:
 
 def history(log_dir: Path, mac: str) -> Iterator[dict[str, object]]:
     """Yield the records of one device, the oldest first, from all files that are kept."""
-    needle = f'"{mac}"'.encode("ascii")
+    for fields in records_with(log_dir, re.compile(b'"%b"' % mac.encode("ascii"))):
+        if fields.get("mac") == mac:
+            yield fields
+
+
+def records_with(
+    log_dir: Path, pattern: re.Pattern[bytes], since_seconds: float = 0.0
+) -> Iterator[dict[str, object]]:
+    """Yield the records of whose lines a pattern finds something, the oldest first.
+
+    Args:
+        since_seconds: files that were written last before this are left out.
+    """
     for _, descriptor in _open_files(log_dir, journal_files):
         with open(descriptor, "rb") as file:
+            if os.fstat(descriptor).st_mtime < since_seconds:
+                continue
             for line in _lines_of(file):
-                if needle not in line:
+                if not pattern.search(line):
                     continue
                 try:
-                    fields = parse_fields(line)
+                    yield parse_fields(line)
                 except BadRecord:
                     continue
-                if fields.get("mac") == mac:
-                    yield fields
 
 
 def _lines_of(file: BinaryIO) -> Iterator[bytes]:

@@ -1,12 +1,167 @@
-"""Detached signatures: which one a device gets."""
+"""Detached signatures: checked at publication by the tools that make them, and served."""
 
+import os
+import shutil
+import subprocess
 import unittest
+from pathlib import Path
 
 from ota_server.device import Download
+from ota_server.order import Misused, Order, Refused
+from ota_server.publish import Published, publish
 from ota_server.rollout import RESTART_AFTER_MS, pinned_download
-from tests.support import DEVICE, Client, ServerCase
+from tests.support import DEVICE, Client, DataDirCase, ServerCase
 
 NOW_MS = 1_800_000_000_000
+IMAGE = b"an image that is signed " * 100
+TOOLS = ("minisign", "signify-openbsd", "openssl")
+
+
+def run(*command: str | Path) -> None:
+    subprocess.run(command, check=True, capture_output=True)
+
+
+class SignedCase(DataDirCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.folder = self.data_dir / "signing"
+        self.folder.mkdir()
+        self.image = self.folder / "app.bin"
+        self.image.write_bytes(IMAGE)
+        self.signature = self.folder / "app.bin.sig"
+        self.public, self.secret = self.folder / "key.pub", self.folder / "key.sec"
+
+    def sign_by_minisign(self, *options: str) -> None:
+        run("minisign", "-G", "-W", "-p", self.public, "-s", self.secret)
+        run("minisign", "-S", *options, "-s", self.secret, "-m", self.image, "-x", self.signature)
+
+    def sign_by_signify(self) -> None:
+        run("signify-openbsd", "-G", "-n", "-p", self.public, "-s", self.secret)
+        run("signify-openbsd", "-S", "-s", self.secret, "-m", self.image, "-x", self.signature)
+
+    def sign_by_openssl(self, *algorithm: str) -> None:
+        run("openssl", "genpkey", "-algorithm", *algorithm, "-out", self.secret)
+        run("openssl", "pkey", "-in", self.secret, "-pubout", "-out", self.public)
+        if algorithm == ("ed25519",):
+            how = ("pkeyutl", "-sign", "-rawin", "-inkey", self.secret, "-in", self.image)
+            run("openssl", *how, "-out", self.signature)
+        else:
+            how = ("dgst", "-sha256", "-sign", self.secret)
+            run("openssl", *how, "-out", self.signature, self.image)
+
+    def publish(self, version: str = "v1", **options: object) -> Published:
+        options.setdefault("signature", str(self.signature))
+        order = Order(str(self.image), version, **options)
+        return publish(self.data_dir, order, NOW_MS, lambda done, size: None)
+
+    def checked(self) -> Published:
+        return self.publish(verify_key=str(self.public))
+
+    def assert_nothing_published(self) -> None:
+        self.assertEqual(list((self.data_dir / "firmware").iterdir()), [])
+
+
+@unittest.skipUnless(all(map(shutil.which, TOOLS)), f"needs {' and '.join(TOOLS)}")
+class CheckedTest(SignedCase):
+    def signers(self) -> dict[str, object]:
+        return {
+            "minisign": self.sign_by_minisign,
+            "minisign, legacy": lambda: self.sign_by_minisign("-l"),
+            "signify": self.sign_by_signify,
+            "openssl, Ed25519": lambda: self.sign_by_openssl("ed25519"),
+            "openssl, RSA": lambda: self.sign_by_openssl("rsa"),
+            "openssl, ECDSA": lambda: self.sign_by_openssl(
+                "ec", "-pkeyopt", "ec_paramgen_curve:P-256"
+            ),
+        }
+
+    def clear(self) -> None:
+        for path in [*self.data_dir.glob("firmware/*"), *self.folder.glob("*")]:
+            path.unlink()
+        self.image.write_bytes(IMAGE)
+
+    def test_a_right_signature_is_kept_beside_the_image(self):
+        for name, sign in self.signers().items():
+            with self.subTest(name):
+                self.clear()
+                sign()
+                published = self.checked()
+                self.assertEqual(published.checked_by, name.partition(",")[0])
+                kept = self.data_dir / "firmware" / "firmware_v1.bin.sig"
+                self.assertEqual(kept.read_bytes(), self.signature.read_bytes())
+                self.assertEqual(published.manifest.signature, kept.name)
+
+    def test_a_signature_of_another_image_is_refused(self):
+        for name, sign in self.signers().items():
+            with self.subTest(name):
+                self.clear()
+                sign()
+                self.image.write_bytes(IMAGE + b"altered")
+                with self.assertRaisesRegex(Refused, "is not one of this image by this key"):
+                    self.checked()
+                self.assert_nothing_published()
+
+    def test_a_signature_by_another_key_is_refused(self):
+        for name, sign in self.signers().items():
+            with self.subTest(name):
+                self.clear()
+                sign()
+                signature = self.signature.read_bytes()
+                self.secret.unlink()
+                self.public.unlink()
+                sign()
+                self.signature.write_bytes(signature)
+                with self.assertRaisesRegex(Refused, "is not one of this image by this key"):
+                    self.checked()
+                self.assert_nothing_published()
+
+    def test_where_the_tool_is_missing_the_package_is_named(self):
+        self.sign_by_signify()
+        path = os.environ["PATH"]
+        self.addCleanup(os.environ.__setitem__, "PATH", path)
+        os.environ["PATH"] = str(self.folder)
+        with self.assertRaisesRegex(Refused, "install the package signify-openbsd"):
+            self.checked()
+        self.assert_nothing_published()
+
+    def test_a_key_that_is_none_is_refused(self):
+        self.sign_by_openssl("ed25519")
+        self.public.write_text("no key")
+        with self.assertRaisesRegex(Refused, "no public key"):
+            self.checked()
+
+
+class KeptTest(SignedCase):
+    def test_without_a_key_it_is_kept_as_it_is(self):
+        self.signature.write_bytes(b"anything")
+        self.assertEqual(self.publish().checked_by, "")
+        kept = self.data_dir / "firmware" / "firmware_v1.bin.sig"
+        self.assertEqual(kept.read_bytes(), b"anything")
+
+    def test_a_key_without_a_signature_is_wrong_usage(self):
+        with self.assertRaisesRegex(Misused, "--signature"):
+            self.publish(signature=None, verify_key=str(self.public))
+
+    def test_a_key_that_is_not_there_is_refused(self):
+        self.signature.write_bytes(b"anything")
+        with self.assertRaisesRegex(Refused, "is no file"):
+            self.checked()
+
+    def test_what_is_no_signature_is_refused(self):
+        for content, why in ((b"", "is empty"), (b"x" * 65_537, "is over 65536 bytes")):
+            with self.subTest(why), self.assertRaisesRegex(Refused, why):
+                self.signature.write_bytes(content)
+                self.publish()
+        self.signature.unlink()
+        with self.assertRaisesRegex(Refused, "No such file"):
+            self.publish()
+        self.assert_nothing_published()
+
+    def test_a_signature_that_was_left_without_its_image_goes(self):
+        left = self.data_dir / "firmware" / "firmware_v1.bin.sig"
+        left.write_bytes(b"of a crash")
+        self.publish(signature=None)
+        self.assertFalse(left.exists())
 
 
 class ServedTest(ServerCase):
@@ -106,6 +261,17 @@ class ServedTest(ServerCase):
         with self.assertLogs("ota_server", "ERROR"):
             self.assertEqual(self.get("/firmware.bin.sig").status, 404)
         self.assertEqual(self.get("/firmware/firmware_v1.0.1.bin.sig", {}).status, 404)
+
+    def test_of_an_altered_image_it_is_404(self):
+        order = Order(str(self.put_image("build", b"as published")), "v3.0.0")
+        publish(self.data_dir, order, NOW_MS, lambda done, size: None)
+        self.sign("v3.0.0")
+        self.set_target("v3.0.0")
+        self.assertEqual(self.get("/firmware.bin.sig").status, 200)
+        self.put_image("v3.0.0", b"altered then")
+        with self.assertLogs("ota_server", "ERROR"):
+            self.assertEqual(self.get("/firmware.bin.sig").status, 404)
+        self.assertEqual(self.get("/firmware/firmware_v3.0.0.bin.sig", {}).status, 404)
 
     def test_a_device_that_may_have_no_image_is_to_come_again(self):
         (self.data_dir / "version" / "hold.json").write_text("{}")

@@ -1,0 +1,162 @@
+"""Releases that are taken away from devices: withdrawn, or removed from the disk."""
+
+import re
+from contextlib import suppress
+from pathlib import Path
+
+from ota_server import audit
+from ota_server.activate import read_stopped, write_stopped
+from ota_server.datadir import log_dir
+from ota_server.files import sync_folder
+from ota_server.inventory import (
+    Progress,
+    Release,
+    announce,
+    digests_of,
+    find_release,
+    get_release,
+    look_at,
+    named_by,
+)
+from ota_server.manifest import manifest_name
+from ota_server.order import Refused
+from ota_server.record import format_time, parse_time
+from ota_server.release import image_name, same_version, signature_name
+from ota_server.replay import records_with
+from ota_server.rollout import RESTART_AFTER_MS
+
+# A begin without an end is of a server that was killed; after this nobody goes on with it.
+_LONGEST_DOWNLOAD_MS = 24 * 3600 * 1000
+
+
+def withdraw(data_dir: Path, version: str, reason: str, now_ms: int) -> str:
+    """Have a release offered to nobody any more; devices that run it stay on it.
+
+    Returns:
+        Its version, as it was published.
+
+    Raises:
+        Refused: there is no such release, or it was withdrawn before.
+        Busy: another command goes on for too long.
+        OSError: something cannot be read or written.
+    """
+    with audit.locked(data_dir):
+        site = look_at(data_dir)
+        version = get_release(data_dir, version).version
+        if site.policy.is_withdrawn(version):
+            raise Refused(f"{version} was withdrawn before; there is nothing to do")
+        audit.note(log_dir(data_dir), "withdraw", version, reason=reason or None)
+        folder = data_dir / "version"
+        stopped = _without(read_stopped(folder), version)
+        stopped[version] = {
+            "state": "withdrawn",
+            # Its devices stay on it while that is the target. Where it is the target itself, until
+            # there is another; where nobody knows what the target is, until one is activated.
+            "instead_of": site.target,
+            "reason": reason,
+            "time": format_time(now_ms),
+        }
+        write_stopped(folder, stopped)
+        sync_folder(folder)
+    return version
+
+
+def reinstate(data_dir: Path, version: str) -> str:
+    """Undo `withdraw`.
+
+    Raises:
+        Refused: it was not withdrawn.
+        Busy, OSError: as `withdraw`.
+    """
+    with audit.locked(data_dir):
+        site = look_at(data_dir)
+        release = find_release(data_dir / "firmware", version)
+        version = version if release is None else release.version
+        if not site.policy.is_withdrawn(version):
+            raise Refused(f"{version} was not withdrawn; `release list` shows what was")
+        audit.note(log_dir(data_dir), "withdraw --undo", version)
+        folder = data_dir / "version"
+        write_stopped(folder, _without(read_stopped(folder), version))
+        sync_folder(folder)
+    return version
+
+
+def remove(data_dir: Path, version: str, now_ms: int, progress: Progress) -> str:
+    """Delete a release that nothing names and nobody downloads: image, signature, manifest.
+
+    Args:
+        progress: is told how many bytes of an image without a manifest are hashed.
+
+    Returns:
+        Its version.
+
+    Raises:
+        Refused: it is needed; the message says by what.
+        Busy: another command goes on for too long.
+        OSError: something cannot be read or deleted.
+    """
+    # This takes long where the journal is large, and `hold` must not wait for the lock.
+    busy = _download_of(data_dir, get_release(data_dir, version), now_ms, progress)
+    if busy:
+        raise Refused(busy)
+    with audit.locked(data_dir):
+        site = look_at(data_dir)
+        if site.target_problem:
+            raise Refused(
+                f"version.txt {site.target_problem}, and the server may have any release as its "
+                "last good target; `release activate VERSION` first"
+            )
+        release = get_release(data_dir, version)
+        names = list(named_by(release.version, site, now_ms))
+        if names:
+            raise Refused(f"{release.version} is needed: it is {', '.join(names)}")
+        sha256 = release.manifest.sha256 if release.manifest else None
+        audit.note(log_dir(data_dir), "remove", release.version, sha256=sha256)
+        firmware = site.firmware_dir
+        # The image first: without its manifest it would be served, whatever its bytes are.
+        for name in (image_name, signature_name, manifest_name):
+            (firmware / name(release.version)).unlink(missing_ok=True)
+        sync_folder(firmware)
+        announce(data_dir)
+    return release.version
+
+
+def _without(stopped: dict[str, dict[str, object]], version: str) -> dict[str, dict[str, object]]:
+    return {name: entry for name, entry in stopped.items() if not same_version(name, version)}
+
+
+def _download_of(data_dir: Path, release: Release, now_ms: int, progress: Progress) -> str:
+    """Say which device downloads a release, or did a moment ago; "" where none does."""
+    if release.manifest is not None:
+        sha256 = release.manifest.sha256
+    elif release.image is not None:
+        sha256 = digests_of(release.image, progress).sha256
+    else:
+        return ""
+    asked_ms: dict[str, int] = {}
+    running: dict[str, int] = {}
+    since_ms = now_ms - _LONGEST_DOWNLOAD_MS
+    pattern = re.compile(rb'"event":"(?:begin|download)".*"%b"' % sha256.encode("ascii"))
+    for fields in records_with(log_dir(data_dir), pattern, since_ms / 1000):
+        event, mac = fields.get("event"), str(fields.get("mac"))
+        if event == "begin" and fields.get("download_sha256") == sha256:
+            with suppress(ValueError):  # a line that somebody edited
+                asked_ms[mac] = parse_time(str(fields.get("time")))
+            if fields.get("method") != "HEAD" and asked_ms.get(mac, 0) >= since_ms:
+                running[mac] = running.get(mac, 0) + 1
+        elif event == "download" and fields.get("release_sha256") == sha256 and running.get(mac):
+            running[mac] -= 1
+    for mac, at_ms in asked_ms.items():
+        if now_ms - at_ms < RESTART_AFTER_MS:
+            return (
+                f"{release.version} is being downloaded: {mac} asked for it at "
+                f"{format_time(at_ms)}; try again ten minutes after the last download"
+            )
+    for mac, count in running.items():
+        if count:
+            return (
+                f"{release.version} is being downloaded by {mac} since "
+                f"{format_time(asked_ms[mac])}; try again when that has ended, or a day after it "
+                "began if the server was killed meanwhile"
+            )
+    return ""
