@@ -15,6 +15,8 @@ from ota_server.manifest import (
 from ota_server.policy import Policy
 from ota_server.release import is_version, meaning, same_version
 
+# Arduino links a description into each image that is of its own libraries, not of the sketch.
+_ARDUINO_PROJECT = "arduino-lib-builder"
 VERSION_RULE = "1 to 64 of A-Z a-z 0-9 . _ + -, beginning with a letter or digit"
 
 
@@ -136,8 +138,9 @@ def doubts(
         yield "it begins with a boot loader, and a device that runs that as its application is lost"
     if header.least_size is not None and size < header.least_size:
         yield f"the image was cut: it has {size} bytes and says that it has {header.least_size}"
-    if header.version is not None and not _is_as_said(header.version, order):
-        said = shlex.quote(header.version)
+    version = None if header.project == _ARDUINO_PROJECT else header.version
+    if version is not None and not _is_as_said(version, order):
+        said = shlex.quote(version)
         yield (
             f"the image says that it is version {said}, not {order.version}: its devices would "
             "report that, and fetch it for ever; --reports-as "

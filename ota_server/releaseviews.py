@@ -114,5 +114,6 @@ def show(arguments: argparse.Namespace) -> int:
     for name, value in fields.items():
         text = ", ".join(map(str, value)) if isinstance(value, list | tuple) else value
         if text not in (None, ""):
-            print(f"{name.replace('_', ' '):<12}{printable(text)}")
+            line = " ".join(str(text).split())
+            print(f"{name.replace('_', ' '):<12}{printable(line)}")
     return 0

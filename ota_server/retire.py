@@ -144,8 +144,10 @@ def _download_of(data_dir: Path, release: Release, now_ms: int, progress: Progre
                 asked_ms[mac] = parse_time(str(fields.get("time")))
             if fields.get("method") != "HEAD" and asked_ms.get(mac, 0) >= since_ms:
                 running[mac] = running.get(mac, 0) + 1
-        elif event == "download" and fields.get("release_sha256") == sha256 and running.get(mac):
-            running[mac] -= 1
+        elif event == "download" and fields.get("release_sha256") == sha256:
+            # A whole one ends all before it: those without an end are of a server that was killed.
+            is_whole = fields.get("status") == 200 and fields.get("complete") is True
+            running[mac] = 0 if is_whole else max(0, running.get(mac, 0) - 1)
     for mac, at_ms in asked_ms.items():
         if now_ms - at_ms < RESTART_AFTER_MS:
             return (

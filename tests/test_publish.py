@@ -19,12 +19,12 @@ NOW_MS = 1_800_000_000_000
 CHIPS = {"ESP32": 0, "ESP32-S3": 9}
 
 
-def esp_image(version: str, chip: str = "ESP32", filler: bytes = b"\0" * 64) -> bytes:
+def esp_image(version: str, chip: str = "ESP32", project: bytes = b"blink") -> bytes:
     """Return an image as ESP-IDF builds it, as far as its head goes."""
     head = struct.pack("<BBBBI", 0xE9, 1, 0, 0x20, 0x40080000)
     head += struct.pack("<4xH9xB", CHIPS[chip], 0) + struct.pack("<II", 0x3F400020, 256)
-    head += struct.pack("<I12x32s32s16s16s", 0xABCD5432, version.encode(), b"blink", b"", b"")
-    return head + filler
+    head += struct.pack("<I12x32s32s16s16s", 0xABCD5432, version.encode(), project, b"", b"")
+    return head + bytes(64)
 
 
 class PublishCase(DataDirCase):
@@ -257,6 +257,9 @@ class RefusedTest(PublishCase):
         self.publish(esp_image("v1.1.9-4-gabc"), "v1.2.0", reports_as="v1.1.9-4-gabc")
         self.publish(esp_image("1.3.0"), "v1.3.0")
 
+    def test_what_arduino_writes_into_each_image_is_no_version_of_it(self):
+        self.publish(esp_image("esp-idf: v4.4.6", project=b"arduino-lib-builder"), "v1.2.0")
+
     def test_an_image_for_another_chip_than_that_of_the_target_unless_forced(self):
         self.publish(esp_image("v1.0.0", "ESP32"), "v1.0.0")
         self.set_target("v1.0.0")
@@ -285,7 +288,7 @@ class InterruptedTest(PublishCase):
         """Start to publish what takes long, and return once it is being copied."""
         source = self.builds / "large.bin"
         with source.open("wb") as file:
-            file.truncate(3 << 30)
+            file.truncate(1 << 30)
         process = subprocess.Popen(
             self.command(str(source), "v2.0"), cwd=ROOT, stderr=subprocess.PIPE
         )

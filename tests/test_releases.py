@@ -524,31 +524,43 @@ class RunningServerTest(Commands, ServerCase):
                 self.release("activate", version)
             self.assertIn(f"is being downloaded: {MAC}", self.refused("remove", "v3.0.0"))
 
-    def test_a_download_that_a_killed_server_left_counts_for_a_day(self):
-        self.publish("v2.0.0")
+    def journal_of(self, version: str, *events: dict[str, object]) -> None:
+        """Write a journal: what one device did with a release an hour ago; the server stops."""
         self.get("/version.txt")
         self.stop()
         (line,) = self.records(event="check")
-        sha256 = json.loads(self.release("show", "v2.0.0", "--json"))["sha256"]
-        begin = {**line, "event": "begin", "status": 200, "download_sha256": sha256}
-        for hours, code in ((1, 1), (25, 0)):
-            begin["time"] = format_time(parse_time(line["time"]) - hours * 3_600_000)
-            content = json.dumps(begin, separators=(",", ":")).encode() + b"\n"
-            (self.data_dir / "log" / "devices.jsonl").write_bytes(content)
-            with self.subTest(hours=hours):
-                done = self.run_release("remove", "v2.0.0")
-                self.assertEqual(done.returncode, code)
-                self.assertEqual(f"is being downloaded by {MAC}" in done.stderr, bool(code))
-
-    def test_a_download_that_has_ended_does_not_matter_after_ten_minutes(self):
-        self.publish("v2.0.0")
-        self.get("/version.txt")
-        self.stop()
-        (line,) = self.records(event="check")
-        sha256 = json.loads(self.release("show", "v2.0.0", "--json"))["sha256"]
-        line["time"] = format_time(parse_time(line["time"]) - 601_000)
-        begin = {**line, "event": "begin", "status": 200, "download_sha256": sha256}
-        end = {**line, "event": "download", "status": 200, "release_sha256": sha256}
-        lines = [json.dumps(each, separators=(",", ":")) for each in (begin, end)]
+        line |= {"status": 200, "time": format_time(parse_time(line["time"]) - 3_600_000)}
+        sha256 = json.loads(self.release("show", version, "--json"))["sha256"]
+        begin = {"event": "begin", "download_sha256": sha256}
+        end = {"event": "download", "release_sha256": sha256}
+        records = [
+            {**line, **(begin if each["event"] == "begin" else end), **each} for each in events
+        ]
+        lines = [json.dumps(each, separators=(",", ":")) for each in records]
         (self.data_dir / "log" / "devices.jsonl").write_text("\n".join(lines) + "\n")
+
+    def test_a_download_that_has_not_ended_counts(self):
+        self.publish("v2.0.0")
+        self.journal_of("v2.0.0", {"event": "begin"}, {"event": "begin"}, {"event": "download"})
+        self.assertIn(f"is being downloaded by {MAC}", self.refused("remove", "v2.0.0"))
+
+    def test_a_download_that_has_not_ended_counts_for_a_day(self):
+        self.publish("v2.0.0")
+        self.journal_of("v2.0.0", {"event": "begin", "time": "2020-01-01T00:00:00.000Z"})
+        self.release("remove", "v2.0.0")
+
+    def test_downloads_that_have_ended_do_not_count_after_ten_minutes(self):
+        self.publish("v2.0.0")
+        self.journal_of("v2.0.0", {"event": "begin"}, {"event": "download", "complete": False})
+        self.release("remove", "v2.0.0")
+
+    def test_a_whole_download_ends_what_a_killed_server_left(self):
+        self.publish("v2.0.0")
+        whole = {"event": "download", "complete": True}
+        self.journal_of("v2.0.0", {"event": "begin"}, {"event": "begin"}, whole)
+        self.release("remove", "v2.0.0")
+
+    def test_a_head_is_no_download_that_has_to_end(self):
+        self.publish("v2.0.0")
+        self.journal_of("v2.0.0", {"event": "begin", "method": "HEAD"})
         self.release("remove", "v2.0.0")
