@@ -170,6 +170,7 @@ class _Job:
             digests = digest(source.fileno(), before.size, progress, copy.write)
             if signature_of(os.fstat(source.fileno())) != before:
                 raise Refused(f"{self._order.source} changed while it was read; try again")
+            copy.flush()
             os.fsync(copy.fileno())
             # Of the copy: what was checked before may have been another file.
             self.check_signature(Path(copy.name))
@@ -251,7 +252,8 @@ class _Job:
         name = f"{_TEMPORARY_PREFIX}{self._order.version}.bin.{os.getpid()}{_TEMPORARY_SUFFIX}"
         path = self._firmware / name
         with audit.locked(self._data_dir):
-            file = open(path, "xb", buffering=0)  # noqa: SIM115
+            # Buffered: an unbuffered write may take a part of a chunk, and says so to nobody here.
+            file = open(path, "xb")  # noqa: SIM115
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         try:
             with file:

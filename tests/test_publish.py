@@ -278,6 +278,20 @@ class RefusedTest(PublishCase):
 
 
 class InterruptedTest(PublishCase):
+    def test_a_disk_that_fills_in_the_last_piece_leaves_nothing(self):
+        source = self.build(bytes(3 << 20))
+        limited = "import resource, signal, sys; from ota_server.cli import main; "
+        limited += "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
+        limited += "resource.setrlimit(resource.RLIMIT_FSIZE, (2500000, 2500000)); "
+        limited += "sys.exit(main())"
+        command = self.command(source, "v1")
+        done = subprocess.run(
+            [command[0], "-c", limited, *command[3:]], cwd=ROOT, capture_output=True, text=True
+        )
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("File too large", done.stderr)
+        self.assertEqual(list(self.firmware.iterdir()), [])
+
     def command(self, source: str, version: str) -> list[str]:
         publishing = ["release", "publish", source, "--version", version]
         return [
