@@ -49,12 +49,16 @@ class NotOffered(Exception):
 
 
 class _Plan(NamedTuple):
-    """An answer to /firmware.bin, before it is on record; without an image no bytes are sent."""
+    """An answer to /firmware.bin, before it is on record; without an image no bytes are sent.
+
+    `is_new`: it does not go on with a download that its device has begun.
+    """
 
     reply: Reply
     target_version: str | None
     image: Image | None = None
     download: Download | None = None
+    is_new: bool = True
 
 
 class Downloads:
@@ -89,6 +93,7 @@ class Downloads:
                 if fleet.row(report.mac) is not row:
                     before = fleet.get(report.mac)
                 if known == (before.download if before else None):
+                    plan = self._admitted(request, report, plan)
                     self._record(request, report, peer, before, plan)
                     return plan.reply
 
@@ -140,13 +145,28 @@ class Downloads:
         with fleet.lock:
             fleet.count_down(transfer.mac, transfer.sha256)
             device = fleet.get(transfer.mac)
-            if device is None:
-                return  # there was no room to keep it
-            now_ms, download = self._clock_ms(), device.download
-            if download is not None and download.sha256 == transfer.sha256:
-                download = breaker.fetched(download, bytes_sent, complete, now_ms)
-            device = device._replace(time_ms=now_ms, download=download)
-            fleet.record("download", transfer.mac, device, details)
+            if device is not None:  # there was room to keep it
+                now_ms, download = self._clock_ms(), device.download
+                if download is not None and download.sha256 == transfer.sha256:
+                    download = breaker.fetched(download, bytes_sent, complete, now_ms)
+                device = device._replace(time_ms=now_ms, download=download)
+                fleet.record("download", transfer.mac, device, details)
+        if self._offers.admission is not None:
+            self._offers.admission.end(transfer.mac, complete and transfer.has_end)
+
+    def _admitted(self, request: Request, report: Report, plan: _Plan) -> _Plan:
+        """Return the plan, or, where its device may not download now, what that is told instead.
+
+        Just before it is put on record: what is asked for here is given back in `finish`.
+        """
+        admission = self._offers.admission
+        if admission is None or plan.image is None:
+            return plan
+        refusal = admission.begin(report.mac, request.method == "GET")
+        if refusal is None:
+            return plan
+        told = report.firmware_version if plan.is_new else plan.target_version
+        return _Plan(refusal.reply, told)
 
     def _plan(
         self,
@@ -203,7 +223,7 @@ class Downloads:
         if not answer.parts:
             return _Plan(answer, target_version)
         download = _begun(device, version, image, now_ms)
-        return _Plan(answer, target_version, image, download)
+        return _Plan(answer, target_version, image, download, continued is None)
 
     def _keep_from_looping(self, report: Report, download: Download, now_ms: int) -> None:
         reason = self._offers.why_wait(report.mac, download, download.version, now_ms)
@@ -239,6 +259,7 @@ class Downloads:
                 plan.reply.status.value,
                 range_start,
                 time.monotonic(),
+                _has_end(plan.reply),
             )
 
     def _if_range_matches(
@@ -293,3 +314,9 @@ def _range_start(answer: Reply) -> int | None:
     if answer.status is not HTTPStatus.PARTIAL_CONTENT:
         return None
     return next(part.start for part in answer.parts if isinstance(part, reply.ImageSpan))
+
+
+def _has_end(answer: Reply) -> bool:
+    """Say whether the last byte of the image is among those that are sent."""
+    spans = (part for part in answer.parts if isinstance(part, reply.ImageSpan))
+    return any(span.stop == span.image.size for span in spans)

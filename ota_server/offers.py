@@ -1,6 +1,9 @@
 """What a device is offered: the decision, with the target and the policy that it follows from."""
 
+from collections.abc import Callable
+
 from ota_server import breaker, rollout
+from ota_server.admission import Admission
 from ota_server.device import Download, Report
 from ota_server.fleet import Fleet
 from ota_server.image import Image
@@ -19,13 +22,25 @@ class Offers:
 
     Attributes:
         altered: how often an image was refused, since it is not the one that was published.
+        admission: lets only so many in; None: all.
+        offer: as `decide`, for a check: who may not be let in now is told its own version.
     """
 
-    def __init__(self, store: Store, policies: PolicyFiles, fleet: Fleet) -> None:
+    def __init__(
+        self,
+        store: Store,
+        policies: PolicyFiles,
+        fleet: Fleet,
+        admission: Admission | None = None,
+    ) -> None:
         self._store = store
         self._policies = policies
         self._fleet = fleet
         self.altered = 0
+        self.admission = admission
+        self.offer: Callable[[Report, Peer, int], tuple[Decision, str]] = (
+            self.decide if admission is None else self._offer_if_admitted
+        )
 
     def begin_turn(self) -> None:
         """Have files looked at once until the next turn, not for each request."""
@@ -74,6 +89,14 @@ class Offers:
             download: what it began last.
         """
         return breaker.why_wait(mac, download, release, self._policies.current(), now_ms)
+
+    def _offer_if_admitted(self, report: Report, peer: Peer, now_ms: int) -> tuple[Decision, str]:
+        decision, end = self.decide(report, peer, now_ms)
+        if self.admission is not None and decision.version != report.firmware_version:
+            refusal = self.admission.offer(report.mac)
+            if refusal:
+                decision = Decision(report.firmware_version, refusal, None)
+        return decision, end
 
     def check_image(self, image: Image, peer: Peer) -> None:
         """Refuse an image that nobody may have, or not this client.

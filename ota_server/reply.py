@@ -63,11 +63,13 @@ class Transfer:
     Attributes:
         began_at: in seconds of the monotonic clock.
         start: where its body begins in what the connection sends, in bytes; it ends at `stop`.
+        has_end: the last byte of the image is in it.
         whole_at: when the other side had acknowledged all of it.
     """
 
     __slots__ = (
         "began_at",
+        "has_end",
         "mac",
         "range_start",
         "sha256",
@@ -86,6 +88,7 @@ class Transfer:
         status: int,
         range_start: int | None,
         began_at: float,
+        has_end: bool = True,
     ) -> None:
         self.mac = mac
         self.version = version
@@ -93,6 +96,7 @@ class Transfer:
         self.status = status
         self.range_start = range_start
         self.began_at = began_at
+        self.has_end = has_end
         self.start = 0
         self.stop = 0
         self.whole_at: float | None = None

@@ -14,6 +14,8 @@ from types import FrameType
 from typing import NoReturn
 
 from ota_server import __version__, banner, collector
+from ota_server.admission import Admission
+from ota_server.crowd import add_crowd_arguments, make_admission
 from ota_server.datadir import add_data_dir_argument, log_dir
 from ota_server.fleet import MAX_DEVICES, Fleet
 from ota_server.hashing import SETTLE_SECONDS
@@ -111,6 +113,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="devices to keep on record; further ones are answered all the same "
         "(default: %(default)s)",
     )
+    add_crowd_arguments(parser)
     _add_journal_arguments(parser)
 
 
@@ -207,6 +210,7 @@ def open_service(
     keep_bytes: int = KEEP_BYTES,
     settle_seconds: float = SETTLE_SECONDS,
     fsync: str = "interval",
+    admission: Admission | None = None,
 ) -> Service:
     """Open a data directory and make what answers requests; folders are made where missing.
 
@@ -224,7 +228,7 @@ def open_service(
         journal.close()
         raise
     store, policies = Store(data_dir, settle_seconds), PolicyFiles(data_dir)
-    return Service(store, policies, fleet, Rejected(logs), clock_ms)
+    return Service(store, policies, fleet, Rejected(logs), clock_ms, admission)
 
 
 def _make_server(arguments: argparse.Namespace) -> OTAServer:
@@ -243,6 +247,7 @@ def _make_server(arguments: argparse.Namespace) -> OTAServer:
             keep_files=arguments.journal_files,
             keep_bytes=arguments.journal_disk * _MEBIBYTE,
             fsync=arguments.fsync,
+            admission=make_admission(arguments),
         )
     except InUse as problem:
         raise CannotStart(f"{problem}; stop it first, or give --data-dir another one") from problem

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from http import HTTPStatus
 
 from ota_server import reply
+from ota_server.admission import Admission
 from ota_server.device import (
     MAC_FIELD,
     Report,
@@ -55,12 +56,13 @@ class Service:
         fleet: Fleet,
         rejected: Rejected,
         clock_ms: Callable[[], int],
+        admission: Admission | None = None,
     ) -> None:
         self.store = store
         self.policies = policies
         self.fleet = fleet
         self.rejected = rejected
-        self.offers = Offers(store, policies, fleet)
+        self.offers = Offers(store, policies, fleet, admission)
         self.downloads = Downloads(store, self.offers, fleet, clock_ms)
         self.signatures = Signatures(store, policies, self.offers, fleet, clock_ms)
         self.clock_ms = clock_ms
@@ -175,7 +177,7 @@ class Service:
         target_version: str | None = None
         now_ms = self.clock_ms()
         try:
-            decision, end = self.offers.decide(report, peer, now_ms)
+            decision, end = self.offers.offer(report, peer, now_ms)
             target_version = decision.version
             answer = reply.text(HTTPStatus.OK, target_version + end)
         except (NoTarget, NotNow):
@@ -195,7 +197,7 @@ class Service:
         """
         try:
             now_ms = self.clock_ms()
-            decision, end = self.offers.decide(report, peer, now_ms)
+            decision, end = self.offers.offer(report, peer, now_ms)
             target_version = decision.version
             content = self._version_reply(target_version + end, keep_alive, now_ms // 1000)
             # Last: what fails before it is on record once, by `respond`.
