@@ -3,6 +3,7 @@
 Behind the decision which release a device should have: this is about when.
 """
 
+import logging
 import time
 from collections.abc import Callable
 from http import HTTPStatus
@@ -13,10 +14,18 @@ from zlib import crc32
 from ota_server import reply
 from ota_server.places import Places
 from ota_server.reply import Reply
+from ota_server.window import Hours, Waiting
+
+log = logging.getLogger(__name__)
 
 # A download without a place comes again after a half to one and a half minutes, each device after
 # another time: a place that nobody uses is free again after one.
 _RETRY_SECONDS = (30, 60)
+# Who was told of a release just before the windows closed may still fetch it.
+_CLOSING_MS = 60_000
+# Devices that poll once a day have met any window by then.
+_UNMET_SECONDS = 86400.0
+_SAY_SECONDS = 3600.0
 
 
 class Refusal(NamedTuple):
@@ -33,43 +42,111 @@ class Refusal(NamedTuple):
 
 
 class Admission:
-    """Lets devices in while there are places. Safe for use by many threads."""
+    """Lets devices in while there are places and a window is open. Safe for use by many threads."""
 
-    def __init__(self, places: Places, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        places: Places | None,
+        hours: Hours | None = None,
+        overdue_seconds: float | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Take what limits it: places, windows, or both.
+
+        Args:
+            overdue_seconds: a device that has waited for a window for so long is let in.
+        """
         self._places = places
+        self._hours = hours
+        self._waiting = Waiting(overdue_seconds)
         self._clock = clock
         self._lock = Lock()
+        self._say_at = 0.0
 
-    def offer(self, mac: str) -> str:
+    def offer(self, mac: str, now_ms: int) -> str:
         """Return why a device is not told of a release now; "": it is, and has its place."""
         with self._lock:
-            has_place = self._places.ask(mac, self._clock())
-        return "" if has_place else self._all_taken
+            now = self._clock()
+            if self._is_closed(mac, now_ms, now):
+                return self._closed
+            if self._places is None or self._places.ask(mac, now):
+                return ""
+        return self._all_taken
 
-    def begin(self, mac: str, is_transfer: bool) -> Refusal | None:
+    def begin(self, mac: str, now_ms: int, is_transfer: bool, is_new: bool) -> Refusal | None:
         """Return why a device may not download now; None: it may, until `end`.
 
         Args:
             is_transfer: bytes will be sent; else it only asks what there is.
+            is_new: it does not go on with a download that it began a moment ago.
         """
+        share = crc32(mac.encode("ascii")) / 2**32
         with self._lock:
+            now = self._clock()
+            if is_new and self._is_closed(mac, now_ms, now, _CLOSING_MS):
+                assert self._hours is not None
+                return Refusal(self._closed, self._hours.retry_seconds(now_ms, share))
+            if self._places is None:
+                return None
             ask = self._places.begin if is_transfer else self._places.ask
-            if ask(mac, self._clock()):
+            if ask(mac, now):
                 return None
         least, spread = _RETRY_SECONDS
-        return Refusal(self._all_taken, least + crc32(mac.encode("ascii")) % (spread + 1))
+        return Refusal(self._all_taken, least + int(share * (spread + 1)))
 
     def end(self, mac: str, is_last: bool) -> None:
         """Note that a transfer has ended; with `is_last` the device has the end of the image."""
         with self._lock:
-            self._places.end(mac, self._clock(), is_last)
+            if self._places is not None:
+                self._places.end(mac, self._clock(), is_last)
+            if is_last:
+                self._waiting.end(mac)
+
+    def look_after(self) -> None:
+        """Say now and then how many devices never meet the windows."""
+        now = self._clock()
+        if self._hours is None or now < self._say_at:
+            return
+        self._say_at = now + _SAY_SECONDS
+        if unmet := self.unmet:
+            log.warning(
+                "%d devices have waited for the window %s for more than a day: their polls do not "
+                "meet it (--window-overdue lets such devices in)",
+                unmet,
+                self._hours,
+            )
 
     @property
     def downloading(self) -> int:
-        """How many devices download at this moment."""
+        """How many devices with a place download at this moment."""
         with self._lock:
-            return self._places.downloading
+            return 0 if self._places is None else self._places.downloading
+
+    @property
+    def unmet(self) -> int:
+        """How many devices have waited for a window for more than a day."""
+        with self._lock:
+            return self._waiting.longer_than(_UNMET_SECONDS, self._clock())
+
+    def _is_closed(self, mac: str, now_ms: int, now: float, late_ms: int = 0) -> bool:
+        """Say whether a device has to wait for a window. The caller holds the lock."""
+        hours = self._hours
+        if hours is None:
+            return False
+        if hours.are_open(now_ms):
+            self._waiting.end(mac)
+            return False
+        if late_ms and hours.were_open(now_ms - late_ms):
+            return False
+        if self._places is not None and self._places.has(mac, now):
+            return False  # what it began, or was told of, in the window goes on
+        return not self._waiting.is_overdue(mac, now)
+
+    @property
+    def _closed(self) -> str:
+        return f"outside the maintenance window {self._hours}"
 
     @property
     def _all_taken(self) -> str:
-        return f"all {self._places.limit} places for downloads are taken; it comes again"
+        limit = 0 if self._places is None else self._places.limit
+        return f"all {limit} places for downloads are taken; it comes again"

@@ -1,9 +1,19 @@
-"""The options for when the whole fleet comes at once: who is let in."""
+"""The options for when the whole fleet comes at once: who is let in, and when."""
 
 import argparse
+import re
+from datetime import tzinfo
 
 from ota_server.admission import Admission
 from ota_server.places import Places
+from ota_server.window import Hours, Window, parse_window
+
+_DURATION = re.compile(r"([1-9][0-9]{0,8})([smhd]?)")
+_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+class WrongOptions(Exception):
+    """Options that do not go together; the message says what to do."""
 
 
 def add_crowd_arguments(parser: argparse.ArgumentParser) -> None:
@@ -15,16 +25,77 @@ def add_crowd_arguments(parser: argparse.ArgumentParser) -> None:
         help="devices that may download at once; others are told their own version, and come "
         "again at their next poll (default: as many as come)",
     )
+    parser.add_argument(
+        "--window",
+        type=_window,
+        action="append",
+        default=[],
+        metavar="HH:MM-HH:MM",
+        help="when downloads may begin, such as 01:00-05:00 or 22:00-04:00; may be repeated "
+        "(default: at any time)",
+    )
+    parser.add_argument(
+        "--window-zone",
+        type=_zone,
+        metavar="ZONE",
+        help="whose clock the window is by, such as Europe/Berlin (default: that of the system)",
+    )
+    parser.add_argument(
+        "--window-overdue",
+        type=_duration,
+        metavar="TIME",
+        help="let in devices that have waited for the window for so long, such as 7d "
+        "(default: never)",
+    )
 
 
 def make_admission(arguments: argparse.Namespace) -> Admission | None:
-    """Make what lets devices in; None: nothing keeps any out."""
-    if arguments.max_downloads is None:
+    """Make what lets devices in; None: nothing keeps any out.
+
+    Raises:
+        WrongOptions: they do not go together.
+    """
+    if not arguments.window:
+        for option in ("window-zone", "window-overdue"):
+            if getattr(arguments, option.replace("-", "_")) is not None:
+                raise WrongOptions(f"--{option} says nothing without --window; give one too")
+    if arguments.max_downloads is None and not arguments.window:
         return None
-    return Admission(Places(arguments.max_downloads))
+    return Admission(
+        Places(arguments.max_downloads) if arguments.max_downloads is not None else None,
+        Hours(arguments.window, arguments.window_zone) if arguments.window else None,
+        arguments.window_overdue,
+    )
 
 
 def _places(text: str) -> int:
     if not text.isascii() or not text.isdigit() or not 1 <= int(text[:9]) <= 1_000_000:
         raise argparse.ArgumentTypeError(f"{text!r:.40} is no whole number from 1 to 1000000")
     return int(text)
+
+
+def _window(text: str) -> Window:
+    try:
+        return parse_window(text)
+    except ValueError as problem:
+        raise argparse.ArgumentTypeError(str(problem)) from None
+
+
+def _zone(text: str) -> tzinfo:
+    # Here, for most servers do without it and what it imports.
+    from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+    try:
+        return ZoneInfo(text)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise argparse.ArgumentTypeError(
+            f"{text!r:.40} is no time zone that this system knows; give a name such as "
+            "Europe/Berlin or UTC, or install the package tzdata of the system"
+        ) from None
+
+
+def _duration(text: str) -> float:
+    match = _DURATION.fullmatch(text)
+    if match is None or int(match[1]) * _SECONDS[match[2]] > 3660 * 86400:
+        raise argparse.ArgumentTypeError(f"{text!r:.40} is no time such as 12h or 7d")
+    return float(int(match[1]) * _SECONDS[match[2]])

@@ -162,7 +162,9 @@ class Downloads:
         admission = self._offers.admission
         if admission is None or plan.image is None:
             return plan
-        refusal = admission.begin(report.mac, request.method == "GET")
+        refusal = admission.begin(
+            report.mac, self._clock_ms(), request.method == "GET", plan.is_new
+        )
         if refusal is None:
             return plan
         told = report.firmware_version if plan.is_new else plan.target_version
@@ -223,7 +225,8 @@ class Downloads:
         if not answer.parts:
             return _Plan(answer, target_version)
         download = _begun(device, version, image, now_ms)
-        return _Plan(answer, target_version, image, download, continued is None)
+        is_new = continued is None and not rollout.goes_on(known, image.sha256, under_way, now_ms)
+        return _Plan(answer, target_version, image, download, is_new)
 
     def _keep_from_looping(self, report: Report, download: Download, now_ms: int) -> None:
         reason = self._offers.why_wait(report.mac, download, download.version, now_ms)

@@ -76,6 +76,11 @@ class Places:
         """How many devices were refused, and have had no place since."""
         return len(self._refused)
 
+    def has(self, mac: str, now: float) -> bool:
+        """Say whether a device has a place, and leave all as it is."""
+        place = self._taken.get(mac)
+        return place is not None and (place.transfers > 0 or now < place.until)
+
     def ask(self, mac: str, now: float) -> bool:
         """Say whether a device has a place, and keep that for a minute from now."""
         self._let_lapse(now)

@@ -164,6 +164,16 @@ def cohort_percent(version: str, mac: str) -> float:
     return int.from_bytes(digest[:8], "big") / 2**64 * 100
 
 
+def goes_on(known: Download | None, sha256: str, under_way: bool, now_ms: int) -> bool:
+    """Say whether a request for an image goes on with what its device does already.
+
+    From byte 0 too: most clients begin anew when they were cut.
+    """
+    if known is None or known.sha256 != sha256:
+        return False
+    return under_way or now_ms - known.request_ms < RESTART_AFTER_MS
+
+
 def continued_download(
     known: Download | None,
     under_way: bool,

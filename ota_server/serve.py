@@ -15,7 +15,7 @@ from typing import NoReturn
 
 from ota_server import __version__, banner, collector
 from ota_server.admission import Admission
-from ota_server.crowd import add_crowd_arguments, make_admission
+from ota_server.crowd import WrongOptions, add_crowd_arguments, make_admission
 from ota_server.datadir import add_data_dir_argument, log_dir
 from ota_server.fleet import MAX_DEVICES, Fleet
 from ota_server.hashing import SETTLE_SECONDS
@@ -249,6 +249,8 @@ def _make_server(arguments: argparse.Namespace) -> OTAServer:
             fsync=arguments.fsync,
             admission=make_admission(arguments),
         )
+    except WrongOptions as problem:
+        raise CannotStart(str(problem)) from problem
     except InUse as problem:
         raise CannotStart(f"{problem}; stop it first, or give --data-dir another one") from problem
     except OSError as problem:

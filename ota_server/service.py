@@ -112,6 +112,7 @@ class Service:
             self.store.look_after,
             self.policies.look_after,
             self._say_turned_away,
+            *(() if self.offers.admission is None else (self.offers.admission.look_after,)),
         )
 
     def _save_rejected(self) -> None:

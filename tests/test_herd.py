@@ -3,12 +3,18 @@
 import random
 import selectors
 import socket
+import subprocess
+import sys
+import tempfile
 import time
+import unittest
+from datetime import UTC
 
 from ota_server.admission import Admission
 from ota_server.places import Places
 from ota_server.server import TRANSPORTS
-from tests.support import Client, ServerCase, request_head, until
+from ota_server.window import Hours, Window
+from tests.support import ROOT, Client, ServerCase, request_head, until
 
 DEVICES = 500
 PLACES = 20
@@ -130,6 +136,71 @@ class DownloadTest(PlacesCase):
     def test_without_the_option_everybody_has_a_place(self):
         for number in range(20):
             self.assertEqual(self.version(device(number)), "v1.0.1")
+
+
+def closed() -> Hours:
+    """Return a window that opens in two hours, for two hours."""
+    minute = int(time.time() // 60) % 1440
+    return Hours([Window((minute + 120) % 1440, (minute + 240) % 1440)], UTC)
+
+
+class WindowTest(PlacesCase):
+    def start_closed(self, overdue_seconds: float | None = None) -> None:
+        admission = Admission(None, closed(), overdue_seconds)
+        self.start(service={"admission": admission})
+
+    def test_outside_the_window_a_check_answers_the_own_version_of_the_device(self):
+        self.start_closed()
+        self.assertEqual(self.version(A), "v1.0.0")
+        self.assertEqual(self.version(device(1, "v1.0.1")), "v1.0.1")
+
+    def test_outside_the_window_a_download_is_told_to_come_when_it_has_opened(self):
+        self.start_closed()
+        answer = self.get("/firmware.bin", A)
+        self.assertEqual(answer.status, 429)
+        self.assertTrue(119 * 60 <= int(answer.fields["retry-after"]) <= 181 * 60)
+
+    def test_a_download_that_began_in_the_window_goes_on_after_it(self):
+        size = len(self.IMAGE)
+        with Client(self.port, receive_buffer=4096) as client:
+            client.request("/firmware.bin", A)
+            client.read(1000)
+        self.stop()
+        self.start_closed()
+        for fields, status in (
+            ({**A, "Range": f"bytes=1000-{size - 1}"}, 206),
+            (A, 200),  # most clients begin anew when they were cut
+            ({**B, "Range": "bytes=1000-"}, 429),
+        ):
+            with self.subTest(fields):
+                self.assertEqual(self.get("/firmware.bin", fields).status, status)
+
+    def test_a_device_that_has_waited_for_too_long_is_let_in(self):
+        self.start_closed(overdue_seconds=0.0)
+        self.assertEqual([self.version(A) for _ in range(2)], ["v1.0.0", "v1.0.1"])
+        self.assertEqual(self.get("/firmware.bin", A).status, 200)
+
+
+class OptionsTest(unittest.TestCase):
+    def refused(self, *options: str) -> str:
+        """Return what the command says to options that it does not accept."""
+        command = [sys.executable, "-m", "ota_server.server", "--port", "0", *options]
+        with tempfile.TemporaryDirectory() as folder:
+            done = subprocess.run(
+                [*command, "--data-dir", folder], cwd=ROOT, capture_output=True, text=True
+            )
+        self.assertIn(done.returncode, (1, 2))
+        return done.stderr
+
+    def test_a_time_zone_that_is_not_known_is_refused_with_what_to_do(self):
+        for zone in ("Mars/Olympus", "../passwd", "Europe", ""):
+            with self.subTest(zone):
+                said = self.refused("--window", "01:00-05:00", "--window-zone", zone)
+                self.assertIn("give a name such as Europe/Berlin", said)
+
+    def test_options_of_a_window_that_is_not_given_are_refused(self):
+        self.assertIn("give one too", self.refused("--window-zone", "UTC"))
+        self.assertIn("give one too", self.refused("--window-overdue", "7d"))
 
 
 class DownloadByThreadsTest(DownloadTest):
