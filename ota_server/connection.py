@@ -230,6 +230,11 @@ class Connection:
             if sent.whole_at is None and sent.stop <= position:
                 sent.whole_at = now
 
+    def held_back(self, sent_bytes: int, now: float) -> None:
+        """Take note that we are the ones who are waited for, after `sent_bytes` bytes."""
+        if self._acknowledged_bytes >= sent_bytes:
+            self._progress_at = now
+
     def sent_all(self, now: float) -> None:
         """Take note that a reply went to the kernel whole: the client's turn begins."""
         self._idle_since = now

@@ -1,14 +1,19 @@
-"""The options for when the whole fleet comes at once: who is let in, and when."""
+"""The options for when the whole fleet comes at once: who is let in, when, and how fast."""
 
 import argparse
 import re
 from datetime import tzinfo
 
 from ota_server.admission import Admission
+from ota_server.pace import Pacing
 from ota_server.places import Places
 from ota_server.window import Hours, Window, parse_window
 
 _DURATION = re.compile(r"([1-9][0-9]{0,8})([smhd]?)")
+_RATE = re.compile(r"([1-9][0-9]{0,14})([KMG]?)")
+_UNITS = {"": 1, "K": 1024, "M": 1024**2, "G": 1024**3}
+# Less than this, and a packet would take longer than a client waits.
+_LEAST_RATE = 1024
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -24,6 +29,20 @@ def add_crowd_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="devices that may download at once; others are told their own version, and come "
         "again at their next poll (default: as many as come)",
+    )
+    parser.add_argument(
+        "--max-rate",
+        type=_rate,
+        metavar="BYTES",
+        help="bytes of images a second, all together, such as 500K or 10M (powers of 1024; "
+        "default: as fast as it goes)",
+    )
+    parser.add_argument(
+        "--max-download-rate",
+        type=_rate,
+        metavar="BYTES",
+        help="bytes of images a second on each connection, such as 64K "
+        "(default: as fast as it goes)",
     )
     parser.add_argument(
         "--window",
@@ -68,10 +87,24 @@ def make_admission(arguments: argparse.Namespace) -> Admission | None:
     )
 
 
+def make_pacing(arguments: argparse.Namespace) -> Pacing | None:
+    """Make what paces images; None: they are sent as fast as it goes."""
+    rates = arguments.max_rate, arguments.max_download_rate
+    return None if rates == (None, None) else Pacing(*rates)
+
+
 def _places(text: str) -> int:
     if not text.isascii() or not text.isdigit() or not 1 <= int(text[:9]) <= 1_000_000:
         raise argparse.ArgumentTypeError(f"{text!r:.40} is no whole number from 1 to 1000000")
     return int(text)
+
+
+def _rate(text: str) -> int:
+    match = _RATE.fullmatch(text.upper())
+    rate = 0 if match is None else int(match[1]) * _UNITS[match[2]]
+    if rate < _LEAST_RATE:
+        raise argparse.ArgumentTypeError(f"{text!r:.40} is no rate such as 500K or 10M, from 1K on")
+    return rate
 
 
 def _window(text: str) -> Window:

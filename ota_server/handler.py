@@ -8,6 +8,7 @@ from socketserver import BaseRequestHandler
 from typing import TYPE_CHECKING
 
 from ota_server.connection import Connection, Outgoing
+from ota_server.pace import Pace
 from ota_server.reply import ImageSpan
 from ota_server.store import NotReady
 from ota_server.wire import (
@@ -47,6 +48,7 @@ class OTARequestHandler(BaseRequestHandler):
         self._poll.register(self._sock.fileno(), select.POLLIN)
         self._sent_bytes = 0
         self._sent_fin = False
+        self._pace = None if self.server.pacing is None else self.server.pacing.pace()
         self._peer = peer_of(self._sock, self.client_address[0])
         self._connection = Connection(
             self.server.service, self._peer, self.server.idle_seconds, time.monotonic()
@@ -147,9 +149,30 @@ class OTARequestHandler(BaseRequestHandler):
         """Send a piece of an image by reading it, slower than the loop: see docs/adr/0003."""
         offset = span.start
         while offset < span.stop:
+            length = min(_CHUNK_BYTES, span.stop - offset)
+            if self._pace is not None:
+                length = self._wait_for_turn(self._pace, length)
             self._wait_until_writable()
-            chunk = read_unchanged(span, offset, min(_CHUNK_BYTES, span.stop - offset))
-            offset += self._send_some(memoryview(chunk), 0)
+            chunk = read_unchanged(span, offset, length)
+            sent = self._send_some(memoryview(chunk), 0)
+            if self._pace is not None:
+                self._pace.sent(sent)
+            offset += sent
+
+    def _wait_for_turn(self, pace: Pace, wanted: int) -> int:
+        """Wait until some bytes of an image may be sent; return how many of those `wanted`."""
+        while True:
+            now = time.monotonic()
+            with self.server.pacing_lock:
+                allowed = pace.allowed(wanted, now)
+            # An event without being waited for is the end of the connection: sending says so.
+            wait = min(pace.due - now, _STALL_LOOK_SECONDS)
+            if allowed or self._wait(0, wait):
+                return allowed or wanted
+            self._note_acknowledged()
+            self._connection.held_back(self._sent_bytes, time.monotonic())
+            if self._connection.is_stalled(time.monotonic()):
+                raise TimeoutError("no byte acknowledged for too long")
 
     def _send_some(self, view: memoryview, flags: int) -> int:
         while True:

@@ -3,6 +3,7 @@
 import socket
 
 from ota_server.connection import Connection, Outgoing
+from ota_server.pace import Pace, Pacing
 from ota_server.readahead import WINDOW_BYTES, ReadAhead, Reading, is_in_memory
 from ota_server.reply import ImageSpan
 from ota_server.store import NotReady
@@ -32,6 +33,7 @@ class Link:
         not_ready: the image that the request under way waits for.
         give_up_at: when it is told that the image is not ready.
         reading: the part of an image that has to be read from the disk first; None: there is none.
+        paced_until: when its next turn to send is; None: it is now.
         linger_until: our side is closed; when to close the other; None: it is open.
     """
 
@@ -42,6 +44,8 @@ class Link:
         "_chunk_bytes",
         "_offset",
         "_outgoing",
+        "_pace",
+        "_pacing",
         "_sent_bytes",
         "close_after",
         "connection",
@@ -52,6 +56,7 @@ class Link:
         "is_fresh",
         "linger_until",
         "not_ready",
+        "paced_until",
         "reading",
         "sock",
         "timer_at",
@@ -63,6 +68,7 @@ class Link:
         connection: Connection,
         ahead: ReadAhead,
         by_sendfile: bool,
+        pacing: Pacing | None = None,
     ) -> None:
         sock.setblocking(False)
         self.sock = sock
@@ -77,6 +83,9 @@ class Link:
         self.is_closed = False
         self.is_fresh = True
         self.reading: Reading | None = None
+        self.paced_until: float | None = None
+        self._pacing = pacing
+        self._pace: Pace | None = None
         self._ahead = ahead
         self._by_sendfile = by_sendfile
         self._outgoing: tuple[memoryview | ImageSpan, ...] = ()
@@ -94,6 +103,17 @@ class Link:
         """Whether there is something left to send."""
         return bool(self._outgoing)
 
+    @property
+    def holds_back(self) -> bool:
+        """Whether what is left must not be sent yet, though the socket may have room."""
+        return self.reading is not None or self.paced_until is not None
+
+    def may_go_on(self, now: float) -> bool:
+        """Say whether what was held back may be sent now."""
+        if self.reading is not None:
+            return self.reading.is_done
+        return self.paced_until is not None and now >= self.paced_until
+
     def take(self, data: bytes, now: float) -> None:
         """Hand on what has arrived."""
         self.is_fresh = False
@@ -110,7 +130,7 @@ class Link:
             self.is_fresh = False
             self._outgoing = (memoryview(content)[sent:],)
 
-    def begin(self, outgoing: Outgoing) -> bool:
+    def begin(self, outgoing: Outgoing, now: float) -> bool:
         """Begin to send a reply; True when all of it was sent.
 
         Raises:
@@ -130,9 +150,11 @@ class Link:
             return False
         pieces = [p if isinstance(p, ImageSpan) else memoryview(p) for p in outgoing.parts]
         self._outgoing = (memoryview(outgoing.head), *pieces)
-        return self.send()
+        if self._pace is None and self._pacing is not None:
+            self._pace = self._pacing.pace()
+        return self.send(now)
 
-    def send(self) -> bool:
+    def send(self, now: float) -> bool:
         """Send as much as the client takes in this turn; True when nothing is left.
 
         Raises:
@@ -141,6 +163,7 @@ class Link:
         """
         left = WINDOW_BYTES
         was_looked_at = False
+        self.paced_until = None
         try:
             while self._outgoing and left > 0:
                 piece = self._outgoing[0]
@@ -148,7 +171,10 @@ class Link:
                     if not was_looked_at and not self._is_in_memory(piece):
                         return False
                     was_looked_at = True
-                    sent = self._send_span(piece)
+                    most = WINDOW_BYTES if self._pace is None else self._allowed(piece, now)
+                    if most == 0:
+                        return False
+                    sent = self._send_span(piece, most)
                 else:
                     sent = self._send_bytes(piece, is_last=len(self._outgoing) == 1)
                 self._sent_bytes += sent
@@ -173,18 +199,27 @@ class Link:
         self._go_on(piece[sent:] if sent < len(piece) else None)
         return sent
 
-    def _send_span(self, span: ImageSpan) -> int:
+    def _allowed(self, span: ImageSpan, now: float) -> int:
+        """Return how many bytes of an image may be sent now; 0: none before `paced_until`."""
+        assert self._pace is not None
+        most = self._pace.allowed(span.stop - (self._offset or span.start), now)
+        self.paced_until = None if most else self._pace.due
+        return most
+
+    def _send_span(self, span: ImageSpan, most: int) -> int:
         start = self._offset or span.start
         copy = span.image.copy
         if self._by_sendfile and copy is not None:
-            sent = send_copy(self.sock, span, copy, start, WINDOW_BYTES)
+            sent = send_copy(self.sock, span, copy, start, most)
         else:
-            length = min(self._chunk_bytes, span.stop - start)
+            length = min(self._chunk_bytes, span.stop - start, most)
             sent = self.sock.send(read_unchanged(span, start, length))
             # A slow client takes a little at a time: do not read for it what it will not take.
             self._chunk_bytes = (
                 _CHUNK_BYTES if sent == length else max(_LEAST_CHUNK_BYTES, 2 * sent)
             )
+        if self._pace is not None:
+            self._pace.sent(sent)
         self._offset = start + sent
         if self._offset == span.stop:
             self._go_on(None)
@@ -233,6 +268,8 @@ class Link:
             return self.give_up_at
         if self.reading is not None:
             return now + _READING_LOOK_SECONDS
+        if self.paced_until is not None:
+            return min(self.paced_until, connection.stalled_at)
         if self._outgoing:
             return connection.stalled_at
         if connection.awaits_acknowledgement:
@@ -256,6 +293,8 @@ class Link:
         if connection.awaits_acknowledgement or self._outgoing:
             self.note_acknowledged(now)
             self._ack_wait = min(self._ack_wait * 2, ACK_POLL_SECONDS[1])
+        if self.paced_until is not None:
+            connection.held_back(self._sent_bytes, now)
         if self.not_ready is not None:
             return True  # the idle time does not run while we are the ones who are waited for
         if self._outgoing:

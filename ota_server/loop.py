@@ -159,7 +159,7 @@ class EventLoop:
 
     def _add(self, sock: socket.SocketType, peer: Peer) -> Link:
         connection = Connection(self._service, peer, self._server.idle_seconds, self._now)
-        link = Link(sock, connection, self._ahead, self._by_sendfile)
+        link = Link(sock, connection, self._ahead, self._by_sendfile, self._server.pacing)
         self._links[link.fd] = link
         return link
 
@@ -274,7 +274,7 @@ class EventLoop:
 
     def _send(self, link: Link, outgoing: Outgoing | None = None) -> None:
         try:
-            is_sent = link.send() if outgoing is None else link.begin(outgoing)
+            is_sent = link.begin(outgoing, self._now) if outgoing else link.send(self._now)
         except ImageChanged as problem:
             if self._service.may_say(str(problem), self._now):
                 log.error("downloads ended: %s", problem)
@@ -283,7 +283,7 @@ class EventLoop:
             self._close(link, was_reset=True)
         else:
             if not is_sent:
-                if link.events != _WRITE or link.reading is not None:
+                if link.events != _WRITE or link.holds_back:
                     self._watch(link)
                 return
             connection = link.connection
@@ -312,8 +312,8 @@ class EventLoop:
         """Have the poller and the timers say when there is something to do."""
         # What a client sends while its request waits for an image stays with the kernel.
         is_deaf = link.connection.input_ended or link.not_ready is not None
-        if link.reading is not None:
-            events = 0  # the socket has room, and the bytes are not there yet
+        if link.holds_back:
+            events = 0  # the socket has room, and there is nothing that may be sent yet
         elif link.is_sending:
             events = _WRITE
         else:
@@ -343,7 +343,7 @@ class EventLoop:
             self._close(link, was_reset=False)
         elif link.connection.head_is_late and link.linger_until is None:
             self._ready.append(link)
-        elif link.reading is not None and link.reading.is_done:
+        elif link.may_go_on(self._now):
             self._send(link)
         else:
             self._watch(link)

@@ -15,7 +15,7 @@ from typing import NoReturn
 
 from ota_server import __version__, banner, collector
 from ota_server.admission import Admission
-from ota_server.crowd import WrongOptions, add_crowd_arguments, make_admission
+from ota_server.crowd import WrongOptions, add_crowd_arguments, make_admission, make_pacing
 from ota_server.datadir import add_data_dir_argument, log_dir
 from ota_server.fleet import MAX_DEVICES, Fleet
 from ota_server.hashing import SETTLE_SECONDS
@@ -266,6 +266,7 @@ def _make_server(arguments: argparse.Namespace) -> OTAServer:
             max_connections=connections,
             idle_seconds=arguments.idle_timeout,
             grace_seconds=arguments.grace,
+            pacing=make_pacing(arguments),
         )
     except (OSError, UnicodeError) as problem:
         service.close()

@@ -20,6 +20,7 @@ from ota_server.collector import Collector
 from ota_server.handler import OTARequestHandler
 from ota_server.http1 import reply_head
 from ota_server.loop import EventLoop
+from ota_server.pace import Pacing
 from ota_server.poller import PollPoller
 from ota_server.service import Service
 from ota_server.slim import ThreadingHTTPServer
@@ -51,6 +52,8 @@ class OTAServer(ThreadingHTTPServer):
         is_ending: the grace is over; downloads are cut.
         ends_at_once: the grace is over already.
         refused_connections: how many found no room.
+        pacing: how fast images are sent; None: as fast as it goes.
+        pacing_lock: held by threads around what they ask of a pace.
     """
 
     request_queue_size = 4096  # the stdlib's 5 drops devices when a fleet wakes at once
@@ -71,6 +74,7 @@ class OTAServer(ThreadingHTTPServer):
         max_connections: int = 1000,
         idle_seconds: float = IDLE_SECONDS,
         grace_seconds: float = GRACE_SECONDS,
+        pacing: Pacing | None = None,
     ) -> None:
         """Bind and listen.
 
@@ -84,6 +88,8 @@ class OTAServer(ThreadingHTTPServer):
         self.refused_connections = 0
         self.max_connections = max_connections
         self.grace_seconds = grace_seconds
+        self.pacing = pacing
+        self.pacing_lock = threading.Lock()
         self.ends_at_once = False
         self._transport = transport
         self._lingering: dict[socket.SocketType, float] = {}

@@ -65,7 +65,7 @@ def _look_at_peer(sock: socket.SocketType, address: str) -> Peer:
 def send_copy(sock: socket.SocketType, span: ImageSpan, copy: Copy, offset: int, most: int) -> int:
     """Have the kernel send a span from `offset` until the socket is full; return how many bytes.
 
-    It ends after `most` bytes, or a little later.
+    It ends after `most` bytes.
 
     Raises:
         BlockingIOError: the socket takes none now.
@@ -75,13 +75,14 @@ def send_copy(sock: socket.SocketType, span: ImageSpan, copy: Copy, offset: int,
     """
     out, source, at = sock.fileno(), copy.descriptor, offset
     tail = max(offset, span.stop - TAIL_BYTES)
+    stop = min(offset + most, span.stop)
     try:
-        while at < tail and at - offset < most:
-            at += _sent(os.sendfile(out, source, at, tail - at))
+        while at < min(tail, stop):
+            at += _sent(os.sendfile(out, source, at, min(tail, stop) - at))
         if at == tail and not span.image.is_unchanged():
             raise ImageChanged(f"the image of {span.image.version} was written to")
-        while tail <= at < span.stop:
-            at += _sent(os.sendfile(out, source, at, span.stop - at))
+        while at < stop:
+            at += _sent(os.sendfile(out, source, at, stop - at))
     except (OSError, ImageChanged):
         # What went before it was sent, and counts; the next call meets the same again.
         if at == offset:

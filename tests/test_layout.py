@@ -16,7 +16,7 @@ PURE |= {"policytext", "record", "release", "reply", "rollout", "scan"}
 PURE = {"http1", "byterange", "device", "imageheader", "release", "rollout", "record", "reply"}
 PURE |= {"manifest", "order", "plan", "policy", "scan"}
 PURE = {"http1", "byterange", "device", "release", "rollout", "record", "reply", "scan"}
-PURE |= {"places", "window"}
+PURE |= {"pace", "places", "window"}
 # Modules of the standard library that touch the world. `datetime` is there to convert alone.
 IMPURE = {
     "asyncio",
