@@ -14,7 +14,7 @@ from ota_server.admission import Admission
 from ota_server.places import Places
 from ota_server.server import TRANSPORTS
 from ota_server.window import Hours, Window
-from tests.support import ROOT, Client, ServerCase, request_head, until
+from tests.support import ROOT, Client, DataDirCase, Process, ServerCase, request_head, until
 
 DEVICES = 500
 PLACES = 20
@@ -201,6 +201,26 @@ class OptionsTest(unittest.TestCase):
     def test_options_of_a_window_that_is_not_given_are_refused(self):
         self.assertIn("give one too", self.refused("--window-zone", "UTC"))
         self.assertIn("give one too", self.refused("--window-overdue", "7d"))
+
+
+class CommandTest(DataDirCase):
+    def test_the_options_of_the_command_are_in_force(self):
+        self.put_image("v1.0.1", b"image" * 20_000)
+        self.set_target("v1.0.1")
+        options = ["--max-downloads", "1", "--max-rate", "1M", "--max-download-rate", "100K"]
+        options += ["--window", "00:00-12:00", "--window", "12:00-24:00", "--window-zone", "UTC"]
+        process = Process(*options, "--window-overdue", "7d", "--data-dir", str(self.data_dir))
+        self.addCleanup(process.kill)
+        with Client(process.port) as client:
+            client.request("/firmware.bin", A)
+            client.read_until(b"\r\n\r\n")
+            began = time.monotonic()
+            self.assertEqual(client.read(100_000), b"image" * 20_000)
+            self.assertGreater(time.monotonic() - began, 0.5)
+            client.request("/version.txt", B)  # the download before it is over by that
+            self.assertEqual(client.answer().body, b"v1.0.1")
+            client.request("/version.txt", C)
+            self.assertEqual(client.answer().body, b"v1.0.0")
 
 
 class DownloadByThreadsTest(DownloadTest):
