@@ -11,12 +11,9 @@ from graphlib import CycleError, TopologicalSorter
 from tests.support import ROOT
 
 PACKAGE = "ota_server"
-PURE = {"breaker", "byterange", "device", "http1", "imageheader", "manifest", "plan", "policy"}
-PURE |= {"policytext", "record", "release", "reply", "rollout", "scan"}
-PURE = {"http1", "byterange", "device", "imageheader", "release", "rollout", "record", "reply"}
-PURE |= {"manifest", "order", "plan", "policy", "scan"}
-PURE = {"http1", "byterange", "device", "release", "rollout", "record", "reply", "scan"}
-PURE |= {"pace", "places", "window"}
+PURE = {"breaker", "byterange", "device", "http1", "imageheader", "manifest", "order", "pace"}
+PURE |= {"places", "plan", "policy", "policytext", "record", "release", "reply", "rollout"}
+PURE |= {"scan", "window"}
 # Modules of the standard library that touch the world. `datetime` is there to convert alone.
 IMPURE = {
     "asyncio",
