@@ -11,9 +11,10 @@ from graphlib import CycleError, TopologicalSorter
 from tests.support import ROOT
 
 PACKAGE = "ota_server"
-PURE = {"breaker", "byterange", "device", "http1", "imageheader", "manifest", "order", "pace"}
-PURE |= {"places", "plan", "policy", "policytext", "record", "release", "reply", "rollout"}
-PURE |= {"scan", "window"}
+PURE = {"binomial", "breaker", "byterange", "cases", "device", "evidence", "feedback", "http1"}
+PURE |= {"imageheader", "manifest", "numbering", "order", "pace", "places", "plan", "policy"}
+PURE |= {"policytext", "polls", "record", "release", "reply", "rollout", "scan", "silence"}
+PURE |= {"sites", "uptime", "waves", "window"}
 # Modules of the standard library that touch the world. `datetime` is there to convert alone.
 IMPURE = {
     "asyncio",

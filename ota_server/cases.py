@@ -1,0 +1,222 @@
+"""Cases: what became of one device that a release was offered to. Pure.
+
+Versions are meanings (`release.meaning`); times are milliseconds of `Uptime`, or NEVER.
+"""
+
+from typing import NamedTuple
+
+from ota_server.polls import NEVER
+from ota_server.rollout import RESTART_AFTER_MS
+
+# How a device has failed. The first two are undone when it reports the release after all.
+NOT_FAILED, STILL_OLD, BEGAN_ANEW, WENT_BACK = range(4)
+_UNDONE = (STILL_OLD, BEGAN_ANEW)
+# Where completion is unknown: so many offers after the grace, and it will not come.
+_VAIN_OFFERS = 3
+# Pieces of an image that do not touch. A client that fetches more at once has no image for long.
+_MOST_SPANS = 256
+# Two devices that share a MAC: so often one of them was back where it had been, with its version.
+_RETURNS = 2
+
+
+class Terms(NamedTuple):
+    """By what cases are judged.
+
+    Attributes:
+        release: what is rolled out.
+        releases: all versions that are releases.
+        soak_ms: how long a device must have run it.
+        completion_unknown: what the server sent may have gone to a proxy alone.
+    """
+
+    release: str
+    releases: frozenset[str]
+    soak_ms: float
+    completion_unknown: bool
+
+
+class Case:
+    """One device under one rollout.
+
+    Attributes:
+        old: the version that it ran before; "": none that is known.
+        runs: the version that it reported last.
+        told: the version that it was told to run, last.
+        offered: when it was first told to run the release.
+        asked: its newest request for the image.
+        whole: when every byte was acknowledged.
+        updated: when it first reported the release.
+        confirmed: it was heard from on the release after the soak.
+        failing: how it has failed.
+        is_mislabelled: it reports a third version, which is no release.
+        under_way: transfers that have not ended.
+    """
+
+    __slots__ = (
+        "asked",
+        "before",
+        "confirmed",
+        "failing",
+        "is_mislabelled",
+        "offered",
+        "offers",
+        "old",
+        "returns",
+        "runs",
+        "sha256",
+        "size",
+        "spans",
+        "told",
+        "under_way",
+        "updated",
+        "whole",
+    )
+
+    def __init__(self, version: str, release: str) -> None:
+        """Begin with a device that reports a version."""
+        self.runs = version
+        self.told = ""
+        self.before: tuple[str, int] | None = None
+        self.returns = 0
+        self._begin_again("" if version == release else version)
+
+    def _begin_again(self, old: str) -> None:
+        self.old = old
+        self.offered = self.asked = self.whole = self.updated = NEVER
+        self.confirmed = self.is_mislabelled = False
+        self.failing = NOT_FAILED
+        self.offers = self.under_way = self.size = 0
+        self.sha256 = ""
+        self.spans: tuple[tuple[int, int], ...] = ()
+
+    def state(self) -> tuple[object, ...]:
+        """Return all of it, for `from_state`."""
+        return tuple(getattr(self, name) for name in self.__slots__)
+
+    @classmethod
+    def from_state(cls, state: tuple[object, ...]) -> "Case":
+        """Return the case that `state` was taken from."""
+        case = cls.__new__(cls)
+        for name, value in zip(cls.__slots__, state, strict=True):
+            setattr(case, name, value)
+        return case
+
+    @property
+    def is_duplicate(self) -> bool:
+        """Whether two devices share its MAC: at two addresses, with two versions, in turn."""
+        return self.returns >= _RETURNS
+
+    def exposed(self, terms: Terms) -> int:
+        """Return since when it may be on its way to the release."""
+        return self.offered if terms.completion_unknown else self.whole
+
+    def is_on_its_way(self, terms: Terms) -> bool:
+        """Say whether it has the image, as far as can be known, and not run it for the soak."""
+        return not self.confirmed and (self.updated >= 0 or self.exposed(terms) >= 0)
+
+    def is_waited_for(self, terms: Terms) -> bool:
+        """Say whether it has the image, as far as can be known, and not reported it yet."""
+        return self.updated < 0 and self.failing == NOT_FAILED and self.exposed(terms) >= 0
+
+    def report(
+        self, version: str, sites: tuple[int, int], now_ms: int, terms: Terms, grace_ms: float
+    ) -> None:
+        """Take the version that a request says the device runs.
+
+        Args:
+            sites: where it asked from before, and where from now.
+            grace_ms: how long it may take to apply an image.
+        """
+        if version != self.runs and sites[0] != sites[1]:
+            self.returns += self.before == (version, sites[1])
+            self.before = self.runs, sites[0]
+        if version == terms.release:
+            self._runs_release(now_ms)
+        elif self.updated >= 0:
+            self._left_release(version)
+        elif version == self.old:
+            since = self.whole
+            if not terms.completion_unknown and since >= 0 and now_ms - since > grace_ms:
+                self._fail(STILL_OLD)
+        elif self.exposed(terms) >= 0 and version not in terms.releases:
+            self.is_mislabelled = True
+        else:
+            self._begin_again(version)  # a stone, or somebody else's doing
+        self.runs = version
+
+    def _runs_release(self, now_ms: int) -> None:
+        if self.updated < 0:
+            self.updated = now_ms
+        if self.failing in _UNDONE:
+            self.failing = NOT_FAILED
+        self.is_mislabelled = False
+
+    def _left_release(self, version: str) -> None:
+        if version == self.told:
+            self._begin_again(version)  # as an operator wanted
+        else:
+            self._fail(WENT_BACK)
+
+    def _fail(self, how: int) -> None:
+        if self.failing == NOT_FAILED:
+            self.failing = how
+
+    def confirm(self, now_ms: int, anew_ms: int, terms: Terms) -> None:
+        """Note that it was heard from, perhaps after the soak."""
+        if self.updated >= 0 and now_ms - max(self.updated, anew_ms) >= terms.soak_ms:
+            self.confirmed = True
+
+    def offer(self, now_ms: int, terms: Terms, grace_ms: float, is_check: bool) -> None:
+        """Note that it was told to run the release, which it does not."""
+        if self.offered < 0:
+            self.offered = now_ms
+        elif is_check and now_ms - self.offered > grace_ms and self.updated < 0:
+            self.offers += 1
+            if terms.completion_unknown and self.offers >= _VAIN_OFFERS:
+                self._fail(STILL_OLD)
+
+    def begin(
+        self, sha256: str, size: int, range_start: int | None, now_ms: int, terms: Terms
+    ) -> None:
+        """Note that a transfer of the image begins; without `range_start`, of all of it."""
+        is_anew = range_start is None
+        if range_start == 0 and self.under_way <= 0:
+            # Sooner, it goes on with what it has: some clients read byte 0 again.
+            is_anew = now_ms - self.asked >= RESTART_AFTER_MS
+        if sha256 != self.sha256:
+            self.sha256, self.size, self.whole, self.spans = sha256, size, NEVER, ()
+        elif is_anew:
+            self.spans = ()
+            if self.whole >= 0 and self.updated < 0 and not terms.completion_unknown:
+                self._fail(BEGAN_ANEW)
+        self.asked = now_ms
+        self.under_way += 1
+
+    def end(self, sha256: str, start: int, stop: int, complete: bool, now_ms: int) -> None:
+        """Note that a transfer has ended; the bytes before `stop` were acknowledged."""
+        if sha256 != self.sha256:
+            return
+        self.under_way = max(self.under_way - 1, 0)
+        if not complete and stop >= self.size:
+            stop = self.size - 1  # it reset the connection after the last byte: it did not take it
+        self.spans = merged(self.spans, start, stop)
+        if self.whole < 0 and self.spans and self.spans[0][0] == 0:
+            is_whole = self.spans[0][1] >= self.size
+            self.whole = now_ms if is_whole else NEVER
+
+
+def merged(
+    spans: tuple[tuple[int, int], ...], start: int, stop: int
+) -> tuple[tuple[int, int], ...]:
+    """Return spans of bytes, in order and apart, after another one; `stop` is exclusive."""
+    if stop <= start:
+        return spans
+    if len(spans) == 1 and spans[0][0] <= start <= spans[0][1]:
+        return ((spans[0][0], max(stop, spans[0][1])),)
+    result: list[tuple[int, int]] = []
+    for first, last in sorted((*spans, (start, stop))):
+        if result and first <= result[-1][1]:
+            result[-1] = result[-1][0], max(last, result[-1][1])
+        else:
+            result.append((first, last))
+    return tuple(result[:_MOST_SPANS])

@@ -1,0 +1,354 @@
+"""Feedback without a feedback message: what became of each device under one rollout. Pure.
+
+Folded from the records of the journal, in the order of their lines. What a device did is a `Case`;
+when any device was heard from is in `Polls`; who fell silent is asked of `Quiet`.
+"""
+
+import marshal
+from collections.abc import Mapping
+from functools import lru_cache
+from hashlib import sha256
+from typing import Any, NamedTuple, TypeGuard
+
+from ota_server.cases import Case, Terms
+from ota_server.device import parse_mac
+from ota_server.evidence import Counting, Tally
+from ota_server.plan import Plan
+from ota_server.polls import NO_WAVE, Polls
+from ota_server.record import SNAPSHOT, parse_time
+from ota_server.release import meaning
+from ota_server.rollout import cohort_percent
+from ota_server.scan import mac_of, number_of
+from ota_server.silence import Quiet
+from ota_server.sites import SharedSites, site_of
+from ota_server.uptime import Uptime
+
+_DAY_MS = 24 * 3600 * 1000
+_EVENTS = ("check", "begin", "download", "report")
+_INTERVALS_TO_APPLY = 2
+_MOST_BYTES = 10**18
+_MOST_SPELLINGS = 1000
+_CHECKPOINT = 2  # the form of a checkpoint; another number for each other form
+
+
+class BadCheckpoint(ValueError):
+    """A checkpoint cannot be used: fold the journal from its beginning."""
+
+
+class Known(NamedTuple):
+    """What the fold has to know besides the journal; MACs in lower-case pairs with colons.
+
+    Attributes:
+        members: of the group that the rollout is for; None: it is for the whole fleet.
+        first_group: members of the group that makes the first wave.
+        left_out: devices that the rollout does not reach, such as those that are pinned.
+        releases: the meanings of the versions that are releases, stones among them.
+        aliases: the version of a release by what its devices report (`Policy.aliases`).
+        completion_unknown: devices are behind something that buffers whole images.
+    """
+
+    members: frozenset[str] | None = None
+    first_group: frozenset[str] = frozenset()
+    left_out: frozenset[str] = frozenset()
+    releases: frozenset[str] = frozenset()
+    aliases: Mapping[str, str] = {}
+    completion_unknown: bool = False
+
+
+class Feedback:
+    """The devices of one rollout, by what they told without knowing it.
+
+    Begin with the oldest line that is kept, long before the rollout began: from those lines come
+    poll gaps and which devices are old enough to count. A device is, if a time on record of it is a
+    day older than the rollout, or if its first line is a `device` line before the first marker: it
+    was known before what is kept of the journal began, and how long before, nobody can say.
+    """
+
+    def __init__(self, plan: Plan, known: Known, wave: int, opened_ms: int) -> None:
+        """Begin with an empty fold, at a wave that opened at a time.
+
+        Raises:
+            ValueError: the plan is none.
+        """
+        self._polls = Polls(int.from_bytes(sha256(plan.id.encode("utf-8")).digest()[:8], "big"))
+        self._cases: dict[int, Case] = {}
+        self._uptime = Uptime()
+        self._spelled: dict[str, str] = {}  # as devices spell them, versions by their meaning
+        self._in_head = True
+        self._has_begun = False
+        self._wave = wave
+        self._opened_ms: int | None = opened_ms  # until a record is as young
+        self._opened_up_ms = 0
+        self._take(plan, known)
+
+    def _take(self, plan: Plan, known: Known) -> None:
+        self._plan = plan
+        self._known = known
+        self._start_ms = parse_time(plan.time)
+        self._shared = SharedSites(plan.shared_addresses)
+        self._release = meaning(plan.version)
+        soak_ms = plan.soak_seconds * 1000
+        self._terms = Terms(self._release, known.releases, soak_ms, known.completion_unknown)
+
+    def change(self, plan: Plan, known: Known) -> None:
+        """Take a plan with other limits, other groups, pins or releases, in mid rollout."""
+        before, self_known = self._plan, self._known
+        self._take(plan, known)
+        if known[:3] != self_known[:3] or plan.waves != before.waves:
+            for row, number in enumerate(self._polls.rows):
+                self._polls.wave[row] = self._wave_of(mac_of(number))
+
+    def _wave_of(self, mac: str) -> int:
+        """Return the first wave that holds a device."""
+        known, plan = self._known, self._plan
+        if mac in known.left_out or not (known.members is None or mac in known.members):
+            return NO_WAVE
+        if mac in known.first_group:
+            return 0
+        percent = cohort_percent(plan.version, mac)
+        return next(
+            (wave for wave in range(plan.wave_count) if percent < plan.percent(wave)), NO_WAVE
+        )
+
+    def observe(self, record: Mapping[str, Any]) -> None:
+        """Take one record as it stands in the journal; what makes no sense is ignored."""
+        event = record.get("event")
+        if event == SNAPSHOT:
+            self._in_head = False
+            return
+        number, time_ms = _number(record.get("mac")), _time(record.get("time"))
+        version, address = record.get("firmware_version"), record.get("address")
+        if number is None or time_ms is None or record.get("product", "") != "":
+            return
+        if not isinstance(version, str) or not isinstance(address, str):
+            return
+        site, running = site_of(address[:64]), self._meaning(version[:64])
+        if event == "device":
+            self._remember(number, time_ms, site, running, record)
+        elif event in _EVENTS:
+            self._uptime.advance(time_ms)
+            self._note_times(time_ms)
+            self._heard(event, number, time_ms, site, running, record)
+
+    def _meaning(self, reported: str) -> str:
+        aliases = self._known.aliases
+        return meaning(aliases.get(reported, reported))
+
+    def _note_times(self, time_ms: int) -> None:
+        """Note the first record of the rollout, and of the wave that opened."""
+        if not self._has_begun and time_ms >= self._start_ms:
+            self._has_begun = True
+        if self._opened_ms is not None and time_ms >= self._opened_ms:
+            self._opened_ms, self._opened_up_ms = None, self._uptime.up_ms
+
+    def _row(self, number: int, time_ms: int, site: int, record: Mapping[str, Any]) -> int:
+        row = self._polls.rows.get(number)
+        if row is None:
+            counts = self._plan.count_new or self._is_old(time_ms, record)
+            row = self._polls.add(number, site, self._wave_of(mac_of(number)), counts)
+        return row
+
+    def _is_old(self, time_ms: int, record: Mapping[str, Any]) -> bool:
+        """Say whether a device was known a day before the rollout, by the first record of it."""
+        old_ms = self._start_ms - _DAY_MS
+        names = ("last_seen_time", "update_time", "download_request_time")
+        times = (time_ms, *(_time(record.get(name)) for name in names))
+        return any(each is not None and each <= old_ms for each in times)
+
+    def _remember(
+        self, number: int, time_ms: int, site: int, running: str, record: Mapping[str, Any]
+    ) -> None:
+        """Take a line that repeats what is known of a device: no word from it."""
+        row = self._row(number, time_ms, site, record)
+        if self._in_head:
+            self._polls.counts[row] = 1
+        case = self._cases.get(row)
+        if case is not None and running != case.runs:
+            # It told so while nothing could be written.
+            self._report(case, row, site, running)
+
+    def _heard(
+        self,
+        event: str,
+        number: int,
+        time_ms: int,
+        site: int,
+        running: str,
+        record: Mapping[str, Any],
+    ) -> None:
+        row = self._row(number, time_ms, site, record)
+        polls, now_ms = self._polls, self._uptime.up_ms
+        is_end = event == "download" and "release_version" in record
+        if event == "check" or (record.get("image_only") is True and not is_end):
+            polls.poll(row, now_ms)
+        case = self._cases.get(row)
+        if case is None and self._has_begun and self._is_concerned(row, running, record):
+            case = self._cases[row] = Case(running, self._release)
+            if len(self._spelled) < _MOST_SPELLINGS:
+                self._spelled.setdefault(running, record["firmware_version"][:64])
+        if is_end:
+            if case is not None:
+                self._end(case, record)
+            if record.get("complete") is not True:
+                return  # nobody said anything: it was the server that gave up
+        elif case is not None:
+            self._follow(case, row, event, site, running, record)
+        polls.seen[row] = now_ms
+        polls.site[row] = site
+        if case is not None:
+            case.confirm(now_ms, self._uptime.anew_ms, self._terms)
+
+    def _is_concerned(self, row: int, running: str, record: Mapping[str, Any]) -> bool:
+        if self._polls.wave[row] <= self._wave and self._opened_ms is None:
+            return True
+        return running == self._release or self._is_told(record) or self._is_of(record, "download")
+
+    def _is_told(self, record: Mapping[str, Any]) -> bool:
+        told = record.get("target_version")
+        return isinstance(told, str) and self._meaning(told[:64]) == self._release
+
+    def _is_of(self, record: Mapping[str, Any], kind: str) -> bool:
+        """Say whether a record tells of the image of this release."""
+        version = record.get(f"{kind}_version")
+        return (
+            isinstance(version, str)
+            and meaning(version[:64]) == self._release
+            and isinstance(record.get(f"{kind}_sha256"), str)
+        )
+
+    def _follow(
+        self,
+        case: Case,
+        row: int,
+        event: str,
+        site: int,
+        running: str,
+        record: Mapping[str, Any],
+    ) -> None:
+        """Take a request of a device."""
+        self._report(case, row, site, running)
+        is_told = self._is_told(record)
+        told = record.get("target_version")
+        case.told = self._meaning(told[:64]) if isinstance(told, str) else ""
+        if is_told and running != self._release:
+            now_ms = self._uptime.up_ms
+            case.offer(now_ms, self._terms, self._grace_ms(row), event == "check")
+        if event == "begin" and self._is_of(record, "download"):
+            self._begin(case, record)
+
+    def _report(self, case: Case, row: int, site: int, running: str) -> None:
+        grace_ms = self._grace_ms(row) if case.is_waited_for(self._terms) else 0.0
+        sites = self._polls.site[row], site
+        case.report(running, sites, self._uptime.up_ms, self._terms, grace_ms)
+
+    def _grace_ms(self, row: int) -> float:
+        """Return how long a device may take to apply an image and say so."""
+        interval_ms = self._polls.interval_ms(row)
+        return max(self._plan.grace_seconds * 1000, _INTERVALS_TO_APPLY * interval_ms)
+
+    def _begin(self, case: Case, record: Mapping[str, Any]) -> None:
+        size = record.get("download_size")
+        if record.get("method") == "HEAD" or not _is_count(size) or size == 0:
+            return
+        start = record.get("range_start")
+        if start is not None and not _is_count(start):
+            return
+        sha256_text = record["download_sha256"][:64]
+        case.begin(sha256_text, size, start, self._uptime.up_ms, self._terms)
+
+    def _end(self, case: Case, record: Mapping[str, Any]) -> None:
+        start, sent = record.get("range_start") or 0, record.get("bytes_sent")
+        if self._is_of(record, "release") and _is_count(start) and _is_count(sent):
+            sha256_text = record["release_sha256"][:64]
+            complete = record.get("complete") is True
+            case.end(sha256_text, start, start + sent, complete, self._uptime.up_ms)
+
+    def open_wave(self, wave: int, now_ms: int) -> None:
+        """Note that a wave opens now; one that is open already is opened anew."""
+        self._wave = wave
+        self._opened_ms, self._opened_up_ms = None, self._uptime.at(now_ms)
+
+    def note_outage(self, from_ms: int, to_ms: int) -> None:
+        """Note that the server did not answer, such as between two of its processes.
+
+        Call it before the records after `to_ms` are observed.
+        """
+        self._uptime.outage(from_ms, to_ms)
+
+    def note_clock_jump(self, now_ms: int) -> None:
+        """Note that the server's clock jumped to `now_ms`: soak and silence begin anew."""
+        self._uptime.jump(now_ms)
+
+    @property
+    def clock_jumps(self) -> int:
+        """How often the clock jumped, those jumps among them that only the records show."""
+        return self._uptime.jumps
+
+    def tally(self, now_ms: int) -> Tally:
+        """Count. This looks at each device that was offered the release: some µs for each."""
+        self._note_times(now_ms)
+        up_ms, anew_ms = self._uptime.at(now_ms), self._uptime.anew_ms
+        since_ms = self._opened_up_ms if self._opened_ms is None else up_ms
+        quiet = Quiet(self._polls, up_ms, since_ms, anew_ms, self._terms.soak_ms)
+        counting = Counting(self._polls, quiet, self._terms, self._wave, self._shared, up_ms)
+        tally = counting.tally(self._cases)
+        versions = {self._spelled.get(old, old): each for old, each in tally.versions.items()}
+        return tally._replace(versions=versions, age_ms=up_ms - max(since_ms, anew_ms))
+
+    def dump(self) -> bytes:
+        """Return all of it as bytes; the same records before make the same bytes."""
+        cases = {row: case.state() for row, case in self._cases.items()}
+        mine = (self._in_head, self._has_begun, self._wave, self._opened_ms, self._opened_up_ms)
+        parts: tuple[Any, ...] = (
+            mine,
+            self._uptime.state(),
+            self._polls.state(),
+            self._spelled,
+            cases,
+        )
+        # Version 2 of the form: later ones say which objects are the same, and that may differ.
+        content = marshal.dumps((_CHECKPOINT, self._plan.id, *parts), 2)
+        return sha256(content).digest() + content
+
+    def load(self, content: bytes) -> None:
+        """Go on where `dump` was called, in place of all that was folded here.
+
+        Raises:
+            BadCheckpoint: it is torn, of another rollout or of another version of this program.
+        """
+        digest, content = content[:32], content[32:]
+        if sha256(content).digest() != digest:
+            raise BadCheckpoint("the checkpoint is torn")
+        form, plan_id, *parts = marshal.loads(content)
+        if form != _CHECKPOINT or plan_id != self._plan.id:
+            raise BadCheckpoint("the checkpoint is of another rollout or program")
+        mine, uptime, polls, spelled, cases = parts
+        self._in_head, self._has_begun, self._wave, self._opened_ms, self._opened_up_ms = mine
+        self._uptime.restore(uptime)
+        self._polls.restore(polls)
+        self._spelled = spelled
+        self._cases = {row: Case.from_state(state) for row, state in cases.items()}
+
+
+@lru_cache(maxsize=16384)
+def _mac_number(text: str) -> int | None:
+    mac = parse_mac(text)
+    return None if mac is None else number_of(mac)
+
+
+def _number(value: object) -> int | None:
+    return _mac_number(value) if isinstance(value, str) and len(value) <= 17 else None
+
+
+def _time(value: object) -> int | None:
+    """Return a time in milliseconds since the epoch, None if it is none."""
+    if not isinstance(value, str) or len(value) > 40:
+        return None
+    try:
+        return parse_time(value)
+    except (ValueError, OverflowError):
+        return None
+
+
+def _is_count(value: object) -> TypeGuard[int]:
+    return type(value) is int and 0 <= value <= _MOST_BYTES

@@ -1,0 +1,113 @@
+"""Polls: when each device of a fleet was heard from, and how often it asks. Pure.
+
+A column for each thing that is known, so that a device takes some forty bytes beside its place in
+the table; a fleet of a million has a row for each.
+"""
+
+import math
+from array import array
+from collections.abc import Iterable
+
+from ota_server.numbering import Numbering
+
+NEVER = -1
+NO_WAVE = 255  # a device that the rollout does not reach
+# Of a gap, one byte: six steps for each doubling, up to a month in steps of an eighth.
+_STEPS = 6
+_GAPS = 8
+_ALL_GAPS = (1 << 8 * _GAPS) - 1
+# With fewer gaps than these on record, a device is taken to be like the others.
+_GAPS_TO_KNOW = 3
+
+_KINDS = {"seen": "q", "polled": "q", "gaps": "Q", "site": "Q", "_codes": "Q"}
+_NAMES = (*_KINDS, "wave", "counts")
+_MS = [0.0, *(2 ** (code / _STEPS) for code in range(1, 256))]
+
+
+class Polls:
+    """A row for each device. Times are in milliseconds of `Uptime`, or NEVER.
+
+    Attributes:
+        rows: the row of a device, by its MAC as a number.
+        seen: when it was heard from last.
+        polled: when it asked for the version last (or for the image, if it asks for nothing else).
+        gaps: the times between its last eight polls, a byte each, the newest one lowest.
+        site: where it asked from last, as `sites.site_of` has it.
+        wave: the first wave that holds it.
+        counts: 1 where it is known for long enough to be evidence.
+    """
+
+    def __init__(self, salt: int = 0) -> None:
+        """Begin without a device. The `salt` is for `Numbering`."""
+        self.rows = Numbering(salt)
+        self.seen = array("q")
+        self.polled = array("q")
+        self.gaps = array("Q")
+        self.site = array("Q")
+        self.wave = bytearray()
+        self.counts = bytearray()
+        self._codes = array("Q", bytes(8 * 256))
+
+    def __len__(self) -> int:
+        """Return the number of devices."""
+        return len(self.seen)
+
+    def add(self, number: int, site: int, wave: int, counts: bool) -> int:
+        """Return the row of a device that had none, not heard from yet."""
+        row = self.rows.add(number)
+        self.seen.append(NEVER)
+        self.polled.append(NEVER)
+        self.gaps.append(0)
+        self.site.append(site)
+        self.wave.append(wave)
+        self.counts.append(counts)
+        return row
+
+    def poll(self, row: int, now_ms: int) -> None:
+        """Note that a device polled."""
+        before = self.polled[row]
+        self.polled[row] = now_ms
+        if before >= 0:
+            code = min(int(math.log2(now_ms - before + 1) * _STEPS) + 1, 255)
+            self.gaps[row] = (self.gaps[row] << 8 | code) & _ALL_GAPS
+            self._codes[code] += 1
+
+    def longest_ms(self, row: int, usual_ms: float) -> float:
+        """Return the 90th percentile of a device's poll gaps: of eight, that is the longest.
+
+        Args:
+            usual_ms: what is taken where too few are known, as `usual_ms` has it.
+        """
+        gaps = self.gaps[row]
+        longest = _MS[max(gaps.to_bytes(_GAPS, "big"))]
+        return longest if gaps >> 8 * (_GAPS_TO_KNOW - 1) else max(longest, usual_ms)
+
+    def interval_ms(self, row: int) -> float:
+        """Return how often a device polls: the median of its gaps."""
+        gaps = self.gaps[row]
+        if not gaps:
+            return self.usual_ms(0.9)
+        codes = sorted(code for code in gaps.to_bytes(_GAPS, "big") if code)
+        return _MS[codes[len(codes) // 2]]
+
+    def usual_ms(self, share: float) -> float:
+        """Return the gap that this share of all polls does not exceed, 0 where none is known."""
+        rest = share * sum(self._codes)
+        for code, count in enumerate(self._codes):
+            rest -= count
+            if rest <= 0:
+                return _MS[code]
+        return 0.0
+
+    def state(self) -> tuple[bytes, ...]:
+        """Return all of it, for `restore`."""
+        columns = (getattr(self, name) for name in _NAMES)
+        return (self.rows.state(), *(bytes(column) for column in columns))
+
+    def restore(self, state: Iterable[bytes]) -> None:
+        """Be what `state` was taken from."""
+        numbers, *columns = state
+        self.rows.restore(numbers)
+        for name, column in zip(_NAMES, columns, strict=True):
+            kind = _KINDS.get(name)
+            setattr(self, name, array(kind, column) if kind else bytearray(column))
