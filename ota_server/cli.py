@@ -5,7 +5,17 @@ import os
 import sys
 from collections.abc import Sequence
 
-from ota_server import __version__, auditlog, control, devices, groups, releases, serve, why
+from ota_server import (
+    __version__,
+    auditlog,
+    control,
+    devices,
+    groups,
+    releases,
+    rollouts,
+    serve,
+    why,
+)
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -39,7 +49,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     devices.add_arguments(listing)
     listing.set_defaults(run=devices.show)
-    for module in (control, groups, why, auditlog):
+    for module in (rollouts, control, groups, why, auditlog):
         module.add_commands(commands)
     releasing = commands.add_parser(
         "release",

@@ -107,6 +107,11 @@ class Connection:
         """Whether a download was sent and its end is not on record yet."""
         return bool(self._sent)
 
+    @property
+    def sends_withdrawn(self) -> bool:
+        """Whether a download under way is one that nobody may have any more."""
+        return any(sent.image.is_withdrawn for sent in self._sent)
+
     def receive(self, data: bytes, now: float) -> None:
         """Take what the client sent; no bytes mean that it will send no more."""
         self._finish_whole()

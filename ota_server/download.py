@@ -137,17 +137,17 @@ class Downloads:
             "bytes_sent": bytes_sent,
             "complete": complete,
             "duration_seconds": round(time.monotonic() - transfer.began_at, 3),
-            "release_version": transfer.version,
-            "release_sha256": transfer.sha256,
+            "release_version": transfer.image.version,
+            "release_sha256": transfer.image.sha256,
         }
         if transfer.range_start is not None:
             details["range_start"] = transfer.range_start
         with fleet.lock:
-            fleet.count_down(transfer.mac, transfer.sha256)
+            fleet.count_down(transfer.mac, transfer.image.sha256)
             device = fleet.get(transfer.mac)
             if device is not None:  # there was room to keep it
                 now_ms, download = self._clock_ms(), device.download
-                if download is not None and download.sha256 == transfer.sha256:
+                if download is not None and download.sha256 == transfer.image.sha256:
                     download = breaker.fetched(download, bytes_sent, complete, now_ms)
                 device = device._replace(time_ms=now_ms, download=download)
                 fleet.record("download", transfer.mac, device, details)
@@ -257,8 +257,7 @@ class Downloads:
             self._fleet.count_up(report.mac, plan.image.sha256)
             plan.reply.transfer = Transfer(
                 report.mac,
-                plan.image.version,
-                plan.image.sha256,
+                plan.image,
                 plan.reply.status.value,
                 range_start,
                 time.monotonic(),

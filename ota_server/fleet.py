@@ -142,6 +142,8 @@ class Fleet:
 
     def needs_look(self, mac: str) -> bool:
         """Say whether the record of a device may say that it has to wait for an image."""
+        if not self._repeating and not self._replay.is_open:
+            return False  # all are loaded, and none has
         number = number_of(mac)
         return number in self._repeating or type(self._rows[number % _SHARDS].get(number)) is int
 

@@ -17,8 +17,11 @@ from ota_server.wire import (
     LINGER_SECONDS,
     RECEIVE_BYTES,
     ImageChanged,
+    ImageWithdrawn,
+    discard_unsent,
     peer_of,
     read_unchanged,
+    refuse_withdrawn,
     unacknowledged_bytes,
 )
 
@@ -29,7 +32,7 @@ log = logging.getLogger(__name__)
 
 # Read anew for each turn, so a slow client holds a socket buffer and not a piece of the image too.
 _CHUNK_BYTES = 64 * 1024
-_STALL_LOOK_SECONDS = 1.0
+_STALL_LOOK_SECONDS = 0.5
 _MORE = getattr(socket, "MSG_MORE", 0)
 _POLL_ERRORS = select.POLLERR | select.POLLNVAL
 
@@ -63,6 +66,8 @@ class OTARequestHandler(BaseRequestHandler):
         except ImageChanged as problem:
             if self.server.service.may_say(str(problem), time.monotonic()):
                 log.error("downloads ended: %s", problem)
+            if isinstance(problem, ImageWithdrawn):
+                discard_unsent(self._sock)
         except OSError as problem:
             # The network's: a reset, no route, no acknowledgement. Files raise what is above.
             was_reset = not isinstance(problem, TimeoutError)
@@ -72,6 +77,11 @@ class OTARequestHandler(BaseRequestHandler):
             self._note_acknowledged()
             self._connection.close(was_reset)
             self.server.service.flush()
+
+    def _refuse_withdrawn(self) -> None:
+        """End a download that its client has not acknowledged, and that was withdrawn."""
+        if self._connection.sends_withdrawn:
+            raise ImageWithdrawn("what a client has not got yet was withdrawn")
 
     def _say_left(self, problem: OSError) -> None:
         if self.server.service.may_say_left(self._peer.address, time.monotonic()):
@@ -109,6 +119,7 @@ class OTARequestHandler(BaseRequestHandler):
         while True:
             now = time.monotonic()
             self._note_acknowledged()
+            self._refuse_withdrawn()
             if self.server.is_ending:
                 return False
             # A thread that came late, of thousands, has not lost what its client sent in time.
@@ -152,9 +163,9 @@ class OTARequestHandler(BaseRequestHandler):
             length = min(_CHUNK_BYTES, span.stop - offset)
             if self._pace is not None:
                 length = self._wait_for_turn(self._pace, length)
-            self._wait_until_writable()
+            self._wait_until_writable(span)
             chunk = read_unchanged(span, offset, length)
-            sent = self._send_some(memoryview(chunk), 0)
+            sent = self._send_some(memoryview(chunk), 0, span)
             if self._pace is not None:
                 self._pace.sent(sent)
             offset += sent
@@ -174,21 +185,23 @@ class OTARequestHandler(BaseRequestHandler):
             if self._connection.is_stalled(time.monotonic()):
                 raise TimeoutError("no byte acknowledged for too long")
 
-    def _send_some(self, view: memoryview, flags: int) -> int:
+    def _send_some(self, view: memoryview, flags: int, span: ImageSpan | None = None) -> int:
         while True:
             try:
                 sent = self._sock.send(view, flags)
             except BlockingIOError:
-                self._wait_until_writable()
+                self._wait_until_writable(span)
                 continue
             self._sent_bytes += sent
             return sent
 
-    def _wait_until_writable(self) -> None:
+    def _wait_until_writable(self, span: ImageSpan | None = None) -> None:
         if self._wait(select.POLLOUT, 0):
             return
         while not self._wait(select.POLLOUT, _STALL_LOOK_SECONDS):
             self._note_acknowledged()
+            if span is not None:
+                refuse_withdrawn(span)
             if self._connection.is_stalled(time.monotonic()):
                 raise TimeoutError("no byte acknowledged for too long")
 
@@ -220,6 +233,7 @@ class OTARequestHandler(BaseRequestHandler):
         while True:
             now = time.monotonic()
             self._note_acknowledged()
+            self._refuse_withdrawn()
             if not self._connection.tick(now) and self._connection.awaits_acknowledgement:
                 raise TimeoutError("no byte acknowledged for too long")
             if self.server.is_ending:

@@ -13,6 +13,7 @@ class Image:
 
     Attributes:
         copy: the same bytes, which nobody can write to; None: there was no room for them.
+        is_withdrawn: nobody may have any more of it: transfers under way end.
     """
 
     def __init__(
@@ -27,6 +28,7 @@ class Image:
         self.descriptor = descriptor
         self.signature = signature
         self.copy = copy
+        self.is_withdrawn = False
         self.sha256 = digests.sha256
         self.md5 = digests.md5
         self.size = signature.size

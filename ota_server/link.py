@@ -11,6 +11,7 @@ from ota_server.wire import (
     ACK_POLL_SECONDS,
     HASHING_WAIT_SECONDS,
     LINGER_SECONDS,
+    discard_unsent,
     read_unchanged,
     send_copy,
     unacknowledged_bytes,
@@ -113,6 +114,13 @@ class Link:
         if self.reading is not None:
             return self.reading.is_done
         return self.paced_until is not None and now >= self.paced_until
+
+    @property
+    def sends_withdrawn(self) -> bool:
+        """Whether what it sends, or what its client has not got yet, was withdrawn."""
+        if self.connection.sends_withdrawn:
+            return True
+        return any(isinstance(p, ImageSpan) and p.image.is_withdrawn for p in self._outgoing)
 
     def take(self, data: bytes, now: float) -> None:
         """Hand on what has arrived."""
@@ -295,6 +303,8 @@ class Link:
             self._ack_wait = min(self._ack_wait * 2, ACK_POLL_SECONDS[1])
         if self.paced_until is not None:
             connection.held_back(self._sent_bytes, now)
+        if self.sends_withdrawn:
+            return False
         if self.not_ready is not None:
             return True  # the idle time does not run while we are the ones who are waited for
         if self._outgoing:
@@ -307,6 +317,8 @@ class Link:
     def close(self, was_reset: bool, now: float) -> None:
         """Close the socket, and put the ends of downloads on record."""
         self.is_closed = True
+        if self.sends_withdrawn:
+            discard_unsent(self.sock)
         if self.connection.awaits_acknowledgement:
             self.note_acknowledged(now)
             self.connection.close(was_reset)

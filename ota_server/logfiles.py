@@ -24,6 +24,14 @@ def journal_files(log_dir: Path) -> list[Path]:
     return [*files, current] if current.is_file() else files
 
 
+def numbered_files(log_dir: Path) -> list[tuple[int, Path]]:
+    """Return the journal's files in their order; the current one with the number it will get."""
+    files = _rotated_files(log_dir)
+    current = log_dir / CURRENT_NAME
+    following = max((number for number, _ in files), default=0) + 1
+    return [*files, (following, current)] if current.is_file() else files
+
+
 def next_rotated(log_dir: Path) -> Path:
     """Return the name that the current file gets when it is rotated now."""
     newest = max((number for number, _ in _rotated_files(log_dir)), default=0)

@@ -58,6 +58,7 @@ class EventLoop:
         self._parked: list[Link] = []
         self._timers = Timers()
         self._rest_until: float | None = None
+        self._withdrawals = 0
         self._now = time.monotonic()
 
     def run(self) -> None:
@@ -106,6 +107,10 @@ class EventLoop:
             self._look_at_parked()
         # Before time is looked at: what has arrived in time is answered, however long the turn.
         self._answer()
+        if self._withdrawals != self._service.offers.withdrawals:
+            self._withdrawals = self._service.offers.withdrawals
+            for link in [each for each in self._links.values() if each.sends_withdrawn]:
+                self._timers.add(self._now, link)
         for link in self._timers.due(self._now):
             self._guard(link, self._expire, link)
         self._answer()
@@ -182,11 +187,8 @@ class EventLoop:
         except OSError:
             self._close(link, was_reset=True)
             return
-        if (
-            not link.is_fresh
-            or self._server.is_draining
-            or not self._checks.take(data, link.sock, link.connection.peer, link)
-        ):
+        may_be_check = link.is_fresh and not self._server.is_draining
+        if not (may_be_check and self._checks.take(data, link.sock, link.connection.peer, link)):
             self._received(link, data)
 
     def _received(self, link: Link, data: bytes) -> None:
@@ -250,13 +252,11 @@ class EventLoop:
             self._guard(link, self._watch, link)
 
     def _next_reply(self, link: Link, answers: list[tuple[Link, Outgoing | None]]) -> None:
-        server = self._server
+        now, is_draining = self._now, self._server.is_draining
         try:
-            outgoing = link.connection.next_reply(
-                self._now, link.may_wait(self._now), server.is_draining
-            )
+            outgoing = link.connection.next_reply(now, link.may_wait(now), is_draining)
         except NotReady as not_ready:
-            link.park(not_ready, self._now)
+            link.park(not_ready, now)
             self._parked.append(link)
             self._watch(link)
         else:

@@ -1,5 +1,6 @@
 """What a device is offered: the decision, with the target and the policy that it follows from."""
 
+import logging
 from collections.abc import Callable
 
 from ota_server import breaker, rollout
@@ -14,6 +15,8 @@ from ota_server.reply import Peer
 from ota_server.rollout import NO_TARGET, Decision
 from ota_server.store import NoImage, NoTarget, Store
 
+log = logging.getLogger(__name__)
+
 _SAMPLE = "the shipped sample is offered to clients on this machine only"
 
 
@@ -22,6 +25,7 @@ class Offers:
 
     Attributes:
         altered: how often an image was refused, since it is not the one that was published.
+        withdrawals: how often an image that was open was found to be withdrawn.
         admission: lets only so many in; None: all.
         offer: as `decide`, for a check: who may not be let in now is told its own version.
     """
@@ -36,7 +40,9 @@ class Offers:
         self._store = store
         self._policies = policies
         self._fleet = fleet
+        self._unpaused = self._paused = Policy()
         self.altered = 0
+        self.withdrawals = 0
         self.admission = admission
         self.offer: Callable[[Report, Peer, int], tuple[Decision, str]] = (
             self.decide if admission is None else self._offer_if_admitted
@@ -59,8 +65,15 @@ class Offers:
             NoTarget: there is none, and nothing else says what the device should run.
             NotReady: an image has to be hashed first, for it may be the shipped sample.
         """
-        policy = self._policies.current()
-        target: Target | None
+        policy, target = self._policies.current(), None
+        if policy.is_plain and not for_image:
+            # Nearly every check of a fleet, by few steps.
+            target = self._store.target()
+            decision = rollout.decide(report, target, policy)
+            is_sure = peer.is_local or not target.may_be_sample
+            if is_sure and not self._fleet.needs_look(report.mac):
+                return decision, target.end
+        policy = self._policy()
         try:
             target = self._store.target()
         except NoTarget:
@@ -97,6 +110,31 @@ class Offers:
             if refusal:
                 decision = Decision(report.firmware_version, refusal, None)
         return decision, end
+
+    def _policy(self) -> Policy:
+        """Return the policy; while nothing can be recorded, with no rollout that goes on.
+
+        What became of a device that nobody has on record could not stop a bad release.
+        """
+        policy = self._policies.current()
+        if not policy.rollouts or not self._fleet.journal.failing:
+            return policy
+        if policy is not self._unpaused:
+            self._unpaused, self._paused = policy, policy.paused()
+        return self._paused
+
+    def look_after(self) -> None:
+        """Have transfers of what was withdrawn end, whichever file they are from."""
+        self._policies.look_after()
+        policy = self._policies.latest
+        for image in self._store.images_in_use():
+            is_withdrawn = policy.is_withdrawn(image.version)
+            if is_withdrawn and not image.is_withdrawn:
+                image.is_withdrawn = True
+                log.warning("%s was withdrawn: downloads of it end", image.version)
+                self.withdrawals += 1
+            elif not is_withdrawn:
+                image.is_withdrawn = False
 
     def check_image(self, image: Image, peer: Peer) -> None:
         """Refuse an image that nobody may have, or not this client.

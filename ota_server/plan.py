@@ -31,7 +31,9 @@ class Plan(NamedTuple):
         max_failures: the limit of the failure rate, in percent.
         shared_addresses: networks behind which there are many devices, such as a NAT.
         count_new: devices that were not known a day before it began count too.
-        is_revert: it is the way back from a rollout that was aborted.
+        is_revert: it is the way back from a rollout that was aborted or halted.
+        reverts: the release that it leads back from; None: it is no revert.
+        resumed: how often an operator has had it go on after a pause, whoever paused it.
     """
 
     id: str
@@ -52,6 +54,8 @@ class Plan(NamedTuple):
     count_new: bool = False
     shared_addresses: tuple[str, ...] = ()
     is_revert: bool = False
+    reverts: str | None = None
+    resumed: int = 0
 
     @property
     def wave_count(self) -> int:
@@ -74,6 +78,9 @@ class Progress(NamedTuple):
         wave: counted from 0.
         wave_time: when that wave opened, RFC 3339.
         counts: the devices by what became of them, for people.
+        resumed: up to which `resumed` of the plan a pause was ended. One that paused stays so
+            until the plan has a higher number.
+        before: the counts of each earlier wave, as they were when the next one opened.
     """
 
     id: str
@@ -82,6 +89,8 @@ class Progress(NamedTuple):
     wave_time: str
     reason: str = ""
     counts: Mapping[str, int] = {}
+    resumed: int = 0
+    before: tuple[Mapping[str, int], ...] = ()
 
 
 def plan_name(group: str) -> str:
@@ -117,6 +126,13 @@ def in_force(plan: Plan, progress: Progress | None) -> Rollout | None:
     return Rollout(plan.version, state, percent, plan.first_group, plan.held_unknown)
 
 
+def is_over(plan: Plan, progress: Progress | None) -> bool:
+    """Say whether the controller has nothing more to do about a rollout."""
+    if progress is None or progress.id != plan.id:
+        return False
+    return progress.state in ("halted", "done", "aborted")
+
+
 def format_plan(plan: Plan | Progress) -> bytes:
     """Return a plan or a progress as JSON that a person can read."""
     return (json.dumps(plan._asdict(), indent=2) + "\n").encode("ascii")
@@ -146,12 +162,14 @@ def plan_problem(plan: Plan) -> str:
     """Return what is wrong with a plan, for the operator; "" where it is right."""
     parse_time(plan.time)
     waves = plan.waves
-    if not is_version(plan.version):
-        return f"{plan.version[:40]!r} is no version"
     if (type(plan.id), type(plan.group), type(plan.promoted)) != (str, str, int):
         return f"{plan.id!r:.40} for {plan.group!r:.40} is no rollout that a command wrote"
-    if plan.instead_of is not None and not is_version(plan.instead_of):
-        return f"{plan.instead_of[:40]!r} is no version"
+    others = (each for each in (plan.instead_of, plan.reverts) if each is not None)
+    for version in (plan.version, *others):
+        if not is_version(version):
+            return f"{version[:40]!r} is no version"
+    if type(plan.resumed) is not int:
+        return "resumed is a whole number"
     for group in (plan.group or None, plan.first_group):
         if group is not None and not is_group_name(group):
             return f"{group[:40]!r} is no name of a group"
@@ -182,8 +200,11 @@ def parse_progress(content: bytes) -> Progress:
     try:
         progress = Progress(**_known(content, Progress))
         parse_time(progress.wave_time)
-        is_right = progress.state in STATES and type(progress.wave) is int and progress.wave >= 0
-    except (TypeError, ValueError, OverflowError) as trouble:
+        progress = progress._replace(before=tuple(dict(each) for each in progress.before))
+        numbers = (progress.wave, progress.resumed, *progress.counts.values())
+        is_right = progress.state in STATES and isinstance(progress.reason, str)
+        is_right = is_right and all(type(each) is int and each >= 0 for each in numbers)
+    except (AttributeError, TypeError, ValueError, OverflowError) as trouble:
         raise BadPolicy(f"is no progress of a rollout: {trouble!s:.200}") from None
     if not is_right:
         raise BadPolicy("is no progress of a rollout")

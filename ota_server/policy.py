@@ -98,6 +98,11 @@ class Policy(NamedTuple):
         """Return the version of the release that a device runs, by what it reports."""
         return self.aliases.get(reported, reported)
 
+    def paused(self) -> "Policy":
+        """Return the same with each rollout paused."""
+        paused = {group: each._replace(state="paused") for group, each in self.rollouts.items()}
+        return self._replace(rollouts=paused)
+
     def is_withdrawn(self, version: str) -> bool:
         """Say whether nobody may have the image of a version."""
         stopped = self.stopped.get(meaning(version)) if self.stopped else None

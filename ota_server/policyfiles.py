@@ -24,6 +24,7 @@ from ota_server.plan import (
     Progress,
     group_of_plan_name,
     in_force,
+    is_over,
     parse_plan,
     parse_progress,
     progress_name,
@@ -61,9 +62,14 @@ _READ_AGAIN_SECONDS = 0.05
 
 
 class PolicyFiles:
-    """Reads the policy of one data directory. Safe for use by many threads."""
+    """Reads the policy of one data directory. Safe for use by many threads.
+
+    Attributes:
+        has_open_rollout: a rollout is on, or its end was not noted by the controller yet.
+    """
 
     def __init__(self, data_dir: Path) -> None:
+        self.has_open_rollout = False
         self._version_dir = data_dir / "version"
         self._groups_dir = self._version_dir / GROUPS_FOLDER
         self._firmware_dir = data_dir / "firmware"
@@ -103,6 +109,11 @@ class PolicyFiles:
                     self._look(folder, is_turn=False)
                 finally:
                     self._watched.is_at_length = False
+
+    @property
+    def latest(self) -> Policy:
+        """The policy as it was read last, whichever turn it is."""
+        return self._policy
 
     def _look_for_changes(self) -> Policy:
         try:
@@ -202,6 +213,7 @@ class PolicyFiles:
     def _read_rollouts(self) -> dict[str, Rollout]:
         found = {}
         watched, folder = self._watched, self._version_dir
+        has_open_rollout = False
         for name in watched.names(folder):
             group = group_of_plan_name(name)
             if group is None:
@@ -211,6 +223,9 @@ class PolicyFiles:
             rollout = None if plan is None else in_force(plan, progress)
             if rollout is not None:
                 found[group] = rollout
+            if plan is not None and not is_over(plan, progress):
+                has_open_rollout = True
+        self.has_open_rollout = has_open_rollout
         return found
 
     def _read_firmware(self) -> tuple[dict[str, Manifest], dict[str, str], frozenset[str]]:

@@ -37,6 +37,7 @@ class ImageBytes(Protocol):
     etag: str
     sha256: str
     md5: str
+    is_withdrawn: bool
 
     @property
     def copy(self) -> Copy | None:
@@ -70,29 +71,26 @@ class Transfer:
     __slots__ = (
         "began_at",
         "has_end",
+        "image",
         "mac",
         "range_start",
-        "sha256",
         "start",
         "status",
         "stop",
-        "version",
         "whole_at",
     )
 
     def __init__(
         self,
         mac: str,
-        version: str,
-        sha256: str,
+        image: ImageBytes,
         status: int,
         range_start: int | None,
         began_at: float,
         has_end: bool = True,
     ) -> None:
         self.mac = mac
-        self.version = version
-        self.sha256 = sha256
+        self.image = image
         self.status = status
         self.range_start = range_start
         self.began_at = began_at

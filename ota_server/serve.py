@@ -20,6 +20,7 @@ from ota_server.datadir import add_data_dir_argument, log_dir
 from ota_server.fleet import MAX_DEVICES, Fleet
 from ota_server.hashing import SETTLE_SECONDS
 from ota_server.journal import FSYNC, KEEP_BYTES, KEEP_FILES, ROTATE_BYTES, Journal
+from ota_server.keeper import Keeper
 from ota_server.logfiles import InUse
 from ota_server.policyfiles import PolicyFiles
 from ota_server.rejected import Rejected
@@ -186,6 +187,8 @@ def _serve(arguments: argparse.Namespace, written: LogThread) -> int:
         return 1
     _install_signals(server, written)
     banner.show(server, log_dir(arguments.data_dir))
+    keeper = Keeper(arguments.data_dir, server.service.policies, clock_ms())
+    server.service.more_chores.append(keeper.look_after)
     collector.hold_back()
     sys.setswitchinterval(_SWITCH_SECONDS)
     try:
@@ -193,6 +196,7 @@ def _serve(arguments: argparse.Namespace, written: LogThread) -> int:
     finally:
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         server.server_close()
+        keeper.end()
         server.service.close()
     # While it ends Python puts the signals back, and a second SIGTERM would be told as a failure.
     for signum in (signal.SIGINT, signal.SIGTERM):

@@ -47,6 +47,9 @@ class Service:
     """Answers requests. Safe for use by many threads; nothing here waits.
 
     A reply may leave once `flush` has returned; a reply with a transfer ends in `downloads.finish`.
+
+    Attributes:
+        more_chores: what others want to have done with its own chores.
     """
 
     def __init__(
@@ -66,6 +69,7 @@ class Service:
         self.downloads = Downloads(store, self.offers, fleet, clock_ms)
         self.signatures = Signatures(store, policies, self.offers, fleet, clock_ms)
         self.clock_ms = clock_ms
+        self.more_chores: list[Callable[[], None]] = []
         self._replies_second = 0
         self._replies: tuple[dict[str, bytes], dict[str, bytes]] = ({}, {})
         self._limit = RateLimit(_LOG_EVERY_SECONDS)
@@ -110,9 +114,10 @@ class Service:
             self.fleet.look_after,
             self._save_rejected,
             self.store.look_after,
-            self.policies.look_after,
+            self.offers.look_after,
             self._say_turned_away,
             *(() if self.offers.admission is None else (self.offers.admission.look_after,)),
+            *self.more_chores,
         )
 
     def _save_rejected(self) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from threading import Lock
+from weakref import WeakSet
 
 from ota_server.copies import Copies
 from ota_server.device import Download
@@ -77,6 +78,8 @@ class Store:
         self._lock = Lock()
         self._look_lock = Lock()
         self._images: OrderedDict[str, Image] = OrderedDict()
+        # Also those that are let go of, for as long as somebody downloads them.
+        self._in_use: WeakSet[Image] = WeakSet()
         self._version_file: tuple[Signature, float, tuple[str, str] | str] | None = None
         self._last_good: Target | None = None
         self._last_read: Target | None = None
@@ -165,6 +168,11 @@ class Store:
         if found is None:
             raise NoImage(self._missing(version))
         return self._open(*found)
+
+    def images_in_use(self) -> list[Image]:
+        """Return all images that are open, those of running downloads among them."""
+        with self._lock:
+            return list(self._in_use)
 
     def pinned_image(self, download: Download) -> Image:
         """Return the image that holds the bytes of `download`, under whatever name.
@@ -320,6 +328,7 @@ class Store:
             if other is not None and other.signature == signature and other.copy is not None:
                 return other  # opened by another thread meanwhile, and it took the copy
             self._images[name] = image
+            self._in_use.add(image)
             self._images.move_to_end(name)
             if len(self._images) > _OPEN_IMAGES:
                 # Whoever asks for all the others by name does not slow down the fleet.

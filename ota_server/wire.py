@@ -3,8 +3,10 @@
 import fcntl
 import os
 import socket
+import struct
 import sys
 import termios
+from contextlib import suppress
 
 from ota_server.reply import Copy, ImageSpan, Peer
 
@@ -22,11 +24,16 @@ TAIL_BYTES = 64 * 1024
 _KEPT_PEERS = 10_000
 _peers: dict[str, Peer] = {}
 _INT = bytes(4)
+_LINGER_NOT = struct.pack("ii", 1, 0)
 _SO_NWRITE = 0x1024  # macOS: bytes in the send buffer, acknowledged ones not counted
 
 
 class ImageChanged(Exception):
     """The file was cut or written to under the download: end it here, never mix."""
+
+
+class ImageWithdrawn(ImageChanged):
+    """Nobody may have any more of the image; what the kernel still holds of it goes too."""
 
 
 def unacknowledged_bytes(sock: socket.SocketType) -> int:
@@ -73,6 +80,7 @@ def send_copy(sock: socket.SocketType, span: ImageSpan, copy: Copy, offset: int,
             what an operator has replaced must not be completed.
         OSError: the connection is gone.
     """
+    refuse_withdrawn(span)
     out, source, at = sock.fileno(), copy.descriptor, offset
     tail = max(offset, span.stop - TAIL_BYTES)
     stop = min(offset + most, span.stop)
@@ -90,6 +98,22 @@ def send_copy(sock: socket.SocketType, span: ImageSpan, copy: Copy, offset: int,
     return at - offset
 
 
+def refuse_withdrawn(span: ImageSpan) -> None:
+    """End a transfer of an image that was withdrawn meanwhile.
+
+    Raises:
+        ImageWithdrawn: it was.
+    """
+    if span.image.is_withdrawn:
+        raise ImageWithdrawn(f"{span.image.version} was withdrawn")
+
+
+def discard_unsent(sock: socket.SocketType) -> None:
+    """Have the close of a socket drop what the other side has not got yet: it is reset."""
+    with suppress(OSError):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_NOT)
+
+
 def _sent(length: int) -> int:
     if length == 0:
         raise ImageChanged("the private copy of an image is too short")
@@ -103,6 +127,7 @@ def read_unchanged(span: ImageSpan, offset: int, length: int) -> bytes:
         ImageChanged: the file was cut or cannot be read; or these are among the last bytes of the
             span, and the file has changed since it was hashed.
     """
+    refuse_withdrawn(span)
     image = span.image
     try:
         chunk = image.read(offset, length)

@@ -211,3 +211,13 @@ class SlowClientsTest(ServerCase):
                 last = self.crowd("--path", "/version.txt", "--bytes-a-second", "0")[-1]
                 self.assertEqual(last["answered"], answered)
             self.stop()
+
+
+class RolloutSimTest(unittest.TestCase):
+    @unittest.skipUnless(sys.platform == "linux", "gives each device an address of its own")
+    def test_a_good_release_reaches_a_simulated_fleet(self):
+        command = [sys.executable, "-m", "benchmarks.rollout_sim", "--scenario", "good"]
+        options = ["--devices", "150", "--slowest", "1", "--soak", "1", "--most", "60"]
+        done = subprocess.run([*command, *options], cwd=ROOT, capture_output=True, text=True)
+        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+        self.assertIn("150 of 150 had it", done.stdout)

@@ -1,0 +1,196 @@
+"""The controller: a child process of the server that moves rollouts. Edge.
+
+It reads what operators want and what devices did, and writes how far each rollout is. It serves
+nobody, so that whatever it does, no device waits for it.
+"""
+
+import argparse
+import logging
+import os
+import select
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+
+from ota_server.audit import Busy
+from ota_server.datadir import add_data_dir_argument, log_dir
+from ota_server.logfiles import InUse, take_lock
+from ota_server.plan import Plan, is_over
+from ota_server.policy import BadPolicy
+from ota_server.policyfiles import PolicyFiles
+from ota_server.rolling import Rolling
+from ota_server.rolloutfiles import groups_with_plan, read_plan, read_progress
+from ota_server.serverlog import LogThread
+
+log = logging.getLogger(__name__)
+
+LOCK_NAME = ".controller.lock"
+_TICK_SECONDS = 0.25
+_NICENESS = 10
+# A clock that is set jumps; one that is slewed does not.
+_JUMP_MS = 5 * 60 * 1000
+# What fails is said again at most so often.
+_SAY_EVERY_SECONDS = 60.0
+
+
+class Controller:
+    """Moves the rollouts of one data directory."""
+
+    def __init__(self, data_dir: Path, tick_seconds: float, server_started_ms: int) -> None:
+        self._data_dir = data_dir
+        self._tick_seconds = tick_seconds
+        self._server_started_ms = server_started_ms
+        self._policies = PolicyFiles(data_dir)
+        self._rollings: dict[str, Rolling] = {}
+        self._said: dict[str, float] = {}
+        self._is_ending = False
+        self._clocks = (time.time_ns(), time.monotonic_ns())
+
+    def end(self, _signum: int, _frame: FrameType | None) -> None:
+        """Have `run` return soon: for a signal."""
+        self._is_ending = True
+
+    def run(self, parent: int) -> None:
+        """Work until nothing is left to do, `end` is called, or `parent` is at its end."""
+        while not self._is_ending:
+            self._policies.look_after()
+            self._update()
+            if not self._rollings:
+                break
+            self._look_at_clock()
+            steps = [self._step(rolling) for rolling in self._rollings.values()]
+            wait = 0.0 if any(steps) else self._tick_seconds
+            ready, _, _ = select.select([parent], [], [], wait)
+            if ready and not os.read(parent, 1024):
+                break
+        for rolling in self._rollings.values():
+            self._close(rolling)
+
+    def _update(self) -> None:
+        """Begin with rollouts that are new, go on by plans that changed, let go of what is over."""
+        plans = self._plans()
+        for group in list(self._rollings):
+            rolling = self._rollings[group]
+            plan = plans.get(group)
+            if plan is not None and plan.id == rolling.plan.id and not rolling.is_over:
+                rolling.change(plan)
+                continue
+            self._close(rolling)
+            del self._rollings[group]
+        for group, plan in plans.items():
+            if group not in self._rollings:
+                self._begin(plan)
+
+    def _begin(self, plan: Plan) -> None:
+        try:
+            if not is_over(plan, read_progress(self._data_dir, plan)):
+                self._rollings[plan.group] = Rolling(
+                    self._data_dir, plan, self._policies, self._server_started_ms, _now_ms()
+                )
+        except OSError as problem:
+            self._say(f"the rollout of {plan.version} cannot begin: {problem}")
+
+    def _close(self, rolling: Rolling) -> None:
+        try:
+            rolling.close(_now_ms())
+        except OSError as problem:
+            self._say(f"the checkpoint of {rolling.plan.version} cannot be written: {problem}")
+
+    def _plans(self) -> dict[str, Plan]:
+        plans = {}
+        for group in groups_with_plan(self._data_dir):
+            try:
+                plan = read_plan(self._data_dir, group)
+            except (BadPolicy, OSError) as problem:
+                self._say(f"{problem}; what it held before holds")
+                plan = self._rollings[group].plan if group in self._rollings else None
+            if plan is not None and plan.group == group:
+                plans[group] = plan
+        return plans
+
+    def _look_at_clock(self) -> None:
+        before, self._clocks = self._clocks, (time.time_ns(), time.monotonic_ns())
+        passed_ms = (self._clocks[1] - before[1]) // 1_000_000
+        jump_ms = (self._clocks[0] - before[0]) // 1_000_000 - passed_ms
+        if abs(jump_ms) > _JUMP_MS:
+            log.warning("the clock jumped by %d s: soak and silence begin anew", jump_ms // 1000)
+            for rolling in self._rollings.values():
+                rolling.note_clock_jump(_now_ms())
+
+    def _step(self, rolling: Rolling) -> bool:
+        try:
+            return rolling.step(_now_ms(), time.monotonic())
+        except (OSError, BadPolicy, Busy) as problem:
+            self._say(f"the rollout of {rolling.plan.version} stands still: {problem}")
+            return False
+
+    def _say(self, problem: str) -> None:
+        now = time.monotonic()
+        if now >= self._said.get(problem, 0.0):
+            self._said[problem] = now + _SAY_EVERY_SECONDS
+            log.error("%s", problem)
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run `python -m ota_server.controller` and return its exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m ota_server.controller",
+        description="Move rollouts. This command is internal: the server starts it while a rollout "
+        "is on, and starts it again when it dies. It ends when its standard input does.",
+    )
+    add_data_dir_argument(parser)
+    parser.add_argument(
+        "--tick",
+        type=float,
+        default=_TICK_SECONDS,
+        metavar="SECONDS",
+        help="the pause between two looks (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--server-started",
+        type=int,
+        default=0,
+        metavar="MS",
+        help="since when the server answers, in milliseconds since the epoch",
+    )
+    arguments = parser.parse_args(argv)
+    written = LogThread()
+    logging.basicConfig(
+        handlers=[written], level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s"
+    )
+    try:
+        return _run(arguments)
+    finally:
+        written.end()
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    # The terminal sends these to all of its processes; the server says when this one ends.
+    for signum in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(signum, signal.SIG_IGN)
+    os.nice(_NICENESS)
+    data_dir = arguments.data_dir
+    try:
+        lock = take_lock(log_dir(data_dir) / LOCK_NAME)
+    except InUse:
+        log.error("another controller runs on %s", data_dir)
+        return 1
+    except OSError as problem:
+        log.error("%s: %s", problem.filename, problem.strerror)
+        return 1
+    controller = Controller(data_dir, arguments.tick, arguments.server_started)
+    signal.signal(signal.SIGTERM, controller.end)
+    controller.run(sys.stdin.fileno())
+    os.close(lock)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

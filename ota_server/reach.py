@@ -1,0 +1,64 @@
+"""Whom a rollout reaches: members of groups, devices that are pinned, those on a release. I/O."""
+
+from pathlib import Path
+
+from ota_server.feedback import Known
+from ota_server.plan import Plan
+from ota_server.policy import Policy
+from ota_server.release import same_version
+from ota_server.replay import replay
+
+
+def what_is_known(plan: Plan, policy: Policy, members: frozenset[str] | None, now_ms: int) -> Known:
+    """Return what the fold of the journal has to know of operators' decisions.
+
+    Args:
+        members: the devices that a way back concerns; None: it is no way back.
+    """
+    if plan.group:
+        group = members_of(policy, plan.group)
+        members = group if members is None else members & group
+    return Known(
+        members=members,
+        first_group=members_of(policy, plan.first_group) if plan.first_group else frozenset(),
+        left_out=pinned(policy, now_ms),
+        releases=policy.images,
+        aliases=policy.aliases,
+    )
+
+
+def who_runs(log_dir: Path, policy: Policy, version: str) -> frozenset[str]:
+    """Return the devices that run a release, by the journal.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    found = replay(log_dir)
+    try:
+        return frozenset(
+            mac
+            for mac, device in found.devices()
+            if same_version(policy.release_of(device.firmware_version), version)
+        )
+    finally:
+        found.close()
+
+
+def members_of(policy: Policy, group: str) -> frozenset[str]:
+    """Return the devices of a group."""
+    return frozenset(mac for mac, groups in policy.groups.items() if group in groups)
+
+
+def pinned(policy: Policy, now_ms: int) -> frozenset[str]:
+    """Return the devices that are pinned, alone or with a group."""
+    in_force = {
+        name
+        for pins in (policy.pins, policy.group_pins)
+        for name, pin in pins.items()
+        if pin.until_ms is None or now_ms < pin.until_ms
+    }
+    groups = in_force & policy.group_pins.keys()
+    pinned = in_force & policy.pins.keys()
+    if groups:
+        pinned |= {mac for mac, each in policy.groups.items() if not groups.isdisjoint(each)}
+    return frozenset(pinned)

@@ -1,0 +1,379 @@
+"""One rollout under way, as the controller moves it: folds the journal, decides, writes. I/O.
+
+What decides is pure (`feedback`, `waves`). A checkpoint goes before what follows from it, so that
+whoever is killed at any moment goes on by the same evidence.
+"""
+
+import logging
+import time
+from pathlib import Path
+
+from ota_server import ending
+from ota_server.datadir import log_dir
+from ota_server.ending import ImageLook
+from ota_server.feedback import BadCheckpoint, Feedback, Known
+from ota_server.follow import Follower
+from ota_server.plan import Plan, Progress
+from ota_server.policyfiles import PolicyFiles
+from ota_server.reach import what_is_known, who_runs
+from ota_server.record import format_time, parse_time
+from ota_server.rolloutfiles import (
+    Checkpoint,
+    read_base,
+    read_checkpoint,
+    read_progress,
+    read_stopped,
+    stopped_entry,
+    write_checkpoint,
+    write_progress,
+)
+from ota_server.waves import advance
+
+log = logging.getLogger(__name__)
+
+BY_OPERATOR = "paused by an operator"
+# Blocks of the journal between two looks at whether this process should end.
+_BLOCKS_A_STEP = 8
+_CHECKPOINT_SECONDS = 5.0
+# Each write of the progress has the server look at its policy anew.
+_COUNTS_SECONDS = 1.0
+# A pin that ends at a time moves no file.
+_PINS_SECONDS = 60.0
+# A tally of a million devices takes seconds: most of the time is for other things.
+_REST_FOR_WORK = 4.0
+_OVER = ("halted", "done", "aborted")
+_NOBODY = Known(members=frozenset())
+
+
+class Rolling:
+    """Moves one rollout. Used by one thread.
+
+    Attributes:
+        plan: what operators want of it, as it was read last.
+        is_over: there is nothing more to do about it.
+    """
+
+    def __init__(
+        self,
+        data_dir: Path,
+        plan: Plan,
+        policies: PolicyFiles,
+        server_started_ms: int,
+        now_ms: int,
+    ) -> None:
+        """Go on where the last controller was, or begin with the oldest line of the journal."""
+        self.plan = plan
+        self.is_over = False
+        self._data_dir = data_dir
+        self._log_dir = log_dir(data_dir)
+        self._policies = policies
+        self._server_started_ms = server_started_ms
+        self._image = ImageLook(data_dir)
+        self._written = read_progress(data_dir, plan)
+        self._progress = self._written
+        self._members: frozenset[str] | None = None
+        self._outage_from_ms: int | None = None
+        self._losses = 0
+        self._is_caught_up = False
+        self._checkpoint_at = self._counts_at = self._tally_at = self._known_at = 0.0
+        checkpoint = read_checkpoint(self._log_dir, plan)
+        if checkpoint is None or not self._resume(checkpoint):
+            self._begin(now_ms)
+        self._jumps = self._feedback.clock_jumps
+
+    def _begin(self, now_ms: int) -> None:
+        self._policy = self._policies.current()
+        if self.plan.reverts:
+            self._members = who_runs(self._log_dir, self._policy, self.plan.reverts)
+        self._known = what_is_known(self.plan, self._policy, self._members, now_ms)
+        progress = self._progress
+        opened_ms = now_ms if progress is None else parse_time(progress.wave_time)
+        wave = 0 if progress is None else progress.wave
+        self._feedback = Feedback(self.plan, self._known, wave, opened_ms)
+        self._follower = Follower(self._log_dir)
+        if progress is not None:
+            log.warning("%s: no checkpoint; the journal is read from its oldest line", self._name)
+
+    def _resume(self, checkpoint: Checkpoint) -> bool:
+        """Go on from a checkpoint; False where it cannot be used."""
+        progress = checkpoint.progress
+        if progress is not None:
+            self._progress = progress
+        self._members = checkpoint.members
+        self._policy = self._policies.current()
+        self._known = what_is_known(self.plan, self._policy, self._members, checkpoint.alive_ms)
+        # As if nobody was concerned up to now: groups and pins may have changed meanwhile.
+        self._feedback = Feedback(self.plan, _NOBODY, 0, 0)
+        try:
+            self._feedback.load(checkpoint.fold)
+        except BadCheckpoint as problem:
+            log.warning("%s: %s", self._name, problem)
+            return False
+        self._feedback.change(self.plan, self._known)
+        self._follower = Follower(self._log_dir, checkpoint.position)
+        if checkpoint.alive_ms < self._server_started_ms:
+            self._outage_from_ms = checkpoint.alive_ms
+        return True
+
+    @property
+    def _name(self) -> str:
+        return f"rollout of {self.plan.version}{f' to {self.plan.group}' * bool(self.plan.group)}"
+
+    def change(self, plan: Plan) -> None:
+        """Take the plan as it is now."""
+        if plan != self.plan:
+            self.plan = plan
+            self._feedback.change(plan, self._known)
+
+    def note_clock_jump(self, now_ms: int) -> None:
+        """Begin soak and silence anew."""
+        self._feedback.note_clock_jump(now_ms)
+        self._jumps = self._feedback.clock_jumps
+
+    def close(self, now_ms: int) -> None:
+        """Write a last checkpoint, unless it is over, and let go of the journal."""
+        try:
+            if not self.is_over:
+                self._save(self._progress, now_ms)
+        finally:
+            self._follower.close()
+
+    def step(self, now_ms: int, now: float) -> bool:
+        """Read what is new and decide; True where there is more to read at once.
+
+        Args:
+            now: in seconds of a monotonic clock.
+
+        Raises:
+            OSError, BadPolicy, Busy: a file cannot be read or written; try again later.
+        """
+        self._look_at_policy(now_ms, now)
+        if self._progress is not None and self._progress.state in _OVER:
+            self._end(self._progress, now_ms)  # killed before that was done
+            return False
+        if not self._read():
+            if self.plan.wanted == "abort":
+                self._go_to(self._aborted(now_ms), now_ms, now)
+            self._save_at_times(now_ms, now)
+            return not self.is_over
+        if self._outage_from_ms is not None:
+            self._note_outage(self._outage_from_ms)
+        if not self._is_caught_up:
+            self._catch_up(now_ms)
+        if now >= self._tally_at:
+            self._look(now_ms, now)
+        self._save_at_times(now_ms, now)
+        return False
+
+    # Reading
+
+    def _read(self) -> bool:
+        """Fold what is new; True when all of it is."""
+        for _ in range(_BLOCKS_A_STEP):
+            records = self._follower.read()
+            if not records:
+                return True
+            for record in records:
+                if self._outage_from_ms is not None:
+                    self._look_for_outage(record.get("time"))
+                self._feedback.observe(record)
+        return False
+
+    def _look_for_outage(self, time: object) -> None:
+        """Tell the fold of the time between two servers, before what the second one recorded."""
+        assert self._outage_from_ms is not None
+        try:
+            time_ms = parse_time(str(time))
+        except ValueError:
+            return
+        if time_ms < self._server_started_ms:
+            self._outage_from_ms = max(self._outage_from_ms, time_ms)
+        else:
+            self._note_outage(self._outage_from_ms)
+
+    def _note_outage(self, from_ms: int) -> None:
+        self._outage_from_ms = None
+        self._feedback.note_outage(from_ms, self._server_started_ms)
+
+    def _catch_up(self, now_ms: int) -> None:
+        """Open the first wave, now that all that went before is on record."""
+        self._is_caught_up = True
+        progress = self._progress
+        if progress is None:
+            self._feedback.open_wave(0, now_ms)
+            progress = Progress(self.plan.id, "running", 0, format_time(now_ms))
+        if not _is_same_state(progress, self._written):
+            # Or the last controller was killed between its checkpoint and this.
+            self._write(progress, now_ms)
+
+    def _save_at_times(self, now_ms: int, now: float) -> None:
+        if self.is_over or now < self._checkpoint_at:
+            return
+        self._checkpoint_at = now + _CHECKPOINT_SECONDS
+        self._save(self._progress, now_ms)
+
+    def _save(self, progress: Progress | None, now_ms: int) -> None:
+        checkpoint = Checkpoint(
+            self.plan.id,
+            progress,
+            self._follower.position,
+            now_ms,
+            self._members,
+            self._feedback.dump(),
+        )
+        write_checkpoint(self._log_dir, self.plan.group, checkpoint)
+
+    # Deciding
+
+    def _look(self, now_ms: int, now: float) -> None:
+        assert self._progress is not None
+        began = time.monotonic()
+        before = self._anew_after_loss(self._resumed(self._progress, now_ms), now_ms)
+        self._say_jumps()
+        tally = self._feedback.tally(now_ms)
+        after = advance(self.plan, before, tally, now_ms)
+        if self._policy.is_withdrawn(self.plan.version):
+            after = before._replace(state="halted", reason=self._withdrawn(), counts=after.counts)
+        elif after.state in ("running", "done"):
+            after = self._unless_paused(before, after)
+        self._go_to(after, now_ms, now)
+        self._tally_at = now + (time.monotonic() - began) * _REST_FOR_WORK
+
+    def _resumed(self, progress: Progress, now_ms: int) -> Progress:
+        """End a pause where an operator wants it; a wave whose time is over begins anew."""
+        if self.plan.wanted != "run" or self.plan.resumed <= progress.resumed:
+            return progress
+        progress = progress._replace(state="running", reason="", resumed=self.plan.resumed)
+        open_ms = now_ms - parse_time(progress.wave_time)
+        if open_ms < self.plan.wave_timeout_seconds * 1000:
+            return progress
+        self._feedback.open_wave(progress.wave, now_ms)
+        return progress._replace(wave_time=format_time(now_ms))
+
+    def _anew_after_loss(self, progress: Progress, now_ms: int) -> Progress:
+        """Begin the soak anew where a part of the journal was gone before it was read."""
+        if self._follower.losses == self._losses:
+            return progress
+        self._losses = self._follower.losses
+        log.warning(
+            "%s: a part of the journal was moved, cut or deleted before it was read; the soak of "
+            "wave %d begins anew",
+            self._name,
+            progress.wave + 1,
+        )
+        self._feedback.open_wave(progress.wave, now_ms)
+        return progress._replace(wave_time=format_time(now_ms))
+
+    def _say_jumps(self) -> None:
+        if self._feedback.clock_jumps != self._jumps:
+            self._jumps = self._feedback.clock_jumps
+            log.warning("%s: the clock jumped; soak and silence begin anew", self._name)
+
+    def _unless_paused(self, before: Progress, after: Progress) -> Progress:
+        """Return what follows, or a pause where an operator or the files stand against it."""
+        reason = BY_OPERATOR if self.plan.wanted == "pause" else self._problem()
+        if not reason:
+            return after
+        # It had not gone on if it had been looked at first.
+        return before._replace(state="paused", reason=reason, counts=after.counts)
+
+    def _problem(self) -> str:
+        """Return why it must not go on by itself; "" where nothing stands against it."""
+        base = read_base(self._data_dir, self.plan.group)
+        if not ending.is_same_target(base, self.plan.instead_of):
+            whose = f"the target of {self.plan.group}" if self.plan.group else "version.txt"
+            return (
+                f"somebody changed {whose}: it was {self.plan.instead_of or 'nothing'} when this "
+                f"began and is {base or 'nothing that can be used'} now; `rollout resume` goes on "
+                "all the same, `rollout abort` ends it"
+            )
+        return self._image.problem(self.plan.version, self._policy)
+
+    def _withdrawn(self) -> str:
+        entry = stopped_entry(read_stopped(self._data_dir), self.plan.version) or {}
+        reason = entry.get("reason")
+        return reason if isinstance(reason, str) and reason else "it was withdrawn by an operator"
+
+    def _aborted(self, now_ms: int) -> Progress:
+        progress = self._progress or Progress(self.plan.id, "aborted", 0, format_time(now_ms))
+        return progress._replace(state="aborted", reason="aborted by an operator")
+
+    # Writing
+
+    def _go_to(self, after: Progress, now_ms: int, now: float) -> None:
+        before = self._progress
+        if _is_same_state(after, before):
+            self._progress = after
+            if after != self._written and now >= self._counts_at:
+                self._counts_at = now + _COUNTS_SECONDS
+                write_progress(self._data_dir, self.plan.group, after)
+                self._written = after
+            return
+        if before is not None and after.wave != before.wave:
+            closed = (after.counts,) * (after.wave - len(after.before))
+            after = after._replace(before=(*after.before, *closed)[: after.wave])
+            self._feedback.open_wave(after.wave, now_ms)
+        if after.state in _OVER:
+            self._end(after, now_ms)
+        else:
+            self._write(after, now_ms)
+
+    def _end(self, progress: Progress, now_ms: int) -> None:
+        """Do what the end of a rollout changes, on record before and after that."""
+        if progress.state == "halted" and not self.plan.is_revert:
+            # First of all: nobody is offered it any more.
+            ending.withdraw(self._data_dir, self.plan, progress.reason, now_ms)
+        self._save(progress, now_ms)
+        self._progress = progress
+        if progress.state == "done" and (problem := ending.finish(self._data_dir, self.plan)):
+            self._write(progress._replace(state="paused", reason=problem), now_ms)
+            return
+        self._write(progress, now_ms)
+        self.is_over = True
+
+    def _write(self, progress: Progress, now_ms: int) -> None:
+        """Bring a state to the disk: the checkpoint first, since it is gone on from."""
+        self._save(progress, now_ms)
+        self._progress = progress
+        if progress == self._written:
+            return
+        write_progress(self._data_dir, self.plan.group, progress)
+        self._written = progress
+        _say(self._name, self.plan, progress)
+
+    # What the fold has to know
+
+    def _look_at_policy(self, now_ms: int, now: float) -> None:
+        before, self._policy = self._policy, self._policies.current()
+        policy = self._policy
+        is_as_it_was = (
+            policy.groups is before.groups
+            and policy.pins is before.pins
+            and policy.group_pins is before.group_pins
+            and (policy.images, policy.aliases) == (before.images, before.aliases)
+        )
+        if is_as_it_was and now < self._known_at:
+            return
+        self._known_at = now + _PINS_SECONDS
+        known = what_is_known(self.plan, policy, self._members, now_ms)
+        if known != self._known:
+            self._known = known
+            self._feedback.change(self.plan, known)
+
+
+def _is_same_state(one: Progress, other: Progress | None) -> bool:
+    """Say whether all but the counts is the same."""
+    return other is not None and one._replace(counts=other.counts) == other
+
+
+def _say(name: str, plan: Plan, progress: Progress) -> None:
+    """Tell the log how far a rollout is."""
+    if progress.state == "running":
+        percent = plan.percent(progress.wave)
+        whom = f"{percent:g} %" if percent else f"the group {plan.first_group}"
+        wave, waves = progress.wave + 1, plan.wave_count
+        log.info("%s: wave %d of %d is open, %s", name, wave, waves, whom)
+    elif progress.state == "done":
+        log.info("%s is done", name)
+    else:
+        log.warning("%s is %s: %s", name, progress.state, progress.reason)

@@ -1,0 +1,293 @@
+"""What operators' commands change of rollouts: on record first, then the plan itself. I/O."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ota_server import audit
+from ota_server.datadir import log_dir
+from ota_server.ending import is_same_target
+from ota_server.files import find
+from ota_server.plan import Plan, Progress, is_over
+from ota_server.policyfiles import GROUP_SUFFIX, GROUPS_FOLDER
+from ota_server.release import image_name, spellings
+from ota_server.rolloutfiles import (
+    groups_with_plan,
+    read_base,
+    read_plan,
+    read_progress,
+    read_stopped,
+    set_stopped,
+    stopped_entry,
+    write_plan,
+)
+
+Found = tuple[Plan, Progress | None]
+
+
+class Refused(Exception):
+    """A command is not done; the message says why, and what to do."""
+
+
+def all_rollouts(data_dir: Path) -> list[Found]:
+    """Return the last rollout to the fleet and to each group, whether it is over or not.
+
+    Raises:
+        Refused: it is no data directory.
+        BadPolicy, OSError: a plan cannot be used or read.
+    """
+    try:
+        groups = groups_with_plan(data_dir)
+    except FileNotFoundError:
+        raise Refused(f"no version/ in {data_dir}; is --data-dir right?") from None
+    plans = [read_plan(data_dir, group) for group in groups]
+    return [(plan, read_progress(data_dir, plan)) for plan in plans if plan is not None]
+
+
+def is_on(plan: Plan, progress: Progress | None) -> bool:
+    """Say whether a rollout goes on, or could."""
+    return plan.wanted != "abort" and not is_over(plan, progress)
+
+
+def the_rollout(data_dir: Path, group: str | None, or_over: bool = False) -> Found:
+    """Return the rollout that an operator means.
+
+    Args:
+        group: whose; "" is the whole fleet; None: it is the one that is on.
+        or_over: one that is over will do.
+
+    Raises:
+        Refused: there is none, or there are several.
+        BadPolicy, OSError: a plan cannot be used or read.
+    """
+    found = [each for each in all_rollouts(data_dir) if group is None or each[0].group == group]
+    open_ones = [each for each in found if is_on(*each)]
+    chosen = open_ones or (found if or_over else [])
+    if len(chosen) == 1:
+        return chosen[0]
+    if chosen:
+        named = ", ".join(
+            f"--group {plan.group or repr('')} ({plan.version})" for plan, _ in chosen
+        )
+        raise Refused(f"there are several rollouts; say which one: {named}")
+    if (found and group is not None) or len(found) == 1:
+        plan, progress = found[0]
+        raise Refused(f"the rollout of {plan.version} is over: {over_text(plan, progress)}")
+    raise Refused("no rollout is on; `rollout start VERSION` begins one")
+
+
+def over_text(plan: Plan, progress: Progress | None) -> str:
+    """Return how a rollout ended, and what to do about that."""
+    state = "aborted" if plan.wanted == "abort" or progress is None else progress.state
+    if state == "halted" and progress is not None:
+        return (
+            f"it was halted ({progress.reason}). {plan.version} is withdrawn: publish a mended "
+            "release under another version and roll that out, or go back by "
+            "`rollout abort --revert`"
+        )
+    if state == "aborted":
+        return (
+            "it was aborted; `rollout start` begins another one, `rollout abort --revert` goes back"
+        )
+    return "it is done; `rollout start` begins another one"
+
+
+def release_here(data_dir: Path, version: str) -> str:
+    """Return the version that means `version` as its image is named.
+
+    Raises:
+        Refused: there is no such image, or it was withdrawn.
+    """
+    firmware_dir = data_dir / "firmware"
+    for spelling in spellings(version):
+        found = find(firmware_dir, image_name(spelling))
+        if found is not None and found.signature.size:
+            break
+    else:
+        path = firmware_dir / image_name(version)
+        raise Refused(f"{version} is no release here: there is no {path}; publish it first")
+    entry = stopped_entry(read_stopped(data_dir), version)
+    if entry is not None and entry.get("state") == "withdrawn":
+        reason = f" ({entry['reason']})" if entry.get("reason") else ""
+        raise Refused(
+            f"{version} was withdrawn{reason}; publish a mended release, and roll that out"
+        )
+    return spelling
+
+
+def check_start(data_dir: Path, plan: Plan) -> str | None:
+    """Return the target that a rollout begins from.
+
+    Raises:
+        Refused: it may not begin.
+        BadPolicy, OSError: a file cannot be used or read.
+    """
+    if not (data_dir / "version").is_dir():
+        raise Refused(f"no version/ in {data_dir}; is --data-dir right?")
+    release_here(data_dir, plan.version)
+    for group in filter(None, (plan.group, plan.first_group)):
+        if not os.path.lexists(data_dir / "version" / GROUPS_FOLDER / f"{group}{GROUP_SUFFIX}"):
+            raise Refused(f"there is no group {group}; `group add {group} MAC` makes one")
+    base = read_base(data_dir, plan.group)
+    if is_same_target(base, plan.version):
+        whose = f"group {plan.group}" if plan.group else "fleet"
+        raise Refused(f"{plan.version} is the target of the {whose} already: nothing to roll out")
+    before = read_plan(data_dir, plan.group)
+    if before is not None and is_on(before, read_progress(data_dir, before)):
+        whom = f" to {plan.group}" if plan.group else ""
+        raise Refused(
+            f"a rollout of {before.version}{whom} is on; `rollout status` shows it, "
+            "`rollout abort` ends it"
+        )
+    return base
+
+
+def start(data_dir: Path, plan: Plan) -> Plan:
+    """Begin a rollout; return its plan.
+
+    Raises:
+        Refused, Busy, BadPolicy, OSError: it does not begin.
+    """
+    with audit.locked(data_dir):
+        plan = plan._replace(instead_of=check_start(data_dir, plan))
+        waves = ",".join(f"{percent:g}" for percent in plan.waves)
+        _note(data_dir, "rollout start", plan, to=plan.version, waves=waves)
+        write_plan(data_dir, plan)
+        # Who has it from a rollout that was aborted belongs to this one now.
+        set_stopped(data_dir, plan.version, None)
+    return plan
+
+
+def pause(data_dir: Path, group: str | None) -> Plan:
+    """Have a rollout offer nothing new.
+
+    Raises:
+        Refused, Busy, BadPolicy, OSError: it stays as it is.
+    """
+    with audit.locked(data_dir):
+        plan, _ = the_rollout(data_dir, group)
+        if plan.wanted == "pause":
+            raise Refused("it is paused already; `rollout resume` goes on")
+        return _change(data_dir, "rollout pause", plan, wanted="pause")
+
+
+def resume(data_dir: Path, group: str | None) -> Plan:
+    """Have a rollout go on that was paused, by whomever, from the target as it is now.
+
+    Raises:
+        Refused, Busy, BadPolicy, OSError: it stays as it is.
+    """
+    with audit.locked(data_dir):
+        plan, progress = the_rollout(data_dir, group)
+        is_paused = progress is not None and progress.state == "paused"
+        if plan.wanted != "pause" and not is_paused:
+            raise Refused("it is not paused; `rollout status` shows it")
+        base = read_base(data_dir, plan.group)
+        number = plan.resumed + 1
+        return _change(
+            data_dir, "rollout resume", plan, wanted="run", resumed=number, instead_of=base
+        )
+
+
+def promote(data_dir: Path, group: str | None) -> tuple[Plan, int]:
+    """Open the next wave at once; return the plan and that wave, counted from 0.
+
+    Raises:
+        Refused, Busy, BadPolicy, OSError: it stays as it is.
+    """
+    with audit.locked(data_dir):
+        plan, progress = the_rollout(data_dir, group)
+        if progress is None:
+            raise Refused("it has not begun yet: a server has to run on the data directory")
+        if plan.wanted == "pause":
+            raise Refused("it is paused; `rollout resume` first")
+        wave = progress.wave + 1
+        if wave >= plan.wave_count:
+            raise Refused(
+                f"its last wave is open; `release activate {plan.version}` makes it the target now"
+            )
+        return _change(data_dir, "rollout promote", plan, promoted=wave), wave
+
+
+def abort(data_dir: Path, group: str | None, now: str) -> Plan:
+    """End a rollout; who has the release stays on it.
+
+    Raises:
+        Refused, Busy, BadPolicy, OSError: it goes on.
+    """
+    with audit.locked(data_dir):
+        plan, _ = the_rollout(data_dir, group)
+        return _abort(data_dir, plan, now)
+
+
+def _abort(data_dir: Path, plan: Plan, now: str) -> Plan:
+    _note(data_dir, "rollout abort", plan)
+    # Before the plan: between the two nobody is to be taken back. A way back keeps what it has.
+    entry = stopped_entry(read_stopped(data_dir), plan.version)
+    if entry is None and not plan.is_revert:
+        entry = {"state": "aborted", "instead_of": plan.instead_of, "time": now}
+        set_stopped(data_dir, plan.version, entry)
+    plan = plan._replace(wanted="abort")
+    write_plan(data_dir, plan)
+    return plan
+
+
+def check_revert(data_dir: Path, group: str | None) -> Plan:
+    """Return the plan that a way back would undo.
+
+    Raises:
+        Refused: there is no way back.
+        BadPolicy, OSError: a file cannot be used or read.
+    """
+    plan, progress = the_rollout(data_dir, group, or_over=True)
+    if plan.is_revert:
+        raise Refused(
+            "this is a way back already; abort it without --revert, and roll out what you want"
+        )
+    if progress is not None and progress.state == "done":
+        raise Refused("it is done; `release rollback` goes back to the target before it")
+    if plan.instead_of is None:
+        raise Refused("there was no target when it began; roll out the release that you want")
+    base = read_base(data_dir, plan.group)
+    if not is_same_target(base, plan.instead_of):
+        raise Refused(
+            f"the target is {base or 'nothing'} by now, not {plan.instead_of}: nobody is kept on "
+            f"{plan.version}, all get that one"
+        )
+    release_here(data_dir, plan.instead_of)
+    return plan
+
+
+def revert(data_dir: Path, way_back: Plan, now: str) -> Plan:
+    """Abort a rollout where it is on, and begin the way back from it.
+
+    Raises:
+        Refused, Busy, BadPolicy, OSError: that is not done.
+    """
+    with audit.locked(data_dir):
+        plan = check_revert(data_dir, way_back.group)
+        if plan.version != way_back.reverts:
+            raise Refused("another rollout has begun meanwhile; `rollout status` shows it")
+        if is_on(plan, read_progress(data_dir, plan)):
+            _abort(data_dir, plan, now)
+        _note(data_dir, "rollout revert", way_back, to=way_back.version)
+        write_plan(data_dir, way_back)
+    return way_back
+
+
+def _change(data_dir: Path, action: str, plan: Plan, **changes: Any) -> Plan:
+    _note(data_dir, action, plan)
+    plan = plan._replace(**changes)
+    write_plan(data_dir, plan)
+    return plan
+
+
+def _note(data_dir: Path, action: str, plan: Plan, **details: str | None) -> None:
+    more: Mapping[str, str | None] = {
+        "group": plan.group or None,
+        "rollout": plan.id,
+        "from": plan.reverts or plan.instead_of,
+        **details,
+    }
+    audit.note(log_dir(data_dir), action, plan.version, **more)

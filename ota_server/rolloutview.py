@@ -1,0 +1,136 @@
+"""What `rollout status` shows: how far a rollout is, as text. Pure."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from ota_server.plan import Plan, Progress
+from ota_server.record import parse_time
+
+_BAR = 24
+_UNITS = (("d", 86400), ("h", 3600), ("m", 60), ("s", 1))
+# In the order in which a device goes through them, then what can go wrong.
+_SHOWN = ("updated", "downloading", "undecided", "cut", "failed", "silent", "mislabelled")
+_MORE = {
+    "too_new": "not known for a day before the start, and count for nothing (--count-new)",
+    "duplicate": "share their MAC with another one, and count for nothing",
+    "capped": "share an address, and count for nothing (--shared-address)",
+}
+
+
+def state_of(plan: Plan, progress: Progress | None) -> str:
+    """Return the state of a rollout in one word, as an operator knows it."""
+    if plan.wanted == "abort":
+        return "aborted"
+    if progress is None:
+        return "waiting"
+    if progress.state == "running" and plan.wanted == "pause":
+        return "paused"
+    if progress.state == "paused" and plan.wanted == "run" and plan.resumed > progress.resumed:
+        return "resuming"
+    return progress.state
+
+
+def status_fields(plan: Plan, progress: Progress | None) -> dict[str, Any]:
+    """Return the status of a rollout for programs."""
+    return {
+        **plan._asdict(),
+        "state": state_of(plan, progress),
+        "reason": progress.reason if progress else "",
+        "wave": progress.wave + 1 if progress else None,
+        "wave_time": progress.wave_time if progress else None,
+        "counts": progress.counts if progress else {},
+        "counts_before": progress.before if progress else (),
+    }
+
+
+def status_lines(
+    plan: Plan, progress: Progress | None, now_ms: int, is_served: bool = True
+) -> list[str]:
+    """Return the status of a rollout for people."""
+    lines = [_headline(plan, progress, now_ms)]
+    state = state_of(plan, progress)
+    if progress is not None and progress.reason and state == progress.state:
+        lines.append(f"  {progress.reason}")
+    if hint := _hint(plan, state, is_served):
+        lines.append(f"  {hint}")
+    lines.append("")
+    lines += [_wave_line(plan, progress, wave, now_ms) for wave in range(plan.wave_count)]
+    counts = progress.counts if progress else {}
+    for name, meaning in _MORE.items():
+        if counts.get(name):
+            lines.append(f"  {counts[name]} {meaning}")
+    return lines
+
+
+def _headline(plan: Plan, progress: Progress | None, now_ms: int) -> str:
+    whom = f"to the group {plan.group}" if plan.group else "to the fleet"
+    what = "way back" if plan.is_revert else "rollout"
+    since = f", begun {ago(plan.time, now_ms)}"
+    instead = f", instead of {plan.instead_of}" if plan.instead_of and not plan.is_revert else ""
+    instead = f" from {plan.reverts}" if plan.reverts else instead
+    return f"{what} of {plan.version} {whom}{instead}: {state_of(plan, progress)}{since}"
+
+
+def _hint(plan: Plan, state: str, is_served: bool) -> str:
+    if state in ("running", "waiting", "resuming") and not is_served:
+        return "no server runs on this data directory: start it, nothing goes on without it"
+    if state == "waiting":
+        return "the controller has not seen it yet, or reads what is on record of the fleet"
+    if state == "paused":
+        return "nobody new is offered it; `rollout resume` goes on"
+    if state == "halted" and not plan.is_revert:
+        return (
+            f"{plan.version} is withdrawn; who runs it stays on it. Publish a mended release, or "
+            "go back by `rollout abort --revert`"
+        )
+    if state == "aborted":
+        return "who has it stays on it; `rollout abort --revert` is the way back"
+    return ""
+
+
+def _wave_line(plan: Plan, progress: Progress | None, wave: int, now_ms: int) -> str:
+    percent = plan.percent(wave)
+    whom = f"{percent:g} %" if percent else str(plan.first_group)
+    name = f"  wave {wave + 1}  {whom:>6}"
+    if progress is None or wave > progress.wave:
+        return f"{name}  {_bar(0.0)}  to come"
+    if wave < progress.wave:
+        counts = progress.before[wave] if wave < len(progress.before) else {}
+        return f"{name}  {_bar(1.0)}  done: {_counted(counts)}".rstrip(": ")
+    counts = progress.counts
+    share = counts.get("updated", 0) / counts["active"] if counts.get("active") else 0.0
+    if progress.state == "done":
+        return f"{name}  {_bar(share)}  done: {_counted(counts)}"
+    since = f"since {ago(progress.wave_time, now_ms).removesuffix(' ago')}"
+    return f"{name}  {_bar(share)}  {since}: {_counted(counts)}"
+
+
+def _counted(counts: Mapping[str, int]) -> str:
+    """Return what became of how many devices; what happened to none is left out."""
+    if not counts:
+        return ""
+    first = f"{counts.get('updated', 0)} of {counts.get('active', 0)} updated"
+    others = [f"{counts[name]} {name}" for name in _SHOWN[1:] if counts.get(name)]
+    return ", ".join([first, *others])
+
+
+def _bar(share: float) -> str:
+    full = int(min(max(share, 0.0), 1.0) * _BAR)
+    return f"[{'#' * full}{'.' * (_BAR - full)}]"
+
+
+def ago(time: str, now_ms: int) -> str:
+    """Return how long ago a time was, in its largest unit."""
+    seconds = max(0, (now_ms - parse_time(time)) // 1000)
+    for unit, size in _UNITS:
+        if seconds >= size:
+            return f"{seconds // size}{unit} ago"
+    return "0s ago"
+
+
+def duration(seconds: float) -> str:
+    """Return a duration in its largest unit that shows it whole."""
+    for unit, size in _UNITS:
+        if seconds >= size and seconds % size == 0:
+            return f"{seconds // size:g}{unit}"
+    return f"{seconds:g}s"

@@ -1,0 +1,131 @@
+"""A small fleet that speaks the real protocol, and rollouts made for seconds instead of days."""
+
+import json
+import os
+import tempfile
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ota_server.plan import Plan, format_plan, plan_name
+from ota_server.record import format_time
+from tests.support import Client, DataDirCase, Process, until
+
+OLD, NEW = "v1.0.0", "v2.0.0"
+IMAGES = {OLD: b"the old image " * 1000, NEW: b"the new image " * 1000}
+
+
+class Fleet:
+    """Devices that ask again and again, each with what it runs.
+
+    Attributes:
+        versions: what each device runs, by its MAC.
+        told: the versions that devices were told, by how often.
+        downloads: the versions of whole images that devices got, one for each.
+    """
+
+    def __init__(self, size: int, version: str = OLD) -> None:
+        self.versions = {f"02:00:00:00:00:{number:02x}": version for number in range(size)}
+        self.told: Counter[str] = Counter()
+        self.downloads: list[str] = []
+
+    def ask(self, port: int, boots: Callable[[str], bool] = lambda _mac: True) -> None:
+        """Have each device ask once, and take what it is told.
+
+        Args:
+            boots: whether a device runs the new image after that; else it stays on what it had.
+        """
+        for mac, version in self.versions.items():
+            told = self._get(port, "/version.txt", mac, version)
+            self.told[told] += 1
+            if told and told != version and self._get(port, "/firmware.bin", mac, version):
+                self.downloads.append(told)
+                if boots(mac):
+                    self.versions[mac] = told
+
+    def _get(self, port: int, path: str, mac: str, version: str) -> str:
+        """Return what is answered; "" where that is no 200, or nobody answers."""
+        fields = {"_br_mac_": mac, "_br_fwv_": version, "Connection": "close"}
+        try:
+            with Client(port) as client:
+                client.request(path, fields)
+                answer = client.answer()
+        except (OSError, AssertionError, ValueError):
+            return ""
+        return answer.body.decode("latin-1") if answer.status == 200 else ""
+
+
+class RolloutCase(DataDirCase):
+    """A data directory with two releases, the fleet on the old one, servers and rollouts on it."""
+
+    images: "tempfile.TemporaryDirectory[str]"
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        # Files for all tests: a fresh one is hashed only when it is two seconds old.
+        cls.images = tempfile.TemporaryDirectory()
+        cls.addClassCleanup(cls.images.cleanup)
+        for version, content in IMAGES.items():
+            (Path(cls.images.name) / f"firmware_{version}.bin").write_bytes(content)
+
+    def setUp(self) -> None:
+        super().setUp()
+        for version in IMAGES:
+            name = f"firmware_{version}.bin"
+            os.link(Path(self.images.name) / name, self.data_dir / "firmware" / name)
+        self.set_target(OLD)
+        self.devices = Fleet(60)
+
+    def serve(self, *arguments: str) -> Process:
+        """Start a server that ends with the test."""
+        server = Process("--data-dir", str(self.data_dir), *arguments)
+        self.addCleanup(server.kill)
+        return server
+
+    def roll_out(self, **changes: Any) -> Plan:
+        """Write the plan of a rollout that takes seconds, as `rollout start` does."""
+        plan = Plan(
+            id=f"id-{len(list((self.data_dir / 'version').iterdir()))}",
+            version=NEW,
+            group="",
+            waves=(10.0, 50.0, 100.0),
+            time=format_time(0),
+            instead_of=OLD,
+            min_devices=3,
+            soak_seconds=0.3,
+            grace_seconds=0.5,
+            count_new=True,
+            shared_addresses=("127.0.0.0/8",),
+        )
+        plan = plan._replace(**changes)
+        self.write_plan(plan)
+        return plan
+
+    def write_plan(self, plan: Plan) -> None:
+        """Replace the plan."""
+        temporary = self.data_dir / "version" / "plan.new"
+        temporary.write_bytes(format_plan(plan))
+        temporary.replace(self.data_dir / "version" / plan_name(plan.group))
+
+    def progress(self, name: str = "progress.json") -> dict[str, Any]:
+        """Return how far a rollout is; {} where there is none yet."""
+        try:
+            progress: dict[str, Any] = json.loads((self.data_dir / "version" / name).read_bytes())
+        except FileNotFoundError:
+            return {}
+        return progress
+
+    def state(self) -> str:
+        """Return the state of the rollout to the fleet."""
+        return str(self.progress().get("state"))
+
+    def ask_until(self, server: Process, is_so: Callable[[], bool], **more: Any) -> None:
+        """Have the fleet ask until something is so."""
+
+        def so_after_a_round() -> bool:
+            self.devices.ask(server.port, **more)
+            return is_so()
+
+        if not until(so_after_a_round, 30.0):
+            self.fail(f"{self.progress()}\n{server.end()[1]}")

@@ -1,0 +1,282 @@
+"""The controller, as the server starts it: rollouts go on, stop and end by themselves."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import unittest
+from pathlib import Path
+
+from ota_server.record import format_time
+from tests.fleet import NEW, OLD, Fleet, RolloutCase
+from tests.support import ROOT, TIMEOUT_SECONDS, Process, until
+
+
+def children(pid: int) -> list[int]:
+    """Return the processes that a process has started and that are not over."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            state, parent = (folder / "stat").read_text().rpartition(")")[2].split()[:2]
+        except OSError:
+            continue
+        if int(parent) == pid and state != "Z":
+            found.append(int(folder.name))
+    return found
+
+
+def is_there(pid: int) -> bool:
+    """Say whether a process is there, and not over."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+class ControllerTest(RolloutCase):
+    def setUp(self):
+        super().setUp()
+        self.server = self.serve()
+        self.devices.ask(self.server.port)
+
+    def wave(self) -> int:
+        return int(self.progress().get("wave", -1))
+
+    def updated(self) -> int:
+        return int(self.progress().get("counts", {}).get("updated", 0))
+
+    def stopped(self) -> dict[str, dict[str, str]]:
+        try:
+            return json.loads((self.data_dir / "version" / "stopped.json").read_bytes())
+        except FileNotFoundError:
+            return {}
+
+    def target(self) -> str:
+        return (self.data_dir / "version" / "version.txt").read_text()
+
+    def test_a_good_release_reaches_all_and_becomes_the_target(self):
+        self.roll_out()
+        self.ask_until(self.server, lambda: self.state() == "done")
+        self.assertEqual(set(self.devices.versions.values()), {NEW})
+        self.assertEqual(self.target(), NEW)
+        audit = (self.data_dir / "log" / "audit.jsonl").read_text().splitlines()
+        entry = json.loads(audit[-1])
+        written = [entry[name] for name in ("user", "action", "from", "to")]
+        self.assertEqual(written, ["controller", "activate", OLD, NEW])
+
+    def test_no_more_than_the_open_wave_gets_a_release(self):
+        self.roll_out(waves=(10.0, 100.0), soak_seconds=3600.0)
+        self.ask_until(self.server, lambda: self.updated() > 3)
+        for _ in range(3):
+            self.devices.ask(self.server.port)
+        self.assertLess(len(self.devices.downloads), 20)
+
+    def test_a_release_that_devices_fail_on_is_withdrawn_and_no_download_begins_after_that(self):
+        self.roll_out(waves=(20.0, 100.0))
+        self.ask_until(
+            self.server, lambda: self.state() == "halted", boots=lambda mac: mac[-1] < "3"
+        )
+        self.assertIn("failed", self.progress()["reason"])
+        self.assertEqual(self.stopped()[NEW]["state"], "withdrawn")
+        begun = len(self.records(event="begin"))
+        for _ in range(3):
+            self.devices.ask(self.server.port)
+        self.assertEqual(len(self.records(event="begin")), begun)
+        self.assertLess(len(set(self.devices.downloads)), 20)
+
+    def test_after_a_halt_who_runs_the_release_is_told_to_stay(self):
+        self.roll_out(waves=(20.0, 100.0))
+        self.ask_until(
+            self.server, lambda: self.state() == "halted", boots=lambda mac: mac[-1] < "3"
+        )
+        before = dict(self.devices.versions)
+        self.assertIn(NEW, before.values())
+        self.devices.ask(self.server.port)
+        self.assertEqual(self.devices.versions, before)
+
+    def test_a_version_file_that_somebody_changed_pauses_and_is_never_overwritten(self):
+        plan = self.roll_out(soak_seconds=3600.0)
+        self.ask_until(self.server, lambda: self.wave() == 0)
+        self.put_image("v1.5.0", b"by hand" * 999)
+        self.set_target("v1.5.0")
+        self.assertTrue(until(lambda: self.state() == "paused"))
+        self.assertIn("somebody changed version.txt", self.progress()["reason"])
+        self.write_plan(plan._replace(soak_seconds=0.0))
+        self.devices.ask(self.server.port)
+        self.assertEqual(self.target(), "v1.5.0")
+
+    def test_a_pause_ends_when_an_operator_has_it_go_on(self):
+        plan = self.roll_out(wave_timeout_seconds=0.5, soak_seconds=3600.0)
+        self.assertTrue(until(lambda: self.state() == "paused"))
+        self.assertIn("did not go on within", self.progress()["reason"])
+        self.write_plan(plan._replace(resumed=1, soak_seconds=0.3, wave_timeout_seconds=60.0))
+        self.ask_until(self.server, lambda: self.state() == "done")
+        self.assertEqual(self.progress()["resumed"], 1)
+
+    def test_an_image_that_is_missing_pauses(self):
+        self.roll_out(soak_seconds=3600.0)
+        self.assertTrue(until(lambda: self.state() == "running"))
+        (self.data_dir / "firmware" / f"firmware_{NEW}.bin").unlink()
+        self.assertTrue(until(lambda: self.state() == "paused"))
+        self.assertIn("missing", self.progress()["reason"])
+
+    def test_an_image_that_is_not_the_one_that_was_published_pauses(self):
+        manifest = {"version": NEW, "sha256": "0" * 64, "md5": "0" * 32, "size": 13000}
+        path = self.data_dir / "firmware" / f"firmware_{NEW}.json"
+        path.write_text(json.dumps({**manifest, "time": format_time(0)}))
+        self.roll_out()
+        self.assertTrue(until(lambda: self.state() == "paused"))
+        self.assertIn("not the one that was published", self.progress()["reason"])
+
+    def test_a_release_that_an_operator_withdraws_is_halted(self):
+        self.roll_out(soak_seconds=3600.0)
+        self.assertTrue(until(lambda: self.state() == "running"))
+        stopped = {NEW: {"state": "withdrawn", "instead_of": OLD, "reason": "smells"}}
+        (self.data_dir / "version" / "stopped.json").write_text(json.dumps(stopped))
+        self.assertTrue(until(lambda: self.state() == "halted"))
+        self.assertEqual(self.progress()["reason"], "smells")
+
+    def test_a_rollout_to_a_group_ends_with_a_target_of_its_own(self):
+        groups = self.data_dir / "version" / "groups"
+        groups.mkdir()
+        members = list(self.devices.versions)[:10]
+        (groups / "beta.txt").write_text("\n".join(members))
+        self.roll_out(group="beta", waves=(100.0,))
+        self.ask_until(
+            self.server, lambda: self.progress("progress_beta.json").get("state") == "done"
+        )
+        self.devices.ask(self.server.port)
+        targets = json.loads((self.data_dir / "version" / "targets.json").read_bytes())
+        on_it = [mac for mac, version in self.devices.versions.items() if version == NEW]
+        self.assertEqual((targets, on_it, self.target()), ({"beta": NEW}, members, OLD))
+
+    @unittest.skipUnless(Path("/proc/self/stat").exists(), "needs /proc")
+    def test_one_that_is_killed_goes_on_with_the_same_counts(self):
+        self.roll_out(waves=(50.0, 100.0), soak_seconds=3600.0)
+        versions = self.devices.versions
+        self.ask_until(
+            self.server, lambda: 20 < self.updated() == list(versions.values()).count(NEW)
+        )
+        updated = self.updated()
+        before = self.progress()
+        (pid,) = children(self.server.process.pid)
+        os.kill(pid, signal.SIGKILL)
+        (self.data_dir / "version" / "progress.json").unlink()
+        self.assertTrue(until(lambda: bool(self.progress())))
+        self.assertTrue(until(lambda: self.progress()["counts"]["updated"] == updated))
+        self.devices.ask(self.server.port)
+        after = self.progress()
+        self.assertEqual((after["wave"], after["wave_time"]), (before["wave"], before["wave_time"]))
+        self.assertEqual({**after["counts"], "soaked": 0}, {**before["counts"], "soaked": 0})
+        self.assertEqual(len(self.devices.downloads), updated)
+
+    def test_a_server_that_is_killed_goes_on_where_it_was(self):
+        plan = self.roll_out(waves=(50.0, 100.0), soak_seconds=3600.0)
+        self.ask_until(self.server, lambda: self.updated() > 20)
+        wave_time = self.progress()["wave_time"]
+        self.server.kill()
+        self.server = self.serve()
+        self.write_plan(plan._replace(soak_seconds=0.3))
+        self.assertEqual(self.progress()["wave_time"], wave_time)
+        self.ask_until(self.server, lambda: self.state() == "done")
+        self.assertEqual(len(self.devices.downloads), 60)
+
+    @unittest.skipUnless(Path("/proc/self/stat").exists(), "needs /proc")
+    def test_it_ends_with_its_server_however_that_ends(self):
+        for signum in (signal.SIGKILL, signal.SIGTERM):
+            with self.subTest(signal=signum):
+                self.roll_out(soak_seconds=3600.0)
+                self.assertTrue(until(lambda: bool(children(self.server.process.pid))))
+                (pid,) = children(self.server.process.pid)
+                self.server.end(signum)
+                self.assertTrue(until(lambda pid=pid: not is_there(pid)))
+                self.server = self.serve()
+
+    @unittest.skipUnless(Path("/proc/self/stat").exists(), "needs /proc")
+    def test_it_runs_only_while_a_rollout_is_on(self):
+        self.assertEqual(children(self.server.process.pid), [])
+        self.roll_out()
+        self.ask_until(self.server, lambda: self.state() == "done")
+        self.assertTrue(until(lambda: not children(self.server.process.pid)))
+        self.assertEqual(self.server.end()[0], 0)
+        self.assertNotIn("controller ended", self.server.log)
+
+
+class AloneTest(RolloutCase):
+    def start(self) -> "subprocess.Popen[str]":
+        """Start a controller without a server."""
+        command = [sys.executable, "-m", "ota_server.controller", "--data-dir", str(self.data_dir)]
+        process = subprocess.Popen(
+            command, cwd=ROOT, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        self.addCleanup(self.end, process)
+        return process
+
+    def end(self, process: "subprocess.Popen[str]") -> None:
+        process.kill()
+        process.wait()
+        for stream in (process.stdin, process.stderr):
+            assert stream is not None
+            stream.close()
+
+    def test_two_never_run_on_one_data_directory(self):
+        self.roll_out()
+        self.start()
+        self.assertTrue(until(lambda: self.state() == "running"))
+        second = self.start()
+        _, said = second.communicate(timeout=TIMEOUT_SECONDS)
+        self.assertEqual(second.returncode, 1)
+        self.assertIn("another controller runs on", said)
+
+    def test_it_ends_by_itself_where_there_is_nothing_to_do(self):
+        self.assertEqual(self.start().wait(TIMEOUT_SECONDS), 0)
+
+    def test_it_ends_when_its_input_does(self):
+        self.roll_out()
+        process = self.start()
+        self.assertTrue(until(lambda: self.state() == "running"))
+        assert process.stdin is not None
+        process.stdin.close()
+        self.assertEqual(process.wait(TIMEOUT_SECONDS), 0)
+
+    def test_a_plan_that_cannot_be_read_is_said_and_the_others_go_on(self):
+        (self.data_dir / "version" / "rollout_beta.json").write_text("no plan")
+        self.roll_out()
+        process = self.start()
+        self.assertTrue(until(lambda: self.state() == "running"))
+        process.terminate()
+        _, said = process.communicate(timeout=TIMEOUT_SECONDS)
+        self.assertIn("rollout_beta.json is no JSON", said)
+        self.assertEqual(process.returncode, 0)
+
+    def test_a_journal_that_is_lost_begins_the_soak_anew_and_that_is_said(self):
+        journal = self.data_dir / "log" / "devices.jsonl"
+        journal.write_text('{"event": "seal"}\n' * 100)
+        self.roll_out()
+        process = self.start()
+        self.assertTrue(until(lambda: self.state() == "running"))
+        wave_time = self.progress()["wave_time"]
+        journal.unlink()
+        journal.write_text('{"event": "seal"}\n')
+        process.kill()
+        self.assertTrue(until(lambda: process.poll() is not None))
+        again = self.start()
+        self.assertTrue(until(lambda: self.progress()["wave_time"] > wave_time))
+        again.terminate()
+        self.assertIn("was moved, cut or deleted", again.communicate(timeout=TIMEOUT_SECONDS)[1])
+
+
+class OtherFolderTest(RolloutCase):
+    def test_it_is_found_from_whatever_folder_the_server_was_started(self):
+        (self.data_dir / "ota_server").mkdir()
+        (self.data_dir / "ota_server" / "__init__.py").write_text("raise SystemExit(9)\n")
+        code = (
+            f"import os, sys; sys.path.insert(0, {str(ROOT)!r}); import ota_server.serve as it; "
+            f"os.chdir({str(self.data_dir)!r}); it.main(sys.argv[1:])"
+        )
+        server = Process("--data-dir", str(self.data_dir), code=code)
+        self.addCleanup(server.kill)
+        Fleet(3).ask(server.port)
+        self.roll_out()
+        self.assertTrue(until(lambda: self.state() == "running"), server.log)

@@ -1,0 +1,369 @@
+"""The `rollout` commands: what they refuse, what they change, what they show."""
+
+import io
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+import threading
+import time
+from contextlib import redirect_stderr, redirect_stdout
+from typing import Any
+
+from ota_server import rolloutedits
+from ota_server.audit import entries
+from ota_server.cli import main
+from ota_server.device import Device
+from ota_server.plan import Plan, Progress, format_plan, parse_plan, progress_name
+from ota_server.record import format_record, format_time
+from ota_server.rolloutedits import Refused
+from ota_server.rolloutview import status_lines
+from tests.fleet import NEW, OLD, RolloutCase
+from tests.support import ROOT, TIMEOUT_SECONDS, until
+
+NOW_MS = time.time_ns() // 1_000_000
+HOUR_MS = 3_600_000
+
+
+def mac_of(number: int) -> str:
+    return f"02:00:00:00:{number // 256:02x}:{number % 256:02x}"
+
+
+class CommandCase(RolloutCase):
+    def know(self, size: int, days_ago: float = 0.1, version: str = OLD, first: int = 0) -> None:
+        """Put devices on record that were first seen two days ago, each asking once an hour."""
+        with (self.data_dir / "log" / "devices.jsonl").open("ab") as journal:
+            seen_ms = NOW_MS - int(days_ago * 24 * HOUR_MS)
+            for hours in (48, 3, 2, 1, 0):
+                time_ms = seen_ms - hours * HOUR_MS
+                for number in range(first, first + size):
+                    device = Device(time_ms, version, time_ms, None, OLD, "192.0.2.7", False, None)
+                    journal.write(format_record("check", mac_of(number), device))
+
+    def run_it(self, *arguments: str) -> tuple[int, str, str]:
+        """Run `rollout`; return the exit code, what it printed, and what it complained about."""
+        out, err = io.StringIO(), io.StringIO()
+        with redirect_stdout(out), redirect_stderr(err):
+            try:
+                code = main(["rollout", *arguments, "--data-dir", str(self.data_dir)])
+            except SystemExit as end:
+                code = int(end.code or 0)
+        return code, out.getvalue(), err.getvalue()
+
+    def refused(self, *arguments: str, code: int = 1) -> str:
+        """Return what a command that is refused complains about."""
+        was = self.run_it(*arguments)
+        self.assertEqual(was[0], code, was)
+        return was[2]
+
+    def plan(self, name: str = "rollout.json") -> Plan:
+        return parse_plan((self.data_dir / "version" / name).read_bytes())
+
+    def come_to(self, state: str, wave: int = 0, **more: Any) -> None:
+        """Write the progress of the rollout to the fleet, as the controller does."""
+        progress = Progress(self.plan().id, state, wave, format_time(NOW_MS), **more)
+        path = self.data_dir / "version" / progress_name("")
+        path.write_bytes(format_plan(progress))
+
+    def stopped(self) -> dict[str, dict[str, Any]]:
+        content = (self.data_dir / "version" / "stopped.json").read_bytes()
+        stopped: dict[str, dict[str, Any]] = json.loads(content)
+        return stopped
+
+
+class StartTest(CommandCase):
+    def test_it_prints_how_many_active_devices_each_wave_holds(self):
+        self.know(100)
+        self.know(10, days_ago=8, first=100)
+        code, out, _ = self.run_it("start", NEW, "--waves", "10,50,100")
+        self.assertEqual(code, 0)
+        counts = [int(line.split()[4]) for line in out.splitlines() if line.startswith("wave")]
+        self.assertEqual((len(counts), sum(counts)), (3, 100))
+        self.assertIn("not heard from for a week, and not counted: 10", out)
+
+    def test_the_plan_is_what_was_typed(self):
+        self.know(100)
+        self.run_it(
+            *("start", NEW, "--waves", "5,100", "--max-failures", "3%"),
+            *("--min-devices", "7", "--soak", "90s", "--apply-grace", "2m", "--wave-timeout", "1d"),
+            *("--held-unknown", "target", "--count-new", "--shared-address", "192.0.2.0/24"),
+        )
+        plan = self.plan()
+        self.assertEqual((plan.version, plan.instead_of, plan.waves), (NEW, OLD, (5.0, 100.0)))
+        self.assertEqual((plan.max_failures, plan.min_devices, plan.soak_seconds), (3.0, 7, 90.0))
+        self.assertEqual((plan.grace_seconds, plan.wave_timeout_seconds), (120.0, 86400.0))
+        self.assertEqual((plan.held_unknown, plan.count_new), ("target", True))
+        self.assertEqual(plan.shared_addresses, ("192.0.2.0/24",))
+
+    def test_it_is_on_the_audit_log_before_it_begins(self):
+        self.know(100)
+        self.run_it("start", NEW, "--waves", "50,100")
+        (entry,) = entries(self.data_dir / "log")
+        named = [entry[name] for name in ("action", "what", "from", "to", "waves")]
+        self.assertEqual(named, ["rollout start", NEW, OLD, NEW, "50,100"])
+
+    def test_what_makes_no_sense_is_refused_with_what_to_do(self):
+        self.know(100)
+        for arguments, said, code in (
+            (["v9"], "publish it first", 1),
+            ([OLD], "is the target of the fleet already", 1),
+            ([NEW, "--waves", "50,10,100"], "waves rise", 2),
+            ([NEW, "--waves", "10,50"], "the last one is 100", 2),
+            ([NEW, "--waves", "ten"], "no percentage", 2),
+            ([NEW, "--soak", "10"], "no duration", 2),
+            ([NEW, "--shared-address", "here"], "does not appear to be an IPv4", 2),
+            ([NEW, "--group", "beta"], "there is no group beta", 1),
+            ([NEW, "--first-group", "beta"], "there is no group beta", 1),
+            ([NEW, "--group", "Beta!"], "no name of a group", 2),
+        ):
+            with self.subTest(arguments=arguments):
+                self.assertIn(said, self.refused("start", *arguments, code=code))
+                self.assertFalse((self.data_dir / "version" / "rollout.json").exists())
+
+    def test_a_wave_that_holds_nobody_is_refused_and_better_waves_are_named(self):
+        self.know(5)
+        said = self.refused("start", NEW, "--waves", "0.1,100")
+        self.assertIn("wave 1 (0.1 %) adds no active device", said)
+        self.assertIn("try --waves 100", said)
+
+    def test_a_group_without_active_devices_is_refused(self):
+        self.know(5)
+        groups = self.data_dir / "version" / "groups"
+        groups.mkdir()
+        (groups / "beta.txt").write_text("00:11:22:33:44:55\n")
+        self.assertIn("no device of the group beta", self.refused("start", NEW, "--group", "beta"))
+
+    def test_a_release_that_was_withdrawn_is_refused(self):
+        self.know(100)
+        stopped = {NEW: {"state": "withdrawn", "instead_of": OLD, "reason": "it bricks"}}
+        (self.data_dir / "version" / "stopped.json").write_text(json.dumps(stopped))
+        self.assertIn("was withdrawn (it bricks)", self.refused("start", NEW))
+
+    def test_a_second_one_is_refused_while_the_first_is_on(self):
+        self.know(100)
+        self.run_it("start", NEW, "--waves", "50,100")
+        self.assertIn("`rollout abort` ends it", self.refused("start", NEW, "--waves", "50,100"))
+
+    def test_a_soak_that_is_shorter_than_the_usual_poll_interval_is_warned_of(self):
+        self.know(100)
+        _, _, said = self.run_it("start", NEW, "--waves", "50,100", "--soak", "5m")
+        self.assertIn("the soak of 5m is shorter than the 1h", said)
+
+    def test_a_data_directory_without_a_server_is_warned_of(self):
+        self.know(100)
+        self.assertIn("no server runs", self.run_it("start", NEW, "--waves", "50,100")[2])
+
+    def test_a_fleet_that_is_new_is_warned_of(self):
+        server = self.serve()
+        self.devices.ask(server.port)
+        _, _, said = self.run_it("start", NEW, "--waves", "50,100")
+        self.assertIn("give --count-new", said)
+        self.assertNotIn("no server runs", said)
+
+    def test_who_has_a_release_from_an_aborted_rollout_belongs_to_the_next_one(self):
+        self.know(100)
+        self.run_it("start", NEW, "--waves", "50,100")
+        self.run_it("abort")
+        self.assertEqual(self.stopped()[NEW]["state"], "aborted")
+        self.assertEqual(self.run_it("start", NEW, "--waves", "50,100")[0], 0)
+        self.assertEqual(self.stopped(), {})
+
+
+class ChangeTest(CommandCase):
+    def setUp(self):
+        super().setUp()
+        self.know(100)
+        self.run_it("start", NEW, "--waves", "10,50,100")
+
+    def test_pause_and_resume_are_what_the_plan_says(self):
+        self.assertEqual(self.run_it("pause")[0], 0)
+        self.assertEqual((self.plan().wanted, self.plan().resumed), ("pause", 0))
+        self.assertIn("paused already", self.refused("pause"))
+        self.assertEqual(self.run_it("resume")[0], 0)
+        self.assertEqual((self.plan().wanted, self.plan().resumed), ("run", 1))
+        self.assertIn("not paused", self.refused("resume"))
+
+    def test_resume_goes_on_from_the_target_as_it_is_now(self):
+        self.come_to("paused", reason="somebody changed version.txt")
+        self.set_target("v1.5.0")
+        self.assertEqual(self.run_it("resume")[0], 0)
+        self.assertEqual(self.plan().instead_of, "v1.5.0")
+
+    def test_resume_of_one_that_was_halted_says_what_to_do(self):
+        self.come_to("halted", reason="5 of 9 devices failed")
+        said = self.refused("resume")
+        self.assertIn("5 of 9 devices failed", said)
+        self.assertIn("rollout abort --revert", said)
+
+    def test_promote_opens_the_next_wave_and_never_one_after_the_last(self):
+        self.come_to("running", wave=1)
+        self.assertEqual(self.run_it("promote")[:2], (0, "wave 3 of 3 opens, 100 %\n"))
+        self.assertEqual(self.plan().promoted, 2)
+        self.come_to("running", wave=2)
+        self.assertIn("its last wave is open", self.refused("promote"))
+
+    def test_abort_keeps_those_that_have_it_where_they_are(self):
+        self.come_to("running")
+        self.assertEqual(self.run_it("abort")[0], 0)
+        self.assertEqual(self.plan().wanted, "abort")
+        entry = self.stopped()[NEW]
+        self.assertEqual((entry["state"], entry["instead_of"]), ("aborted", OLD))
+        self.assertIn("it was aborted", self.refused("pause"))
+
+    def test_a_way_back_shows_the_number_of_devices_and_is_a_rollout_of_its_own(self):
+        self.know(30, days_ago=0.05, version=NEW)
+        self.come_to("running", wave=1)
+        code, out, _ = self.run_it("abort", "--revert")
+        self.assertEqual((code, out.splitlines()[0]), (0, f"30 devices on {NEW} to take back"))
+        plan = self.plan()
+        wanted = (plan.version, plan.reverts, plan.is_revert, plan.wanted, plan.instead_of)
+        self.assertEqual(wanted, (OLD, NEW, True, "run", OLD))
+        self.assertEqual(self.stopped()[NEW]["state"], "aborted")
+
+    def test_a_halted_release_has_a_way_back_too(self):
+        self.know(30, days_ago=0.05, version=NEW)
+        self.come_to("halted", reason="bad")
+        stopped = {NEW: {"state": "withdrawn", "instead_of": OLD}}
+        (self.data_dir / "version" / "stopped.json").write_text(json.dumps(stopped))
+        self.assertEqual(self.run_it("abort", "--revert")[0], 0)
+        self.assertEqual(self.stopped(), stopped)
+        self.assertEqual(self.plan().reverts, NEW)
+
+    def test_there_is_no_way_back_from_what_nobody_runs_or_what_is_done(self):
+        self.come_to("running")
+        self.assertIn("nobody to take back", self.refused("abort", "--revert"))
+        self.assertEqual(self.plan().wanted, "run")
+        self.come_to("done", wave=2)
+        self.assertIn("release rollback", self.refused("abort", "--revert"))
+
+    def test_where_several_are_on_one_has_to_be_named(self):
+        groups = self.data_dir / "version" / "groups"
+        groups.mkdir()
+        (groups / "beta.txt").write_text("\n".join(mac_of(number) for number in range(50)))
+        self.run_it("start", NEW, "--group", "beta", "--waves", "50,100")
+        self.assertIn("--group beta", self.refused("pause"))
+        self.assertEqual(self.run_it("pause", "--group", "beta")[0], 0)
+        self.assertEqual(self.plan("rollout_beta.json").wanted, "pause")
+        self.assertEqual(self.run_it("pause", "--group", "")[0], 0)
+        self.assertEqual(self.plan().wanted, "pause")
+
+    def test_each_change_is_on_the_audit_log(self):
+        self.come_to("running")
+        for command in ("pause", "resume", "promote", "abort"):
+            self.run_it(command)
+        actions = [entry["action"] for entry in entries(self.data_dir / "log")]
+        names = ("start", "pause", "resume", "promote", "abort")
+        self.assertEqual(actions, [f"rollout {name}" for name in names])
+
+    def test_two_operators_at_once_leave_whole_files_and_each_change_on_record(self):
+        done: list[str] = []
+
+        def operate() -> None:
+            for change in (rolloutedits.pause, rolloutedits.resume) * 50:
+                try:
+                    change(self.data_dir, None)
+                    done.append("")
+                except Refused:
+                    continue
+
+        operators = [threading.Thread(target=operate) for _ in range(2)]
+        for operator in operators:
+            operator.start()
+        while any(operator.is_alive() for operator in operators):
+            self.plan()  # it can be read at any moment
+        for operator in operators:
+            operator.join()
+        changes = entries(self.data_dir / "log")[1:]
+        self.assertEqual(len(changes), len(done))
+        self.assertEqual(
+            self.plan().resumed, sum(entry["action"] == "rollout resume" for entry in changes)
+        )
+
+
+class StatusTest(CommandCase):
+    def test_without_a_rollout_it_says_how_one_begins(self):
+        self.assertIn("`rollout start VERSION` begins one", self.refused("status"))
+
+    def test_it_shows_each_wave_with_its_counts(self):
+        self.know(100)
+        self.run_it("start", NEW, "--waves", "10,50,100")
+        before = ({"active": 10, "updated": 10},)
+        counts = {"active": 50, "updated": 25, "downloading": 3, "failed": 1, "silent": 2}
+        self.come_to("running", wave=1, counts=counts, before=before)
+        code, out, _ = self.run_it("status")
+        lines = out.splitlines()
+        self.assertEqual(code, 0)
+        self.assertIn("rollout of v2.0.0 to the fleet, instead of v1.0.0: running", lines[0])
+        self.assertIn("[########################]  done: 10 of 10 updated", lines[3])
+        self.assertIn("[############............]  since", lines[4])
+        self.assertIn("25 of 50 updated, 3 downloading, 1 failed, 2 silent", lines[4])
+        self.assertIn("to come", lines[5])
+
+    def test_it_says_why_one_is_halted_and_what_to_do(self):
+        plan = Plan("1", NEW, "", (100.0,), format_time(NOW_MS), OLD)
+        progress = Progress("1", "halted", 0, format_time(NOW_MS), "3 of 9 devices failed")
+        text = "\n".join(status_lines(plan, progress, NOW_MS))
+        self.assertIn("3 of 9 devices failed", text)
+        self.assertIn("abort --revert", text)
+
+    def test_json_has_an_object_a_line(self):
+        self.know(100)
+        self.run_it("start", NEW, "--waves", "50,100")
+        (line,) = self.run_it("status", "--json")[1].splitlines()
+        fields = json.loads(line)
+        self.assertEqual((fields["version"], fields["state"]), (NEW, "waiting"))
+
+    def test_watch_ends_when_the_rollout_does(self):
+        self.know(100)
+        self.run_it("start", NEW, "--waves", "50,100")
+        self.come_to("done", wave=1)
+        code, out, _ = self.run_it("status", "--watch")
+        self.assertEqual(code, 0)
+        self.assertIn("done", out)
+
+    def test_watch_leaves_the_terminal_clean(self):
+        self.know(100)
+        self.run_it("start", NEW, "--waves", "50,100")
+        command = [sys.executable, "-m", "ota_server", "rollout", "status", "--watch"]
+        terminal, other = pty.openpty()
+        self.addCleanup(os.close, terminal)
+        process = subprocess.Popen(
+            [*command, "--data-dir", str(self.data_dir)], cwd=ROOT, stdout=other, stderr=other
+        )
+        os.close(other)
+        shown = b""
+
+        def read() -> bool:
+            nonlocal shown
+            try:
+                shown += os.read(terminal, 65536)
+            except OSError:
+                return True  # the other side is closed
+            return shown.count(b"rollout of") >= 2
+
+        self.assertTrue(until(read))
+        process.send_signal(signal.SIGINT)
+        self.assertEqual(process.wait(TIMEOUT_SECONDS), 130)
+        until(lambda: read() and shown.endswith(b"\x1b[?25h"), 2.0)
+        self.assertTrue(shown.startswith(b"\x1b[?25l") and shown.endswith(b"\x1b[?25h"), shown)
+        self.assertNotIn(b"Traceback", shown)
+
+
+class WayBackTest(RolloutCase):
+    def test_devices_go_back_and_nobody_is_kept_at_the_end(self):
+        server = self.serve()
+        self.devices.ask(server.port)
+        plan = self.roll_out(waves=(50.0, 100.0), soak_seconds=3600.0)
+        self.ask_until(server, lambda: NEW in self.devices.versions.values())
+        rolloutedits.abort(self.data_dir, None, format_time(NOW_MS))
+        self.assertTrue(until(lambda: self.state() == "aborted"))
+        self.devices.ask(server.port)
+        self.assertIn(NEW, self.devices.versions.values())
+        back = plan._replace(id="back", version=OLD, reverts=NEW, is_revert=True, soak_seconds=0.3)
+        rolloutedits.revert(self.data_dir, back, format_time(NOW_MS))
+        self.ask_until(server, lambda: self.state() == "done")
+        self.assertEqual(set(self.devices.versions.values()), {OLD})
+        self.assertEqual(json.loads((self.data_dir / "version" / "stopped.json").read_bytes()), {})
+        self.assertEqual((self.data_dir / "version" / "version.txt").read_text(), OLD)
