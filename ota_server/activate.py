@@ -129,6 +129,7 @@ def _let_go(folder: Path) -> None:
         else:
             # Its devices stay on it for as long as that is the target: only while it is itself.
             entry["instead_of"] = version
+            entry.pop("group_targets", None)
     write_stopped(folder, stopped)
 
 

@@ -8,13 +8,15 @@ from ota_server import audit
 from ota_server.datadir import log_dir
 from ota_server.files import Found, Signature, find, open_found
 from ota_server.plan import Plan
-from ota_server.policy import Policy
+from ota_server.policy import BadPolicy, Policy
 from ota_server.record import format_time
 from ota_server.release import image_name, meaning, same_version, spellings
 from ota_server.rolloutfiles import (
     clear_group_targets,
     read_base,
+    read_group_targets,
     read_stopped,
+    read_target,
     set_group_target,
     set_stopped,
     stopped_entry,
@@ -77,19 +79,34 @@ def withdraw(data_dir: Path, plan: Plan, reason: str, now_ms: int) -> None:
         Busy: an operator's command goes on for too long.
         BadPolicy, OSError: stopped.json cannot be used or written.
     """
-    entry = {
-        "state": "withdrawn",
-        "instead_of": plan.instead_of,
-        "reason": reason,
-        "time": format_time(now_ms),
-    }
     with audit.locked(data_dir):
+        entry = {
+            "state": "withdrawn",
+            **targets_before(data_dir, plan),
+            "reason": reason,
+            "time": format_time(now_ms),
+        }
         before = stopped_entry(read_stopped(data_dir), plan.version)
         if before is not None and before.get("state") == "withdrawn":
             return
         # A full disk must not keep a bad release going.
         _note(data_dir, "halt", plan, reason=reason)
         set_stopped(data_dir, plan.version, entry)
+
+
+def targets_before(data_dir: Path, plan: Plan) -> dict[str, object]:
+    """Return what was the target before a rollout, of the fleet and of groups, for stopped.json."""
+    try:
+        groups = read_group_targets(data_dir)
+    except (BadPolicy, OSError) as problem:
+        # It must not keep a bad release going; nobody is offered anything while that is so.
+        log.error("the targets of groups cannot be read: %s", problem)
+        groups = {}
+    if not plan.group:
+        return {"instead_of": plan.instead_of, "group_targets": groups}
+    if plan.group in groups and plan.instead_of is not None:
+        groups[plan.group] = plan.instead_of
+    return {"instead_of": read_target(data_dir), "group_targets": groups}
 
 
 def finish(data_dir: Path, plan: Plan) -> str:
@@ -131,6 +148,9 @@ def _let_go(data_dir: Path, plan: Plan, version: str) -> None:
     if before.get("state") == "withdrawn":
         # It stays withdrawn; kept on it is who has no other target than this one, that is, nobody.
         after = {**before, "instead_of": version}
+        if plan.group in before.get("group_targets", {}):
+            targets = {**before["group_targets"], plan.group: version}
+            after = {**before, "group_targets": targets}
     if after != before:
         _note(data_dir, "rollout done", plan, **{"from": version, "to": plan.version})
         set_stopped(data_dir, version, after)

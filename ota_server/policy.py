@@ -36,13 +36,15 @@ class Pin(NamedTuple):
 class Stopped(NamedTuple):
     """A release that was withdrawn, or whose rollout was aborted.
 
-    Devices that run it stay on it until they have another target than `instead_of`, which was
-    theirs when it was stopped; None: until that is lifted.
+    Devices that run it stay on it until they have another target than was theirs when it was
+    stopped: `instead_of`, that of the fleet, or that of their group, where it had one of its own.
+    None: until that is lifted.
     """
 
     version: str
     is_withdrawn: bool
     instead_of: str | None
+    group_targets: Mapping[str, str] = {}
 
 
 class Rollout(NamedTuple):
@@ -187,7 +189,8 @@ def _stopped(name: str, value: object) -> tuple[str, Stopped]:
     instead_of = value.get("instead_of")
     if instead_of is not None:
         _version(instead_of)
-    stopped = Stopped(name, value["state"] == "withdrawn", instead_of)
+    groups = {_group(group): _version(each) for group, each in _items(value, "group_targets")}
+    stopped = Stopped(name, value["state"] == "withdrawn", instead_of, groups)
     return meaning(_version(name)), stopped
 
 

@@ -53,6 +53,7 @@ def withdraw(data_dir: Path, version: str, reason: str, now_ms: int) -> str:
             # Its devices stay on it while that is the target. Where it is the target itself, until
             # there is another; where nobody knows what the target is, until one is activated.
             "instead_of": site.target,
+            "group_targets": dict(site.policy.group_targets),
             "reason": reason,
             "time": format_time(now_ms),
         }

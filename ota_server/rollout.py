@@ -93,7 +93,7 @@ def _wanted(mac: str, running: str, target: Target | None, policy: Policy, now_m
     if pinned is not None:
         return pinned
     groups = policy.groups.get(mac, ())
-    base = _base(groups, target, policy)
+    base, whose_base = _base(groups, target, policy)
     is_held_back, keeps_unknown = False, False
     for group in (*groups, ""):
         rollout = policy.rollouts.get(group)
@@ -109,7 +109,7 @@ def _wanted(mac: str, running: str, target: Target | None, policy: Policy, now_m
         is_held_back = True
         keeps_unknown = keeps_unknown or rollout.held_unknown == "keep"
     stopped = policy.stopped.get(meaning(running))
-    if stopped is not None and _stays(stopped, base.version):
+    if stopped is not None and _stays(stopped, base.version, whose_base):
         state = "withdrawn" if stopped.is_withdrawn else "aborted"
         return Wanted(
             None, f"it stays on {running}, which was {state}, until it has another target"
@@ -137,21 +137,22 @@ def _is_in_force(pin: Pin, now_ms: int) -> bool:
     return pin.until_ms is None or now_ms < pin.until_ms
 
 
-def _base(groups: tuple[str, ...], target: Target | None, policy: Policy) -> Wanted:
-    """Return the target of a device where no rollout is on."""
+def _base(groups: tuple[str, ...], target: Target | None, policy: Policy) -> tuple[Wanted, str]:
+    """Return the target of a device where no rollout is on, and of which group; "": the fleet."""
     for group in groups:
         version = policy.group_targets.get(group)
         if version is not None:
-            return Wanted(version, f"the target of its group {group}")
+            return Wanted(version, f"the target of its group {group}"), group
     if target is None:
-        return Wanted(None, NO_TARGET)
-    return Wanted(target.version, "target")
+        return Wanted(None, NO_TARGET), ""
+    return Wanted(target.version, "target"), ""
 
 
-def _stays(stopped: Stopped, base: str | None) -> bool:
+def _stays(stopped: Stopped, base: str | None, group: str) -> bool:
     if base is None or same_version(base, stopped.version):
         return True
-    return stopped.instead_of is None or same_version(base, stopped.instead_of)
+    before = stopped.group_targets.get(group, stopped.instead_of)
+    return before is None or same_version(base, before)
 
 
 def cohort_percent(version: str, mac: str) -> float:

@@ -7,7 +7,7 @@ from typing import Any
 
 from ota_server import audit
 from ota_server.datadir import log_dir
-from ota_server.ending import is_same_target
+from ota_server.ending import is_same_target, targets_before
 from ota_server.files import find
 from ota_server.plan import Plan, Progress, is_over
 from ota_server.policyfiles import GROUP_SUFFIX, GROUPS_FOLDER
@@ -226,7 +226,7 @@ def _abort(data_dir: Path, plan: Plan, now: str) -> Plan:
     # Before the plan: between the two nobody is to be taken back. A way back keeps what it has.
     entry = stopped_entry(read_stopped(data_dir), plan.version)
     if entry is None and not plan.is_revert:
-        entry = {"state": "aborted", "instead_of": plan.instead_of, "time": now}
+        entry = {"state": "aborted", **targets_before(data_dir, plan), "time": now}
         set_stopped(data_dir, plan.version, entry)
     plan = plan._replace(wanted="abort")
     write_plan(data_dir, plan)

@@ -154,11 +154,18 @@ def read_base(data_dir: Path, group: str) -> str | None:
         BadPolicy: targets.json cannot be used.
         OSError: it cannot be read.
     """
-    if group:
-        targets = parse_targets(_read(data_dir / "version", TARGETS_NAME) or b"{}")
-        if group in targets:
-            return targets[group]
-    return read_target(data_dir)
+    targets = read_group_targets(data_dir) if group else {}
+    return targets[group] if group in targets else read_target(data_dir)
+
+
+def read_group_targets(data_dir: Path) -> dict[str, str]:
+    """Return the targets of the groups that have one of their own.
+
+    Raises:
+        BadPolicy: targets.json cannot be used.
+        OSError: it cannot be read.
+    """
+    return parse_targets(_read(data_dir / "version", TARGETS_NAME) or b"{}")
 
 
 def set_group_target(data_dir: Path, group: str, version: str) -> None:

@@ -276,6 +276,18 @@ class StoppedTest(unittest.TestCase):
         decided = policy(stopped=stopped("v1.1", instead_of="v1.0"))
         self.assertEqual(told(decided, "v1.1", "v1.2").version, "v1.2")
 
+    def test_a_group_stays_on_it_for_as_long_as_its_own_target_is_that_of_then(self):
+        gone = {"1.2": Stopped("v1.2", True, "v1.1", {"beta": "v1.0"})}
+        for target_of_group, version in (("v1.0", "v1.2"), ("v1.1", "v1.1")):
+            with self.subTest(target_of_group):
+                targets = {"beta": target_of_group}
+                decided = policy(stopped=gone, groups={MAC: ("beta",)}, group_targets=targets)
+                self.assertEqual(told(decided, "v1.2").version, version)
+
+    def test_who_is_in_no_group_is_not_kept_by_the_target_of_one(self):
+        gone = {"1.2": Stopped("v1.2", True, "v1.0", {"beta": "v1.1"})}
+        self.assertEqual(told(policy(stopped=gone), "v1.2").version, "v1.1")
+
     def test_where_there_was_no_target_then_it_stays_until_that_is_lifted(self):
         decided = policy(stopped=stopped("v1.1"))
         self.assertEqual(told(decided, "v1.1", "v1.2").version, "v1.1")
