@@ -34,9 +34,9 @@ STEPS = (
     ),
     ("service.py", "the routes, and the one place where", "an exception becomes a status", EDGE),
     (
-        "service.py, download.py",
-        "the target of version.txt, or the image",
-        "that the device began",
+        "offers.py, download.py",
+        "by version.txt and what operators decided,",
+        "or the image that the device began",
         EDGE,
     ),
     (
@@ -80,7 +80,7 @@ CALLS = (
     (
         3,
         "rollout.decide, continued_download",
-        "Report, Target → Decision",
+        "Report, Target, Policy → Decision",
         "Download, Range → go on with it, or begin",
     ),
     (4, "release", "version.txt → version", "which spellings mean the same version"),
