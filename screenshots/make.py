@@ -31,6 +31,7 @@ import diagram  # noqa: E402
 
 from ota_server.fleet import Fleet  # noqa: E402
 from ota_server.journal import Journal  # noqa: E402
+from ota_server.policyfiles import PolicyFiles  # noqa: E402
 from ota_server.rejected import Rejected  # noqa: E402
 from ota_server.server import OTAServer  # noqa: E402
 from ota_server.service import Service  # noqa: E402
@@ -136,7 +137,8 @@ def let_fleet_ask(data_dir: Path) -> None:
         return now_ms[0]
 
     table = Fleet(Journal(logs), logs, clock_ms)
-    service = Service(Store(data_dir), table, Rejected(logs), clock_ms)
+    policies = PolicyFiles(data_dir)
+    service = Service(Store(data_dir), policies, table, Rejected(logs), clock_ms)
     server = OTAServer(("127.0.0.1", 0), service)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
