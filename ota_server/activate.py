@@ -16,8 +16,7 @@ from ota_server.inventory import (
     look_at,
     problem_with,
 )
-from ota_server.order import Refused
-from ota_server.policy import STOPPED_NAME, TARGETS_NAME, parse_stopped
+from ota_server.policy import STOPPED_NAME, TARGETS_NAME, Refused, parse_stopped
 
 
 class Activated(NamedTuple):

@@ -3,14 +3,14 @@
 import argparse
 import sys
 from collections.abc import Callable
+from io import TextIOWrapper
 from typing import Any
 
 from ota_server.audit import Busy
 from ota_server.datadir import add_data_dir_argument
 from ota_server.device import parse_mac
-from ota_server.edits import Refused
 from ota_server.manifest import is_reported_text
-from ota_server.policy import BadPolicy, is_group_name
+from ota_server.policy import BadPolicy, Refused, is_group_name
 from ota_server.policytext import Who, parse_until, parse_who
 from ota_server.release import is_version
 
@@ -39,7 +39,7 @@ def add_command(
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_data_dir_argument(parser)
-    parser.set_defaults(run=lambda arguments: _run(run, arguments))
+    parser.set_defaults(run=lambda arguments: run_command(run, arguments))
     return parser
 
 
@@ -98,10 +98,12 @@ def until_argument(text: str) -> int:
         raise argparse.ArgumentTypeError(f"{text[:40]!r} is no time: {problem}") from None
 
 
-def _run(run: Callable[[argparse.Namespace], int], arguments: argparse.Namespace) -> int:
+def run_command(run: Callable[[argparse.Namespace], int], arguments: argparse.Namespace) -> int:
+    """Run a command and say its failure; return the exit code."""
     # What somebody wrote into a file may hold what this terminal cannot show.
-    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
-    sys.stderr.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         return run(arguments)
     except (Refused, BadPolicy, Busy) as problem:

@@ -20,6 +20,7 @@ from ota_server.policy import (
     STOPPED_NAME,
     BadPolicy,
     Pin,
+    Refused,
     parse_pins,
     parse_stopped,
 )
@@ -39,10 +40,6 @@ from ota_server.release import image_name, meaning, spellings
 
 # What the audit log has of one change; of more it has their number.
 _MOST_MACS_ON_RECORD = 1000
-
-
-class Refused(Exception):
-    """A change is not made; the message says why, and what to do."""
 
 
 class Change(NamedTuple):

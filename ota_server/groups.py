@@ -15,6 +15,7 @@ from ota_server.policy import (
     TARGETS_NAME,
     BadPolicy,
     Pin,
+    Refused,
     is_group_name,
     parse_group,
     parse_pins,
@@ -131,7 +132,7 @@ def _say(group: str, change: edits.Change, done: str, otherwise: str) -> None:
 def _list(arguments: argparse.Namespace) -> int:
     version_dir = arguments.data_dir / "version"
     if not version_dir.is_dir():
-        raise edits.Refused(f"no version/ in {arguments.data_dir}; is --data-dir right?")
+        raise Refused(f"no version/ in {arguments.data_dir}; is --data-dir right?")
     if arguments.name is not None:
         return _list_one(version_dir, arguments.name, arguments.json)
     problems: list[str] = []
@@ -150,7 +151,7 @@ def _list(arguments: argparse.Namespace) -> int:
 def _list_one(version_dir: Path, name: str, as_json: bool) -> int:
     path = edits.group_path(version_dir, name)
     if not os.path.lexists(path):
-        raise edits.Refused(f"there is no group {name}; `group list` shows them")
+        raise Refused(f"there is no group {name}; `group list` shows them")
     for mac in dict.fromkeys(_parsed(path)):
         print(json.dumps({"group": name, "mac": mac}) if as_json else mac)
     return 0

@@ -12,16 +12,12 @@ from ota_server.manifest import (
     is_reported_text,
     stone_problem,
 )
-from ota_server.policy import Policy
+from ota_server.policy import Policy, Refused
 from ota_server.release import is_version, meaning, same_version
 
 # Arduino links a description into each image that is of its own libraries, not of the sketch.
 _ARDUINO_PROJECT = "arduino-lib-builder"
 VERSION_RULE = "1 to 64 of A-Z a-z 0-9 . _ + -, beginning with a letter or digit"
-
-
-class Refused(Exception):
-    """A command changes nothing; the message says why and what to do."""
 
 
 class Misused(Refused):

@@ -22,6 +22,10 @@ _Value = TypeVar("_Value")
 _GROUP_NAME = re.compile(r"[a-z][a-z0-9_\-]{0,31}")
 
 
+class Refused(Exception):
+    """What an operator asked for is not done; the message says why, and what to do."""
+
+
 class BadPolicy(ValueError):
     """A file of the policy cannot be used; the message says why, for the operator."""
 

@@ -32,7 +32,8 @@ from ota_server.inventory import (
     release_at,
 )
 from ota_server.manifest import Manifest, format_manifest, manifest_name
-from ota_server.order import Order, Refused, check_against, check_order, doubts
+from ota_server.order import Order, check_against, check_order, doubts
+from ota_server.policy import Refused
 from ota_server.record import format_time
 from ota_server.release import image_name, signature_name, spellings
 from ota_server.signing import check_signature, read_signature

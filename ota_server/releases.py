@@ -16,8 +16,8 @@ from ota_server.inventory import (
     problem_with,
     releases,
 )
-from ota_server.order import VERSION_RULE, Misused, Order, Refused
-from ota_server.policy import BadPolicy
+from ota_server.order import VERSION_RULE, Misused, Order
+from ota_server.policy import BadPolicy, Refused
 from ota_server.progressbar import ProgressBar
 from ota_server.publish import publish
 from ota_server.release import is_version

@@ -19,7 +19,7 @@ from ota_server.inventory import (
     named_by,
 )
 from ota_server.manifest import manifest_name
-from ota_server.order import Refused
+from ota_server.policy import Refused
 from ota_server.record import format_time, parse_time
 from ota_server.release import image_name, same_version, signature_name
 from ota_server.replay import records_with

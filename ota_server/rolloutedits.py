@@ -10,6 +10,7 @@ from ota_server.datadir import log_dir
 from ota_server.ending import is_same_target, targets_before
 from ota_server.files import find
 from ota_server.plan import Plan, Progress, is_over
+from ota_server.policy import Refused
 from ota_server.policyfiles import GROUP_SUFFIX, GROUPS_FOLDER
 from ota_server.release import image_name, spellings
 from ota_server.rolloutfiles import (
@@ -24,10 +25,6 @@ from ota_server.rolloutfiles import (
 )
 
 Found = tuple[Plan, Progress | None]
-
-
-class Refused(Exception):
-    """A command is not done; the message says why, and what to do."""
 
 
 def all_rollouts(data_dir: Path) -> list[Found]:

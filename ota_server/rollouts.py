@@ -5,22 +5,19 @@ import json
 import math
 import re
 import secrets
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from ota_server import rolloutedits, watch
-from ota_server.audit import Busy
+from ota_server.commands import Misused, group_argument, run_command, version_argument, warn
 from ota_server.datadir import add_data_dir_argument, log_dir
 from ota_server.plan import Plan, plan_problem
-from ota_server.policy import BadPolicy, is_group_name
+from ota_server.policy import Refused
 from ota_server.policyfiles import PolicyFiles
 from ota_server.reach import what_is_known, who_runs
 from ota_server.record import format_time
-from ota_server.release import is_version
-from ota_server.rolloutedits import Refused
 from ota_server.rolloutview import duration, status_fields
 from ota_server.survey import Reached, is_served, oldest_record_ms, poll_interval_seconds, reached
 
@@ -46,10 +43,6 @@ examples:
 Durations are a number and s, m, h or d. A wave goes on when enough of it have updated and the soak
 has passed; where too many fail, or fall silent, the release is withdrawn by itself.
 """
-
-
-class Misused(Exception):
-    """What was typed makes no sense, as could not be seen earlier: exit code 2."""
 
 
 def add_commands(commands: Any) -> None:
@@ -94,7 +87,7 @@ def _add(
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_data_dir_argument(parser)
-    parser.set_defaults(run=lambda arguments: _run(run, arguments))
+    parser.set_defaults(run=lambda arguments: run_command(run, arguments))
     if with_group:
         parser.add_argument(
             "--group", metavar="G", type=_group_or_fleet, help='whose rollout; "" is the fleet'
@@ -105,7 +98,9 @@ def _add(
 def _add_start(parts: Any) -> None:
     parser = _add(parts, "start", "begin a rollout", _start)
     parser.epilog = _START_EXAMPLES
-    parser.add_argument("version", metavar="VERSION", type=_version, help="a release that is here")
+    parser.add_argument(
+        "version", metavar="VERSION", type=version_argument, help="a release that is here"
+    )
     add = parser.add_argument
     add(
         "--waves",
@@ -114,8 +109,13 @@ def _add_start(parts: Any) -> None:
         metavar="PERCENT,...",
         help="rising, up to 100 (default: 1,10,50,100)",
     )
-    add("--group", type=_group, metavar="G", help="of this group, not of the fleet")
-    add("--first-group", type=_group, metavar="G", help="its members are a wave before these")
+    add("--group", type=group_argument, metavar="G", help="of this group, not of the fleet")
+    add(
+        "--first-group",
+        type=group_argument,
+        metavar="G",
+        help="its members are a wave before these",
+    )
     add("--max-failures", type=_percent, default=2.0, metavar="P%", help="limit (default: 2%%)")
     add("--min-devices", type=_count, default=20, metavar="N", help="to go on (default: 20)")
     for name, default, what in (
@@ -229,7 +229,7 @@ def _warn_of_soak(plan: Plan, logs: Path) -> None:
     interval = poll_interval_seconds(logs)
     if interval is not None and plan.soak_seconds < interval:
         usual = duration(math.ceil(interval))
-        _warn(
+        warn(
             f"the soak of {duration(plan.soak_seconds)} is shorter than the {usual} that devices "
             "usually wait between two checks: most would not be heard from in it"
         )
@@ -239,7 +239,7 @@ def _warn_of_new(plan: Plan, logs: Path, now_ms: int) -> None:
     oldest = oldest_record_ms(logs)
     is_new = oldest is None or now_ms - oldest < _DAY_SECONDS * 1000
     if is_new and not plan.count_new:
-        _warn(
+        warn(
             "the journal is less than a day old, so that no device counts and no wave goes on: "
             "abort it, and give --count-new if you know these devices"
         )
@@ -247,7 +247,7 @@ def _warn_of_new(plan: Plan, logs: Path, now_ms: int) -> None:
 
 def _warn_of_no_server(data_dir: Path) -> None:
     if not is_served(log_dir(data_dir)):
-        _warn(f"no server runs on {data_dir}: nothing goes on without it")
+        warn(f"no server runs on {data_dir}: nothing goes on without it")
 
 
 def _status(arguments: argparse.Namespace) -> int:
@@ -330,24 +330,8 @@ def _way_back(data_dir: Path, plan: Plan, now: str) -> tuple[Plan, int]:
 # What is typed
 
 
-def _version(text: str) -> str:
-    if not is_version(text):
-        raise argparse.ArgumentTypeError(
-            f"{text[:40]!r} is no version: 1 to 64 of A-Z a-z 0-9 . _ + -"
-        )
-    return text
-
-
-def _group(text: str) -> str:
-    if not is_group_name(text):
-        raise argparse.ArgumentTypeError(
-            f"{text[:40]!r} is no name of a group: a letter, then up to 31 of a-z 0-9 _ -"
-        )
-    return text
-
-
 def _group_or_fleet(text: str) -> str:
-    return text and _group(text)
+    return text and group_argument(text)
 
 
 def _waves(text: str) -> tuple[float, ...]:
@@ -373,27 +357,3 @@ def _duration(text: str) -> float:
             f"{text[:40]!r} is no duration: a number and s, m, h or d, such as 15m"
         )
     return float(match[1]) * _UNITS[match[2]]
-
-
-def _run(run: Callable[[argparse.Namespace], int], arguments: argparse.Namespace) -> int:
-    try:
-        return run(arguments)
-    except (Refused, BadPolicy, Busy) as problem:
-        return _fail(str(problem))
-    except Misused as problem:
-        return _fail(str(problem), code=2)
-    except OSError as problem:
-        if isinstance(problem, BrokenPipeError):
-            raise
-        what = problem.filename or "the output cannot be written"
-        hint = "; run this as the server's user" if isinstance(problem, PermissionError) else ""
-        return _fail(f"{what}: {problem.strerror}{hint}")
-
-
-def _fail(problem: str, code: int = 1) -> int:
-    print(f"ota-server: {problem}", file=sys.stderr)
-    return code
-
-
-def _warn(problem: str) -> None:
-    print(f"ota-server: warning: {problem}", file=sys.stderr)

@@ -13,7 +13,7 @@ from ota_server.commands import Commands, add_command, mac_argument, reported_ar
 from ota_server.datadir import log_dir
 from ota_server.device import Device, Download, Report
 from ota_server.files import Found, find, open_found
-from ota_server.policy import Pin, Policy
+from ota_server.policy import Pin, Policy, Refused
 from ota_server.policyfiles import PolicyFiles
 from ota_server.policytext import time_text
 from ota_server.record import format_time
@@ -133,11 +133,11 @@ def add_commands(commands: Commands) -> None:
 def _show(arguments: argparse.Namespace) -> int:
     data_dir, mac = arguments.data_dir, arguments.mac
     if not (data_dir / "version").is_dir():
-        raise edits.Refused(f"no version/ in {data_dir}; is --data-dir right?")
+        raise Refused(f"no version/ in {data_dir}; is --data-dir right?")
     device = newest(log_dir(data_dir), mac)
     version = arguments.reported or (None if device is None else device.firmware_version)
     if version is None:
-        raise edits.Refused(
+        raise Refused(
             f"{mac} is not on record; --version TEXT says what it would get if it reported that, "
             "`devices --rejected` who was answered 401"
         )

@@ -17,8 +17,8 @@ from ota_server.audit import entries
 from ota_server.cli import main
 from ota_server.device import Device
 from ota_server.plan import Plan, Progress, format_plan, parse_plan, progress_name
+from ota_server.policy import Refused
 from ota_server.record import format_record, format_time
-from ota_server.rolloutedits import Refused
 from ota_server.rolloutview import status_lines
 from tests.fleet import NEW, OLD, RolloutCase
 from tests.support import ROOT, TIMEOUT_SECONDS, until
