@@ -14,7 +14,7 @@ from zlib import crc32
 from ota_server import reply
 from ota_server.places import Places
 from ota_server.reply import Reply
-from ota_server.window import Hours, Waiting
+from ota_server.window import Hours, Standing, Waiting
 
 log = logging.getLogger(__name__)
 
@@ -121,6 +121,17 @@ class Admission:
         """How many devices with a place download at this moment."""
         with self._lock:
             return 0 if self._places is None else self._places.downloading
+
+    def standing(self, now_ms: int) -> Standing:
+        """Return whom it lets in, for operators."""
+        hours = self._hours
+        with self._lock:
+            return Standing(
+                None if self._places is None else self._places.limit,
+                "" if hours is None else str(hours),
+                hours is None or hours.are_open(now_ms),
+                self._waiting.longer_than(_UNMET_SECONDS, self._clock()),
+            )
 
     @property
     def unmet(self) -> int:

@@ -9,6 +9,7 @@ from ota_server import (
     __version__,
     auditlog,
     control,
+    deviceedits,
     devices,
     groups,
     releases,
@@ -49,7 +50,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     devices.add_arguments(listing)
     listing.set_defaults(run=devices.show)
-    for module in (rollouts, control, groups, why, auditlog):
+    for module in (rollouts, control, groups, deviceedits, why, auditlog):
         module.add_commands(commands)
     releasing = commands.add_parser(
         "release",

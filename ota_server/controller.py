@@ -17,6 +17,7 @@ from types import FrameType
 
 from ota_server.audit import Busy
 from ota_server.datadir import add_data_dir_argument, log_dir
+from ota_server.keeper import COMPLETION_UNKNOWN
 from ota_server.logfiles import InUse, take_lock
 from ota_server.plan import Plan, is_over
 from ota_server.policy import BadPolicy
@@ -39,8 +40,15 @@ _SAY_EVERY_SECONDS = 60.0
 class Controller:
     """Moves the rollouts of one data directory."""
 
-    def __init__(self, data_dir: Path, tick_seconds: float, server_started_ms: int) -> None:
+    def __init__(
+        self,
+        data_dir: Path,
+        tick_seconds: float,
+        server_started_ms: int,
+        completion_unknown: bool = False,
+    ) -> None:
         self._data_dir = data_dir
+        self._completion_unknown = completion_unknown
         self._tick_seconds = tick_seconds
         self._server_started_ms = server_started_ms
         self._policies = PolicyFiles(data_dir)
@@ -88,7 +96,12 @@ class Controller:
         try:
             if not is_over(plan, read_progress(self._data_dir, plan)):
                 self._rollings[plan.group] = Rolling(
-                    self._data_dir, plan, self._policies, self._server_started_ms, _now_ms()
+                    self._data_dir,
+                    plan,
+                    self._policies,
+                    self._server_started_ms,
+                    _now_ms(),
+                    self._completion_unknown,
                 )
         except OSError as problem:
             self._say(f"the rollout of {plan.version} cannot begin: {problem}")
@@ -160,6 +173,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         metavar="MS",
         help="since when the server answers, in milliseconds since the epoch",
     )
+    parser.add_argument(
+        COMPLETION_UNKNOWN,
+        action="store_true",
+        help="a proxy that buffers images stands before the server (`serve --buffering-proxy`)",
+    )
     arguments = parser.parse_args(argv)
     written = LogThread()
     logging.basicConfig(
@@ -185,7 +203,9 @@ def _run(arguments: argparse.Namespace) -> int:
     except OSError as problem:
         log.error("%s: %s", problem.filename, problem.strerror)
         return 1
-    controller = Controller(data_dir, arguments.tick, arguments.server_started)
+    controller = Controller(
+        data_dir, arguments.tick, arguments.server_started, arguments.completion_unknown
+    )
     signal.signal(signal.SIGTERM, controller.end)
     controller.run(sys.stdin.fileno())
     os.close(lock)

@@ -6,11 +6,12 @@ import json
 import re
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from ota_server.datadir import add_data_dir_argument, log_dir
 from ota_server.device import Device, parse_mac
+from ota_server.labels import read_labels
 from ota_server.record import format_time
 from ota_server.rejected import read_rejected
 from ota_server.replay import history, replay
@@ -61,7 +62,7 @@ def show(arguments: argparse.Namespace) -> int:
             return _show_rejected(logs, mac, form)
         if mac is not None:
             return _show_history(logs, mac, form)
-        return _show_fleet(logs, form)
+        return _show_fleet(logs, read_labels(arguments.data_dir), form)
     except OSError as problem:
         if isinstance(problem, BrokenPipeError):
             raise
@@ -70,19 +71,25 @@ def show(arguments: argparse.Namespace) -> int:
         return _fail(f"{what}: {problem.strerror}{hint}")
 
 
-def _show_fleet(logs: Path, form: str) -> int:
+def _show_fleet(logs: Path, labels: Mapping[str, str], form: str) -> int:
     found = replay(logs)
     try:
         if form == "json":
             for mac, device in found.devices():
-                print(json.dumps(_as_fields(mac, device)))
+                print(json.dumps(_as_fields(mac, device, labels)))
         elif form == "csv":
-            header = ("mac", "firmware_version", "last_seen_time", "update_time", "target_version")
-            _write_csv(header, (_as_fields(mac, device) for mac, device in found.devices()))
+            header = ["mac", "firmware_version", "last_seen_time", "update_time", "target_version"]
+            header += ["label"] if labels else []
+            devices = found.devices()
+            _write_csv(header, (_as_fields(mac, device, labels) for mac, device in devices))
         else:
             now_ms = time.time_ns() // 1_000_000
             rows = [_as_row(mac, device, now_ms) for mac, device in found.devices()]
-            write_table(("MAC", "VERSION", "TARGET", "LAST SEEN", "UPDATED", "ADDRESS"), rows)
+            titles = ["MAC", "VERSION", "TARGET", "LAST SEEN", "UPDATED", "ADDRESS"]
+            if labels:
+                titles.append("LABEL")
+                rows = [(*row, printable(labels.get(row[0], "-"))) for row in rows]
+            write_table(titles, rows)
             print(f"{len(rows)} device{'' if len(rows) == 1 else 's'}")
     finally:
         found.close()
@@ -147,7 +154,7 @@ def _show_rejected(logs: Path, mac: str | None, form: str) -> int:
     return 0
 
 
-def _as_fields(mac: str, device: Device) -> dict[str, object]:
+def _as_fields(mac: str, device: Device, labels: Mapping[str, str]) -> dict[str, object]:
     update = None if device.update_ms is None else format_time(device.update_ms)
     return {
         "mac": mac,
@@ -156,6 +163,7 @@ def _as_fields(mac: str, device: Device) -> dict[str, object]:
         "last_seen_time": format_time(device.last_seen_ms),
         "update_time": update,
         "address": device.address,
+        "label": labels.get(mac),
     }
 
 

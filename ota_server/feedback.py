@@ -14,8 +14,8 @@ from ota_server.cases import Case, Terms
 from ota_server.device import parse_mac
 from ota_server.evidence import Counting, Tally
 from ota_server.plan import Plan
-from ota_server.polls import NO_WAVE, Polls
-from ota_server.record import SNAPSHOT, parse_time
+from ota_server.polls import FORGOTTEN, NO_WAVE, Polls
+from ota_server.record import FORGET, SNAPSHOT, parse_time
 from ota_server.release import meaning
 from ota_server.rollout import cohort_percent
 from ota_server.scan import mac_of, number_of
@@ -96,7 +96,8 @@ class Feedback:
         self._take(plan, known)
         if known[:3] != self_known[:3] or plan.waves != before.waves:
             for row, number in enumerate(self._polls.rows):
-                self._polls.wave[row] = self._wave_of(mac_of(number))
+                if self._polls.wave[row] != FORGOTTEN:
+                    self._polls.wave[row] = self._wave_of(mac_of(number))
 
     def _wave_of(self, mac: str) -> int:
         """Return the first wave that holds a device."""
@@ -123,7 +124,9 @@ class Feedback:
         if not isinstance(version, str) or not isinstance(address, str):
             return
         site, running = site_of(address[:64]), self._meaning(version[:64])
-        if event == "device":
+        if event == FORGET:
+            self._forget(number)
+        elif event == "device":
             self._remember(number, time_ms, site, running, record)
         elif event in _EVENTS:
             self._uptime.advance(time_ms)
@@ -142,11 +145,23 @@ class Feedback:
             self._opened_ms, self._opened_up_ms = None, self._uptime.up_ms
 
     def _row(self, number: int, time_ms: int, site: int, record: Mapping[str, Any]) -> int:
-        row = self._polls.rows.get(number)
+        polls = self._polls
+        row = polls.rows.get(number)
+        if row is not None and polls.wave[row] != FORGOTTEN:
+            return row
+        wave = self._wave_of(mac_of(number))
+        counts = self._plan.count_new or self._is_old(time_ms, record)
         if row is None:
-            counts = self._plan.count_new or self._is_old(time_ms, record)
-            row = self._polls.add(number, site, self._wave_of(mac_of(number)), counts)
+            return polls.add(number, site, wave, counts)
+        polls.wave[row], polls.counts[row] = wave, counts
         return row
+
+    def _forget(self, number: int) -> None:
+        """Count a device no more; should it ask again it is a new one."""
+        row = self._polls.rows.get(number)
+        if row is not None:
+            self._polls.forget(row)
+            self._cases.pop(row, None)
 
     def _is_old(self, time_ms: int, record: Mapping[str, Any]) -> bool:
         """Say whether a device was known a day before the rollout, by the first record of it."""

@@ -23,7 +23,7 @@ from ota_server.device import (
     unflatten,
 )
 from ota_server.journal import Journal
-from ota_server.record import Scalar, format_flat, format_marker, format_record, format_seal
+from ota_server.record import FORGET, Scalar, format_flat, format_marker, format_record, format_seal
 from ota_server.replay import replay
 from ota_server.rows import PLAIN_FIELDS, Packer
 from ota_server.scan import mac_of, number_of
@@ -220,10 +220,32 @@ class Fleet:
         if self._replay.is_open:
             self._load_some_rows()
 
+    def forget(self, mac: str, asked_ms: int) -> None:
+        """Let a device go from the table, unless it was heard from since that was asked for.
+
+        Call `flush` of the journal afterwards.
+        """
+        number = number_of(mac)
+        with self.lock:
+            device = self.get(mac)
+            if device is None or device.time_ms > asked_ms:
+                return
+            del self._rows[number % _SHARDS][number]
+            self._known -= 1
+            self._repeating.discard(number)
+            now_ms = self._clock_ms()
+            self.journal.append(mac, format_record(FORGET, mac, device._replace(time_ms=now_ms)))
+
     def _lines(self, macs: list[str]) -> bytes:
         with self.lock:
-            known = ((mac, self.get(mac)) for mac in macs)
-            return b"".join(format_record("device", mac, device) for mac, device in known if device)
+            return b"".join(self._line(mac, self.get(mac)) for mac in macs)
+
+    def _line(self, mac: str, device: Device | None) -> bytes:
+        if device is not None:
+            return format_record("device", mac, device)
+        now_ms = self._clock_ms()
+        nobody = Device(now_ms, "-", now_ms, None, None, "", False, None)
+        return format_record(FORGET, mac, nobody)
 
     def _write_snapshot(self) -> None:
         """Put all known devices into the current file, in slices between the live records."""
@@ -246,15 +268,15 @@ class Fleet:
         """Queue the lines of some devices, made before the lock is taken."""
         lines = []
         for number in numbers:
-            row = rows[number]
-            device = self._device(row)
+            row = rows.get(number)
+            device = None if row is None else self._device(row)
             if device is not None:
                 mac = mac_of(number)
                 lines.append((number, row, mac, format_record("device", mac, device)))
         with self.lock:
             for number, row, mac, line in lines:
                 # Whoever changed meanwhile has a newer line in this file, or is marked.
-                if rows[number] is row:
+                if rows.get(number) is row:
                     self.journal.append(mac, line)
 
     def _rest(self) -> None:
@@ -286,15 +308,15 @@ class Fleet:
     def _load_slice(self, rows: dict[int, bytes | int], numbers: list[int]) -> None:
         loaded = []
         for number in numbers:
-            row = rows[number]
+            row = rows.get(number)
             if type(row) is int:
                 device = self._replay.read(row)
                 anew = None if device is None else self._packer.pack(flatten(device))
                 loaded.append((number, row, device, anew))
         with self.lock:
             for number, row, device, anew in loaded:
-                if rows[number] is not row:
-                    continue  # its device has asked meanwhile
+                if rows.get(number) is not row:
+                    continue  # its device has asked meanwhile, or was forgotten
                 if anew is not None and device is not None:
                     rows[number] = anew
                     self._note_attempts(number, device)

@@ -8,6 +8,7 @@ import logging
 import os
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+# The option of the controller for `Known.completion_unknown`.
+COMPLETION_UNKNOWN = "--completion-unknown"
 _SHORTEST_PAUSE_SECONDS = 1.0
 _LONGEST_PAUSE_SECONDS = 60.0
 # One that ran for so long did not die of what it met at its start.
@@ -28,15 +31,19 @@ _END_SECONDS = 5.0
 class Keeper:
     """Keeps one controller for a data directory. `look_after` and `end` by one thread at a time."""
 
-    def __init__(self, data_dir: Path, policies: PolicyFiles, started_ms: int) -> None:
+    def __init__(
+        self, data_dir: Path, policies: PolicyFiles, started_ms: int, options: Sequence[str] = ()
+    ) -> None:
         """Start nothing yet.
 
         Args:
             started_ms: since when this server answers, in milliseconds since the epoch.
+            options: of the controller, besides.
         """
         self._data_dir = data_dir
         self._policies = policies
         self._started_ms = started_ms
+        self._options = options
         self._child: Popen[bytes] | None = None
         self._began = 0.0
         self._pause = _SHORTEST_PAUSE_SECONDS
@@ -95,6 +102,7 @@ class Keeper:
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, path))}
         command: list[Any] = [sys.executable, "-P", "-m", "ota_server.controller"]
         command += ["--data-dir", self._data_dir.absolute(), "--server-started", self._started_ms]
+        command += self._options
         self._began = now
         try:
             self._child = Popen(

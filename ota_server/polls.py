@@ -12,6 +12,7 @@ from ota_server.numbering import Numbering
 
 NEVER = -1
 NO_WAVE = 255  # a device that the rollout does not reach
+FORGOTTEN = 254  # one that an operator took from the table, up to its next word
 # Of a gap, one byte: six steps for each doubling, up to a month in steps of an eighth.
 _STEPS = 6
 _GAPS = 8
@@ -62,6 +63,12 @@ class Polls:
         self.wave.append(wave)
         self.counts.append(counts)
         return row
+
+    def forget(self, row: int) -> None:
+        """Let a device be nobody, as if it had never been heard from."""
+        self.seen[row] = self.polled[row] = NEVER
+        self.gaps[row] = self.counts[row] = 0
+        self.wave[row] = FORGOTTEN
 
     def poll(self, row: int, now_ms: int) -> None:
         """Note that a device polled."""

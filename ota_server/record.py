@@ -18,6 +18,7 @@ from ota_server.release import is_version
 Scalar = str | int | float | bool | None
 
 SNAPSHOT = "snapshot"
+FORGET = "forget"  # its device is on record no more, up to its next line
 _LAST_MS = 253_402_300_799_999  # the end of the year 9999
 
 # Nothing may match here that is refused when it is asked for: an older line would be forgotten.
@@ -47,7 +48,7 @@ _DETAIL = (
 # The common line. Possessive throughout: a hostile line costs no more than a good one.
 COMMON_LINE = re.compile(
     (
-        rf'^\{{"time":{_TIME},"event":"[a-z]++","product":"","mac":"({_MAC})"'
+        rf'^\{{"time":{_TIME},"event":"(?!forget")[a-z]++","product":"","mac":"({_MAC})"'
         rf',"firmware_version":{_TEXT},"last_seen_time":{_TIME},"update_time":(?:null|{_TIME})'
         rf',"target_version":(?:null|{_TEXT}),"address":{_TEXT}'
         rf'(?:,"image_only":true)?(?:{_DOWNLOAD})?(?:{_DETAIL})*+\}}$'
@@ -199,8 +200,10 @@ def is_marker(line: bytes) -> bool:
         return False
 
 
-def parse_record(line: bytes) -> tuple[str, Device]:
-    """Return the MAC and the device that a line holds. Fields that are not known are ignored.
+def parse_record(line: bytes) -> tuple[str, Device | None]:
+    """Return the MAC and the device that a line holds; None: it is forgotten by that.
+
+    Fields that are not known are ignored.
 
     Raises:
         BadRecord: the line is no whole device record.
@@ -227,7 +230,7 @@ def parse_record(line: bytes) -> tuple[str, Device]:
         )
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as problem:
         raise BadRecord(f"{type(problem).__name__}: {problem}") from problem
-    return mac, device
+    return mac, None if fields.get("event") == FORGET else device
 
 
 def parse_fields(line: bytes) -> dict[str, Any]:

@@ -60,6 +60,7 @@ class Rolling:
         policies: PolicyFiles,
         server_started_ms: int,
         now_ms: int,
+        completion_unknown: bool = False,
     ) -> None:
         """Go on where the last controller was, or begin with the oldest line of the journal."""
         self.plan = plan
@@ -68,6 +69,7 @@ class Rolling:
         self._log_dir = log_dir(data_dir)
         self._policies = policies
         self._server_started_ms = server_started_ms
+        self._completion_unknown = completion_unknown
         self._image = ImageLook(data_dir)
         self._written = read_progress(data_dir, plan)
         self._progress = self._written
@@ -85,7 +87,7 @@ class Rolling:
         self._policy = self._policies.current()
         if self.plan.reverts:
             self._members = who_runs(self._log_dir, self._policy, self.plan.reverts)
-        self._known = what_is_known(self.plan, self._policy, self._members, now_ms)
+        self._known = self._find_known(now_ms)
         progress = self._progress
         opened_ms = now_ms if progress is None else parse_time(progress.wave_time)
         wave = 0 if progress is None else progress.wave
@@ -101,7 +103,7 @@ class Rolling:
             self._progress = progress
         self._members = checkpoint.members
         self._policy = self._policies.current()
-        self._known = what_is_known(self.plan, self._policy, self._members, checkpoint.alive_ms)
+        self._known = self._find_known(checkpoint.alive_ms)
         # As if nobody was concerned up to now: groups and pins may have changed meanwhile.
         self._feedback = Feedback(self.plan, _NOBODY, 0, 0)
         try:
@@ -355,10 +357,14 @@ class Rolling:
         if is_as_it_was and now < self._known_at:
             return
         self._known_at = now + _PINS_SECONDS
-        known = what_is_known(self.plan, policy, self._members, now_ms)
+        known = self._find_known(now_ms)
         if known != self._known:
             self._known = known
             self._feedback.change(self.plan, known)
+
+    def _find_known(self, now_ms: int) -> Known:
+        known = what_is_known(self.plan, self._policy, self._members, now_ms)
+        return known._replace(completion_unknown=self._completion_unknown)
 
 
 def _is_same_state(one: Progress, other: Progress | None) -> bool:

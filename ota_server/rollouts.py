@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ota_server import rolloutedits, watch
+from ota_server.admissionfile import read_standing
 from ota_server.commands import Misused, group_argument, run_command, version_argument, warn
 from ota_server.datadir import add_data_dir_argument, log_dir
 from ota_server.plan import Plan, plan_problem
@@ -20,6 +21,7 @@ from ota_server.reach import what_is_known, who_runs
 from ota_server.record import format_time
 from ota_server.rolloutview import duration, status_fields
 from ota_server.survey import Reached, is_served, oldest_record_ms, poll_interval_seconds, reached
+from ota_server.window import Standing
 
 _DAY_SECONDS = 86400.0
 _DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,3})?)([smhd])")
@@ -256,8 +258,10 @@ def _status(arguments: argparse.Namespace) -> int:
     if not chosen:
         raise Refused("there is no rollout; `rollout start VERSION` begins one")
     if arguments.json:
+        logs = log_dir(arguments.data_dir)
+        standing = read_standing(logs) if is_served(logs) else Standing()
         for each in chosen:
-            print(json.dumps(status_fields(*each)))
+            print(json.dumps(status_fields(*each, standing)))
         return 0
     if arguments.watch:
         return watch.watch(arguments.data_dir, arguments.group)

@@ -5,6 +5,7 @@ from typing import Any
 
 from ota_server.plan import Plan, Progress
 from ota_server.record import parse_time
+from ota_server.window import Standing
 
 _BAR = 24
 _UNITS = (("d", 86400), ("h", 3600), ("m", 60), ("s", 1))
@@ -30,7 +31,7 @@ def state_of(plan: Plan, progress: Progress | None) -> str:
     return progress.state
 
 
-def status_fields(plan: Plan, progress: Progress | None) -> dict[str, Any]:
+def status_fields(plan: Plan, progress: Progress | None, standing: Standing) -> dict[str, Any]:
     """Return the status of a rollout for programs."""
     return {
         **plan._asdict(),
@@ -40,13 +41,22 @@ def status_fields(plan: Plan, progress: Progress | None) -> dict[str, Any]:
         "wave_time": progress.wave_time if progress else None,
         "counts": progress.counts if progress else {},
         "counts_before": progress.before if progress else (),
+        "unmet": standing.unmet,
     }
 
 
 def status_lines(
-    plan: Plan, progress: Progress | None, now_ms: int, is_served: bool = True
+    plan: Plan,
+    progress: Progress | None,
+    now_ms: int,
+    is_served: bool = True,
+    standing: Standing | None = None,
 ) -> list[str]:
-    """Return the status of a rollout for people."""
+    """Return the status of a rollout for people.
+
+    Args:
+        standing: whom the server that runs lets in; None: everybody.
+    """
     lines = [_headline(plan, progress, now_ms)]
     state = state_of(plan, progress)
     if progress is not None and progress.reason and state == progress.state:
@@ -59,6 +69,11 @@ def status_lines(
     for name, meaning in _MORE.items():
         if counts.get(name):
             lines.append(f"  {counts[name]} {meaning}")
+    if standing is not None and standing.unmet:
+        lines.append(
+            f"  {standing.unmet} never meet the window {standing.window}, waiting for more than a "
+            "day (`serve --window-overdue` lets them in)"
+        )
     return lines
 
 

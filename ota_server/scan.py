@@ -32,7 +32,7 @@ FILE_SHIFT = 48
 OFFSET_MASK = (1 << FILE_SHIFT) - 1
 # How a record begins, and more bytes than that takes but fewer than it would take twice.
 _HEAD = re.compile(
-    rb'\{"time":".{24}","event":"[a-z]+","product":"","mac":"((?:[0-9a-f]{2}:){5}[0-9a-f]{2})"'
+    rb'\{"time":".{24}","event":"(?!forget")[a-z]+","product":"","mac":"((?:[0-9a-f]{2}:){5}[0-9a-f]{2})"'
 )
 _head_of = itemgetter(slice(100))
 
@@ -186,13 +186,16 @@ class FileScan:
             found.marker_end = end
         else:
             try:
-                mac, _ = parse_record(line)
+                mac, device = parse_record(line)
             except BadRecord:
                 if _claims_a_device(line):
                     found.bad_lines += 1
                     self._bad_until = end
             else:
-                found.locations[number_of(mac)] = self._file | offset
+                if device is None:
+                    found.locations.pop(number_of(mac), None)
+                else:
+                    found.locations[number_of(mac)] = self._file | offset
 
 
 def _numbers(macs: list[bytes]) -> tuple[int, ...]:

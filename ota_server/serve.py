@@ -15,12 +15,14 @@ from typing import NoReturn
 
 from ota_server import __version__, banner, collector
 from ota_server.admission import Admission
+from ota_server.admissionfile import AdmissionFile
 from ota_server.crowd import WrongOptions, add_crowd_arguments, make_admission, make_pacing
 from ota_server.datadir import add_data_dir_argument, log_dir
 from ota_server.fleet import MAX_DEVICES, Fleet
+from ota_server.forgetting import Forgetting
 from ota_server.hashing import SETTLE_SECONDS
 from ota_server.journal import FSYNC, KEEP_BYTES, KEEP_FILES, ROTATE_BYTES, Journal
-from ota_server.keeper import Keeper
+from ota_server.keeper import COMPLETION_UNKNOWN, Keeper
 from ota_server.logfiles import InUse
 from ota_server.policyfiles import PolicyFiles
 from ota_server.rejected import Rejected
@@ -28,6 +30,7 @@ from ota_server.server import GRACE_SECONDS, IDLE_SECONDS, MAX_LINGERING, TRANSP
 from ota_server.serverlog import LogThread
 from ota_server.service import Service
 from ota_server.store import Store
+from ota_server.window import Standing
 
 log = logging.getLogger(__name__)
 
@@ -114,6 +117,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="devices to keep on record; further ones are answered all the same "
         "(default: %(default)s)",
     )
+    parser.add_argument(
+        "--buffering-proxy",
+        action="store_true",
+        help="a cache, or a proxy that buffers images, stands before this server, so that what "
+        "devices have is not known: a rollout counts one that was offered a release three times, "
+        "past its grace, as failed",
+    )
     add_crowd_arguments(parser)
     _add_journal_arguments(parser)
 
@@ -187,8 +197,15 @@ def _serve(arguments: argparse.Namespace, written: LogThread) -> int:
         return 1
     _install_signals(server, written)
     banner.show(server, log_dir(arguments.data_dir))
-    keeper = Keeper(arguments.data_dir, server.service.policies, clock_ms())
-    server.service.more_chores.append(keeper.look_after)
+    options = [COMPLETION_UNKNOWN] if arguments.buffering_proxy else []
+    keeper = Keeper(arguments.data_dir, server.service.policies, clock_ms(), options)
+    forgetting = Forgetting(arguments.data_dir, server.service.fleet)
+    admission = server.service.offers.admission
+    said = AdmissionFile(
+        log_dir(arguments.data_dir),
+        lambda: Standing() if admission is None else admission.standing(clock_ms()),
+    )
+    server.service.more_chores += [keeper.look_after, forgetting.look_after, said.look_after]
     collector.hold_back()
     sys.setswitchinterval(_SWITCH_SECONDS)
     try:
@@ -197,6 +214,7 @@ def _serve(arguments: argparse.Namespace, written: LogThread) -> int:
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         server.server_close()
         keeper.end()
+        said.remove()
         server.service.close()
     # While it ends Python puts the signals back, and a second SIGTERM would be told as a failure.
     for signum in (signal.SIGINT, signal.SIGTERM):

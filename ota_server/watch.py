@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 from ota_server import rolloutedits
+from ota_server.admissionfile import read_standing
 from ota_server.datadir import log_dir
 from ota_server.rolloutview import status_lines
 from ota_server.survey import is_served
@@ -23,11 +24,13 @@ def lines_of(data_dir: Path, group: str | None) -> list[str]:
         Refused, BadPolicy, OSError: it cannot be told.
     """
     now_ms = time.time_ns() // 1_000_000
-    served = is_served(log_dir(data_dir))
+    logs = log_dir(data_dir)
+    served = is_served(logs)
+    standing = read_standing(logs) if served else None
     lines: list[str] = []
     for plan, progress in rolloutedits.all_rollouts(data_dir):
         if group in (None, plan.group):
-            lines += ["", *status_lines(plan, progress, now_ms, served)]
+            lines += ["", *status_lines(plan, progress, now_ms, served, standing)]
     return lines[1:]
 
 

@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ota_server import breaker, edits, rollout
+from ota_server.admissionfile import read_standing
 from ota_server.commands import Commands, add_command, mac_argument, reported_argument
 from ota_server.datadir import log_dir
 from ota_server.device import Device, Download, Report
 from ota_server.files import Found, find, open_found
+from ota_server.labels import read_labels
 from ota_server.policy import Pin, Policy, Refused
 from ota_server.policyfiles import PolicyFiles
 from ota_server.policytext import time_text
@@ -29,7 +31,9 @@ from ota_server.release import (
 )
 from ota_server.replay import newest
 from ota_server.rollout import NO_TARGET, ON_HOLD, Decision, cohort_percent
+from ota_server.survey import is_served
 from ota_server.table import ago, printable
+from ota_server.window import Standing
 
 _EXAMPLES = """\
   %(prog)s 00:11:22:33:44:55
@@ -71,6 +75,20 @@ class Explanation(NamedTuple):
     turns: tuple[Turn, ...]
     image: Found | None
     image_problem: str = ""
+
+
+class Besides(NamedTuple):
+    """What `why` says besides an explanation.
+
+    Attributes:
+        label: what the device is called; None: nothing.
+        hold: why everything is on hold; "": it is not, or nobody said why.
+        standing: whom the server that runs lets in.
+    """
+
+    label: str | None
+    hold: str
+    standing: Standing
 
 
 def explain(
@@ -149,11 +167,14 @@ def _show(arguments: argparse.Namespace) -> int:
         now_ms,
         None if device is None else device.download,
     )
+    label = read_labels(data_dir).get(mac)
     if arguments.json:
-        print(json.dumps(_fields(found, device)))
+        print(json.dumps(_fields(found, device, label)))
         return 0
-    hold = edits.reason_of_hold(data_dir)
-    for name, text in _lines(found, device, hold, now_ms):
+    logs = log_dir(data_dir)
+    standing = read_standing(logs) if is_served(logs) else Standing()
+    besides = Besides(label, edits.reason_of_hold(data_dir), standing)
+    for name, text in _lines(found, device, besides, now_ms):
         print(f"{name:<13}{printable(text)}")
     return 0
 
@@ -224,9 +245,9 @@ def _turns(mac: str, groups: tuple[str, ...], policy: Policy) -> Iterator[Turn]:
 
 
 def _lines(
-    found: Explanation, device: Device | None, hold: str, now_ms: int
+    found: Explanation, device: Device | None, besides: Besides, now_ms: int
 ) -> Iterator[tuple[str, str]]:
-    yield "device", found.report.mac
+    yield "device", f"{found.report.mac}{f' ({besides.label})' if besides.label else ''}"
     seen = "it is not on record"
     if device is not None:
         seen = f"last seen {ago(format_time(device.last_seen_ms), now_ms)}, {device.address}"
@@ -239,7 +260,10 @@ def _lines(
     decision = found.decision
     yield "is told", "nothing, it is answered 503" if decision is None else decision.version
     why = NO_TARGET if decision is None else decision.reason
-    yield "because", f"{why}: {hold}" if hold and why == ON_HOLD else why
+    yield "because", f"{why}: {besides.hold}" if besides.hold and why == ON_HOLD else why
+    reported = found.report.firmware_version
+    if decision is not None and decision.release and decision.version != reported:
+        yield from _standing_lines(besides.standing)
     if found.image is not None:
         yield "image", f"{Path(found.image.path).name}, {found.image.signature.size} bytes"
     elif found.image_problem:
@@ -248,6 +272,17 @@ def _lines(
         yield "image", "none now, /firmware.bin is answered 503"
     if found.target_problem:
         yield "but", f"{found.target_problem}; a running server stays on its last good target"
+
+
+def _standing_lines(standing: Standing) -> Iterator[tuple[str, str]]:
+    """Yield what the server that runs may put off, though it would be told of a release."""
+    if standing.window:
+        closed = "closed now: it is told its own version until it opens"
+        yield "window", f"{standing.window}, {'open now' if standing.is_open else closed}"
+    if standing.max_downloads is not None:
+        limit = standing.max_downloads
+        most = f"{limit} download{'s' * (limit != 1)} at once"
+        yield "places", f"{most}; while all are taken it is told its own version"
 
 
 def _pin_text(pin: Pin, now_ms: int) -> str:
@@ -265,11 +300,12 @@ def _turn_text(turn: Turn) -> str:
     return f"{turn.version}{whose}, {turn.state} at {turn.percent:g} %: {place}"
 
 
-def _fields(found: Explanation, device: Device | None) -> dict[str, object]:
+def _fields(found: Explanation, device: Device | None, label: str | None) -> dict[str, object]:
     decision, pin = found.decision, found.pin
     until_ms = None if pin is None else pin.until_ms
     return {
         "mac": found.report.mac,
+        "label": label,
         "firmware_version": found.report.firmware_version,
         "last_seen_time": None if device is None else format_time(device.last_seen_ms),
         "address": None if device is None else device.address,

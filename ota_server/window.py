@@ -94,6 +94,22 @@ def _edges(windows: Sequence[Window], moment: datetime, zone: tzinfo | None) -> 
             yield at
 
 
+class Standing(NamedTuple):
+    """Whom a server lets in.
+
+    Attributes:
+        max_downloads: how many devices may download at once; None: as many as come.
+        window: when downloads may begin, as `Hours` has it; "": at any time.
+        is_open: they may begin now.
+        unmet: how many devices have waited for the window for more than a day.
+    """
+
+    max_downloads: int | None = None
+    window: str = ""
+    is_open: bool = True
+    unmet: int = 0
+
+
 class Hours:
     """The windows of one server, looked at anew only when they open or close. No lock."""
 

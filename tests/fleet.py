@@ -30,16 +30,24 @@ class Fleet:
         self.told: Counter[str] = Counter()
         self.downloads: list[str] = []
 
-    def ask(self, port: int, boots: Callable[[str], bool] = lambda _mac: True) -> None:
+    def ask(
+        self, port: int, boots: Callable[[str], bool] = lambda _mac: True, fetches: bool = True
+    ) -> None:
         """Have each device ask once, and take what it is told.
 
         Args:
+            fetches: they get the image from the server, and not from a cache before it.
             boots: whether a device runs the new image after that; else it stays on what it had.
         """
         for mac, version in self.versions.items():
             told = self._get(port, "/version.txt", mac, version)
             self.told[told] += 1
-            if told and told != version and self._get(port, "/firmware.bin", mac, version):
+            if (
+                fetches
+                and told
+                and told != version
+                and self._get(port, "/firmware.bin", mac, version)
+            ):
                 self.downloads.append(told)
                 if boots(mac):
                     self.versions[mac] = told

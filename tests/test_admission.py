@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 from ota_server.admission import Admission
 from ota_server.places import Places
-from ota_server.window import Hours, parse_window
+from ota_server.window import Hours, Standing, parse_window
 
 A, B = "00:11:22:33:44:55", "00:11:22:33:44:66"
 HOURS = "01:00-05:00"
@@ -92,6 +92,15 @@ class AdmissionTest(unittest.TestCase):
         self.offer(A, "06:00")
         self.seconds += 86401
         self.assertEqual(self.admission.unmet, 1)
+
+    def test_operators_are_told_whom_it_lets_in(self):
+        self.make()
+        self.offer(A, "06:00")
+        moment = self.at("06:00")
+        self.seconds += 86401
+        expected = Standing(None, "01:00-05:00", False, 1)
+        self.assertEqual(self.admission.standing(moment), expected)
+        self.assertTrue(self.admission.standing(self.at("02:00")).is_open)
 
     def test_it_says_once_an_hour_how_many_devices_do_not_meet_the_window(self):
         self.make()

@@ -85,6 +85,13 @@ class ControllerTest(RolloutCase):
         self.assertEqual(len(self.records(event="begin")), begun)
         self.assertLess(len(set(self.devices.downloads)), 20)
 
+    def test_behind_a_proxy_offers_that_come_to_nothing_halt_it(self):
+        self.server.end()
+        self.server = self.serve("--buffering-proxy")
+        self.roll_out(waves=(20.0, 100.0))
+        self.ask_until(self.server, lambda: self.state() == "halted", fetches=False)
+        self.assertIn("failed", self.progress()["reason"])
+
     def test_after_a_halt_who_runs_the_release_is_told_to_stay(self):
         self.roll_out(waves=(20.0, 100.0))
         self.ask_until(

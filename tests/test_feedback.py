@@ -261,6 +261,23 @@ class MislabelledTest(unittest.TestCase):
         self.assertEqual(story.state(), "offered")
 
 
+class ForgottenTest(unittest.TestCase):
+    def test_a_device_that_is_forgotten_counts_no_more_until_it_asks_again(self):
+        story = Story()
+        story.download(1)
+        story.update(2)
+        before = story.tally()
+        for number in (1, 3):
+            story.tell("forget", number)
+        story.feedback.change(PLAN._replace(waves=(50.0, 100.0)), story.known)
+        story.feedback.change(PLAN, story.known)
+        tally = story.tally()
+        self.assertEqual((tally.undecided, tally.updated), (0, 1))
+        self.assertEqual((tally.to_come, tally.active), (before.to_come - 2, before.active - 1))
+        story.check(1, RELEASE)
+        self.assertEqual((story.tally().updated, story.tally().too_new), (1, 1))
+
+
 class CompletionUnknownTest(unittest.TestCase):
     def test_three_offers_past_the_grace_are_a_failure(self):
         story = Story(completion_unknown=True)

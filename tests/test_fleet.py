@@ -136,6 +136,43 @@ class TableTest(FleetCase):
         self.assertIsNone(self.get(fleet, 4))
         self.assertEqual(set(table_of(self.log_dir)), {mac(0), mac(1)})
 
+    def test_a_device_that_is_forgotten_stays_forgotten_until_it_asks_again(self):
+        fleet = self.open()
+        for number in range(3):
+            self.record(fleet, number, "v1")
+        fleet = self.reopen()
+        for number in (0, 1):
+            fleet.forget(mac(number), NOW_MS)
+        fleet.journal.flush()
+        self.assertEqual(len(fleet), 1)
+        for _ in range(2):
+            self.record(fleet, 1, "v2")
+            self.assertEqual(self.table(fleet, 3), table_of(self.log_dir))
+            fleet.look_after()
+            self.assertEqual(set(table_of(self.log_dir)), {mac(1), mac(2)})
+            self.assertEqual(len(fleet), 2)
+            fleet = self.reopen()
+
+    def test_a_device_that_was_heard_from_since_is_not_forgotten(self):
+        fleet = self.open()
+        self.record(fleet, 0, "v1")
+        fleet.forget(mac(0), NOW_MS - 1)
+        self.assertEqual(self.get(fleet, 0), device("v1"))
+
+    def test_a_device_that_is_forgotten_is_in_no_later_snapshot(self):
+        fleet = self.open(rotate_bytes=1, keep_files=0)
+        for number in range(3):
+            self.record(fleet, number, "v1")
+        fleet.look_after()
+        fleet.forget(mac(0), NOW_MS)
+        fleet.journal.flush()
+        for _ in range(10):
+            self.record(fleet, 1, "v1")
+            self.record(fleet, 2, "v1")
+            fleet.look_after()
+        self.assertEqual(set(table_of(self.log_dir)), {mac(1), mac(2)})
+        self.assertNotIn(mac(0), self.path.read_text())
+
     def test_known_devices_stay_known_where_a_restart_lowers_the_limit(self):
         fleet = self.open()
         for number in range(5):
@@ -311,6 +348,17 @@ class FullDiskTest(FleetCase):
         self.assertEqual(sorted(after[:2]), [("device", mac(1)), ("device", mac(3))])
         self.assertEqual(after[2:], [("check", mac(0))])
         self.assertEqual(table_of(self.log_dir), self.table(fleet, 4))
+
+    def test_a_device_that_is_forgotten_while_the_disk_is_full_is_forgotten_for_good(self):
+        fleet = self.open()
+        for number in range(2):
+            self.record(fleet, number, "v1")
+        with file_size_limit(self.path.stat().st_size):
+            fleet.forget(mac(0), NOW_MS)
+            fleet.journal.flush()
+            self.assertTrue(fleet.journal.failing)
+        fleet.look_after()
+        self.assertEqual(set(table_of(self.log_dir)), {mac(1)})
 
     def test_a_disk_that_is_full_from_the_start_is_said_once(self):
         fleet = self.open()

@@ -221,6 +221,15 @@ class CommandTest(DataDirCase):
             self.assertEqual(client.answer().body, b"v1.0.1")
             client.request("/version.txt", C)
             self.assertEqual(client.answer().body, b"v1.0.0")
+        self.assertIn("places       1 download at once; while", self.why(C))
+        self.assertIn("window       00:00-12:00, 12:00-24:00, open now", self.why(C))
+        process.kill()
+        self.assertNotIn("places", self.why(C))
+
+    def why(self, fields: dict[str, str]) -> str:
+        command = [sys.executable, "-m", "ota_server", "why", fields["_br_mac_"]]
+        command += ["--data-dir", str(self.data_dir)]
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout
 
 
 class DownloadByThreadsTest(DownloadTest):

@@ -20,6 +20,7 @@ from ota_server.plan import Plan, Progress, format_plan, parse_plan, progress_na
 from ota_server.policy import Refused
 from ota_server.record import format_record, format_time
 from ota_server.rolloutview import status_lines
+from ota_server.window import Standing
 from tests.fleet import NEW, OLD, RolloutCase
 from tests.support import ROOT, TIMEOUT_SECONDS, until
 
@@ -307,6 +308,13 @@ class StatusTest(CommandCase):
         text = "\n".join(status_lines(plan, progress, NOW_MS))
         self.assertIn("3 of 9 devices failed", text)
         self.assertIn("abort --revert", text)
+
+    def test_it_says_how_many_devices_never_meet_the_window(self):
+        plan = Plan("1", NEW, "", (100.0,), format_time(NOW_MS), OLD)
+        standing = Standing(None, "01:00-05:00", False, 12)
+        text = "\n".join(status_lines(plan, None, NOW_MS, standing=standing))
+        self.assertIn("12 never meet the window 01:00-05:00", text)
+        self.assertIn("--window-overdue", text)
 
     def test_json_has_an_object_a_line(self):
         self.know(100)
