@@ -1,12 +1,11 @@
 """The target of the whole fleet, changed by an operator: activated, or rolled back."""
 
-import json
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ota_server import audit
 from ota_server.datadir import log_dir
-from ota_server.files import replace, sync_folder
+from ota_server.files import replace
 from ota_server.inventory import (
     VERSION_NAME,
     Progress,
@@ -16,7 +15,8 @@ from ota_server.inventory import (
     look_at,
     problem_with,
 )
-from ota_server.policy import STOPPED_NAME, TARGETS_NAME, Refused, parse_stopped
+from ota_server.policy import Refused
+from ota_server.rolloutfiles import clear_group_targets, read_stopped, write_stopped
 
 
 class Activated(NamedTuple):
@@ -107,21 +107,24 @@ def _change(site: Site, wanted: str, action: str, is_forced: bool) -> Activated:
         warning = f"the rollout of {rollout.version} is still there: `rollout abort` ends it"
     details = {"from": site.target, "to": version}
     audit.note(log_dir(site.data_dir), action, version, **details)
-    folder = site.data_dir / "version"
     # The target first: where a crash follows, devices stay on what was stopped, and do not go back
     # to the old target.
-    replace(folder / VERSION_NAME, (version + site.end).encode("ascii"))
+    try:
+        replace(site.data_dir / "version" / VERSION_NAME, (version + site.end).encode("ascii"))
+    except OSError:
+        # Or `rollback` would go to a target that never was.
+        audit.note(log_dir(site.data_dir), audit.NOT_DONE, version, of=action)
+        raise
     if site.policy.group_targets:
-        replace(folder / TARGETS_NAME, b"{}\n")
+        clear_group_targets(site.data_dir)
     if site.policy.stopped:
-        _let_go(folder)
-    sync_folder(folder)
+        _let_go(site.data_dir)
     return Activated(version, site.target, warning)
 
 
-def _let_go(folder: Path) -> None:
+def _let_go(data_dir: Path) -> None:
     """Have devices that stayed on a release that was stopped go to the new target."""
-    stopped = read_stopped(folder)
+    stopped = read_stopped(data_dir)
     for version, entry in list(stopped.items()):
         if entry["state"] == "aborted":
             del stopped[version]
@@ -129,24 +132,4 @@ def _let_go(folder: Path) -> None:
             # Its devices stay on it for as long as that is the target: only while it is itself.
             entry["instead_of"] = version
             entry.pop("group_targets", None)
-    write_stopped(folder, stopped)
-
-
-def read_stopped(folder: Path) -> dict[str, dict[str, Any]]:
-    """Return what stopped.json holds, fields that are not known among it.
-
-    Raises:
-        BadPolicy: it cannot be read.
-    """
-    try:
-        content = (folder / STOPPED_NAME).read_bytes()
-    except FileNotFoundError:
-        return {}
-    parse_stopped(content)
-    stopped: dict[str, dict[str, Any]] = json.loads(content.decode("utf-8-sig"))
-    return stopped
-
-
-def write_stopped(folder: Path, stopped: dict[str, dict[str, Any]]) -> None:
-    """Write stopped.json. The caller holds the lock."""
-    replace(folder / STOPPED_NAME, json.dumps(stopped, indent=2).encode("ascii") + b"\n")
+    write_stopped(data_dir, stopped)

@@ -17,6 +17,7 @@ from ota_server.release import same_version
 
 FILE_NAME = "audit.jsonl"
 LOCK_NAME = ".lock"
+NOT_DONE = "not done"  # what the line before says failed after that was written
 _LOCK_SECONDS = 30.0
 _LOOK_SECONDS = 0.02
 
@@ -130,6 +131,13 @@ def entries(log_dir: Path) -> list[dict[str, Any]]:
     return found
 
 
+def _done(log: Sequence[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
+    """Yield the entries of changes that were made."""
+    for entry, after in zip(log, (*log[1:], {}), strict=False):
+        if after.get("action") != NOT_DONE:
+            yield entry
+
+
 def previous_target(log: Sequence[Mapping[str, Any]], current: str | None) -> str | None:
     """Return the target before the current one, None if none is on record.
 
@@ -139,7 +147,7 @@ def previous_target(log: Sequence[Mapping[str, Any]], current: str | None) -> st
         current: what version.txt says; where somebody edited it by hand that is not on record.
     """
     way: list[str] = []
-    for entry in log:
+    for entry in _done(log):
         before, after = entry.get("from"), entry.get("to")
         if entry.get("action") not in ("activate", "rollback") or not isinstance(after, str):
             continue

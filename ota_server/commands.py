@@ -10,16 +10,13 @@ from ota_server.audit import Busy
 from ota_server.datadir import add_data_dir_argument
 from ota_server.device import parse_mac
 from ota_server.manifest import is_reported_text
-from ota_server.policy import BadPolicy, Refused, is_group_name
+from ota_server.policy import BadPolicy, Misused, Refused, is_group_name
 from ota_server.policytext import Who, parse_until, parse_who
 from ota_server.release import is_version
+from ota_server.table import printable
 
 # What `add_subparsers` returns; argparse has no public name for it.
 Commands = Any
-
-
-class Misused(Exception):
-    """What was typed makes no sense, as could not be seen earlier: exit code 2."""
 
 
 def add_command(
@@ -106,10 +103,10 @@ def run_command(run: Callable[[argparse.Namespace], int], arguments: argparse.Na
             stream.reconfigure(errors="backslashreplace")
     try:
         return run(arguments)
-    except (Refused, BadPolicy, Busy) as problem:
-        return fail(str(problem))
     except Misused as problem:
         return fail(str(problem), code=2)
+    except (Refused, BadPolicy, Busy) as problem:
+        return fail(str(problem))
     except OSError as problem:
         if isinstance(problem, BrokenPipeError):
             raise
@@ -120,10 +117,10 @@ def run_command(run: Callable[[argparse.Namespace], int], arguments: argparse.Na
 
 def fail(problem: str, code: int = 1) -> int:
     """Say what is wrong; return the exit code."""
-    print(f"ota-server: {problem}", file=sys.stderr)
+    print(f"ota-server: {printable(problem)}", file=sys.stderr)
     return code
 
 
 def warn(problem: str) -> None:
     """Say what is odd about what is done all the same."""
-    print(f"ota-server: warning: {problem}", file=sys.stderr)
+    print(f"ota-server: warning: {printable(problem)}", file=sys.stderr)

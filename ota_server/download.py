@@ -26,7 +26,7 @@ from ota_server.record import Scalar
 from ota_server.release import entity_tag
 from ota_server.reply import Peer, Reply, Transfer
 from ota_server.rollout import Decision
-from ota_server.store import NoImage, NoTarget, NotNow, NotReady, Store
+from ota_server.store import Altered, NoImage, NoTarget, NotNow, NotReady, Store
 
 log = logging.getLogger(__name__)
 
@@ -106,7 +106,10 @@ class Downloads:
         try:
             image = self._store.image(version)
             self._offers.check_image(image, peer)
-        except NoImage:
+        except NoImage as problem:
+            # What is missing is no news: anybody may ask for any name.
+            if isinstance(problem, Altered) and self._limit.allows(str(problem), time.monotonic()):
+                log.error("no image by its name for %s: %s", peer.address, problem)
             return reply.text(HTTPStatus.NOT_FOUND, _NOT_FOUND)
         except NotNow:
             return reply.later(_NOT_READY)

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from ota_server import audit
 from ota_server.datadir import log_dir
-from ota_server.files import find, give_to_owner, open_found, publish, sync_folder
+from ota_server.files import find, give_to_owner, open_found, replace, sync_folder
 from ota_server.policy import (
     HOLD_NAME,
     PINS_NAME,
@@ -72,7 +72,7 @@ def pin(data_dir: Path, who: Who, version: str, until_ms: int | None) -> str:
             after = with_pin(content, who, release, until_ms)
         change = _from_to(before, Pin(release, until_ms))
         audit.note(log_dir(data_dir), "pin", str(who), **change)
-        publish(version_dir / PINS_NAME, after)
+        replace(version_dir / PINS_NAME, after)
     return release
 
 
@@ -89,7 +89,7 @@ def unpin(data_dir: Path, who: Who) -> Pin:
         if before is None:
             raise Refused(f"{who} is not pinned; `why MAC` says what a device gets, and why")
         audit.note(log_dir(data_dir), "unpin", str(who), **_from_to(before, None))
-        publish(version_dir / PINS_NAME, without_pin(content, who))
+        replace(version_dir / PINS_NAME, without_pin(content, who))
     return before
 
 
@@ -110,7 +110,7 @@ def add_members(data_dir: Path, group: str, macs: Sequence[str]) -> Change:
             after, added = with_members(content, macs)
         if added or not path.exists():
             audit.note(log_dir(data_dir), "group add", group, **_listed("to", added))
-            publish(path, after)
+            replace(path, after)
     return Change(added, macs)
 
 
@@ -128,7 +128,7 @@ def remove_members(data_dir: Path, group: str, macs: Sequence[str]) -> Change:
             after, removed = without_members(content, macs)
         if removed:
             audit.note(log_dir(data_dir), "group remove", group, **_listed("from", removed))
-            publish(path, after)
+            replace(path, after)
     return Change(removed, macs)
 
 
@@ -143,7 +143,7 @@ def retry(data_dir: Path, mac: str) -> None:
         with named(version_dir / RETRIES_NAME):
             after = with_retry(content, mac, time.time_ns() // 1_000_000)
         audit.note(log_dir(data_dir), "retry", mac)
-        publish(version_dir / RETRIES_NAME, after)
+        replace(version_dir / RETRIES_NAME, after)
 
 
 def hold(data_dir: Path, reason: str) -> bool:
@@ -157,7 +157,7 @@ def hold(data_dir: Path, reason: str) -> bool:
         was_held = os.path.lexists(path)
         audit.note(log_dir(data_dir), "hold", "everything", reason=reason or None)
         now_ms = time.time_ns() // 1_000_000
-        publish(path, hold_content(reason, audit.user(), now_ms))
+        replace(path, hold_content(reason, audit.user(), now_ms))
     return was_held
 
 

@@ -112,20 +112,6 @@ def open_regular(path: Path) -> int:
 def replace(path: Path, content: bytes) -> None:
     """Write a file so that readers see the old content or the new one, also after a power cut.
 
-    Raises:
-        OSError: it cannot be written; the old file is as it was.
-    """
-    temporary = path.with_name(f".{path.name}.new")
-    with open(temporary, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-
-
-def publish(path: Path, content: bytes) -> None:
-    """Replace a file as `replace` does, name and all on the disk, for a server to read.
-
     Whoever runs this: root, or an operator with a strict umask, must not lock the server out.
 
     Raises:

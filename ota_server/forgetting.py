@@ -11,7 +11,7 @@ from pathlib import Path
 from ota_server import audit, edits
 from ota_server.datadir import log_dir
 from ota_server.device import Device, parse_mac
-from ota_server.files import Signature, find, give_to_owner, open_found, publish
+from ota_server.files import Signature, find, give_to_owner, open_found, replace
 from ota_server.fleet import Fleet
 from ota_server.journal import Journal
 from ota_server.labels import change_label
@@ -57,7 +57,7 @@ def _ask(version_dir: Path, mac: str, now_ms: int) -> None:
     asked = _parse(edits.read(version_dir, FILE_NAME))
     kept = {each: asked_ms for each, asked_ms in asked.items() if now_ms - asked_ms < _KEPT_MS}
     texts = {each: format_time(asked_ms) for each, asked_ms in {**kept, mac: now_ms}.items()}
-    publish(version_dir / FILE_NAME, (json.dumps(texts, indent=2) + "\n").encode("ascii"))
+    replace(version_dir / FILE_NAME, (json.dumps(texts, indent=2) + "\n").encode("ascii"))
 
 
 def _write(journal: Journal, logs: Path, mac: str, device: Device) -> None:

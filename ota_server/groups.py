@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ota_server import edits
-from ota_server.commands import Commands, Misused, add_command, fail, group_argument, mac_argument
+from ota_server.commands import Commands, add_command, fail, group_argument, mac_argument
 from ota_server.policy import (
     PINS_NAME,
     TARGETS_NAME,
     BadPolicy,
+    Misused,
     Pin,
     Refused,
     is_group_name,

@@ -7,7 +7,7 @@ from pathlib import Path
 from ota_server import audit, edits
 from ota_server.datadir import log_dir
 from ota_server.device import parse_mac
-from ota_server.files import publish
+from ota_server.files import replace
 from ota_server.policy import BadPolicy
 
 log = logging.getLogger(__name__)
@@ -73,5 +73,5 @@ def change_label(version_dir: Path, mac: str, text: str) -> str | None:
         change = {"from": before, "to": text or None}
         audit.note(log_dir(version_dir.parent), "label", mac, **change)
         content = json.dumps(labels, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
-        publish(path, content.encode("utf-8"))
+        replace(path, content.encode("utf-8"))
     return before

@@ -4,11 +4,15 @@ import fcntl
 import logging
 import os
 import re
+import time
 from pathlib import Path
 
 log = logging.getLogger(__name__)
 
 CURRENT_NAME = "devices.jsonl"
+# A command that looks whether a server runs, or forgets a device, holds the lock for a moment.
+_LOCK_SECONDS = 0.3
+_LOCK_LOOK_SECONDS = 0.01
 _ROTATED_NAME = re.compile(r"devices\.([0-9]{6,})\.jsonl")
 
 
@@ -59,12 +63,16 @@ def take_lock(path: Path) -> int:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        raise InUse(f"another server runs on {path.parent.parent}") from None
-    return descriptor
+    give_up_at = time.monotonic() + _LOCK_SECONDS
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return descriptor
+        except BlockingIOError:
+            if time.monotonic() >= give_up_at:
+                os.close(descriptor)
+                raise InUse(f"another server runs on {path.parent.parent}") from None
+            time.sleep(_LOCK_LOOK_SECONDS)
 
 
 def _rotated_files(log_dir: Path) -> list[tuple[int, Path]]:

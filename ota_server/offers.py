@@ -13,7 +13,7 @@ from ota_server.policyfiles import PolicyFiles
 from ota_server.release import SAMPLES, Target, is_sample, may_be_sample, meaning
 from ota_server.reply import Peer
 from ota_server.rollout import NO_TARGET, Decision
-from ota_server.store import NoImage, NoTarget, Store
+from ota_server.store import Altered, NoImage, NoTarget, Store
 
 log = logging.getLogger(__name__)
 
@@ -150,13 +150,13 @@ class Offers:
         manifest = policy.manifests.get(meaning(image.version))
         if manifest is not None and manifest.sha256 != image.sha256:
             self.altered += 1
-            raise NoImage(
+            raise Altered(
                 f"the image of {image.version} is not the one that was published: its SHA-256 is "
                 f"{image.sha256}, not {manifest.sha256}; `release verify` names what was altered"
             )
         if problem := policy.unusable.get(meaning(image.version)):
             self.altered += 1
-            raise NoImage(f"the manifest of {image.version} {problem}")
+            raise Altered(f"the manifest of {image.version} {problem}")
 
     def _is_sample(self, decision: Decision, target: Target | None, policy: Policy) -> bool:
         version = decision.release

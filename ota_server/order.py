@@ -12,16 +12,12 @@ from ota_server.manifest import (
     is_reported_text,
     stone_problem,
 )
-from ota_server.policy import Policy, Refused
+from ota_server.policy import Misused, Policy, Refused
 from ota_server.release import is_version, meaning, same_version
 
 # Arduino links a description into each image that is of its own libraries, not of the sketch.
 _ARDUINO_PROJECT = "arduino-lib-builder"
 VERSION_RULE = "1 to 64 of A-Z a-z 0-9 . _ + -, beginning with a letter or digit"
-
-
-class Misused(Refused):
-    """A command was called wrongly: exit code 2."""
 
 
 class Order(NamedTuple):

@@ -1,12 +1,11 @@
 """The `release` commands: their arguments and what they print."""
 
 import argparse
-import sys
 import time
 from collections.abc import Callable
 
 from ota_server.activate import Activated, activate, rollback
-from ota_server.audit import Busy
+from ota_server.commands import fail, run_command, warn
 from ota_server.datadir import add_data_dir_argument
 from ota_server.inventory import (
     get_release,
@@ -16,14 +15,12 @@ from ota_server.inventory import (
     problem_with,
     releases,
 )
-from ota_server.order import VERSION_RULE, Misused, Order
-from ota_server.policy import BadPolicy, Refused
+from ota_server.order import VERSION_RULE, Order
 from ota_server.progressbar import ProgressBar
 from ota_server.publish import publish
 from ota_server.release import is_version
 from ota_server.releaseviews import list_all, show
 from ota_server.retire import reinstate, remove, withdraw
-from ota_server.table import printable
 
 EXAMPLES = """\
 examples:
@@ -61,8 +58,9 @@ examples:
   %(prog)s           all releases
   %(prog)s v1.2.0    one of them
 
-Exit code 1 where an image or a signature is missing, was altered, or has no manifest to compare it
-with. To mend it, publish the same build again.
+Exit code 1 where an image or a signature is missing or was altered. To mend it, publish the same
+build again. An image without a manifest was copied in by hand: there is nothing to compare it with,
+which is exit code 1 only where it is named.
 """
 _REMOVE_EXAMPLES = """\
 examples:
@@ -112,7 +110,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         add_data_dir_argument(command)
-        command.set_defaults(run=lambda arguments: _guarded(run, arguments))
+        command.set_defaults(run=lambda arguments: run_command(run, arguments))
         return command
 
     _add_publish_arguments(
@@ -200,31 +198,6 @@ def _version(text: str) -> str:
     return text
 
 
-def _guarded(run: Callable[[argparse.Namespace], int], arguments: argparse.Namespace) -> int:
-    """Run a command; what it refuses is one line and an exit code."""
-    # Notes may hold what this terminal cannot show.
-    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
-    try:
-        return run(arguments)
-    except Misused as problem:
-        return _fail(str(problem), code=2)
-    except (Refused, Busy) as problem:
-        return _fail(str(problem))
-    except BadPolicy as problem:
-        return _fail(f"stopped.json {problem}; mend it first")
-    except BrokenPipeError:
-        raise
-    except OSError as problem:
-        what = problem.filename or "the output cannot be written"
-        hint = "; run this as the server's user" if isinstance(problem, PermissionError) else ""
-        return _fail(f"{what}: {problem.strerror}{hint}")
-
-
-def _fail(problem: str, code: int = 1) -> int:
-    print(f"ota-server: {printable(problem)}", file=sys.stderr)
-    return code
-
-
 def _now_ms() -> int:
     return time.time_ns() // 1_000_000
 
@@ -244,7 +217,7 @@ def _publish(arguments: argparse.Namespace) -> int:
     with ProgressBar(f"copying {order.version}") as progress:
         published = publish(arguments.data_dir, order, _now_ms(), progress)
     for warning in published.warnings:
-        print(f"ota-server: warning: {printable(warning)}", file=sys.stderr)
+        warn(warning)
     manifest, version = published.manifest, order.version
     print(f"{version}: {manifest.size} bytes, SHA-256 {manifest.sha256}")
     print(f"image: {manifest.image or 'says nothing of itself'}")
@@ -270,12 +243,15 @@ def _verify(arguments: argparse.Namespace) -> int:
     )
     bad = 0
     for release in found:
+        if not arguments.version and release.image and not release.manifest and not release.problem:
+            print(f"{release.version}: copied in by hand, there is nothing to compare it with")
+            continue
         with ProgressBar(f"verifying {release.version}") as progress:
             problem = problem_with(release, progress)
         bad += bool(problem)
         print(f"{release.version}: {problem or 'as it was published'}", flush=True)
     if bad:
-        return _fail(f"{bad} of {len(found)} are not right; publish the same build again")
+        return fail(f"{bad} of {len(found)} are not right; publish the same build again")
     return 0
 
 
@@ -316,6 +292,6 @@ def _rollback(arguments: argparse.Namespace) -> int:
 
 def _say(done: Activated) -> int:
     if done.warning:
-        print(f"ota-server: warning: {done.warning}", file=sys.stderr)
+        warn(done.warning)
     print(f"the target is {done.version}; it was {done.previous or 'none'}")
     return 0

@@ -3,9 +3,9 @@
 import re
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from ota_server import audit
-from ota_server.activate import read_stopped, write_stopped
 from ota_server.datadir import log_dir
 from ota_server.files import sync_folder
 from ota_server.inventory import (
@@ -24,6 +24,7 @@ from ota_server.record import format_time, parse_time
 from ota_server.release import image_name, same_version, signature_name
 from ota_server.replay import records_with
 from ota_server.rollout import RESTART_AFTER_MS
+from ota_server.rolloutfiles import read_stopped, write_stopped
 
 # A begin without an end is of a server that was killed; after this nobody goes on with it.
 _LONGEST_DOWNLOAD_MS = 24 * 3600 * 1000
@@ -46,8 +47,7 @@ def withdraw(data_dir: Path, version: str, reason: str, now_ms: int) -> str:
         if site.policy.is_withdrawn(version):
             raise Refused(f"{version} was withdrawn before; there is nothing to do")
         audit.note(log_dir(data_dir), "withdraw", version, reason=reason or None)
-        folder = data_dir / "version"
-        stopped = _without(read_stopped(folder), version)
+        stopped = _without(read_stopped(data_dir), version)
         stopped[version] = {
             "state": "withdrawn",
             # Its devices stay on it while that is the target. Where it is the target itself, until
@@ -57,8 +57,7 @@ def withdraw(data_dir: Path, version: str, reason: str, now_ms: int) -> str:
             "reason": reason,
             "time": format_time(now_ms),
         }
-        write_stopped(folder, stopped)
-        sync_folder(folder)
+        write_stopped(data_dir, stopped)
     return version
 
 
@@ -76,9 +75,7 @@ def reinstate(data_dir: Path, version: str) -> str:
         if not site.policy.is_withdrawn(version):
             raise Refused(f"{version} was not withdrawn; `release list` shows what was")
         audit.note(log_dir(data_dir), "withdraw --undo", version)
-        folder = data_dir / "version"
-        write_stopped(folder, _without(read_stopped(folder), version))
-        sync_folder(folder)
+        write_stopped(data_dir, _without(read_stopped(data_dir), version))
     return version
 
 
@@ -122,7 +119,7 @@ def remove(data_dir: Path, version: str, now_ms: int, progress: Progress) -> str
     return release.version
 
 
-def _without(stopped: dict[str, dict[str, object]], version: str) -> dict[str, dict[str, object]]:
+def _without(stopped: dict[str, dict[str, Any]], version: str) -> dict[str, dict[str, Any]]:
     return {name: entry for name, entry in stopped.items() if not same_version(name, version)}
 
 

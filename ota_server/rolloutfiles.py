@@ -216,7 +216,12 @@ def set_stopped(data_dir: Path, version: str, entry: Mapping[str, Any] | None) -
     if entry is not None:
         after[version] = dict(entry)
     if after != before:
-        _write_json(data_dir / "version" / STOPPED_NAME, after)
+        write_stopped(data_dir, after)
+
+
+def write_stopped(data_dir: Path, stopped: Mapping[str, dict[str, Any]]) -> None:
+    """Replace stopped.json."""
+    _write_json(data_dir / "version" / STOPPED_NAME, stopped)
 
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:

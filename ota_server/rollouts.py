@@ -12,10 +12,10 @@ from typing import Any
 
 from ota_server import rolloutedits, watch
 from ota_server.admissionfile import read_standing
-from ota_server.commands import Misused, group_argument, run_command, version_argument, warn
+from ota_server.commands import group_argument, run_command, version_argument, warn
 from ota_server.datadir import add_data_dir_argument, log_dir
 from ota_server.plan import Plan, plan_problem
-from ota_server.policy import Refused
+from ota_server.policy import Misused, Refused
 from ota_server.policyfiles import PolicyFiles
 from ota_server.reach import what_is_known, who_runs
 from ota_server.record import format_time

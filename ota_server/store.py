@@ -56,6 +56,10 @@ class NoImage(Exception):
     """The image that was asked for is not there: answer 404."""
 
 
+class Altered(NoImage):
+    """Its bytes are not those that were published."""
+
+
 class NotNow(Exception):
     """The server is out of descriptors or memory: answer 503."""
 

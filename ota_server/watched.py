@@ -185,7 +185,7 @@ def _is_being_written(known: _Read, found: Found) -> bool:
     """Say whether somebody may be writing to a file in place: it may be valid, and half of it."""
     signature = found.signature
     if known.signature.inode != signature.inode or signature.modified_ns != signature.changed_ns:
-        return False  # a file that was renamed is there as a whole; `files.publish` has both so
+        return False  # a file that was renamed is there as a whole; `files.replace` has both so
     return 0 <= time.time() - signature.changed_ns / 1e9 < _WRITING_SECONDS
 
 

@@ -251,6 +251,7 @@ class VerifyTest(CommandsCase):
         done = self.run_release("verify", "v2.0.0")
         self.assertEqual(done.returncode, 1)
         self.assertIn("has no manifest", done.stdout)
+        self.assertIn("v2.0.0: copied in by hand, there is nothing", self.release("verify"))
 
 
 class RemoveTest(CommandsCase):
@@ -348,6 +349,17 @@ class TargetTest(CommandsCase):
         self.release("activate", "v1.0.0")
         self.set_target("v1.2.0")
         self.assertEqual(self.release("rollback"), "the target is v1.0.0; it was v1.2.0\n")
+
+    def test_a_target_that_could_not_be_written_is_none_to_go_back_to(self):
+        self.release("activate", "v1.0.0")
+        self.release("activate", "v1.1.0")
+        in_the_way = self.data_dir / "version" / ".version.txt.new"
+        in_the_way.mkdir()
+        done = self.run_release("activate", "v1.2.0")
+        self.assertEqual(done.returncode, 1)
+        self.assertIn(".version.txt.new", done.stderr)
+        in_the_way.rmdir()
+        self.assertEqual(self.release("rollback"), "the target is v1.0.0; it was v1.1.0\n")
 
     def test_a_release_without_an_image_is_refused(self):
         (self.data_dir / "firmware" / "firmware_v1.1.0.bin").unlink()
@@ -454,6 +466,13 @@ class RunningServerTest(Commands, ServerCase):
         self.assertIn("is not the one that was published", "".join(logged.output))
         self.assertEqual(self.get("/firmware/firmware_v2.0.0.bin").status, 404)
         self.assertEqual(self.server.service.offers.altered, 2)
+
+    def test_an_altered_image_by_its_name_is_in_the_log_too(self):
+        self.publish("v2.0.0")
+        self.put_image("v2.0.0", b"image of v2.0.1")
+        with self.assertLogs("ota_server", "ERROR") as logged:
+            self.assertEqual(self.get("/firmware/firmware_v2.0.0.bin").status, 404)
+        self.assertIn("no image by its name for 127.0.0.1", "".join(logged.output))
 
     def test_a_withdrawn_image_is_not_found_by_name(self):
         self.assertEqual(self.get("/firmware/firmware_v1.0.0.bin").status, 200)

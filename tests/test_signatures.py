@@ -7,8 +7,8 @@ import unittest
 from pathlib import Path
 
 from ota_server.device import Download
-from ota_server.order import Misused, Order
-from ota_server.policy import Refused
+from ota_server.order import Order
+from ota_server.policy import Misused, Refused
 from ota_server.publish import Published, publish
 from ota_server.rollout import RESTART_AFTER_MS, pinned_download
 from tests.support import DEVICE, Client, DataDirCase, ServerCase
