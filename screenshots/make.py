@@ -3,14 +3,17 @@
 Each shows what the program printed just now. The package is copied into a temporary checkout, where
 the server and the commands run as the README has them; only the path of that checkout is shown as
 /srv/ota_server, and the port as 7777. The fleet of the second picture asks a real server whose
-clock is set back, so that its devices were last seen at different times.
+clock is set back, so that its devices were last seen at different times. The fleet of the third
+polls twice a second, for rollouts of half a minute.
 
-Needs Chromium beside Python. Makes session.png, devices.png, diagram.svg and diagram.png.
+Needs Chromium beside Python. Makes session.png, devices.png, rollout.png, diagram.svg and
+diagram.png.
 """
 
 import argparse
 import html
 import http.client
+import json
 import os
 import re
 import shutil
@@ -87,6 +90,7 @@ def main() -> int:
         shutil.copy(ROOT / "pyproject.toml", checkout)
         show_text(chromium, session(checkout), HERE / "session.png")
         show_text(chromium, fleet(checkout), HERE / "devices.png")
+        show_text(chromium, rollouts(checkout), HERE / "rollout.png")
     (HERE / "diagram.svg").write_text(diagram.svg(), encoding="utf-8")
     shoot(chromium, HERE / "diagram.svg", HERE / "diagram.png", diagram.WIDTH, diagram.HEIGHT)
     return 0
@@ -168,12 +172,76 @@ def let_fleet_ask(data_dir: Path) -> None:
         service.close()
 
 
-def ask(port: int, path: str, fields: dict[str, str]) -> None:
-    """Send one request as a device does, and read its answer to the end."""
-    connection = http.client.HTTPConnection("127.0.0.1", port)
+def rollouts(checkout: Path) -> str:
+    """Return what a terminal shows of a rollout that goes well, and of one that does not."""
+    shutil.rmtree(checkout / "ota_server" / "log")
+    ota = "python -m ota_server"
+    options = "--waves 5,25,100 --soak 5s --apply-grace 3s --count-new"
+    commands = [f"{ota} rollout start v1.1.0 {options}", f"{ota} rollout status"]
+    commands += [f"{ota} rollout start v1.2.0 {options}", f"{ota} rollout status"]
+    with served(checkout) as (port, _), polling(port):
+        for version in ("v1.1.0", "v1.2.0"):
+            (checkout / "app.bin").write_text(f"the image of {version}\n" * 1000)
+            run(checkout, f"{ota} release publish app.bin --version {version}", port)
+        time.sleep(3)
+        shown = [run(checkout, commands[0], port)]
+        wait_for(checkout, 1)
+        shown.append(run(checkout, commands[1], port))
+        wait_for(checkout, "done")
+        shown.append(run(checkout, commands[2], port))
+        wait_for(checkout, "halted")
+        shown.append(run(checkout, commands[3], port))
+    texts = (f"{prompt(each)}\n{text.rstrip()}" for each, text in zip(commands, shown, strict=True))
+    return "\n\n".join(texts)
+
+
+def wait_for(checkout: Path, end: str | int) -> None:
+    """Wait until a rollout is in a state, or in a wave with some of its devices updated."""
+    path = checkout / "ota_server" / "version" / "progress.json"
+    give_up_at = time.monotonic() + 120
+    while time.monotonic() < give_up_at:
+        time.sleep(0.5)
+        progress = json.loads(path.read_bytes()) if path.exists() else {"state": "", "wave": -1}
+        if end == progress["state"] or (end == progress["wave"] and progress["counts"]["updated"]):
+            time.sleep(2)
+            return
+    raise SystemExit(f"no {end}: {progress}")
+
+
+@contextmanager
+def polling(port: int) -> Iterator[None]:
+    """Have a fleet of 400 devices poll; three in ten of them cannot boot v1.2.0."""
+    versions = dict.fromkeys(range(400), "v1.0.1")
+    is_over = threading.Event()
+
+    def poll() -> None:
+        while not is_over.is_set():
+            for number, version in versions.items():
+                fields = {"_br_mac_": f"02:00:00:00:{number >> 8:02x}:{number & 255:02x}"}
+                fields["_br_fwv_"] = version
+                address = f"127.0.{1 + number // 200}.{1 + number % 200}"
+                told = ask(port, "/version.txt", fields, address)
+                if told in ("v1.1.0", "v1.2.0") and told != version:
+                    ask(port, "/firmware.bin", fields, address)
+                    if told != "v1.2.0" or number % 10 > 2:
+                        versions[number] = told
+
+    thread = threading.Thread(target=poll)
+    thread.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        thread.join()
+
+
+def ask(port: int, path: str, fields: dict[str, str], address: str = "127.0.0.1") -> str:
+    """Send one request as a device does, and return its answer."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, source_address=(address, 0))
     connection.request("GET", path, headers={**fields, "Connection": "close"})
-    connection.getresponse().read()
+    content = connection.getresponse().read()
     connection.close()
+    return content.decode("latin-1")
 
 
 @contextmanager
