@@ -13,6 +13,7 @@ MAC_FIELD = b"_br_mac_"
 VERSION_FIELD = b"_br_fwv_"
 
 SETTLED_MS = 24 * 3_600_000
+_HOUR_MS = 3_600_000
 
 _MAC = re.compile(
     r"[0-9a-f]{2}(?P<separator>[:-]?)[0-9a-f]{2}(?:(?P=separator)[0-9a-f]{2}){4}"
@@ -76,6 +77,8 @@ class Device(NamedTuple):
         update_ms: when it first reported the version that it runs now; None: it never changed.
         target_version: the version that it was told to run, last; None: there was none to tell.
         image_only: it has never asked for the version.
+        first_seen_ms: the full hour after it was first on record; None: that was before records
+            said so.
     """
 
     time_ms: int
@@ -86,10 +89,12 @@ class Device(NamedTuple):
     address: str
     image_only: bool
     download: Download | None
+    first_seen_ms: int | None = None
 
 
-# A device as one tuple without nesting: its fields up to `image_only`, then, where there is one,
-# those of its download, with the SHA-256 as bytes, and without the last three where all are 0.
+# A device as one tuple without nesting: its fields up to `image_only`, `first_seen_ms`, then, where
+# there is one, those of its download, with the SHA-256 as bytes, and without the last three where
+# all are 0.
 Flat = tuple[Any, ...]
 
 
@@ -97,19 +102,20 @@ def flatten(device: Device) -> Flat:
     """Return a device as one flat tuple, the form that is kept and written."""
     download = device.download
     if download is None:
-        return device[:7]
+        return *device[:7], device.first_seen_ms
     sha256 = bytes.fromhex(download.sha256)
     count = download[4:] if any(download[4:]) else ()
-    return *device[:7], download.version, sha256, download.size, download.request_ms, *count
+    image = download.version, sha256, download.size, download.request_ms
+    return *device[:7], device.first_seen_ms, *image, *count
 
 
 def unflatten(flat: Flat) -> Device:
     """Return the device that `flatten` made flat."""
     download = None
-    if len(flat) > 7:
-        version, sha256, *rest = flat[7:]
+    if len(flat) > 8:
+        version, sha256, *rest = flat[8:]
         download = Download(version, sha256.hex(), *rest)
-    return Device._make((*flat[:7], download))
+    return Device._make((*flat[:7], download, flat[7]))
 
 
 def checked_again(
@@ -204,14 +210,18 @@ def reported(device: Device, report: Report, address: str, now_ms: int) -> Devic
     )
 
 
+def _first_seen(now_ms: int) -> int:
+    """Return the full hour to come: so few different ones that their text is at hand."""
+    return -(-now_ms // _HOUR_MS) * _HOUR_MS
+
+
 def checked(
     device: Device | None, report: Report, target_version: str | None, address: str, now_ms: int
 ) -> Device:
     """Return the device after it asked which version to run and was told `target_version`."""
     if device is None:
-        return Device(
-            now_ms, report.firmware_version, now_ms, None, target_version, address, False, None
-        )
+        version, first_ms = report.firmware_version, _first_seen(now_ms)
+        return Device(now_ms, version, now_ms, None, target_version, address, False, None, first_ms)
     return Device(
         now_ms,
         report.firmware_version,
@@ -221,6 +231,7 @@ def checked(
         address,
         False,
         _kept_download(device, report, now_ms),
+        device.first_seen_ms,
     )
 
 
@@ -234,8 +245,9 @@ def asked_for_image(
 ) -> Device:
     """Return the device after it asked for an image and was given `download`; None: nothing."""
     if device is None:
+        version, first_ms = report.firmware_version, _first_seen(now_ms)
         return Device(
-            now_ms, report.firmware_version, now_ms, None, target_version, address, True, download
+            now_ms, version, now_ms, None, target_version, address, True, download, first_ms
         )
     return Device(
         now_ms,
@@ -246,4 +258,5 @@ def asked_for_image(
         address,
         device.image_only,
         download or _kept_download(device, report, now_ms),
+        device.first_seen_ms,
     )

@@ -162,6 +162,9 @@ def _as_fields(mac: str, device: Device, labels: Mapping[str, str]) -> dict[str,
         "target_version": device.target_version,
         "last_seen_time": format_time(device.last_seen_ms),
         "update_time": update,
+        "first_seen_time": None
+        if device.first_seen_ms is None
+        else format_time(device.first_seen_ms),
         "address": device.address,
         "label": labels.get(mac),
     }

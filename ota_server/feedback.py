@@ -60,8 +60,8 @@ class Feedback:
 
     Begin with the oldest line that is kept, long before the rollout began: from those lines come
     poll gaps and which devices are old enough to count. A device is, if a time on record of it is a
-    day older than the rollout, or if its first line is a `device` line before the first marker: it
-    was known before what is kept of the journal began, and how long before, nobody can say.
+    day older than the rollout. Of older records, which do not say when it was first seen, one that
+    is a `device` line before the first marker will do: it was known before what is kept began.
     """
 
     def __init__(self, plan: Plan, known: Known, wave: int, opened_ms: int) -> None:
@@ -166,6 +166,9 @@ class Feedback:
     def _is_old(self, time_ms: int, record: Mapping[str, Any]) -> bool:
         """Say whether a device was known a day before the rollout, by the first record of it."""
         old_ms = self._start_ms - _DAY_MS
+        first_seen_ms = _time(record.get("first_seen_time"))
+        if first_seen_ms is not None:
+            return first_seen_ms <= old_ms
         names = ("last_seen_time", "update_time", "download_request_time")
         times = (time_ms, *(_time(record.get(name)) for name in names))
         return any(each is not None and each <= old_ms for each in times)
@@ -175,7 +178,7 @@ class Feedback:
     ) -> None:
         """Take a line that repeats what is known of a device: no word from it."""
         row = self._row(number, time_ms, site, record)
-        if self._in_head:
+        if self._in_head and "first_seen_time" not in record:
             self._polls.counts[row] = 1
         case = self._cases.get(row)
         if case is not None and running != case.runs:

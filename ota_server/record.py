@@ -42,7 +42,7 @@ _DOWNLOAD = (
 # A detail of one event: any name but those that are a device's, which JSON would take from here.
 _DETAIL = (
     r',"(?!time"|event"|product"|mac"|firmware_version"|last_seen_time"|update_time"'
-    r'|target_version"|address"|image_only"|download_)[a-z0-9_]++"'
+    r'|target_version"|address"|image_only"|first_seen_time"|download_)[a-z0-9_]++"'
     rf":(?:{_TEXT}|{_NUMBER}|true|false|null)"
 )
 # The common line. Possessive throughout: a hostile line costs no more than a good one.
@@ -51,7 +51,7 @@ COMMON_LINE = re.compile(
         rf'^\{{"time":{_TIME},"event":"(?!forget")[a-z]++","product":"","mac":"({_MAC})"'
         rf',"firmware_version":{_TEXT},"last_seen_time":{_TIME},"update_time":(?:null|{_TIME})'
         rf',"target_version":(?:null|{_TEXT}),"address":{_TEXT}'
-        rf'(?:,"image_only":true)?(?:{_DOWNLOAD})?(?:{_DETAIL})*+\}}$'
+        rf'(?:,"image_only":true)?(?:,"first_seen_time":{_TIME})?(?:{_DOWNLOAD})?(?:{_DETAIL})*+\}}$'
     ).encode("ascii"),
     re.MULTILINE,
 )
@@ -90,6 +90,11 @@ def format_time(ms: int) -> str:
     return _second(ms // 1000) + _FRACTIONS[ms % 1000]
 
 
+@lru_cache(maxsize=16384)
+def _first_seen(ms: int) -> str:
+    return f',"first_seen_time":"{format_time(ms)}"'
+
+
 def parse_time(text: str) -> int:
     """Return RFC 3339 text in milliseconds since the epoch.
 
@@ -122,12 +127,24 @@ def format_flat(
 
     Formatted by hand: a fifth of the time of json.dumps, on every request.
     """
-    time_ms, version, seen_ms, update_ms, target_version, address, image_only, *download = flat
+    (
+        time_ms,
+        version,
+        seen_ms,
+        update_ms,
+        target_version,
+        address,
+        image_only,
+        first_ms,
+        *download,
+    ) = flat
     time = format_time(time_ms)
     seen = time if seen_ms == time_ms else format_time(seen_ms)
     update = "null" if update_ms is None else f'"{format_time(update_ms)}"'
     target = "null" if target_version is None else quoted(target_version)
     tail = ',"image_only":true' if image_only else ""
+    if first_ms is not None:
+        tail += _first_seen(first_ms)
     if download:
         tail += _format_download(*download)
     if details:
@@ -227,6 +244,9 @@ def parse_record(line: bytes) -> tuple[str, Device | None]:
             address=_text(fields.get("address", "")),
             image_only=fields.get("image_only") is True,
             download=_download(fields),
+            first_seen_ms=None
+            if fields.get("first_seen_time") is None
+            else parse_time(fields["first_seen_time"]),
         )
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as problem:
         raise BadRecord(f"{type(problem).__name__}: {problem}") from problem

@@ -9,7 +9,7 @@ from threading import Lock
 
 from ota_server.device import Flat
 
-PLAIN_FIELDS = 7  # of a device, up to those of its download
+PLAIN_FIELDS = 8  # of a device, up to those of its download
 _IMAGE_END = PLAIN_FIELDS + 3  # up to what those who began the same image share
 # More images than a fleet is ever on. What names others, such as a journal that somebody made up,
 # is kept as it stands.

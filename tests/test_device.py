@@ -94,8 +94,15 @@ class CheckTest(unittest.TestCase):
     def test_the_first_check_of_a_device_makes_it_known_without_an_update_time(self):
         self.assertEqual(
             checked(None, report("v1"), "v2", ADDRESS, 100),
-            Device(100, "v1", 100, None, "v2", ADDRESS, False, None),
+            Device(100, "v1", 100, None, "v2", ADDRESS, False, None, 3_600_000),
         )
+
+    def test_when_a_device_was_first_seen_stays_as_it_was(self):
+        first = checked(None, report("v1"), "v2", ADDRESS, 7_200_000)
+        self.assertEqual(first.first_seen_ms, 7_200_000)
+        later = checked(first, report("v2"), "v2", ADDRESS, 99_000_000)
+        later = asked_for_image(later, report("v2"), "v2", ADDRESS, 99_000_001, DOWNLOAD)
+        self.assertEqual(unflatten(flatten(later)).first_seen_ms, 7_200_000)
 
     def test_a_check_moves_the_last_seen_time_and_keeps_the_download(self):
         self.assertEqual(
@@ -162,7 +169,8 @@ class FlatTest(unittest.TestCase):
 class ImageTest(unittest.TestCase):
     def test_a_device_that_only_ever_asks_for_the_image_is_seen_when_it_does(self):
         first = asked_for_image(None, report("v1"), "v2", ADDRESS, 100, DOWNLOAD)
-        self.assertEqual(first, Device(100, "v1", 100, None, "v2", ADDRESS, True, DOWNLOAD))
+        expected = Device(100, "v1", 100, None, "v2", ADDRESS, True, DOWNLOAD, 3_600_000)
+        self.assertEqual(first, expected)
         second = asked_for_image(first, report("v1"), "v2", ADDRESS, 200, DOWNLOAD)
         self.assertEqual((second.last_seen_ms, second.image_only), (200, True))
 

@@ -169,6 +169,7 @@ class JsonTest(DevicesCase):
             set(second),
             {
                 "label",
+                "first_seen_time",
                 "mac",
                 "firmware_version",
                 "target_version",

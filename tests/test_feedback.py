@@ -4,6 +4,7 @@ import random
 import unittest
 
 from ota_server.feedback import BadCheckpoint, Feedback
+from ota_server.record import format_time
 from tests.story import DAY_MINUTES, MINUTE_MS, OLD, PLAN, RELEASE, SIZE, START_MS, Story
 
 # Two of the poll intervals that the story gives a device, four hours each, are its grace.
@@ -259,6 +260,25 @@ class MislabelledTest(unittest.TestCase):
         story.check(1)
         story.check(1, "v2.0.0-rc1")
         self.assertEqual(story.state(), "offered")
+
+
+class FirstSeenTest(unittest.TestCase):
+    """A device of which no older line is kept than one that repeats what was known of it."""
+
+    def counts(self, hours_before: int) -> bool:
+        story = Story()
+        first_ms = START_MS - hours_before * 60 * MINUTE_MS
+        story.now = -1.0
+        story.tell("device", 20, first_seen_time=format_time(first_ms))
+        story.now = 1.0
+        story.check(20)
+        tally = story.tally()
+        self.assertEqual(tally.too_new + tally.offered, 1)
+        return tally.offered == 1
+
+    def test_it_counts_where_it_was_first_seen_a_day_before(self):
+        self.assertTrue(self.counts(24))
+        self.assertFalse(self.counts(23))
 
 
 class ForgottenTest(unittest.TestCase):

@@ -24,7 +24,9 @@ NOW_MS = 1_795_435_200_123
 PRINTABLE = "".join(map(chr, range(0x20, 0x7F)))
 DOWNLOAD = Download("v1.0.1", "0123456789abcdef" * 4, 76_800, NOW_MS - 5)
 DEVICE = Device(NOW_MS, "v1.0.0", NOW_MS, None, None, "192.0.2.7", False, None)
-FULL = Device(NOW_MS, "v1.0.0", NOW_MS - 1, NOW_MS - 2, "v1.0.1", "2001:db8::7", True, DOWNLOAD)
+FULL = Device(
+    NOW_MS, "v1.0.0", NOW_MS - 1, NOW_MS - 2, "v1.0.1", "2001:db8::7", True, DOWNLOAD, NOW_MS - 3
+)
 DETAILS: dict[str, Scalar] = {
     "status": 206,
     "bytes_sent": 0,

@@ -30,7 +30,7 @@ class VersionTest(ServerCase):
         (record,) = self.records(event="check")
         self.assertEqual(record["time"], record["last_seen_time"])
         self.assertEqual(
-            {**record, "time": "", "last_seen_time": ""},
+            {**record, "time": "", "last_seen_time": "", "first_seen_time": ""},
             {
                 "time": "",
                 "event": "check",
@@ -41,8 +41,10 @@ class VersionTest(ServerCase):
                 "update_time": None,
                 "target_version": "v1.0.1",
                 "address": "127.0.0.1",
+                "first_seen_time": "",
             },
         )
+        self.assertRegex(record["first_seen_time"], r":00:00\.000Z$")
 
     def test_a_reply_ends_as_version_txt_ends(self):
         for content, body in (
