@@ -112,7 +112,8 @@ def tests_of(suite: unittest.TestSuite) -> Iterator[unittest.TestCase]:
 class SideBySide(unittest.TestSuite):
     """A suite of which several classes run at once.
 
-    What is reported is what one process would have reported, in the order in which tests end.
+    A class that has NEEDS_QUIET is run at the end, with no other beside it. What is reported is
+    what one process would have reported, in the order in which tests end.
     """
 
     def __init__(
@@ -130,7 +131,13 @@ class SideBySide(unittest.TestSuite):
             classes.setdefault(type(test), unittest.TestSuite()).addTest(test)
         if debug or min(self._processes, len(classes)) < 2:
             return super().run(result, debug)
-        Run(list(classes.values()), result).run(min(self._processes, len(classes)))
+        for is_quiet, processes in ((False, self._processes), (True, 1)):
+            suites = [
+                suite
+                for each, suite in classes.items()
+                if getattr(each, "NEEDS_QUIET", False) is is_quiet
+            ]
+            Run(suites, result).run(min(processes, len(suites)))
         return result
 
 

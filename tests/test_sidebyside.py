@@ -64,6 +64,13 @@ class Samples:
     class MeetsToo(Meets):
         pass
 
+    class Alone(unittest.TestCase):
+        NEEDS_QUIET = True
+        folder: Path
+
+        def test_what_others_have_done(self):
+            self.assertEqual(len(list(self.folder.iterdir())), 2)
+
 
 def run(*classes: type[unittest.TestCase], processes: int = 2) -> unittest.TestResult:
     """Run the tests of classes."""
@@ -106,6 +113,12 @@ class SideBySideTest(unittest.TestCase):
     def test_classes_do_not_wait_for_each_other(self):
         Samples.Meets.folder = Path(self.enterContext(tempfile.TemporaryDirectory()))
         self.assertTrue(run(Samples.Meets, Samples.MeetsToo).wasSuccessful())
+
+    def test_a_class_that_needs_quiet_is_run_when_all_others_are_over(self):
+        folder = Path(self.enterContext(tempfile.TemporaryDirectory()))
+        Samples.Meets.folder = Samples.Alone.folder = folder
+        found = run(Samples.Alone, Samples.Meets, Samples.MeetsToo, processes=3)
+        self.assertEqual((found.testsRun, found.failures), (3, []))
 
     def test_the_first_failure_ends_the_run_where_that_was_asked_for(self):
         result = unittest.TestResult()
