@@ -1,12 +1,16 @@
 """Classes of tests that run side by side are reported as if they had run one after another."""
 
 import os
+import signal
+import subprocess
+import sys
 import tempfile
+import threading
 import unittest
 from pathlib import Path
 
 from tests.sidebyside import SideBySide
-from tests.support import until
+from tests.support import ROOT, TIMEOUT_SECONDS, until
 
 
 class Samples:
@@ -71,6 +75,16 @@ class Samples:
         def test_what_others_have_done(self):
             self.assertEqual(len(list(self.folder.iterdir())), 2)
 
+    class NeverEnds(unittest.TestCase):
+        def test_that_leaves_a_thread_at_work(self):
+            never = threading.Event()
+            threading.Thread(target=never.wait).start()
+            print("ready", flush=True)
+            never.wait()
+
+    class NeverEndsToo(NeverEnds):
+        pass
+
 
 def run(*classes: type[unittest.TestCase], processes: int = 2) -> unittest.TestResult:
     """Run the tests of classes."""
@@ -119,6 +133,22 @@ class SideBySideTest(unittest.TestCase):
         Samples.Meets.folder = Samples.Alone.folder = folder
         found = run(Samples.Alone, Samples.Meets, Samples.MeetsToo, processes=3)
         self.assertEqual((found.testsRun, found.failures), (3, []))
+
+    def test_an_interrupt_ends_every_process_whatever_its_test_is_at(self):
+        code = (
+            "import signal; signal.signal(signal.SIGINT, signal.default_int_handler);"
+            "from tests.test_sidebyside import Samples, run;"
+            "run(Samples.NeverEnds, Samples.NeverEndsToo)"
+        )
+        pipe = subprocess.PIPE
+        process = subprocess.Popen(
+            [sys.executable, "-c", code], cwd=ROOT, stdout=pipe, stderr=pipe, start_new_session=True
+        )
+        self.assertEqual([process.stdout.readline() for _ in range(2)], [b"ready\n"] * 2)
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+        # Both ends are at their end when no process is left that has them.
+        _, said = process.communicate(timeout=TIMEOUT_SECONDS)
+        self.assertIn(b"KeyboardInterrupt", said)
 
     def test_the_first_failure_ends_the_run_where_that_was_asked_for(self):
         result = unittest.TestResult()
