@@ -36,7 +36,9 @@ def _first_lines(server: OTAServer, log_dir: Path) -> list[str]:
 
 
 def _announce_image(store: Store) -> None:
-    _say(_target_lines(store))
+    lines = _target_lines(store)
+    if lines:
+        _say(lines)
 
 
 def _say(lines: list[str]) -> None:
@@ -48,6 +50,7 @@ def _say(lines: list[str]) -> None:
 
 
 def _target_lines(store: Store) -> list[str]:
+    """Return what is offered, when that is known; nothing where the server ended before."""
     try:
         target = store.target()
     except NoTarget as problem:
@@ -63,6 +66,8 @@ def _target_lines(store: Store) -> list[str]:
             image = store.image(target.version)
         except NotReady as not_ready:
             not_ready.hashing.done.wait()
+            if store.is_closed:
+                return []  # it will never be hashed, and to ask again and again takes a processor
         except NoImage as problem:
             return [
                 *lines,

@@ -4,23 +4,31 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 
-from ota_server import (
-    __version__,
-    auditlog,
-    control,
-    deviceedits,
-    devices,
-    groups,
-    releases,
-    rollouts,
-    serve,
-    why,
-)
+from ota_server import __version__
+
+# The module of each command, in the order of the help. Only that is loaded whose command was typed:
+# to load all was more than half of what most commands take.
+COMMANDS = {
+    "serve": "serve",
+    "devices": "devices",
+    "rollout": "rollouts",
+    "pin": "control",
+    "unpin": "control",
+    "hold": "control",
+    "unhold": "control",
+    "retry": "control",
+    "group": "groups",
+    "device": "deviceedits",
+    "why": "why",
+    "audit": "auditlog",
+    "release": "releases",
+}
 
 
-def make_parser() -> argparse.ArgumentParser:
-    """Return the parser of all commands; each sets `run` to what runs it."""
+def make_parser(command: str | None = None) -> argparse.ArgumentParser:
+    """Return the parser of all commands, or of one; each sets `run` to what runs it."""
     # Help shows the command as it was called, so that its examples can be typed as they stand.
     is_installed = os.path.basename(sys.argv[0]) == "ota-server"
     parser = argparse.ArgumentParser(
@@ -30,42 +38,16 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"ota_server {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    raw = argparse.RawDescriptionHelpFormatter
-    serving = commands.add_parser(
-        "serve",
-        help="serve firmware to devices",
-        description="Serve firmware to a fleet of devices and keep a record of each.",
-        epilog=serve.EXAMPLES,
-        formatter_class=raw,
-    )
-    serving.add_argument("--version", action="version", version=f"ota_server {__version__}")
-    serve.add_arguments(serving)
-    serving.set_defaults(run=serve.serve)
-    listing = commands.add_parser(
-        "devices",
-        help="show the fleet, or the history of one device",
-        description="Show the fleet, the history of one device, or who was answered 401 of late.",
-        epilog=devices.EXAMPLES,
-        formatter_class=raw,
-    )
-    devices.add_arguments(listing)
-    listing.set_defaults(run=devices.show)
-    for module in (rollouts, control, groups, deviceedits, why, auditlog):
-        module.add_commands(commands)
-    releasing = commands.add_parser(
-        "release",
-        help="publish images, and say which one the fleet gets",
-        description="Publish images, and say which one the whole fleet gets.",
-        epilog=releases.EXAMPLES,
-        formatter_class=raw,
-    )
-    releases.add_arguments(releasing)
+    for module in dict.fromkeys(COMMANDS.values() if command is None else (COMMANDS[command],)):
+        import_module(f"ota_server.{module}").add_commands(commands)
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; return its exit code: 0 done, 1 failed, 2 wrong usage."""
-    arguments = make_parser().parse_args(argv)
+    words = sys.argv[1:] if argv is None else argv
+    command = words[0] if words and words[0] in COMMANDS else None
+    arguments = make_parser(command).parse_args(words)
     try:
         code = int(arguments.run(arguments))
     except BrokenPipeError:

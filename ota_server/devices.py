@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from ota_server.commands import Commands
 from ota_server.datadir import add_data_dir_argument, log_dir
 from ota_server.device import Device, parse_mac
 from ota_server.labels import read_labels
@@ -31,6 +32,19 @@ It reads the journal in the data directory, so the server may run or not.
 # A cell that begins with one of these is a formula to a spreadsheet (OWASP, CSV injection).
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 _MILLISECONDS = re.compile(r"\.\d+(?=Z$)")
+
+
+def add_commands(commands: Commands) -> None:
+    """Add the command to those of the command line."""
+    parser = commands.add_parser(
+        "devices",
+        help="show the fleet, or the history of one device",
+        description="Show the fleet, the history of one device, or who was answered 401 of late.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_arguments(parser)
+    parser.set_defaults(run=show)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

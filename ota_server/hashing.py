@@ -103,6 +103,8 @@ class Hasher:
             hashing = self._by_path.get(found.path)
             if hashing is None:
                 hashing = self._by_path[found.path] = Hashing(found)
+                if self._ended:
+                    hashing.done.set()  # nobody hashes any more, nor would tell who waits
                 heapq.heappush(self._queue, (0.0, next(self._order), hashing))
                 self._condition.notify()
             self._start()

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 
 from ota_server.activate import Activated, activate, rollback
-from ota_server.commands import fail, run_command, warn
+from ota_server.commands import Commands, fail, run_command, warn
 from ota_server.datadir import add_data_dir_argument
 from ota_server.inventory import (
     get_release,
@@ -91,6 +91,18 @@ examples:
 
 The audit log knows what was activated.
 """
+
+
+def add_commands(commands: Commands) -> None:
+    """Add the command, with its parts, to those of the command line."""
+    parser = commands.add_parser(
+        "release",
+        help="publish images, and say which one the fleet gets",
+        description="Publish images, and say which one the whole fleet gets.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_arguments(parser)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from ota_server import __version__, banner, collector
 from ota_server.admission import Admission
@@ -64,6 +64,20 @@ class CannotStart(Exception):
 def clock_ms() -> int:
     """Return the time in milliseconds since the epoch."""
     return time.time_ns() // 1_000_000
+
+
+def add_commands(commands: Any) -> None:
+    """Add the command to those of operators."""
+    parser = commands.add_parser(
+        "serve",
+        help="serve firmware to devices",
+        description="Serve firmware to a fleet of devices and keep a record of each.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"ota_server {__version__}")
+    add_arguments(parser)
+    parser.set_defaults(run=serve)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -73,11 +73,16 @@ class NotReady(Exception):
 
 
 class Store:
-    """The files of one product, read anew whenever they change. Safe for use by many threads."""
+    """The files of one product, read anew whenever they change. Safe for use by many threads.
+
+    Attributes:
+        is_closed: what was not hashed before will never be.
+    """
 
     def __init__(self, data_dir: Path, settle_seconds: float = SETTLE_SECONDS) -> None:
         self.version_path = data_dir / "version" / "version.txt"
         self.firmware_dir = data_dir / "firmware"
+        self.is_closed = False
         self._hasher = Hasher(Copies(data_dir / "log"), settle_seconds)
         self._lock = Lock()
         self._look_lock = Lock()
@@ -96,6 +101,7 @@ class Store:
 
     def close(self) -> None:
         """End the hashing thread and close the images that nobody downloads."""
+        self.is_closed = True
         self._hasher.close()
         with self._lock:
             self._images.clear()

@@ -1,8 +1,8 @@
 """A small fleet that speaks the real protocol, and rollouts made for seconds instead of days."""
 
 import json
-import os
 import tempfile
+import unittest
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -71,17 +71,19 @@ class RolloutCase(DataDirCase):
 
     @classmethod
     def setUpClass(cls) -> None:
-        # Files for all tests: a fresh one is hashed only when it is two seconds old.
+        # A folder for each test, made for all at once: an image is served only when it is two
+        # seconds old, and a link or a copy of it is new while one in a folder that moves is not.
         cls.images = tempfile.TemporaryDirectory()
         cls.addClassCleanup(cls.images.cleanup)
-        for version, content in IMAGES.items():
-            (Path(cls.images.name) / f"firmware_{version}.bin").write_bytes(content)
+        for name in unittest.defaultTestLoader.getTestCaseNames(cls):
+            folder = Path(cls.images.name) / name
+            folder.mkdir()
+            for version, content in IMAGES.items():
+                (folder / f"firmware_{version}.bin").write_bytes(content)
 
     def setUp(self) -> None:
         super().setUp()
-        for version in IMAGES:
-            name = f"firmware_{version}.bin"
-            os.link(Path(self.images.name) / name, self.data_dir / "firmware" / name)
+        (Path(self.images.name) / self._testMethodName).rename(self.data_dir / "firmware")
         self.set_target(OLD)
         self.devices = Fleet(60)
 

@@ -1,6 +1,7 @@
 """The shape of the package: what it may import, how large its parts may grow."""
 
 import ast
+import functools
 import re
 import sys
 import tomllib
@@ -38,7 +39,12 @@ SOURCES = {
     path.relative_to(ROOT / PACKAGE).with_suffix("").as_posix(): path.read_text("utf-8")
     for path in sorted((ROOT / PACKAGE).rglob("*.py"))
 }
-TREES = {name: ast.parse(source, name) for name, source in SOURCES.items()}
+
+
+@functools.cache
+def tree_of(name: str) -> ast.Module:
+    """Return the syntax tree of a module of the package."""
+    return ast.parse(SOURCES[name], name)
 
 
 def imported(tree: ast.AST) -> Iterator[str]:
@@ -62,20 +68,22 @@ def is_apart(node: ast.AST) -> bool:
 
 def own_imports(name: str) -> set[str]:
     """Return the modules of the package that a module of it imports."""
-    names = (full.split(".") for full in imported(TREES[name]))
+    names = (full.split(".") for full in imported(tree_of(name)))
     return {parts[1] for parts in names if parts[0] == PACKAGE and parts[1] in SOURCES}
 
 
 class LayoutTest(unittest.TestCase):
     def test_nothing_outside_the_standard_library_is_imported(self):
         known = {*sys.stdlib_module_names, PACKAGE}
-        for name, tree in TREES.items():
+        for name in SOURCES:
             with self.subTest(module=name):
-                self.assertLessEqual({full.split(".")[0] for full in imported(tree)}, known)
+                self.assertLessEqual(
+                    {full.split(".")[0] for full in imported(tree_of(name))}, known
+                )
 
     def test_imports_form_no_circle(self):
         try:
-            TopologicalSorter({name: own_imports(name) for name in TREES}).prepare()
+            TopologicalSorter({name: own_imports(name) for name in SOURCES}).prepare()
         except CycleError as problem:
             self.fail(" → ".join(problem.args[1]))
 
@@ -87,12 +95,12 @@ class LayoutTest(unittest.TestCase):
     def test_pure_modules_import_nothing_that_touches_the_world(self):
         for name in PURE:
             with self.subTest(module=name):
-                tops = {full.split(".")[0] for full in imported(TREES[name])}
+                tops = {full.split(".")[0] for full in imported(tree_of(name))}
                 self.assertEqual(tops & IMPURE, set())
 
     def test_pure_modules_open_print_and_ask_the_time_nowhere(self):
         for name in PURE:
-            calls = (node for node in ast.walk(TREES[name]) if isinstance(node, ast.Call))
+            calls = (node for node in ast.walk(tree_of(name)) if isinstance(node, ast.Call))
             called = {ast.unparse(call.func).split(".")[-1] for call in calls}
             with self.subTest(module=name):
                 self.assertEqual(called & IMPURE_CALLS, set())
@@ -101,7 +109,7 @@ class LayoutTest(unittest.TestCase):
         for name, source in SOURCES.items():
             with self.subTest(file=name):
                 self.assertLessEqual(len(source.splitlines()), MOST_LINES_OF_A_FILE)
-            for node in ast.walk(TREES[name]):
+            for node in ast.walk(tree_of(name)):
                 if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                     length = (node.end_lineno or node.lineno) - node.lineno + 1
                     with self.subTest(file=name, function=node.name):

@@ -33,11 +33,13 @@ MIB = 1024 * 1024
 class ProcessCase(DataDirCase):
     """A data directory with an image of 8 MiB, and servers on it."""
 
-    IMAGE = random.Random(0).randbytes(8 * MIB)
+    IMAGE: bytes
     images: tempfile.TemporaryDirectory[str]
 
     @classmethod
     def setUpClass(cls) -> None:
+        cls.IMAGE = random.Random(0).randbytes(8 * MIB)
+        cls.addClassCleanup(delattr, cls, "IMAGE")
         # One file for all tests: a fresh one is hashed only when it is two seconds old.
         cls.images = tempfile.TemporaryDirectory()
         cls.addClassCleanup(cls.images.cleanup)

@@ -28,14 +28,14 @@ from tests.support import (
 
 SERVE = "from ota_server.serve import main; sys.exit(main())\n"
 
-
-IMAGE = random.Random(1).randbytes(8 * 1024 * 1024)
+IMAGE: bytes
 firmware_dir: Path
 
 
 def setUpModule() -> None:
     # One file for all tests: a fresh one is hashed only when it is two seconds old.
-    global firmware_dir
+    global IMAGE, firmware_dir
+    IMAGE = random.Random(1).randbytes(8 * 1024 * 1024)
     firmware_dir = Path(unittest.enterModuleContext(tempfile.TemporaryDirectory()))
     (firmware_dir / "firmware_v1.0.1.bin").write_bytes(IMAGE)
 

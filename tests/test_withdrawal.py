@@ -9,8 +9,6 @@ from ota_server.server import TRANSPORTS
 from tests.support import DEVICE, Client, ServerCase, until
 from tests.test_journal import file_size_limit
 
-BIG_IMAGE = random.Random(0).randbytes(16 * 1024 * 1024)
-
 
 def withdraw(data_dir: Path, version: str) -> None:
     """Stop a release, as `release withdraw` does."""
@@ -22,11 +20,18 @@ def withdraw(data_dir: Path, version: str) -> None:
 
 class EventLoopTest(ServerCase):
     TRANSPORT = TRANSPORTS[0]
+    BIG_IMAGE: bytes
+
+    @classmethod
+    def setUpClass(cls):
+        # Not when the tests are loaded: all processes of a run would hold it.
+        cls.BIG_IMAGE = random.Random(0).randbytes(16 * 1024 * 1024)
+        cls.addClassCleanup(delattr, cls, "BIG_IMAGE")
 
     def setUp(self):
         super().setUp()
-        self.put_image("v2.0.0", BIG_IMAGE)
-        self.put_image("v1.0.1", BIG_IMAGE[::-1])
+        self.put_image("v2.0.0", self.BIG_IMAGE)
+        self.put_image("v1.0.1", self.BIG_IMAGE[::-1])
         self.set_target("v2.0.0")
 
     def reader(self, path: str) -> Client:
@@ -56,21 +61,21 @@ class EventLoopTest(ServerCase):
         self.assertLess(time.monotonic() - began, 1.5)
         (record,) = self.records(event="download")
         self.assertFalse(record["complete"])
-        self.assertLess(self.rest_of(client), len(BIG_IMAGE) // 2)
+        self.assertLess(self.rest_of(client), len(self.BIG_IMAGE) // 2)
 
     def test_a_download_that_is_read_fast_ends_before_its_last_byte(self):
         clients = [self.reader("/firmware.bin"), self.reader("/firmware/firmware_v2.0.0.bin")]
         withdraw(self.data_dir, "v2.0.0")
         self.assertTrue(until(lambda: self.server.service.offers.withdrawals == 1))
         for client in clients:
-            self.assertLess(self.rest_of(client), len(BIG_IMAGE) - 2000)
+            self.assertLess(self.rest_of(client), len(self.BIG_IMAGE) - 2000)
 
     def test_downloads_of_other_releases_go_on(self):
         other = self.reader("/firmware/firmware_v1.0.1.bin")
         self.reader("/firmware.bin")
         withdraw(self.data_dir, "v2.0.0")
         self.assertTrue(until(lambda: bool(self.records(event="download"))))
-        self.assertEqual(self.rest_of(other), len(BIG_IMAGE))
+        self.assertEqual(self.rest_of(other), len(self.BIG_IMAGE))
 
     def test_resumes_and_the_name_are_answered_404(self):
         self.reader("/firmware.bin")
