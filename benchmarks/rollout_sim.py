@@ -32,7 +32,7 @@ _CHURN = 0.01
 _FEW = 5
 # How many devices are asked before and after a kill.
 _ASKED = 200
-_CATCH_UP_SECONDS = 60.0
+_CATCH_UP_SECONDS = 120.0
 # What silence alone changes, as time goes by, is one count here.
 _BY_TIME = ("undecided", "updated", "silent")
 
@@ -70,6 +70,7 @@ def _start(data_dir: Path, options: argparse.Namespace) -> None:
 
 
 async def _run(scenario: Scenario, options: argparse.Namespace, data_dir: Path) -> dict[str, Any]:
+    """Run one scenario, and end what it started, however that goes."""
     _prepare(data_dir, scenario)
     world, count = World(data_dir), Count()
     world.serve()
@@ -79,6 +80,23 @@ async def _run(scenario: Scenario, options: argparse.Namespace, data_dir: Path) 
     if scenario.only_from:
         _keep_the_oldest(data_dir, devices)
     lives = [asyncio.create_task(device.live(world)) for device in devices]
+    try:
+        return await _roll_out(scenario, options, world, devices, count)
+    finally:
+        world.is_over = True
+        for life in lives:
+            life.cancel()
+        world.end()
+
+
+async def _roll_out(
+    scenario: Scenario,
+    options: argparse.Namespace,
+    world: World,
+    devices: list[Device],
+    count: Count,
+) -> dict[str, Any]:
+    data_dir = world.data_dir
     await asyncio.sleep(options.slowest * 2.2)
     await asyncio.to_thread(_start, data_dir, options)
     began = time.monotonic()
@@ -107,10 +125,6 @@ async def _run(scenario: Scenario, options: argparse.Namespace, data_dir: Path) 
     await asyncio.sleep(options.slowest / 4)
     progress = world.progress()
     after_halt = len(_begun(data_dir)) - begun_at_the_end if progress["state"] == "halted" else 0
-    world.is_over = True
-    for life in lives:
-        life.cancel()
-    world.end()
     return {
         "scenario": scenario.name,
         "is_good": scenario.is_good,

@@ -198,7 +198,8 @@ class World:
 
     def end(self, signum: int = signal.SIGTERM) -> None:
         """End the server."""
-        self.server.send_signal(signum)
+        if self.server.poll() is None:
+            self.server.send_signal(signum)
         self.server.communicate()
 
     def kill(self) -> None:
