@@ -1,16 +1,19 @@
 """What operators' commands share: how one is added, its arguments, how a failure is said."""
 
 import argparse
+import os
 import sys
 from collections.abc import Callable
 from io import TextIOWrapper
+from pathlib import Path
 from typing import Any
 
+from ota_server import edits
 from ota_server.audit import Busy
 from ota_server.datadir import add_data_dir_argument
 from ota_server.device import parse_mac
 from ota_server.manifest import is_reported_text
-from ota_server.policy import BadPolicy, Misused, Refused, is_group_name
+from ota_server.policy import HOLD_NAME, BadPolicy, Misused, Refused, is_group_name
 from ota_server.policytext import Who, parse_until, parse_who
 from ota_server.release import is_version
 from ota_server.table import printable
@@ -124,3 +127,13 @@ def fail(problem: str, code: int = 1) -> int:
 def warn(problem: str) -> None:
     """Say what is odd about what is done all the same."""
     print(f"ota-server: warning: {printable(problem)}", file=sys.stderr)
+
+
+def warn_of_hold(data_dir: Path) -> None:
+    """Warn where everything is on hold: what was just done reaches nobody."""
+    if os.path.lexists(data_dir / "version" / HOLD_NAME):
+        reason = edits.reason_of_hold(data_dir)
+        warn(
+            f"everything is on hold{f': {reason}' if reason else ''}; nobody is offered anything "
+            "until `unhold`"
+        )

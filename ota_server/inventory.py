@@ -104,6 +104,15 @@ def look_at_releases(data_dir: Path) -> Site:
     return look_at(data_dir)
 
 
+def target_problem(data_dir: Path) -> str:
+    """Return what is wrong with version.txt; "" where nothing is, or it is not there.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    return _read_target(data_dir / "version")[2]
+
+
 def _read_target(folder: Path) -> tuple[str | None, str, str]:
     found = find(folder, VERSION_NAME)
     if found is None:

@@ -14,7 +14,7 @@ from ota_server.release import is_version
 
 WANTED = ("run", "pause", "abort")
 STATES = ("running", "paused", "halted", "done", "aborted")
-_MOST_SECONDS = 366 * 86400
+MOST_SECONDS = 366 * 86400
 
 
 class Plan(NamedTuple):
@@ -184,7 +184,7 @@ def plan_problem(plan: Plan) -> str:
     if not 1 <= plan.min_devices <= 1_000_000:
         return "the least number of devices is from 1 to 1,000,000"
     seconds = (plan.soak_seconds, plan.grace_seconds, plan.wave_timeout_seconds)
-    if any(not 0 <= each <= _MOST_SECONDS for each in seconds):
+    if any(not 0 <= each <= MOST_SECONDS for each in seconds):
         return "times are from 0 to a year"
     for network in plan.shared_addresses:
         ip_network(network)

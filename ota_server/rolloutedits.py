@@ -1,19 +1,21 @@
 """What operators' commands change of rollouts: on record first, then the plan itself. I/O."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ota_server import audit
+from ota_server import audit, edits
 from ota_server.datadir import log_dir
 from ota_server.ending import is_same_target, targets_before
 from ota_server.files import find
+from ota_server.inventory import target_problem
 from ota_server.plan import Plan, Progress, is_over
 from ota_server.policy import Refused
 from ota_server.policyfiles import GROUP_SUFFIX, GROUPS_FOLDER
 from ota_server.release import image_name, spellings
 from ota_server.rolloutfiles import (
+    VERSION_NAME,
     groups_with_plan,
     read_base,
     read_plan,
@@ -71,12 +73,30 @@ def the_rollout(data_dir: Path, group: str | None, or_over: bool = False) -> Fou
     if (found and group is not None) or len(found) == 1:
         plan, progress = found[0]
         raise Refused(f"the rollout of {plan.version} is over: {over_text(plan, progress)}")
+    if group is not None:
+        raise none_there(all_rollouts(data_dir), group)
     raise Refused("no rollout is on; `rollout start VERSION` begins one")
+
+
+def none_there(found: Sequence[Found], group: str | None) -> Refused:
+    """Return what to say where there is no rollout to a group; None: none at all."""
+    if group is None or not found:
+        return Refused("there is no rollout; `rollout start VERSION` begins one")
+    others = ", ".join(_whom(plan.group) for plan, _ in found)
+    return Refused(f"no rollout {_whom(group)}; there is one {others}")
+
+
+def _whom(group: str) -> str:
+    return f"to group {group}" if group else "to the fleet"
 
 
 def over_text(plan: Plan, progress: Progress | None) -> str:
     """Return how a rollout ended, and what to do about that."""
     state = "aborted" if plan.wanted == "abort" or progress is None else progress.state
+    if plan.is_revert:
+        why = f" ({progress.reason})" if progress is not None and state == "halted" else ""
+        how = "is done" if state == "done" else f"was {state}{why}"
+        return f"the way back {how}; `rollout start VERSION` begins another rollout"
     if state == "halted" and progress is not None:
         return (
             f"it was halted ({progress.reason}). {plan.version} is withdrawn: publish a mended "
@@ -122,6 +142,12 @@ def check_start(data_dir: Path, plan: Plan) -> str | None:
     """
     if not (data_dir / "version").is_dir():
         raise Refused(f"no version/ in {data_dir}; is --data-dir right?")
+    problem = target_problem(data_dir)
+    if problem:
+        raise Refused(
+            f"{data_dir / 'version' / VERSION_NAME} {problem}; mend it, or make another target by "
+            "`release activate VERSION`, then begin"
+        )
     release_here(data_dir, plan.version)
     for group in filter(None, (plan.group, plan.first_group)):
         if not os.path.lexists(data_dir / "version" / GROUPS_FOLDER / f"{group}{GROUP_SUFFIX}"):
@@ -146,7 +172,7 @@ def start(data_dir: Path, plan: Plan) -> Plan:
     Raises:
         Refused, Busy, BadPolicy, OSError: it does not begin.
     """
-    with audit.locked(data_dir):
+    with edits.changing(data_dir):
         plan = plan._replace(instead_of=check_start(data_dir, plan))
         waves = ",".join(f"{percent:g}" for percent in plan.waves)
         _note(data_dir, "rollout start", plan, to=plan.version, waves=waves)
@@ -162,11 +188,12 @@ def pause(data_dir: Path, group: str | None) -> Plan:
     Raises:
         Refused, Busy, BadPolicy, OSError: it stays as it is.
     """
-    with audit.locked(data_dir):
+    with edits.changing(data_dir):
         plan, _ = the_rollout(data_dir, group)
         if plan.wanted == "pause":
             raise Refused("it is paused already; `rollout resume` goes on")
-        return _change(data_dir, "rollout pause", plan, wanted="pause")
+        moved = {"from": "running", "to": "paused"}
+        return _change(data_dir, "rollout pause", plan, moved, wanted="pause")
 
 
 def resume(data_dir: Path, group: str | None) -> Plan:
@@ -175,16 +202,18 @@ def resume(data_dir: Path, group: str | None) -> Plan:
     Raises:
         Refused, Busy, BadPolicy, OSError: it stays as it is.
     """
-    with audit.locked(data_dir):
+    with edits.changing(data_dir):
         plan, progress = the_rollout(data_dir, group)
         is_paused = progress is not None and progress.state == "paused"
         if plan.wanted != "pause" and not is_paused:
             raise Refused("it is not paused; `rollout status` shows it")
         base = read_base(data_dir, plan.group)
+        if not plan.is_revert and is_same_target(base, plan.version):
+            base = plan.instead_of  # it is the target already; back is to the one before that
         number = plan.resumed + 1
-        return _change(
-            data_dir, "rollout resume", plan, wanted="run", resumed=number, instead_of=base
-        )
+        moved = {"from": "paused", "to": "running"}
+        changes = {"wanted": "run", "resumed": number, "instead_of": base}
+        return _change(data_dir, "rollout resume", plan, moved, **changes)
 
 
 def promote(data_dir: Path, group: str | None) -> tuple[Plan, int]:
@@ -193,7 +222,7 @@ def promote(data_dir: Path, group: str | None) -> tuple[Plan, int]:
     Raises:
         Refused, Busy, BadPolicy, OSError: it stays as it is.
     """
-    with audit.locked(data_dir):
+    with edits.changing(data_dir):
         plan, progress = the_rollout(data_dir, group)
         if progress is None:
             raise Refused("it has not begun yet: a server has to run on the data directory")
@@ -201,10 +230,19 @@ def promote(data_dir: Path, group: str | None) -> tuple[Plan, int]:
             raise Refused("it is paused; `rollout resume` first")
         wave = progress.wave + 1
         if wave >= plan.wave_count:
-            raise Refused(
-                f"its last wave is open; `release activate {plan.version}` makes it the target now"
-            )
-        return _change(data_dir, "rollout promote", plan, promoted=wave), wave
+            raise Refused(_last_wave_text(plan))
+        moved = {"from": f"wave {wave}", "to": f"wave {wave + 1}"}
+        return _change(data_dir, "rollout promote", plan, moved, promoted=wave), wave
+
+
+def _last_wave_text(plan: Plan) -> str:
+    text = "its last wave is open, and the rollout ends by itself"
+    if plan.group or plan.is_revert:
+        return text
+    return (
+        f"{text}; `rollout abort`, then `release activate {plan.version}`, makes it the target at "
+        "once"
+    )
 
 
 def abort(data_dir: Path, group: str | None, now: str) -> Plan:
@@ -213,7 +251,7 @@ def abort(data_dir: Path, group: str | None, now: str) -> Plan:
     Raises:
         Refused, Busy, BadPolicy, OSError: it goes on.
     """
-    with audit.locked(data_dir):
+    with edits.changing(data_dir):
         plan, _ = the_rollout(data_dir, group)
         return _abort(data_dir, plan, now)
 
@@ -230,8 +268,8 @@ def _abort(data_dir: Path, plan: Plan, now: str) -> Plan:
     return plan
 
 
-def check_revert(data_dir: Path, group: str | None) -> Plan:
-    """Return the plan that a way back would undo.
+def check_revert(data_dir: Path, group: str | None) -> tuple[Plan, bool]:
+    """Return the plan that a way back would undo, and whether its rollout is still on.
 
     Raises:
         Refused: there is no way back.
@@ -247,13 +285,23 @@ def check_revert(data_dir: Path, group: str | None) -> Plan:
     if plan.instead_of is None:
         raise Refused("there was no target when it began; roll out the release that you want")
     base = read_base(data_dir, plan.group)
+    if is_same_target(plan.instead_of, plan.version) or is_same_target(base, plan.version):
+        if plan.group:
+            raise Refused(
+                f"{plan.version} is the target itself; roll out to {plan.group} the release that "
+                "you want"
+            )
+        raise Refused(
+            f"{plan.version} is the target itself; `release rollback` goes back to the target "
+            "before it, `release activate VERSION` to any other"
+        )
     if not is_same_target(base, plan.instead_of):
         raise Refused(
             f"the target is {base or 'nothing'} by now, not {plan.instead_of}: nobody is kept on "
             f"{plan.version}, all get that one"
         )
     release_here(data_dir, plan.instead_of)
-    return plan
+    return plan, is_on(plan, progress)
 
 
 def revert(data_dir: Path, way_back: Plan, now: str) -> Plan:
@@ -262,19 +310,22 @@ def revert(data_dir: Path, way_back: Plan, now: str) -> Plan:
     Raises:
         Refused, Busy, BadPolicy, OSError: that is not done.
     """
-    with audit.locked(data_dir):
-        plan = check_revert(data_dir, way_back.group)
+    with edits.changing(data_dir):
+        plan, is_still_on = check_revert(data_dir, way_back.group)
         if plan.version != way_back.reverts:
             raise Refused("another rollout has begun meanwhile; `rollout status` shows it")
-        if is_on(plan, read_progress(data_dir, plan)):
+        if is_still_on:
             _abort(data_dir, plan, now)
         _note(data_dir, "rollout revert", way_back, to=way_back.version)
         write_plan(data_dir, way_back)
     return way_back
 
 
-def _change(data_dir: Path, action: str, plan: Plan, **changes: Any) -> Plan:
-    _note(data_dir, action, plan)
+def _change(
+    data_dir: Path, action: str, plan: Plan, moved: Mapping[str, str], **changes: Any
+) -> Plan:
+    """Write a plan anew. `moved`: from what to what, for the audit log."""
+    _note(data_dir, action, plan, **moved)
     plan = plan._replace(**changes)
     write_plan(data_dir, plan)
     return plan

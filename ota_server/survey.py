@@ -2,7 +2,9 @@
 
 import fcntl
 import os
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from ipaddress import ip_network
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
@@ -14,6 +16,7 @@ from ota_server.plan import Plan
 from ota_server.record import BadRecord, parse_fields, parse_time
 from ota_server.replay import replay
 from ota_server.rollout import cohort_percent
+from ota_server.sites import SharedSites, capped, site_of
 
 ACTIVE_MS = 7 * 86400 * 1000
 _TAIL_BYTES = 4 * 1024 * 1024
@@ -27,10 +30,20 @@ class Reached(NamedTuple):
     Attributes:
         waves: the active devices that each wave adds.
         inactive: the devices that were not heard from for a week.
+        addresses: how many of the active devices come from which address.
     """
 
     waves: tuple[int, ...]
     inactive: int
+    addresses: Mapping[str, int] = {}
+
+
+class Crowd(NamedTuple):
+    """An address, or a network of one host, that many of the active devices come from."""
+
+    address: str
+    devices: int
+    of: int
 
 
 def reached(log_dir: Path, plan: Plan, known: Known, now_ms: int) -> Reached:
@@ -41,6 +54,7 @@ def reached(log_dir: Path, plan: Plan, known: Known, now_ms: int) -> Reached:
     """
     waves = [0] * plan.wave_count
     inactive = 0
+    addresses: Counter[str] = Counter()
     found = replay(log_dir)
     try:
         for mac, device in found.devices():
@@ -50,9 +64,38 @@ def reached(log_dir: Path, plan: Plan, known: Known, now_ms: int) -> Reached:
                 inactive += 1
                 continue
             waves[_wave_of(mac, plan, known)] += 1
+            addresses[device.address] += 1
     finally:
         found.close()
-    return Reached(tuple(waves), inactive)
+    return Reached(tuple(waves), inactive, addresses)
+
+
+def crowds(found: Reached, shared: Sequence[str]) -> list[Crowd]:
+    """Return the addresses of which more devices come than count, the greatest first.
+
+    Args:
+        shared: the networks that were named as having many devices behind them.
+    """
+    devices: Counter[int] = Counter()
+    names: dict[int, str] = {}
+    for address, count in found.addresses.items():
+        site = site_of(address)
+        devices[site] += count
+        names[site] = address
+    known = SharedSites(shared)
+    total = devices.total()
+    if capped(devices, known) == total:
+        return []
+    return [
+        Crowd(_host(names[site]), count, total)
+        for site, count in devices.most_common()
+        if site not in known and count * 4 > total
+    ]
+
+
+def _host(address: str) -> str:
+    """Return an address as `--shared-address` takes it: of IPv6 the /64, for one host has it."""
+    return str(ip_network((address, 64), strict=False)) if ":" in address else address
 
 
 def _wave_of(mac: str, plan: Plan, known: Known) -> int:

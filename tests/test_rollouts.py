@@ -33,14 +33,21 @@ def mac_of(number: int) -> str:
 
 
 class CommandCase(RolloutCase):
-    def know(self, size: int, days_ago: float = 0.1, version: str = OLD, first: int = 0) -> None:
+    def know(
+        self,
+        size: int,
+        days_ago: float = 0.1,
+        version: str = OLD,
+        first: int = 0,
+        address: str = "192.0.2.7",
+    ) -> None:
         """Put devices on record that were first seen two days ago, each asking once an hour."""
         with (self.data_dir / "log" / "devices.jsonl").open("ab") as journal:
             seen_ms = NOW_MS - int(days_ago * 24 * HOUR_MS)
             for hours in (48, 3, 2, 1, 0):
                 time_ms = seen_ms - hours * HOUR_MS
                 for number in range(first, first + size):
-                    device = Device(time_ms, version, time_ms, None, OLD, "192.0.2.7", False, None)
+                    device = Device(time_ms, version, time_ms, None, OLD, address, False, None)
                     journal.write(format_record("check", mac_of(number), device))
 
     def run_it(self, *arguments: str) -> tuple[int, str, str]:
@@ -112,9 +119,14 @@ class StartTest(CommandCase):
             ([OLD], "is the target of the fleet already", 1),
             ([NEW, "--waves", "50,10,100"], "waves rise", 2),
             ([NEW, "--waves", "10,50"], "the last one is 100", 2),
-            ([NEW, "--waves", "ten"], "no percentage", 2),
+            ([NEW, "--waves", "ten"], "argument --waves: 'ten' are no percentages", 2),
+            ([NEW, "--waves", "a,100"], "such as 1,10,50,100", 2),
+            ([NEW, "--max-failures", "100"], "argument --max-failures: '100' is no percentage", 2),
+            ([NEW, "--min-devices", "0"], "argument --min-devices: '0' is no number", 2),
+            ([NEW, "--soak", "400d"], "argument --soak: '400d' is no duration up to a year", 2),
+            ([NEW, "--shared-address", "10.0.0.1/8"], "10.0.0.1/8 has host bits set", 2),
             ([NEW, "--soak", "10"], "no duration", 2),
-            ([NEW, "--shared-address", "here"], "does not appear to be an IPv4", 2),
+            ([NEW, "--shared-address", "here"], "argument --shared-address: 'here' is no addr", 2),
             ([NEW, "--group", "beta"], "there is no group beta", 1),
             ([NEW, "--first-group", "beta"], "there is no group beta", 1),
             ([NEW, "--group", "Beta!"], "no name of a group", 2),
@@ -156,12 +168,54 @@ class StartTest(CommandCase):
         self.know(100)
         self.assertIn("no server runs", self.run_it("start", NEW, "--waves", "50,100")[2])
 
-    def test_a_fleet_that_is_new_is_warned_of(self):
+    def test_a_fleet_that_is_new_is_refused_unless_it_is_to_count(self):
         server = self.serve()
         self.devices.ask(server.port)
-        _, _, said = self.run_it("start", NEW, "--waves", "50,100")
-        self.assertIn("give --count-new", said)
+        self.assertIn("give --count-new", self.refused("start", NEW, "--waves", "50,100"))
+        self.assertFalse((self.data_dir / "version" / "rollout.json").exists())
+        code, _, said = self.run_it("start", NEW, "--waves", "50,100", "--count-new")
+        self.assertEqual(code, 0)
         self.assertNotIn("no server runs", said)
+
+    def test_an_address_that_most_devices_come_from_is_named_with_its_option(self):
+        self.know(90)
+        self.know(10, first=90, address="198.51.100.9")
+        _, _, said = self.run_it("start", NEW, "--waves", "50,100")
+        self.assertIn("90 of 100 active devices come from one address, 192.0.2.7", said)
+        self.assertIn("with --shared-address 192.0.2.7", said)
+        self.assertNotIn("198.51.100.9", said)
+
+    def test_an_address_that_was_named_as_shared_is_not_warned_of(self):
+        self.know(90)
+        more = ("--shared-address", "192.0.2.0/24")
+        _, _, said = self.run_it("start", NEW, "--waves", "50,100", *more)
+        self.assertNotIn("one address", said)
+
+    def test_of_ipv6_the_network_of_one_host_is_named(self):
+        for host in range(40):
+            self.know(1, first=host, address=f"2001:db8::{host + 1:x}")
+        _, _, said = self.run_it("start", NEW, "--waves", "50,100")
+        self.assertIn("with --shared-address 2001:db8::/64", said)
+        more = ("--waves", "50,100", "--shared-address", "2001:db8::/64")
+        self.run_it("abort")
+        self.assertNotIn("one address", self.run_it("start", NEW, *more)[2])
+
+    def test_a_hold_is_warned_of(self):
+        self.know(100)
+        (self.data_dir / "version" / "hold.json").write_text('{"reason": "it bricks"}')
+        said = "everything is on hold: it bricks; nobody is offered anything until `unhold`"
+        self.assertIn(said, self.run_it("start", NEW, "--waves", "50,100")[2])
+        self.run_it("pause")
+        self.assertIn(said, self.run_it("resume")[2])
+        self.come_to("running")
+        self.assertIn(said, self.run_it("promote")[2])
+
+    def test_a_broken_version_txt_is_refused_and_what_is_wrong_is_said(self):
+        self.know(100)
+        self.set_target("v 1")
+        said = self.refused("start", NEW, "--waves", "50,100")
+        self.assertIn("version.txt holds no version: 'v 1'", said)
+        self.assertFalse((self.data_dir / "version" / "rollout.json").exists())
 
     def test_who_has_a_release_from_an_aborted_rollout_belongs_to_the_next_one(self):
         self.know(100)
@@ -173,6 +227,8 @@ class StartTest(CommandCase):
 
 
 class ChangeTest(CommandCase):
+    SHARED = ("--shared-address", "192.0.2.7")
+
     def setUp(self):
         super().setUp()
         self.know(100)
@@ -192,6 +248,36 @@ class ChangeTest(CommandCase):
         self.assertEqual(self.run_it("resume")[0], 0)
         self.assertEqual(self.plan().instead_of, "v1.5.0")
 
+    def test_resume_never_begins_from_the_release_of_the_rollout_itself(self):
+        self.come_to("paused", reason="somebody changed version.txt")
+        self.set_target(NEW)
+        self.assertEqual(self.run_it("resume")[0], 0)
+        self.assertEqual(self.plan().instead_of, OLD)
+
+    def test_there_is_no_way_back_to_the_release_of_the_rollout_itself(self):
+        self.know(30, days_ago=0.05, version=NEW)
+        self.come_to("running", wave=1)
+        self.set_target(NEW)
+        plan = self.plan()
+        for instead_of in (OLD, NEW):
+            with self.subTest(instead_of):
+                self.write_plan(plan._replace(instead_of=instead_of))
+                said = self.refused("abort", "--revert")
+                self.assertIn(f"{NEW} is the target itself; `release rollback` goes back", said)
+
+    def test_another_data_directory_is_left_alone(self):
+        self.data_dir = self.data_dir / "elsewhere"
+        for command in ("pause", "resume", "promote", "abort", "status"):
+            with self.subTest(command):
+                self.assertIn("is --data-dir right?", self.refused(command))
+        self.assertFalse(self.data_dir.exists())
+
+    def test_a_group_without_a_rollout_is_told_from_no_rollout(self):
+        for command in ("status", "pause", "resume", "promote", "abort"):
+            with self.subTest(command):
+                said = self.refused(command, "--group", "nope")
+                self.assertIn("no rollout to group nope; there is one to the fleet", said)
+
     def test_resume_of_one_that_was_halted_says_what_to_do(self):
         self.come_to("halted", reason="5 of 9 devices failed")
         said = self.refused("resume")
@@ -203,7 +289,9 @@ class ChangeTest(CommandCase):
         self.assertEqual(self.run_it("promote")[:2], (0, "wave 3 of 3 opens, 100 %\n"))
         self.assertEqual(self.plan().promoted, 2)
         self.come_to("running", wave=2)
-        self.assertIn("its last wave is open", self.refused("promote"))
+        said = self.refused("promote")
+        self.assertIn("its last wave is open, and the rollout ends by itself", said)
+        self.assertIn(f"`rollout abort`, then `release activate {NEW}`", said)
 
     def test_abort_keeps_those_that_have_it_where_they_are(self):
         self.come_to("running")
@@ -223,6 +311,31 @@ class ChangeTest(CommandCase):
         self.assertEqual(wanted, (OLD, NEW, True, "run", OLD))
         self.assertEqual(self.stopped()[NEW]["state"], "aborted")
 
+    def test_a_way_back_takes_further_shared_addresses(self):
+        self.run_it("abort")
+        self.run_it("start", NEW, "--waves", "50,100", "--shared-address", "10.0.0.0/8")
+        self.know(30, days_ago=0.05, version=NEW)
+        self.come_to("running", wave=1)
+        self.assertIn("give --revert too", self.refused("abort", *self.SHARED, code=2))
+        code, _, said = self.run_it("abort", "--revert", *self.SHARED)
+        self.assertEqual(code, 0)
+        self.assertNotIn("one address", said)
+        self.assertEqual(self.plan().shared_addresses, ("10.0.0.0/8", "192.0.2.7/32"))
+
+    def test_a_way_back_warns_of_an_address_that_most_come_from(self):
+        self.know(30, days_ago=0.05, version=NEW)
+        self.come_to("running", wave=1)
+        self.assertIn("--shared-address 192.0.2.7", self.run_it("abort", "--revert")[2])
+
+    def test_a_way_back_that_was_aborted_has_no_way_back(self):
+        self.know(30, days_ago=0.05, version=NEW)
+        self.come_to("running", wave=1)
+        self.run_it("abort", "--revert")
+        self.run_it("abort")
+        said = self.refused("pause")
+        self.assertIn("the way back was aborted; `rollout start VERSION`", said)
+        self.assertNotIn("--revert", said)
+
     def test_a_halted_release_has_a_way_back_too(self):
         self.know(30, days_ago=0.05, version=NEW)
         self.come_to("halted", reason="bad")
@@ -234,8 +347,12 @@ class ChangeTest(CommandCase):
 
     def test_there_is_no_way_back_from_what_nobody_runs_or_what_is_done(self):
         self.come_to("running")
-        self.assertIn("nobody to take back", self.refused("abort", "--revert"))
+        said = self.refused("abort", "--revert")
+        self.assertIn(f"nobody runs {NEW}, there is nothing to take back; `rollout abort`", said)
         self.assertEqual(self.plan().wanted, "run")
+        self.come_to("halted", reason="bad")
+        said = self.refused("abort", "--revert")
+        self.assertIn("there is nothing to take back; it is over", said)
         self.come_to("done", wave=2)
         self.assertIn("release rollback", self.refused("abort", "--revert"))
 
@@ -254,9 +371,13 @@ class ChangeTest(CommandCase):
         self.come_to("running")
         for command in ("pause", "resume", "promote", "abort"):
             self.run_it(command)
-        actions = [entry["action"] for entry in entries(self.data_dir / "log")]
+        found = entries(self.data_dir / "log")
+        actions = [entry["action"] for entry in found]
         names = ("start", "pause", "resume", "promote", "abort")
         self.assertEqual(actions, [f"rollout {name}" for name in names])
+        moved = [(entry["from"], entry["to"]) for entry in found[1:4]]
+        expected = [("running", "paused"), ("paused", "running"), ("wave 1", "wave 2")]
+        self.assertEqual(moved, expected)
 
     def test_two_operators_at_once_leave_whole_files_and_each_change_on_record(self):
         done: list[str] = []

@@ -1,0 +1,285 @@
+"""`rollout start`: what is typed, what is refused, what is warned of before it begins. Edge."""
+
+import argparse
+import math
+import re
+import secrets
+import time
+from ipaddress import ip_network
+from pathlib import Path
+
+from ota_server import rolloutedits
+from ota_server.commands import group_argument, version_argument, warn, warn_of_hold
+from ota_server.datadir import log_dir
+from ota_server.plan import MOST_SECONDS, Plan
+from ota_server.policy import Refused
+from ota_server.policyfiles import PolicyFiles
+from ota_server.reach import what_is_known
+from ota_server.record import format_time
+from ota_server.rolloutview import duration
+from ota_server.survey import (
+    Reached,
+    crowds,
+    is_served,
+    oldest_record_ms,
+    poll_interval_seconds,
+    reached,
+)
+
+_DAY_SECONDS = 86400.0
+_DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,3})?)([smhd])")
+_PERCENT = re.compile(r"\d{1,3}(?:\.\d{1,4})? ?%?")
+_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": _DAY_SECONDS}
+_MOST_DEVICES = 1_000_000
+EXAMPLES = """\
+examples:
+  %(prog)s v1.2.0
+      1, 10, 50, then 100 %% of the fleet
+  %(prog)s v1.2.0 --waves 5,25,100 --soak 30m
+  %(prog)s v1.2.0 --first-group canary
+      that group before the first percentage
+  %(prog)s v1.2.0 --group beta --waves 50,100
+      of a group alone
+  %(prog)s v1.2.0 --count-new
+      a fleet that is on record for less than a day
+  %(prog)s v1.2.0 --shared-address 203.0.113.7
+      a fleet behind a NAT or a proxy
+
+Durations are a number and s, m, h or d. A wave goes on when enough of it have
+updated and the soak has passed; where too many fail, or fall silent, the release
+is withdrawn by itself.
+"""
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add what `rollout start` takes."""
+    parser.epilog = EXAMPLES
+    parser.add_argument(
+        "version", metavar="VERSION", type=version_argument, help="a release that is here"
+    )
+    add = parser.add_argument
+    add(
+        "--waves",
+        type=_waves,
+        default=(1.0, 10.0, 50.0, 100.0),
+        metavar="PERCENT,...",
+        help="rising, up to 100 (default: 1,10,50,100)",
+    )
+    add("--group", type=group_argument, metavar="G", help="of this group, not of the fleet")
+    add(
+        "--first-group",
+        type=group_argument,
+        metavar="G",
+        help="its members are a wave before these",
+    )
+    add("--max-failures", type=_limit, default=2.0, metavar="P%", help="limit (default: 2%%)")
+    add("--min-devices", type=_count, default=20, metavar="N", help="to go on (default: 20)")
+    for name, default, what in (
+        ("--soak", "1h", "how long devices have to run it well"),
+        ("--apply-grace", "15m", "how long a device may take to install it"),
+        ("--wave-timeout", "7d", "a wave that does not go on for so long pauses"),
+    ):
+        help_text = f"{what} (default: {default})"
+        add(name, type=_duration, default=_duration(default), metavar="TIME", help=help_text)
+    add(
+        "--held-unknown",
+        choices=("keep", "target"),
+        default="keep",
+        help="what a device that is held back gets where it runs no known release: its own "
+        "version, or the target (default: keep)",
+    )
+    add("--count-new", action="store_true", help="count devices known for less than a day too")
+    add_shared_address(parser)
+
+
+def add_shared_address(parser: argparse.ArgumentParser) -> None:
+    """Add the option that names the addresses behind which there are many devices."""
+    parser.add_argument(
+        "--shared-address",
+        type=_network,
+        action="append",
+        default=[],
+        metavar="NET",
+        help="an address or a network behind which there are many devices, such as a NAT or a "
+        "proxy; may be repeated",
+    )
+
+
+def start(arguments: argparse.Namespace) -> int:
+    """Begin a rollout, having shown what it reaches; return the exit code."""
+    data_dir: Path = arguments.data_dir
+    now_ms = time.time_ns() // 1_000_000
+    plan = Plan(
+        id=secrets.token_hex(6),
+        version=arguments.version,
+        group=arguments.group or "",
+        waves=arguments.waves,
+        time=format_time(now_ms),
+        instead_of=None,
+        first_group=arguments.first_group,
+        max_failures=arguments.max_failures,
+        min_devices=arguments.min_devices,
+        soak_seconds=arguments.soak,
+        grace_seconds=arguments.apply_grace,
+        wave_timeout_seconds=arguments.wave_timeout,
+        held_unknown=arguments.held_unknown,
+        count_new=arguments.count_new,
+        shared_addresses=tuple(arguments.shared_address),
+    )
+    rolloutedits.check_start(data_dir, plan)
+    plan = plan._replace(version=rolloutedits.release_here(data_dir, plan.version))
+    policy = PolicyFiles(data_dir).current()
+    found = reached(log_dir(data_dir), plan, what_is_known(plan, policy, None, now_ms), now_ms)
+    _refuse_empty(plan, found)
+    _refuse_new(plan, log_dir(data_dir), now_ms)
+    _print_waves(plan, found)
+    _warn_of_soak(plan, log_dir(data_dir))
+    warn_of_crowds(found, plan.shared_addresses, "`rollout abort`, and start it again with")
+    plan = rolloutedits.start(data_dir, plan)
+    print(f"the rollout of {plan.version} has begun; `rollout status --watch` shows it")
+    warn_of_hold(data_dir)
+    warn_of_no_server(data_dir)
+    return 0
+
+
+def _refuse_empty(plan: Plan, found: Reached) -> None:
+    """Refuse a rollout with a wave that holds nobody.
+
+    Raises:
+        Refused: there is one.
+    """
+    if not any(found.waves):
+        whose = f"the group {plan.group}" if plan.group else "the fleet"
+        raise Refused(
+            f"no device of {whose} was heard from within a week: nobody to roll out to. "
+            f"`release activate {plan.version}` makes it the target without a rollout"
+        )
+    if all(found.waves):
+        return
+    empty = found.waves.index(0)
+    if plan.first_group is not None and empty == 0:
+        raise Refused(f"the first wave, {plan.first_group}, holds no active device; leave it out")
+    counts = found.waves[plan.first_group is not None :]
+    kept = [percent for percent, count in zip(plan.waves, counts, strict=True) if count]
+    kept = [*kept[:-1], 100.0]  # the last wave is all of them, whichever was the last with devices
+    waves = ",".join(f"{percent:g}" for percent in kept)
+    raise Refused(
+        f"wave {empty + 1} ({plan.percent(empty):g} %) adds no active device, so nothing would be "
+        f"learned from it; try --waves {waves}"
+    )
+
+
+def _refuse_new(plan: Plan, logs: Path, now_ms: int) -> None:
+    """Refuse a rollout in which nobody would count.
+
+    Raises:
+        Refused: nobody would.
+    """
+    oldest = oldest_record_ms(logs)
+    is_new = oldest is None or now_ms - oldest < _DAY_SECONDS * 1000
+    if is_new and not plan.count_new:
+        raise Refused(
+            "the journal is less than a day old, so that no device would count and no wave go on: "
+            "give --count-new if you know these devices, or wait for a day"
+        )
+
+
+def _print_waves(plan: Plan, found: Reached) -> None:
+    total = 0
+    for wave, count in enumerate(found.waves):
+        total += count
+        percent = plan.percent(wave)
+        whom = f"{percent:g} %" if percent else f"{plan.first_group}"
+        print(f"wave {wave + 1}  {whom:>6}  {count:>7} more, {total} in all")
+    if found.inactive:
+        print(f"not heard from for a week, and not counted: {found.inactive}")
+    if any(count < plan.min_devices for count in found.waves):
+        print(f"of a wave with fewer than {plan.min_devices} devices all have to update")
+
+
+def _warn_of_soak(plan: Plan, logs: Path) -> None:
+    interval = poll_interval_seconds(logs)
+    if interval is not None and plan.soak_seconds < interval:
+        usual = duration(math.ceil(interval))
+        warn(
+            f"the soak of {duration(plan.soak_seconds)} is shorter than the {usual} that devices "
+            "usually wait between two checks: most would not be heard from in it"
+        )
+
+
+def warn_of_crowds(found: Reached, shared: tuple[str, ...], remedy: str) -> None:
+    """Warn of addresses of which more devices come than may count."""
+    for crowd in crowds(found, shared):
+        warn(
+            f"{crowd.devices} of {crowd.of} active devices come from one address, {crowd.address}, "
+            "and one address counts for a quarter at most: waves may never go on. If a NAT or a "
+            f"proxy is there, {remedy} --shared-address {crowd.address}"
+        )
+
+
+def warn_of_no_server(data_dir: Path) -> None:
+    """Warn where nobody moves rollouts."""
+    if not is_served(log_dir(data_dir)):
+        warn(f"no server runs on {data_dir}: nothing goes on without it")
+
+
+# What is typed
+
+
+def _waves(text: str) -> tuple[float, ...]:
+    waves = tuple(map(_number, text.split(",")))
+    if None in waves:
+        raise argparse.ArgumentTypeError(
+            f"{text[:40]!r} are no percentages with commas between, such as 1,10,50,100"
+        )
+    percents = [percent for percent in waves if percent is not None]
+    if percents != sorted(set(percents)) or percents[-1] != 100 or not percents[0]:
+        raise argparse.ArgumentTypeError(
+            f"waves rise from above 0, and the last one is 100, such as 1,10,50,100: {text[:40]!r}"
+        )
+    return tuple(percents)
+
+
+def _limit(text: str) -> float:
+    percent = _number(text)
+    if percent is None or percent >= 100:
+        raise argparse.ArgumentTypeError(
+            f"{text[:40]!r} is no percentage from 0, under 100, such as 2%"
+        )
+    return percent
+
+
+def _number(text: str) -> float | None:
+    """Return a percentage as a number; None: it is none."""
+    if not _PERCENT.fullmatch(text.strip()):
+        return None
+    return float(text.strip().rstrip("% "))
+
+
+def _count(text: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,7}", text) or not 1 <= int(text) <= _MOST_DEVICES:
+        raise argparse.ArgumentTypeError(
+            f"{text[:40]!r} is no number of devices from 1 to {_MOST_DEVICES}"
+        )
+    return int(text)
+
+
+def _duration(text: str) -> float:
+    match = _DURATION.fullmatch(text)
+    seconds = 0.0 if match is None else float(match[1]) * _UNITS[match[2]]
+    if match is None or seconds > MOST_SECONDS:
+        raise argparse.ArgumentTypeError(
+            f"{text[:40]!r} is no duration up to a year: a number and s, m, h or d, such as 15m"
+        )
+    return seconds
+
+
+def _network(text: str) -> str:
+    try:
+        return str(ip_network(text))
+    except ValueError as problem:
+        why = f": {problem}" if "host bits" in str(problem) else ""
+        raise argparse.ArgumentTypeError(
+            f"{text[:40]!r} is no address and no network, such as 203.0.113.7 or 203.0.113.0/24"
+            f"{why[:80]}"
+        ) from None
