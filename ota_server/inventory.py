@@ -22,6 +22,7 @@ from ota_server.manifest import (
 from ota_server.policy import Policy, Refused
 from ota_server.policyfiles import PolicyFiles
 from ota_server.release import (
+    MAX_SIGNATURE_BYTES,
     MAX_VERSION_FILE_BYTES,
     NoVersion,
     image_name,
@@ -270,9 +271,33 @@ def problem_with(release: Release, progress: Progress) -> str:
     sha256 = digests_of(release.image, progress).sha256
     if sha256 != manifest.sha256:
         return f"its image was altered: its SHA-256 is {sha256}, not {manifest.sha256}"
-    if manifest.signature is not None and release.signature is None:
-        return f"its signature is missing: {manifest.signature}"
+    return _signature_problem(release, manifest)
+
+
+def _signature_problem(release: Release, manifest: Manifest) -> str:
+    """Return what is wrong with the signature beside an image; "" where it is as published."""
+    if manifest.signature is None:
+        return ""
+    remedy = "publish the same build with its --signature"
+    if release.signature is None:
+        return f"its signature is missing: {manifest.signature} ({remedy})"
+    sha256 = signature_sha256(release.signature)
+    if manifest.signature_sha256 not in (None, sha256):
+        return (
+            f"its signature was altered: its SHA-256 is {sha256}, not {manifest.signature_sha256} "
+            f"({remedy})"
+        )
     return ""
+
+
+def signature_sha256(found: Found) -> str:
+    """Return the SHA-256 of the file of a signature.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with open(open_found(found), "rb") as file:
+        return hashlib.sha256(file.read(MAX_SIGNATURE_BYTES + 1)).hexdigest()
 
 
 def announce(data_dir: Path) -> None:

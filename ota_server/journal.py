@@ -316,7 +316,7 @@ class Journal:
         if not stat.S_ISREG(mode) and not stat.S_ISCHR(mode):
             os.close(self._fd)
             self._fd = -1
-            raise OSError(errno.EINVAL, "is no regular file", str(self._path))
+            raise OSError(errno.EINVAL, "not a regular file", str(self._path))
         self._synced_size = -1
         self._is_folder_synced = False
         self._size = 0

@@ -33,6 +33,7 @@ class Manifest(NamedTuple):
         via: the stone, the release that a device has to run first.
         direct_from: patterns of the versions that need not go over the stone.
         signature: the name of the file beside it that holds a detached signature.
+        signature_sha256: of that file; None: there is none, or it is of an older publication.
         image: what the image says of itself, for people.
     """
 
@@ -47,6 +48,7 @@ class Manifest(NamedTuple):
     direct_from: tuple[str, ...] = ()
     signature: str | None = None
     image: str | None = None
+    signature_sha256: str | None = None
 
 
 def manifest_name(version: str) -> str:
@@ -83,7 +85,7 @@ def parse_manifest(content: bytes, version: str) -> Manifest:
         BadManifest: it is none, or one of another version.
     """
     try:
-        fields = json.loads(content.decode("utf-8"))
+        fields = json.loads(content.decode("utf-8-sig"))
     except (ValueError, RecursionError) as problem:
         raise BadManifest(f"is no JSON: {problem}") from None
     if not isinstance(fields, dict):
@@ -107,6 +109,9 @@ def _manifest(fields: Mapping[str, Any]) -> Manifest:
     reports_as = _optional(fields, "reports_as")
     if reports_as is not None and not is_reported_text(reports_as):
         raise ValueError(f"reports_as is nothing that a device can report: {reports_as[:40]!r}")
+    signed = None
+    if fields.get("signature_sha256") is not None:
+        signed = _matching(fields, "signature_sha256", _SHA256)
     patterns = fields.get("direct_from", [])
     if not isinstance(patterns, list) or not all(
         isinstance(pattern, str) and is_pattern(pattern) for pattern in patterns
@@ -124,6 +129,7 @@ def _manifest(fields: Mapping[str, Any]) -> Manifest:
         direct_from=tuple(patterns),
         signature=_optional(fields, "signature"),
         image=_optional(fields, "image"),
+        signature_sha256=signed,
     )
 
 

@@ -6,6 +6,7 @@ served without its record, and what a crash leaves is served by nobody.
 """
 
 import fcntl
+import hashlib
 import os
 import shutil
 import stat
@@ -30,6 +31,7 @@ from ota_server.inventory import (
     header_of,
     look_at,
     release_at,
+    signature_sha256,
 )
 from ota_server.manifest import Manifest, format_manifest, manifest_name
 from ota_server.order import Order, check_against, check_order, doubts
@@ -48,15 +50,18 @@ class Published(NamedTuple):
 
     Attributes:
         outcome: published; there (nothing was changed); recorded (the image was there without a
-            usable manifest); restored (the image was there, but altered).
-        warnings: what would have been refused without force.
+            usable manifest); restored (the image was there, but altered); updated (the image was
+            there, and what is on record of it has changed).
+        warnings: what would have been refused without force, and what else is odd.
         checked_by: the tool that checked the signature; "": it was not checked.
+        updated: what has changed on record of an image that was there, in words.
     """
 
     manifest: Manifest
     outcome: str
     warnings: tuple[str, ...]
     checked_by: str
+    updated: tuple[str, ...] = ()
 
 
 def publish(data_dir: Path, order: Order, now_ms: int, progress: Progress) -> Published:
@@ -83,6 +88,13 @@ def publish(data_dir: Path, order: Order, now_ms: int, progress: Progress) -> Pu
         warnings = tuple(doubts(order, size, header, _target_header(site)))
         if warnings and not order.is_forced:
             raise Refused("; ".join(warnings) + "; --force publishes it all the same")
+        if site.policy.is_withdrawn(order.version):
+            version = order.version
+            warnings = (
+                *warnings,
+                f"{version} is withdrawn still, and nobody is offered it; "
+                f"`release withdraw --undo {version}` lifts that",
+            )
         job = _Job(data_dir, order, signature, header, now_ms)
         job.check(site)
         checked_by = job.check_signature(Path(order.source))
@@ -90,13 +102,17 @@ def publish(data_dir: Path, order: Order, now_ms: int, progress: Progress) -> Pu
             manifest = job.manifest(digest(source.fileno(), size, progress), size)
             outcome = job.settle(manifest)
             if outcome is not None:
-                return Published(manifest, outcome, warnings, checked_by)
+                return Published(manifest, outcome, warnings, checked_by, job.updated)
         manifest, outcome = job.copy(source, progress)
-    return Published(manifest, outcome, warnings, checked_by)
+    return Published(manifest, outcome, warnings, checked_by, job.updated)
 
 
 class _Job:
-    """One order being carried out."""
+    """One order being carried out.
+
+    Attributes:
+        updated: what `settle` has changed on record of an image that was there.
+    """
 
     def __init__(
         self,
@@ -113,6 +129,7 @@ class _Job:
         self._header = header
         self._now_ms = now_ms
         self._known: dict[Signature, str] = {}
+        self.updated: tuple[str, ...] = ()
 
     def check(self, site: Site) -> None:
         """Refuse what does not go with the releases that are there; the caller may hold the lock.
@@ -155,7 +172,38 @@ class _Job:
             direct_from=order.direct_from,
             signature=None if self._signature is None else signature_name(order.version),
             image=None if self._header is None else describe(self._header),
+            signature_sha256=self._signature_sha256,
         )
+
+    @property
+    def _signature_sha256(self) -> str | None:
+        return None if self._signature is None else hashlib.sha256(self._signature).hexdigest()
+
+    def _with_order(self, recorded: Manifest) -> Manifest:
+        """Return what is on record of an image, with what the order says of it besides."""
+        order = self._order
+        merged = recorded._replace(
+            notes=order.notes or recorded.notes,
+            reports_as=order.reports_as or recorded.reports_as,
+        )
+        if order.via is not None and (order.via != recorded.via or order.direct_from):
+            merged = merged._replace(via=order.via, direct_from=order.direct_from)
+        if self._signature is not None:
+            name, sha256 = signature_name(recorded.version), self._signature_sha256
+            merged = merged._replace(signature=name, signature_sha256=sha256)
+        return merged
+
+    def _changes(self, release: Release, merged: Manifest) -> tuple[str, ...]:
+        """Return what is to be changed on record of an image that is there, in words."""
+        assert release.manifest is not None
+        recorded = release.manifest
+        names = ("notes", "reports_as", "via", "direct_from")
+        changed = [each for each in names if getattr(recorded, each) != getattr(merged, each)]
+        if self._signature is not None:
+            there = None if release.signature is None else signature_sha256(release.signature)
+            if there != self._signature_sha256 or recorded.signature_sha256 != there:
+                changed.append("signature")
+        return tuple(each.replace("_", "-") for each in changed)
 
     def copy(self, source: BinaryIO, progress: Progress) -> tuple[Manifest, str]:
         """Copy the image to its place, and return its record and what became of it."""
@@ -206,9 +254,14 @@ class _Job:
                 )
             if release.manifest is None:
                 return self._put(manifest, None, "recorded")
-            if there == recorded:
-                return "there"
-            return None if copy is None else self._put(release.manifest, copy, "restored")
+            merged = self._with_order(release.manifest)
+            changed = self._changes(release, merged)
+            if there != recorded and copy is None:
+                return None
+            self.updated = changed
+            if there != recorded:
+                return self._put(merged, copy, "restored")
+            return self._put(merged, None, "updated") if changed else "there"
 
     def _sha256_of(self, release: Release) -> str:
         assert release.image is not None
@@ -219,6 +272,8 @@ class _Job:
         """Write the files of a release, the image last. The caller holds the lock."""
         firmware, version = self._firmware, manifest.version
         details = {"via": manifest.via, "reports_as": manifest.reports_as}
+        if self.updated:
+            details["updated"] = ", ".join(self.updated)
         audit.note(
             log_dir(self._data_dir),
             "publish",
@@ -231,11 +286,11 @@ class _Job:
         for spelling in spellings(version):
             if spelling != version:
                 _remove_record(firmware, spelling)  # without an image: of a crash between the two
-        if outcome != "restored":
+        if outcome != "restored" or self.updated:
             replace(firmware / manifest_name(version), format_manifest(manifest))
             if self._signature is not None:
                 replace(firmware / signature_name(version), self._signature)
-            elif copy is not None:
+            elif outcome == "published":
                 (firmware / signature_name(version)).unlink(missing_ok=True)
         if copy is not None:
             sync_folder(firmware)
@@ -277,8 +332,8 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
         descriptor = open_regular(path)
     except OSError as problem:
         is_other = path.exists() and not stat.S_ISREG(path.stat().st_mode)
-        why = "is no regular file" if is_other else problem.strerror
-        raise Refused(f"{path}: {why}; give the file of a build") from problem
+        why = "is no regular file" if is_other else f"cannot be read: {problem.strerror}"
+        raise Refused(f"{path} {why}; give the file of a build") from problem
     with open(descriptor, "rb", buffering=0) as file:
         if not os.fstat(descriptor).st_size:
             raise Refused(f"{path} is empty; build it anew")

@@ -190,7 +190,8 @@ def _add_publish_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--force",
         action="store_true",
-        help="publish it though the image says that it is another version, for another chip or cut",
+        help="publish it though the image says that it is another version, for another chip, or "
+        "longer than it is (only U-Boot, MCUboot, UF2 and squashfs say that)",
     )
 
 
@@ -235,11 +236,16 @@ def _publish(arguments: argparse.Namespace) -> int:
     print(f"image: {manifest.image or 'says nothing of itself'}")
     if published.checked_by:
         print(f"signature: right, by {published.checked_by}")
+    elif order.signature is not None:
+        print("signature: stored, not checked (give --verify-key)")
+    updated = ", ".join(published.updated)
     print(
         {
             "published": f"published; `release activate {version}` gives it to the fleet",
             "recorded": "the image was there, and is on record now",
-            "restored": "the image was there, but altered; it is as it was published again",
+            "restored": "the image was there, but altered; it is as it was published again"
+            + (f", with another {updated}" if updated else ""),
+            "updated": f"the image is there already; updated: {updated}",
             "there": "it is there already; nothing was changed",
         }[published.outcome]
     )

@@ -1,5 +1,6 @@
 """Detached signatures for devices: that of the image that a device has begun, or would get."""
 
+import hashlib
 import logging
 import time
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from ota_server.image import Image
 from ota_server.offers import Offers
 from ota_server.policyfiles import PolicyFiles
 from ota_server.ratelimit import RateLimit
-from ota_server.release import MAX_SIGNATURE_BYTES, signature_name
+from ota_server.release import MAX_SIGNATURE_BYTES, meaning, signature_name
 from ota_server.reply import Peer, Reply
 from ota_server.rollout import pinned_download
 from ota_server.store import NoImage, NoTarget, NotNow, NotReady, Store
@@ -29,6 +30,10 @@ _NOT_READY = "The image is not ready yet."
 
 class NoSignature(Exception):
     """There is none beside the image: answer 404."""
+
+
+class AlteredSignature(NoSignature):
+    """What is beside the image is not the signature that was published: 404, and a log line."""
 
 
 class Signatures:
@@ -91,6 +96,7 @@ class Signatures:
             image = find_image()
             self._offers.check_image(image, peer)
             content = _read(self._store.firmware_dir, image.version)
+            self._check(content, image.version)
         except (NoTarget, NotOffered):
             return reply.later("No update now.")
         except NotNow:
@@ -99,9 +105,23 @@ class Signatures:
             if may_wait:
                 raise
             return reply.later(_NOT_READY)
+        except AlteredSignature as problem:
+            if self._limit.allows(str(problem), time.monotonic()):
+                log.error("%s", problem)
+            return reply.text(HTTPStatus.NOT_FOUND, _NOT_FOUND)
         except NoSignature:
             return reply.text(HTTPStatus.NOT_FOUND, _NOT_FOUND)
         return reply.signature_reply(content, caching)
+
+    def _check(self, content: bytes, version: str) -> None:
+        manifest = self._policies.current().manifests.get(meaning(version))
+        if manifest is None or manifest.signature_sha256 is None:
+            return  # copied in beside the image, or published before that was on record
+        if hashlib.sha256(content).hexdigest() != manifest.signature_sha256:
+            raise AlteredSignature(
+                f"{self._store.firmware_dir / signature_name(version)} is not the signature that "
+                "was published, and is not served; publish the same build with its --signature"
+            )
 
     def _image(self, report: Report, peer: Peer, device: Device | None, under_way: bool) -> Image:
         now_ms = self._clock_ms()

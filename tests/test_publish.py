@@ -60,6 +60,9 @@ class PublishCase(DataDirCase):
     def manifest_of(self, version: str) -> dict[str, object]:
         return json.loads((self.firmware / f"firmware_{version}.json").read_bytes())
 
+    def signature_of(self, version: str) -> bytes:
+        return (self.firmware / f"firmware_{version}.bin.sig").read_bytes()
+
     def image_of(self, version: str) -> bytes:
         return (self.firmware / f"firmware_{version}.bin").read_bytes()
 
@@ -115,8 +118,57 @@ class AgainTest(PublishCase):
     def test_the_same_bytes_once_more_change_nothing(self):
         self.publish(b"an image", "v1.0.0")
         before = self.snapshot()
-        self.assertEqual(self.publish(b"an image", "v1.0.0", notes="other").outcome, "there")
+        self.assertEqual(self.publish(b"an image", "v1.0.0").outcome, "there")
         self.assertEqual(self.snapshot(), before)
+
+    def test_what_is_said_of_the_same_bytes_is_taken_over_and_named(self):
+        self.publish(b"stone", "v0.9.0")
+        self.publish(b"an image", "v1.0.0", notes="the first", reports_as="abc")
+        more = {"via": "v0.9.0", "direct_from": ("v0.9.*",), "notes": "mends the clock"}
+        again = self.publish(b"an image", "v1.0.0", **more)
+        self.assertEqual(again.outcome, "updated")
+        self.assertEqual(again.updated, ("notes", "via", "direct-from"))
+        manifest = self.manifest_of("v1.0.0")
+        self.assertEqual((manifest["via"], manifest["direct_from"]), ("v0.9.0", ["v0.9.*"]))
+        self.assertEqual((manifest["notes"], manifest["reports_as"]), ("mends the clock", "abc"))
+        self.assertEqual(audit.entries(self.data_dir / "log")[-1]["outcome"], "updated")
+        self.assertEqual(self.publish(b"an image", "v1.0.0", **more).outcome, "there")
+        self.assertEqual(self.publish(b"an image", "v1.0.0", via="v0.9.0").outcome, "there")
+
+    def test_a_signature_that_is_given_later_is_kept_and_on_record(self):
+        self.publish(b"an image", "v1.0.0", notes="as it was")
+        signature = self.build(b"signature", "app.sig")
+        again = self.publish(b"an image", "v1.0.0", signature=signature)
+        self.assertEqual((again.outcome, again.updated), ("updated", ("signature",)))
+        self.assertEqual(self.signature_of("v1.0.0"), b"signature")
+        manifest = self.manifest_of("v1.0.0")
+        self.assertEqual(manifest["signature"], "firmware_v1.0.0.bin.sig")
+        self.assertEqual(manifest["signature_sha256"], hashlib.sha256(b"signature").hexdigest())
+        self.assertEqual(manifest["notes"], "as it was")
+
+    def test_a_signature_that_was_altered_or_deleted_is_restored(self):
+        signature = self.build(b"signature", "app.sig")
+        self.publish(b"an image", "v1.0.0", signature=signature)
+        path = self.firmware / "firmware_v1.0.0.bin.sig"
+        for spoil in (lambda: path.write_bytes(b"altered"), path.unlink):
+            spoil()
+            again = self.publish(b"an image", "v1.0.0", signature=signature)
+            self.assertEqual((again.outcome, again.updated), ("updated", ("signature",)))
+            self.assertEqual(self.signature_of("v1.0.0"), b"signature")
+        again = self.publish(b"an image", "v1.0.0", signature=signature)
+        self.assertEqual(again.outcome, "there")
+
+    def test_a_stone_that_is_none_is_no_update(self):
+        self.publish(b"an image", "v1.0.0")
+        self.assertIn("no image of v9", self.refused(b"an image", "v1.0.0", via="v9"))
+
+    def test_an_altered_image_is_restored_and_what_is_said_of_it_is_taken_over(self):
+        self.publish(b"an image", "v1.0.0", notes="as it was")
+        self.put_image("v1.0.0", b"altered!")
+        again = self.publish(b"an image", "v1.0.0", reports_as="abc")
+        self.assertEqual((again.outcome, again.updated), ("restored", ("reports-as",)))
+        manifest = self.manifest_of("v1.0.0")
+        self.assertEqual((manifest["notes"], manifest["reports_as"]), ("as it was", "abc"))
 
     def test_an_image_that_was_copied_by_hand_gets_its_record(self):
         self.put_image("v1.0.0", b"an image")
@@ -164,7 +216,7 @@ class RefusedTest(PublishCase):
         self.assertIn("is empty", self.refused(b"", "v1.0.0"))
 
     def test_a_folder(self):
-        with self.assertRaisesRegex(Refused, "no regular file"):
+        with self.assertRaisesRegex(Refused, "builds is no regular file; give the file"):
             publish(self.data_dir, Order(str(self.builds), "v1"), NOW_MS, lambda *_: None)
 
     def test_a_pipe_is_not_waited_for(self):

@@ -163,6 +163,30 @@ class PublishTest(CommandsCase):
         again = self.release("publish", self.build(b"image of v1.0.0"), "--version", "v1.0.0")
         self.assertIn("there already", again)
 
+    def test_of_the_same_bytes_it_says_what_was_updated(self):
+        self.publish("v1.0.0")
+        source = self.build(b"image of v1.0.0")
+        again = self.release("publish", source, "--version", "v1.0.0", "--notes", "mends it")
+        self.assertIn("the image is there already; updated: notes\n", again)
+        self.assertIn("mends it", self.release("list"))
+
+    def test_a_signature_that_was_not_checked_is_said_to_be_so(self):
+        signature = self.data_dir / "app.sig"
+        signature.write_bytes(b"signature")
+        source = self.build(b"an image")
+        said = self.release("publish", source, "--version", "v1", "--signature", str(signature))
+        self.assertIn("signature: stored, not checked (give --verify-key)\n", said)
+
+    def test_a_version_that_was_withdrawn_and_removed_is_withdrawn_still(self):
+        self.publish("v1.0.0")
+        self.release("withdraw", "v1.0.0")
+        self.release("remove", "v1.0.0")
+        source = self.build(b"image of v1.0.0")
+        done = self.run_release("publish", source, "--version", "v1.0.0")
+        self.assertEqual(done.returncode, 0)
+        self.assertIn("v1.0.0 is withdrawn still", done.stderr)
+        self.assertIn("`release withdraw --undo v1.0.0`", done.stderr)
+
     def test_a_progress_bar_is_on_a_terminal_alone(self):
         main, other = pty.openpty()
         self.addCleanup(os.close, main)
@@ -245,6 +269,24 @@ class VerifyTest(CommandsCase):
         done = self.run_release("verify")
         self.assertEqual(done.returncode, 1)
         self.assertIn("v1.1.0: its image is missing", done.stdout)
+
+    def test_an_altered_signature_is_named(self):
+        signature = self.data_dir / "app.sig"
+        signature.write_bytes(b"signature")
+        source = self.build(b"an image")
+        self.release("publish", source, "--version", "v3", "--signature", str(signature))
+        self.assertIn("v3: as it was published", self.release("verify", "v3"))
+        (self.data_dir / "firmware" / "firmware_v3.bin.sig").write_bytes(b"altered")
+        done = self.run_release("verify", "v3")
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("v3: its signature was altered", done.stdout)
+        self.assertIn("publish the same build with its --signature", done.stdout)
+        self.assertIn("its signature was altered", self.refused("activate", "v3"))
+
+    def test_a_manifest_may_begin_with_a_byte_order_mark(self):
+        path = self.data_dir / "firmware" / "firmware_v1.1.0.json"
+        path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+        self.assertIn("as it was published", self.release("verify", "v1.1.0"))
 
     def test_an_image_without_a_manifest_is_named(self):
         self.put_image("v2.0.0", b"copied by hand")

@@ -274,6 +274,23 @@ class ServedTest(ServerCase):
             self.assertEqual(self.get("/firmware.bin.sig").status, 404)
         self.assertEqual(self.get("/firmware/firmware_v3.0.0.bin.sig", {}).status, 404)
 
+    def test_a_signature_that_is_not_the_recorded_one_is_404_and_in_the_log(self):
+        build = str(self.put_image("build", b"as published"))
+        signature = self.data_dir / "app.sig"
+        signature.write_bytes(b"as signed")
+        order = Order(build, "v3.0.0", signature=str(signature))
+        publish(self.data_dir, order, NOW_MS, lambda done, size: None)
+        self.set_target("v3.0.0")
+        self.assertEqual(self.get("/firmware.bin.sig").body, b"as signed")
+        self.sign("v3.0.0")
+        with self.assertLogs("ota_server", "ERROR") as logged:
+            self.assertEqual(self.get("/firmware.bin.sig").status, 404)
+        self.assertIn("is not the signature that was published", logged.output[0])
+        self.assertEqual(self.get("/firmware/firmware_v3.0.0.bin.sig", {}).status, 404)
+        self.assertEqual(self.get("/firmware.bin").status, 200)
+        publish(self.data_dir, order, NOW_MS, lambda done, size: None)
+        self.assertEqual(self.get("/firmware.bin.sig").body, b"as signed")
+
     def test_a_device_that_may_have_no_image_is_to_come_again(self):
         (self.data_dir / "version" / "hold.json").write_text("{}")
         answer = self.get("/firmware.bin.sig")
