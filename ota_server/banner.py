@@ -13,13 +13,17 @@ from ota_server.store import NoImage, NoTarget, NotReady, Store
 log = logging.getLogger(__name__)
 
 
-def show(server: OTAServer, log_dir: Path) -> None:
-    """Print what is known at once, and, when it was hashed, the image of the target."""
-    _say(_first_lines(server, log_dir))
+def show(server: OTAServer, log_dir: Path, limits: str) -> None:
+    """Print what is known at once, and, when it was hashed, the image of the target.
+
+    Args:
+        limits: of who may download when, and how fast, in words; "": there are none.
+    """
+    _say(_first_lines(server, log_dir, limits))
     threading.Thread(target=_announce_image, args=(server.service.store,), daemon=True).start()
 
 
-def _first_lines(server: OTAServer, log_dir: Path) -> list[str]:
+def _first_lines(server: OTAServer, log_dir: Path, limits: str) -> list[str]:
     """Return what is known at once; the image has to be hashed first."""
     host, port = server.server_name, server.server_port
     shown = f"[{host}]" if ":" in host else host
@@ -30,6 +34,8 @@ def _first_lines(server: OTAServer, log_dir: Path) -> list[str]:
         f"  listening  http://{shown}:{port}/{where}",
         f"  journal    {log_dir / 'devices.jsonl'}, known devices: {len(fleet)}",
     ]
+    if limits:
+        lines.append(f"  limits     {limits}")
     if fleet.bad_lines:
         lines.append(f"  WARNING    bad lines in the journal, skipped: {fleet.bad_lines}")
     return lines
@@ -56,8 +62,10 @@ def _target_lines(store: Store) -> list[str]:
     except NoTarget as problem:
         return [
             f"  WARNING    no target version: {problem}",
-            "             devices are answered 503; copy an image to firmware/firmware_v1.0.0.bin,",
-            "             then write v1.0.0 into version/version.txt; no restart is needed",
+            "             devices are answered 503; `release publish FILE --version V`, then",
+            "             `release activate V`, or by hand: copy an image to",
+            "             firmware/firmware_v1.0.0.bin, then write v1.0.0 into",
+            "             version/version.txt; no restart is needed",
         ]
     lines = [f"  target     {target.version}"]
     image = None

@@ -2,6 +2,7 @@
 
 import argparse
 import re
+from collections.abc import Mapping
 from datetime import tzinfo
 
 from ota_server.admission import Admission
@@ -9,12 +10,12 @@ from ota_server.pace import Pacing
 from ota_server.places import Places
 from ota_server.window import Hours, Window, parse_window
 
-_DURATION = re.compile(r"([1-9][0-9]{0,8})([smhd]?)")
+_DURATION = re.compile(r"([1-9][0-9]{0,8})([smhd])")
 _RATE = re.compile(r"([1-9][0-9]{0,14})([KMG]?)")
 _UNITS = {"": 1, "K": 1024, "M": 1024**2, "G": 1024**3}
 # Less than this, and a packet would take longer than a client waits.
 _LEAST_RATE = 1024
-_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 class WrongOptions(Exception):
@@ -93,6 +94,31 @@ def make_pacing(arguments: argparse.Namespace) -> Pacing | None:
     return None if rates == (None, None) else Pacing(*rates)
 
 
+def limits_text(arguments: argparse.Namespace) -> str:
+    """Return the limits that are in force, in words; "" where there are none."""
+    limits = []
+    if arguments.max_downloads is not None:
+        count = arguments.max_downloads
+        limits.append(f"{count} download{'s' * (count != 1)} at once")
+    if arguments.max_rate is not None:
+        limits.append(f"{_in_units(arguments.max_rate, _UNITS)} bytes/s in all")
+    if arguments.max_download_rate is not None:
+        limits.append(f"{_in_units(arguments.max_download_rate, _UNITS)} bytes/s each")
+    if arguments.window:
+        zone = arguments.window_zone or "the system's time"
+        limits.append(f"downloads begin {', '.join(map(str, arguments.window))} ({zone})")
+    if arguments.window_overdue is not None:
+        overdue = _in_units(int(arguments.window_overdue), _SECONDS)
+        limits.append(f"or after {overdue} of waiting for that")
+    return ", ".join(limits)
+
+
+def _in_units(number: int, units: Mapping[str, int]) -> str:
+    """Return a number in the largest unit that shows it whole."""
+    name = max((unit for unit in units if number % units[unit] == 0), key=lambda unit: units[unit])
+    return f"{number // units[name]}{name}"
+
+
 def _places(text: str) -> int:
     if not text.isascii() or not text.isdigit() or not 1 <= int(text[:9]) <= 1_000_000:
         raise argparse.ArgumentTypeError(f"{text!r:.40} is no whole number from 1 to 1000000")
@@ -130,5 +156,7 @@ def _zone(text: str) -> tzinfo:
 def _duration(text: str) -> float:
     match = _DURATION.fullmatch(text)
     if match is None or int(match[1]) * _SECONDS[match[2]] > 3660 * 86400:
-        raise argparse.ArgumentTypeError(f"{text!r:.40} is no time such as 12h or 7d")
+        raise argparse.ArgumentTypeError(
+            f"{text!r:.40} is no time: a number and s, m, h or d, such as 12h or 7d"
+        )
     return float(int(match[1]) * _SECONDS[match[2]])

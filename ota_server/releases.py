@@ -24,29 +24,41 @@ from ota_server.retire import reinstate, remove, withdraw
 
 EXAMPLES = """\
 examples:
-  %(prog)s publish app.bin --version v1.2.0   copy an image in and put it on record
-  %(prog)s activate v1.2.0                          the whole fleet gets it, at once
-  %(prog)s rollback                                 back to the target before
-  %(prog)s list                                     what there is
+  %(prog)s publish app.bin --version v1.2.0
+      copy an image in and put it on record
+  %(prog)s activate v1.2.0
+      the whole fleet gets it, at once
+  %(prog)s rollback
+      back to the target before
+  %(prog)s list
+      what there is
 
-`%(prog)s COMMAND --help` says more. A server that runs picks everything up without a restart.
+`%(prog)s COMMAND --help` says more.
+A server that runs picks everything up without a restart.
 """
 _PUBLISH_EXAMPLES = """\
 examples:
   %(prog)s app.bin --version v1.2.0
-  %(prog)s app.bin --version v1.2.0 --notes 'mends the clock'
-  %(prog)s app.bin --version v1.2.0 --signature app.bin.minisig --verify-key key.pub
-  %(prog)s app.bin --version v1.2.0 --reports-as 1.2.0-g3f9a
-  %(prog)s app.bin --version v2.0.0 --via v1.9.0 --direct-from 'v1.9.*'
+  %(prog)s app.bin --version v1.2.0 \\
+      --notes 'mends the clock'
+  %(prog)s app.bin --version v1.2.0 \\
+      --signature app.bin.minisig --verify-key key.pub
+  %(prog)s app.bin --version v1.2.0 \\
+      --reports-as 1.2.0-g3f9a
+  %(prog)s app.bin --version v2.0.0 \\
+      --via v1.9.0 --direct-from 'v1.9.*'
 
-It is offered to nobody before `release activate`. The same bytes under the same version once more
-change nothing. With --via, devices that run another version than those of --direct-from get that
-release first.
+It is offered to nobody before `release activate`. The same bytes under the same
+version once more change nothing but what is said of them anew. With --via,
+devices that run another version than those of --direct-from get that release
+first.
 """
 _LIST_EXAMPLES = """\
 examples:
-  %(prog)s                        the newest first
-  %(prog)s --json | jq .version   for programs, an object a line
+  %(prog)s
+      the newest first
+  %(prog)s --json | jq .version
+      for programs, an object a line
 """
 _SHOW_EXAMPLES = """\
 examples:
@@ -58,31 +70,32 @@ examples:
   %(prog)s           all releases
   %(prog)s v1.2.0    one of them
 
-Exit code 1 where an image or a signature is missing or was altered. To mend it, publish the same
-build again. An image without a manifest was copied in by hand: there is nothing to compare it with,
-which is exit code 1 only where it is named.
+Exit code 1 where an image or a signature is missing or was altered. To mend it,
+publish the same build again. An image without a manifest was copied in by hand:
+there is nothing to compare it with, which is exit code 1 only where it is
+named.
 """
 _REMOVE_EXAMPLES = """\
 examples:
   %(prog)s v1.0.0
 
-Refused while it is the target, the previous target, pinned, in a rollout, a stone on the way to
-another release, or being downloaded.
+Refused while it is the target, the previous target, pinned, in a rollout, a
+stone on the way to another release, or being downloaded.
 """
 _WITHDRAW_EXAMPLES = """\
 examples:
   %(prog)s v1.2.0 --reason 'loses its settings'
   %(prog)s --undo v1.2.0
 
-Nobody is offered it any more, by its name neither, and resumes get 404. Devices that run it stay on
-it until they have another target.
+Nobody is offered it any more, by its name neither, and resumes get 404. Devices
+that run it stay on it until they have another target.
 """
 _ACTIVATE_EXAMPLES = """\
 examples:
   %(prog)s v1.2.0
 
-Groups that had a target of their own get it too, and so do devices that stayed on a release that
-was stopped. Pins stay in force.
+Groups that had a target of their own get it too, and so do devices that stayed
+on a release that was stopped. Pins stay in force.
 """
 _ROLLBACK_EXAMPLES = """\
 examples:

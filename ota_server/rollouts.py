@@ -24,9 +24,12 @@ from ota_server.window import Standing
 
 _EXAMPLES = """\
 examples:
-  %(prog)s start v1.2.0       1, 10, 50, then 100 %% of the fleet
-  %(prog)s status --watch     how far it is, redrawn every second
-  %(prog)s abort              who has it stays on it
+  %(prog)s start v1.2.0
+      1, 10, 50, then 100 %% of the fleet
+  %(prog)s status --watch
+      how far it is, redrawn every second
+  %(prog)s abort
+      who has it stays on it
 
 %(prog)s PART --help says more.
 """
@@ -71,7 +74,7 @@ def _add(
         name,
         help=summary,
         description=f"{summary[0].upper()}{summary[1:]}.",
-        epilog=f"examples:\n  %(prog)s\n  %(prog)s{whom}   where several rollouts are on",
+        epilog=f"examples:\n  %(prog)s\n  %(prog)s{whom}\n      where several rollouts are on",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_data_dir_argument(parser)

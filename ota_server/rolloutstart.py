@@ -46,8 +46,8 @@ examples:
       a fleet behind a NAT or a proxy
 
 Durations are a number and s, m, h or d. A wave goes on when enough of it have
-updated and the soak has passed; where too many fail, or fall silent, the release
-is withdrawn by itself.
+updated and the soak has passed; where too many fail, or fall silent, the
+release is withdrawn by itself.
 """
 
 

@@ -16,7 +16,13 @@ from typing import Any, NoReturn
 from ota_server import __version__, banner, collector
 from ota_server.admission import Admission
 from ota_server.admissionfile import AdmissionFile
-from ota_server.crowd import WrongOptions, add_crowd_arguments, make_admission, make_pacing
+from ota_server.crowd import (
+    WrongOptions,
+    add_crowd_arguments,
+    limits_text,
+    make_admission,
+    make_pacing,
+)
 from ota_server.datadir import add_data_dir_argument, log_dir
 from ota_server.fleet import MAX_DEVICES, Fleet
 from ota_server.forgetting import Forgetting
@@ -206,11 +212,14 @@ def _serve(arguments: argparse.Namespace, written: LogThread) -> int:
         signal.signal(signum, _end_start)
     try:
         server = _make_server(arguments)
+    except WrongOptions as problem:
+        print(f"ota_server: {problem}", file=sys.stderr)
+        return 2
     except CannotStart as problem:
         print(f"ota_server: {problem}", file=sys.stderr)
         return 1
     _install_signals(server, written)
-    banner.show(server, log_dir(arguments.data_dir))
+    banner.show(server, log_dir(arguments.data_dir), limits_text(arguments))
     options = [COMPLETION_UNKNOWN] if arguments.buffering_proxy else []
     keeper = Keeper(arguments.data_dir, server.service.policies, clock_ms(), options)
     forgetting = Forgetting(arguments.data_dir, server.service.fleet)
@@ -285,8 +294,6 @@ def _make_server(arguments: argparse.Namespace) -> OTAServer:
             fsync=arguments.fsync,
             admission=make_admission(arguments),
         )
-    except WrongOptions as problem:
-        raise CannotStart(str(problem)) from problem
     except InUse as problem:
         raise CannotStart(f"{problem}; stop it first, or give --data-dir another one") from problem
     except OSError as problem:

@@ -122,6 +122,17 @@ class StartTest(ProcessCase):
             self.assertIn(text, banner)
         self.assertNotIn("WARNING", banner)
         self.assertNotIn("sample", banner)
+        self.assertNotIn("limits", banner)
+
+    def test_it_says_which_limits_are_in_force(self):
+        options = ["--max-downloads", "50", "--max-rate", "1M", "--max-download-rate", "1500"]
+        options += ["--window", "01:00-05:00", "--window-zone", "UTC", "--window-overdue", "7d"]
+        banner = self.read_banner(self.serve(*options), "limits")
+        self.assertIn(
+            "  limits     50 downloads at once, 1M bytes/s in all, 1500 bytes/s each, downloads "
+            "begin 01:00-05:00 (UTC), or after 7d of waiting for that\n",
+            banner,
+        )
 
     def test_it_says_that_version_txt_is_missing_and_what_to_do(self):
         (self.data_dir / "version" / "version.txt").unlink()
@@ -129,6 +140,8 @@ class StartTest(ProcessCase):
         self.assertIn("WARNING", banner)
         self.assertIn(str(self.data_dir / "version" / "version.txt"), banner)
         self.assertIn("503", banner)
+        for command in ("`release publish FILE --version V`", "`release activate V`"):
+            self.assertIn(command, banner)
 
     def test_it_says_that_the_image_is_missing_and_what_to_do(self):
         self.set_target("v7")

@@ -121,6 +121,15 @@ class HelpTest(CommandsCase):
                 self.assertIn("examples:", helped)
                 self.assertIn(f"release {name}", helped)
 
+    def test_help_fits_a_terminal_of_80_columns(self):
+        for command in (
+            ("--help",),
+            *((name, "--help") for name in NAMES),
+        ):
+            with self.subTest(command):
+                lines = self.run_process(*command).stdout.splitlines()
+                self.assertEqual([line for line in lines if len(line) > 80], [])
+
     def test_they_work_as_an_operator_types_them(self):
         source = self.build(b"an image")
         published = self.run_process("publish", source, "--version", "v1.0.0")
