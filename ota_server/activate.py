@@ -1,7 +1,8 @@
 """The target of the whole fleet, changed by an operator: activated, or rolled back."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ota_server import audit
 from ota_server.datadir import log_dir
@@ -16,15 +17,23 @@ from ota_server.inventory import (
     problem_with,
 )
 from ota_server.policy import Refused
+from ota_server.release import same_version
 from ota_server.rolloutfiles import clear_group_targets, read_stopped, write_stopped
 
 
 class Activated(NamedTuple):
-    """A new target. `previous`: the one before; None: there was none. `warning`: "" or what."""
+    """A new target.
+
+    Attributes:
+        previous: the one before, which may be the same; None: there was none.
+        warning: "" or what is odd about that.
+        groups: the targets of groups that had another one.
+    """
 
     version: str
     previous: str | None
     warning: str
+    groups: Mapping[str, str]
 
 
 def activate(data_dir: Path, version: str, progress: Progress, is_forced: bool) -> Activated:
@@ -95,16 +104,18 @@ def _change(site: Site, wanted: str, action: str, is_forced: bool) -> Activated:
     """Write the files. The caller holds the lock."""
     version = _release(site.data_dir, wanted).version
     if site.policy.is_withdrawn(version):
-        raise Refused(f"{version} was withdrawn; `release withdraw --undo {version}` lifts that")
-    warning = ""
-    rollout = site.policy.rollouts.get("")
-    if rollout is not None:
-        if not is_forced:
-            raise Refused(
-                f"a rollout of {rollout.version} to the fleet is going on; `rollout abort` it "
-                "first, or --force changes the target under it, which pauses it"
-            )
-        warning = f"the rollout of {rollout.version} is still there: `rollout abort` ends it"
+        lift = f"`release withdraw --undo {version}` lifts that"
+        if action == "rollback":
+            lift = f"`release activate VERSION` names another target, {lift}"
+        raise Refused(f"{version} was withdrawn; {lift}")
+    warning = _rollout_warning(site, version, is_forced)
+    targets = site.policy.group_targets
+    groups = {group: each for group, each in targets.items() if not same_version(each, version)}
+    stopped = read_stopped(site.data_dir)
+    after = _let_go(stopped, version)
+    done = Activated(version, site.target, warning, groups)
+    if site.target == version and not targets and after == stopped:
+        return done
     details = {"from": site.target, "to": version}
     audit.note(log_dir(site.data_dir), action, version, **details)
     # The target first: where a crash follows, devices stay on what was stopped, and do not go back
@@ -115,21 +126,41 @@ def _change(site: Site, wanted: str, action: str, is_forced: bool) -> Activated:
         # Or `rollback` would go to a target that never was.
         audit.note(log_dir(site.data_dir), audit.NOT_DONE, version, of=action)
         raise
-    if site.policy.group_targets:
+    if targets:
         clear_group_targets(site.data_dir)
-    if site.policy.stopped:
-        _let_go(site.data_dir)
-    return Activated(version, site.target, warning)
+    if after != stopped:
+        write_stopped(site.data_dir, after)
+    return done
 
 
-def _let_go(data_dir: Path) -> None:
-    """Have devices that stayed on a release that was stopped go to the new target."""
-    stopped = read_stopped(data_dir)
-    for version, entry in list(stopped.items()):
-        if entry["state"] == "aborted":
-            del stopped[version]
-        else:
+def _rollout_warning(site: Site, version: str, is_forced: bool) -> str:
+    """Return what to say of a rollout to the fleet that goes on; "" where there is none.
+
+    Raises:
+        Refused: there is one, and nobody has forced the change.
+    """
+    rollout = site.policy.rollouts.get("")
+    if rollout is None:
+        return ""
+    if is_forced:
+        return f"the rollout of {rollout.version} is still there: `rollout abort` ends it"
+    if same_version(rollout.version, version):
+        raise Refused(
+            f"a rollout of {version} to the fleet is going on, and ends by itself; "
+            f"`rollout abort`, then `release activate {version}`, makes it the target at once"
+        )
+    raise Refused(
+        f"a rollout of {rollout.version} to the fleet is going on; `rollout abort` it "
+        "first, or --force changes the target under it, which pauses it"
+    )
+
+
+def _let_go(stopped: Mapping[str, dict[str, Any]], version: str) -> dict[str, dict[str, Any]]:
+    """Return what is stopped once devices that stayed on such a release go to the new target."""
+    after = {}
+    for name, entry in stopped.items():
+        if entry["state"] != "aborted":
             # Its devices stay on it for as long as that is the target: only while it is itself.
-            entry["instead_of"] = version
-            entry.pop("group_targets", None)
-    write_stopped(data_dir, stopped)
+            after[name] = {**entry, "instead_of": name}
+            after[name].pop("group_targets", None)
+    return after

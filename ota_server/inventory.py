@@ -187,28 +187,46 @@ def _read_manifest(folder: Path, version: str) -> tuple[Manifest | None, str]:
         return None, f"cannot be read: {problem.strerror}"
 
 
+class Naming(NamedTuple):
+    """What names a release, and what to do where it should not; both in words."""
+
+    text: str
+    remedy: str
+
+
+_ANOTHER_TARGET = "`release activate VERSION` names another target"
+
+
 def named_by(version: str, site: Site, now_ms: int) -> Iterator[str]:
     """Yield what names a release, in words: the target, pins, rollouts, stones."""
+    return (naming.text for naming in namings(version, site, now_ms))
+
+
+def namings(version: str, site: Site, now_ms: int) -> Iterator[Naming]:
+    """Yield what names a release, and what to do where it was withdrawn."""
     policy = site.policy
     if site.target is not None and same_version(site.target, version):
-        yield "the target"
+        yield Naming("the target", _ANOTHER_TARGET)
     if site.previous is not None and same_version(site.previous, version):
-        yield "the previous target, to which `release rollback` goes"
+        yield Naming("the previous target, to which `release rollback` goes", "")
     for group, target in policy.group_targets.items():
         if same_version(target, version):
-            yield f"the target of the group {group}"
+            yield Naming(f"the target of the group {group}", _ANOTHER_TARGET)
     for kind, pins in (("device", policy.pins), ("group", policy.group_pins)):
         for name, pin in pins.items():
             is_over = pin.until_ms is not None and pin.until_ms <= now_ms
             if same_version(pin.version, version) and not is_over:
-                yield f"what the {kind} {name} is pinned to"
+                text = f"what the {kind} {name} is pinned to"
+                yield Naming(text, "pins stay, `unpin WHO` ends one")
     for group, rollout in policy.rollouts.items():
         if same_version(rollout.version, version):
-            yield f"what a rollout to {group or 'the fleet'} brings"
+            text = f"what a rollout to {group or 'the fleet'} brings"
+            yield Naming(text, "that halts the rollout")
     for manifest in policy.manifests.values():
         is_own = same_version(manifest.version, version)
         if manifest.via is not None and same_version(manifest.via, version) and not is_own:
-            yield f"the stone on the way to {manifest.version}"
+            remedy = f"`release publish` {manifest.version} again with another --via"
+            yield Naming(f"the stone on the way to {manifest.version}", remedy)
 
 
 def header_of(found: Found) -> ImageHeader | None:

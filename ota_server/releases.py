@@ -5,13 +5,13 @@ import time
 from collections.abc import Callable
 
 from ota_server.activate import Activated, activate, rollback
-from ota_server.commands import Commands, fail, run_command, warn
+from ota_server.commands import Commands, fail, run_command, warn, warn_of_hold
 from ota_server.datadir import add_data_dir_argument
 from ota_server.inventory import (
     get_release,
     look_at,
     look_at_releases,
-    named_by,
+    namings,
     problem_with,
     releases,
 )
@@ -301,9 +301,11 @@ def _withdraw(arguments: argparse.Namespace) -> int:
         return 0
     version = withdraw(arguments.data_dir, arguments.version, arguments.reason, _now_ms())
     print(f"{version} was withdrawn: nobody is offered it any more")
-    names = list(named_by(version, look_at(arguments.data_dir), _now_ms()))
-    if names:
-        print(f"it is still {', '.join(names)}; `release activate VERSION` names another target")
+    found = list(namings(version, look_at(arguments.data_dir), _now_ms()))
+    if found:
+        names = ", ".join(each.text for each in found)
+        remedies = dict.fromkeys(each.remedy for each in found if each.remedy)
+        print("; ".join((f"it is still {names}", *remedies)))
     return 0
 
 
@@ -311,18 +313,24 @@ def _activate(arguments: argparse.Namespace) -> int:
     look_at_releases(arguments.data_dir)
     with ProgressBar(f"verifying {arguments.version}") as progress:
         done = activate(arguments.data_dir, arguments.version, progress, arguments.force)
-    return _say(done)
+    return _say(arguments, done)
 
 
 def _rollback(arguments: argparse.Namespace) -> int:
     look_at_releases(arguments.data_dir)
     with ProgressBar("verifying") as progress:
         done = rollback(arguments.data_dir, progress, arguments.force)
-    return _say(done)
+    return _say(arguments, done)
 
 
-def _say(done: Activated) -> int:
+def _say(arguments: argparse.Namespace, done: Activated) -> int:
     if done.warning:
         warn(done.warning)
-    print(f"the target is {done.version}; it was {done.previous or 'none'}")
+    if done.previous == done.version:
+        print(f"{done.version} is the target already")
+    else:
+        print(f"the target is {done.version}; it was {done.previous or 'none'}")
+    for group, target in sorted(done.groups.items()):
+        print(f"group {group} had {target} and gets {done.version} too")
+    warn_of_hold(arguments.data_dir)
     return 0

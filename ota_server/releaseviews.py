@@ -6,6 +6,7 @@ import re
 import time
 from pathlib import Path
 
+from ota_server.commands import warn
 from ota_server.imageheader import describe
 from ota_server.inventory import (
     Release,
@@ -17,6 +18,7 @@ from ota_server.inventory import (
     releases,
 )
 from ota_server.release import meaning, same_version
+from ota_server.rolloutfiles import read_stopped, stopped_entry
 from ota_server.table import ago, cut, printable, write_table
 
 _NOTES_COLUMN = 40
@@ -25,6 +27,8 @@ _NOTES_COLUMN = 40
 def list_all(arguments: argparse.Namespace) -> int:
     """Print all releases, the newest first; return the exit code."""
     site = look_at_releases(arguments.data_dir)
+    if site.target_problem:
+        warn(f"version.txt {site.target_problem}; `release activate VERSION` mends it")
     found = sorted(releases(arguments.data_dir), key=_order, reverse=True)
     if arguments.json:
         for release in found:
@@ -100,6 +104,18 @@ def _as_fields(release: Release, site: Site) -> dict[str, object]:
         "states": _states(release, site),
         "named_by": list(named_by(release.version, site, time.time_ns() // 1_000_000)),
         "problem": release.problem or None,
+        **_withdrawal(release, site),
+    }
+
+
+def _withdrawal(release: Release, site: Site) -> dict[str, object]:
+    """Return why and when a release was withdrawn; None for both where it was not."""
+    entry = stopped_entry(read_stopped(site.data_dir), release.version)
+    if entry is None or entry["state"] != "withdrawn":
+        entry = {}
+    return {
+        "withdrawn_reason": entry.get("reason") or None,
+        "withdrawn_time": entry.get("time"),
     }
 
 
@@ -115,5 +131,5 @@ def show(arguments: argparse.Namespace) -> int:
         text = ", ".join(map(str, value)) if isinstance(value, list | tuple) else value
         if text not in (None, ""):
             line = " ".join(str(text).split())
-            print(f"{name.replace('_', ' '):<12}{printable(line)}")
+            print(f"{name.replace('_', ' '):<18}{printable(line)}")
     return 0

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from ota_server import audit
 from ota_server.cli import main
+from ota_server.plan import Plan
 from ota_server.record import format_time, parse_time
 from tests.support import DEVICE, MAC, ROOT, TIMEOUT_SECONDS, Client, DataDirCase, ServerCase
 
@@ -232,6 +233,13 @@ class ListTest(CommandsCase):
         self.assertIn("previous", lines[3])
         self.assertEqual(lines[4], "3 releases")
 
+    def test_a_broken_version_txt_is_warned_of(self):
+        self.publish("v1.0.0")
+        self.set_target("v 1")
+        done = self.run_release("list")
+        self.assertEqual(done.returncode, 0)
+        self.assertIn("version.txt holds no version: 'v 1'", done.stderr)
+
     def test_json_is_an_object_a_line(self):
         self.publish("v1.0.0")
         self.put_image("v2.0.0", b"copied by hand")
@@ -431,9 +439,10 @@ class TargetTest(CommandsCase):
         self.release("withdraw", "--undo", "v1.1.0")
         self.release("activate", "v1.1.0")
 
-    def test_it_clears_the_targets_of_groups(self):
+    def test_it_clears_the_targets_of_groups_and_names_them(self):
         self.decide("targets.json", {"beta": "v1.0.0"})
-        self.release("activate", "v1.1.0")
+        said = self.release("activate", "v1.1.0")
+        self.assertIn("group beta had v1.0.0 and gets v1.1.0 too\n", said)
         self.assertEqual(json.loads(self.files()[str(self.data_dir / "version/targets.json")]), {})
 
     def test_during_a_rollout_to_the_fleet_it_is_refused_unless_forced(self):
@@ -451,6 +460,43 @@ class TargetTest(CommandsCase):
         self.assertEqual(done.returncode, 0)
         self.assertIn("the rollout of v1.2.0 is still there", done.stderr)
         self.assertIn("rollout.json", " ".join(self.files()))
+
+    def test_during_a_rollout_of_the_same_release_it_says_how_that_ends(self):
+        plan = Plan("1", "v1.2.0", "", (100.0,), "2026-11-24T12:00:00.000Z", None)
+        self.decide("rollout.json", plan._asdict())
+        said = self.refused("activate", "v1.2.0")
+        self.assertIn("ends by itself", said)
+        self.assertIn("`rollout abort`, then `release activate v1.2.0`", said)
+
+    def test_what_is_the_target_already_is_said_to_be_so_and_is_no_change(self):
+        self.release("activate", "v1.1.0")
+        before = self.files()
+        self.assertEqual(self.release("activate", "v1.1.0"), "v1.1.0 is the target already\n")
+        self.assertEqual(self.files(), before)
+
+    def test_what_is_the_target_already_is_given_to_groups_all_the_same(self):
+        self.release("activate", "v1.1.0")
+        self.decide("targets.json", {"beta": "v1.0.0"})
+        said = self.release("activate", "v1.1.0")
+        self.assertIn("v1.1.0 is the target already", said)
+        self.assertIn("group beta had v1.0.0 and gets v1.1.0 too", said)
+        self.assertEqual(json.loads(self.files()[str(self.data_dir / "version/targets.json")]), {})
+
+    def test_a_withdrawn_target_to_go_back_to_is_refused_naming_another_way(self):
+        self.release("activate", "v1.0.0")
+        self.release("activate", "v1.1.0")
+        self.release("withdraw", "v1.0.0")
+        said = self.refused("rollback")
+        self.assertIn("v1.0.0 was withdrawn; `release activate VERSION` names another", said)
+
+    def test_a_hold_is_warned_of(self):
+        self.release("activate", "v1.0.0")
+        self.decide("hold.json", {"reason": "it bricks"})
+        for arguments in (("activate", "v1.1.0"), ("rollback",)):
+            done = self.run_release(*arguments)
+            self.assertEqual(done.returncode, 0)
+            said = "everything is on hold: it bricks; nobody is offered anything until `unhold`"
+            self.assertIn(said, done.stderr)
 
     def test_a_policy_that_cannot_be_read_is_refused(self):
         (self.data_dir / "version" / "stopped.json").write_text("{")
@@ -474,6 +520,26 @@ class WithdrawTest(CommandsCase):
         said = self.release("withdraw", "v1.0.0")
         self.assertIn("it is still the target", said)
         self.assertEqual(self.version_txt, "v1.0.0")
+
+    def test_what_names_it_still_is_said_each_with_what_to_do(self):
+        plan = Plan("1", "v1.1.0", "", (100.0,), "2026-11-24T12:00:00.000Z", None)
+        self.decide("rollout.json", plan._asdict())
+        self.decide("pins.json", {"devices": {MAC: {"version": "v1.1.0"}}})
+        said = self.release("withdraw", "v1.1.0")
+        self.assertIn(f"it is still what the device {MAC} is pinned to, what a rollout", said)
+        self.assertIn("; pins stay, `unpin WHO` ends one; that halts the rollout\n", said)
+        self.assertNotIn("release activate", said)
+
+    def test_show_says_why_and_when(self):
+        self.release("withdraw", "v1.1.0", "--reason", "loses its settings")
+        shown = self.release("show", "v1.1.0")
+        self.assertRegex(shown, r"withdrawn reason +loses its settings\n")
+        self.assertRegex(shown, r"withdrawn time +20\d\d-")
+        fields = json.loads(self.release("show", "v1.1.0", "--json"))
+        self.assertEqual(fields["withdrawn_reason"], "loses its settings")
+        self.assertEqual(fields["withdrawn_time"], self.stopped["v1.1.0"]["time"])
+        fields = json.loads(self.release("show", "v1.0.0", "--json"))
+        self.assertIsNone(fields["withdrawn_time"])
 
     def test_twice_it_is_refused(self):
         self.release("withdraw", "v1.1.0")
