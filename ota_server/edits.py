@@ -102,6 +102,8 @@ def add_members(data_dir: Path, group: str, macs: Sequence[str]) -> Change:
     with changing(data_dir) as version_dir:
         path = group_path(version_dir, group)
         if not path.parent.is_dir():
+            if os.path.lexists(path.parent):
+                raise BadPolicy(f"{path.parent} is no folder; move it away, `group add` makes one")
             path.parent.mkdir(mode=0o755)
             give_to_owner(path.parent, version_dir)
             sync_folder(version_dir)

@@ -162,6 +162,8 @@ def _groups(version_dir: Path, problems: list[str]) -> Iterator[_Group]:
     """Yield the groups whose list can be read, in alphabetical order."""
     pins, targets = _decided(version_dir, problems)
     folder = version_dir / GROUPS_FOLDER
+    if os.path.lexists(folder) and not folder.is_dir():
+        problems.append(f"{folder} is no folder; move it away, `group add` makes one")
     for file_name in sorted(os.listdir(folder)) if folder.is_dir() else ():
         name = file_name.removesuffix(GROUP_SUFFIX)
         if name == file_name or not is_group_name(name):

@@ -68,6 +68,9 @@ class Plan(NamedTuple):
         return self.waves[min(index, len(self.waves) - 1)] if index >= 0 else 0.0
 
 
+_NEEDED = len(Plan._fields) - len(Plan._field_defaults)
+
+
 class Progress(NamedTuple):
     """How far a rollout has come.
 
@@ -145,16 +148,21 @@ def parse_plan(content: bytes) -> Plan:
         BadPolicy: it is none.
     """
     fields = _known(content, Plan)
+    missing = [name for name in Plan._fields[:_NEEDED] if name not in fields]
+    if missing:
+        raise BadPolicy(f"is no rollout that a command wrote: it lacks {', '.join(missing)}")
     try:
         plan = Plan(**fields)._replace(
             waves=tuple(float(percent) for percent in fields["waves"]),
             shared_addresses=tuple(map(str, fields.get("shared_addresses", ()))),
         )
         problem = plan_problem(plan)
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as trouble:
-        raise BadPolicy(f"is no rollout: {trouble!s:.200}") from None
+    except (TypeError, ValueError, AttributeError, OverflowError):
+        raise BadPolicy(
+            "is no rollout that a command wrote: a value in it is of another kind"
+        ) from None
     if problem:
-        raise BadPolicy(problem)
+        raise BadPolicy(f"is no rollout that a command wrote: {problem}")
     return plan
 
 
@@ -163,7 +171,7 @@ def plan_problem(plan: Plan) -> str:
     parse_time(plan.time)
     waves = plan.waves
     if (type(plan.id), type(plan.group), type(plan.promoted)) != (str, str, int):
-        return f"{plan.id!r:.40} for {plan.group!r:.40} is no rollout that a command wrote"
+        return f"{plan.id!r:.40} for {plan.group!r:.40} names none"
     others = (each for each in (plan.instead_of, plan.reverts) if each is not None)
     for version in (plan.version, *others):
         if not is_version(version):

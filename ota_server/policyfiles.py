@@ -74,7 +74,7 @@ class PolicyFiles:
         self._groups_dir = self._version_dir / GROUPS_FOLDER
         self._firmware_dir = data_dir / "firmware"
         self._lock = Lock()
-        self._watched = Watched(True, "nobody is offered anything")
+        self._watched = Watched(True, "a server that has not read it before offers nobody anything")
         self._manifests = Watched(False, "nobody is offered its release")
         self._groups: dict[str, tuple[str, ...]] = {}
         self._facts: tuple[bool, frozenset[str], str] | None = None

@@ -60,7 +60,7 @@ def _decide_by_policy(
 ) -> Decision:
     reported = report.firmware_version
     if policy.problem:
-        return Decision(reported, f"nothing is offered while {policy.problem} cannot be used", None)
+        return Decision(reported, f"nothing is offered while {policy.problem}", None)
     if policy.is_held:
         return Decision(reported, ON_HOLD, None)
     running = policy.release_of(reported)

@@ -60,11 +60,17 @@ def read_plan(data_dir: Path, group: str) -> Plan | None:
         BadPolicy: it cannot be used; the message names the file.
         OSError: it cannot be read.
     """
-    content = _read(data_dir / "version", plan_name(group))
+    path = data_dir / "version" / plan_name(group)
     try:
+        content = _read(path.parent, path.name)
+        if content is None and os.path.lexists(path):
+            raise BadPolicy("is no regular file in its folder")
         return None if content is None else parse_plan(content)
     except BadPolicy as problem:
-        raise BadPolicy(f"{data_dir / 'version' / plan_name(group)} {problem}") from None
+        raise BadPolicy(
+            f"{path} {problem}; mend it, or delete it: that ends the rollout, and who has its "
+            "release gets the target again"
+        ) from None
 
 
 def write_plan(data_dir: Path, plan: Plan) -> None:

@@ -129,6 +129,15 @@ class GroupTest(CommandCase):
         )
         self.assertEqual(self.lines("group", "list", "beta"), [OTHER])
 
+    def test_a_file_in_the_place_of_the_folder_is_named_with_what_to_do(self):
+        path = self.data_dir / "version" / "groups"
+        path.write_text("")
+        words = f"{path} is no folder; move it away, `group add` makes one"
+        self.assert_refused(1, words, "group", "add", "beta", MAC)
+        done = self.run_command("group", "list")
+        self.assertEqual(done.returncode, 1)
+        self.assertIn(words, done.stderr)
+
     def test_macs_come_from_standard_input(self):
         given = f"# the lab\n{MAC}\n\nA0B1.C2D3.E4F5 # window\n"
         self.assertEqual(
@@ -198,6 +207,11 @@ class AuditTest(CommandCase):
         edits.pin(self.data_dir, Who("groups", "beta"), "v1.0.0", None)
         edits.pin(self.data_dir, Who("groups", "beta"), "v1.0.1", None)
         edits.hold(self.data_dir, "it reboots")
+
+    def test_what_is_no_file_in_its_place_is_said(self):
+        path = self.data_dir / "log" / "audit.jsonl"
+        path.mkdir()
+        self.assert_refused(1, f"{path}: not a regular file", "audit")
 
     def test_it_shows_who_did_what_the_newest_last(self):
         self.change()

@@ -177,7 +177,8 @@ class BrokenTest(PolicyCase):
                 with self.assertLogs("ota_server.watched", "ERROR") as said:
                     self.assertEqual(self.told(), "v1.0.0")
                 self.assertIn(f"{path} ", said.output[0])
-                self.assertIn("nobody is offered anything until it is mended", said.output[0])
+                consequence = "a server that has not read it before offers nobody anything until it"
+                self.assertIn(f"; {consequence} is mended", said.output[0])
                 answer = self.get("/firmware.bin")
                 self.assertEqual((answer.status, "retry-after" in answer.fields), (503, True))
                 path.unlink()

@@ -423,6 +423,32 @@ class StatusTest(CommandCase):
         self.assertIn("25 of 50 updated, 3 downloading, 1 failed, 2 silent", lines[4])
         self.assertIn("to come", lines[5])
 
+    def test_a_broken_plan_is_named_in_words_with_what_to_do(self):
+        path = self.data_dir / "version" / "rollout.json"
+        plan = Plan("1", NEW, "", (100.0,), format_time(NOW_MS), OLD)._asdict()
+        for content, words in (
+            ("{", "is no JSON: "),
+            ('{"id": "1"}', "it lacks version, group, waves, time, instead_of; "),
+            (json.dumps({**plan, "waves": "ten"}), "a value in it is of another kind; "),
+            (json.dumps({**plan, "waves": [100, 50]}), "waves rise, and the last one is 100; "),
+        ):
+            path.write_text(content)
+            with self.subTest(content=content):
+                for command in ("status", "pause", "abort"):
+                    said = self.refused(command)
+                    self.assertIn(f"{path} is no ", said)
+                    self.assertIn(words, said)
+                    self.assertIn("; mend it, or delete it: that ends the rollout", said)
+                    self.assertNotIn("__new__", said)
+
+    def test_what_is_no_file_in_the_place_of_a_plan_is_said(self):
+        path = self.data_dir / "version" / "rollout.json"
+        for make, undo in ((path.mkdir, path.rmdir), (lambda: os.mkfifo(path), path.unlink)):
+            make()
+            said = self.refused("status")
+            self.assertIn(f"{path} is no regular file in its folder; mend it, or delete", said)
+            undo()
+
     def test_it_says_why_one_is_halted_and_what_to_do(self):
         plan = Plan("1", NEW, "", (100.0,), format_time(NOW_MS), OLD)
         progress = Progress("1", "halted", 0, format_time(NOW_MS), "3 of 9 devices failed")
