@@ -102,9 +102,10 @@ def publish(data_dir: Path, order: Order, now_ms: int, progress: Progress) -> Pu
             manifest = job.manifest(digest(source.fileno(), size, progress), size)
             outcome = job.settle(manifest)
             if outcome is not None:
-                return Published(manifest, outcome, warnings, checked_by, job.updated)
+                recorded = job.recorded or manifest
+                return Published(recorded, outcome, warnings, checked_by, job.updated)
         manifest, outcome = job.copy(source, progress)
-    return Published(manifest, outcome, warnings, checked_by, job.updated)
+    return Published(job.recorded or manifest, outcome, warnings, checked_by, job.updated)
 
 
 class _Job:
@@ -112,6 +113,7 @@ class _Job:
 
     Attributes:
         updated: what `settle` has changed on record of an image that was there.
+        recorded: what is on record of it then; None: what the order says.
     """
 
     def __init__(
@@ -130,6 +132,7 @@ class _Job:
         self._now_ms = now_ms
         self._known: dict[Signature, str] = {}
         self.updated: tuple[str, ...] = ()
+        self.recorded: Manifest | None = None
 
     def check(self, site: Site) -> None:
         """Refuse what does not go with the releases that are there; the caller may hold the lock.
@@ -258,7 +261,7 @@ class _Job:
             changed = self._changes(release, merged)
             if there != recorded and copy is None:
                 return None
-            self.updated = changed
+            self.updated, self.recorded = changed, merged
             if there != recorded:
                 return self._put(merged, copy, "restored")
             return self._put(merged, None, "updated") if changed else "there"

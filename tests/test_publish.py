@@ -128,6 +128,8 @@ class AgainTest(PublishCase):
         again = self.publish(b"an image", "v1.0.0", **more)
         self.assertEqual(again.outcome, "updated")
         self.assertEqual(again.updated, ("notes", "via", "direct-from"))
+        content = (self.firmware / "firmware_v1.0.0.json").read_bytes()
+        self.assertEqual(parse_manifest(content, "v1.0.0"), again.manifest)
         manifest = self.manifest_of("v1.0.0")
         self.assertEqual((manifest["via"], manifest["direct_from"]), ("v0.9.0", ["v0.9.*"]))
         self.assertEqual((manifest["notes"], manifest["reports_as"]), ("mends the clock", "abc"))
