@@ -3,6 +3,7 @@
 import argparse
 import os
 import sys
+import textwrap
 from collections.abc import Callable
 from io import TextIOWrapper
 from pathlib import Path
@@ -20,6 +21,7 @@ from ota_server.table import printable
 
 # What `add_subparsers` returns; argparse has no public name for it.
 Commands = Any
+_HELP_COLUMNS = 78
 
 
 def add_command(
@@ -34,7 +36,7 @@ def add_command(
     parser: argparse.ArgumentParser = commands.add_parser(
         name,
         help=summary,
-        description=description,
+        description=textwrap.fill(description, _HELP_COLUMNS),
         epilog=f"examples:\n{examples}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

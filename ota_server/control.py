@@ -17,25 +17,36 @@ from ota_server.policytext import Who, time_text
 from ota_server.replay import newest
 
 _PIN_EXAMPLES = """\
-  %(prog)s 00:11:22:33:44:55 v1.1.0                      one device
-  %(prog)s 00:11:22:33:44:55 v1.1.0 --until 2027-01-31   up to the beginning of that day in UTC
-  %(prog)s beta v1.2.0 --until 2027-01-31T18:00:00+01:00 each device of a group
+  %(prog)s 00:11:22:33:44:55 v1.1.0
+      one device
+  %(prog)s 00:11:22:33:44:55 v1.1.0 --until 2027-01-31
+      up to the beginning of that day in UTC
+  %(prog)s beta v1.2.0 \\
+      --until 2027-01-31T18:00:00+01:00
+      each device of a group
 """
 _UNPIN_EXAMPLES = """\
-  %(prog)s 00:11:22:33:44:55   it gets again what its group or the fleet gets
-  %(prog)s beta                the same for a group
+  %(prog)s 00:11:22:33:44:55
+      it gets again what its group or the fleet gets
+  %(prog)s beta
+      the same for a group
 """
 _HOLD_EXAMPLES = """\
-  %(prog)s                            nobody is offered anything, from this moment on
-  %(prog)s --reason 'v1.2.0 reboots'  and `why` says so
+  %(prog)s
+      nobody is offered anything, from this moment on
+  %(prog)s --reason 'v1.2.0 reboots'
+      and `why` says so
 
-Downloads that are under way go on. By hand: touch version/hold.json in the data directory.
+Downloads that are under way go on.
+By hand: touch version/hold.json in the data directory.
 """
 _UNHOLD_EXAMPLES = """\
-  %(prog)s   devices are offered again what they should run
+  %(prog)s
+      devices are offered again what they should run
 """
 _RETRY_EXAMPLES = """\
-  %(prog)s 00:11:22:33:44:55   it may fetch again what it has fetched too often
+  %(prog)s 00:11:22:33:44:55
+      it may fetch again what it has fetched too often
 """
 
 

@@ -7,6 +7,7 @@ import sys
 import time
 import unittest
 from collections.abc import Callable
+from unittest import mock
 
 from ota_server import edits
 from ota_server.device import Report
@@ -54,6 +55,15 @@ class CommandCase(ServerCase):
     def see(self, mac: str = MAC) -> None:
         """Have a device on record."""
         self.get("/version.txt", {"_br_mac_": mac, "_br_fwv_": "v1.0.0"})
+
+
+class HelpTest(CommandCase):
+    def test_it_fits_a_terminal_of_80_columns(self):
+        self.enterContext(mock.patch.dict(os.environ, COLUMNS="80"))
+        for command in ("pin", "unpin", "hold", "unhold", "retry"):
+            with self.subTest(command):
+                lines = self.lines(command, "--help")
+                self.assertEqual([line for line in lines if len(line) > 80], [])
 
 
 class PinTest(CommandCase):

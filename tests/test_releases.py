@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import NamedTuple
+from unittest import mock
 
 from ota_server import audit
 from ota_server.cli import main
@@ -123,6 +124,7 @@ class HelpTest(CommandsCase):
                 self.assertIn(f"release {name}", helped)
 
     def test_help_fits_a_terminal_of_80_columns(self):
+        self.enterContext(mock.patch.dict(os.environ, COLUMNS="80"))
         for command in (
             ("--help",),
             *((name, "--help") for name in NAMES),
