@@ -189,10 +189,10 @@ def pause(data_dir: Path, group: str | None) -> Plan:
         Refused, Busy, BadPolicy, OSError: it stays as it is.
     """
     with edits.changing(data_dir):
-        plan, _ = the_rollout(data_dir, group)
+        plan, progress = the_rollout(data_dir, group)
         if plan.wanted == "pause":
             raise Refused("it is paused already; `rollout resume` goes on")
-        moved = {"from": "running", "to": "paused"}
+        moved = {"from": "waiting" if progress is None else progress.state, "to": "paused"}
         return _change(data_dir, "rollout pause", plan, moved, wanted="pause")
 
 

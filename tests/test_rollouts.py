@@ -379,6 +379,14 @@ class ChangeTest(CommandCase):
         expected = [("running", "paused"), ("paused", "running"), ("wave 1", "wave 2")]
         self.assertEqual(moved, expected)
 
+    def test_a_pause_is_on_the_audit_log_with_what_it_was_before(self):
+        self.run_it("pause")
+        self.run_it("resume")
+        self.come_to("paused", reason="the image is missing", resumed=1)
+        self.run_it("pause")
+        found = [each for each in entries(self.data_dir / "log") if "pause" in each["action"]]
+        self.assertEqual([each["from"] for each in found], ["waiting", "paused"])
+
     def test_two_operators_at_once_leave_whole_files_and_each_change_on_record(self):
         done: list[str] = []
 
