@@ -18,6 +18,7 @@ from ota_server.reach import what_is_known
 from ota_server.record import format_time
 from ota_server.rolloutview import duration
 from ota_server.survey import (
+    DAY_MS,
     Reached,
     crowds,
     is_served,
@@ -26,10 +27,9 @@ from ota_server.survey import (
     reached,
 )
 
-_DAY_SECONDS = 86400.0
 _DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,3})?)([smhd])")
 _PERCENT = re.compile(r"\d{1,3}(?:\.\d{1,4})? ?%?")
-_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": _DAY_SECONDS}
+_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _MOST_DEVICES = 1_000_000
 EXAMPLES = """\
 examples:
@@ -131,7 +131,7 @@ def start(arguments: argparse.Namespace) -> int:
     policy = PolicyFiles(data_dir).current()
     found = reached(log_dir(data_dir), plan, what_is_known(plan, policy, None, now_ms), now_ms)
     _refuse_empty(plan, found)
-    _refuse_new(plan, log_dir(data_dir), now_ms)
+    _refuse_new(plan, found, log_dir(data_dir), now_ms)
     _print_waves(plan, found)
     _warn_of_soak(plan, log_dir(data_dir))
     warn_of_crowds(found, plan.shared_addresses, "`rollout abort`, and start it again with")
@@ -169,17 +169,19 @@ def _refuse_empty(plan: Plan, found: Reached) -> None:
     )
 
 
-def _refuse_new(plan: Plan, logs: Path, now_ms: int) -> None:
+def _refuse_new(plan: Plan, found: Reached, logs: Path, now_ms: int) -> None:
     """Refuse a rollout in which nobody would count.
 
     Raises:
         Refused: nobody would.
     """
-    oldest = oldest_record_ms(logs)
-    is_new = oldest is None or now_ms - oldest < _DAY_SECONDS * 1000
-    if is_new and not plan.count_new:
+    new = found.new
+    if found.undated:
+        oldest = oldest_record_ms(logs)
+        new += found.undated if oldest is None or now_ms - oldest < DAY_MS else 0
+    if new == sum(found.waves) and not plan.count_new:
         raise Refused(
-            "the journal is less than a day old, so that no device would count and no wave go on: "
+            "no device is on record for a day yet, so that none would count and no wave go on: "
             "give --count-new if you know these devices, or wait for a day"
         )
 
@@ -193,6 +195,8 @@ def _print_waves(plan: Plan, found: Reached) -> None:
         print(f"wave {wave + 1}  {whom:>6}  {count:>7} more, {total} in all")
     if found.inactive:
         print(f"not heard from for a week, and not counted: {found.inactive}")
+    if found.new and not plan.count_new:
+        print(f"known for less than a day, and not counted without --count-new: {found.new}")
     if any(count < plan.min_devices for count in found.waves):
         print(f"of a wave with fewer than {plan.min_devices} devices all have to update")
 

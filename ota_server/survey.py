@@ -18,7 +18,8 @@ from ota_server.replay import replay
 from ota_server.rollout import cohort_percent
 from ota_server.sites import SharedSites, capped, site_of
 
-ACTIVE_MS = 7 * 86400 * 1000
+DAY_MS = 86400 * 1000
+ACTIVE_MS = 7 * DAY_MS
 _TAIL_BYTES = 4 * 1024 * 1024
 _LINE_BYTES = 64 * 1024
 _LEAST_GAPS = 5
@@ -31,11 +32,15 @@ class Reached(NamedTuple):
         waves: the active devices that each wave adds.
         inactive: the devices that were not heard from for a week.
         addresses: how many of the active devices come from which address.
+        new: the active devices that were first seen less than a day ago.
+        undated: the active devices of which the journal does not say when they were first seen.
     """
 
     waves: tuple[int, ...]
     inactive: int
     addresses: Mapping[str, int] = {}
+    new: int = 0
+    undated: int = 0
 
 
 class Crowd(NamedTuple):
@@ -53,7 +58,7 @@ def reached(log_dir: Path, plan: Plan, known: Known, now_ms: int) -> Reached:
         OSError: the journal cannot be read.
     """
     waves = [0] * plan.wave_count
-    inactive = 0
+    inactive = new = undated = 0
     addresses: Counter[str] = Counter()
     found = replay(log_dir)
     try:
@@ -65,9 +70,13 @@ def reached(log_dir: Path, plan: Plan, known: Known, now_ms: int) -> Reached:
                 continue
             waves[_wave_of(mac, plan, known)] += 1
             addresses[device.address] += 1
+            if device.first_seen_ms is None:
+                undated += 1
+            elif now_ms - device.first_seen_ms < DAY_MS:
+                new += 1
     finally:
         found.close()
-    return Reached(tuple(waves), inactive, addresses)
+    return Reached(tuple(waves), inactive, addresses, new, undated)
 
 
 def crowds(found: Reached, shared: Sequence[str]) -> list[Crowd]:

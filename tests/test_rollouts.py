@@ -40,14 +40,17 @@ class CommandCase(RolloutCase):
         version: str = OLD,
         first: int = 0,
         address: str = "192.0.2.7",
+        first_seen_ms: int | None = None,
+        hours: tuple[int, ...] = (48, 3, 2, 1, 0),
     ) -> None:
-        """Put devices on record that were first seen two days ago, each asking once an hour."""
+        """Put devices on record, each asking so many hours before it was heard from last."""
         with (self.data_dir / "log" / "devices.jsonl").open("ab") as journal:
             seen_ms = NOW_MS - int(days_ago * 24 * HOUR_MS)
-            for hours in (48, 3, 2, 1, 0):
-                time_ms = seen_ms - hours * HOUR_MS
+            for ago in hours:
+                time_ms = seen_ms - ago * HOUR_MS
+                device = Device(time_ms, version, time_ms, None, OLD, address, False, None)
+                device = device._replace(first_seen_ms=first_seen_ms)
                 for number in range(first, first + size):
-                    device = Device(time_ms, version, time_ms, None, OLD, address, False, None)
                     journal.write(format_record("check", mac_of(number), device))
 
     def run_it(self, *arguments: str) -> tuple[int, str, str]:
@@ -176,6 +179,18 @@ class StartTest(CommandCase):
         code, _, said = self.run_it("start", NEW, "--waves", "50,100", "--count-new")
         self.assertEqual(code, 0)
         self.assertNotIn("no server runs", said)
+
+    def test_a_journal_that_is_kept_for_an_hour_makes_no_new_fleet(self):
+        self.know(50, first_seen_ms=NOW_MS - 48 * HOUR_MS, hours=(1, 0))
+        self.know(7, first=50, first_seen_ms=NOW_MS - HOUR_MS, hours=(1, 0))
+        code, out, _ = self.run_it("start", NEW, "--waves", "50,100")
+        self.assertEqual(code, 0)
+        self.assertIn("known for less than a day, and not counted without --count-new: 7\n", out)
+
+    def test_a_fleet_that_is_new_is_refused_though_the_journal_is_old(self):
+        self.know(1, days_ago=8)
+        self.know(50, first=1, first_seen_ms=NOW_MS - HOUR_MS)
+        self.assertIn("give --count-new", self.refused("start", NEW, "--waves", "50,100"))
 
     def test_an_address_that_most_devices_come_from_is_named_with_its_option(self):
         self.know(90)
