@@ -29,11 +29,14 @@ _TITLES = {
 _GREY = "#555555"
 
 
-def _draw(axes: Axes, results: list[dict[str, Any]], column: int, title: str) -> None:
+def _draw(axes: Axes, results: list[dict[str, Any]], column: int, end: str, title: str) -> None:
     """Draw a line for each scenario: the share of the fleet over time."""
     for colour, result in zip(_COLOURS, results, strict=False):
         seconds = [sample[0] for sample in result["samples"]]
-        shares = [100 * sample[column] / result["devices"] for sample in result["samples"]]
+        counts = [sample[column] for sample in result["samples"][:-1]]
+        # The last sample was taken a moment before the end that it tells of.
+        counts.append(result[end])
+        shares = [100 * count / result["devices"] for count in counts]
         axes.plot(seconds, shares, color=colour, label=_TITLES[result["scenario"]])
         axes.plot(seconds[-1:], shares[-1:], "o", color=colour, markersize=4)
     axes.set_title(title, fontsize=10, loc="left", color=_GREY)
@@ -49,13 +52,20 @@ def main() -> None:
     """Draw the results named by the first argument into the file named by the second."""
     results = json.loads(Path(sys.argv[1]).read_text("utf-8"))
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.2))
-    _draw(left, [each for each in results if each["is_good"]], 2, "a good release: who runs it")
+    _draw(
+        left,
+        [each for each in results if each["is_good"]],
+        2,
+        "runs",
+        "a good release: who runs it",
+    )
     bad = [each for each in results if not each["is_good"]]
-    _draw(right, bad, 1, "a bad release, up to its halt: who ever had it whole")
+    _draw(right, bad, 1, "had", "a bad release, up to its halt: who ever had it whole")
+    right.set_ylim(top=2.3)
     right.axhline(2.0, color=_GREY, linewidth=1, linestyle=":")
     right.annotate("2 %", (0, 2.0), fontsize=8, color=_GREY, va="bottom")
     devices = results[0]["devices"]
-    title = f"Rollouts in waves of 1, 10, 50 and 100 % over {devices} devices"
+    title = f"Rollouts in waves of 1, 10, 50 and 100 % over {devices:,} devices"
     figure.suptitle(title, fontsize=12, x=0.01, ha="left", fontweight="bold")
     figure.tight_layout(rect=(0, 0, 1, 0.97))
     figure.savefig(sys.argv[2], dpi=110)
