@@ -256,6 +256,7 @@ class Downloads:
         if request.method == "HEAD":
             details["method"] = "HEAD"
         self._fleet.record("begin", report.mac, device, details)
+        plan.reply.reported = report.firmware_version
         if request.method == "GET":
             self._fleet.count_up(report.mac, plan.image.sha256)
             plan.reply.transfer = Transfer(

@@ -103,6 +103,39 @@ class NothingOnRecordTest(ServerCase):
     def test_a_rollout_offers_nothing_new_while_the_journal_cannot_be_written(self):
         self.assertEqual(self.get("/version.txt").body, b"v1.0.1")
         with file_size_limit((self.data_dir / "log" / "devices.jsonl").stat().st_size):
-            self.get("/version.txt")  # by this the server learns of it
+            # By this the server learns of it: an offer that nobody has on record does not leave.
+            with Client(self.port) as client:
+                client.request("/version.txt")
+                self.assertEqual(client.read_all(), b"")
             self.assertEqual(self.get("/version.txt").body, b"v1.0.0")
         self.assertTrue(until(lambda: self.get("/version.txt").body == b"v1.0.1"))
+
+    def test_no_image_of_a_rollout_leaves_without_a_record(self):
+        self.assertEqual(self.get("/version.txt").body, b"v1.0.1")
+        with file_size_limit((self.data_dir / "log" / "devices.jsonl").stat().st_size):
+            with Client(self.port) as client:
+                client.request("/firmware.bin")
+                self.assertEqual(client.read_all(), b"")
+            self.assertEqual(self.server.service.fleet.under_way, {})
+
+    def test_who_is_told_its_own_version_is_answered_all_the_same(self):
+        running = {**DEVICE, "_br_fwv_": "v1.0.1", "X-Uncommon": "1"}
+        self.assertEqual(self.get("/version.txt", running).body, b"v1.0.1")
+        for fields in (running, {**DEVICE, "_br_fwv_": "v1.0.1"}):
+            with self.subTest(fields=fields):
+                size = (self.data_dir / "log" / "devices.jsonl").stat().st_size
+                with file_size_limit(size):
+                    self.assertEqual(self.get("/version.txt", fields).body, b"v1.0.1")
+                    self.assertTrue(self.server.service.fleet.journal.failing)
+                self.assertTrue(until(lambda: not self.server.service.fleet.journal.failing))
+
+    def test_without_a_rollout_the_target_is_told_all_the_same(self):
+        self.set_target("v1.0.1")
+        (self.data_dir / "version" / "rollout.json").unlink()
+        self.assertEqual(self.get("/version.txt").body, b"v1.0.1")
+        with file_size_limit((self.data_dir / "log" / "devices.jsonl").stat().st_size):
+            self.assertEqual(self.get("/version.txt").body, b"v1.0.1")
+
+
+class NothingOnRecordThreadsTest(NothingOnRecordTest):
+    TRANSPORT = "threads"
