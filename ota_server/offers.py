@@ -73,7 +73,7 @@ class Offers:
             is_sure = peer.is_local or not target.may_be_sample
             if is_sure and not self._fleet.needs_look(report.mac):
                 return decision, target.end
-        policy = self._policy()
+        policy = self._policy(report.mac)
         try:
             target = self._store.target()
         except NoTarget:
@@ -111,13 +111,14 @@ class Offers:
                 decision = Decision(report.firmware_version, refusal, None)
         return decision, end
 
-    def _policy(self) -> Policy:
-        """Return the policy; while nothing can be recorded, with no rollout that goes on.
+    def _policy(self, mac: str) -> Policy:
+        """Return the policy; for whom nothing can be recorded, with no rollout that goes on.
 
         What became of a device that nobody has on record could not stop a bad release.
         """
         policy = self._policies.current()
-        if not policy.rollouts or not self._fleet.journal.failing:
+        fleet = self._fleet
+        if not policy.rollouts or not (fleet.journal.failing or fleet.turns_away(mac)):
             return policy
         if policy is not self._unpaused:
             self._unpaused, self._paused = policy, policy.paused()

@@ -136,6 +136,18 @@ class NothingOnRecordTest(ServerCase):
         with file_size_limit((self.data_dir / "log" / "devices.jsonl").stat().st_size):
             self.assertEqual(self.get("/version.txt").body, b"v1.0.1")
 
+    def test_a_device_that_there_is_no_room_to_keep_is_offered_no_rollout(self):
+        self.start(service={"max_devices": 1})
+        fields = {**DEVICE, "_br_mac_": "a0:b1:c2:d3:e4:f5"}
+        self.assertEqual(self.get("/version.txt").body, b"v1.0.1")
+        for more in ({}, {"X-Uncommon": "1"}):
+            with self.subTest(more=more):
+                self.assertEqual(self.get("/version.txt", {**fields, **more}).body, b"v1.0.0")
+                self.assertEqual(self.get("/version.txt", {**DEVICE, **more}).body, b"v1.0.1")
+        for each, expected in ((fields, "v1.0.0"), (DEVICE, "v1.0.1")):
+            image = self.get("/firmware.bin", each)
+            self.assertEqual(image.fields["x-firmware-version"], expected)
+
 
 class NothingOnRecordThreadsTest(NothingOnRecordTest):
     TRANSPORT = "threads"
