@@ -106,7 +106,7 @@ class Offers:
     def _offer_if_admitted(self, report: Report, peer: Peer, now_ms: int) -> tuple[Decision, str]:
         decision, end = self.decide(report, peer, now_ms)
         if self.admission is not None and decision.version != report.firmware_version:
-            refusal = self.admission.offer(report.mac, now_ms)
+            refusal = self.admission.offer(report.mac, now_ms, peer.address)
             if refusal:
                 decision = Decision(report.firmware_version, refusal, None)
         return decision, end
