@@ -134,7 +134,7 @@ class Places:
         is_behind = self._has_share(site, now) or self._is_behind(number, free, now)
         if free <= 0 or is_behind or (self._slots and free <= self._expected(refused, now)):
             self._refuse(number, refused, now, has_turn=not is_behind)
-            if site is not None:
+            if site is not None and number not in self._lapses:
                 self._note_wanting(site, now)
             return False
         if refused is not None:

@@ -124,6 +124,15 @@ class UnusedTest(unittest.TestCase):
             places.end(mac(number), 2.0, is_last=True)
         self.assertEqual([places.ask(mac(n), 3.0, site=1) for n in (10, 11)], [True, False])
 
+    def test_who_lets_places_lapse_does_not_count_as_wanting_some(self):
+        places = Places(8)
+        for number in range(8):
+            places.ask(mac(number), 0.0, site=1)
+        self.assertFalse(places.ask(mac(100), 1.0, site=2))
+        places.ask(mac(0), RESERVED_SECONDS + 1.0, site=1)
+        others = [places.ask(mac(100 + n), RESERVED_SECONDS + 2.0, site=2) for n in range(7)]
+        self.assertEqual(others.count(True), 7)
+
     def test_devices_that_never_begin_keep_others_out_for_a_minute_alone(self):
         places = Places(5)
         told: dict[str, int] = {}
