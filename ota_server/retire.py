@@ -47,7 +47,7 @@ def withdraw(data_dir: Path, version: str, reason: str, now_ms: int) -> str:
         version = get_release(data_dir, version).version
         if site.policy.is_withdrawn(version):
             raise Refused(f"{version} was withdrawn before; there is nothing to do")
-        audit.note(log_dir(data_dir), "withdraw", version, reason=reason or None)
+        audit.note_if_room(log_dir(data_dir), "withdraw", version, reason=reason or None)
         stopped = _without(read_stopped(data_dir), version)
         stopped[version] = {
             "state": "withdrawn",
