@@ -13,7 +13,7 @@ from ota_server.policyfiles import PolicyFiles
 from ota_server.release import SAMPLES, Target, is_sample, may_be_sample, meaning
 from ota_server.reply import Peer
 from ota_server.rollout import NO_TARGET, Decision
-from ota_server.store import Altered, NoImage, NoTarget, Store
+from ota_server.store import Altered, NoImage, NoTarget, NotNow, Store
 
 log = logging.getLogger(__name__)
 
@@ -100,8 +100,19 @@ class Offers:
 
         Args:
             download: what it began last.
+
+        Raises:
+            NotReady: an image has to be hashed first, for it may be another one by now.
         """
-        return breaker.why_wait(mac, download, release, self._policies.current(), now_ms)
+        policy = self._policies.current()
+        reason = breaker.why_wait(mac, download, release, policy, now_ms)
+        if not reason or meaning(release) in policy.manifests:
+            return reason
+        try:
+            sha256 = self._store.image(release).sha256
+        except (NoImage, NotNow):
+            return reason
+        return breaker.why_wait(mac, download, release, policy, now_ms, sha256)
 
     def _offer_if_admitted(self, report: Report, peer: Peer, now_ms: int) -> tuple[Decision, str]:
         decision, end = self.decide(report, peer, now_ms)

@@ -111,6 +111,9 @@ def explain(
         found = found._replace(version=report.firmware_version, reason=_SAMPLE)
     if found is not None and found.release is not None:
         waits = breaker.why_wait(report.mac, download, found.release, policy, now_ms)
+        if waits and image is not None and meaning(found.release) not in policy.manifests:
+            sha256 = _sha256(image)
+            waits = breaker.why_wait(report.mac, download, found.release, policy, now_ms, sha256)
         if waits and found.version != report.firmware_version:
             found, image = Decision(report.firmware_version, waits, None), None
     groups = policy.groups.get(report.mac, ())
@@ -228,11 +231,13 @@ def _find_offered(data_dir: Path, release: str | None, policy: Policy) -> tuple[
 
 
 def _is_sample(image: Found) -> bool:
-    if not may_be_sample(image.signature.size):
-        return False
+    size = image.signature.size
+    return may_be_sample(size) and is_sample(size, _sha256(image))
+
+
+def _sha256(image: Found) -> str:
     with open(open_found(image), "rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return is_sample(image.signature.size, digest)
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _turns(mac: str, groups: tuple[str, ...], policy: Policy) -> Iterator[Turn]:
