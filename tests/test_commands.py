@@ -435,6 +435,18 @@ class WhyTest(CommandCase):
         self.assertIn("rollout      v1.2, running at 1 %: its turn comes at 5.81 %", lines)
         self.assertIn("because      held back by a rollout: target", lines)
 
+    def test_it_says_what_a_device_counts_as_under_the_rollout(self):
+        self.see()
+        self.stop()
+        roll_out(100)(self)
+        self.see()
+        self.stop()
+        lines = self.lines("why", MAC)
+        place = next(n for n, line in enumerate(lines) if line.startswith("rollout "))
+        self.assertRegex(lines[place + 1], "^counts as    too new: it was not known for a day ")
+        (line,) = self.lines("why", MAC, "--json")
+        self.assertEqual(json.loads(line)["case"], "too_new")
+
     def test_it_says_why_everything_is_on_hold(self):
         edits.hold(self.data_dir, "it reboots")
         lines = self.lines("why", MAC, "--version", "v1.0.0")
