@@ -3,6 +3,7 @@
 import json
 import random
 import time
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from ota_server.server import TRANSPORTS
@@ -100,9 +101,15 @@ class NothingOnRecordTest(ServerCase):
         (version_dir / "rollout.json").write_text(json.dumps({**plan, "instead_of": "v1.0.0"}))
         (version_dir / "progress.json").write_text(json.dumps(progress))
 
+    def full_disk(self) -> AbstractContextManager[None]:
+        """Let the journal grow no more, once nothing but requests would write to it."""
+        journal = self.server.service.fleet.journal
+        self.assertTrue(until(lambda: not journal.needs_snapshot))
+        return file_size_limit((self.data_dir / "log" / "devices.jsonl").stat().st_size)
+
     def test_a_rollout_offers_nothing_new_while_the_journal_cannot_be_written(self):
         self.assertEqual(self.get("/version.txt").body, b"v1.0.1")
-        with file_size_limit((self.data_dir / "log" / "devices.jsonl").stat().st_size):
+        with self.full_disk():
             # By this the server learns of it: an offer that nobody has on record does not leave.
             with Client(self.port) as client:
                 client.request("/version.txt")
@@ -112,7 +119,7 @@ class NothingOnRecordTest(ServerCase):
 
     def test_no_image_of_a_rollout_leaves_without_a_record(self):
         self.assertEqual(self.get("/version.txt").body, b"v1.0.1")
-        with file_size_limit((self.data_dir / "log" / "devices.jsonl").stat().st_size):
+        with self.full_disk():
             with Client(self.port) as client:
                 client.request("/firmware.bin")
                 self.assertEqual(client.read_all(), b"")
@@ -123,8 +130,7 @@ class NothingOnRecordTest(ServerCase):
         self.assertEqual(self.get("/version.txt", running).body, b"v1.0.1")
         for fields in (running, {**DEVICE, "_br_fwv_": "v1.0.1"}):
             with self.subTest(fields=fields):
-                size = (self.data_dir / "log" / "devices.jsonl").stat().st_size
-                with file_size_limit(size):
+                with self.full_disk():
                     self.assertEqual(self.get("/version.txt", fields).body, b"v1.0.1")
                     self.assertTrue(self.server.service.fleet.journal.failing)
                 self.assertTrue(until(lambda: not self.server.service.fleet.journal.failing))
@@ -133,7 +139,7 @@ class NothingOnRecordTest(ServerCase):
         self.set_target("v1.0.1")
         (self.data_dir / "version" / "rollout.json").unlink()
         self.assertEqual(self.get("/version.txt").body, b"v1.0.1")
-        with file_size_limit((self.data_dir / "log" / "devices.jsonl").stat().st_size):
+        with self.full_disk():
             self.assertEqual(self.get("/version.txt").body, b"v1.0.1")
 
     def test_a_device_that_there_is_no_room_to_keep_is_offered_no_rollout(self):
