@@ -14,6 +14,7 @@ from zlib import crc32
 from ota_server import reply
 from ota_server.places import Places
 from ota_server.reply import Reply
+from ota_server.sites import site_of
 from ota_server.window import Hours, Standing, Waiting
 
 log = logging.getLogger(__name__)
@@ -63,22 +64,29 @@ class Admission:
         self._lock = Lock()
         self._say_at = 0.0
 
-    def offer(self, mac: str, now_ms: int) -> str:
-        """Return why a device is not told of a release now; "": it is, and has its place."""
+    def offer(self, mac: str, now_ms: int, address: str = "") -> str:
+        """Return why a device is not told of a release now; "": it is, and has its place.
+
+        Args:
+            address: where it asks from; "": nobody knows.
+        """
         with self._lock:
             now = self._clock()
             if self._is_closed(mac, now_ms, now):
                 return self._closed
-            if self._places is None or self._places.ask(mac, now):
+            if self._places is None or self._places.ask(mac, now, _site(address)):
                 return ""
         return self._all_taken
 
-    def begin(self, mac: str, now_ms: int, is_transfer: bool, is_new: bool) -> Refusal | None:
+    def begin(
+        self, mac: str, now_ms: int, is_transfer: bool, is_new: bool, address: str = ""
+    ) -> Refusal | None:
         """Return why a device may not download now; None: it may, until `end`.
 
         Args:
             is_transfer: bytes will be sent; else it only asks what there is.
             is_new: it does not go on with a download that it began a moment ago.
+            address: as that of `offer`.
         """
         share = crc32(mac.encode("ascii")) / 2**32
         with self._lock:
@@ -89,7 +97,7 @@ class Admission:
             if self._places is None:
                 return None
             ask = self._places.begin if is_transfer else self._places.ask
-            if ask(mac, now):
+            if ask(mac, now, _site(address)):
                 return None
         least, spread = _RETRY_SECONDS
         return Refusal(self._all_taken, least + int(share * (spread + 1)))
@@ -161,3 +169,7 @@ class Admission:
     def _all_taken(self) -> str:
         limit = 0 if self._places is None else self._places.limit
         return f"all {limit} places for downloads are taken; it comes again"
+
+
+def _site(address: str) -> int | None:
+    return site_of(address) if address else None

@@ -3,17 +3,20 @@
 import fcntl
 import getpass
 import json
+import logging
 import os
 import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from ota_server.files import give_to_owner, open_regular, sync_folder
+from ota_server.files import give_to_owner, is_full, open_regular, sync_folder
 from ota_server.record import format_time
 from ota_server.release import same_version
+
+log = logging.getLogger(__name__)
 
 FILE_NAME = "audit.jsonl"
 LOCK_NAME = ".lock"
@@ -71,7 +74,7 @@ def note(log_dir: Path, action: str, what: str, **details: Any) -> None:
     It is written before the change that it tells of: what was changed is always on record.
 
     Raises:
-        OSError: it cannot be written, and nothing should be changed then.
+        OSError: it cannot be written, and nothing should be changed then; it names the file.
     """
     line = {
         "time": format_time(time.time_ns() // 1_000_000),
@@ -81,7 +84,40 @@ def note(log_dir: Path, action: str, what: str, **details: Any) -> None:
         "what": what,
         **{name: value for name, value in details.items() if value is not None},
     }
-    content = json.dumps(line).encode("ascii") + b"\n"
+    try:
+        _append(log_dir, json.dumps(line).encode("ascii") + b"\n")
+    except OSError as problem:
+        problem.filename = problem.filename or str(log_dir / FILE_NAME)
+        raise
+
+
+def note_if_room(log_dir: Path, action: str, what: str, **details: Any) -> None:
+    """Do as `note`, for what stops something bad: a full disk must not be what keeps that going.
+
+    Raises:
+        OSError: it cannot be written for another reason than a full disk.
+    """
+    try:
+        note(log_dir, action, what, **details)
+    except OSError as problem:
+        if not is_full(problem):
+            raise
+        log.warning("%s goes on, but is not in the audit log: no room to write", action)
+
+
+def prepare(data_dir: Path) -> None:
+    """Make the files that all commands need: a disk may come to have no room for one more."""
+    for path in (data_dir / "version" / LOCK_NAME, data_dir / "log" / FILE_NAME):
+        with suppress(OSError):
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+            descriptor = os.open(path, flags, 0o644)
+            try:
+                give_to_owner(descriptor, path.parent)
+            finally:
+                os.close(descriptor)
+
+
+def _append(log_dir: Path, content: bytes) -> None:
     log_dir.mkdir(parents=True, exist_ok=True)
     flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
     descriptor = os.open(log_dir / FILE_NAME, flags, 0o644)

@@ -31,7 +31,14 @@ def fetched(download: Download, bytes_sent: int, is_whole_reply: bool, now_ms: i
     return download._replace(fetched_bytes=total)
 
 
-def why_wait(mac: str, download: Download | None, release: str, policy: Policy, now_ms: int) -> str:
+def why_wait(
+    mac: str,
+    download: Download | None,
+    release: str,
+    policy: Policy,
+    now_ms: int,
+    image_sha256: str | None = None,
+) -> str:
     """Return why a device has to wait before it may fetch a release again; "": it need not.
 
     After three whole downloads it waits for 1 h, then 2 h, 4 h ... 24 h; after ten of them until
@@ -39,13 +46,15 @@ def why_wait(mac: str, download: Download | None, release: str, policy: Policy, 
 
     Args:
         download: what it began last.
+        image_sha256: of the image that is there, for one without a manifest; None: nobody knows.
     """
     if download is None or download.attempts < FREE_ATTEMPTS:
         return ""
     if is_sample(download.size, download.sha256):
         return ""  # whoever tries this server out fetches it from the same shell again and again
     manifest = policy.manifests.get(meaning(release))
-    is_other = manifest is not None and manifest.sha256 != download.sha256
+    sha256 = image_sha256 if manifest is None else manifest.sha256
+    is_other = sha256 is not None and sha256 != download.sha256
     if is_other or not same_version(download.version, release):
         return ""
     if policy.retries.get(mac, -1) >= download.attempt_ms:

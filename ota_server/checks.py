@@ -17,15 +17,19 @@ if TYPE_CHECKING:
     from ota_server.link import Link
 
 # A check whose record is queued: its reply may leave once that is in the journal. The link is None
-# for a connection that was accepted in this turn; last comes whether the connection is kept.
-Answered = tuple[socket.SocketType, Peer, "Link | None", bytes, bool]
+# for a connection that was accepted in this turn; last come whether the connection is kept, and
+# what the device runs.
+Answered = tuple[socket.SocketType, Peer, "Link | None", bytes, bool, str]
 
 
 class CommonChecks:
     """The common checks of one turn of the loop."""
 
     def __init__(self, service: Service) -> None:
+        self._service = service
         self._check = service.check
+        self._failures = service.failures
+        self._is_lost = False
         self.answered: list[Answered] = []
 
     def take(self, data: bytes, sock: socket.SocketType, peer: Peer, link: "Link | None") -> bool:
@@ -39,10 +43,28 @@ class CommonChecks:
         content = self._check(Report(mac, version), peer, keep_alive)
         if content is None:
             return False
-        self.answered.append((sock, peer, link, content, keep_alive))
+        self.answered.append((sock, peer, link, content, keep_alive, version))
         return True
 
+    def flush(self) -> bool:
+        """Bring records to the journal; say whether that began to fail since the last time.
+
+        What was answered by these records was decided as if they could be written.
+        """
+        failures, service = self._failures, self._service
+        service.flush()
+        self._failures = service.failures
+        self._is_lost = failures != self._failures
+        return self._is_lost
+
     def drain(self) -> list[Answered]:
-        """Return what was answered since the last call."""
+        """Return what was answered since the last call; without content: close that one."""
         answered, self.answered = self.answered, []
-        return answered
+        if not self._is_lost:
+            return answered
+        return [
+            (*each[:3], b"", False, each[5])
+            if self._service.must_not_leave(each[3], each[5])
+            else each
+            for each in answered
+        ]

@@ -13,12 +13,14 @@ from ota_server import edits
 from ota_server.audit import Busy
 from ota_server.datadir import add_data_dir_argument
 from ota_server.device import parse_mac
+from ota_server.files import is_full
 from ota_server.manifest import is_reported_text
 from ota_server.policy import HOLD_NAME, BadPolicy, Misused, Refused, is_group_name
 from ota_server.policytext import Who, parse_until, parse_who
 from ota_server.release import is_version
 from ota_server.table import printable
 
+_WITHOUT_ROOM = "`hold` works meanwhile, as does `touch version/hold.json` in the data directory"
 # What `add_subparsers` returns; argparse has no public name for it.
 Commands = Any
 _HELP_COLUMNS = 78
@@ -117,6 +119,8 @@ def run_command(run: Callable[[argparse.Namespace], int], arguments: argparse.Na
             raise
         what = problem.filename or "the output cannot be written"
         hint = "; run this as the server's user" if isinstance(problem, PermissionError) else ""
+        if is_full(problem):
+            hint = f"; make room. {_WITHOUT_ROOM}"
         return fail(f"{what}: {problem.strerror}{hint}")
 
 

@@ -35,11 +35,15 @@ SETTLE_SECONDS = 2.0
 
 
 class Outgoing(NamedTuple):
-    """What to send next, in order: bytes, then parts. With `close` nothing comes after it."""
+    """What to send next, in order: bytes, then parts. With `close` nothing comes after it.
+
+    `reported`: as that of a `Reply`.
+    """
 
     head: bytes
     parts: Sequence[bytes | ImageSpan]
     close: bool
+    reported: str | None = None
 
 
 class Connection:
@@ -203,7 +207,7 @@ class Connection:
         self._closing = not keep_alive
         self._must_linger = draining
         self._handed_bytes += len(content)
-        return Outgoing(content, (), self._closing)
+        return Outgoing(content, (), self._closing, report.firmware_version)
 
     def _hand_out(self, answer: Reply, minor_version: int, now: float) -> Outgoing:
         head = reply_head(
@@ -224,7 +228,7 @@ class Connection:
         if answer.transfer is not None:
             answer.transfer.start, answer.transfer.stop = start, self._handed_bytes
             self._sent += (answer.transfer,)
-        return Outgoing(head + answer.body, answer.parts, self._closing)
+        return Outgoing(head + answer.body, answer.parts, self._closing, answer.reported)
 
     def acknowledged(self, position: int, now: float) -> None:
         """Take note that the other side has acknowledged the first `position` bytes sent."""

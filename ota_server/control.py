@@ -15,6 +15,7 @@ from ota_server.commands import (
 from ota_server.datadir import log_dir
 from ota_server.policytext import Who, time_text
 from ota_server.replay import newest
+from ota_server.table import printable
 
 _PIN_EXAMPLES = """\
   %(prog)s 00:11:22:33:44:55 v1.1.0
@@ -145,8 +146,14 @@ def _retry(arguments: argparse.Namespace) -> int:
 
 
 def _hold(arguments: argparse.Namespace) -> int:
-    was_held = edits.hold(arguments.data_dir, arguments.reason)
-    print(f"everything is {'still ' if was_held else ''}on hold; `unhold` ends that")
+    before = edits.hold(arguments.data_dir, arguments.reason)
+    if before is None or arguments.reason not in ("", before.reason):
+        print(f"everything is {'on' if before is None else 'still on'} hold; `unhold` ends that")
+        return 0
+    since = f", since {before.time}" if before.time else ""
+    by = f" by {before.user}" if before.user else ""
+    why = f": {before.reason}" if before.reason else "; `unhold` ends that"
+    print(printable(f"everything is on hold already{since}{by}{why}"))
     return 0
 
 

@@ -93,7 +93,7 @@ class Downloads:
                 if fleet.row(report.mac) is not row:
                     before = fleet.get(report.mac)
                 if known == (before.download if before else None):
-                    plan = self._admitted(request, report, plan)
+                    plan = self._admitted(request, report, peer, plan)
                     self._record(request, report, peer, before, plan)
                     return plan.reply
 
@@ -157,7 +157,7 @@ class Downloads:
         if self._offers.admission is not None:
             self._offers.admission.end(transfer.mac, complete and transfer.has_end)
 
-    def _admitted(self, request: Request, report: Report, plan: _Plan) -> _Plan:
+    def _admitted(self, request: Request, report: Report, peer: Peer, plan: _Plan) -> _Plan:
         """Return the plan, or, where its device may not download now, what that is told instead.
 
         Just before it is put on record: what is asked for here is given back in `finish`.
@@ -166,7 +166,7 @@ class Downloads:
         if admission is None or plan.image is None:
             return plan
         refusal = admission.begin(
-            report.mac, self._clock_ms(), request.method == "GET", plan.is_new
+            report.mac, self._clock_ms(), request.method == "GET", plan.is_new, peer.address
         )
         if refusal is None:
             return plan
@@ -256,6 +256,7 @@ class Downloads:
         if request.method == "HEAD":
             details["method"] = "HEAD"
         self._fleet.record("begin", report.mac, device, details)
+        plan.reply.reported = report.firmware_version
         if request.method == "GET":
             self._fleet.count_up(report.mac, plan.image.sha256)
             plan.reply.transfer = Transfer(

@@ -3,16 +3,17 @@
 Last the time stamp of `version/` is moved: by that a running server notices with its next look.
 """
 
+import logging
 import os
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
 from ota_server import audit
 from ota_server.datadir import log_dir
-from ota_server.files import find, give_to_owner, open_found, replace, sync_folder
+from ota_server.files import find, give_to_owner, is_full, open_found, replace, sync_folder
 from ota_server.policy import (
     HOLD_NAME,
     PINS_NAME,
@@ -26,9 +27,10 @@ from ota_server.policy import (
 )
 from ota_server.policyfiles import GROUP_SUFFIX, GROUPS_FOLDER
 from ota_server.policytext import (
+    Hold,
     Who,
     hold_content,
-    hold_reason,
+    parse_hold,
     time_text,
     with_members,
     with_pin,
@@ -37,6 +39,8 @@ from ota_server.policytext import (
     without_pin,
 )
 from ota_server.release import image_name, meaning, spellings
+
+log = logging.getLogger(__name__)
 
 # What the audit log has of one change; of more it has their number.
 _MOST_MACS_ON_RECORD = 1000
@@ -148,19 +152,44 @@ def retry(data_dir: Path, mac: str) -> None:
         replace(version_dir / RETRIES_NAME, after)
 
 
-def hold(data_dir: Path, reason: str) -> bool:
-    """Have nobody offered anything from now on; say whether that was so before.
+def hold(data_dir: Path, reason: str) -> Hold | None:
+    """Have nobody offered anything from now on, on a full disk too.
+
+    A hold that is on stays as it is on record, unless there is another reason.
+
+    Returns:
+        The hold that was on before; None: none was.
 
     Raises:
-        Busy, OSError: as `changing`.
+        Refused, Busy, OSError: as `changing`.
     """
-    with changing(data_dir) as version_dir:
-        path = version_dir / HOLD_NAME
-        was_held = os.path.lexists(path)
-        audit.note(log_dir(data_dir), "hold", "everything", reason=reason or None)
-        now_ms = time.time_ns() // 1_000_000
-        replace(path, hold_content(reason, audit.user(), now_ms))
-    return was_held
+    try:
+        with changing(data_dir) as version_dir:
+            before = current_hold(data_dir)
+            if before is None or (reason and reason != before.reason):
+                audit.note_if_room(log_dir(data_dir), "hold", "everything", reason=reason or None)
+                now_ms = time.time_ns() // 1_000_000
+                replace(version_dir / HOLD_NAME, hold_content(reason, audit.user(), now_ms))
+    except OSError as problem:
+        if not is_full(problem):
+            raise
+        before = current_hold(data_dir)
+        _hold_without_room(data_dir / "version")
+    return before
+
+
+def _hold_without_room(version_dir: Path) -> None:
+    """Hold everything by an empty file: a name needs no room, or no more than there is mostly."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
+    descriptor = os.open(version_dir / HOLD_NAME, flags, 0o644)
+    try:
+        give_to_owner(descriptor, version_dir)
+    finally:
+        os.close(descriptor)
+    with suppress(OSError):
+        sync_folder(version_dir)
+    _move_stamp(version_dir)
+    log.warning("no room to write: %s does not say why, or since when", HOLD_NAME)
 
 
 def unhold(data_dir: Path) -> None:
@@ -179,12 +208,21 @@ def unhold(data_dir: Path) -> None:
         sync_folder(version_dir)
 
 
+def current_hold(data_dir: Path) -> Hold | None:
+    """Return what is on record of the hold; None: nothing is on hold."""
+    folder = data_dir / "version"
+    if not os.path.lexists(folder / HOLD_NAME):
+        return None
+    try:
+        return parse_hold(read(folder, HOLD_NAME))
+    except (OSError, BadPolicy):
+        return Hold()
+
+
 def reason_of_hold(data_dir: Path) -> str:
     """Return why everything is on hold; "" where it is not, or that is not on record."""
-    try:
-        return hold_reason(read(data_dir / "version", HOLD_NAME))
-    except (OSError, BadPolicy):
-        return ""
+    held = current_hold(data_dir)
+    return "" if held is None else held.reason
 
 
 @contextmanager

@@ -35,6 +35,11 @@ def is_passing(problem: OSError) -> bool:
     return problem.errno in _PASSING
 
 
+def is_full(problem: OSError) -> bool:
+    """Say whether an error means that there is no room to write."""
+    return problem.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
 def signature_of(status: os.stat_result) -> Signature:
     """Return the signature of a file's status."""
     return Signature(
@@ -133,9 +138,10 @@ def replace(path: Path, content: bytes) -> None:
             os.utime(file.fileno(), ns=(stamp_ns, stamp_ns))
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except OSError:
+    except OSError as problem:
         with suppress(OSError):
             temporary.unlink()
+        problem.filename = problem.filename or str(path)
         raise
     sync_folder(path.parent)
 

@@ -140,6 +140,13 @@ class Fleet:
         number = number_of(mac)
         return self._rows[number % _SHARDS].get(number)
 
+    def turns_away(self, mac: str) -> bool:
+        """Say whether a device is not on record, and there is no room to keep it."""
+        if self._known < self._max_devices:
+            return False
+        number = number_of(mac)
+        return number not in self._rows[number % _SHARDS]
+
     def needs_look(self, mac: str) -> bool:
         """Say whether the record of a device may say that it has to wait for an image."""
         if not self._repeating and not self._replay.is_open:

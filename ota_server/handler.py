@@ -100,9 +100,10 @@ class OTARequestHandler(BaseRequestHandler):
 
     def _next_reply(self) -> Outgoing | None:
         """Answer the next request, and bring its record to the journal before a byte leaves."""
+        service = self.server.service
         give_up_at = time.monotonic() + HASHING_WAIT_SECONDS
         while True:
-            now = time.monotonic()
+            now, failures = time.monotonic(), service.failures
             try:
                 outgoing = self._connection.next_reply(
                     now, now < give_up_at, self.server.is_draining
@@ -110,8 +111,14 @@ class OTARequestHandler(BaseRequestHandler):
             except NotReady as not_ready:
                 not_ready.hashing.done.wait(give_up_at - now)
                 continue
-            self.server.service.flush()
-            return outgoing
+            service.flush()
+            if outgoing is None or failures == service.failures:
+                return outgoing
+            if not service.must_not_leave(outgoing.head, outgoing.reported):
+                return outgoing
+            self._connection.close(was_reset=False)
+            self._connection.stop_reading()
+            return None
 
     def _receive(self) -> bool:
         """Wait for the client and take what it sends; False when its time is over."""

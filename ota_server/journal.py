@@ -45,6 +45,7 @@ class Journal:
         failing: the file cannot be written; devices are marked in `unrecorded` instead.
         unrecorded: the MACs whose newest record is not in the file.
         lost_writes: how often writing failed, for operators.
+        failures: how often `failing` began.
         needs_snapshot: the current file does not hold all known devices yet.
         generation: counts the files that were opened by this name.
     """
@@ -78,6 +79,7 @@ class Journal:
         self.failing = False
         self._said = False
         self.lost_writes = 0
+        self.failures = 0
         self.needs_snapshot = True
         self.generation = 0
         self._marker_end = 0
@@ -140,6 +142,7 @@ class Journal:
 
     def _fail(self, problem: OSError) -> None:
         self.lost_writes += 1
+        self.failures += not self.failing
         if not self._said:
             self._said = True
             log.error(

@@ -221,12 +221,14 @@ class EventLoop:
             for link in ready:
                 if not link.is_closed and not link.is_sending:
                     self._guard(link, self._next_reply, link, answers)
-            self._service.flush()
+            is_lost = self._checks.flush()
             for link, outgoing in answers:
-                if outgoing is not None:
-                    self._guard(link, self._send, link, outgoing)
-                else:
+                if outgoing is None:
                     self._guard(link, self._wait_for_more, link)
+                elif is_lost and self._service.must_not_leave(outgoing.head, outgoing.reported):
+                    self._close(link, was_reset=False)
+                else:
+                    self._guard(link, self._send, link, outgoing)
             for check in self._checks.drain():
                 try:
                     self._send_check(check)
@@ -234,7 +236,7 @@ class EventLoop:
                     self._drop(check[0])
 
     def _send_check(self, check: Answered) -> None:
-        sock, peer, link, content, keep_alive = check
+        sock, peer, link, content, keep_alive, _ = check
         try:
             sent = sock.send(content, _NOW if keep_alive else _LAST)
         except BlockingIOError:
@@ -266,11 +268,9 @@ class EventLoop:
     def _look_at_parked(self) -> None:
         parked, self._parked = self._parked, []
         for link in parked:
-            is_due = self._now >= link.give_up_at
-            if is_due or (link.not_ready is not None and link.not_ready.hashing.done.is_set()):
-                self._ready.append(link)
-            else:
-                self._parked.append(link)
+            is_hashed = link.not_ready is not None and link.not_ready.hashing.done.is_set()
+            is_due = is_hashed or self._now >= link.give_up_at
+            (self._ready if is_due else self._parked).append(link)
 
     def _send(self, link: Link, outgoing: Outgoing | None = None) -> None:
         try:

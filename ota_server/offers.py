@@ -13,7 +13,7 @@ from ota_server.policyfiles import PolicyFiles
 from ota_server.release import SAMPLES, Target, is_sample, may_be_sample, meaning
 from ota_server.reply import Peer
 from ota_server.rollout import NO_TARGET, Decision
-from ota_server.store import Altered, NoImage, NoTarget, Store
+from ota_server.store import Altered, NoImage, NoTarget, NotNow, Store
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +73,7 @@ class Offers:
             is_sure = peer.is_local or not target.may_be_sample
             if is_sure and not self._fleet.needs_look(report.mac):
                 return decision, target.end
-        policy = self._policy()
+        policy = self._policy(report.mac)
         try:
             target = self._store.target()
         except NoTarget:
@@ -100,24 +100,36 @@ class Offers:
 
         Args:
             download: what it began last.
+
+        Raises:
+            NotReady: an image has to be hashed first, for it may be another one by now.
         """
-        return breaker.why_wait(mac, download, release, self._policies.current(), now_ms)
+        policy = self._policies.current()
+        reason = breaker.why_wait(mac, download, release, policy, now_ms)
+        if not reason or meaning(release) in policy.manifests:
+            return reason
+        try:
+            sha256 = self._store.image(release).sha256
+        except (NoImage, NotNow):
+            return reason
+        return breaker.why_wait(mac, download, release, policy, now_ms, sha256)
 
     def _offer_if_admitted(self, report: Report, peer: Peer, now_ms: int) -> tuple[Decision, str]:
         decision, end = self.decide(report, peer, now_ms)
         if self.admission is not None and decision.version != report.firmware_version:
-            refusal = self.admission.offer(report.mac, now_ms)
+            refusal = self.admission.offer(report.mac, now_ms, peer.address)
             if refusal:
                 decision = Decision(report.firmware_version, refusal, None)
         return decision, end
 
-    def _policy(self) -> Policy:
-        """Return the policy; while nothing can be recorded, with no rollout that goes on.
+    def _policy(self, mac: str) -> Policy:
+        """Return the policy; for whom nothing can be recorded, with no rollout that goes on.
 
         What became of a device that nobody has on record could not stop a bad release.
         """
         policy = self._policies.current()
-        if not policy.rollouts or not self._fleet.journal.failing:
+        fleet = self._fleet
+        if not policy.rollouts or not (fleet.journal.failing or fleet.turns_away(mac)):
             return policy
         if policy is not self._unpaused:
             self._unpaused, self._paused = policy, policy.paused()

@@ -124,19 +124,28 @@ def with_retry(content: bytes, mac: str, now_ms: int) -> bytes:
     return _json({**kept, mac: format_time(now_ms)})
 
 
+class Hold(NamedTuple):
+    """Since when everything is on hold, by whom and why; "": that is not on record."""
+
+    time: str = ""
+    user: str = ""
+    reason: str = ""
+
+
 def hold_content(reason: str, user: str, now_ms: int) -> bytes:
     """Return hold.json: who holds everything, since when and why, for people."""
     return _json({"time": format_time(now_ms), "user": user, "reason": reason})
 
 
-def hold_reason(content: bytes) -> str:
-    """Return why everything is on hold; "" where it does not say so. By hand it may be empty."""
+def parse_hold(content: bytes) -> Hold:
+    """Return what hold.json says of itself. By hand it may be empty."""
     try:
         fields = json.loads(content.decode("utf-8-sig"))
     except (ValueError, RecursionError):
-        return ""
-    reason = fields.get("reason") if isinstance(fields, dict) else None
-    return reason if isinstance(reason, str) else ""
+        fields = None
+    said = fields if isinstance(fields, dict) else {}
+    texts = [said.get(name) for name in Hold._fields]
+    return Hold(*(text if isinstance(text, str) else "" for text in texts))
 
 
 def _pins(content: bytes) -> dict[str, Any]:

@@ -21,7 +21,7 @@ def what_is_known(plan: Plan, policy: Policy, members: frozenset[str] | None, no
     return Known(
         members=members,
         first_group=members_of(policy, plan.first_group) if plan.first_group else frozenset(),
-        left_out=pinned(policy, now_ms),
+        left_out=pinned(policy, now_ms) | _elsewhere(policy, plan.group),
         releases=policy.images,
         aliases=policy.aliases,
     )
@@ -47,6 +47,18 @@ def who_runs(log_dir: Path, policy: Policy, version: str) -> frozenset[str]:
 def members_of(policy: Policy, group: str) -> frozenset[str]:
     """Return the devices of a group."""
     return frozenset(mac for mac, groups in policy.groups.items() if group in groups)
+
+
+def _elsewhere(policy: Policy, group: str) -> frozenset[str]:
+    """Return the devices that have another rollout before that of a group; "": of the fleet."""
+    others = {
+        other
+        for other, rollout in policy.rollouts.items()
+        if other and not policy.is_withdrawn(rollout.version) and (not group or other < group)
+    }
+    if not others:
+        return frozenset()
+    return frozenset(mac for mac, each in policy.groups.items() if not others.isdisjoint(each))
 
 
 def pinned(policy: Policy, now_ms: int) -> frozenset[str]:

@@ -107,9 +107,19 @@ class Reply:
         content_length: what the head says: the length of the body that a GET would get.
         close: asks for the end of the connection after it.
         transfer: what ends with it, where it is on record.
+        reported: what its device runs, where it tells which version to run, or gives an image.
     """
 
-    __slots__ = ("body", "close", "content_length", "fields", "parts", "status", "transfer")
+    __slots__ = (
+        "body",
+        "close",
+        "content_length",
+        "fields",
+        "parts",
+        "reported",
+        "status",
+        "transfer",
+    )
 
     def __init__(
         self,
@@ -128,6 +138,7 @@ class Reply:
         self.content_length = content_length
         self.close = close
         self.transfer: Transfer | None = None
+        self.reported: str | None = None
 
 
 def text(status: HTTPStatus, body: str, *fields: tuple[str, str], close: bool = False) -> Reply:

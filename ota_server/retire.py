@@ -1,6 +1,7 @@
 """Releases that are taken away from devices: withdrawn, or removed from the disk."""
 
 import re
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from ota_server.record import format_time, parse_time
 from ota_server.release import image_name, same_version, signature_name
 from ota_server.replay import records_with
 from ota_server.rollout import RESTART_AFTER_MS
-from ota_server.rolloutfiles import read_stopped, write_stopped
+from ota_server.rolloutfiles import read_stopped, stopped_entry, write_stopped
 
 # A begin without an end is of a server that was killed; after this nobody goes on with it.
 _LONGEST_DOWNLOAD_MS = 24 * 3600 * 1000
@@ -46,7 +47,7 @@ def withdraw(data_dir: Path, version: str, reason: str, now_ms: int) -> str:
         version = get_release(data_dir, version).version
         if site.policy.is_withdrawn(version):
             raise Refused(f"{version} was withdrawn before; there is nothing to do")
-        audit.note(log_dir(data_dir), "withdraw", version, reason=reason or None)
+        audit.note_if_room(log_dir(data_dir), "withdraw", version, reason=reason or None)
         stopped = _without(read_stopped(data_dir), version)
         stopped[version] = {
             "state": "withdrawn",
@@ -62,7 +63,7 @@ def withdraw(data_dir: Path, version: str, reason: str, now_ms: int) -> str:
 
 
 def reinstate(data_dir: Path, version: str) -> str:
-    """Undo `withdraw`.
+    """Undo `withdraw`: it may be offered again; devices that run it stay until another target.
 
     Raises:
         Refused: it was not withdrawn.
@@ -75,8 +76,20 @@ def reinstate(data_dir: Path, version: str) -> str:
         if not site.policy.is_withdrawn(version):
             raise Refused(f"{version} was not withdrawn; `release list` shows what was")
         audit.note(log_dir(data_dir), "withdraw --undo", version)
-        write_stopped(data_dir, _without(read_stopped(data_dir), version))
+        stopped = read_stopped(data_dir)
+        entry = stopped_entry(stopped, version) or {}
+        stopped = _without(stopped, version)
+        if _keeps_devices(entry, version):
+            # The target of the fleet would take back at once all those that run it well.
+            stopped[version] = {**entry, "state": "aborted"}
+        write_stopped(data_dir, stopped)
     return version
+
+
+def _keeps_devices(entry: Mapping[str, Any], version: str) -> bool:
+    """Say whether devices stay on a release that was stopped while another one is the target."""
+    targets = (entry.get("instead_of"), *entry.get("group_targets", {}).values())
+    return any(target is None or not same_version(target, version) for target in targets)
 
 
 def remove(data_dir: Path, version: str, now_ms: int, progress: Progress) -> str:

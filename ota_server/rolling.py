@@ -352,6 +352,7 @@ class Rolling:
             policy.groups is before.groups
             and policy.pins is before.pins
             and policy.group_pins is before.group_pins
+            and policy.rollouts.keys() == before.rollouts.keys()
             and (policy.images, policy.aliases) == (before.images, before.aliases)
         )
         if is_as_it_was and now < self._known_at:

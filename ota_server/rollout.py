@@ -102,12 +102,14 @@ def _wanted(mac: str, running: str, target: Target | None, policy: Policy, now_m
         whose = f"the rollout of {rollout.version}{f' to {group}' if group else ''}"
         if same_version(running, rollout.version):
             return Wanted(None, f"it runs what {whose} brings")
+        if is_held_back:
+            continue  # by the rollout of its group, which goes before that of the fleet
         is_in = rollout.first_group in groups if rollout.first_group else False
         is_in = is_in or cohort_percent(rollout.version, mac) < rollout.percent
         if is_in and rollout.state == "running":
             return Wanted(rollout.version, whose)
         is_held_back = True
-        keeps_unknown = keeps_unknown or rollout.held_unknown == "keep"
+        keeps_unknown = rollout.held_unknown == "keep"
     stopped = policy.stopped.get(meaning(running))
     if stopped is not None and _stays(stopped, base.version, whose_base):
         state = "withdrawn" if stopped.is_withdrawn else "aborted"

@@ -26,6 +26,9 @@ from ota_server.rolloutfiles import (
     write_plan,
 )
 
+# What a full disk must not keep from being done.
+_STOPS = ("rollout pause", "rollout abort")
+
 Found = tuple[Plan, Progress | None]
 
 
@@ -338,4 +341,5 @@ def _note(data_dir: Path, action: str, plan: Plan, **details: str | None) -> Non
         "from": plan.reverts or plan.instead_of,
         **details,
     }
-    audit.note(log_dir(data_dir), action, plan.version, **more)
+    note = audit.note_if_room if action in _STOPS else audit.note
+    note(log_dir(data_dir), action, plan.version, **more)

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
-from ota_server import __version__, banner, collector
+from ota_server import __version__, audit, banner, collector
 from ota_server.admission import Admission
 from ota_server.admissionfile import AdmissionFile
 from ota_server.crowd import (
@@ -265,6 +265,7 @@ def open_service(
     """
     for folder in ("version", "firmware", "log"):
         (data_dir / folder).mkdir(parents=True, exist_ok=True)
+    audit.prepare(data_dir)
     logs = log_dir(data_dir)
     journal = Journal(logs, rotate_bytes, keep_files, keep_bytes, fsync)
     try:

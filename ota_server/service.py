@@ -147,6 +147,26 @@ class Service:
         """Bring the records of all replies so far to the journal."""
         self.fleet.journal.flush()
 
+    @property
+    def failures(self) -> int:
+        """How often the journal began to fail.
+
+        If that changes from before an answer to after its `flush`, it was made as if the journal
+        could be written, and may not be on record: ask `must_not_leave`.
+        """
+        return self.fleet.journal.failures
+
+    def must_not_leave(self, head: bytes, reported: str | None) -> bool:
+        """Say whether an answer that is not on record must not be given: no rollout offers then.
+
+        Args:
+            head: all of it but an image.
+            reported: as that of a `Reply`.
+        """
+        if reported is None or not self.policies.latest.rollouts:
+            return False
+        return head.rpartition(b"\r\n\r\n")[2].strip() != reported.encode("ascii").strip()
+
     def _route(self, request: Request, peer: Peer, may_wait: bool) -> Reply:
         """Answer in the order that DESIGN has: health, named images, identity, path, method."""
         if request.content_length > 0 and request.method in ("GET", "HEAD"):
@@ -186,6 +206,7 @@ class Service:
             decision, end = self.offers.offer(report, peer, now_ms)
             target_version = decision.version
             answer = reply.text(HTTPStatus.OK, target_version + end)
+            answer.reported = report.firmware_version
         except (NoTarget, NotNow):
             answer = reply.later("No target version.")
         except NotReady:

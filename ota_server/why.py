@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from ota_server import breaker, edits, rollout
 from ota_server.admissionfile import read_standing
+from ota_server.casefile import case_of
 from ota_server.commands import Commands, add_command, mac_argument, reported_argument
 from ota_server.datadir import log_dir
 from ota_server.device import Device, Download, Report
@@ -84,11 +85,14 @@ class Besides(NamedTuple):
         label: what the device is called; None: nothing.
         hold: why everything is on hold; "": it is not, or nobody said why.
         standing: whom the server that runs lets in.
+        case: what the device counts as under the first rollout that concerns it, in one word and
+            in several; None: as nothing.
     """
 
     label: str | None
     hold: str
     standing: Standing
+    case: tuple[str, str] | None
 
 
 def explain(
@@ -111,6 +115,9 @@ def explain(
         found = found._replace(version=report.firmware_version, reason=_SAMPLE)
     if found is not None and found.release is not None:
         waits = breaker.why_wait(report.mac, download, found.release, policy, now_ms)
+        if waits and image is not None and meaning(found.release) not in policy.manifests:
+            sha256 = _sha256(image)
+            waits = breaker.why_wait(report.mac, download, found.release, policy, now_ms, sha256)
         if waits and found.version != report.firmware_version:
             found, image = Decision(report.firmware_version, waits, None), None
     groups = policy.groups.get(report.mac, ())
@@ -167,13 +174,17 @@ def _show(arguments: argparse.Namespace) -> int:
         now_ms,
         None if device is None else device.download,
     )
-    label = read_labels(data_dir).get(mac)
-    if arguments.json:
-        print(json.dumps(_fields(found, device, label)))
-        return 0
     logs = log_dir(data_dir)
     standing = read_standing(logs) if is_served(logs) else Standing()
-    besides = Besides(label, edits.reason_of_hold(data_dir), standing)
+    case = None
+    if found.turns and device is not None:
+        policy = PolicyFiles(data_dir).current()
+        case = case_of(data_dir, mac, found.turns[0].group, policy, now_ms)
+    label = read_labels(data_dir).get(mac)
+    besides = Besides(label, edits.reason_of_hold(data_dir), standing, case)
+    if arguments.json:
+        print(json.dumps(_fields(found, device, besides)))
+        return 0
     for name, text in _lines(found, device, besides, now_ms):
         print(f"{name:<13}{printable(text)}")
     return 0
@@ -228,11 +239,13 @@ def _find_offered(data_dir: Path, release: str | None, policy: Policy) -> tuple[
 
 
 def _is_sample(image: Found) -> bool:
-    if not may_be_sample(image.signature.size):
-        return False
+    size = image.signature.size
+    return may_be_sample(size) and is_sample(size, _sha256(image))
+
+
+def _sha256(image: Found) -> str:
     with open(open_found(image), "rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return is_sample(image.signature.size, digest)
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _turns(mac: str, groups: tuple[str, ...], policy: Policy) -> Iterator[Turn]:
@@ -257,6 +270,9 @@ def _lines(
     yield "fleet target", found.fleet_target or "-"
     for turn in found.turns:
         yield "rollout", _turn_text(turn)
+        if turn is found.turns[0] and besides.case is not None:
+            name, words = besides.case
+            yield "counts as", f"{name.replace('_', ' ')}: {words}"
     decision = found.decision
     yield "is told", "nothing, it is answered 503" if decision is None else decision.version
     why = NO_TARGET if decision is None else decision.reason
@@ -300,12 +316,12 @@ def _turn_text(turn: Turn) -> str:
     return f"{turn.version}{whose}, {turn.state} at {turn.percent:g} %: {place}"
 
 
-def _fields(found: Explanation, device: Device | None, label: str | None) -> dict[str, object]:
+def _fields(found: Explanation, device: Device | None, besides: Besides) -> dict[str, object]:
     decision, pin = found.decision, found.pin
     until_ms = None if pin is None else pin.until_ms
     return {
         "mac": found.report.mac,
-        "label": label,
+        "label": besides.label,
         "firmware_version": found.report.firmware_version,
         "last_seen_time": None if device is None else format_time(device.last_seen_ms),
         "address": None if device is None else device.address,
@@ -315,6 +331,7 @@ def _fields(found: Explanation, device: Device | None, label: str | None) -> dic
         "fleet_target": found.fleet_target,
         "problem": found.target_problem or None,
         "rollouts": [turn._asdict() for turn in found.turns],
+        "case": None if besides.case is None else besides.case[0],
         "target_version": None if decision is None else decision.version,
         "release": None if decision is None else decision.release,
         "reason": NO_TARGET if decision is None else decision.reason,

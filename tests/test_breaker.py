@@ -7,6 +7,9 @@ from ota_server.breaker import HOUR_MS, fetched, why_wait
 from ota_server.device import Device, Download, Report, checked, has_settled
 from ota_server.manifest import Manifest
 from ota_server.policy import make_policy
+from ota_server.replay import newest
+from ota_server.serve import clock_ms as now_ms
+from ota_server.why import explain
 from tests.support import DEVICE, MAC, ServerCase, until
 
 SHA256 = "ab" * 32
@@ -76,6 +79,12 @@ class WaitTest(unittest.TestCase):
         other = Manifest("v2", "cd" * 32, "ef" * 16, 1000, "2026-11-24T00:00:00Z")
         policy = make_policy(manifests={"2": other})
         self.assertEqual(why_wait(MAC, attempted(10), "v2", policy, 0), "")
+
+    def test_an_image_without_a_manifest_is_another_one_by_its_bytes(self):
+        for sha256, is_free in (("cd" * 32, True), (SHA256, False), (None, False)):
+            with self.subTest(sha256=sha256):
+                reason = why_wait(MAC, attempted(10), "v2", PLAIN, 0, sha256)
+                self.assertEqual(reason == "", is_free)
 
 
 class SettledTest(unittest.TestCase):
@@ -152,6 +161,21 @@ class ServerTest(ServerCase):
         self.assertEqual(self.get("/version.txt").body, b"v1.0.0")
         edits.retry(self.data_dir, MAC)
         self.assertEqual(self.get("/version.txt").body, b"v1.0.1")
+
+    def test_an_image_that_was_copied_over_the_old_one_is_offered_at_once(self):
+        self.start()
+        self.fetch(3)
+        self.assertEqual(self.get("/version.txt").body, b"v1.0.0")
+        report = Report(MAC, "v1.0.0")
+        for content, told in ((None, "v1.0.0"), (b"a mended image", "v1.0.1")):
+            if content is not None:
+                self.put_image("v1.0.1", content)
+            with self.subTest(told):
+                self.assertEqual(self.get("/version.txt").body.decode(), told)
+                device = newest(self.data_dir / "log", MAC)
+                found = explain(self.data_dir, report, True, now_ms(), device.download)
+                self.assertEqual(found.decision.version, told)
+        self.assertEqual(self.get("/firmware.bin").body, b"a mended image")
 
     def test_a_target_that_is_another_release_is_offered_at_once(self):
         self.start()

@@ -16,6 +16,7 @@ from ota_server.policytext import Who
 from ota_server.release import SAMPLES
 from ota_server.why import Explanation, explain
 from tests.support import MAC, ROOT, TIMEOUT_SECONDS, ServerCase
+from tests.test_journal import file_size_limit
 
 OTHER = "a0:b1:c2:d3:e4:f5"
 TIME = "2026-11-24T12:00:00.000Z"
@@ -206,9 +207,75 @@ class HoldTest(CommandCase):
     def test_hold_and_unhold_say_what_is_so(self):
         on_hold = "everything is {}on hold; `unhold` ends that"
         self.assertEqual(self.lines("hold", "--reason", "it reboots"), [on_hold.format("")])
-        self.assertEqual(self.lines("hold"), [on_hold.format("still ")])
+        self.assertEqual(self.lines("hold", "--reason", "it burns"), [on_hold.format("still ")])
         self.assertEqual(self.lines("unhold"), ["nothing is on hold any more"])
         self.assert_refused(1, "nothing is on hold; ", "unhold")
+
+    def test_a_second_hold_without_a_reason_leaves_what_the_first_one_said(self):
+        self.lines("hold", "--reason", "it reboots")
+        path = self.data_dir / "version" / "hold.json"
+        before = path.read_bytes()
+        (line,) = self.lines("hold")
+        since = r"since 20\d\d-\S+Z by \S+: it reboots"
+        self.assertRegex(line, f"^everything is on hold already, {since}$")
+        self.assertEqual(path.read_bytes(), before)
+        self.assertEqual(self.lines("audit")[-1], "1 change")
+
+    def test_a_hold_by_hand_says_no_more_than_that(self):
+        (self.data_dir / "version" / "hold.json").touch()
+        self.assertEqual(self.lines("hold"), ["everything is on hold already; `unhold` ends that"])
+
+
+class FullDiskTest(CommandCase):
+    """No file of a command may grow: writing fails, and a name can still be made."""
+
+    def run_without_room(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        with file_size_limit(0):
+            return self.run_command(*arguments)
+
+    def run_without_audit(self, *arguments: str) -> None:
+        """Run a command that has room for all but its line in the audit log."""
+        with (self.data_dir / "log" / "audit.jsonl").open("wb") as file:
+            file.truncate(1024 * 1024)
+        with file_size_limit(1024 * 1024):
+            done = self.run_command(*arguments)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertIn("is not in the audit log", done.stderr)
+
+    def test_everything_can_be_held(self):
+        done = self.run_without_room("hold", "--reason", "it reboots")
+        self.assertEqual(done.returncode, 0)
+        self.assertEqual(done.stdout, "everything is on hold; `unhold` ends that\n")
+        self.assertIn("is not in the audit log", done.stderr)
+        self.assertEqual((self.data_dir / "version" / "hold.json").read_bytes(), b"")
+        self.assertEqual(self.get("/version.txt").body, b"v1.0.0")
+
+    def test_a_hold_without_room_leaves_what_is_on_record_of_the_one_that_is_on(self):
+        self.lines("hold", "--reason", "it reboots")
+        before = (self.data_dir / "version" / "hold.json").read_bytes()
+        self.assertEqual(self.run_without_room("hold", "--reason", "it burns").returncode, 0)
+        self.assertEqual((self.data_dir / "version" / "hold.json").read_bytes(), before)
+
+    def test_other_changes_say_which_file_and_what_to_do(self):
+        done = self.run_without_room("pin", MAC, "v1.0.0")
+        self.assertEqual((done.returncode, done.stdout), (1, ""))
+        self.assertRegex(done.stderr, r"audit\.jsonl: .*; make room\. `hold` works meanwhile")
+
+    def test_a_release_is_withdrawn_though_that_cannot_be_put_on_record(self):
+        self.run_without_audit("release", "withdraw", "v1.0.0")
+        self.assertIn('"withdrawn"', (self.data_dir / "version" / "stopped.json").read_text())
+
+    def test_a_rollout_is_paused_and_aborted_though_that_cannot_be_put_on_record(self):
+        roll_out(100)(self)
+        for part in ("pause", "abort"):
+            self.run_without_audit("rollout", part)
+        self.assertIn('"aborted"', (self.data_dir / "version" / "stopped.json").read_text())
+
+    def test_what_commands_need_is_there_once_a_server_has_run(self):
+        self.start()
+        for path in ("version/.lock", "log/audit.jsonl"):
+            with self.subTest(path):
+                self.assertEqual((self.data_dir / path).stat().st_size, 0)
 
 
 class AuditTest(CommandCase):
@@ -391,6 +458,18 @@ class WhyTest(CommandCase):
         lines = self.lines("why", MAC, "--version", "v1.0.0")
         self.assertIn("rollout      v1.2, running at 1 %: its turn comes at 5.81 %", lines)
         self.assertIn("because      held back by a rollout: target", lines)
+
+    def test_it_says_what_a_device_counts_as_under_the_rollout(self):
+        self.see()
+        self.stop()
+        roll_out(100)(self)
+        self.see()
+        self.stop()
+        lines = self.lines("why", MAC)
+        place = next(n for n, line in enumerate(lines) if line.startswith("rollout "))
+        self.assertRegex(lines[place + 1], "^counts as    too new: it was not known for a day ")
+        (line,) = self.lines("why", MAC, "--json")
+        self.assertEqual(json.loads(line)["case"], "too_new")
 
     def test_it_says_why_everything_is_on_hold(self):
         edits.hold(self.data_dir, "it reboots")

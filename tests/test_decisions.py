@@ -218,9 +218,35 @@ class RolloutTest(unittest.TestCase):
         decided = policy(rollouts={"": in_all("v9")})
         self.assertEqual(told(decided)[::2], ("v1.0", None))
 
-    def test_two_rollouts_at_once_are_asked_one_after_the_other(self):
+    def test_who_is_held_back_by_the_rollout_of_its_group_is_offered_no_other(self):
+        for found in (in_none("v1.2"), in_all("v1.2", "paused")):
+            for other in ("beta", ""):
+                with self.subTest(found=found, other=other):
+                    rollouts = {"alpha": found, other: in_all("v1.3")}
+                    groups = {MAC: ("alpha", "beta")}
+                    decided = policy(rollouts=rollouts, groups=groups)
+                    self.assertEqual(told(decided).version, "v1.1")
+                    self.assertEqual(told(decided, mac=OTHER).version, "v1.1" if other else "v1.3")
+
+    def test_who_is_held_back_by_the_rollout_of_its_group_gets_the_target_of_that(self):
+        decided = policy(
+            rollouts={"alpha": in_none("v1.2"), "": in_all("v1.3")},
+            groups={MAC: ("alpha",)},
+            group_targets={"alpha": "v1.4"},
+        )
+        self.assertEqual(told(decided).version, "v1.4")
+
+    def test_what_it_has_from_the_rollout_of_the_fleet_it_keeps_meanwhile(self):
         rollouts = {"alpha": in_none("v1.2"), "": in_all("v1.3")}
         decided = policy(rollouts=rollouts, groups={MAC: ("alpha",)})
+        self.assertEqual(told(decided, "v1.3").version, "v1.3")
+
+    def test_a_rollout_of_its_group_that_was_withdrawn_leaves_it_that_of_the_fleet(self):
+        decided = policy(
+            rollouts={"alpha": in_none("v1.2"), "": in_all("v1.3")},
+            groups={MAC: ("alpha",)},
+            stopped=stopped("v1.2"),
+        )
         self.assertEqual(told(decided).version, "v1.3")
 
 

@@ -65,6 +65,88 @@ class PlaceTest(unittest.TestCase):
             self.assertFalse(places.ask(B, second + 2.0))
 
 
+class UnusedTest(unittest.TestCase):
+    """Who asks and asks, and never begins, keeps nobody out."""
+
+    def test_asking_again_does_not_keep_a_place_that_was_never_used(self):
+        places = Places(1)
+        for second in range(0, 60, 20):
+            self.assertTrue(places.ask(A, float(second)))
+        self.assertTrue(places.ask(B, RESERVED_SECONDS))
+
+    def test_asking_again_keeps_the_place_of_a_download_that_was_cut_once(self):
+        places = Places(1)
+        places.begin(A, 0.0)
+        places.end(A, 10.0, is_last=False)
+        for second in (50.0, 100.0):
+            self.assertTrue(places.ask(A, second))
+            self.assertFalse(places.ask(B, second))
+        self.assertTrue(places.ask(B, 50.0 + RESERVED_SECONDS))
+
+    def test_who_let_a_place_lapse_goes_behind_one_that_was_refused(self):
+        places = Places(1)
+        self.assertTrue(places.ask(A, 0.0))
+        self.assertFalse(places.ask(B, 1.0))
+        self.assertFalse(places.ask(A, RESERVED_SECONDS))
+        self.assertTrue(places.ask(B, RESERVED_SECONDS + 1.0))
+
+    def test_where_nobody_else_wants_a_place_it_has_it_again(self):
+        places = Places(1)
+        for number in range(10):
+            self.assertTrue(places.ask(A, number * RESERVED_SECONDS))
+
+    def test_a_transfer_makes_good_for_a_place_that_lapsed(self):
+        places = Places(2)
+        places.ask(A, 0.0)
+        self.assertTrue(places.begin(A, RESERVED_SECONDS))
+        places.end(A, RESERVED_SECONDS + 1.0, is_last=True)
+        places.begin(B, 70.0)
+        places.begin(C, 70.0)
+        self.assertFalse(places.ask(D, 71.0))
+        places.end(B, 72.0, is_last=True)
+        self.assertTrue(places.ask(A, 73.0))
+
+    def test_one_address_has_a_quarter_of_the_unused_places_while_another_wants_some(self):
+        places = Places(8)
+        self.assertTrue(all(places.ask(mac(n), 0.0, site=1) for n in range(8)))
+        self.assertFalse(places.ask(mac(100), 1.0, site=2))
+        again = [places.ask(mac(n), RESERVED_SECONDS, site=1) for n in range(20, 28)]
+        self.assertEqual(again.count(True), 2)
+        others = [places.ask(mac(100 + n), RESERVED_SECONDS, site=2) for n in range(8)]
+        self.assertEqual(others.count(True), 2)
+
+    def test_places_that_are_used_are_not_counted_to_the_share_of_an_address(self):
+        places = Places(4)
+        for number in range(4):
+            self.assertTrue(places.begin(mac(number), 0.0, site=1))
+        self.assertFalse(places.ask(mac(100), 1.0, site=2))
+        for number in range(2):
+            places.end(mac(number), 2.0, is_last=True)
+        self.assertEqual([places.ask(mac(n), 3.0, site=1) for n in (10, 11)], [True, False])
+
+    def test_who_lets_places_lapse_does_not_count_as_wanting_some(self):
+        places = Places(8)
+        for number in range(8):
+            places.ask(mac(number), 0.0, site=1)
+        self.assertFalse(places.ask(mac(100), 1.0, site=2))
+        places.ask(mac(0), RESERVED_SECONDS + 1.0, site=1)
+        others = [places.ask(mac(100 + n), RESERVED_SECONDS + 2.0, site=2) for n in range(7)]
+        self.assertEqual(others.count(True), 7)
+
+    def test_devices_that_never_begin_keep_others_out_for_a_minute_alone(self):
+        places = Places(5)
+        told: dict[str, int] = {}
+        for second in range(0, 600, 20):
+            for number in range(5):
+                places.ask(mac(1000 + number), float(second), site=1)
+            for number in range(10):
+                if mac(number) not in told and places.begin(mac(number), float(second), site=2):
+                    told[mac(number)] = second
+                    places.end(mac(number), second + 5.0, is_last=True)
+        self.assertEqual(len(told), 10)
+        self.assertLessEqual(max(told.values()), 120)
+
+
 class TurnTest(unittest.TestCase):
     """Who was refused three times goes before those that were refused less."""
 

@@ -27,7 +27,7 @@ from ota_server.policy import (
 )
 from ota_server.policytext import (
     Who,
-    hold_reason,
+    parse_hold,
     parse_until,
     parse_who,
     with_members,
@@ -378,4 +378,4 @@ class HoldTest(unittest.TestCase):
             (b"[" * 100_000, ""),
         ):
             with self.subTest(content[:40]):
-                self.assertEqual(hold_reason(content), reason)
+                self.assertEqual(parse_hold(content).reason, reason)

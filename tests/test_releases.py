@@ -600,6 +600,25 @@ class RunningServerTest(Commands, ServerCase):
         self.release("withdraw", "--undo", "v1.0.0")
         self.assertEqual(self.get("/firmware/firmware_v1.0.0.bin").status, 200)
 
+    def test_devices_stay_on_a_release_whose_withdrawal_is_undone(self):
+        self.publish("v2.0.0", "v3.0.0")
+        for before in ({}, {"v2.0.0": {"state": "withdrawn", "instead_of": "v1.0.1"}}):
+            with self.subTest(before=before):
+                if before:
+                    self.decide("stopped.json", before)
+                else:
+                    self.release("withdraw", "v2.0.0")
+                self.release("withdraw", "--undo", "v2.0.0")
+                self.assertEqual(self.told("v2.0.0"), "v2.0.0")
+                self.assertEqual(self.get("/firmware/firmware_v2.0.0.bin").status, 200)
+        self.release("activate", "v3.0.0")
+        self.assertEqual(self.told("v2.0.0"), "v3.0.0")
+
+    def test_of_a_target_that_is_withdrawn_and_reinstated_nothing_is_left(self):
+        self.release("withdraw", "v1.0.1")
+        self.release("withdraw", "--undo", "v1.0.1")
+        self.assertEqual(json.loads((self.data_dir / "version/stopped.json").read_text()), {})
+
     def test_a_withdrawn_target_is_offered_to_nobody(self):
         self.release("withdraw", "v1.0.1")
         self.assertEqual(self.told("v1.0.0"), "v1.0.0")

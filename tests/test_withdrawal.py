@@ -3,6 +3,7 @@
 import json
 import random
 import time
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from ota_server.server import TRANSPORTS
@@ -105,9 +106,59 @@ class NothingOnRecordTest(ServerCase):
         (version_dir / "rollout.json").write_text(json.dumps({**plan, "instead_of": "v1.0.0"}))
         (version_dir / "progress.json").write_text(json.dumps(progress))
 
+    def full_disk(self) -> AbstractContextManager[None]:
+        """Let the journal grow no more, once nothing but requests would write to it."""
+        journal = self.server.service.fleet.journal
+        self.assertTrue(until(lambda: not journal.needs_snapshot))
+        return file_size_limit((self.data_dir / "log" / "devices.jsonl").stat().st_size)
+
     def test_a_rollout_offers_nothing_new_while_the_journal_cannot_be_written(self):
         self.assertEqual(self.get("/version.txt").body, b"v1.0.1")
-        with file_size_limit((self.data_dir / "log" / "devices.jsonl").stat().st_size):
-            self.get("/version.txt")  # by this the server learns of it
+        with self.full_disk():
+            # By this the server learns of it: an offer that nobody has on record does not leave.
+            with Client(self.port) as client:
+                client.request("/version.txt")
+                self.assertEqual(client.read_all(), b"")
             self.assertEqual(self.get("/version.txt").body, b"v1.0.0")
         self.assertTrue(until(lambda: self.get("/version.txt").body == b"v1.0.1"))
+
+    def test_no_image_of_a_rollout_leaves_without_a_record(self):
+        self.assertEqual(self.get("/version.txt").body, b"v1.0.1")
+        with self.full_disk():
+            with Client(self.port) as client:
+                client.request("/firmware.bin")
+                self.assertEqual(client.read_all(), b"")
+            self.assertEqual(self.server.service.fleet.under_way, {})
+
+    def test_who_is_told_its_own_version_is_answered_all_the_same(self):
+        running = {**DEVICE, "_br_fwv_": "v1.0.1", "X-Uncommon": "1"}
+        self.assertEqual(self.get("/version.txt", running).body, b"v1.0.1")
+        for fields in (running, {**DEVICE, "_br_fwv_": "v1.0.1"}):
+            with self.subTest(fields=fields):
+                with self.full_disk():
+                    self.assertEqual(self.get("/version.txt", fields).body, b"v1.0.1")
+                    self.assertTrue(self.server.service.fleet.journal.failing)
+                self.assertTrue(until(lambda: not self.server.service.fleet.journal.failing))
+
+    def test_without_a_rollout_the_target_is_told_all_the_same(self):
+        self.set_target("v1.0.1")
+        (self.data_dir / "version" / "rollout.json").unlink()
+        self.assertEqual(self.get("/version.txt").body, b"v1.0.1")
+        with self.full_disk():
+            self.assertEqual(self.get("/version.txt").body, b"v1.0.1")
+
+    def test_a_device_that_there_is_no_room_to_keep_is_offered_no_rollout(self):
+        self.start(service={"max_devices": 1})
+        fields = {**DEVICE, "_br_mac_": "a0:b1:c2:d3:e4:f5"}
+        self.assertEqual(self.get("/version.txt").body, b"v1.0.1")
+        for more in ({}, {"X-Uncommon": "1"}):
+            with self.subTest(more=more):
+                self.assertEqual(self.get("/version.txt", {**fields, **more}).body, b"v1.0.0")
+                self.assertEqual(self.get("/version.txt", {**DEVICE, **more}).body, b"v1.0.1")
+        for each, expected in ((fields, "v1.0.0"), (DEVICE, "v1.0.1")):
+            image = self.get("/firmware.bin", each)
+            self.assertEqual(image.fields["x-firmware-version"], expected)
+
+
+class NothingOnRecordThreadsTest(NothingOnRecordTest):
+    TRANSPORT = "threads"
