@@ -1,9 +1,10 @@
-"""Cases: what became of one device that a release was offered to. Pure.
+"""Cases: what became of one device that a release was offered to, and who says so. Pure.
 
 Versions are meanings (`release.meaning`); times are milliseconds of `Uptime`, or NEVER.
 """
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 from ota_server.polls import NEVER
 from ota_server.rollout import RESTART_AFTER_MS
@@ -17,6 +18,8 @@ _VAIN_OFFERS = 3
 _MOST_SPANS = 256
 # Two devices that share a MAC: so often one of them was back where it had been, with its version.
 _RETURNS = 2
+# Of one device, so many addresses are told apart, those that it was heard from last.
+_MOST_SITES = 4
 
 
 class Terms(NamedTuple):
@@ -50,6 +53,8 @@ class Case:
         failing: how it has failed.
         is_mislabelled: it reports a third version, which is no release.
         under_way: transfers that have not ended.
+        seen: when it was heard from last.
+        site: where it was then.
     """
 
     __slots__ = (
@@ -63,7 +68,9 @@ class Case:
         "old",
         "returns",
         "runs",
+        "seen",
         "sha256",
+        "site",
         "size",
         "spans",
         "told",
@@ -72,9 +79,10 @@ class Case:
         "whole",
     )
 
-    def __init__(self, version: str, release: str) -> None:
+    def __init__(self, version: str, release: str, site: int) -> None:
         """Begin with a device that reports a version."""
         self.runs = version
+        self.site, self.seen = site, NEVER
         self.told = ""
         self.before: tuple[str, int] | None = None
         self.returns = 0
@@ -118,18 +126,16 @@ class Case:
         """Say whether it has the image, as far as can be known, and not reported it yet."""
         return self.updated < 0 and self.failing == NOT_FAILED and self.exposed(terms) >= 0
 
-    def report(
-        self, version: str, sites: tuple[int, int], now_ms: int, terms: Terms, grace_ms: float
-    ) -> None:
+    def report(self, version: str, site: int, now_ms: int, terms: Terms, grace_ms: float) -> None:
         """Take the version that a request says the device runs.
 
         Args:
-            sites: where it asked from before, and where from now.
+            site: where it asks from.
             grace_ms: how long it may take to apply an image.
         """
-        if version != self.runs and sites[0] != sites[1]:
-            self.returns += self.before == (version, sites[1])
-            self.before = self.runs, sites[0]
+        if version != self.runs and site != self.site:
+            self.returns += self.before == (version, site)
+            self.before = self.runs, self.site
         if version == terms.release:
             self._runs_release(now_ms)
         elif self.updated >= 0:
@@ -161,8 +167,9 @@ class Case:
         if self.failing == NOT_FAILED:
             self.failing = how
 
-    def confirm(self, now_ms: int, anew_ms: int, terms: Terms) -> None:
+    def hear(self, site: int, now_ms: int, anew_ms: int, terms: Terms) -> None:
         """Note that it was heard from, perhaps after the soak."""
+        self.seen, self.site = now_ms, site
         if self.updated >= 0 and now_ms - max(self.updated, anew_ms) >= terms.soak_ms:
             self.confirmed = True
 
@@ -203,6 +210,60 @@ class Case:
         if self.whole < 0 and self.spans and self.spans[0][0] == 0:
             is_whole = self.spans[0][1] >= self.size
             self.whole = now_ms if is_whole else NEVER
+
+
+class Account:
+    """What all addresses together tell of one device, and what all but one of them do.
+
+    Anybody can claim any MAC. Where a device is heard from at one address, as most are, there is
+    one case; with another address, there is one for each address, of what the others said.
+
+    Attributes:
+        case: by all that was said.
+        without: by the site that is left out, in the order in which they were heard from.
+    """
+
+    __slots__ = ("case", "without")
+
+    def __init__(self, case: Case) -> None:
+        """Begin with a case that is known by one address."""
+        self.case = case
+        self.without: dict[int, Case] = {}
+
+    def told_by(self, site: int, version: str, release: str) -> Sequence[Case]:
+        """Return the cases that have to be told what a device at a site says."""
+        without = self.without
+        if not without:
+            if site == self.case.site:
+                return (self.case,)
+            without[self.case.site] = Case(version, release, site)
+        case = without.pop(site, None)
+        if case is None:
+            case = _copy(self.case)  # nothing was said from there up to now
+            if len(without) >= _MOST_SITES:
+                del without[next(iter(without))]
+        told = (self.case, *without.values())
+        without[site] = case
+        return told
+
+    def cases(self) -> Sequence[Case]:
+        """Return all of them."""
+        return (self.case, *self.without.values())
+
+    def state(self) -> tuple[object, ...]:
+        """Return all of it, for `from_state`."""
+        return self.case.state(), [(site, case.state()) for site, case in self.without.items()]
+
+    @classmethod
+    def from_state(cls, state: tuple[tuple[object, ...], list[tuple[int, Any]]]) -> "Account":
+        """Return the account that `state` was taken from."""
+        account = cls(Case.from_state(state[0]))
+        account.without = {site: Case.from_state(each) for site, each in state[1]}
+        return account
+
+
+def _copy(case: Case) -> Case:
+    return Case.from_state(case.state())
 
 
 def merged(

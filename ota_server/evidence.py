@@ -1,14 +1,14 @@
 """Evidence: how many devices say what of a release, and how much that may decide. Pure."""
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from ota_server.binomial import most_by_chance
-from ota_server.cases import NOT_FAILED, Case, Terms
+from ota_server.cases import NOT_FAILED, Account, Case, Terms
 from ota_server.polls import Polls
 from ota_server.silence import Quiet
-from ota_server.sites import SharedSites, capped, crowded
+from ota_server.sites import SharedSites, capped, crowded, most_of_each
 
 # A transfer that has not ended on record after this time was cut by the server's own end.
 _MOST_TRANSFER_MS = 24 * 3600 * 1000
@@ -16,6 +16,7 @@ _NO_EVIDENCE = ("duplicate", "too_new")
 _BAD = ("failed", "silent", "mislabelled")
 
 _Places = Counter[tuple[str, int]]  # devices by the version before and the site
+_Reading = tuple[str, bool, str]  # the state of a device, if it has soaked, the version before
 
 
 class Evidence(NamedTuple):
@@ -108,7 +109,8 @@ class Counting:
         self._states: Counter[str] = Counter()
         self._base: _Places = Counter()
         self._bad: dict[str, _Places] = {state: Counter() for state in _BAD}
-        self._silent: dict[int, str] = {}  # the version before, by row
+        self._silent: dict[int, Case] = {}
+        self._silent_at: dict[int, tuple[int, int]] = {}
         self._on_their_way: set[int] = set()
         self._at_risk: list[tuple[str, int]] = []  # with their row
         self._shares: dict[str | None, list[float]] = defaultdict(list)
@@ -116,42 +118,88 @@ class Counting:
         self._updated: Counter[int] = Counter()
         self._soaked: Counter[int] = Counter()
 
-    def tally(self, cases: Mapping[int, Case]) -> Tally:
-        """Return the counts of these cases, by their rows."""
+    def tally(self, accounts: Mapping[int, Account]) -> Tally:
+        """Return the counts of these devices, by their rows."""
         quiet, waves = self._quiet, self._polls.wave
-        for row, case in cases.items():
-            is_waited_for = case.is_on_its_way(self._terms)
+        contested: dict[int, Account] = {}
+        for row, account in accounts.items():
+            is_waited_for = any(case.is_on_its_way(self._terms) for case in account.cases())
             if is_waited_for:
                 self._on_their_way.add(row)
             if waves[row] <= self._wave and (
                 quiet.is_heard(row) or (is_waited_for and quiet.is_expected(row))
             ):
-                self._count(row, case)
+                if account.without:
+                    contested[row] = account
+                else:
+                    self._count(row, account.case, account.case.site)
+        for row, case, site in self._settled(contested):
+            self._count(row, case, site)
         if self._silent:
             self._weigh_silence()
         return self._sum_up()
 
+    def _settled(self, contested: Mapping[int, Account]) -> Iterator[tuple[int, Case, int]]:
+        """Yield what is believed of devices that several addresses speak for, and on whose word.
+
+        An address decides a device where that would be read otherwise without what it said; where
+        several do, it is the one that decides the most others, for a device that moves has not met
+        the others, and who forges has. Of all that is decided so, no address decides more than a
+        quarter. The other devices are read as if it had said nothing.
+        """
+        deciding: dict[int, list[int]] = {}
+        speaking: Counter[int] = Counter()
+        crowd: Counter[int] = Counter()
+        for row, account in contested.items():
+            told = self._reading(row, account.case)
+            speaking.update(account.without.keys())
+            deciding[row] = [
+                site
+                for site, case in account.without.items()
+                if site not in self._shared and self._reading(row, case) != told
+            ]
+            crowd.update(deciding[row])
+        deciders = {
+            row: max(sites, key=crowd.__getitem__) for row, sites in deciding.items() if sites
+        }
+        most = most_of_each(Counter(deciders.values()), self._shared)
+        believed: Counter[int] = Counter()
+        for row, account in contested.items():
+            case, decider = account.case, deciders.get(row)
+            if decider is None:
+                told = self._reading(row, case)
+                same = (each for each in account.cases() if self._reading(row, each) == told)
+                yield row, case, min((each.site for each in same), key=speaking.__getitem__)
+            elif believed[decider] < most:
+                believed[decider] += 1
+                yield row, case, decider
+            else:
+                yield row, account.without[decider], account.without[decider].site
+
+    def _reading(self, row: int, case: Case) -> _Reading:
+        return self._state(row, case), case.confirmed, case.old
+
     def _weigh_silence(self) -> None:
-        for row in self._quiet.blamed(list(self._silent), self._on_their_way):
-            self._bad["silent"][self._silent[row], self._polls.site[row]] += 1
+        for row in self._quiet.blamed(self._silent_at, self._on_their_way):
+            self._bad["silent"][self._silent[row].old, self._silent_at[row][0]] += 1
         share = self._quiet.shares(self._on_their_way)
         for old, row in self._at_risk:
             self._shares[old].append(share(row))
         self._shares[None] = [each for shares in self._shares.values() for each in shares]
 
-    def _count(self, row: int, case: Case) -> None:
+    def _count(self, row: int, case: Case, site: int) -> None:
         state = self._state(row, case)
         self._states[state] += 1
         if state in _NO_EVIDENCE:
             return
-        site = self._polls.site[row]
         self._base[case.old, site] += 1
         if row in self._on_their_way or (case.confirmed and self._polls.wave[row] == self._wave):
             # Those that were confirmed since could have fallen silent too. Without them only those
             # that fall asleep would be left, as others leave.
             self._at_risk.append((case.old, row))
         if state == "silent":
-            self._silent[row] = case.old
+            self._silent[row] = case
+            self._silent_at[row] = case.site, case.seen
         elif state in _BAD:
             self._bad[state][case.old, site] += 1
         if self._polls.wave[row] == self._wave:
@@ -170,7 +218,7 @@ class Counting:
             return "failed"
         if case.is_mislabelled:
             return "mislabelled"
-        if row in self._on_their_way and self._quiet.is_silent(row):
+        if case.is_on_its_way(self._terms) and self._quiet.is_silent(row, case.seen):
             return "silent"
         if case.updated >= 0:
             return "updated"

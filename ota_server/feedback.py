@@ -10,7 +10,7 @@ from functools import lru_cache
 from hashlib import sha256
 from typing import Any, NamedTuple, TypeGuard
 
-from ota_server.cases import Case, Terms
+from ota_server.cases import Account, Case, Terms
 from ota_server.device import parse_mac
 from ota_server.evidence import Counting, Tally
 from ota_server.plan import Plan
@@ -28,7 +28,7 @@ _EVENTS = ("check", "begin", "download", "report")
 _INTERVALS_TO_APPLY = 2
 _MOST_BYTES = 10**18
 _MOST_SPELLINGS = 1000
-_CHECKPOINT = 2  # the form of a checkpoint; another number for each other form
+_CHECKPOINT = 3  # the form of a checkpoint; another number for each other form
 
 
 class BadCheckpoint(ValueError):
@@ -71,7 +71,7 @@ class Feedback:
             ValueError: the plan is none.
         """
         self._polls = Polls(int.from_bytes(sha256(plan.id.encode("utf-8")).digest()[:8], "big"))
-        self._cases: dict[int, Case] = {}
+        self._cases: dict[int, Account] = {}
         self._uptime = Uptime()
         self._spelled: dict[str, str] = {}  # as devices spell them, versions by their meaning
         self._in_head = True
@@ -177,10 +177,11 @@ class Feedback:
         row = self._row(number, time_ms, site, record)
         if self._in_head:
             self._polls.counts[row] = 1
-        case = self._cases.get(row)
-        if case is not None and running != case.runs:
+        account = self._cases.get(row)
+        if account is not None and running != account.case.runs:
             # It told so while nothing could be written.
-            self._report(case, row, site, running)
+            for case in account.told_by(site, running, self._release):
+                self._report(case, row, site, running)
 
     def _heard(
         self,
@@ -194,24 +195,27 @@ class Feedback:
         row = self._row(number, time_ms, site, record)
         polls, now_ms = self._polls, self._uptime.up_ms
         is_end = event == "download" and "release_version" in record
-        if event == "check" or (record.get("image_only") is True and not is_end):
-            polls.poll(row, now_ms)
-        case = self._cases.get(row)
-        if case is None and self._has_begun and self._is_concerned(row, running, record):
-            case = self._cases[row] = Case(running, self._release)
+        account = self._cases.get(row)
+        if account is None and self._has_begun and self._is_concerned(row, running, record):
+            account = self._cases[row] = Account(Case(running, self._release, site))
             if len(self._spelled) < _MOST_SPELLINGS:
                 self._spelled.setdefault(running, record["firmware_version"][:64])
-        if is_end:
-            if case is not None:
+        told = account.told_by(site, running, self._release) if account is not None else ()
+        is_poll = event == "check" or (record.get("image_only") is True and not is_end)
+        if is_poll and (account is None or not account.without):
+            # Where two addresses speak for it, one may do so to make it seem to poll more often.
+            polls.poll(row, now_ms)
+        for case in told:
+            if is_end:
                 self._end(case, record)
-            if record.get("complete") is not True:
-                return  # nobody said anything: it was the server that gave up
-        elif case is not None:
-            self._follow(case, row, event, site, running, record)
+            else:
+                self._follow(case, row, event, site, running, record)
+        if is_end and record.get("complete") is not True:
+            return  # nobody said anything: it was the server that gave up
         polls.seen[row] = now_ms
         polls.site[row] = site
-        if case is not None:
-            case.confirm(now_ms, self._uptime.anew_ms, self._terms)
+        for case in told:
+            case.hear(site, now_ms, self._uptime.anew_ms, self._terms)
 
     def _is_concerned(self, row: int, running: str, record: Mapping[str, Any]) -> bool:
         if self._polls.wave[row] <= self._wave and self._opened_ms is None:
@@ -253,8 +257,7 @@ class Feedback:
 
     def _report(self, case: Case, row: int, site: int, running: str) -> None:
         grace_ms = self._grace_ms(row) if case.is_waited_for(self._terms) else 0.0
-        sites = self._polls.site[row], site
-        case.report(running, sites, self._uptime.up_ms, self._terms, grace_ms)
+        case.report(running, site, self._uptime.up_ms, self._terms, grace_ms)
 
     def _grace_ms(self, row: int) -> float:
         """Return how long a device may take to apply an image and say so."""
@@ -304,7 +307,8 @@ class Feedback:
         self._note_times(now_ms)
         up_ms, anew_ms = self._uptime.at(now_ms), self._uptime.anew_ms
         since_ms = self._opened_up_ms if self._opened_ms is None else up_ms
-        quiet = Quiet(self._polls, up_ms, since_ms, anew_ms, self._terms.soak_ms)
+        soak_ms = self._terms.soak_ms
+        quiet = Quiet(self._polls, up_ms, since_ms, anew_ms, soak_ms, self._shared)
         counting = Counting(self._polls, quiet, self._terms, self._wave, self._shared, up_ms)
         tally = counting.tally(self._cases)
         versions = {self._spelled.get(old, old): each for old, each in tally.versions.items()}
@@ -312,7 +316,7 @@ class Feedback:
 
     def dump(self) -> bytes:
         """Return all of it as bytes; the same records before make the same bytes."""
-        cases = {row: case.state() for row, case in self._cases.items()}
+        cases = {row: account.state() for row, account in self._cases.items()}
         mine = (self._in_head, self._has_begun, self._wave, self._opened_ms, self._opened_up_ms)
         parts: tuple[Any, ...] = (
             mine,
@@ -342,7 +346,7 @@ class Feedback:
         self._uptime.restore(uptime)
         self._polls.restore(polls)
         self._spelled = spelled
-        self._cases = {row: Case.from_state(state) for row, state in cases.items()}
+        self._cases = {row: Account.from_state(state) for row, state in cases.items()}
 
 
 @lru_cache(maxsize=16384)
