@@ -43,6 +43,7 @@ class Case:
 
     Attributes:
         old: the version that it ran before; "": none that is known.
+        came_from: the version from which it was brought to the stone that it runs; "": none.
         runs: the version that it reported last.
         told: the version that it was told to run, last.
         offered: when it was first told to run the release.
@@ -60,6 +61,7 @@ class Case:
     __slots__ = (
         "asked",
         "before",
+        "came_from",
         "confirmed",
         "failing",
         "is_mislabelled",
@@ -90,6 +92,7 @@ class Case:
 
     def _begin_again(self, old: str) -> None:
         self.old = old
+        self.came_from = ""
         self.offered = self.asked = self.whole = self.updated = NEVER
         self.confirmed = self.is_mislabelled = False
         self.failing = NOT_FAILED
@@ -144,11 +147,23 @@ class Case:
             since = self.whole
             if not terms.completion_unknown and since >= 0 and now_ms - since > grace_ms:
                 self._fail(STILL_OLD)
+        elif version == self.came_from and version != self.told:
+            self._begin_again(version)
+            self._fail(WENT_BACK)
         elif self.exposed(terms) >= 0 and version not in terms.releases:
             self.is_mislabelled = True
+        elif self.exposed(terms) >= 0 and version == self.told:
+            self._runs_stone(version)
         else:
-            self._begin_again(version)  # a stone, or somebody else's doing
+            self._begin_again(version)  # somebody else's doing
         self.runs = version
+
+    def _runs_stone(self, version: str) -> None:
+        before, has_gone_back = self.old, self.failing == WENT_BACK
+        self._begin_again(version)
+        self.came_from = before
+        if has_gone_back:
+            self._fail(WENT_BACK)
 
     def _runs_release(self, now_ms: int) -> None:
         if self.updated < 0:

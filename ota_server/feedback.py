@@ -5,7 +5,7 @@ when any device was heard from is in `Polls`; who fell silent is asked of `Quiet
 """
 
 import marshal
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import lru_cache
 from hashlib import sha256
 from typing import Any, NamedTuple, TypeGuard
@@ -45,6 +45,7 @@ class Known(NamedTuple):
         releases: the meanings of the versions that are releases, stones among them.
         aliases: the version of a release by what its devices report (`Policy.aliases`).
         completion_unknown: devices are behind something that buffers whole images.
+        stones: the meanings of the releases that devices run on the way to that of the rollout.
     """
 
     members: frozenset[str] | None = None
@@ -53,6 +54,7 @@ class Known(NamedTuple):
     releases: frozenset[str] = frozenset()
     aliases: Mapping[str, str] = {}
     completion_unknown: bool = False
+    stones: frozenset[str] = frozenset()
 
 
 class Feedback:
@@ -207,7 +209,7 @@ class Feedback:
             polls.poll(row, now_ms)
         for case in told:
             if is_end:
-                self._end(case, record)
+                self._end(case, row, record)
             else:
                 self._follow(case, row, event, site, running, record)
         if is_end and record.get("complete") is not True:
@@ -220,20 +222,18 @@ class Feedback:
     def _is_concerned(self, row: int, running: str, record: Mapping[str, Any]) -> bool:
         if self._polls.wave[row] <= self._wave and self._opened_ms is None:
             return True
-        return running == self._release or self._is_told(record) or self._is_of(record, "download")
+        goals = (self._release,)
+        return running in goals or self._told(record) in goals or _is_of(record, "download", goals)
 
-    def _is_told(self, record: Mapping[str, Any]) -> bool:
+    def _goals(self, row: int) -> Collection[str]:
+        """Return what a device is told to run because of the rollout: it, or stones before it."""
+        if self._known.stones and self._polls.wave[row] <= self._wave:
+            return self._known.stones | {self._release}
+        return (self._release,)
+
+    def _told(self, record: Mapping[str, Any]) -> str:
         told = record.get("target_version")
-        return isinstance(told, str) and self._meaning(told[:64]) == self._release
-
-    def _is_of(self, record: Mapping[str, Any], kind: str) -> bool:
-        """Say whether a record tells of the image of this release."""
-        version = record.get(f"{kind}_version")
-        return (
-            isinstance(version, str)
-            and meaning(version[:64]) == self._release
-            and isinstance(record.get(f"{kind}_sha256"), str)
-        )
+        return self._meaning(told[:64]) if isinstance(told, str) else ""
 
     def _follow(
         self,
@@ -246,13 +246,12 @@ class Feedback:
     ) -> None:
         """Take a request of a device."""
         self._report(case, row, site, running)
-        is_told = self._is_told(record)
-        told = record.get("target_version")
-        case.told = self._meaning(told[:64]) if isinstance(told, str) else ""
-        if is_told and running != self._release:
+        goals = self._goals(row)
+        case.told = self._told(record)
+        if case.told in goals and running not in (case.told, self._release):
             now_ms = self._uptime.up_ms
             case.offer(now_ms, self._terms, self._grace_ms(row), event == "check")
-        if event == "begin" and self._is_of(record, "download"):
+        if event == "begin" and _is_of(record, "download", goals):
             self._begin(case, record)
 
     def _report(self, case: Case, row: int, site: int, running: str) -> None:
@@ -274,9 +273,10 @@ class Feedback:
         sha256_text = record["download_sha256"][:64]
         case.begin(sha256_text, size, start, self._uptime.up_ms, self._terms)
 
-    def _end(self, case: Case, record: Mapping[str, Any]) -> None:
+    def _end(self, case: Case, row: int, record: Mapping[str, Any]) -> None:
         start, sent = record.get("range_start") or 0, record.get("bytes_sent")
-        if self._is_of(record, "release") and _is_count(start) and _is_count(sent):
+        is_of = _is_of(record, "release", self._goals(row))
+        if is_of and _is_count(start) and _is_count(sent):
             sha256_text = record["release_sha256"][:64]
             complete = record.get("complete") is True
             case.end(sha256_text, start, start + sent, complete, self._uptime.up_ms)
@@ -367,6 +367,16 @@ def _time(value: object) -> int | None:
         return parse_time(value)
     except (ValueError, OverflowError):
         return None
+
+
+def _is_of(record: Mapping[str, Any], kind: str, goals: Collection[str]) -> bool:
+    """Say whether a record tells of the image of one of these releases."""
+    version = record.get(f"{kind}_version")
+    return (
+        isinstance(version, str)
+        and meaning(version[:64]) in goals
+        and isinstance(record.get(f"{kind}_sha256"), str)
+    )
 
 
 def _is_count(value: object) -> TypeGuard[int]:
