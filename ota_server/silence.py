@@ -10,12 +10,14 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from ota_server.polls import Polls
-from ota_server.sites import SharedSites, capped, most_of_each
+from ota_server.sites import SharedSites, capped, lacking, most_of_each
 
 # Of its longest poll gaps: so many without a word is silence.
 _GAPS = 3
 # A share needs no more devices than these; a fleet of a million is looked at in steps.
 _SAMPLE = 4096
+# Of those that poll alike, fewer than these say little: the rest is taken to be as all others are.
+_LEAST_ALIKE = 12
 
 _Bands = dict[int, Counter[int]]  # devices by how long they may be silent, and by site
 
@@ -90,18 +92,29 @@ class Quiet:
                 if self.is_silent(row, polls.seen[row]):
                     silent[band][site] += 1
         overall = self._share(_together(expected), _together(silent))
-        shares = {band: self._share(each, silent[band]) for band, each in expected.items()}
+        shares = {
+            band: self._share(each, silent[band], _LEAST_ALIKE, overall)
+            for band, each in expected.items()
+        }
         return lambda row: shares.get(self._band(row), overall)
 
-    def _share(self, expected: Counter[int], silent: Counter[int]) -> float:
-        if not silent:
-            return 0.0
+    def _share(
+        self, expected: Counter[int], silent: Counter[int], least: int = 0, usual: float = 0.0
+    ) -> float:
+        """Return the share of silent ones; where they or their sites are few, others are as usual.
+
+        Args:
+            least: so many they have to be.
+        """
         most = most_of_each(expected, self._shared)
         weighed = sum(
             count if site in self._shared else count * min(1, most / expected[site])
             for site, count in silent.items()
         )
-        return min(weighed, capped(silent, self._shared)) / capped(expected, self._shared)
+        known = capped(expected, self._shared)
+        others = max(lacking(expected, self._shared), least - known)
+        bad = min(weighed, capped(silent, self._shared)) + others * usual
+        return bad / max(known + others, 1)
 
     def _band(self, row: int) -> int:
         return int(self.patience_ms(row)).bit_length()

@@ -76,6 +76,13 @@ def most_of_each(devices: Counter[int], shared: SharedSites) -> int:
     return 1
 
 
+def lacking(devices: Counter[int], shared: SharedSites) -> int:
+    """Return how many devices at other sites it takes until no site gives more than a quarter."""
+    alone = max((n for site, n in devices.items() if site not in shared), default=0)
+    most = min(alone, most_of_each(devices, shared))
+    return max(most * _ADDRESSES - capped(devices, shared), 0)
+
+
 def crowded(devices: Counter[int], bad: Counter[int], shared: SharedSites) -> int:
     """Return how many are bad of the devices at sites that hold over a quarter of all.
 

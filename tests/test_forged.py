@@ -228,6 +228,17 @@ class BadReleaseTest(unittest.TestCase):
         self.assertLess(tally.silence_rate, 0.15)
         self.assertIn("silent", story.halts)
 
+    def test_nor_where_no_others_poll_as_seldom(self):
+        story = ForgedStory(made_up=range(2000, 2400))
+        story.wait(120)
+        for number in story.made_up:
+            story.check(number, told=OLD, address=FORGER)
+        story.get()
+        for _ in range(5):
+            story.each(GOOD, RELEASE)
+            story.wait(240)
+        self.assertIn("silent", story.halts)
+
     def test_devices_that_report_from_other_addresses_have_failed(self):
         for shared in ((), ("198.51.100.0/24",)):
             with self.subTest(shared=shared):
