@@ -84,7 +84,7 @@ SCENARIOS = (
     Scenario("30 % are bricked; one speaks for all", bricked=0.3, spoken_for=1.0),
     Scenario("30 % are bricked; half of all move", bricked=0.3, roaming=0.5),
     Scenario("30 % are bricked; 5000 made up fall asleep", bricked=0.3, sleepers=5000),
-    Scenario("a stone bricks half of those from v0.9.0", only_from="v0.9.0", stone_bricks=0.5),
+    Scenario("a stone bricks all from v0.9.0", only_from="v0.9.0", stone_bricks=1.0),
 )
 _FORGER = "203.0.113.99"
 _FORGES_EVERY_MS = 30 * MINUTE_MS

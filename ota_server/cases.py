@@ -3,7 +3,8 @@
 Versions are meanings (`release.meaning`); times are milliseconds of `Uptime`, or NEVER.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from ota_server.polls import NEVER
@@ -20,6 +21,7 @@ _MOST_SPANS = 256
 _RETURNS = 2
 # Of one device, so many addresses are told apart, those that it was heard from last.
 _MOST_SITES = 4
+_NOBODY: Mapping[int, "Case"] = MappingProxyType({})
 
 
 class Terms(NamedTuple):
@@ -235,45 +237,60 @@ class Account:
 
     Attributes:
         case: by all that was said.
+        home: the site where it was before its case began.
         without: by the site that is left out, in the order in which they were heard from.
+        alone: by what its home alone said, where others spoke too; None: it said nothing.
     """
 
-    __slots__ = ("case", "without")
+    __slots__ = ("alone", "case", "home", "without")
 
-    def __init__(self, case: Case) -> None:
+    def __init__(self, case: Case, home: int) -> None:
         """Begin with a case that is known by one address."""
         self.case = case
-        self.without: dict[int, Case] = {}
+        self.home = home
+        self.without: Mapping[int, Case] = _NOBODY
+        self.alone: Case | None = None
 
     def told_by(self, site: int, version: str, release: str) -> Sequence[Case]:
         """Return the cases that have to be told what a device at a site says."""
-        without = self.without
+        without = dict(self.without)
         if not without:
             if site == self.case.site:
                 return (self.case,)
             without[self.case.site] = Case(version, release, site)
+            self.alone = _copy(self.case) if self.case.site == self.home else None
         case = without.pop(site, None)
         if case is None:
             case = _copy(self.case)  # nothing was said from there up to now
             if len(without) >= _MOST_SITES:
                 del without[next(iter(without))]
         told = (self.case, *without.values())
-        without[site] = case
-        return told
+        self.without = without | {site: case}
+        if site != self.home:
+            return told
+        if self.alone is None:
+            self.alone = Case(version, release, site)
+        return (*told, self.alone)
 
     def cases(self) -> Sequence[Case]:
         """Return all of them."""
-        return (self.case, *self.without.values())
+        alone = () if self.alone is None else (self.alone,)
+        return (self.case, *self.without.values(), *alone)
 
-    def state(self) -> tuple[object, ...]:
+    def state(self) -> tuple[Any, ...]:
         """Return all of it, for `from_state`."""
-        return self.case.state(), [(site, case.state()) for site, case in self.without.items()]
+        without = [(site, case.state()) for site, case in self.without.items()]
+        alone = None if self.alone is None else self.alone.state()
+        return self.case.state(), self.home, without, alone
 
     @classmethod
-    def from_state(cls, state: tuple[tuple[object, ...], list[tuple[int, Any]]]) -> "Account":
+    def from_state(cls, state: tuple[Any, ...]) -> "Account":
         """Return the account that `state` was taken from."""
-        account = cls(Case.from_state(state[0]))
-        account.without = {site: Case.from_state(each) for site, each in state[1]}
+        case, home, without, alone = state
+        account = cls(Case.from_state(case), home)
+        if without:
+            account.without = {site: Case.from_state(each) for site, each in without}
+        account.alone = None if alone is None else Case.from_state(alone)
         return account
 
 

@@ -142,39 +142,68 @@ class Counting:
     def _settled(self, contested: Mapping[int, Account]) -> Iterator[tuple[int, Case, int]]:
         """Yield what is believed of devices that several addresses speak for, and on whose word.
 
-        An address decides a device where that would be read otherwise without what it said; where
-        several do, it is the one that decides the most others, for a device that moves has not met
-        the others, and who forges has. Of all that is decided so, no address decides more than a
-        quarter. The other devices are read as if it had said nothing.
+        Of all that is decided by an address, none decides more than a quarter. The other devices
+        are read as if it had said nothing; so are they then for the address that spoke last.
         """
-        deciding: dict[int, list[int]] = {}
-        speaking: Counter[int] = Counter()
-        crowd: Counter[int] = Counter()
-        for row, account in contested.items():
-            told = self._reading(row, account.case)
-            speaking.update(account.without.keys())
-            deciding[row] = [
-                site
-                for site, case in account.without.items()
-                if site not in self._shared and self._reading(row, case) != told
-            ]
-            crowd.update(deciding[row])
-        deciders = {
-            row: max(sites, key=crowd.__getitem__) for row, sites in deciding.items() if sites
-        }
-        most = most_of_each(Counter(deciders.values()), self._shared)
+        deciders = self._deciders(contested)
+        sites = Counter(site for site, _ in deciders.values())
+        most = most_of_each(sites, self._shared)
+        speaking = _speaking(contested)
         believed: Counter[int] = Counter()
+        doubted: list[tuple[int, Case]] = []
         for row, account in contested.items():
-            case, decider = account.case, deciders.get(row)
-            if decider is None:
+            case = account.case
+            if row not in deciders:
                 told = self._reading(row, case)
                 same = (each for each in account.cases() if self._reading(row, each) == told)
                 yield row, case, min((each.site for each in same), key=speaking.__getitem__)
-            elif believed[decider] < most:
-                believed[decider] += 1
-                yield row, case, decider
+                continue
+            site, otherwise = deciders[row]
+            believed[site] += 1
+            if believed[site] <= most:
+                yield row, case, site
             else:
-                yield row, account.without[decider], account.without[decider].site
+                doubted.append((row, otherwise))
+        last = [case.site for row, case in doubted if case.site != contested[row].home]
+        most = most_of_each(Counter(last), self._shared)
+        believed.clear()
+        for row, case in doubted:
+            believed[case.site] += 1
+            account = contested[row]
+            is_believed = case.site == account.home or case.site in self._shared
+            if not is_believed and believed[case.site] > most and account.alone is not None:
+                case = account.alone
+            yield row, case, case.site
+
+    def _deciders(self, contested: Mapping[int, Account]) -> dict[int, tuple[int, Case]]:
+        """Return the address that decides each device, and what the device is without its word.
+
+        An address decides where a device would be read otherwise without what it said. Where
+        several do, it is the one that decides the most devices: one that moves has not met the
+        others, and who forges has. Where none but its home does, which by itself says otherwise
+        than all together, it is the one of the others that speaks for the fewest devices.
+        """
+        deciders: dict[int, tuple[int, Case]] = {}
+        crowd: Counter[int] = Counter()
+        speaking = _speaking(contested)
+        alone: dict[int, list[int]] = {}
+        for row, account in contested.items():
+            told = self._reading(row, account.case)
+            without = account.without
+            alone[row] = [site for site in without if self._reading(row, without[site]) != told]
+            crowd.update(alone[row])
+            others = [site for site in without if site != account.home]
+            if account.alone is None or not others or not {*others}.isdisjoint(alone[row]):
+                continue
+            if self._reading(row, account.alone) != told:
+                alone[row] = []
+                if not any(site in self._shared for site in others):
+                    deciders[row] = min(others, key=speaking.__getitem__), account.alone
+        for row, sites in alone.items():
+            if sites := [site for site in sites if site not in self._shared]:
+                site = max(sites, key=crowd.__getitem__)
+                deciders[row] = site, contested[row].without[site]
+        return deciders
 
     def _reading(self, row: int, case: Case) -> _Reading:
         return self._state(row, case), case.confirmed, case.old
@@ -262,6 +291,11 @@ class Counting:
         shares = self._shares[old]
         excused = min(bad - told, most_by_chance(len(shares), _mean(shares)))
         return Evidence(max(base, bad + mislabelled), told, bad - told, mislabelled, excused)
+
+
+def _speaking(contested: Mapping[int, Account]) -> Counter[int]:
+    """Return for how many devices each address speaks."""
+    return Counter(site for account in contested.values() for site in account.without)
 
 
 def _mean(values: list[float]) -> float:

@@ -199,13 +199,15 @@ class Feedback:
         is_end = event == "download" and "release_version" in record
         account = self._cases.get(row)
         if account is None and self._has_begun and self._is_concerned(row, running, record):
-            account = self._cases[row] = Account(Case(running, self._release, site))
+            account = self._cases[row] = Account(
+                Case(running, self._release, site), polls.site[row]
+            )
             if len(self._spelled) < _MOST_SPELLINGS:
                 self._spelled.setdefault(running, record["firmware_version"][:64])
         told = account.told_by(site, running, self._release) if account is not None else ()
         is_poll = event == "check" or (record.get("image_only") is True and not is_end)
-        if is_poll and (account is None or not account.without):
-            # Where two addresses speak for it, one may do so to make it seem to poll more often.
+        if is_poll and (account is None or (site == account.home and not account.without)):
+            # Another address may speak for it to make it seem to poll more often than it does.
             polls.poll(row, now_ms)
         for case in told:
             if is_end:

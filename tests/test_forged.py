@@ -136,6 +136,26 @@ class GoodReleaseTest(unittest.TestCase):
         self.assertEqual(story.tally().silent, 0)
         self.goes_on(story)
 
+    def test_polls_for_others_before_theirs_do_not_shorten_their_patience(self):
+        story = ForgedStory()
+        for _ in range(20):
+            story.now += 0.1
+            story.forge(FLEET, OLD)
+        story.get()
+        story.wait(4 * 60)
+        self.assertEqual(story.tally().silent, 0)
+        self.goes_on(story)
+
+    def test_two_addresses_that_contradict_each_other_halt_nothing(self):
+        story = ForgedStory()
+        for _ in range(3):
+            story.each(FLEET, RELEASE, address="203.0.113.66")
+            story.each(FLEET, OLD, address="203.0.113.67")
+            story.each(FLEET, OLD)
+        self.assertLessEqual(story.tally().overall.failed + story.tally().duplicate, 2)
+        story.get()
+        self.goes_on(story)
+
     def test_devices_that_report_from_other_addresses_have_updated(self):
         story = ForgedStory()
         story.get()
@@ -215,6 +235,20 @@ class BadReleaseTest(unittest.TestCase):
         story.wait(61)
         story.forge(FLEET, RELEASE)
         self.assertLessEqual(story.tally().soaked, 1)
+
+    def test_nor_because_two_addresses_say_so_in_turn(self):
+        for version in (OLD, RELEASE):
+            with self.subTest(version):
+                story = ForgedStory()
+                story.get()
+                for hour in range(15):
+                    story.each(GOOD, RELEASE)
+                    story.wait(60)
+                    for number in BAD:
+                        story.check(number, version, address=f"203.0.113.{66 + hour % 2}")
+                    self.assertTrue(story.halts or story.waits)
+                story.each(GOOD, RELEASE)
+                self.assertIn("silent", story.halts)
 
     def test_made_up_devices_that_fall_silent_excuse_no_others(self):
         story = ForgedStory(made_up=range(2000, 2400))
