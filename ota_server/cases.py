@@ -253,10 +253,10 @@ class Account:
 
     def told_by(self, site: int, version: str, release: str) -> Sequence[Case]:
         """Return the cases that have to be told what a device at a site says."""
+        if site == self.case.site and not self.without:
+            return (self.case,)
         without = dict(self.without)
         if not without:
-            if site == self.case.site:
-                return (self.case,)
             without[self.case.site] = Case(version, release, site)
             self.alone = _copy(self.case) if self.case.site == self.home else None
         case = without.pop(site, None)
