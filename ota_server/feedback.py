@@ -28,7 +28,7 @@ _EVENTS = ("check", "begin", "download", "report")
 _INTERVALS_TO_APPLY = 2
 _MOST_BYTES = 10**18
 _MOST_SPELLINGS = 1000
-_CHECKPOINT = 3  # the form of a checkpoint; another number for each other form
+_CHECKPOINT = 4  # the form of a checkpoint; another number for each other form
 
 
 class BadCheckpoint(ValueError):
@@ -208,7 +208,7 @@ class Feedback:
         is_poll = event == "check" or (record.get("image_only") is True and not is_end)
         if is_poll and (account is None or (site == account.home and not account.without)):
             # Another address may speak for it to make it seem to poll more often than it does.
-            polls.poll(row, now_ms)
+            polls.poll(row, now_ms, site)
         for case in told:
             if is_end:
                 self._end(case, row, record)

@@ -146,6 +146,20 @@ class GoodReleaseTest(unittest.TestCase):
         self.assertEqual(story.tally().silent, 0)
         self.goes_on(story)
 
+    def test_nor_do_polls_before_the_start(self):
+        story = ForgedStory()
+        story.now = -1.0
+        for _ in range(20):
+            story.now += 0.04
+            story.forge(FLEET, OLD)
+        story.now = 0.5
+        story.get()
+        story.now += 1
+        story.each(FLEET, RELEASE)
+        story.wait(120)
+        self.assertEqual(story.tally().silent, 0)
+        self.goes_on(story)
+
     def test_two_addresses_that_contradict_each_other_halt_nothing(self):
         story = ForgedStory()
         for _ in range(3):
