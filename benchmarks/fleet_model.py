@@ -41,6 +41,11 @@ class Scenario:
         asleep: the share of all devices that have none then either, wherever they are.
         forged: MACs that somebody made up, all in the first wave and behind one address, known for
             long; they say of a good release that it fails, and of a bad one that it is good.
+        spoken_for: the share of all devices that one address speaks for too, each half an hour, and
+            in turn as if they ran the release, their old version, or neither.
+        roaming: the share of the devices that come back from another address after a download.
+        sleepers: MACs that somebody made up, behind one address, that stop as the rollout begins.
+        stone_bricks: the share of the devices from `only_from` that the stone on their way kills.
     """
 
     name: str
@@ -54,6 +59,10 @@ class Scenario:
     dark_site: tuple[float, float] | None = None
     asleep: float = 0.0
     forged: int = 0
+    spoken_for: float = 0.0
+    roaming: float = 0.0
+    sleepers: int = 0
+    stone_bricks: float = 0.0
 
 
 SCENARIOS = (
@@ -69,7 +78,18 @@ SCENARIOS = (
     Scenario("30 % fall back after a good first boot", falls_back=0.3),
     Scenario("30 % cannot boot it; half of all is cut", cannot_boot=0.3, cut=0.5),
     Scenario("30 % cannot boot it; twenty forged are happy", cannot_boot=0.3, forged=20),
+    Scenario("good; one address speaks for all", is_good=True, spoken_for=1.0),
+    Scenario("good; half of all move with it", is_good=True, roaming=0.5),
+    Scenario("30 % cannot boot it; one speaks for all", cannot_boot=0.3, spoken_for=1.0),
+    Scenario("30 % are bricked; one speaks for all", bricked=0.3, spoken_for=1.0),
+    Scenario("30 % are bricked; half of all move", bricked=0.3, roaming=0.5),
+    Scenario("30 % are bricked; 5000 made up fall asleep", bricked=0.3, sleepers=5000),
+    Scenario("a stone bricks all from v0.9.0", only_from="v0.9.0", stone_bricks=1.0),
 )
+_FORGER = "203.0.113.99"
+_FORGES_EVERY_MS = 30 * MINUTE_MS
+_STONE = "v1.5.0"
+_STONE_SHA256 = "cd" * 32
 
 
 @dataclass(slots=True)
@@ -83,6 +103,7 @@ class _Device:
     is_dark: bool  # has no power for some time
     is_forged: bool = False
     runs: str = ""
+    fetches: str = ""
     got: int = 0  # bytes of the image
     has_downloaded: bool = False
     is_fetching: bool = False
@@ -92,7 +113,8 @@ class Fleet:
     """The devices of one run.
 
     Attributes:
-        downloaded: how many ever had the whole image.
+        downloaded: how many ever had the whole image, or that of a stone.
+        stones: the releases on the way to it.
     """
 
     release = "v2.0.0"
@@ -110,6 +132,9 @@ class Fleet:
         self._dark = self._span(scenario.dark_site)
         self._devices = [self._device(number) for number in range(devices)]
         self._devices += (self._forged(number) for number in range(scenario.forged))
+        self._devices += (self._sleeper(number) for number in range(scenario.sleepers))
+        self.stones = (_STONE,) if scenario.stone_bricks else ()
+        self._rounds = 0
         self._events: list[tuple[int, int, int]] = []
         self._actions = (
             self._poll,
@@ -118,6 +143,7 @@ class Fleet:
             self._fall_back,
             self._begin,
             self._check,
+            self._speak,
         )
 
     def _span(self, hours: tuple[float, float] | None) -> tuple[int, int]:
@@ -147,12 +173,20 @@ class Fleet:
 
     def _forged(self, number: int) -> _Device:
         device = self._device(1 << 14 | number)
-        while device.percent >= 1:
+        is_asleep = number >= 1 << 13
+        while (device.percent < 1) == is_asleep:
             device = self._device(1 << 14 | number)
         device.address = "203.0.113.66"
         device.interval_ms = _SHORTEST_MS
         device.leaves_ms = _FAR_MS
         device.is_dark, device.is_forged = False, True
+        return device
+
+    def _sleeper(self, number: int) -> _Device:
+        device = self._forged(1 << 13 | number)
+        device.address, device.percent = _FORGER, 100.0
+        device.interval_ms = _SHORTEST_MS * math.exp(self._random.random() * math.log(_SPREAD))
+        device.leaves_ms = self._start_ms
         return device
 
     def history(self) -> Iterator[dict[str, Any]]:
@@ -167,6 +201,8 @@ class Fleet:
             for _ in range(_POLLS_BEFORE):
                 at_ms -= self._wait_ms(device)
                 polls.append((int(at_ms), index))
+        if self._scenario.spoken_for:
+            self._events.append((self._start_ms + 1, 6, 0))
         heapq.heapify(self._events)
         for at_ms, index in sorted(polls):
             if at_ms < self._start_ms:
@@ -182,7 +218,7 @@ class Fleet:
         while events and events[0][0] < now_ms:
             at_ms, action, index = heapq.heappop(events)
             device = self._devices[index]
-            if at_ms >= device.leaves_ms:
+            if at_ms >= device.leaves_ms and action != 6:
                 continue
             back_ms = self._back_ms(device, at_ms)
             if back_ms > at_ms:
@@ -207,7 +243,7 @@ class Fleet:
 
     def _check(self, device: _Device, at_ms: int, index: int) -> Iterator[dict[str, Any]]:
         is_offered = device.percent < self._percent
-        target = self.release if is_offered else device.runs
+        target = self._next_stop(device) if is_offered else device.runs
         yield self._record("check", device, at_ms, target)
         if is_offered and device.runs != self.release and not device.is_fetching:
             yield from self._begin(device, at_ms, index)
@@ -215,7 +251,9 @@ class Fleet:
     def _begin(self, device: _Device, at_ms: int, index: int) -> Iterator[dict[str, Any]]:
         device.is_fetching = True
         details = {"range_start": device.got, "status": 206} if device.got else {"status": 200}
-        yield self._record("begin", device, at_ms, self.release, details)
+        device.fetches = self._next_stop(device)
+        details |= _image(device, "download")
+        yield self._record("begin", device, at_ms, device.fetches, details)
         heapq.heappush(self._events, (at_ms + self._random.randint(3_000, 60_000), 1, index))
 
     def _end(self, device: _Device, at_ms: int, index: int) -> Iterator[dict[str, Any]]:
@@ -224,9 +262,9 @@ class Fleet:
         sent = rest if complete else self._random.randrange(rest)
         device.got += sent
         details = {"bytes_sent": sent, "complete": complete, "status": 206 if start else 200}
-        details |= {"release_version": self.release, "release_sha256": _SHA256}
+        details |= _image(device, "release")
         details |= {"range_start": start} if start else {}
-        yield self._record("download", device, at_ms, self.release, details)
+        yield self._record("download", device, at_ms, device.fetches, details)
         if not complete:
             heapq.heappush(self._events, (at_ms + 10_000, 4, index))
             return
@@ -240,6 +278,15 @@ class Fleet:
         scenario = self._scenario
         if device.is_forged and scenario.is_good:
             yield self._record("check", device, at_ms, self.release)
+            return
+        if self._random.random() < scenario.roaming:
+            device.address = f"100.64.{self._random.randrange(8)}.{self._random.randrange(250)}"
+        if device.fetches == _STONE:
+            if _fate(device.mac) < scenario.stone_bricks:
+                device.leaves_ms = at_ms
+                return
+            device.runs = _STONE
+            yield from self._check(device, at_ms, index)
             return
         is_hit = scenario.only_from in (None, device.old) and not device.is_forged
         if is_hit and _fate(device.mac) < scenario.bricked:
@@ -275,10 +322,29 @@ class Fleet:
             "target_version": target or device.runs,
             "address": device.address,
         }
-        if details:
-            record |= {"download_version": self.release, "download_sha256": _SHA256}
-            record |= {"download_size": _IMAGE_BYTES, **details}
-        return record
+        return record | (details or {})
+
+    def _next_stop(self, device: _Device) -> str:
+        is_direct = not self.stones or device.runs != self._scenario.only_from
+        return self.release if is_direct else _STONE
+
+    def _speak(self, _: _Device, at_ms: int, index: int) -> Iterator[dict[str, Any]]:
+        """Have one address speak for devices of the wave that is open."""
+        heapq.heappush(self._events, (at_ms + _FORGES_EVERY_MS, 6, index))
+        self._rounds += 1
+        for number, device in enumerate(self._devices):
+            if device.percent >= self._percent or _fate(device.mac) >= self._scenario.spoken_for:
+                continue
+            version = (self.release, device.old, "v9.9.9")[(number + self._rounds) % 3]
+            forged = {"address": _FORGER, "firmware_version": version}
+            yield self._record("check", device, at_ms, self.release, forged)
+            if version == device.old:
+                forged |= {"release_version": self.release, "release_sha256": _SHA256}
+                begun = forged | {"download_version": self.release, "download_sha256": _SHA256}
+                begun |= {"download_size": _IMAGE_BYTES}
+                yield self._record("begin", device, at_ms, self.release, begun)
+                forged |= {"bytes_sent": _IMAGE_BYTES, "complete": True}
+                yield self._record("download", device, at_ms, self.release, forged)
 
     def finish(self, now_ms: int) -> None:
         """Let the others have it too, once it is the target of all."""
@@ -295,6 +361,16 @@ class Fleet:
         honest = (device for device in self._devices if not device.is_forged)
         there = [device for device in honest if device.leaves_ms > end_ms]
         return sum(device.runs == self.release for device in there) / max(len(there), 1)
+
+
+def _image(device: _Device, kind: str) -> dict[str, Any]:
+    """Return what a record tells of the image that a device fetches."""
+    sha256 = _STONE_SHA256 if device.fetches == _STONE else _SHA256
+    return {
+        f"{kind}_version": device.fetches,
+        f"{kind}_sha256": sha256,
+        "download_size": _IMAGE_BYTES,
+    }
 
 
 def _fate(mac: str) -> float:

@@ -12,7 +12,7 @@ import argparse
 import os
 import sys
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from typing import NamedTuple
 
@@ -21,6 +21,7 @@ from benchmarks.progress import Progress as Bar
 from ota_server.feedback import Feedback, Known
 from ota_server.plan import Plan, Progress
 from ota_server.record import format_time
+from ota_server.release import meaning
 from ota_server.waves import advance
 
 DEVICES = 10_000
@@ -69,8 +70,8 @@ def run(
         instead_of=fleet.versions[0],
         shared_addresses=fleet.shared_addresses,
     )
-    releases = frozenset(version.removeprefix("v") for version in (*fleet.versions, fleet.release))
-    known = Known(releases=releases)
+    releases = (*fleet.versions, *fleet.stones, fleet.release)
+    known = Known(releases=_meanings(releases), stones=_meanings(fleet.stones))
     feedback = Feedback(plan, known, 0, _START_MS)
     for record in fleet.history():
         feedback.observe(record)
@@ -100,6 +101,10 @@ def run(
         hours,
         progress.reason,
     )
+
+
+def _meanings(versions: Iterable[str]) -> frozenset[str]:
+    return frozenset(map(meaning, versions))
 
 
 def is_right(scenario: Scenario, outcome: Outcome) -> bool:

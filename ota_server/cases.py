@@ -1,9 +1,11 @@
-"""Cases: what became of one device that a release was offered to. Pure.
+"""Cases: what became of one device that a release was offered to, and who says so. Pure.
 
 Versions are meanings (`release.meaning`); times are milliseconds of `Uptime`, or NEVER.
 """
 
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from ota_server.polls import NEVER
 from ota_server.rollout import RESTART_AFTER_MS
@@ -17,6 +19,9 @@ _VAIN_OFFERS = 3
 _MOST_SPANS = 256
 # Two devices that share a MAC: so often one of them was back where it had been, with its version.
 _RETURNS = 2
+# Of one device, so many addresses are told apart, those that it was heard from last.
+_MOST_SITES = 4
+_NOBODY: Mapping[int, "Case"] = MappingProxyType({})
 
 
 class Terms(NamedTuple):
@@ -40,6 +45,7 @@ class Case:
 
     Attributes:
         old: the version that it ran before; "": none that is known.
+        came_from: the version from which it was brought to the stone that it runs; "": none.
         runs: the version that it reported last.
         told: the version that it was told to run, last.
         offered: when it was first told to run the release.
@@ -50,11 +56,14 @@ class Case:
         failing: how it has failed.
         is_mislabelled: it reports a third version, which is no release.
         under_way: transfers that have not ended.
+        seen: when it was heard from last.
+        site: where it was then.
     """
 
     __slots__ = (
         "asked",
         "before",
+        "came_from",
         "confirmed",
         "failing",
         "is_mislabelled",
@@ -63,7 +72,9 @@ class Case:
         "old",
         "returns",
         "runs",
+        "seen",
         "sha256",
+        "site",
         "size",
         "spans",
         "told",
@@ -72,9 +83,10 @@ class Case:
         "whole",
     )
 
-    def __init__(self, version: str, release: str) -> None:
+    def __init__(self, version: str, release: str, site: int) -> None:
         """Begin with a device that reports a version."""
         self.runs = version
+        self.site, self.seen = site, NEVER
         self.told = ""
         self.before: tuple[str, int] | None = None
         self.returns = 0
@@ -82,6 +94,7 @@ class Case:
 
     def _begin_again(self, old: str) -> None:
         self.old = old
+        self.came_from = ""
         self.offered = self.asked = self.whole = self.updated = NEVER
         self.confirmed = self.is_mislabelled = False
         self.failing = NOT_FAILED
@@ -118,18 +131,16 @@ class Case:
         """Say whether it has the image, as far as can be known, and not reported it yet."""
         return self.updated < 0 and self.failing == NOT_FAILED and self.exposed(terms) >= 0
 
-    def report(
-        self, version: str, sites: tuple[int, int], now_ms: int, terms: Terms, grace_ms: float
-    ) -> None:
+    def report(self, version: str, site: int, now_ms: int, terms: Terms, grace_ms: float) -> None:
         """Take the version that a request says the device runs.
 
         Args:
-            sites: where it asked from before, and where from now.
+            site: where it asks from.
             grace_ms: how long it may take to apply an image.
         """
-        if version != self.runs and sites[0] != sites[1]:
-            self.returns += self.before == (version, sites[1])
-            self.before = self.runs, sites[0]
+        if version != self.runs and site != self.site:
+            self.returns += self.before == (version, site)
+            self.before = self.runs, self.site
         if version == terms.release:
             self._runs_release(now_ms)
         elif self.updated >= 0:
@@ -138,11 +149,23 @@ class Case:
             since = self.whole
             if not terms.completion_unknown and since >= 0 and now_ms - since > grace_ms:
                 self._fail(STILL_OLD)
+        elif version == self.came_from and version != self.told:
+            self._begin_again(version)
+            self._fail(WENT_BACK)
         elif self.exposed(terms) >= 0 and version not in terms.releases:
             self.is_mislabelled = True
+        elif self.exposed(terms) >= 0 and version == self.told:
+            self._runs_stone(version)
         else:
-            self._begin_again(version)  # a stone, or somebody else's doing
+            self._begin_again(version)  # somebody else's doing
         self.runs = version
+
+    def _runs_stone(self, version: str) -> None:
+        before, has_gone_back = self.old, self.failing == WENT_BACK
+        self._begin_again(version)
+        self.came_from = before
+        if has_gone_back:
+            self._fail(WENT_BACK)
 
     def _runs_release(self, now_ms: int) -> None:
         if self.updated < 0:
@@ -161,8 +184,9 @@ class Case:
         if self.failing == NOT_FAILED:
             self.failing = how
 
-    def confirm(self, now_ms: int, anew_ms: int, terms: Terms) -> None:
+    def hear(self, site: int, now_ms: int, anew_ms: int, terms: Terms) -> None:
         """Note that it was heard from, perhaps after the soak."""
+        self.seen, self.site = now_ms, site
         if self.updated >= 0 and now_ms - max(self.updated, anew_ms) >= terms.soak_ms:
             self.confirmed = True
 
@@ -203,6 +227,75 @@ class Case:
         if self.whole < 0 and self.spans and self.spans[0][0] == 0:
             is_whole = self.spans[0][1] >= self.size
             self.whole = now_ms if is_whole else NEVER
+
+
+class Account:
+    """What all addresses together tell of one device, and what all but one of them do.
+
+    Anybody can claim any MAC. Where a device is heard from at one address, as most are, there is
+    one case; with another address, there is one for each address, of what the others said.
+
+    Attributes:
+        case: by all that was said.
+        home: the site where it was before its case began.
+        without: by the site that is left out, in the order in which they were heard from.
+        alone: by what its home alone said, where others spoke too; None: it said nothing.
+    """
+
+    __slots__ = ("alone", "case", "home", "without")
+
+    def __init__(self, case: Case, home: int) -> None:
+        """Begin with a case that is known by one address."""
+        self.case = case
+        self.home = home
+        self.without: Mapping[int, Case] = _NOBODY
+        self.alone: Case | None = None
+
+    def told_by(self, site: int, version: str, release: str) -> Sequence[Case]:
+        """Return the cases that have to be told what a device at a site says."""
+        if site == self.case.site and not self.without:
+            return (self.case,)
+        without = dict(self.without)
+        if not without:
+            without[self.case.site] = Case(version, release, site)
+            self.alone = _copy(self.case) if self.case.site == self.home else None
+        case = without.pop(site, None)
+        if case is None:
+            case = _copy(self.case)  # nothing was said from there up to now
+            if len(without) >= _MOST_SITES:
+                del without[next(iter(without))]
+        told = (self.case, *without.values())
+        self.without = without | {site: case}
+        if site != self.home:
+            return told
+        if self.alone is None:
+            self.alone = Case(version, release, site)
+        return (*told, self.alone)
+
+    def cases(self) -> Sequence[Case]:
+        """Return all of them."""
+        alone = () if self.alone is None else (self.alone,)
+        return (self.case, *self.without.values(), *alone)
+
+    def state(self) -> tuple[Any, ...]:
+        """Return all of it, for `from_state`."""
+        without = [(site, case.state()) for site, case in self.without.items()]
+        alone = None if self.alone is None else self.alone.state()
+        return self.case.state(), self.home, without, alone
+
+    @classmethod
+    def from_state(cls, state: tuple[Any, ...]) -> "Account":
+        """Return the account that `state` was taken from."""
+        case, home, without, alone = state
+        account = cls(Case.from_state(case), home)
+        if without:
+            account.without = {site: Case.from_state(each) for site, each in without}
+        account.alone = None if alone is None else Case.from_state(alone)
+        return account
+
+
+def _copy(case: Case) -> Case:
+    return Case.from_state(case.state())
 
 
 def merged(

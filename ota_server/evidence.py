@@ -1,14 +1,14 @@
 """Evidence: how many devices say what of a release, and how much that may decide. Pure."""
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from ota_server.binomial import most_by_chance
-from ota_server.cases import NOT_FAILED, Case, Terms
+from ota_server.cases import NOT_FAILED, Account, Case, Terms
 from ota_server.polls import Polls
 from ota_server.silence import Quiet
-from ota_server.sites import SharedSites, capped, crowded
+from ota_server.sites import SharedSites, capped, crowded, most_of_each
 
 # A transfer that has not ended on record after this time was cut by the server's own end.
 _MOST_TRANSFER_MS = 24 * 3600 * 1000
@@ -16,6 +16,7 @@ _NO_EVIDENCE = ("duplicate", "too_new")
 _BAD = ("failed", "silent", "mislabelled")
 
 _Places = Counter[tuple[str, int]]  # devices by the version before and the site
+_Reading = tuple[str, bool, str]  # the state of a device, if it has soaked, the version before
 
 
 class Evidence(NamedTuple):
@@ -108,7 +109,8 @@ class Counting:
         self._states: Counter[str] = Counter()
         self._base: _Places = Counter()
         self._bad: dict[str, _Places] = {state: Counter() for state in _BAD}
-        self._silent: dict[int, str] = {}  # the version before, by row
+        self._silent: dict[int, Case] = {}
+        self._silent_at: dict[int, tuple[int, int]] = {}
         self._on_their_way: set[int] = set()
         self._at_risk: list[tuple[str, int]] = []  # with their row
         self._shares: dict[str | None, list[float]] = defaultdict(list)
@@ -116,42 +118,117 @@ class Counting:
         self._updated: Counter[int] = Counter()
         self._soaked: Counter[int] = Counter()
 
-    def tally(self, cases: Mapping[int, Case]) -> Tally:
-        """Return the counts of these cases, by their rows."""
+    def tally(self, accounts: Mapping[int, Account]) -> Tally:
+        """Return the counts of these devices, by their rows."""
         quiet, waves = self._quiet, self._polls.wave
-        for row, case in cases.items():
-            is_waited_for = case.is_on_its_way(self._terms)
+        contested: dict[int, Account] = {}
+        for row, account in accounts.items():
+            is_waited_for = any(case.is_on_its_way(self._terms) for case in account.cases())
             if is_waited_for:
                 self._on_their_way.add(row)
             if waves[row] <= self._wave and (
                 quiet.is_heard(row) or (is_waited_for and quiet.is_expected(row))
             ):
-                self._count(row, case)
+                if account.without:
+                    contested[row] = account
+                else:
+                    self._count(row, account.case, account.case.site)
+        for row, case, site in self._settled(contested):
+            self._count(row, case, site)
         if self._silent:
             self._weigh_silence()
         return self._sum_up()
 
+    def _settled(self, contested: Mapping[int, Account]) -> Iterator[tuple[int, Case, int]]:
+        """Yield what is believed of devices that several addresses speak for, and on whose word.
+
+        Of all that is decided by an address, none decides more than a quarter. The other devices
+        are read as if it had said nothing; so are they then for the address that spoke last.
+        """
+        deciders = self._deciders(contested)
+        sites = Counter(site for site, _ in deciders.values())
+        most = most_of_each(sites, self._shared)
+        speaking = _speaking(contested)
+        believed: Counter[int] = Counter()
+        doubted: list[tuple[int, Case]] = []
+        for row, account in contested.items():
+            case = account.case
+            if row not in deciders:
+                told = self._reading(row, case)
+                same = (each for each in account.cases() if self._reading(row, each) == told)
+                yield row, case, min((each.site for each in same), key=speaking.__getitem__)
+                continue
+            site, otherwise = deciders[row]
+            believed[site] += 1
+            if believed[site] <= most:
+                yield row, case, site
+            else:
+                doubted.append((row, otherwise))
+        last = [case.site for row, case in doubted if case.site != contested[row].home]
+        most = most_of_each(Counter(last), self._shared)
+        believed.clear()
+        for row, case in doubted:
+            believed[case.site] += 1
+            account = contested[row]
+            is_believed = case.site == account.home or case.site in self._shared
+            if not is_believed and believed[case.site] > most and account.alone is not None:
+                case = account.alone
+            yield row, case, case.site
+
+    def _deciders(self, contested: Mapping[int, Account]) -> dict[int, tuple[int, Case]]:
+        """Return the address that decides each device, and what the device is without its word.
+
+        An address decides where a device would be read otherwise without what it said. Where
+        several do, it is the one that decides the most devices: one that moves has not met the
+        others, and who forges has. Where none but its home does, which by itself says otherwise
+        than all together, it is the one of the others that speaks for the fewest devices.
+        """
+        deciders: dict[int, tuple[int, Case]] = {}
+        crowd: Counter[int] = Counter()
+        speaking = _speaking(contested)
+        alone: dict[int, list[int]] = {}
+        for row, account in contested.items():
+            told = self._reading(row, account.case)
+            without = account.without
+            alone[row] = [site for site in without if self._reading(row, without[site]) != told]
+            crowd.update(alone[row])
+            others = [site for site in without if site != account.home]
+            if account.alone is None or not others or not {*others}.isdisjoint(alone[row]):
+                continue
+            if self._reading(row, account.alone) != told:
+                alone[row] = []
+                if not any(site in self._shared for site in others):
+                    deciders[row] = min(others, key=speaking.__getitem__), account.alone
+        for row, sites in alone.items():
+            if sites := [site for site in sites if site not in self._shared]:
+                site = max(sites, key=crowd.__getitem__)
+                deciders[row] = site, contested[row].without[site]
+        return deciders
+
+    def _reading(self, row: int, case: Case) -> _Reading:
+        return self._state(row, case), case.confirmed, case.old
+
     def _weigh_silence(self) -> None:
-        for row in self._quiet.blamed(list(self._silent), self._on_their_way):
-            self._bad["silent"][self._silent[row], self._polls.site[row]] += 1
+        for row in self._quiet.blamed(self._silent_at, self._on_their_way):
+            self._bad["silent"][self._silent[row].old, self._silent_at[row][0]] += 1
         share = self._quiet.shares(self._on_their_way)
         for old, row in self._at_risk:
             self._shares[old].append(share(row))
         self._shares[None] = [each for shares in self._shares.values() for each in shares]
 
-    def _count(self, row: int, case: Case) -> None:
+    def _count(self, row: int, case: Case, site: int) -> None:
         state = self._state(row, case)
         self._states[state] += 1
         if state in _NO_EVIDENCE:
             return
-        site = self._polls.site[row]
         self._base[case.old, site] += 1
         if row in self._on_their_way or (case.confirmed and self._polls.wave[row] == self._wave):
             # Those that were confirmed since could have fallen silent too. Without them only those
             # that fall asleep would be left, as others leave.
             self._at_risk.append((case.old, row))
         if state == "silent":
-            self._silent[row] = case.old
+            self._silent[row] = case
+            self._silent_at[row] = case.site, case.seen
         elif state in _BAD:
             self._bad[state][case.old, site] += 1
         if self._polls.wave[row] == self._wave:
@@ -170,7 +247,7 @@ class Counting:
             return "failed"
         if case.is_mislabelled:
             return "mislabelled"
-        if row in self._on_their_way and self._quiet.is_silent(row):
+        if case.is_on_its_way(self._terms) and self._quiet.is_silent(row, case.seen):
             return "silent"
         if case.updated >= 0:
             return "updated"
@@ -214,6 +291,11 @@ class Counting:
         shares = self._shares[old]
         excused = min(bad - told, most_by_chance(len(shares), _mean(shares)))
         return Evidence(max(base, bad + mislabelled), told, bad - told, mislabelled, excused)
+
+
+def _speaking(contested: Mapping[int, Account]) -> Counter[int]:
+    """Return for how many devices each address speaks."""
+    return Counter(site for account in contested.values() for site in account.without)
 
 
 def _mean(values: list[float]) -> float:

@@ -5,12 +5,12 @@ when any device was heard from is in `Polls`; who fell silent is asked of `Quiet
 """
 
 import marshal
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import lru_cache
 from hashlib import sha256
 from typing import Any, NamedTuple, TypeGuard
 
-from ota_server.cases import Case, Terms
+from ota_server.cases import Account, Case, Terms
 from ota_server.device import parse_mac
 from ota_server.evidence import Counting, Tally
 from ota_server.plan import Plan
@@ -28,7 +28,7 @@ _EVENTS = ("check", "begin", "download", "report")
 _INTERVALS_TO_APPLY = 2
 _MOST_BYTES = 10**18
 _MOST_SPELLINGS = 1000
-_CHECKPOINT = 2  # the form of a checkpoint; another number for each other form
+_CHECKPOINT = 4  # the form of a checkpoint; another number for each other form
 
 
 class BadCheckpoint(ValueError):
@@ -45,6 +45,7 @@ class Known(NamedTuple):
         releases: the meanings of the versions that are releases, stones among them.
         aliases: the version of a release by what its devices report (`Policy.aliases`).
         completion_unknown: devices are behind something that buffers whole images.
+        stones: the meanings of the releases that devices run on the way to that of the rollout.
     """
 
     members: frozenset[str] | None = None
@@ -53,6 +54,7 @@ class Known(NamedTuple):
     releases: frozenset[str] = frozenset()
     aliases: Mapping[str, str] = {}
     completion_unknown: bool = False
+    stones: frozenset[str] = frozenset()
 
 
 class Feedback:
@@ -71,7 +73,7 @@ class Feedback:
             ValueError: the plan is none.
         """
         self._polls = Polls(int.from_bytes(sha256(plan.id.encode("utf-8")).digest()[:8], "big"))
-        self._cases: dict[int, Case] = {}
+        self._cases: dict[int, Account] = {}
         self._uptime = Uptime()
         self._spelled: dict[str, str] = {}  # as devices spell them, versions by their meaning
         self._in_head = True
@@ -180,10 +182,11 @@ class Feedback:
         row = self._row(number, time_ms, site, record)
         if self._in_head and "first_seen_time" not in record:
             self._polls.counts[row] = 1
-        case = self._cases.get(row)
-        if case is not None and running != case.runs:
+        account = self._cases.get(row)
+        if account is not None and running != account.case.runs:
             # It told so while nothing could be written.
-            self._report(case, row, site, running)
+            for case in account.told_by(site, running, self._release):
+                self._report(case, row, site, running)
 
     def _heard(
         self,
@@ -197,42 +200,45 @@ class Feedback:
         row = self._row(number, time_ms, site, record)
         polls, now_ms = self._polls, self._uptime.up_ms
         is_end = event == "download" and "release_version" in record
-        if event == "check" or (record.get("image_only") is True and not is_end):
-            polls.poll(row, now_ms)
-        case = self._cases.get(row)
-        if case is None and self._has_begun and self._is_concerned(row, running, record):
-            case = self._cases[row] = Case(running, self._release)
+        account = self._cases.get(row)
+        if account is None and self._has_begun and self._is_concerned(row, running, record):
+            account = self._cases[row] = Account(
+                Case(running, self._release, site), polls.site[row]
+            )
             if len(self._spelled) < _MOST_SPELLINGS:
                 self._spelled.setdefault(running, record["firmware_version"][:64])
-        if is_end:
-            if case is not None:
-                self._end(case, record)
-            if record.get("complete") is not True:
-                return  # nobody said anything: it was the server that gave up
-        elif case is not None:
-            self._follow(case, row, event, site, running, record)
+        told = account.told_by(site, running, self._release) if account is not None else ()
+        is_poll = event == "check" or (record.get("image_only") is True and not is_end)
+        if is_poll and (account is None or (site == account.home and not account.without)):
+            # Another address may speak for it to make it seem to poll more often than it does.
+            polls.poll(row, now_ms, site)
+        for case in told:
+            if is_end:
+                self._end(case, row, record)
+            else:
+                self._follow(case, row, event, site, running, record)
+        if is_end and record.get("complete") is not True:
+            return  # nobody said anything: it was the server that gave up
         polls.seen[row] = now_ms
         polls.site[row] = site
-        if case is not None:
-            case.confirm(now_ms, self._uptime.anew_ms, self._terms)
+        for case in told:
+            case.hear(site, now_ms, self._uptime.anew_ms, self._terms)
 
     def _is_concerned(self, row: int, running: str, record: Mapping[str, Any]) -> bool:
         if self._polls.wave[row] <= self._wave and self._opened_ms is None:
             return True
-        return running == self._release or self._is_told(record) or self._is_of(record, "download")
+        goals = (self._release,)
+        return running in goals or self._told(record) in goals or _is_of(record, "download", goals)
 
-    def _is_told(self, record: Mapping[str, Any]) -> bool:
+    def _goals(self, row: int) -> Collection[str]:
+        """Return what a device is told to run because of the rollout: it, or stones before it."""
+        if self._known.stones and self._polls.wave[row] <= self._wave:
+            return self._known.stones | {self._release}
+        return (self._release,)
+
+    def _told(self, record: Mapping[str, Any]) -> str:
         told = record.get("target_version")
-        return isinstance(told, str) and self._meaning(told[:64]) == self._release
-
-    def _is_of(self, record: Mapping[str, Any], kind: str) -> bool:
-        """Say whether a record tells of the image of this release."""
-        version = record.get(f"{kind}_version")
-        return (
-            isinstance(version, str)
-            and meaning(version[:64]) == self._release
-            and isinstance(record.get(f"{kind}_sha256"), str)
-        )
+        return self._meaning(told[:64]) if isinstance(told, str) else ""
 
     def _follow(
         self,
@@ -245,19 +251,17 @@ class Feedback:
     ) -> None:
         """Take a request of a device."""
         self._report(case, row, site, running)
-        is_told = self._is_told(record)
-        told = record.get("target_version")
-        case.told = self._meaning(told[:64]) if isinstance(told, str) else ""
-        if is_told and running != self._release:
+        goals = self._goals(row)
+        case.told = self._told(record)
+        if case.told in goals and running not in (case.told, self._release):
             now_ms = self._uptime.up_ms
             case.offer(now_ms, self._terms, self._grace_ms(row), event == "check")
-        if event == "begin" and self._is_of(record, "download"):
+        if event == "begin" and _is_of(record, "download", goals):
             self._begin(case, record)
 
     def _report(self, case: Case, row: int, site: int, running: str) -> None:
         grace_ms = self._grace_ms(row) if case.is_waited_for(self._terms) else 0.0
-        sites = self._polls.site[row], site
-        case.report(running, sites, self._uptime.up_ms, self._terms, grace_ms)
+        case.report(running, site, self._uptime.up_ms, self._terms, grace_ms)
 
     def _grace_ms(self, row: int) -> float:
         """Return how long a device may take to apply an image and say so."""
@@ -274,9 +278,10 @@ class Feedback:
         sha256_text = record["download_sha256"][:64]
         case.begin(sha256_text, size, start, self._uptime.up_ms, self._terms)
 
-    def _end(self, case: Case, record: Mapping[str, Any]) -> None:
+    def _end(self, case: Case, row: int, record: Mapping[str, Any]) -> None:
         start, sent = record.get("range_start") or 0, record.get("bytes_sent")
-        if self._is_of(record, "release") and _is_count(start) and _is_count(sent):
+        is_of = _is_of(record, "release", self._goals(row))
+        if is_of and _is_count(start) and _is_count(sent):
             sha256_text = record["release_sha256"][:64]
             complete = record.get("complete") is True
             case.end(sha256_text, start, start + sent, complete, self._uptime.up_ms)
@@ -307,7 +312,8 @@ class Feedback:
         self._note_times(now_ms)
         up_ms, anew_ms = self._uptime.at(now_ms), self._uptime.anew_ms
         since_ms = self._opened_up_ms if self._opened_ms is None else up_ms
-        quiet = Quiet(self._polls, up_ms, since_ms, anew_ms, self._terms.soak_ms)
+        soak_ms = self._terms.soak_ms
+        quiet = Quiet(self._polls, up_ms, since_ms, anew_ms, soak_ms, self._shared)
         counting = Counting(self._polls, quiet, self._terms, self._wave, self._shared, up_ms)
         tally = counting.tally(self._cases)
         versions = {self._spelled.get(old, old): each for old, each in tally.versions.items()}
@@ -315,7 +321,7 @@ class Feedback:
 
     def dump(self) -> bytes:
         """Return all of it as bytes; the same records before make the same bytes."""
-        cases = {row: case.state() for row, case in self._cases.items()}
+        cases = {row: account.state() for row, account in self._cases.items()}
         mine = (self._in_head, self._has_begun, self._wave, self._opened_ms, self._opened_up_ms)
         parts: tuple[Any, ...] = (
             mine,
@@ -345,7 +351,7 @@ class Feedback:
         self._uptime.restore(uptime)
         self._polls.restore(polls)
         self._spelled = spelled
-        self._cases = {row: Case.from_state(state) for row, state in cases.items()}
+        self._cases = {row: Account.from_state(state) for row, state in cases.items()}
 
 
 @lru_cache(maxsize=16384)
@@ -366,6 +372,16 @@ def _time(value: object) -> int | None:
         return parse_time(value)
     except (ValueError, OverflowError):
         return None
+
+
+def _is_of(record: Mapping[str, Any], kind: str, goals: Collection[str]) -> bool:
+    """Say whether a record tells of the image of one of these releases."""
+    version = record.get(f"{kind}_version")
+    return (
+        isinstance(version, str)
+        and meaning(version[:64]) in goals
+        and isinstance(record.get(f"{kind}_sha256"), str)
+    )
 
 
 def _is_count(value: object) -> TypeGuard[int]:

@@ -21,7 +21,12 @@ _ALL_GAPS = (1 << 8 * _GAPS) - 1
 _GAPS_TO_KNOW = 3
 
 _KINDS = {"seen": "q", "polled": "q", "gaps": "Q", "site": "Q", "_codes": "Q"}
-_NAMES = (*_KINDS, "wave", "counts")
+_NAMES = (*_KINDS, "wave", "counts", "home")
+# Of a site, seven bits are kept as a device's home; the eighth: another was measured since.
+_SITES = 0x7F
+_IS_AWAY = 0x80
+# So many of its longest gaps without a poll, and a device has another home.
+_GAPS_TO_MOVE = 1.5
 _MS = [0.0, *(2 ** (code / _STEPS) for code in range(1, 256))]
 
 
@@ -36,6 +41,7 @@ class Polls:
         site: where it asked from last, as `sites.site_of` has it.
         wave: the first wave that holds it.
         counts: 1 where it is known for long enough to be evidence.
+        home: of the site that its polls are measured at, a few bits.
     """
 
     def __init__(self, salt: int = 0) -> None:
@@ -47,6 +53,7 @@ class Polls:
         self.site = array("Q")
         self.wave = bytearray()
         self.counts = bytearray()
+        self.home = bytearray()
         self._codes = array("Q", bytes(8 * 256))
 
     def __len__(self) -> int:
@@ -62,6 +69,7 @@ class Polls:
         self.site.append(site)
         self.wave.append(wave)
         self.counts.append(counts)
+        self.home.append(site % _SITES)
         return row
 
     def forget(self, row: int) -> None:
@@ -70,14 +78,31 @@ class Polls:
         self.gaps[row] = self.counts[row] = 0
         self.wave[row] = FORGOTTEN
 
-    def poll(self, row: int, now_ms: int) -> None:
-        """Note that a device polled."""
-        before = self.polled[row]
-        self.polled[row] = now_ms
+    def poll(self, row: int, now_ms: int, site: int = 0) -> None:
+        """Note that a device polled.
+
+        Anybody can poll in its name, as often as they like, to have it thought silent too soon. So
+        of the polls from elsewhere there counts one for each from its home, and that only where it
+        is no sooner than half of its usual interval.
+        """
+        before, home = self.polled[row], site % _SITES
+        if self.home[row] & _SITES != home and before >= 0:
+            gap_ms = now_ms - before
+            if gap_ms <= self.longest_ms(row, 0.0) * _GAPS_TO_MOVE:
+                if not self.home[row] & _IS_AWAY and gap_ms * 2 >= self.interval_ms(row):
+                    self.home[row] |= _IS_AWAY
+                    self._measure(row, gap_ms)
+                return
+            if self.home[row] & _IS_AWAY:
+                before = NEVER  # the gap was measured when it was first heard from elsewhere
+        self.home[row], self.polled[row] = home, now_ms
         if before >= 0:
-            code = min(int(math.log2(now_ms - before + 1) * _STEPS) + 1, 255)
-            self.gaps[row] = (self.gaps[row] << 8 | code) & _ALL_GAPS
-            self._codes[code] += 1
+            self._measure(row, now_ms - before)
+
+    def _measure(self, row: int, gap_ms: int) -> None:
+        code = min(int(math.log2(gap_ms + 1) * _STEPS) + 1, 255)
+        self.gaps[row] = (self.gaps[row] << 8 | code) & _ALL_GAPS
+        self._codes[code] += 1
 
     def longest_ms(self, row: int, usual_ms: float) -> float:
         """Return the 90th percentile of a device's poll gaps: of eight, that is the longest.

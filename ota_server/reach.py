@@ -1,11 +1,13 @@
 """Whom a rollout reaches: members of groups, devices that are pinned, those on a release. I/O."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from ota_server.feedback import Known
+from ota_server.manifest import Manifest
 from ota_server.plan import Plan
 from ota_server.policy import Policy
-from ota_server.release import same_version
+from ota_server.release import meaning, same_version
 from ota_server.replay import replay
 
 
@@ -24,7 +26,19 @@ def what_is_known(plan: Plan, policy: Policy, members: frozenset[str] | None, no
         left_out=pinned(policy, now_ms) | _elsewhere(policy, plan.group),
         releases=policy.images,
         aliases=policy.aliases,
+        stones=stones_on_the_way(plan.version, policy.manifests),
     )
+
+
+def stones_on_the_way(version: str, manifests: Mapping[str, Manifest]) -> frozenset[str]:
+    """Return the meanings of all stones that a device may have to run before a release."""
+    way = [meaning(version)]
+    while (manifest := manifests.get(way[-1])) is not None and manifest.via is not None:
+        stone = meaning(manifest.via)
+        if stone in way:
+            break  # a circle, which `publish` refuses: by hand only
+        way.append(stone)
+    return frozenset(way[1:])
 
 
 def who_runs(log_dir: Path, policy: Policy, version: str) -> frozenset[str]:

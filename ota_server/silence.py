@@ -6,29 +6,42 @@ told apart by those that did not get the release.
 
 from bisect import bisect_right
 from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from ota_server.polls import Polls
+from ota_server.sites import SharedSites, capped, lacking, most_of_each
 
 # Of its longest poll gaps: so many without a word is silence.
 _GAPS = 3
 # A share needs no more devices than these; a fleet of a million is looked at in steps.
 _SAMPLE = 4096
+# Of those that poll alike, fewer than these say little: the rest is taken to be as all others are.
+_LEAST_ALIKE = 12
+
+_Bands = dict[int, Counter[int]]  # devices by how long they may be silent, and by site
 
 
 class Quiet:
     """Says who is silent at one moment. Times are milliseconds of `Uptime`."""
 
     def __init__(
-        self, polls: Polls, now_ms: int, since_ms: int, anew_ms: int, soak_ms: float
+        self,
+        polls: Polls,
+        now_ms: int,
+        since_ms: int,
+        anew_ms: int,
+        soak_ms: float,
+        shared: SharedSites,
     ) -> None:
         """Take a moment.
 
         Args:
             since_ms: devices that were silent before are nobody's business.
             anew_ms: silence counts from here at the earliest.
+            shared: sites that many devices are behind.
         """
+        self._shared = shared
         self._polls = polls
         self._now_ms = now_ms
         self._since_ms = since_ms
@@ -45,10 +58,9 @@ class Quiet:
         """Return how long a device may say nothing."""
         return max(self._soak_ms, _GAPS * self.gap_ms(row))
 
-    def is_silent(self, row: int) -> bool:
-        """Say whether a device says nothing any more."""
-        heard_ms = max(self._polls.seen[row], self._anew_ms)
-        quiet_ms = self._now_ms - heard_ms
+    def is_silent(self, row: int, seen_ms: int) -> bool:
+        """Say whether a device that was heard from last at a time says nothing any more."""
+        quiet_ms = self._now_ms - max(seen_ms, self._anew_ms)
         return quiet_ms > self._soak_ms and quiet_ms > self.patience_ms(row)
 
     def is_heard(self, row: int) -> bool:
@@ -64,42 +76,62 @@ class Quiet:
         """Return how likely a device is silent: the share of those that poll as it does.
 
         A device that polls often is found silent sooner, and gets a release sooner too: all others
-        together would be no measure.
+        together would be no measure. Of them, no address gives more than a quarter, and no more
+        than that of those that are silent: else made-up devices that stop would excuse real ones.
 
         Args:
             excepted: devices that are on their way to the release, and no others to compare with.
         """
-        expected: Counter[int] = Counter()
-        silent: Counter[int] = Counter()
+        expected: _Bands = defaultdict(Counter)
+        silent: _Bands = defaultdict(Counter)
         polls = self._polls
         for row in range(0, len(polls), max(len(polls) // _SAMPLE, 1)):
             if row not in excepted and polls.counts[row] and self.is_expected(row):
-                band = self._band(row)
-                expected[band] += 1
-                silent[band] += self.is_silent(row)
-        overall = silent.total() / max(expected.total(), 1)
+                band, site = self._band(row), polls.site[row]
+                expected[band][site] += 1
+                if self.is_silent(row, polls.seen[row]):
+                    silent[band][site] += 1
+        overall = self._share(_together(expected), _together(silent))
+        shares = {
+            band: self._share(each, silent[band], _LEAST_ALIKE, overall)
+            for band, each in expected.items()
+        }
+        return lambda row: shares.get(self._band(row), overall)
 
-        def share(row: int) -> float:
-            band = self._band(row)
-            return silent[band] / expected[band] if expected[band] else overall
+    def _share(
+        self, expected: Counter[int], silent: Counter[int], least: int = 0, usual: float = 0.0
+    ) -> float:
+        """Return the share of silent ones; where they or their sites are few, others are as usual.
 
-        return share
+        Args:
+            least: so many they have to be.
+        """
+        most = most_of_each(expected, self._shared)
+        weighed = sum(
+            count if site in self._shared else count * min(1, most / expected[site])
+            for site, count in silent.items()
+        )
+        known = capped(expected, self._shared)
+        others = max(lacking(expected, self._shared), least - known)
+        bad = min(weighed, capped(silent, self._shared)) + others * usual
+        return bad / max(known + others, 1)
 
     def _band(self, row: int) -> int:
         return int(self.patience_ms(row)).bit_length()
 
-    def blamed(self, silent: list[int], excepted: set[int]) -> list[int]:
+    def blamed(self, silent: Mapping[int, tuple[int, int]], excepted: set[int]) -> list[int]:
         """Return those of these silent devices whose silence the release may have caused.
 
         Where the others at an address are silent too, it is the site and nobody's fault. Where
         there are no others, devices that fell silent there count once.
 
         Args:
+            silent: the site where each was heard from last, and when.
             excepted: devices that are on their way to the release: no others to compare with.
         """
         rows_at: dict[int, list[int]] = defaultdict(list)
-        for row in silent:
-            rows_at[self._polls.site[row]].append(row)
+        for row, (site, _) in silent.items():
+            rows_at[site].append(row)
         others = self._others(set(rows_at), excepted)
         blamed: list[int] = []
         for site, rows in rows_at.items():
@@ -107,7 +139,7 @@ class Quiet:
                 blamed.append(rows[0])
                 continue
             for row in rows:
-                due_ms = max(self._polls.seen[row], self._anew_ms) + self.gap_ms(row)
+                due_ms = max(silent[row][1], self._anew_ms) + self.gap_ms(row)
                 if others[site].is_alive_after(due_ms):
                     blamed.append(row)
         return blamed
@@ -126,6 +158,13 @@ class Quiet:
             if self._now_ms - seen_ms > self.gap_ms(row):
                 overdue[site].append(seen_ms)
         return {site: _Others(sorted(heard[site]), sorted(overdue[site])) for site in heard}
+
+
+def _together(bands: _Bands) -> Counter[int]:
+    total: Counter[int] = Counter()
+    for devices in bands.values():
+        total += devices
+    return total
 
 
 class _Others(NamedTuple):

@@ -59,15 +59,28 @@ def capped(devices: Counter[int], shared: SharedSites) -> int:
     total = devices.total()
     if not devices or max(devices.values()) * _ADDRESSES <= total:
         return total
+    most = most_of_each(devices, shared)
+    return sum(n if site in shared else min(n, most) for site, n in devices.items())
+
+
+def most_of_each(devices: Counter[int], shared: SharedSites) -> int:
+    """Return how many devices count at most of those at each site that is not shared."""
     alone = [count for site, count in devices.items() if site not in shared]
-    free = total - sum(alone)
-    most = max(alone, default=0)
+    free = devices.total() - sum(alone)
+    most = max(alone, default=1)
     while most > 1:
         total = free + sum(min(count, most) for count in alone)
         if most * _ADDRESSES <= total:
-            return total
+            return most
         most = min(most - 1, total // _ADDRESSES)
-    return free + len(alone)
+    return 1
+
+
+def lacking(devices: Counter[int], shared: SharedSites) -> int:
+    """Return how many devices at other sites it takes until no site gives more than a quarter."""
+    alone = max((n for site, n in devices.items() if site not in shared), default=0)
+    most = min(alone, most_of_each(devices, shared))
+    return max(most * _ADDRESSES - capped(devices, shared), 0)
 
 
 def crowded(devices: Counter[int], bad: Counter[int], shared: SharedSites) -> int:

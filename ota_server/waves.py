@@ -82,6 +82,12 @@ def waiting_for(plan: Plan, progress: Progress, tally: Tally) -> str:
             f"{tally.crowded} devices failed behind an address that many share, and count for "
             "little: name its network with --shared-address"
         )
+    all_devices = tally.active + tally.duplicate
+    if tally.duplicate > limit * all_devices and tally.duplicate >= LEAST_DEVICES_TO_HALT:
+        return (
+            f"{tally.duplicate} of {all_devices} devices share a MAC with another device, over "
+            f"{plan.max_failures:g} %, and count for nothing: give each its own MAC, or pin them"
+        )
     if tally.undecided > limit * tally.active:
         return (
             f"{tally.undecided} of {tally.active} devices have downloaded it and are undecided, "

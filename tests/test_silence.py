@@ -277,6 +277,22 @@ class PollsTest(unittest.TestCase):
                 for kept in (polls.longest_ms(0, 0), polls.interval_ms(0), polls.usual_ms(0.9)):
                     self.assertTrue(gap_ms <= kept <= gap_ms * 1.13 + 2, kept)
 
+    def test_a_device_that_asks_from_ever_new_addresses_has_the_same_gaps(self):
+        # One that is at either of two in turn may be another device there: up to twice the gap.
+        for sites, most in (
+            ((1,) * 60, 1),
+            (range(60), 1),
+            ([1] * 30 + [2] * 30, 1),
+            ([1, 2] * 30, 2),
+        ):
+            with self.subTest(sites=[*sites][:4]):
+                polls = Polls()
+                row = polls.add(1, sites[0], 0, True)
+                for hour, site in enumerate(sites):
+                    polls.poll(row, hour * 3_600_000, site)
+                for kept in (polls.longest_ms(row, 0), polls.interval_ms(row)):
+                    self.assertTrue(3_600_000 <= kept <= 3_600_000 * 1.13 * most, kept)
+
     def test_the_interval_is_the_median_and_the_longest_gap_is_that(self):
         polls = self.polls(1000, 1000, 1000, 60_000, 1000)
         self.assertAlmostEqual(polls.interval_ms(0), 1000, delta=130)

@@ -46,6 +46,7 @@ class GoingOnTest(unittest.TestCase):
             {"undecided": 3},
             {"fresh": 0, "soaked": 0},
             {"crowded": 12},
+            {"duplicate": 3},
         ):
             with self.subTest(missing):
                 progress = after(WELL._replace(**missing))
@@ -57,6 +58,14 @@ class GoingOnTest(unittest.TestCase):
         plan = PLAN._replace(max_failures=5.0)
         self.assertEqual(after(WELL._replace(undecided=5), plan).wave, 1)
         self.assertEqual(after(WELL._replace(undecided=6), plan).wave, 0)
+
+    def test_many_devices_that_count_for_nothing_are_told(self):
+        self.assertEqual(after(WELL._replace(duplicate=2)).wave, 1)
+        self.assertEqual(after(WELL._replace(active=1000, duplicate=20)).wave, 1)
+        tally = WELL._replace(duplicate=3)
+        reason = waiting_for(PLAN, RUNNING, tally)
+        for words in ("3 of 103 devices", "share", "over 2 %", "pin"):
+            self.assertIn(words, reason)
 
     def test_of_a_smaller_wave_all_have_to_update(self):
         for soaked, wave in ((6, 0), (7, 1)):
