@@ -140,7 +140,7 @@ class CsvTest(DevicesCase):
     def test_it_has_the_four_fields_and_the_target(self):
         self.known(MAC, "v1.0.1", MINUTE_MS, DAY_MS)
         (row,) = self.rows()
-        (record,) = self.records()
+        (record,) = self.records(event="check")
         fields = ("mac", "firmware_version", "last_seen_time", "update_time", "target_version")
         self.assertEqual(row, {name: record[name] for name in fields})
 

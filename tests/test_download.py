@@ -397,7 +397,7 @@ class RecordTest(ServerCase):
         with Client(self.port) as client:
             client.request("/firmware.bin", part(10, 19))
             client.sock.recv(1, socket.MSG_PEEK)
-            (begin,) = self.records()
+            (begin,) = self.records(event="begin")
         self.assertEqual(
             (begin["event"], begin["status"], begin["range_start"], begin["download_version"]),
             ("begin", 206, 10, "v1.0.1"),
