@@ -112,12 +112,14 @@ class Offers:
         return decision, end
 
     def _policy(self) -> Policy:
-        """Return the policy; while nothing can be recorded, with no rollout that goes on.
+        """Return the policy; while nothing can be recorded, or is seen, no rollout in it goes on.
 
-        What became of a device that nobody has on record could not stop a bad release.
+        What became of a device that nobody has on record could not stop a bad release, and neither
+        could it while the controller is dead, hangs or cannot write.
         """
         policy = self._policies.current()
-        if not policy.rollouts or not self._fleet.journal.failing:
+        is_seen = self._policies.is_attended and not self._fleet.journal.failing
+        if is_seen or not policy.rollouts:
             return policy
         if policy is not self._unpaused:
             self._unpaused, self._paused = policy, policy.paused()

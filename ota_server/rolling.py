@@ -77,6 +77,7 @@ class Rolling:
         self._outage_from_ms: int | None = None
         self._losses = 0
         self._is_caught_up = False
+        self._unwritten: set[str] = set()
         self._checkpoint_at = self._counts_at = self._tally_at = self._known_at = 0.0
         checkpoint = read_checkpoint(self._log_dir, plan)
         if checkpoint is None or not self._resume(checkpoint):
@@ -120,6 +121,11 @@ class Rolling:
     @property
     def _name(self) -> str:
         return f"rollout of {self.plan.version}{f' to {self.plan.group}' * bool(self.plan.group)}"
+
+    @property
+    def is_on_record(self) -> bool:
+        """Whether what was to be written last could be written."""
+        return not self._unwritten
 
     def change(self, plan: Plan) -> None:
         """Take the plan as it is now."""
@@ -223,7 +229,9 @@ class Rolling:
             self._members,
             self._feedback.dump(),
         )
+        self._unwritten.add("checkpoint")
         write_checkpoint(self._log_dir, self.plan.group, checkpoint)
+        self._unwritten.discard("checkpoint")
 
     # Deciding
 
@@ -308,8 +316,7 @@ class Rolling:
             self._progress = after
             if after != self._written and now >= self._counts_at:
                 self._counts_at = now + _COUNTS_SECONDS
-                write_progress(self._data_dir, self.plan.group, after)
-                self._written = after
+                self._put(after)
             return
         if before is not None and after.wave != before.wave:
             closed = (after.counts,) * (after.wave - len(after.before))
@@ -339,9 +346,14 @@ class Rolling:
         self._progress = progress
         if progress == self._written:
             return
-        write_progress(self._data_dir, self.plan.group, progress)
-        self._written = progress
+        self._put(progress)
         _say(self._name, self.plan, progress)
+
+    def _put(self, progress: Progress) -> None:
+        self._unwritten.add("progress")
+        write_progress(self._data_dir, self.plan.group, progress)
+        self._unwritten.discard("progress")
+        self._written = progress
 
     # What the fold has to know
 

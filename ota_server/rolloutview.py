@@ -8,6 +8,10 @@ from ota_server.record import parse_time
 from ota_server.window import Standing
 
 _BAR = 24
+_UNATTENDED = (
+    "nobody new is offered it: the controller, which moves rollouts, does not answer or cannot "
+    "write; the server's log says why"
+)
 _UNITS = (("d", 86400), ("h", 3600), ("m", 60), ("s", 1))
 # In the order in which a device goes through them, then what can go wrong.
 _SHOWN = ("updated", "downloading", "undecided", "cut", "failed", "silent", "mislabelled")
@@ -51,10 +55,12 @@ def status_lines(
     now_ms: int,
     is_served: bool = True,
     standing: Standing | None = None,
+    is_attended: bool = True,
 ) -> list[str]:
     """Return the status of a rollout for people.
 
     Args:
+        is_attended: the controller has looked after it of late.
         standing: whom the server that runs lets in; None: everybody.
     """
     lines = [_headline(plan, progress, now_ms)]
@@ -63,6 +69,8 @@ def status_lines(
         lines.append(f"  {progress.reason}")
     if hint := _hint(plan, state, is_served):
         lines.append(f"  {hint}")
+    elif state in ("running", "resuming") and not is_attended:
+        lines.append(f"  {_UNATTENDED}")
     lines.append("")
     lines += [_wave_line(plan, progress, wave, now_ms) for wave in range(plan.wave_count)]
     counts = progress.counts if progress else {}

@@ -8,6 +8,7 @@ from pathlib import Path
 from ota_server import rolloutedits
 from ota_server.admissionfile import read_standing
 from ota_server.datadir import log_dir
+from ota_server.keeper import is_attended
 from ota_server.rolloutview import status_lines
 from ota_server.survey import is_served
 
@@ -27,10 +28,11 @@ def lines_of(data_dir: Path, group: str | None) -> list[str]:
     logs = log_dir(data_dir)
     served = is_served(logs)
     standing = read_standing(logs) if served else None
+    attended = not served or is_attended(logs, now_ms)
     lines: list[str] = []
     for plan, progress in rolloutedits.all_rollouts(data_dir):
         if group in (None, plan.group):
-            lines += ["", *status_lines(plan, progress, now_ms, served, standing)]
+            lines += ["", *status_lines(plan, progress, now_ms, served, standing, attended)]
     return lines[1:]
 
 
