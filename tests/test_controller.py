@@ -1,5 +1,6 @@
 """The controller, as the server starts it: rollouts go on, stop and end by themselves."""
 
+import fcntl
 import json
 import os
 import signal
@@ -10,7 +11,7 @@ from pathlib import Path
 
 from ota_server.record import format_time
 from tests.fleet import NEW, OLD, Fleet, RolloutCase
-from tests.support import ROOT, TIMEOUT_SECONDS, Process, until
+from tests.support import ROOT, TIMEOUT_SECONDS, Client, Process, until
 
 
 def children(pid: int) -> list[int]:
@@ -84,6 +85,79 @@ class ControllerTest(RolloutCase):
             self.devices.ask(self.server.port)
         self.assertEqual(len(self.records(event="begin")), begun)
         self.assertLess(len(set(self.devices.downloads)), 20)
+
+    def told(self) -> str:
+        """Return what one more device is told."""
+        fields = {"_br_mac_": "02:00:00:00:01:00", "_br_fwv_": OLD, "Connection": "close"}
+        with Client(self.server.port) as client:
+            client.request("/version.txt", fields)
+            return client.answer().body.decode()
+
+    def fail_until(self, reason: str) -> None:
+        """Have all devices fail on the release, until the rollout says something."""
+        self.ask_until(
+            self.server,
+            lambda: reason in self.progress().get("reason", ""),
+            boots=lambda _mac: False,
+        )
+
+    def lock(self) -> int:
+        """Hold the lock of commands, as one does that was stopped by Ctrl-Z."""
+        descriptor = os.open(self.data_dir / "version" / ".lock", os.O_RDWR | os.O_CREAT)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        return descriptor
+
+    def test_a_broken_list_of_what_was_stopped_keeps_no_bad_release_going(self):
+        stopped = self.data_dir / "version" / "stopped.json"
+        stopped.write_text('{"v0.9.0": {"state": "withdrawn", "instead_of": null}}')
+        self.roll_out(waves=(100.0,))
+        self.ask_until(self.server, lambda: self.state() == "running", fetches=False)
+        stopped.write_text('{"v0.9.0": {"state": "withdrawn", "instead_of": null},}')
+        self.fail_until("it is not withdrawn yet")
+        self.assertEqual((self.state(), self.told()), ("paused", OLD))
+        self.assertIn("stopped.json", self.progress()["reason"])
+        stopped.write_text('{"v0.9.0": {"state": "withdrawn", "instead_of": null}}')
+        self.assertTrue(until(lambda: self.state() == "halted"))
+        self.assertNotIn("yet", self.progress()["reason"])
+        self.assertEqual(set(self.stopped()), {"v0.9.0", NEW})
+
+    def test_a_command_that_holds_the_lock_keeps_no_bad_release_going_and_no_other_rollout(self):
+        groups = self.data_dir / "version" / "groups"
+        groups.mkdir()
+        (groups / "beta.txt").write_text("00:11:22:33:44:55\n")
+        self.roll_out(waves=(100.0,))
+        lock = self.lock()
+        self.fail_until("it is not withdrawn yet: another command holds")
+        self.assertEqual((self.state(), self.told()), ("paused", OLD))
+        self.roll_out(group="beta", waves=(100.0,))
+        name = "progress_beta.json"
+        self.assertTrue(until(lambda: self.progress(name).get("state") == "running"))
+        os.close(lock)
+        self.assertTrue(until(lambda: self.state() == "halted"))
+
+    @unittest.skipUnless(Path("/proc/self/stat").exists(), "needs /proc")
+    def test_a_controller_that_is_killed_before_it_could_withdraw_halts_it_all_the_same(self):
+        self.roll_out(waves=(100.0,))
+        lock = self.lock()
+        self.fail_until("it is not withdrawn yet")
+        (pid,) = children(self.server.process.pid)
+        os.kill(pid, signal.SIGKILL)
+        self.assertTrue(until(lambda: children(self.server.process.pid) not in ([], [pid])))
+        self.assertEqual((self.state(), self.told()), ("paused", OLD))
+        os.close(lock)
+        self.assertTrue(until(lambda: self.state() == "halted"))
+        self.assertIn("failed", self.stopped()[NEW]["reason"])
+
+    def test_the_end_waits_for_a_command_and_comes_when_that_is_done(self):
+        self.roll_out(waves=(100.0,))
+        lock = self.lock()
+        self.ask_until(
+            self.server, lambda: "is not the target yet" in self.progress().get("reason", "")
+        )
+        self.assertEqual((self.state(), self.target()), ("paused", OLD))
+        os.close(lock)
+        self.assertTrue(until(lambda: self.state() == "done"))
+        self.assertEqual(self.target(), NEW)
 
     def test_behind_a_proxy_offers_that_come_to_nothing_halt_it(self):
         self.server.end()
