@@ -172,7 +172,7 @@ class Controller:
         jump_ms = (self._clocks[0] - before[0]) // 1_000_000 - passed_ms
         now_ms = self._clocks[0] // 1_000_000
         if abs(jump_ms) > _JUMP_MS:
-            log.warning("the clock jumped by %d s: soak and silence begin anew", jump_ms // 1000)
+            log.warning("the clock jumped by %d s", jump_ms // 1000)
             for rolling in self._rollings.values():
                 rolling.note_clock_jump(now_ms)
         return now_ms

@@ -7,7 +7,7 @@ from pathlib import Path
 from ota_server import audit
 from ota_server.datadir import log_dir
 from ota_server.files import Found, Signature, find, open_found
-from ota_server.plan import Plan
+from ota_server.plan import Plan, Progress
 from ota_server.policy import BadPolicy, Policy
 from ota_server.record import format_time
 from ota_server.release import image_name, meaning, same_version, spellings
@@ -116,6 +116,17 @@ class Obstacles:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
             self._hashed = (found.signature, digest)
         return self._hashed[1]
+
+
+def bring_about(data_dir: Path, plan: Plan, progress: Progress, now_ms: int) -> str:
+    """Change what all go by as a rollout ends; return why that is not to be, "" where it is done.
+
+    Raises:
+        Busy, BadPolicy, OSError: it cannot be done now.
+    """
+    if progress.state == "halted" and not plan.is_revert:
+        withdraw(data_dir, plan, progress.reason, now_ms)
+    return finish(data_dir, plan) if progress.state == "done" else ""
 
 
 def withdraw(data_dir: Path, plan: Plan, reason: str, now_ms: int) -> None:

@@ -69,8 +69,8 @@ class OnRecord:
 
 
 def is_same_state(one: Progress, other: Progress | None) -> bool:
-    """Say whether all but the counts is the same."""
-    return other is not None and one._replace(counts=other.counts) == other
+    """Say whether all is the same but what changes all the time: the counts, and what they say."""
+    return other is not None and other == one._replace(counts=other.counts, waiting=other.waiting)
 
 
 def name_of(plan: Plan) -> str:

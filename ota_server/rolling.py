@@ -129,7 +129,6 @@ class Rolling:
     def note_clock_jump(self, now_ms: int) -> None:
         """Begin soak and silence anew."""
         self._feedback.note_clock_jump(now_ms)
-        self._jumps = self._feedback.clock_jumps
 
     def close(self, now_ms: int) -> None:
         """Write a last checkpoint, unless it is over, and let go of the journal."""
@@ -232,12 +231,15 @@ class Rolling:
         assert self._progress is not None
         began = time.monotonic()
         before = self._anew_after_loss(self._resumed(self._progress, now_ms), now_ms)
-        self._say_jumps()
+        before = self._anew_after_jump(before, now_ms)
         tally = self._feedback.tally(now_ms)
         after = advance(self.plan, before, tally, now_ms)
         if self._policy.is_withdrawn(self.plan.version):
             reason = ending.withdrawn_for(self._data_dir, self.plan.version)
-            after = before._replace(state="halted", reason=reason, counts=after.counts)
+            after = before._replace(state="halted", reason=reason, counts=after.counts, waiting="")
+        elif after.state in ("running", "paused", "done") and self._obstacles.is_target(self.plan):
+            # Somebody did by hand what this was for.
+            after = before._replace(state="done", reason="", counts=after.counts, waiting="")
         elif after.state in ("running", "done"):
             after = self._unless_paused(before, after, now)
         self._go_to(after, now_ms, now)
@@ -268,10 +270,13 @@ class Rolling:
         self._feedback.open_wave(progress.wave, now_ms)
         return progress._replace(wave_time=format_time(now_ms))
 
-    def _say_jumps(self) -> None:
-        if self._feedback.clock_jumps != self._jumps:
-            self._jumps = self._feedback.clock_jumps
-            log.warning("%s: the clock jumped; soak and silence begin anew", self._name)
+    def _anew_after_jump(self, progress: Progress, now_ms: int) -> Progress:
+        """Begin the time of a wave anew where the clock that it is measured by jumped."""
+        if self._feedback.clock_jumps == self._jumps:
+            return progress
+        self._jumps = self._feedback.clock_jumps
+        log.warning("%s: the clock jumped; soak, silence and wave time begin anew", self._name)
+        return progress._replace(wave_time=format_time(now_ms))
 
     def _unless_paused(self, before: Progress, after: Progress, now: float) -> Progress:
         """Return what follows, or a pause where an operator or the files stand against it."""
@@ -282,7 +287,9 @@ class Rolling:
         if reason == "":
             return after
         # It had not gone on if it had been looked at first.
-        before = before._replace(counts=after.counts)
+        before = before._replace(
+            counts=after.counts, waiting=after.waiting if reason is None else ""
+        )
         return before if reason is None else before._replace(state="paused", reason=reason)
 
     def _aborted(self, now_ms: int) -> Progress:
@@ -322,7 +329,7 @@ class Rolling:
         if progress is not self._progress:
             self._keep(progress, now_ms, is_halt)
         try:
-            problem = self._change_files(progress, now_ms)
+            problem = ending.bring_about(self._data_dir, self.plan, progress, now_ms)
         except (BadPolicy, Busy, OSError) as trouble:
             self._wait(progress, str(trouble))
             return
@@ -342,16 +349,6 @@ class Rolling:
                 raise
             log.error("%s: the checkpoint cannot be written: %s", self._name, problem)
         self._progress = progress
-
-    def _change_files(self, progress: Progress, now_ms: int) -> str:
-        """Change what all go by; return why that is not to be, "" where it is done.
-
-        Raises:
-            Busy, BadPolicy, OSError: it cannot be done now.
-        """
-        if progress.state == "halted" and not self.plan.is_revert:
-            ending.withdraw(self._data_dir, self.plan, progress.reason, now_ms)
-        return ending.finish(self._data_dir, self.plan) if progress.state == "done" else ""
 
     def _wait(self, progress: Progress, problem: str) -> None:
         """Offer nothing new until the end can be brought about, and say what it waits for."""

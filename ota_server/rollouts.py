@@ -14,12 +14,12 @@ from ota_server import rolloutedits, watch
 from ota_server.admissionfile import read_standing
 from ota_server.commands import group_argument, run_command, version_argument, warn
 from ota_server.datadir import add_data_dir_argument, log_dir
-from ota_server.plan import Plan, plan_problem
+from ota_server.plan import Plan, duration, plan_problem
 from ota_server.policy import Misused, Refused
 from ota_server.policyfiles import PolicyFiles
 from ota_server.reach import what_is_known, who_runs
 from ota_server.record import format_time
-from ota_server.rolloutview import duration, status_fields
+from ota_server.rolloutview import status_fields
 from ota_server.survey import Reached, is_served, oldest_record_ms, poll_interval_seconds, reached
 from ota_server.window import Standing
 

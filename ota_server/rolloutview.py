@@ -149,11 +149,3 @@ def ago(time: str, now_ms: int) -> str:
         if seconds >= size:
             return f"{seconds // size}{unit} ago"
     return "0s ago"
-
-
-def duration(seconds: float) -> str:
-    """Return a duration in its largest unit that shows it whole."""
-    for unit, size in _UNITS:
-        if seconds >= size and seconds % size == 0:
-            return f"{seconds // size:g}{unit}"
-    return f"{seconds:g}s"

@@ -9,7 +9,9 @@ import sys
 import unittest
 from pathlib import Path
 
-from ota_server.record import format_time
+from ota_server.policyfiles import PolicyFiles
+from ota_server.record import format_time, parse_time
+from ota_server.rolling import Rolling
 from tests.fleet import NEW, OLD, Fleet, RolloutCase
 from tests.support import ROOT, TIMEOUT_SECONDS, Client, Process, until
 
@@ -187,6 +189,24 @@ class ControllerTest(RolloutCase):
         self.devices.ask(self.server.port)
         self.assertEqual(self.target(), "v1.5.0")
 
+    def test_where_somebody_made_its_release_the_target_by_hand_it_is_done(self):
+        self.roll_out(soak_seconds=3600.0)
+        self.assertTrue(until(lambda: self.state() == "running"))
+        self.set_target(NEW)
+        self.assertTrue(until(lambda: self.state() == "done"))
+        self.assertEqual(self.progress()["reason"], "")
+
+    def test_where_its_release_became_the_target_of_its_group_it_is_done_also_after_a_pause(self):
+        groups = self.data_dir / "version" / "groups"
+        groups.mkdir()
+        (groups / "beta.txt").write_text("00:11:22:33:44:55\n")
+        self.roll_out(group="beta", wanted="pause")
+        name = "progress_beta.json"
+        self.assertTrue(until(lambda: self.progress(name).get("state") == "paused"))
+        (self.data_dir / "version" / "targets.json").write_text(json.dumps({"beta": NEW}))
+        self.assertTrue(until(lambda: self.progress(name)["state"] == "done"))
+        self.assertEqual((self.progress(name)["reason"], self.target()), ("", OLD))
+
     def test_a_pause_ends_when_an_operator_has_it_go_on(self):
         plan = self.roll_out(wave_timeout_seconds=0.5, soak_seconds=3600.0)
         self.assertTrue(until(lambda: self.state() == "paused"))
@@ -331,6 +351,34 @@ class AloneTest(RolloutCase):
         self.assertIn("rollout_beta.json is no JSON", said)
         self.assertEqual(process.returncode, 0)
 
+    def test_a_progress_that_was_deleted_or_garbled_is_written_anew(self):
+        self.roll_out()
+        self.start()
+        self.assertTrue(until(lambda: self.state() == "running"))
+        path = self.data_dir / "version" / "progress.json"
+        whole = path.read_bytes()
+        path.write_text("{garbage")
+        self.assertTrue(until(lambda: path.read_bytes() == whole))
+        path.unlink()
+        self.assertTrue(until(lambda: path.exists() and path.read_bytes() == whole))
+
+    def test_a_folder_that_is_away_for_a_moment_ends_nothing(self):
+        self.roll_out()
+        process = self.start()
+        self.assertTrue(until(lambda: self.state() == "running"))
+        assert process.stderr is not None
+        version = self.data_dir / "version"
+        version.rename(self.data_dir / "elsewhere")
+        while "stand still" not in (line := process.stderr.readline()):
+            self.assertNotIn("Traceback", line)
+            self.assertNotEqual(line, "")
+        (self.data_dir / "elsewhere").rename(version)
+        (version / "progress.json").unlink()
+        self.assertTrue(until(lambda: self.state() == "running"))
+        process.terminate()
+        self.assertNotIn("Traceback", process.communicate(timeout=TIMEOUT_SECONDS)[1])
+        self.assertEqual(process.returncode, 0)
+
     def test_a_journal_that_is_lost_begins_the_soak_anew_and_that_is_said(self):
         journal = self.data_dir / "log" / "devices.jsonl"
         journal.write_text('{"event": "seal"}\n' * 100)
@@ -346,6 +394,39 @@ class AloneTest(RolloutCase):
         self.assertTrue(until(lambda: self.progress()["wave_time"] > wave_time))
         again.terminate()
         self.assertIn("was moved, cut or deleted", again.communicate(timeout=TIMEOUT_SECONDS)[1])
+
+
+class TimeTest(RolloutCase):
+    """One rollout, moved by this test at times that it says."""
+
+    def setUp(self):
+        super().setUp()
+        self.now_ms = parse_time("2026-11-24T12:00:00.000Z")
+        plan = self.roll_out(soak_seconds=3600.0, wave_timeout_seconds=7 * 86400.0)
+        policies = PolicyFiles(self.data_dir)
+        self.rolling = Rolling(self.data_dir, plan, policies, self.now_ms, self.now_ms)
+        self.addCleanup(self.rolling.close, self.now_ms)
+
+    def after(self, seconds: float) -> str:
+        """Return the state so many seconds after the start."""
+        self.rolling.step(self.now_ms + int(seconds * 1000), 100.0 + seconds)
+        return self.state()
+
+    def test_a_target_that_is_being_written_in_place_pauses_nothing(self):
+        self.assertEqual(self.after(0), "running")
+        self.set_target("")
+        self.assertEqual([self.after(10), self.after(11.9)], ["running"] * 2)
+        self.set_target(OLD)
+        self.assertEqual([self.after(12.5), self.after(20)], ["running"] * 2)
+        self.set_target("")
+        self.assertEqual([self.after(30), self.after(32.1)], ["running", "paused"])
+
+    def test_a_clock_that_jumps_ends_the_time_of_no_wave(self):
+        self.assertEqual(self.after(0), "running")
+        month = 30 * 86400
+        self.rolling.note_clock_jump(self.now_ms + month * 1000)
+        self.assertEqual([self.after(month), self.after(month + 6 * 86400)], ["running"] * 2)
+        self.assertEqual(self.after(month + 7 * 86400), "paused")
 
 
 class OtherFolderTest(RolloutCase):
