@@ -8,6 +8,8 @@ from ota_server.record import parse_time
 from ota_server.window import Standing
 
 _BAR = 24
+_OVER = ("halted", "done", "aborted")
+_HELD = "everything is on hold: nobody is offered anything; `unhold` ends that"
 _UNATTENDED = (
     "nobody new is offered it: the controller, which moves rollouts, does not answer or cannot "
     "write; the server's log says why"
@@ -41,6 +43,7 @@ def status_fields(plan: Plan, progress: Progress | None, standing: Standing) -> 
         **plan._asdict(),
         "state": state_of(plan, progress),
         "reason": progress.reason if progress else "",
+        "waiting": progress.waiting if progress else "",
         "wave": progress.wave + 1 if progress else None,
         "wave_time": progress.wave_time if progress else None,
         "counts": progress.counts if progress else {},
@@ -56,17 +59,23 @@ def status_lines(
     is_served: bool = True,
     standing: Standing | None = None,
     is_attended: bool = True,
+    is_held: bool = False,
 ) -> list[str]:
     """Return the status of a rollout for people.
 
     Args:
         is_attended: the controller has looked after it of late.
+        is_held: everything is on hold.
         standing: whom the server that runs lets in; None: everybody.
     """
     lines = [_headline(plan, progress, now_ms)]
     state = state_of(plan, progress)
+    if is_held and state not in _OVER:
+        lines.append(f"  {_HELD}")
     if progress is not None and progress.reason and state == progress.state:
         lines.append(f"  {progress.reason}")
+    if progress is not None and progress.waiting and state == "running":
+        lines.append(f"  wave {progress.wave + 1} waits: {progress.waiting}")
     if hint := _hint(plan, state, is_served):
         lines.append(f"  {hint}")
     elif state in ("running", "resuming") and not is_attended:
@@ -106,6 +115,9 @@ def _hint(plan: Plan, state: str, is_served: bool) -> str:
             f"{plan.version} is withdrawn; who runs it stays on it. Publish a mended release, or "
             "go back by `rollout abort --revert`"
         )
+    if plan.is_revert and state in ("halted", "aborted"):
+        stays = f"who went back stays on {plan.version}, who has {plan.reverts} stays on it"
+        return f"{stays}; `rollout start` rolls out what you want"
     if state == "aborted":
         return "who has it stays on it; `rollout abort --revert` is the way back"
     return ""
@@ -116,24 +128,34 @@ def _wave_line(plan: Plan, progress: Progress | None, wave: int, now_ms: int) ->
     whom = f"{percent:g} %" if percent else str(plan.first_group)
     name = f"  wave {wave + 1}  {whom:>6}"
     if progress is None or wave > progress.wave:
-        return f"{name}  {_bar(0.0)}  to come"
+        is_over = state_of(plan, progress) in _OVER
+        return f"{name}  {_bar(0.0)}  {'not opened' if is_over else 'to come'}"
     if wave < progress.wave:
         counts = progress.before[wave] if wave < len(progress.before) else {}
-        return f"{name}  {_bar(1.0)}  done: {_counted(counts)}".rstrip(": ")
-    counts = progress.counts
-    share = counts.get("updated", 0) / counts["active"] if counts.get("active") else 0.0
-    if progress.state == "done":
-        return f"{name}  {_bar(share)}  done: {_counted(counts)}"
-    since = f"since {ago(progress.wave_time, now_ms).removesuffix(' ago')}"
-    return f"{name}  {_bar(share)}  {since}: {_counted(counts)}"
+        is_whole = counts.get("updated", 0) >= _devices(counts)
+        how = "done" if is_whole else "passed"
+    else:
+        counts = progress.counts
+        how = f"since {ago(progress.wave_time, now_ms).removesuffix(' ago')}"
+        if progress.state == "done":
+            how = "done"
+    share = counts.get("updated", 0) / max(_devices(counts), 1)
+    return f"{name}  {_bar(share)}  {how}: {_counted(counts)}".rstrip(": ")
+
+
+def _devices(counts: Mapping[str, int]) -> int:
+    """Return how many devices a wave and those before it are for, as far as they are on record."""
+    return max(counts.get("reach", 0), counts.get("active", 0))
 
 
 def _counted(counts: Mapping[str, int]) -> str:
     """Return what became of how many devices; what happened to none is left out."""
     if not counts:
         return ""
-    first = f"{counts.get('updated', 0)} of {counts.get('active', 0)} updated"
+    first = f"{counts.get('updated', 0)} of {_devices(counts)} updated"
     others = [f"{counts[name]} {name}" for name in _SHOWN[1:] if counts.get(name)]
+    if unheard := _devices(counts) - counts.get("active", 0):
+        others.append(f"{unheard} not heard from since it opened")
     return ", ".join([first, *others])
 
 

@@ -24,6 +24,7 @@ _COUNTS = (
     "capped",
     "fresh",
     "soaked",
+    "reach",
 )
 
 
