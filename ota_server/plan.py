@@ -82,7 +82,8 @@ class Progress(NamedTuple):
         resumed: up to which `resumed` of the plan a pause was ended. One that paused stays so
             until the plan has a higher number.
         before: the counts of each earlier wave, as they were when the next one opened.
-        waiting: what the open wave waits for, in words; "": it is not running.
+        waiting: what the open wave waits for, in words; of one that is paused, what keeps it from
+            being halted or done, which it is as soon as it can be; "": nothing.
     """
 
     id: str

@@ -352,13 +352,14 @@ class Rolling:
 
     def _wait(self, progress: Progress, problem: str) -> None:
         """Offer nothing new until the end can be brought about, and say what it waits for."""
-        what = f"{progress.reason}; it is not withdrawn yet"
-        if progress.state == "done":
-            what = "it has reached all, and is not the target yet"
-        paused = progress._replace(state="paused", reason=f"{what}: {problem}")
+        is_done = progress.state == "done"
+        what = "it has reached all, and is not the target yet" if is_done else "not withdrawn yet"
+        paused = progress._replace(state="paused", waiting=f"{what}: {problem}")
         if paused != self._record.progress:
             self._record.put(paused)
-            log.error("%s: %s", self._name, paused.reason)
+            log.error(
+                "%s: %s", self._name, "; ".join(filter(None, (paused.reason, paused.waiting)))
+            )
 
     def _write(self, progress: Progress, now_ms: int) -> None:
         """Bring a state to the disk: the checkpoint first, since it is gone on from."""

@@ -9,6 +9,7 @@ from ota_server.window import Standing
 
 _BAR = 24
 _OVER = ("halted", "done", "aborted")
+_ENDING = "ending"  # nobody can change any more how it ends
 _HELD = "everything is on hold: nobody is offered anything; `unhold` ends that"
 _UNATTENDED = (
     "nobody new is offered it: the controller, which moves rollouts, does not answer or cannot "
@@ -76,6 +77,9 @@ def status_lines(
         lines.append(f"  {progress.reason}")
     if progress is not None and progress.waiting and state == "running":
         lines.append(f"  wave {progress.wave + 1} waits: {progress.waiting}")
+    elif progress is not None and progress.waiting and progress.state == "paused":
+        lines.append(f"  {progress.waiting}")
+        state = _ENDING
     if hint := _hint(plan, state, is_served):
         lines.append(f"  {hint}")
     elif state in ("running", "resuming") and not is_attended:
@@ -108,6 +112,8 @@ def _hint(plan: Plan, state: str, is_served: bool) -> str:
         return "no server runs on this data directory: start it, nothing goes on without it"
     if state == "waiting":
         return "the controller has not seen it yet, or reads what is on record of the fleet"
+    if state == _ENDING:
+        return "nobody new is offered it; it ends as soon as that is so no more"
     if state == "paused":
         return "nobody new is offered it; `rollout resume` goes on"
     if state == "halted" and not plan.is_revert:

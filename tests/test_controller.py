@@ -95,11 +95,14 @@ class ControllerTest(RolloutCase):
             client.request("/version.txt", fields)
             return client.answer().body.decode()
 
-    def fail_until(self, reason: str) -> None:
-        """Have all devices fail on the release, until the rollout says something."""
+    def waiting(self) -> str:
+        return str(self.progress().get("waiting", ""))
+
+    def fail_until(self, words: str) -> None:
+        """Have all devices fail on the release, until the rollout waits for something."""
         self.ask_until(
             self.server,
-            lambda: reason in self.progress().get("reason", ""),
+            lambda: words in self.waiting(),
             boots=lambda _mac: False,
         )
 
@@ -115,12 +118,13 @@ class ControllerTest(RolloutCase):
         self.roll_out(waves=(100.0,))
         self.ask_until(self.server, lambda: self.state() == "running", fetches=False)
         stopped.write_text('{"v0.9.0": {"state": "withdrawn", "instead_of": null},}')
-        self.fail_until("it is not withdrawn yet")
+        self.fail_until("not withdrawn yet")
         self.assertEqual((self.state(), self.told()), ("paused", OLD))
-        self.assertIn("stopped.json", self.progress()["reason"])
+        self.assertIn("stopped.json", self.waiting())
+        self.assertIn("failed", self.progress()["reason"])
         stopped.write_text('{"v0.9.0": {"state": "withdrawn", "instead_of": null}}')
         self.assertTrue(until(lambda: self.state() == "halted"))
-        self.assertNotIn("yet", self.progress()["reason"])
+        self.assertEqual(self.waiting(), "")
         self.assertEqual(set(self.stopped()), {"v0.9.0", NEW})
 
     def test_a_command_that_holds_the_lock_keeps_no_bad_release_going_and_no_other_rollout(self):
@@ -129,7 +133,7 @@ class ControllerTest(RolloutCase):
         (groups / "beta.txt").write_text("00:11:22:33:44:55\n")
         self.roll_out(waves=(100.0,))
         lock = self.lock()
-        self.fail_until("it is not withdrawn yet: another command holds")
+        self.fail_until("not withdrawn yet: another command holds")
         self.assertEqual((self.state(), self.told()), ("paused", OLD))
         self.roll_out(group="beta", waves=(100.0,))
         name = "progress_beta.json"
@@ -141,7 +145,7 @@ class ControllerTest(RolloutCase):
     def test_a_controller_that_is_killed_before_it_could_withdraw_halts_it_all_the_same(self):
         self.roll_out(waves=(100.0,))
         lock = self.lock()
-        self.fail_until("it is not withdrawn yet")
+        self.fail_until("not withdrawn yet")
         (pid,) = children(self.server.process.pid)
         os.kill(pid, signal.SIGKILL)
         self.assertTrue(until(lambda: children(self.server.process.pid) not in ([], [pid])))
@@ -153,9 +157,7 @@ class ControllerTest(RolloutCase):
     def test_the_end_waits_for_a_command_and_comes_when_that_is_done(self):
         self.roll_out(waves=(100.0,))
         lock = self.lock()
-        self.ask_until(
-            self.server, lambda: "is not the target yet" in self.progress().get("reason", "")
-        )
+        self.ask_until(self.server, lambda: "is not the target yet" in self.waiting())
         self.assertEqual((self.state(), self.target()), ("paused", OLD))
         os.close(lock)
         self.assertTrue(until(lambda: self.state() == "done"))

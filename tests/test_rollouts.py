@@ -331,7 +331,13 @@ class StatusTest(CommandCase):
         progress = Progress("1", "running", 1, format_time(NOW_MS), waiting="20 are needed")
         self.assertIn("\n  wave 2 waits: 20 are needed\n", self.shown(progress))
         plan = Plan("1", NEW, "", (100.0,), format_time(NOW_MS), OLD, wanted="pause")
-        self.assertNotIn("waits", "\n".join(status_lines(plan, progress, NOW_MS)))
+        self.assertNotIn("20 are needed", "\n".join(status_lines(plan, progress, NOW_MS)))
+
+    def test_it_shows_what_keeps_a_release_from_being_withdrawn_and_names_no_resume(self):
+        progress = Progress("1", "paused", 0, format_time(NOW_MS), "3 failed", waiting="not yet: x")
+        text = self.shown(progress)
+        self.assertIn("  3 failed\n  not yet: x\n", text)
+        self.assertNotIn("resume", text)
 
     def test_it_says_under_the_headline_that_everything_is_on_hold(self):
         self.know(100)
