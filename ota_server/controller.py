@@ -18,7 +18,14 @@ from types import FrameType
 
 from ota_server.audit import Busy
 from ota_server.datadir import add_data_dir_argument, log_dir
-from ota_server.keeper import ALIVE, COMPLETION_UNKNOWN, HEARTBEAT, LOCK_NAME, UP_TO_DATE
+from ota_server.keeper import (
+    BEHIND,
+    COMPLETION_UNKNOWN,
+    FAILING,
+    HEARTBEAT,
+    LOCK_NAME,
+    UP_TO_DATE,
+)
 from ota_server.logfiles import InUse, take_lock
 from ota_server.plan import Plan, is_over
 from ota_server.policy import BadPolicy
@@ -96,8 +103,7 @@ class Controller:
     def _beat(self, is_behind: bool) -> None:
         """Tell the server of one more loop, and whether all that devices did was looked at."""
         now = time.monotonic()
-        is_up_to_date = self._is_sound and not is_behind
-        if is_up_to_date and self._lock is not None and now >= self._touch_at:
+        if self._is_sound and not is_behind and self._lock is not None and now >= self._touch_at:
             self._touch_at = now + _TOUCH_SECONDS
             try:
                 os.utime(self._lock)
@@ -105,10 +111,11 @@ class Controller:
                 self._say(f"{LOCK_NAME} cannot be touched: {problem}")
         if self._heartbeat is None:
             return
+        mark = (BEHIND if is_behind else UP_TO_DATE) if self._is_sound else FAILING
         try:
             # A pipe that is full has enough in it.
             with suppress(BlockingIOError):
-                os.write(self._heartbeat, UP_TO_DATE if is_up_to_date else ALIVE)
+                os.write(self._heartbeat, mark)
         except BrokenPipeError:
             self._is_ending = True
 

@@ -22,10 +22,10 @@ log = logging.getLogger(__name__)
 
 # The option of the controller for `Known.completion_unknown`.
 COMPLETION_UNKNOWN = "--completion-unknown"
-# The option of the controller to write one of these after each loop: it goes round and does what it
-# can (it reads what was recorded while it was away, or a disk is full); nothing is left to be done.
+# The option of the controller to write one of these after each loop: it still reads what was on
+# record before; it cannot do its work, as on a full disk; nothing is left to be done.
 HEARTBEAT = "--heartbeat"
-ALIVE, UP_TO_DATE = b".", b"+"
+BEHIND, FAILING, UP_TO_DATE = b".", b"!", b"+"
 # A tally of a million devices, or a checkpoint of theirs, takes seconds on a small machine.
 LEASE_SECONDS = 30.0
 LOCK_NAME = ".controller.lock"
@@ -67,7 +67,7 @@ class Keeper:
         self._options = options
         self._child: Popen[bytes] | None = None
         self._began = self._heard_at = 0.0
-        self._is_heard = False
+        self._is_heard = self._is_failing = False
         self._pause = _SHORTEST_PAUSE_SECONDS
         self._not_before = 0.0
 
@@ -100,10 +100,12 @@ class Keeper:
             if UP_TO_DATE in heard:
                 self._attended_at = now
                 self._policies.is_attended = True
+            # A halt that cannot be written is known to nobody else, and waits for no lease.
+            self._is_failing = heard.rfind(FAILING) > heard.rfind(UP_TO_DATE)
 
     def _look_at_lease(self, now: float) -> None:
         """Let rollouts go on only as long as the controller looks after them, and say so once."""
-        if now - self._attended_at > self._lease_seconds:
+        if self._is_failing or now - self._attended_at > self._lease_seconds:
             self._policies.is_attended = False
         if not self._policies.has_open_rollout:
             self._begun_at = now
@@ -111,7 +113,12 @@ class Keeper:
             if self._said:
                 log.info("the controller looks after rollouts again: they go on")
             self._said = False
-        elif now - max(self._attended_at, self._begun_at) > self._lease_seconds and not self._said:
+        elif self._said:
+            return
+        elif self._is_failing:
+            self._said = True
+            log.error("the controller cannot do its work: rollouts offer nothing new until it can")
+        elif now - max(self._attended_at, self._begun_at) > self._lease_seconds:
             self._said = True
             log.error(
                 "nobody has looked after rollouts for %g s: they offer nothing new until the "
@@ -166,7 +173,7 @@ class Keeper:
         command += ["--data-dir", self._data_dir.absolute(), "--server-started", self._started_ms]
         command += [HEARTBEAT, *self._options]
         self._began = self._heard_at = now
-        self._is_heard = False
+        self._is_heard = self._is_failing = False
         try:
             self._child = Popen(
                 list(map(str, command)),
