@@ -102,13 +102,7 @@ class Controller:
 
     def _beat(self, is_behind: bool) -> None:
         """Tell the server of one more loop, and whether all that devices did was looked at."""
-        now = time.monotonic()
-        if self._is_sound and not is_behind and self._lock is not None and now >= self._touch_at:
-            self._touch_at = now + _TOUCH_SECONDS
-            try:
-                os.utime(self._lock)
-            except OSError as problem:
-                self._say(f"{LOCK_NAME} cannot be touched: {problem}")
+        self._touch(is_behind)
         if self._heartbeat is None:
             return
         mark = (BEHIND if is_behind else UP_TO_DATE) if self._is_sound else FAILING
@@ -118,6 +112,17 @@ class Controller:
                 os.write(self._heartbeat, mark)
         except BrokenPipeError:
             self._is_ending = True
+
+    def _touch(self, is_behind: bool) -> None:
+        """Have `rollout status` see by the time of the lock whether rollouts are looked after."""
+        now = time.monotonic()
+        if self._lock is None or (self._is_sound and (is_behind or now < self._touch_at)):
+            return
+        self._touch_at = now + _TOUCH_SECONDS if self._is_sound else 0.0
+        try:
+            os.utime(self._lock, None if self._is_sound else (0, 0))
+        except OSError as problem:
+            self._say(f"{LOCK_NAME} cannot be touched: {problem}")
 
     def _update(self) -> None:
         """Begin with rollouts that are new, go on by plans that changed, let go of what is over."""

@@ -9,6 +9,8 @@ import unittest
 from pathlib import Path
 
 from ota_server.keeper import LOCK_NAME, Keeper
+from ota_server.plan import Progress, format_plan
+from ota_server.record import format_time
 from ota_server.serve import open_service
 from ota_server.server import OTAServer
 from ota_server.watch import lines_of
@@ -90,6 +92,19 @@ class LeaseTest(RolloutCase):
         self.assertTrue(until(lambda: self.said("looks after rollouts again") == 1))
         self.assertEqual(self.said("offer nothing new"), 1)
 
+    def test_from_the_start_of_a_server_on_nobody_is_offered_anything_without_a_controller(
+        self,
+    ):
+        lock = self.data_dir / "log" / LOCK_NAME
+        lock.mkdir()
+        plan = self.roll_out(waves=(100.0,), soak_seconds=3600.0)
+        progress = Progress(plan.id, "running", 0, format_time(time.time_ns() // 10**6))
+        (self.data_dir / "version" / "progress.json").write_bytes(format_plan(progress))
+        self.assertTrue(until(lambda: self.said("the controller ended by exit code 1") == 1))
+        self.assertEqual(self.told(), OLD)
+        lock.rmdir()
+        self.assertTrue(until(lambda: self.told() == NEW))
+
     def test_while_the_controller_cannot_be_started_nobody_is_offered_anything(self):
         self.begin()
         lock = self.data_dir / "log" / LOCK_NAME
@@ -110,6 +125,7 @@ class LeaseTest(RolloutCase):
         self.assertTrue(until(lambda: self.told() == OLD))
         said = [self.said("is killed"), self.said("cannot do its work"), self.said("nobody has")]
         self.assertEqual(said, [0, 1, 0])
+        self.assertTrue(until(lambda: "cannot write" in "\n".join(lines_of(self.data_dir, None))))
         (checkpoint / "in the way").rmdir()
         checkpoint.rmdir()
         self.assertTrue(until(lambda: self.told() == NEW))
