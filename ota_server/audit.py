@@ -30,11 +30,11 @@ class Busy(Exception):
 
 
 @contextmanager
-def locked(data_dir: Path) -> Iterator[None]:
+def locked(data_dir: Path, wait_seconds: float = _LOCK_SECONDS) -> Iterator[None]:
     """Hold the lock of those who change files in a data directory: one at a time.
 
     Raises:
-        Busy: another one has held it for half a minute.
+        Busy: another one has held it for as long as this may wait.
         OSError: the lock cannot be opened.
     """
     path = data_dir / "version" / LOCK_NAME
@@ -42,7 +42,7 @@ def locked(data_dir: Path) -> Iterator[None]:
     descriptor = _open_lock(path)
     try:
         give_to_owner(descriptor, path.parent)
-        _take(descriptor, path)
+        _take(descriptor, path, wait_seconds)
         yield
     finally:
         os.close(descriptor)
@@ -56,14 +56,14 @@ def _open_lock(path: Path) -> int:
         return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
 
 
-def _take(descriptor: int, path: Path) -> None:
-    give_up_at = time.monotonic() + _LOCK_SECONDS
+def _take(descriptor: int, path: Path, wait_seconds: float) -> None:
+    give_up_at = time.monotonic() + wait_seconds
     while True:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return
         except BlockingIOError:
-            if time.monotonic() > give_up_at:
+            if time.monotonic() >= give_up_at:
                 raise Busy(f"another command holds {path}; try again when it is done") from None
             time.sleep(_LOOK_SECONDS)
 

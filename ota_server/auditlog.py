@@ -46,7 +46,8 @@ def _show(arguments: argparse.Namespace) -> int:
             print(json.dumps(entry))
         return 0
     header = ("TIME", "WHO", "ACTION", "WHAT", "FROM", "TO")
-    write_table(header, [_row(entry) for entry in entries])
+    # What was done is told whole, whatever the reason or the name of the host.
+    write_table(header, [_row(entry) for entry in entries], cut_first=(5, 4), whole=(0, 2))
     print(f"{len(entries)} change{'' if len(entries) == 1 else 's'}")
     return 0
 

@@ -12,12 +12,20 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 
 from ota_server.audit import Busy
 from ota_server.datadir import add_data_dir_argument, log_dir
-from ota_server.keeper import COMPLETION_UNKNOWN
+from ota_server.keeper import (
+    BEHIND,
+    COMPLETION_UNKNOWN,
+    FAILING,
+    HEARTBEAT,
+    LOCK_NAME,
+    UP_TO_DATE,
+)
 from ota_server.logfiles import InUse, take_lock
 from ota_server.plan import Plan, is_over
 from ota_server.policy import BadPolicy
@@ -28,13 +36,14 @@ from ota_server.serverlog import LogThread
 
 log = logging.getLogger(__name__)
 
-LOCK_NAME = ".controller.lock"
 _TICK_SECONDS = 0.25
 _NICENESS = 10
 # A clock that is set jumps; one that is slewed does not.
 _JUMP_MS = 5 * 60 * 1000
 # What fails is said again at most so often.
 _SAY_EVERY_SECONDS = 60.0
+# `rollout status` sees by the time stamp of the lock that rollouts are looked after.
+_TOUCH_SECONDS = 5.0
 
 
 class Controller:
@@ -46,7 +55,19 @@ class Controller:
         tick_seconds: float,
         server_started_ms: int,
         completion_unknown: bool = False,
+        lock: int | None = None,
+        heartbeat: int | None = None,
     ) -> None:
+        """Begin with what is on record.
+
+        Args:
+            lock: the descriptor of the lock that this controller holds.
+            heartbeat: the descriptor of a pipe, to write a byte to after each loop.
+        """
+        self._lock = lock
+        self._heartbeat = heartbeat
+        self._touch_at = 0.0
+        self._is_sound = True
         self._data_dir = data_dir
         self._completion_unknown = completion_unknown
         self._tick_seconds = tick_seconds
@@ -64,18 +85,44 @@ class Controller:
     def run(self, parent: int) -> None:
         """Work until nothing is left to do, `end` is called, or `parent` is at its end."""
         while not self._is_ending:
+            self._is_sound = True
             self._policies.look_after()
             self._update()
-            if not self._rollings:
+            if not self._rollings and self._is_sound:
                 break
-            self._look_at_clock()
-            steps = [self._step(rolling) for rolling in self._rollings.values()]
+            now_ms = self._look_at_clock()
+            steps = [self._step(rolling, now_ms) for rolling in self._rollings.values()]
+            self._beat(is_behind=any(steps))
             wait = 0.0 if any(steps) else self._tick_seconds
             ready, _, _ = select.select([parent], [], [], wait)
             if ready and not os.read(parent, 1024):
                 break
         for rolling in self._rollings.values():
             self._close(rolling)
+
+    def _beat(self, is_behind: bool) -> None:
+        """Tell the server of one more loop, and whether all that devices did was looked at."""
+        self._touch(is_behind)
+        if self._heartbeat is None:
+            return
+        mark = (BEHIND if is_behind else UP_TO_DATE) if self._is_sound else FAILING
+        try:
+            # A pipe that is full has enough in it.
+            with suppress(BlockingIOError):
+                os.write(self._heartbeat, mark)
+        except BrokenPipeError:
+            self._is_ending = True
+
+    def _touch(self, is_behind: bool) -> None:
+        """Have `rollout status` see by the time of the lock whether rollouts are looked after."""
+        now = time.monotonic()
+        if self._lock is None or (self._is_sound and (is_behind or now < self._touch_at)):
+            return
+        self._touch_at = now + _TOUCH_SECONDS if self._is_sound else 0.0
+        try:
+            os.utime(self._lock, None if self._is_sound else (0, 0))
+        except OSError as problem:
+            self._say(f"{LOCK_NAME} cannot be touched: {problem}")
 
     def _update(self) -> None:
         """Begin with rollouts that are new, go on by plans that changed, let go of what is over."""
@@ -113,34 +160,46 @@ class Controller:
             self._say(f"the checkpoint of {rolling.plan.version} cannot be written: {problem}")
 
     def _plans(self) -> dict[str, Plan]:
+        before = {group: rolling.plan for group, rolling in self._rollings.items()}
+        try:
+            groups = groups_with_plan(self._data_dir)
+        except OSError as problem:
+            self._say(f"rollouts stand still: {problem}")
+            return before
         plans = {}
-        for group in groups_with_plan(self._data_dir):
+        for group in groups:
             try:
                 plan = read_plan(self._data_dir, group)
             except (BadPolicy, OSError) as problem:
-                self._say(f"{problem}; what it held before holds")
-                plan = self._rollings[group].plan if group in self._rollings else None
+                plan = before.get(group)
+                self._say(f"{problem}; what it held before holds", is_sound=plan is not None)
             if plan is not None and plan.group == group:
                 plans[group] = plan
         return plans
 
-    def _look_at_clock(self) -> None:
+    def _look_at_clock(self) -> int:
+        """Return the time, once all rollouts know of it where it jumped."""
         before, self._clocks = self._clocks, (time.time_ns(), time.monotonic_ns())
         passed_ms = (self._clocks[1] - before[1]) // 1_000_000
         jump_ms = (self._clocks[0] - before[0]) // 1_000_000 - passed_ms
+        now_ms = self._clocks[0] // 1_000_000
         if abs(jump_ms) > _JUMP_MS:
-            log.warning("the clock jumped by %d s: soak and silence begin anew", jump_ms // 1000)
+            log.warning("the clock jumped by %d s", jump_ms // 1000)
             for rolling in self._rollings.values():
-                rolling.note_clock_jump(_now_ms())
+                rolling.note_clock_jump(now_ms)
+        return now_ms
 
-    def _step(self, rolling: Rolling) -> bool:
+    def _step(self, rolling: Rolling, now_ms: int) -> bool:
         try:
-            return rolling.step(_now_ms(), time.monotonic())
+            has_more = rolling.step(now_ms, time.monotonic())
         except (OSError, BadPolicy, Busy) as problem:
             self._say(f"the rollout of {rolling.plan.version} stands still: {problem}")
             return False
+        self._is_sound = self._is_sound and rolling.is_on_record
+        return has_more
 
-    def _say(self, problem: str) -> None:
+    def _say(self, problem: str, is_sound: bool = False) -> None:
+        self._is_sound = self._is_sound and is_sound
         now = time.monotonic()
         if now >= self._said.get(problem, 0.0):
             self._said[problem] = now + _SAY_EVERY_SECONDS
@@ -178,6 +237,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         action="store_true",
         help="a proxy that buffers images stands before the server (`serve --buffering-proxy`)",
     )
+    parser.add_argument(
+        HEARTBEAT,
+        action="store_true",
+        help="write a byte to standard output, a pipe, after each look",
+    )
     arguments = parser.parse_args(argv)
     written = LogThread()
     logging.basicConfig(
@@ -203,8 +267,16 @@ def _run(arguments: argparse.Namespace) -> int:
     except OSError as problem:
         log.error("%s: %s", problem.filename, problem.strerror)
         return 1
+    heartbeat = sys.stdout.fileno() if arguments.heartbeat else None
+    if heartbeat is not None:
+        os.set_blocking(heartbeat, False)
     controller = Controller(
-        data_dir, arguments.tick, arguments.server_started, arguments.completion_unknown
+        data_dir,
+        arguments.tick,
+        arguments.server_started,
+        arguments.completion_unknown,
+        lock,
+        heartbeat,
     )
     signal.signal(signal.SIGTERM, controller.end)
     controller.run(sys.stdin.fileno())

@@ -137,7 +137,7 @@ def _show_history(logs: Path, mac: str, form: str) -> int:
         write_table(
             ("TIME", "EVENT", "VERSION", "TARGET", "WHAT", "ADDRESS"),
             [_history_row(fields) for fields in records],
-            cut_first=5,
+            cut_first=(5,),
         )
     return 0
 

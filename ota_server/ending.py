@@ -7,7 +7,7 @@ from pathlib import Path
 from ota_server import audit
 from ota_server.datadir import log_dir
 from ota_server.files import Found, Signature, find, open_found
-from ota_server.plan import Plan
+from ota_server.plan import Plan, Progress
 from ota_server.policy import BadPolicy, Policy
 from ota_server.record import format_time
 from ota_server.release import image_name, meaning, same_version, spellings
@@ -27,16 +27,69 @@ log = logging.getLogger(__name__)
 
 # Who it was, in the audit log.
 CONTROLLER = "controller"
+# For so long a target that cannot be read may be one that is being written.
+_UNREADABLE_SECONDS = 2.0
 
 
-class ImageLook:
-    """Looks whether the image of a release is there, and the one that was published."""
+def is_same_target(one: str | None, other: str | None) -> bool:
+    """Say whether two targets are the same, by meaning; None: there is none."""
+    if one is None or other is None:
+        return one is other
+    return same_version(one, other)
+
+
+class Obstacles:
+    """What stands against it that a rollout goes on by itself."""
 
     def __init__(self, data_dir: Path) -> None:
+        self._data_dir = data_dir
         self._firmware_dir = data_dir / "firmware"
         self._hashed: tuple[Signature, str] | None = None
+        self._unreadable_since: float | None = None
 
-    def problem(self, version: str, policy: Policy) -> str:
+    def reason(self, plan: Plan, policy: Policy, now: float) -> str | None:
+        """Return why a rollout pauses; "" where nothing is in the way, None where that shows soon.
+
+        Args:
+            now: in seconds of a monotonic clock.
+        """
+        base, problem = self._base(plan)
+        if base is None and plan.instead_of is not None:
+            # Somebody may be writing to the file in place.
+            if self._unreadable_since is None:
+                self._unreadable_since = now
+            if now - self._unreadable_since < _UNREADABLE_SECONDS:
+                return None
+        else:
+            self._unreadable_since = None
+        if problem:
+            return f"the target cannot be read: {problem}; mend that, then `rollout resume`"
+        if not is_same_target(base, plan.instead_of):
+            whose = f"the target of {plan.group}" if plan.group else "version.txt"
+            return (
+                f"somebody changed {whose}: it was {plan.instead_of or 'nothing'} when this "
+                f"began and is {base or 'nothing that can be used'} now; `rollout resume` goes on "
+                "all the same, `rollout abort` ends it"
+            )
+        try:
+            return self._image_problem(plan.version, policy)
+        except OSError as trouble:
+            return f"the image of {plan.version} cannot be read: {trouble}"
+
+    def is_target(self, plan: Plan) -> bool:
+        """Say whether somebody made the release of a rollout the target already."""
+        return plan.reverts is None and is_same_target(self._base(plan)[0], plan.version)
+
+    def _base(self, plan: Plan) -> tuple[str | None, str]:
+        """Return the target that the rollout would replace, and why it cannot be read."""
+        try:
+            return read_base(self._data_dir, plan.group), ""
+        except BadPolicy as problem:
+            return None, f"targets.json {problem}"
+        except OSError as problem:
+            return None, str(problem)
+
+    def _image_problem(self, version: str, policy: Policy) -> str:
         """Return what is wrong with the image of a release; "" where it is right.
 
         Raises:
@@ -65,33 +118,53 @@ class ImageLook:
         return self._hashed[1]
 
 
-def is_same_target(one: str | None, other: str | None) -> bool:
-    """Say whether two targets are the same, by meaning; None: there is none."""
-    if one is None or other is None:
-        return one is other
-    return same_version(one, other)
+def bring_about(data_dir: Path, plan: Plan, progress: Progress, now_ms: int) -> str:
+    """Change what all go by as a rollout ends; return why that is not to be, "" where it is done.
+
+    Raises:
+        Busy, BadPolicy, OSError: it cannot be done now.
+    """
+    if progress.state == "halted" and not plan.is_revert:
+        withdraw(data_dir, plan, progress.reason, now_ms)
+    return finish(data_dir, plan) if progress.state == "done" else ""
 
 
 def withdraw(data_dir: Path, plan: Plan, reason: str, now_ms: int) -> None:
     """Take a release back that was halted, unless that is done already.
 
     Raises:
-        Busy: an operator's command goes on for too long.
+        Busy: an operator's command is under way; this waits for none.
         BadPolicy, OSError: stopped.json cannot be used or written.
     """
-    with audit.locked(data_dir):
+    if _is_withdrawn(data_dir, plan):
+        return
+    with audit.locked(data_dir, wait_seconds=0.0):
+        if _is_withdrawn(data_dir, plan):
+            return
         entry = {
             "state": "withdrawn",
             **targets_before(data_dir, plan),
             "reason": reason,
             "time": format_time(now_ms),
         }
-        before = stopped_entry(read_stopped(data_dir), plan.version)
-        if before is not None and before.get("state") == "withdrawn":
-            return
         # A full disk must not keep a bad release going.
         _note(data_dir, "halt", plan, reason=reason)
         set_stopped(data_dir, plan.version, entry)
+
+
+def _is_withdrawn(data_dir: Path, plan: Plan) -> bool:
+    entry = stopped_entry(read_stopped(data_dir), plan.version)
+    return entry is not None and entry.get("state") == "withdrawn"
+
+
+def withdrawn_for(data_dir: Path, version: str) -> str:
+    """Return why an operator withdrew a release, in words."""
+    try:
+        entry = stopped_entry(read_stopped(data_dir), version) or {}
+    except (BadPolicy, OSError):
+        entry = {}  # what it held while it was good is in force
+    reason = entry.get("reason")
+    return reason if isinstance(reason, str) and reason else "it was withdrawn by an operator"
 
 
 def targets_before(data_dir: Path, plan: Plan) -> dict[str, object]:
@@ -113,10 +186,10 @@ def finish(data_dir: Path, plan: Plan) -> str:
     """Make a release the target of those that all have it; return why not, "" where it is.
 
     Raises:
-        Busy: an operator's command goes on for too long.
+        Busy: an operator's command is under way; this waits for none.
         BadPolicy, OSError: a file cannot be used or written.
     """
-    with audit.locked(data_dir):
+    with audit.locked(data_dir, wait_seconds=0.0):
         base = read_base(data_dir, plan.group)
         is_target = is_same_target(base, plan.version)
         if not is_target and not is_same_target(base, plan.instead_of):

@@ -66,6 +66,7 @@ class Tally(NamedTuple):
         to_come: devices on record that this wave added, heard from or not.
         fresh_updated: of `fresh`, on the release, after `capped`.
         soaked: of `fresh_updated`, heard from when they had run it for the soak.
+        reach: devices on record in this wave and those before it that count, heard from or not.
         crowded: devices that failed where one address holds over a quarter of all, unshared.
         silence_rate: the share of devices that would have been silent without it; 0 to 1.
         age_ms: how long the wave has been open, counting time in which the server answered alone.
@@ -89,6 +90,7 @@ class Tally(NamedTuple):
     to_come: int = 0
     fresh_updated: int = 0
     soaked: int = 0
+    reach: int = 0
     crowded: int = 0
     silence_rate: float = 0.0
     age_ms: int = 0
@@ -276,10 +278,18 @@ class Counting:
             to_come=by_wave.count(self._wave),
             fresh_updated=updated,
             soaked=capped(self._soaked, self._shared),
+            reach=self._reach() - states.get("duplicate", 0),
             crowded=crowded(_sites(self._base, None), _sites(bad, None), self._shared),
             silence_rate=_mean(self._shares[None]),
             **states,
         )
+
+    def _reach(self) -> int:
+        """Return how many devices on record the open wave and those before it are for."""
+        # By bits, since a loop over a million devices would take as long as all the rest.
+        is_in = bytes(wave <= self._wave for wave in range(256))
+        reached = int.from_bytes(self._polls.wave.translate(is_in), "big")
+        return (reached & int.from_bytes(self._polls.counts, "big")).bit_count()
 
     def _evidence(self, old: str | None) -> Evidence:
         """Return the evidence of devices that ran a version before; None: of all."""

@@ -123,13 +123,17 @@ class Offers:
         return decision, end
 
     def _policy(self, mac: str) -> Policy:
-        """Return the policy; for whom nothing can be recorded, with no rollout that goes on.
+        """Return the policy; for whom nothing can be recorded, or seen, no rollout in it goes on.
 
-        What became of a device that nobody has on record could not stop a bad release.
+        What became of a device that nobody has on record could not stop a bad release, and neither
+        could it while the controller is dead, hangs or cannot write.
         """
         policy = self._policies.current()
+        if not policy.rollouts:
+            return policy
         fleet = self._fleet
-        if not policy.rollouts or not (fleet.journal.failing or fleet.turns_away(mac)):
+        is_seen = self._policies.is_attended and not fleet.journal.failing
+        if is_seen and not fleet.turns_away(mac):
             return policy
         if policy is not self._unpaused:
             self._unpaused, self._paused = policy, policy.paused()

@@ -15,6 +15,7 @@ from ota_server.release import is_version
 WANTED = ("run", "pause", "abort")
 STATES = ("running", "paused", "halted", "done", "aborted")
 MOST_SECONDS = 366 * 86400
+_UNITS = (("d", 86400), ("h", 3600), ("m", 60), ("s", 1))
 
 
 class Plan(NamedTuple):
@@ -84,6 +85,8 @@ class Progress(NamedTuple):
         resumed: up to which `resumed` of the plan a pause was ended. One that paused stays so
             until the plan has a higher number.
         before: the counts of each earlier wave, as they were when the next one opened.
+        waiting: what the open wave waits for, in words; of one that is paused, what keeps it from
+            being halted or done, which it is as soon as it can be; "": nothing.
     """
 
     id: str
@@ -94,6 +97,15 @@ class Progress(NamedTuple):
     counts: Mapping[str, int] = {}
     resumed: int = 0
     before: tuple[Mapping[str, int], ...] = ()
+    waiting: str = ""
+
+
+def duration(seconds: float) -> str:
+    """Return a duration in its largest unit that shows it whole."""
+    for unit, size in _UNITS:
+        if seconds >= size and seconds % size == 0:
+            return f"{seconds // size:g}{unit}"
+    return f"{seconds:g}s"
 
 
 def plan_name(group: str) -> str:
@@ -210,7 +222,8 @@ def parse_progress(content: bytes) -> Progress:
         parse_time(progress.wave_time)
         progress = progress._replace(before=tuple(dict(each) for each in progress.before))
         numbers = (progress.wave, progress.resumed, *progress.counts.values())
-        is_right = progress.state in STATES and isinstance(progress.reason, str)
+        is_right = progress.state in STATES
+        is_right = is_right and type(progress.reason) is type(progress.waiting) is str
         is_right = is_right and all(type(each) is int and each >= 0 for each in numbers)
     except (AttributeError, TypeError, ValueError, OverflowError) as trouble:
         raise BadPolicy(f"is no progress of a rollout: {trouble!s:.200}") from None

@@ -36,7 +36,7 @@ def list_all(arguments: argparse.Namespace) -> int:
         return 0
     now_ms = time.time_ns() // 1_000_000
     rows = [_as_row(release, site, now_ms) for release in found]
-    write_table(("VERSION", "SIZE", "PUBLISHED", "STATE", "IMAGE", "NOTES"), rows, cut_first=5)
+    write_table(("VERSION", "SIZE", "PUBLISHED", "STATE", "IMAGE", "NOTES"), rows, cut_first=(5,))
     print(f"{len(rows)} release{'' if len(rows) == 1 else 's'}")
     return 0
 

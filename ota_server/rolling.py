@@ -9,24 +9,18 @@ import time
 from pathlib import Path
 
 from ota_server import ending
+from ota_server.audit import Busy
 from ota_server.datadir import log_dir
-from ota_server.ending import ImageLook
+from ota_server.ending import Obstacles
 from ota_server.feedback import BadCheckpoint, Feedback, Known
 from ota_server.follow import Follower
+from ota_server.onrecord import OnRecord, is_same_state, name_of, say
 from ota_server.plan import Plan, Progress
+from ota_server.policy import BadPolicy
 from ota_server.policyfiles import PolicyFiles
 from ota_server.reach import what_is_known, who_runs
 from ota_server.record import format_time, parse_time
-from ota_server.rolloutfiles import (
-    Checkpoint,
-    read_base,
-    read_checkpoint,
-    read_progress,
-    read_stopped,
-    stopped_entry,
-    write_checkpoint,
-    write_progress,
-)
+from ota_server.rolloutfiles import Checkpoint, read_checkpoint
 from ota_server.waves import advance
 
 log = logging.getLogger(__name__)
@@ -70,9 +64,9 @@ class Rolling:
         self._policies = policies
         self._server_started_ms = server_started_ms
         self._completion_unknown = completion_unknown
-        self._image = ImageLook(data_dir)
-        self._written = read_progress(data_dir, plan)
-        self._progress = self._written
+        self._obstacles = Obstacles(data_dir)
+        self._record = OnRecord(data_dir, plan)
+        self._progress = self._record.progress
         self._members: frozenset[str] | None = None
         self._outage_from_ms: int | None = None
         self._losses = 0
@@ -119,7 +113,12 @@ class Rolling:
 
     @property
     def _name(self) -> str:
-        return f"rollout of {self.plan.version}{f' to {self.plan.group}' * bool(self.plan.group)}"
+        return name_of(self.plan)
+
+    @property
+    def is_on_record(self) -> bool:
+        """Whether what was to be written last could be written."""
+        return self._record.is_right
 
     def change(self, plan: Plan) -> None:
         """Take the plan as it is now."""
@@ -130,7 +129,6 @@ class Rolling:
     def note_clock_jump(self, now_ms: int) -> None:
         """Begin soak and silence anew."""
         self._feedback.note_clock_jump(now_ms)
-        self._jumps = self._feedback.clock_jumps
 
     def close(self, now_ms: int) -> None:
         """Write a last checkpoint, unless it is over, and let go of the journal."""
@@ -151,7 +149,9 @@ class Rolling:
         """
         self._look_at_policy(now_ms, now)
         if self._progress is not None and self._progress.state in _OVER:
-            self._end(self._progress, now_ms)  # killed before that was done
+            # Something kept that from being done, or the last controller was killed before.
+            is_undone = self._progress.state == "done" and self.plan.wanted == "abort"
+            self._end(self._aborted(now_ms) if is_undone else self._progress, now_ms)
             return False
         if not self._read():
             if self.plan.wanted == "abort":
@@ -204,9 +204,9 @@ class Rolling:
         if progress is None:
             self._feedback.open_wave(0, now_ms)
             progress = Progress(self.plan.id, "running", 0, format_time(now_ms))
-        if not _is_same_state(progress, self._written):
-            # Or the last controller was killed between its checkpoint and this.
-            self._write(progress, now_ms)
+        # It is written once what follows from it was looked at: the last controller may have been
+        # killed between its checkpoint and a halt.
+        self._progress = progress
 
     def _save_at_times(self, now_ms: int, now: float) -> None:
         if self.is_over or now < self._checkpoint_at:
@@ -223,7 +223,7 @@ class Rolling:
             self._members,
             self._feedback.dump(),
         )
-        write_checkpoint(self._log_dir, self.plan.group, checkpoint)
+        self._record.save(checkpoint)
 
     # Deciding
 
@@ -231,13 +231,17 @@ class Rolling:
         assert self._progress is not None
         began = time.monotonic()
         before = self._anew_after_loss(self._resumed(self._progress, now_ms), now_ms)
-        self._say_jumps()
+        before = self._anew_after_jump(before, now_ms)
         tally = self._feedback.tally(now_ms)
         after = advance(self.plan, before, tally, now_ms)
         if self._policy.is_withdrawn(self.plan.version):
-            after = before._replace(state="halted", reason=self._withdrawn(), counts=after.counts)
+            reason = ending.withdrawn_for(self._data_dir, self.plan.version)
+            after = before._replace(state="halted", reason=reason, counts=after.counts, waiting="")
+        elif after.state in ("running", "paused", "done") and self._obstacles.is_target(self.plan):
+            # Somebody did by hand what this was for.
+            after = before._replace(state="done", reason="", counts=after.counts, waiting="")
         elif after.state in ("running", "done"):
-            after = self._unless_paused(before, after)
+            after = self._unless_paused(before, after, now)
         self._go_to(after, now_ms, now)
         self._tally_at = now + (time.monotonic() - began) * _REST_FOR_WORK
 
@@ -266,35 +270,27 @@ class Rolling:
         self._feedback.open_wave(progress.wave, now_ms)
         return progress._replace(wave_time=format_time(now_ms))
 
-    def _say_jumps(self) -> None:
-        if self._feedback.clock_jumps != self._jumps:
-            self._jumps = self._feedback.clock_jumps
-            log.warning("%s: the clock jumped; soak and silence begin anew", self._name)
+    def _anew_after_jump(self, progress: Progress, now_ms: int) -> Progress:
+        """Begin the time of a wave anew where the clock that it is measured by jumped."""
+        if self._feedback.clock_jumps == self._jumps:
+            return progress
+        self._jumps = self._feedback.clock_jumps
+        log.warning("%s: the clock jumped; soak, silence and wave time begin anew", self._name)
+        return progress._replace(wave_time=format_time(now_ms))
 
-    def _unless_paused(self, before: Progress, after: Progress) -> Progress:
+    def _unless_paused(self, before: Progress, after: Progress, now: float) -> Progress:
         """Return what follows, or a pause where an operator or the files stand against it."""
-        reason = BY_OPERATOR if self.plan.wanted == "pause" else self._problem()
-        if not reason:
+        if self.plan.wanted == "pause":
+            reason: str | None = BY_OPERATOR
+        else:
+            reason = self._obstacles.reason(self.plan, self._policy, now)
+        if reason == "":
             return after
         # It had not gone on if it had been looked at first.
-        return before._replace(state="paused", reason=reason, counts=after.counts)
-
-    def _problem(self) -> str:
-        """Return why it must not go on by itself; "" where nothing stands against it."""
-        base = read_base(self._data_dir, self.plan.group)
-        if not ending.is_same_target(base, self.plan.instead_of):
-            whose = f"the target of {self.plan.group}" if self.plan.group else "version.txt"
-            return (
-                f"somebody changed {whose}: it was {self.plan.instead_of or 'nothing'} when this "
-                f"began and is {base or 'nothing that can be used'} now; `rollout resume` goes on "
-                "all the same, `rollout abort` ends it"
-            )
-        return self._image.problem(self.plan.version, self._policy)
-
-    def _withdrawn(self) -> str:
-        entry = stopped_entry(read_stopped(self._data_dir), self.plan.version) or {}
-        reason = entry.get("reason")
-        return reason if isinstance(reason, str) and reason else "it was withdrawn by an operator"
+        before = before._replace(
+            counts=after.counts, waiting=after.waiting if reason is None else ""
+        )
+        return before if reason is None else before._replace(state="paused", reason=reason)
 
     def _aborted(self, now_ms: int) -> Progress:
         progress = self._progress or Progress(self.plan.id, "aborted", 0, format_time(now_ms))
@@ -304,12 +300,12 @@ class Rolling:
 
     def _go_to(self, after: Progress, now_ms: int, now: float) -> None:
         before = self._progress
-        if _is_same_state(after, before):
+        if is_same_state(after, before) and is_same_state(after, self._record.progress):
             self._progress = after
-            if after != self._written and now >= self._counts_at:
+            if now >= self._counts_at:
                 self._counts_at = now + _COUNTS_SECONDS
-                write_progress(self._data_dir, self.plan.group, after)
-                self._written = after
+                if after != self._record.progress or self._record.is_gone():
+                    self._record.put(after)
             return
         if before is not None and after.wave != before.wave:
             closed = (after.counts,) * (after.wave - len(after.before))
@@ -321,27 +317,58 @@ class Rolling:
             self._write(after, now_ms)
 
     def _end(self, progress: Progress, now_ms: int) -> None:
-        """Do what the end of a rollout changes, on record before and after that."""
-        if progress.state == "halted" and not self.plan.is_revert:
-            # First of all: nobody is offered it any more.
-            ending.withdraw(self._data_dir, self.plan, progress.reason, now_ms)
-        self._save(progress, now_ms)
-        self._progress = progress
-        if progress.state == "done" and (problem := ending.finish(self._data_dir, self.plan)):
+        """Do what the end of a rollout changes, on record before and after that.
+
+        What others may keep from being changed (a lock that somebody holds, a file that is broken)
+        is tried again at each step, and meanwhile nobody new is offered the release.
+        """
+        is_halt = progress.state == "halted" and not self.plan.is_revert
+        if is_halt and (self._record.progress is None or self._record.progress.state != "paused"):
+            # First of all, by a file that nobody else writes: nobody is offered it any more.
+            self._record.put(progress._replace(state="paused"))
+        if progress is not self._progress:
+            self._keep(progress, now_ms, is_halt)
+        try:
+            problem = ending.bring_about(self._data_dir, self.plan, progress, now_ms)
+        except (BadPolicy, Busy, OSError) as trouble:
+            self._wait(progress, str(trouble))
+            return
+        if problem:
             self._write(progress._replace(state="paused", reason=problem), now_ms)
             return
-        self._write(progress, now_ms)
+        self._record.put(progress)
+        say(self.plan, progress)
         self.is_over = True
+
+    def _keep(self, progress: Progress, now_ms: int, is_halt: bool) -> None:
+        """Bring to the disk how it ends; that this fails must not keep a bad release going."""
+        try:
+            self._save(progress, now_ms)
+        except OSError as problem:
+            if not is_halt:
+                raise
+            log.error("%s: the checkpoint cannot be written: %s", self._name, problem)
+        self._progress = progress
+
+    def _wait(self, progress: Progress, problem: str) -> None:
+        """Offer nothing new until the end can be brought about, and say what it waits for."""
+        is_done = progress.state == "done"
+        what = "it has reached all, and is not the target yet" if is_done else "not withdrawn yet"
+        paused = progress._replace(state="paused", waiting=f"{what}: {problem}")
+        if paused != self._record.progress:
+            self._record.put(paused)
+            log.error(
+                "%s: %s", self._name, "; ".join(filter(None, (paused.reason, paused.waiting)))
+            )
 
     def _write(self, progress: Progress, now_ms: int) -> None:
         """Bring a state to the disk: the checkpoint first, since it is gone on from."""
         self._save(progress, now_ms)
         self._progress = progress
-        if progress == self._written:
+        if progress == self._record.progress:
             return
-        write_progress(self._data_dir, self.plan.group, progress)
-        self._written = progress
-        _say(self._name, self.plan, progress)
+        self._record.put(progress)
+        say(self.plan, progress)
 
     # What the fold has to know
 
@@ -366,21 +393,3 @@ class Rolling:
     def _find_known(self, now_ms: int) -> Known:
         known = what_is_known(self.plan, self._policy, self._members, now_ms)
         return known._replace(completion_unknown=self._completion_unknown)
-
-
-def _is_same_state(one: Progress, other: Progress | None) -> bool:
-    """Say whether all but the counts is the same."""
-    return other is not None and one._replace(counts=other.counts) == other
-
-
-def _say(name: str, plan: Plan, progress: Progress) -> None:
-    """Tell the log how far a rollout is."""
-    if progress.state == "running":
-        percent = plan.percent(progress.wave)
-        whom = f"{percent:g} %" if percent else f"the group {plan.first_group}"
-        wave, waves = progress.wave + 1, plan.wave_count
-        log.info("%s: wave %d of %d is open, %s", name, wave, waves, whom)
-    elif progress.state == "done":
-        log.info("%s is done", name)
-    else:
-        log.warning("%s is %s: %s", name, progress.state, progress.reason)

@@ -48,7 +48,11 @@ def add_commands(commands: Any) -> None:
     parts = parser.add_subparsers(dest="part", required=True, metavar="PART", help=names)
     rolloutstart.add_options(_add(parts, "start", "begin a rollout", rolloutstart.start))
     status = _add(parts, "status", "show how far rollouts are", _status, with_group=True)
-    status.add_argument("--watch", action="store_true", help="every second, until it is over")
+    status.add_argument(
+        "--watch",
+        action="store_true",
+        help="every second, until it is over; exit code 1 where one ends halted or aborted",
+    )
     status.add_argument("--json", action="store_true", help="a JSON object a line, for programs")
     _add(parts, "pause", "offer it to nobody new", _pause, with_group=True)
     _add(parts, "resume", "go on after a pause, whoever paused it", _resume, with_group=True)

@@ -11,12 +11,11 @@ from pathlib import Path
 from ota_server import rolloutedits
 from ota_server.commands import group_argument, version_argument, warn, warn_of_hold
 from ota_server.datadir import log_dir
-from ota_server.plan import MOST_SECONDS, Plan
+from ota_server.plan import MOST_SECONDS, Plan, duration
 from ota_server.policy import Refused
 from ota_server.policyfiles import PolicyFiles
 from ota_server.reach import what_is_known
 from ota_server.record import format_time
-from ota_server.rolloutview import duration
 from ota_server.survey import (
     DAY_MS,
     Reached,

@@ -8,6 +8,13 @@ from ota_server.record import parse_time
 from ota_server.window import Standing
 
 _BAR = 24
+_OVER = ("halted", "done", "aborted")
+_ENDING = "ending"  # nobody can change any more how it ends
+_HELD = "everything is on hold: nobody is offered anything; `unhold` ends that"
+_UNATTENDED = (
+    "nobody new is offered it: the controller, which moves rollouts, does not answer or cannot "
+    "write; the server's log says why"
+)
 _UNITS = (("d", 86400), ("h", 3600), ("m", 60), ("s", 1))
 # In the order in which a device goes through them, then what can go wrong.
 _SHOWN = ("updated", "downloading", "undecided", "cut", "failed", "silent", "mislabelled")
@@ -37,6 +44,7 @@ def status_fields(plan: Plan, progress: Progress | None, standing: Standing) -> 
         **plan._asdict(),
         "state": state_of(plan, progress),
         "reason": progress.reason if progress else "",
+        "waiting": progress.waiting if progress else "",
         "wave": progress.wave + 1 if progress else None,
         "wave_time": progress.wave_time if progress else None,
         "counts": progress.counts if progress else {},
@@ -51,18 +59,31 @@ def status_lines(
     now_ms: int,
     is_served: bool = True,
     standing: Standing | None = None,
+    is_attended: bool = True,
+    is_held: bool = False,
 ) -> list[str]:
     """Return the status of a rollout for people.
 
     Args:
+        is_attended: the controller has looked after it of late.
+        is_held: everything is on hold.
         standing: whom the server that runs lets in; None: everybody.
     """
     lines = [_headline(plan, progress, now_ms)]
     state = state_of(plan, progress)
+    if is_held and state not in _OVER:
+        lines.append(f"  {_HELD}")
     if progress is not None and progress.reason and state == progress.state:
         lines.append(f"  {progress.reason}")
+    if progress is not None and progress.waiting and state == "running":
+        lines.append(f"  wave {progress.wave + 1} waits: {progress.waiting}")
+    elif progress is not None and progress.waiting and progress.state == "paused":
+        lines.append(f"  {progress.waiting}")
+        state = _ENDING
     if hint := _hint(plan, state, is_served):
         lines.append(f"  {hint}")
+    elif state in ("running", "resuming") and not is_attended:
+        lines.append(f"  {_UNATTENDED}")
     lines.append("")
     lines += [_wave_line(plan, progress, wave, now_ms) for wave in range(plan.wave_count)]
     counts = progress.counts if progress else {}
@@ -91,6 +112,8 @@ def _hint(plan: Plan, state: str, is_served: bool) -> str:
         return "no server runs on this data directory: start it, nothing goes on without it"
     if state == "waiting":
         return "the controller has not seen it yet, or reads what is on record of the fleet"
+    if state == _ENDING:
+        return "nobody new is offered it; it ends as soon as that is so no more"
     if state == "paused":
         return "nobody new is offered it; `rollout resume` goes on"
     if state == "halted" and not plan.is_revert:
@@ -98,6 +121,9 @@ def _hint(plan: Plan, state: str, is_served: bool) -> str:
             f"{plan.version} is withdrawn; who runs it stays on it. Publish a mended release, or "
             "go back by `rollout abort --revert`"
         )
+    if plan.is_revert and state in ("halted", "aborted"):
+        stays = f"who went back stays on {plan.version}, who has {plan.reverts} stays on it"
+        return f"{stays}; `rollout start` rolls out what you want"
     if state == "aborted":
         return "who has it stays on it; `rollout abort --revert` is the way back"
     return ""
@@ -108,24 +134,34 @@ def _wave_line(plan: Plan, progress: Progress | None, wave: int, now_ms: int) ->
     whom = f"{percent:g} %" if percent else str(plan.first_group)
     name = f"  wave {wave + 1}  {whom:>6}"
     if progress is None or wave > progress.wave:
-        return f"{name}  {_bar(0.0)}  to come"
+        is_over = state_of(plan, progress) in _OVER
+        return f"{name}  {_bar(0.0)}  {'not opened' if is_over else 'to come'}"
     if wave < progress.wave:
         counts = progress.before[wave] if wave < len(progress.before) else {}
-        return f"{name}  {_bar(1.0)}  done: {_counted(counts)}".rstrip(": ")
-    counts = progress.counts
-    share = counts.get("updated", 0) / counts["active"] if counts.get("active") else 0.0
-    if progress.state == "done":
-        return f"{name}  {_bar(share)}  done: {_counted(counts)}"
-    since = f"since {ago(progress.wave_time, now_ms).removesuffix(' ago')}"
-    return f"{name}  {_bar(share)}  {since}: {_counted(counts)}"
+        is_whole = counts.get("updated", 0) >= _devices(counts)
+        how = "done" if is_whole else "passed"
+    else:
+        counts = progress.counts
+        how = f"since {ago(progress.wave_time, now_ms).removesuffix(' ago')}"
+        if progress.state == "done":
+            how = "done"
+    share = counts.get("updated", 0) / max(_devices(counts), 1)
+    return f"{name}  {_bar(share)}  {how}: {_counted(counts)}".rstrip(": ")
+
+
+def _devices(counts: Mapping[str, int]) -> int:
+    """Return how many devices a wave and those before it are for, as far as they are on record."""
+    return max(counts.get("reach", 0), counts.get("active", 0))
 
 
 def _counted(counts: Mapping[str, int]) -> str:
     """Return what became of how many devices; what happened to none is left out."""
     if not counts:
         return ""
-    first = f"{counts.get('updated', 0)} of {counts.get('active', 0)} updated"
+    first = f"{counts.get('updated', 0)} of {_devices(counts)} updated"
     others = [f"{counts[name]} {name}" for name in _SHOWN[1:] if counts.get(name)]
+    if unheard := _devices(counts) - counts.get("active", 0):
+        others.append(f"{unheard} not heard from since it opened")
     return ", ".join([first, *others])
 
 
@@ -141,11 +177,3 @@ def ago(time: str, now_ms: int) -> str:
         if seconds >= size:
             return f"{seconds // size}{unit} ago"
     return "0s ago"
-
-
-def duration(seconds: float) -> str:
-    """Return a duration in its largest unit that shows it whole."""
-    for unit, size in _UNITS:
-        if seconds >= size and seconds % size == 0:
-            return f"{seconds // size:g}{unit}"
-    return f"{seconds:g}s"

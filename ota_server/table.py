@@ -32,33 +32,35 @@ def ago(text: str, now_ms: int) -> str:
 
 
 def write_table(
-    header: Sequence[str], rows: Sequence[tuple[str, ...]], cut_first: int | None = None
+    header: Sequence[str],
+    rows: Sequence[tuple[str, ...]],
+    cut_first: Sequence[int] = (),
+    whole: Sequence[int] = (0,),
 ) -> None:
     """Print aligned columns; on a terminal the widest ones are cut until a line fits.
 
     Args:
-        cut_first: the column that matters least.
+        cut_first: the columns that matter least, the first one of them least of all.
+        whole: those that are never cut; the first column of a table says what a line is about.
     """
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
     if sys.stdout.isatty():
-        widths = _fitted(widths, shutil.get_terminal_size().columns, cut_first)
+        widths = _fitted(widths, shutil.get_terminal_size().columns, cut_first, whole)
     for row in (header, *rows):
         cells = (cut(cell, size).ljust(size) for cell, size in zip(row, widths, strict=True))
         print("  ".join(cells).rstrip())
 
 
-def _fitted(widths: list[int], columns: int, cut_first: int | None) -> list[int]:
-    """Return widths that fit into so many columns, all but the first one cut where need be.
-
-    The first says what a line is about, and is left as it is.
-    """
+def _fitted(
+    widths: list[int], columns: int, cut_first: Sequence[int], whole: Sequence[int]
+) -> list[int]:
+    """Return widths that fit into so many columns, cut where need be."""
     widths = list(widths)
+    others = [column for column in range(len(widths)) if column not in whole]
     excess = sum(widths) + 2 * (len(widths) - 1) - columns
     for _ in range(excess):
-        if cut_first is not None and widths[cut_first] > _NARROWEST:
-            widths[cut_first] -= 1
-            continue
-        widest = max(range(1, len(widths)), key=lambda column: widths[column])
+        least = [column for column in cut_first if widths[column] > _NARROWEST]
+        widest = least[0] if least else max(others, key=lambda column: widths[column])
         if widths[widest] <= _NARROWEST:
             break
         widths[widest] -= 1

@@ -1,14 +1,18 @@
 """`rollout status`, once or redrawn every second until it is over. Edge."""
 
+import os
 import shutil
 import sys
+import textwrap
 import time
 from pathlib import Path
 
 from ota_server import rolloutedits
 from ota_server.admissionfile import read_standing
 from ota_server.datadir import log_dir
-from ota_server.rolloutview import status_lines
+from ota_server.keeper import is_attended
+from ota_server.policy import HOLD_NAME
+from ota_server.rolloutview import state_of, status_lines
 from ota_server.survey import is_served
 
 _EVERY_SECONDS = 1.0
@@ -27,27 +31,47 @@ def lines_of(data_dir: Path, group: str | None) -> list[str]:
     logs = log_dir(data_dir)
     served = is_served(logs)
     standing = read_standing(logs) if served else None
+    attended = not served or is_attended(logs, now_ms)
+    is_held = os.path.lexists(data_dir / "version" / HOLD_NAME)
     lines: list[str] = []
     for plan, progress in rolloutedits.all_rollouts(data_dir):
         if group in (None, plan.group):
-            lines += ["", *status_lines(plan, progress, now_ms, served, standing)]
+            shown = status_lines(plan, progress, now_ms, served, standing, attended, is_held)
+            lines += ["", *shown]
     return lines[1:]
 
 
 def watch(data_dir: Path, group: str | None) -> int:
-    """Show the status of rollouts until none of them is on; return the exit code."""
+    """Show the status of rollouts until none of them is on.
+
+    Returns:
+        The exit code: 1 where one ended halted or aborted that was on, or, if none was, is shown.
+    """
     draw = _Screen() if sys.stdout.isatty() else _Paper()
+    watched: set[str] = set()
     try:
         while True:
             draw.show(lines_of(data_dir, group))
             found = rolloutedits.all_rollouts(data_dir)
-            if not any(
-                rolloutedits.is_on(*each) for each in found if group in (None, each[0].group)
-            ):
-                return 0
+            shown = [each for each in found if group in (None, each[0].group)]
+            on = {plan.id for plan, progress in shown if rolloutedits.is_on(plan, progress)}
+            watched |= on
+            if not on:
+                ends = [state_of(*each) for each in shown if not watched or each[0].id in watched]
+                return int("halted" in ends or "aborted" in ends)
             time.sleep(_EVERY_SECONDS)
     finally:
         draw.end()
+
+
+def wrapped(line: str, columns: int) -> list[str]:
+    """Return a line as rows of a width, the further ones indented as much as the first, and more.
+
+    An option that an operator may have to type is not broken at its hyphens.
+    """
+    indent = " " * (len(line) - len(line.lstrip()) + 2)
+    rows = textwrap.wrap(line, max(columns, 20), subsequent_indent=indent, break_on_hyphens=False)
+    return rows or [""]
 
 
 class _Paper:
@@ -74,10 +98,13 @@ class _Screen(_Paper):
         sys.stdout.write(_HIDE_CURSOR)
 
     def show(self, lines: list[str]) -> None:
-        """Draw lines, cut to the width of the terminal: a longer one would move the others."""
+        """Draw lines, wrapped to the width of the terminal, as many as it has room for."""
         size = shutil.get_terminal_size()
-        up = f"\x1b[{len(self._before)}F" if self._before else ""
-        shown = [line[: size.columns - 1] for line in lines[: size.lines - 1]]
+        # Where the window was made narrower, a line of before takes several rows by now.
+        rows = sum(-(-len(line) // size.columns) or 1 for line in self._before)
+        up = f"\x1b[{min(rows, size.lines - 1)}F" if rows else ""
+        shown = [row for line in lines for row in wrapped(line, size.columns - 1)]
+        shown = shown[: size.lines - 1]
         sys.stdout.write(up + "".join(line + _END_LINE for line in shown) + _CLEAR_BELOW)
         sys.stdout.flush()
         self._before = shown

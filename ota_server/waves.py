@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from ota_server.binomial import lower_bound
 from ota_server.evidence import Evidence, Tally
-from ota_server.plan import Plan, Progress
+from ota_server.plan import Plan, Progress, duration
 from ota_server.record import format_time, parse_time
 
 # So many different devices, and no fewer, halt a rollout: two may be a coincidence.
@@ -24,21 +24,22 @@ _COUNTS = (
     "capped",
     "fresh",
     "soaked",
+    "reach",
 )
 
 
 def advance(plan: Plan, progress: Progress, tally: Tally, now_ms: int) -> Progress:
     """Return how far a rollout is after a look at what became of its devices.
 
-    A progress that is running goes on, is done, is halted, or is paused at the end of its time; one
-    that is paused can be halted too, and goes on where an operator opens a wave by hand. Where the
-    wave differs, call `Feedback.open_wave`.
+    A progress that is running goes on, is done, is halted, or is paused: at the end of its time, or
+    where many fail whose failures cannot count. One that is paused can be halted too, and goes on
+    where an operator opens a wave by hand. Where the wave differs, call `Feedback.open_wave`.
 
     Args:
         tally: of the wave that `progress` says is open.
     """
     counts = {name: getattr(tally, name) for name in _COUNTS}
-    progress = progress._replace(counts=counts)
+    progress = progress._replace(counts=counts, waiting="")
     if progress.state not in ("running", "paused"):
         return progress
     if plan.wanted == "abort":
@@ -52,24 +53,27 @@ def advance(plan: Plan, progress: Progress, tally: Tally, now_ms: int) -> Progre
         return _opened(progress, promoted, now_ms)
     if progress.state == "paused":
         return progress
-    if not waiting_for(plan, progress, tally):
+    if reason := crowding(plan, tally):
+        return progress._replace(state="paused", reason=reason)
+    waiting = waiting_for(plan, progress, tally)
+    if not waiting:
         if progress.wave + 1 < plan.wave_count:
             return _opened(progress, progress.wave + 1, now_ms)
         return progress._replace(state="done")
-    return _paused_in_time(plan, progress, tally, now_ms)
+    return _paused_in_time(plan, progress._replace(waiting=waiting), now_ms)
 
 
 def _opened(progress: Progress, wave: int, now_ms: int) -> Progress:
     return progress._replace(state="running", reason="", wave=wave, wave_time=format_time(now_ms))
 
 
-def _paused_in_time(plan: Plan, progress: Progress, tally: Tally, now_ms: int) -> Progress:
+def _paused_in_time(plan: Plan, progress: Progress, now_ms: int) -> Progress:
     open_ms = now_ms - parse_time(progress.wave_time)
     if open_ms < plan.wave_timeout_seconds * 1000:
         return progress
-    days = plan.wave_timeout_seconds / 86400
-    reason = f"wave {progress.wave + 1} did not go on within {days:g} days: "
-    return progress._replace(state="paused", reason=reason + waiting_for(plan, progress, tally))
+    time = duration(plan.wave_timeout_seconds)
+    reason = f"wave {progress.wave + 1} did not go on within {time}: {progress.waiting}"
+    return progress._replace(state="paused", reason=reason, waiting="")
 
 
 def waiting_for(plan: Plan, progress: Progress, tally: Tally) -> str:
@@ -77,11 +81,8 @@ def waiting_for(plan: Plan, progress: Progress, tally: Tally) -> str:
     if tally.fresh == 0 and (progress.wave == 0 or tally.to_come > 0):
         return "none of its devices has been heard from"
     limit = plan.max_failures / 100
-    if lower_bound(tally.crowded, tally.active) > limit and tally.crowded >= LEAST_DEVICES_TO_HALT:
-        return (
-            f"{tally.crowded} devices failed behind an address that many share, and count for "
-            "little: name its network with --shared-address"
-        )
+    if reason := crowding(plan, tally):
+        return reason
     all_devices = tally.active + tally.duplicate
     if tally.duplicate > limit * all_devices and tally.duplicate >= LEAST_DEVICES_TO_HALT:
         return (
@@ -101,6 +102,18 @@ def waiting_for(plan: Plan, progress: Progress, tally: Tally) -> str:
             f"{needed} are needed{hint}"
         )
     return "" if tally.age_ms >= plan.soak_seconds * 1000 else "the soak has not passed"
+
+
+def crowding(plan: Plan, tally: Tally) -> str:
+    """Return that many fail behind one address, whose failures cannot count; "": it is not so."""
+    bound = lower_bound(tally.crowded, tally.active)
+    if tally.crowded < LEAST_DEVICES_TO_HALT or bound <= plan.max_failures / 100:
+        return ""
+    return (
+        f"{tally.crowded} devices failed behind an address that many share, where failures count "
+        "for little: if it is a NAT, abort this and start it anew with --shared-address and its "
+        "network"
+    )
 
 
 def halting(plan: Plan, tally: Tally) -> str:

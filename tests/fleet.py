@@ -1,5 +1,6 @@
 """A small fleet that speaks the real protocol, and rollouts made for seconds instead of days."""
 
+import fcntl
 import json
 import tempfile
 import unittest
@@ -8,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from ota_server.keeper import LOCK_NAME
 from ota_server.plan import Plan, format_plan, plan_name
 from ota_server.record import format_time
 from tests.support import Client, DataDirCase, Process, until
@@ -90,8 +92,18 @@ class RolloutCase(DataDirCase):
     def serve(self, *arguments: str) -> Process:
         """Start a server that ends with the test."""
         server = Process("--data-dir", str(self.data_dir), *arguments)
+        # The controller ends a moment after its server, and writes a last checkpoint.
+        self.addCleanup(until, self._is_no_controller_there)
         self.addCleanup(server.kill)
         return server
+
+    def _is_no_controller_there(self) -> bool:
+        with (self.data_dir / "log" / LOCK_NAME).open("ab") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return False
+        return True
 
     def roll_out(self, **changes: Any) -> Plan:
         """Write the plan of a rollout that takes seconds, as `rollout start` does."""

@@ -1,5 +1,6 @@
 """The controller, as the server starts it: rollouts go on, stop and end by themselves."""
 
+import fcntl
 import json
 import os
 import signal
@@ -8,9 +9,11 @@ import sys
 import unittest
 from pathlib import Path
 
-from ota_server.record import format_time
+from ota_server.policyfiles import PolicyFiles
+from ota_server.record import format_time, parse_time
+from ota_server.rolling import Rolling
 from tests.fleet import NEW, OLD, Fleet, RolloutCase
-from tests.support import ROOT, TIMEOUT_SECONDS, Process, until
+from tests.support import ROOT, TIMEOUT_SECONDS, Client, Process, until
 
 
 def children(pid: int) -> list[int]:
@@ -85,6 +88,81 @@ class ControllerTest(RolloutCase):
         self.assertEqual(len(self.records(event="begin")), begun)
         self.assertLess(len(set(self.devices.downloads)), 20)
 
+    def told(self) -> str:
+        """Return what one more device is told."""
+        fields = {"_br_mac_": "02:00:00:00:01:00", "_br_fwv_": OLD, "Connection": "close"}
+        with Client(self.server.port) as client:
+            client.request("/version.txt", fields)
+            return client.answer().body.decode()
+
+    def waiting(self) -> str:
+        return str(self.progress().get("waiting", ""))
+
+    def fail_until(self, words: str) -> None:
+        """Have all devices fail on the release, until the rollout waits for something."""
+        self.ask_until(
+            self.server,
+            lambda: words in self.waiting(),
+            boots=lambda _mac: False,
+        )
+
+    def lock(self) -> int:
+        """Hold the lock of commands, as one does that was stopped by Ctrl-Z."""
+        descriptor = os.open(self.data_dir / "version" / ".lock", os.O_RDWR | os.O_CREAT)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        return descriptor
+
+    def test_a_broken_list_of_what_was_stopped_keeps_no_bad_release_going(self):
+        stopped = self.data_dir / "version" / "stopped.json"
+        stopped.write_text('{"v0.9.0": {"state": "withdrawn", "instead_of": null}}')
+        self.roll_out(waves=(100.0,))
+        self.ask_until(self.server, lambda: self.state() == "running", fetches=False)
+        stopped.write_text('{"v0.9.0": {"state": "withdrawn", "instead_of": null},}')
+        self.fail_until("not withdrawn yet")
+        self.assertEqual((self.state(), self.told()), ("paused", OLD))
+        self.assertIn("stopped.json", self.waiting())
+        self.assertIn("failed", self.progress()["reason"])
+        stopped.write_text('{"v0.9.0": {"state": "withdrawn", "instead_of": null}}')
+        self.assertTrue(until(lambda: self.state() == "halted"))
+        self.assertEqual(self.waiting(), "")
+        self.assertEqual(set(self.stopped()), {"v0.9.0", NEW})
+
+    def test_a_command_that_holds_the_lock_keeps_no_bad_release_going_and_no_other_rollout(self):
+        groups = self.data_dir / "version" / "groups"
+        groups.mkdir()
+        (groups / "beta.txt").write_text("00:11:22:33:44:55\n")
+        self.roll_out(waves=(100.0,))
+        lock = self.lock()
+        self.fail_until("not withdrawn yet: another command holds")
+        self.assertEqual((self.state(), self.told()), ("paused", OLD))
+        self.roll_out(group="beta", waves=(100.0,))
+        name = "progress_beta.json"
+        self.assertTrue(until(lambda: self.progress(name).get("state") == "running"))
+        os.close(lock)
+        self.assertTrue(until(lambda: self.state() == "halted"))
+
+    @unittest.skipUnless(Path("/proc/self/stat").exists(), "needs /proc")
+    def test_a_controller_that_is_killed_before_it_could_withdraw_halts_it_all_the_same(self):
+        self.roll_out(waves=(100.0,))
+        lock = self.lock()
+        self.fail_until("not withdrawn yet")
+        (pid,) = children(self.server.process.pid)
+        os.kill(pid, signal.SIGKILL)
+        self.assertTrue(until(lambda: children(self.server.process.pid) not in ([], [pid])))
+        self.assertEqual((self.state(), self.told()), ("paused", OLD))
+        os.close(lock)
+        self.assertTrue(until(lambda: self.state() == "halted"))
+        self.assertIn("failed", self.stopped()[NEW]["reason"])
+
+    def test_the_end_waits_for_a_command_and_comes_when_that_is_done(self):
+        self.roll_out(waves=(100.0,))
+        lock = self.lock()
+        self.ask_until(self.server, lambda: "is not the target yet" in self.waiting())
+        self.assertEqual((self.state(), self.target()), ("paused", OLD))
+        os.close(lock)
+        self.assertTrue(until(lambda: self.state() == "done"))
+        self.assertEqual(self.target(), NEW)
+
     def test_behind_a_proxy_offers_that_come_to_nothing_halt_it(self):
         self.server.end()
         self.server = self.serve("--buffering-proxy")
@@ -112,6 +190,24 @@ class ControllerTest(RolloutCase):
         self.write_plan(plan._replace(soak_seconds=0.0))
         self.devices.ask(self.server.port)
         self.assertEqual(self.target(), "v1.5.0")
+
+    def test_where_somebody_made_its_release_the_target_by_hand_it_is_done(self):
+        self.roll_out(soak_seconds=3600.0)
+        self.assertTrue(until(lambda: self.state() == "running"))
+        self.set_target(NEW)
+        self.assertTrue(until(lambda: self.state() == "done"))
+        self.assertEqual(self.progress()["reason"], "")
+
+    def test_where_its_release_became_the_target_of_its_group_it_is_done_also_after_a_pause(self):
+        groups = self.data_dir / "version" / "groups"
+        groups.mkdir()
+        (groups / "beta.txt").write_text("00:11:22:33:44:55\n")
+        self.roll_out(group="beta", wanted="pause")
+        name = "progress_beta.json"
+        self.assertTrue(until(lambda: self.progress(name).get("state") == "paused"))
+        (self.data_dir / "version" / "targets.json").write_text(json.dumps({"beta": NEW}))
+        self.assertTrue(until(lambda: self.progress(name)["state"] == "done"))
+        self.assertEqual((self.progress(name)["reason"], self.target()), ("", OLD))
 
     def test_a_pause_ends_when_an_operator_has_it_go_on(self):
         plan = self.roll_out(wave_timeout_seconds=0.5, soak_seconds=3600.0)
@@ -257,6 +353,34 @@ class AloneTest(RolloutCase):
         self.assertIn("rollout_beta.json is no JSON", said)
         self.assertEqual(process.returncode, 0)
 
+    def test_a_progress_that_was_deleted_or_garbled_is_written_anew(self):
+        self.roll_out()
+        self.start()
+        self.assertTrue(until(lambda: self.state() == "running"))
+        path = self.data_dir / "version" / "progress.json"
+        whole = path.read_bytes()
+        path.write_text("{garbage")
+        self.assertTrue(until(lambda: path.read_bytes() == whole))
+        path.unlink()
+        self.assertTrue(until(lambda: path.exists() and path.read_bytes() == whole))
+
+    def test_a_folder_that_is_away_for_a_moment_ends_nothing(self):
+        self.roll_out()
+        process = self.start()
+        self.assertTrue(until(lambda: self.state() == "running"))
+        assert process.stderr is not None
+        version = self.data_dir / "version"
+        version.rename(self.data_dir / "elsewhere")
+        while "stand still" not in (line := process.stderr.readline()):
+            self.assertNotIn("Traceback", line)
+            self.assertNotEqual(line, "")
+        (self.data_dir / "elsewhere").rename(version)
+        (version / "progress.json").unlink()
+        self.assertTrue(until(lambda: self.state() == "running"))
+        process.terminate()
+        self.assertNotIn("Traceback", process.communicate(timeout=TIMEOUT_SECONDS)[1])
+        self.assertEqual(process.returncode, 0)
+
     def test_a_journal_that_is_lost_begins_the_soak_anew_and_that_is_said(self):
         journal = self.data_dir / "log" / "devices.jsonl"
         journal.write_text('{"event": "seal"}\n' * 100)
@@ -272,6 +396,39 @@ class AloneTest(RolloutCase):
         self.assertTrue(until(lambda: self.progress()["wave_time"] > wave_time))
         again.terminate()
         self.assertIn("was moved, cut or deleted", again.communicate(timeout=TIMEOUT_SECONDS)[1])
+
+
+class TimeTest(RolloutCase):
+    """One rollout, moved by this test at times that it says."""
+
+    def setUp(self):
+        super().setUp()
+        self.now_ms = parse_time("2026-11-24T12:00:00.000Z")
+        plan = self.roll_out(soak_seconds=3600.0, wave_timeout_seconds=7 * 86400.0)
+        policies = PolicyFiles(self.data_dir)
+        self.rolling = Rolling(self.data_dir, plan, policies, self.now_ms, self.now_ms)
+        self.addCleanup(self.rolling.close, self.now_ms)
+
+    def after(self, seconds: float) -> str:
+        """Return the state so many seconds after the start."""
+        self.rolling.step(self.now_ms + int(seconds * 1000), 100.0 + seconds)
+        return self.state()
+
+    def test_a_target_that_is_being_written_in_place_pauses_nothing(self):
+        self.assertEqual(self.after(0), "running")
+        self.set_target("")
+        self.assertEqual([self.after(10), self.after(11.9)], ["running"] * 2)
+        self.set_target(OLD)
+        self.assertEqual([self.after(12.5), self.after(20)], ["running"] * 2)
+        self.set_target("")
+        self.assertEqual([self.after(30), self.after(32.1)], ["running", "paused"])
+
+    def test_a_clock_that_jumps_ends_the_time_of_no_wave(self):
+        self.assertEqual(self.after(0), "running")
+        month = 30 * 86400
+        self.rolling.note_clock_jump(self.now_ms + month * 1000)
+        self.assertEqual([self.after(month), self.after(month + 6 * 86400)], ["running"] * 2)
+        self.assertEqual(self.after(month + 7 * 86400), "paused")
 
 
 class OtherFolderTest(RolloutCase):

@@ -127,6 +127,18 @@ class ForgedTest(unittest.TestCase):
                 self.assertEqual(story.tally().crowded, crowded)
 
 
+class ReachTest(unittest.TestCase):
+    def test_it_is_all_devices_on_record_that_count_heard_from_or_not(self):
+        story = Story(PLAN, devices=40)
+        story.feedback.open_wave(0, story.now_ms)
+        story.check(2)
+        tally = story.tally()
+        self.assertEqual((tally.active, tally.reach), (1, 40))
+        story.tell("device", 41)
+        story.feedback.change(PLAN, story.known._replace(left_out=frozenset({mac(3)})))
+        self.assertEqual(story.tally().reach, 39)
+
+
 class SoakedTest(unittest.TestCase):
     def test_a_device_has_soaked_once_it_is_heard_from_after_the_soak(self):
         story = Story()

@@ -1,12 +1,16 @@
 """The `rollout` commands: what they refuse, what they change, what they show."""
 
+import fcntl
 import io
 import json
 import os
 import pty
+import re
 import signal
+import struct
 import subprocess
 import sys
+import termios
 import threading
 import time
 from contextlib import redirect_stderr, redirect_stdout
@@ -20,6 +24,7 @@ from ota_server.plan import Plan, Progress, format_plan, parse_plan, progress_na
 from ota_server.policy import Refused
 from ota_server.record import format_record, format_time
 from ota_server.rolloutview import status_lines
+from ota_server.watch import wrapped
 from ota_server.window import Standing
 from tests.fleet import NEW, OLD, RolloutCase
 from tests.support import ROOT, TIMEOUT_SECONDS, until
@@ -472,6 +477,54 @@ class StatusTest(CommandCase):
             self.assertIn(f"{path} is no regular file in its folder; mend it, or delete", said)
             undo()
 
+    def shown(self, progress: Progress, **more: Any) -> str:
+        plan = Plan("1", NEW, "", (50.0, 100.0), format_time(NOW_MS), OLD)
+        return "\n".join(status_lines(plan, progress, NOW_MS, **more))
+
+    def test_a_bar_shows_all_that_a_wave_is_for_and_not_only_who_was_heard_from(self):
+        counts = {"active": 3, "updated": 3, "reach": 20}
+        text = self.shown(Progress("1", "running", 0, format_time(NOW_MS), counts=counts))
+        self.assertIn(f"[{'#' * 3}{'.' * 21}]", text)
+        self.assertIn("3 of 20 updated, 17 not heard from since it opened", text)
+
+    def test_a_wave_that_was_passed_shows_its_true_share(self):
+        counts = {"active": 10, "updated": 5, "reach": 20}
+        progress = Progress("1", "running", 1, format_time(NOW_MS), before=(counts,))
+        self.assertIn(f"[{'#' * 6}{'.' * 18}]  passed: 5 of 20 updated", self.shown(progress))
+
+    def test_a_wave_that_never_opened_is_not_to_come_once_it_is_over(self):
+        for state, words in (("running", "to come"), ("done", "not opened")):
+            with self.subTest(state):
+                self.assertIn(words, self.shown(Progress("1", state, 0, format_time(NOW_MS))))
+
+    def test_it_shows_what_the_open_wave_waits_for(self):
+        progress = Progress("1", "running", 1, format_time(NOW_MS), waiting="20 are needed")
+        self.assertIn("\n  wave 2 waits: 20 are needed\n", self.shown(progress))
+        plan = Plan("1", NEW, "", (100.0,), format_time(NOW_MS), OLD, wanted="pause")
+        self.assertNotIn("20 are needed", "\n".join(status_lines(plan, progress, NOW_MS)))
+
+    def test_it_shows_what_keeps_a_release_from_being_withdrawn_and_names_no_resume(self):
+        progress = Progress("1", "paused", 0, format_time(NOW_MS), "3 failed", waiting="not yet: x")
+        text = self.shown(progress)
+        self.assertIn("  3 failed\n  not yet: x\n", text)
+        self.assertNotIn("resume", text)
+
+    def test_it_says_under_the_headline_that_everything_is_on_hold(self):
+        self.know(100)
+        self.run_it("start", NEW, "--waves", "50,100")
+        (self.data_dir / "version" / "hold.json").write_text("{}")
+        line = "  everything is on hold: nobody is offered anything; `unhold` ends that"
+        self.assertEqual(self.run_it("status")[1].splitlines()[1], line)
+
+    def test_a_way_back_that_is_over_names_no_way_back(self):
+        back = Plan("1", OLD, "", (100.0,), format_time(NOW_MS), OLD, is_revert=True, reverts=NEW)
+        for state in ("aborted", "halted"):
+            with self.subTest(state):
+                progress = Progress("1", state, 0, format_time(NOW_MS))
+                text = "\n".join(status_lines(back, progress, NOW_MS))
+                self.assertNotIn("--revert", text)
+                self.assertIn("`rollout start`", text)
+
     def test_it_says_why_one_is_halted_and_what_to_do(self):
         plan = Plan("1", NEW, "", (100.0,), format_time(NOW_MS), OLD)
         progress = Progress("1", "halted", 0, format_time(NOW_MS), "3 of 9 devices failed")
@@ -500,6 +553,58 @@ class StatusTest(CommandCase):
         code, out, _ = self.run_it("status", "--watch")
         self.assertEqual(code, 0)
         self.assertIn("done", out)
+
+    def test_watch_ends_with_1_where_what_was_watched_ended_badly(self):
+        self.know(100)
+        self.run_it("start", NEW, "--waves", "50,100")
+        self.come_to("halted", reason="3 of 9 devices failed")
+        self.assertEqual(self.run_it("status", "--watch")[0], 1)
+        self.assertEqual(self.run_it("status")[0], 0)
+        self.come_to("running")
+        self.run_it("abort")
+        self.assertEqual(self.run_it("status", "--watch")[0], 1)
+
+    def test_on_a_narrow_terminal_lines_are_wrapped_and_nothing_is_lost(self):
+        line = "  3 of 9 devices failed: name its network with --shared-address, or `rollout abort`"
+        rows = wrapped(line, 30)
+        self.assertGreater(len(rows), 2)
+        self.assertLessEqual(max(map(len, rows)), 30)
+        self.assertTrue(all(row.startswith("    ") for row in rows[1:]))
+        self.assertEqual(" ".join(" ".join(rows).split()), line.strip())
+        self.assertIn("--shared-address", "\n".join(rows))
+        self.assertEqual(wrapped("", 30), [""])
+
+    def test_watch_draws_over_all_rows_that_it_drew_before_also_on_a_narrow_terminal(self):
+        self.know(100)
+        self.run_it("start", NEW, "--waves", "50,100")
+        self.come_to("paused", reason="word " * 30)
+        terminal, other = pty.openpty()
+        self.addCleanup(os.close, terminal)
+        fcntl.ioctl(other, termios.TIOCSWINSZ, struct.pack("HHHH", 50, 40, 0, 0))
+        command = [sys.executable, "-m", "ota_server", "rollout", "status", "--watch"]
+        process = subprocess.Popen(
+            [*command, "--data-dir", str(self.data_dir)], cwd=ROOT, stdout=other, stderr=other
+        )
+        self.addCleanup(process.wait)
+        self.addCleanup(process.kill)
+        os.close(other)
+        shown = b""
+
+        def is_drawn_twice() -> bool:
+            nonlocal shown
+            shown += os.read(terminal, 65536)
+            if shown.endswith(b"\x1b[J"):
+                fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 50, 25, 0, 0))
+            return re.search(rb"\x1b\[\d+F", shown) is not None
+
+        self.assertTrue(until(is_drawn_twice))
+        first, up, _ = re.split(rb"\x1b\[(\d+)F", shown)[:3]
+        rows = first.removeprefix(b"\x1b[?25l").split(b"\x1b[K\r\n")[:-1]
+        # The window was made narrower meanwhile, so that what was drawn before takes more rows.
+        self.assertEqual(int(up), sum(-(-len(row) // 25) or 1 for row in rows))
+        self.assertGreater(int(up), len(rows))
+        self.assertTrue(25 < max(map(len, rows)) < 40)
+        self.assertEqual(first.count(b"word"), 30)
 
     def test_watch_leaves_the_terminal_clean(self):
         self.know(100)

@@ -45,13 +45,13 @@ class GoingOnTest(unittest.TestCase):
             {"age_ms": HOUR_MS - 1},
             {"undecided": 3},
             {"fresh": 0, "soaked": 0},
-            {"crowded": 12},
             {"duplicate": 3},
         ):
             with self.subTest(missing):
                 progress = after(WELL._replace(**missing))
-                self.assertEqual(progress._replace(counts={}), RUNNING)
-                self.assertNotEqual(waiting_for(PLAN, RUNNING, WELL._replace(**missing)), "")
+                waiting = waiting_for(PLAN, RUNNING, WELL._replace(**missing))
+                self.assertEqual(progress._replace(counts={}), RUNNING._replace(waiting=waiting))
+                self.assertNotEqual(waiting, "")
 
     def test_those_undecided_may_be_as_many_as_may_fail(self):
         self.assertEqual(after(WELL._replace(undecided=2)).wave, 1)
@@ -90,8 +90,40 @@ class GoingOnTest(unittest.TestCase):
         self.assertEqual(after(tally, hours=167).state, "running")
         progress = after(tally, hours=168)
         self.assertEqual((progress.state, progress.wave), ("paused", 0))
-        for words in ("wave 1", "7 days", "90 devices", "5 of them", "20 are", "--shared-address"):
+        for words in (
+            "wave 1",
+            "within 7d:",
+            "90 devices",
+            "5 of them",
+            "20 are",
+            "--shared-address",
+        ):
             self.assertIn(words, progress.reason)
+
+    def test_times_are_told_in_their_largest_unit(self):
+        for seconds, told in ((8.0, "8s"), (0.5, "0.5s"), (5400.0, "90m"), (86400.0, "1d")):
+            with self.subTest(told):
+                plan = PLAN._replace(wave_timeout_seconds=seconds)
+                self.assertIn(
+                    f"within {told}: ", after(WELL._replace(soaked=5), plan, hours=99).reason
+                )
+
+    def test_where_many_fail_behind_one_address_it_pauses_and_names_the_option(self):
+        self.assertEqual(after(WELL._replace(crowded=5)).state, "running")
+        progress = after(WELL._replace(crowded=6, soaked=0), hours=0)
+        self.assertEqual((progress.state, progress.wave, progress.waiting), ("paused", 0, ""))
+        self.assertIn("6 devices failed behind an address that many share", progress.reason)
+        self.assertIn("--shared-address", progress.reason)
+
+    def test_what_the_open_wave_waits_for_is_told_while_it_runs(self):
+        told = "90 devices have updated, 12 of them for the soak, 20 are needed"
+        self.assertEqual(after(WELL._replace(soaked=12)).waiting, told)
+        for progress in (
+            after(WELL),
+            after(WELL._replace(overall=Evidence(9, 9))),
+            after(WELL._replace(soaked=12), PLAN._replace(wanted="abort")),
+        ):
+            self.assertEqual(progress.waiting, "")
 
     def test_the_counts_are_for_people(self):
         self.assertEqual(after(WELL).counts["updated"], 90)
