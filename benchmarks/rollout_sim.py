@@ -23,6 +23,7 @@ from typing import Any
 
 from benchmarks.simulated import NEW, OLD, OLDEST, Count, Device, Scenario, World
 from ota_server.datadir import log_dir
+from ota_server.keeper import LOCK_NAME
 from ota_server.logfiles import CURRENT_NAME
 from ota_server.rolloutfiles import read_checkpoint, read_plan
 
@@ -162,7 +163,12 @@ async def _kill(world: World, devices: list[Device], count: Count) -> str:
     try:
         before = await told_and_counted()
         world.kill()
+        killed = time.time()
         world.serve()
+        # Until the controller has read all of it nobody is offered anything new.
+        while (log_dir(world.data_dir) / LOCK_NAME).stat().st_mtime < killed:
+            await asyncio.sleep(0.05)
+        await asyncio.sleep(0.25)
         after = await told_and_counted()
     finally:
         world.moving.set()
