@@ -116,12 +116,16 @@ class Counting:
         self._on_their_way: set[int] = set()
         self._at_risk: list[tuple[str, int]] = []  # with their row
         self._shares: dict[str | None, list[float]] = defaultdict(list)
+        self._accounts: Mapping[int, Account] = {}
+        self._crowd: Counter[int] = Counter()
+        self._crowd_bad: Counter[int] = Counter()
         self._fresh = 0
         self._updated: Counter[int] = Counter()
         self._soaked: Counter[int] = Counter()
 
     def tally(self, accounts: Mapping[int, Account]) -> Tally:
         """Return the counts of these devices, by their rows."""
+        self._accounts = accounts
         quiet, waves = self._quiet, self._polls.wave
         contested: dict[int, Account] = {}
         for row, account in accounts.items():
@@ -212,7 +216,7 @@ class Counting:
 
     def _weigh_silence(self) -> None:
         for row in self._quiet.blamed(self._silent_at, self._on_their_way):
-            self._bad["silent"][self._silent[row].old, self._silent_at[row][0]] += 1
+            self._note_bad(row, "silent", self._silent[row].old, self._silent_at[row][0])
         share = self._quiet.shares(self._on_their_way)
         for old, row in self._at_risk:
             self._shares[old].append(share(row))
@@ -224,6 +228,7 @@ class Counting:
         if state in _NO_EVIDENCE:
             return
         self._base[case.old, site] += 1
+        self._crowd[site] += self._is_at_home(row, site)
         if row in self._on_their_way or (case.confirmed and self._polls.wave[row] == self._wave):
             # Those that were confirmed since could have fallen silent too. Without them only those
             # that fall asleep would be left, as others leave.
@@ -232,12 +237,21 @@ class Counting:
             self._silent[row] = case
             self._silent_at[row] = case.site, case.seen
         elif state in _BAD:
-            self._bad[state][case.old, site] += 1
+            self._note_bad(row, state, case.old, site)
         if self._polls.wave[row] == self._wave:
             self._fresh += 1
             if state == "updated":
                 self._updated[site] += 1
                 self._soaked[site] += case.confirmed
+
+    def _note_bad(self, row: int, state: str, old: str, site: int) -> None:
+        self._bad[state][old, site] += 1
+        self._crowd_bad[site] += self._is_at_home(row, site)
+
+    def _is_at_home(self, row: int, site: int) -> bool:
+        """Say whether a device is where it was before: who speaks for others is no crowd."""
+        account = self._accounts[row]
+        return account.home == site and not account.without
 
     def _state(self, row: int, case: Case) -> str:
         """Return what became of a device, in a word."""
@@ -279,7 +293,7 @@ class Counting:
             fresh_updated=updated,
             soaked=capped(self._soaked, self._shared),
             reach=self._reach() - states.get("duplicate", 0),
-            crowded=crowded(_sites(self._base, None), _sites(bad, None), self._shared),
+            crowded=crowded(self._crowd, self._crowd_bad, self._shared),
             silence_rate=_mean(self._shares[None]),
             **states,
         )

@@ -38,6 +38,7 @@ class Story:
         completion_unknown: bool = False,
         aliases: dict[str, str] | None = None,
         held_at: str | None = None,
+        homes: dict[int, str] | None = None,
     ) -> None:
         self.known = Known(
             frozenset(map(mac, range(1000))),
@@ -49,6 +50,7 @@ class Story:
         self.devices = range(1, devices + 1)
         self.held = range(1000, 1010)
         self.held_at = held_at
+        self.homes = homes or {}
         self.now = -2.0 * DAY_MINUTES
         self.records: list[dict[str, Any]] = []
         for hour in range(-48, 0, 4):
@@ -65,7 +67,7 @@ class Story:
 
     def tell(self, event: str, number: int, version: str = OLD, **fields: Any) -> None:
         """Tell one record."""
-        site = self.held_at if number >= 1000 else None
+        site = self.held_at if number >= 1000 else self.homes.get(number)
         record = {
             "time": format_time(self.now_ms),
             "event": event,

@@ -116,15 +116,25 @@ class ForgedTest(unittest.TestCase):
     def test_failures_where_much_of_the_fleet_is_behind_one_address_are_told(self):
         for shared, crowded in (((), 12), (("192.0.2.0/24",), 0)):
             with self.subTest(shared=shared):
-                story = Story(PLAN._replace(shared_addresses=shared), devices=40)
+                plan = PLAN._replace(shared_addresses=shared)
+                homes = dict.fromkeys(range(1, 21), "192.0.2.1")
+                story = Story(plan, devices=40, homes=homes)
                 for number in range(1, 21):
-                    story.check(number, address="192.0.2.1")
+                    story.check(number)
                 for number in range(1, 13):
-                    story.download(number, address="192.0.2.1")
-                    story.begin(number, address="192.0.2.1")
+                    story.download(number)
+                    story.begin(number)
                 for number in range(21, 41):
                     story.check(number)
                 self.assertEqual(story.tally().crowded, crowded)
+
+
+    def test_an_address_that_speaks_for_devices_of_others_is_no_crowd(self):
+        story = Story(PLAN, devices=40)
+        for number in range(1, 21):
+            story.download(number, address="192.0.2.1")
+            story.begin(number, address="192.0.2.1")
+        self.assertEqual(story.tally().crowded, 0)
 
 
 class ReachTest(unittest.TestCase):
@@ -134,7 +144,8 @@ class ReachTest(unittest.TestCase):
         story.check(2)
         tally = story.tally()
         self.assertEqual((tally.active, tally.reach), (1, 40))
-        story.tell("device", 41)
+        story.feedback.observe({"event": "snapshot"})
+        story.tell("device", 41)  # too new to count
         story.feedback.change(PLAN, story.known._replace(left_out=frozenset({mac(3)})))
         self.assertEqual(story.tally().reach, 39)
 
