@@ -283,6 +283,7 @@ class Counting:
         overall = self._evidence(None)
         counted = overall.failed + overall.silent + overall.mislabelled + updated
         by_wave = self._polls.wave
+        reach = self._reach() - states.get("duplicate", 0)
         return Tally(
             active=active,
             capped=uncapped - counted,
@@ -292,8 +293,8 @@ class Counting:
             to_come=by_wave.count(self._wave),
             fresh_updated=updated,
             soaked=capped(self._soaked, self._shared),
-            reach=self._reach() - states.get("duplicate", 0),
-            crowded=crowded(self._crowd, self._crowd_bad, self._shared),
+            reach=reach,
+            crowded=crowded(self._crowd, self._crowd_bad, self._shared, reach),
             silence_rate=_mean(self._shares[None]),
             **states,
         )

@@ -83,10 +83,13 @@ def lacking(devices: Counter[int], shared: SharedSites) -> int:
     return max(most * _ADDRESSES - capped(devices, shared), 0)
 
 
-def crowded(devices: Counter[int], bad: Counter[int], shared: SharedSites) -> int:
+def crowded(devices: Counter[int], bad: Counter[int], shared: SharedSites, reach: int) -> int:
     """Return how many are bad of the devices at sites that hold over a quarter of all.
 
     That is how the fleet is built and no forgery: it must be named as shared to count in full.
+
+    Args:
+        reach: all that are on record; of those heard from up to now a forger may be the first.
     """
-    most = devices.total() / _ADDRESSES
+    most = max(devices.total(), reach) / _ADDRESSES
     return sum(count for site, count in bad.items() if devices[site] > most and site not in shared)

@@ -128,7 +128,6 @@ class ForgedTest(unittest.TestCase):
                     story.check(number)
                 self.assertEqual(story.tally().crowded, crowded)
 
-
     def test_an_address_that_speaks_for_devices_of_others_is_no_crowd(self):
         story = Story(PLAN, devices=40)
         for number in range(1, 21):

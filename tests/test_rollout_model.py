@@ -27,6 +27,11 @@ class RolloutModelTest(unittest.TestCase):
                 outcome = run(scenario, 0, DEVICES)
                 self.assertTrue(is_right(scenario, outcome), outcome)
 
+    def test_twenty_forged_macs_neither_halt_nor_pause_a_good_release(self):
+        forged = next(each for each in SCENARIOS if each.is_good and "forged" in each.name)
+        outcome = run(forged, 0, 10_000)
+        self.assertTrue(is_right(forged, outcome), outcome)
+
     def test_the_same_seed_is_the_same_run(self):
         bricked = next(scenario for scenario in SCENARIOS if scenario.bricked)
         self.assertEqual(*(run(bricked, 2, DEVICES) for _ in range(2)))
