@@ -89,9 +89,9 @@ class RolloutCase(DataDirCase):
         self.set_target(OLD)
         self.devices = Fleet(60)
 
-    def serve(self, *arguments: str) -> Process:
+    def serve(self, *arguments: str, code: str | None = None) -> Process:
         """Start a server that ends with the test."""
-        server = Process("--data-dir", str(self.data_dir), *arguments)
+        server = Process("--data-dir", str(self.data_dir), *arguments, code=code)
         # The controller ends a moment after its server, and writes a last checkpoint.
         self.addCleanup(until, self._is_no_controller_there)
         self.addCleanup(server.kill)

@@ -13,7 +13,7 @@ from ota_server.policyfiles import PolicyFiles
 from ota_server.record import format_time, parse_time
 from ota_server.rolling import Rolling
 from tests.fleet import NEW, OLD, Fleet, RolloutCase
-from tests.support import ROOT, TIMEOUT_SECONDS, Client, Process, until
+from tests.support import ROOT, TIMEOUT_SECONDS, Client, until
 
 
 def children(pid: int) -> list[int]:
@@ -439,8 +439,7 @@ class OtherFolderTest(RolloutCase):
             f"import os, sys; sys.path.insert(0, {str(ROOT)!r}); import ota_server.serve as it; "
             f"os.chdir({str(self.data_dir)!r}); it.main(sys.argv[1:])"
         )
-        server = Process("--data-dir", str(self.data_dir), code=code)
-        self.addCleanup(server.kill)
+        server = self.serve(code=code)
         Fleet(3).ask(server.port)
         self.roll_out()
         self.assertTrue(until(lambda: self.state() == "running"), server.log)
