@@ -7,6 +7,7 @@ import sys
 import tempfile
 import threading
 import unittest
+from contextlib import suppress
 from pathlib import Path
 
 from tests.sidebyside import SideBySide
@@ -105,6 +106,12 @@ def ends(result: unittest.TestResult) -> dict[str, object]:
     }
 
 
+def end_group(pid: int) -> None:
+    """End a process and what it started, whether they are there or not."""
+    with suppress(ProcessLookupError):
+        os.killpg(pid, signal.SIGKILL)
+
+
 class SideBySideTest(unittest.TestCase):
     def test_whatever_a_test_ends_by_is_reported(self):
         classes = (Samples.Ends, Samples.NeverSetUp)
@@ -144,6 +151,7 @@ class SideBySideTest(unittest.TestCase):
         process = subprocess.Popen(
             [sys.executable, "-c", code], cwd=ROOT, stdout=pipe, stderr=pipe, start_new_session=True
         )
+        self.addCleanup(end_group, process.pid)
         self.assertEqual([process.stdout.readline() for _ in range(2)], [b"ready\n"] * 2)
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does
         # Both ends are at their end when no process is left that has them.
