@@ -1,7 +1,6 @@
 """The audit log: `log/audit.jsonl`, a line for each change that an operator made."""
 
 import fcntl
-import getpass
 import json
 import logging
 import os
@@ -139,6 +138,8 @@ def _append(log_dir: Path, content: bytes) -> None:
 
 def user() -> str:
     """Return who runs this; behind sudo, who called it."""
+    import getpass  # what a server does without
+
     try:
         return os.environ.get("SUDO_USER") or getpass.getuser()
     except (KeyError, OSError):

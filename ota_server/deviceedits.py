@@ -2,7 +2,7 @@
 
 import argparse
 
-from ota_server import forgetting, labels
+from ota_server import labels, scrap
 from ota_server.commands import Commands, add_command, mac_argument, warn
 from ota_server.datadir import log_dir
 from ota_server.policyfiles import PolicyFiles
@@ -80,7 +80,7 @@ def _label(arguments: argparse.Namespace) -> int:
 
 def _forget(arguments: argparse.Namespace) -> int:
     data_dir, mac = arguments.data_dir, arguments.mac
-    is_done = forgetting.forget(data_dir, mac)
+    is_done = scrap.forget(data_dir, mac)
     print(f"{mac} is forgotten{'' if is_done else ', by the running server in a moment'}")
     policy = PolicyFiles(data_dir).current()
     if mac in policy.pins:

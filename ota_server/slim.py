@@ -1,22 +1,30 @@
-"""`ThreadingHTTPServer` without OpenSSL, which nobody here needs for plain HTTP: 4 MB of memory.
+"""`ThreadingHTTPServer` without what nobody here needs of it: 6 MB of memory.
 
 `http.server` imports `http.client` for a parser that this server does not use, and that imports
-`ssl` where it is there. For this one import it is not; whoever imports `http.client` later gets it
-anew and whole.
+`email` and `ssl`; and `html` for pages that this server does not make. For this one import there
+are empty modules in their place; whoever imports them later gets them anew and whole.
 """
 
+import http
 import sys
+from types import ModuleType
 
-_CLIENT = "http.client"
+_NOT_NEEDED = ("http.client", "html")
 
-if _CLIENT in sys.modules or "ssl" in sys.modules:
+if "http.server" in sys.modules or "http.client" in sys.modules:
     from http.server import ThreadingHTTPServer
 else:
-    sys.modules["ssl"] = None  # type: ignore[assignment]
+    kept = {name: sys.modules.get(name) for name in _NOT_NEEDED}
+    client = sys.modules["http.client"] = ModuleType("http.client")
+    client.HTTPMessage = None  # type: ignore[attr-defined]
+    http.client = client  # type: ignore[attr-defined]
+    sys.modules.setdefault("html", ModuleType("html"))
     try:
         from http.server import ThreadingHTTPServer
     finally:
-        del sys.modules["ssl"]
-        sys.modules.pop(_CLIENT, None)
+        del http.client  # type: ignore[attr-defined]
+        for name, module in kept.items():
+            if module is None:
+                del sys.modules[name]
 
 __all__ = ["ThreadingHTTPServer"]
