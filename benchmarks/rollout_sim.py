@@ -25,7 +25,8 @@ from benchmarks.simulated import NEW, OLD, OLDEST, Count, Device, Scenario, Worl
 from ota_server.datadir import log_dir
 from ota_server.keeper import LOCK_NAME
 from ota_server.logfiles import CURRENT_NAME
-from ota_server.rolloutfiles import read_checkpoint, read_plan
+from ota_server.plan import Progress, is_over
+from ota_server.rolloutfiles import read_checkpoint, read_plan, read_progress
 
 _ROOT = Path(__file__).resolve().parent.parent
 _CHURN = 0.01
@@ -165,8 +166,10 @@ async def _kill(world: World, devices: list[Device], count: Count) -> str:
         world.kill()
         killed = time.time()
         world.serve()
-        # Until the controller has read all of it nobody is offered anything new.
-        while (log_dir(world.data_dir) / LOCK_NAME).stat().st_mtime < killed:
+        # Until the controller has read all of it nobody is offered anything new; where the rollout
+        # is over meanwhile there is no controller.
+        lock = log_dir(world.data_dir) / LOCK_NAME
+        while lock.stat().st_mtime < killed and world.progress()["state"] not in ("done", "halted"):
             await asyncio.sleep(0.05)
         await asyncio.sleep(0.25)
         after = await told_and_counted()
@@ -181,6 +184,12 @@ async def _kill(world: World, devices: list[Device], count: Count) -> str:
     return ", ".join(changed) or "nothing"
 
 
+def _counted(progress: Progress) -> dict[str, int]:
+    counts = dict(progress.counts)
+    counts["/".join(_BY_TIME)] = sum(counts.pop(name) for name in _BY_TIME)
+    return counts
+
+
 async def _counts(data_dir: Path) -> dict[str, int]:
     """Return what is counted when all of the journal is, now that nothing is written to it."""
     plan = read_plan(data_dir, "")
@@ -188,14 +197,15 @@ async def _counts(data_dir: Path) -> dict[str, int]:
     since, journal = time.time(), log_dir(data_dir) / CURRENT_NAME
     while time.time() - since < _CATCH_UP_SECONDS:
         await asyncio.sleep(0.25)
+        progress = read_progress(data_dir, plan)
+        if progress is not None and is_over(plan, progress):
+            return _counted(progress)  # the controller has ended: there is nothing more to count
         found = read_checkpoint(log_dir(data_dir), plan)
         if found is None or found.progress is None or found.alive_ms < (since + 1.5) * 1000:
             continue
         if found.position is None or found.position.offset < journal.stat().st_size:
             continue
-        counts = dict(found.progress.counts)
-        counts["/".join(_BY_TIME)] = sum(counts.pop(name) for name in _BY_TIME)
-        return counts
+        return _counted(found.progress)
     raise SystemExit("the controller did not read all of the journal")
 
 
