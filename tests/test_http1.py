@@ -1,5 +1,7 @@
 """The reader of request heads: what it takes, what it refuses, and how soon."""
 
+import email.utils
+import random
 import time
 import unittest
 from http import HTTPStatus
@@ -458,3 +460,8 @@ class ReplyTest(unittest.TestCase):
 
     def test_a_date_is_an_imf_fixdate(self):
         self.assertEqual(http_date(0), "Thu, 01 Jan 1970 00:00:00 GMT")
+        chance = random.Random(0)
+        leap_days = (951_782_400, 951_868_799, 951_868_800, 4_107_542_400)
+        for seconds in (*leap_days, *(chance.randrange(2**32) for _ in range(200))):
+            expected = email.utils.formatdate(seconds, usegmt=True)
+            self.assertEqual(http_date(seconds), expected)
