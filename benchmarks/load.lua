@@ -1,10 +1,10 @@
 -- What wrk asks for, and what it prints at the end: one line of JSON.
 --
---   wrk ... -s load.lua URL -- PATH REQUESTS DEVICES SEED CLOSE
+--   wrk ... -s load.lua URL -- PATH REQUESTS DEVICES SEED CLOSE FIRST
 --
 -- REQUESTS requests are made before the first is sent, so that Lua is not what is measured. SEED 0:
 -- request number n comes from device number n. Else each comes from any of DEVICES devices. In PATH,
--- @ stands for the MAC without its colons.
+-- @ stands for the MAC without its colons. The first one sent is that after FIRST.
 
 local requests = {}
 local last = 0
@@ -20,6 +20,7 @@ end
 function init(args)
   local path, count, devices, seed = args[1], tonumber(args[2]), tonumber(args[3]), tonumber(args[4])
   math.randomseed(seed)
+  last = tonumber(args[6])
   for number = 1, count do
     local device = seed == 0 and number or math.random(0, devices - 1)
     requests[number] = request_of(path, device, args[5] == "close")

@@ -3,10 +3,15 @@
 import json
 import subprocess
 from dataclasses import dataclass, replace
+from itertools import count
 from pathlib import Path
 
 from benchmarks.figures import Broken
 
+# A device that fetches one image again and again is made to wait, so that each run begins with
+# others: one of so many parts of them further on.
+_PARTS = 12
+_runs = count()
 _SCRIPT = Path(__file__).with_name("load.lua")
 # Of all requests, this part may go wrong before the measurement is worth nothing.
 _TRACE = 0.001
@@ -82,6 +87,7 @@ def run(port: int, load: Load) -> Outcome:
     command += ["--timeout", f"{load.seconds + _PATIENCE_SECONDS}s", "--script", str(_SCRIPT)]
     command += [f"http://127.0.0.1:{port}/", "--", load.path, str(load.requests)]
     command += [str(load.devices), str(load.seed), "close" if load.close else "keep"]
+    command.append(str(next(_runs) * load.requests // _PARTS % load.requests))
     try:
         done = subprocess.run(
             command,
