@@ -21,7 +21,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.simulated import NEW, OLD, OLDEST, Count, Device, Scenario, World
+from benchmarks.simulated import CHURN, NEW, OLD, OLDEST, Count, Device, Scenario, World
 from ota_server.datadir import log_dir
 from ota_server.keeper import LOCK_NAME
 from ota_server.logfiles import CURRENT_NAME
@@ -29,7 +29,6 @@ from ota_server.plan import Progress, is_over
 from ota_server.rolloutfiles import read_checkpoint, read_plan, read_progress
 
 _ROOT = Path(__file__).resolve().parent.parent
-_CHURN = 0.01
 # So many devices had a bad release when the server is killed.
 _FEW = 5
 # How many devices are asked before and after a kill.
@@ -110,7 +109,7 @@ async def _roll_out(
         second = round(time.monotonic() - began, 1)
         samples.append((second, len(count.had), count.runs[NEW], progress["wave"]))
         if progress["state"] in ("halted", "done", "paused") and (
-            progress["state"] != "done" or share > 1 - 2 * _CHURN
+            progress["state"] != "done" or share > 1 - 2 * CHURN
         ):
             break
         is_middle = progress["wave"] >= 2 and share > 0.15

@@ -18,7 +18,7 @@ from typing import Any
 _ROOT = Path(__file__).resolve().parent.parent
 OLDEST, OLD, NEW = "v0.9.0", "v1.0.0", "v1.1.0"
 _OLDEST_SHARE = 0.2
-_CHURN = 0.01
+CHURN = 0.01
 _REBOOT_SECONDS = 0.3
 _TIMEOUT_SECONDS = 10.0
 _SPREAD = 100.0
@@ -73,7 +73,7 @@ class Device:
         self.version = OLDEST if chance.random() < _OLDEST_SHARE else OLD
         self.is_hit = scenario.only_from in (None, self.version)
         self.fate = chance.random()
-        self.leaves_at = chance.random() * 3600 if chance.random() < _CHURN else None
+        self.leaves_at = chance.random() * 3600 if chance.random() < CHURN else None
         self.is_dark_at_times = chance.random() < scenario.dark
         host = number + 256
         own = f"127.{host >> 16 & 255}.{host >> 8 & 255}.{host & 255}"

@@ -74,16 +74,18 @@ def clock_ms() -> int:
 
 def add_commands(commands: Any) -> None:
     """Add the command to those of operators."""
-    parser = commands.add_parser(
-        "serve",
-        help="serve firmware to devices",
-        description="Serve firmware to a fleet of devices and keep a record of each.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = commands.add_parser("serve", help="serve firmware to devices")
+    _describe(parser)
+    parser.set_defaults(run=serve)
+
+
+def _describe(parser: argparse.ArgumentParser) -> None:
+    """Give a parser the help and the options of the serving command."""
+    parser.description = "Serve firmware to a fleet of devices and keep a record of each."
+    parser.epilog = EXAMPLES
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--version", action="version", version=f"ota_server {__version__}")
     add_arguments(parser)
-    parser.set_defaults(run=serve)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -181,14 +183,8 @@ def _add_journal_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `python -m ota_server.server` and return its exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m ota_server.server",
-        description="Serve firmware to a fleet of devices and keep a record of each.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--version", action="version", version=f"ota_server {__version__}")
-    add_arguments(parser)
+    parser = argparse.ArgumentParser(prog="python -m ota_server.server")
+    _describe(parser)
     return serve(parser.parse_args(argv))
 
 

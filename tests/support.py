@@ -1,14 +1,18 @@
 """What tests share: a real server on a free port, a temporary data directory, raw sockets."""
 
+import fcntl
 import json
 import logging
 import os
+import pty
 import select
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import tempfile
+import termios
 import threading
 import time
 import unittest
@@ -147,6 +151,26 @@ class DataDirCase(unittest.TestCase):
         temporary = self.data_dir / "version" / "version.tmp"
         temporary.write_bytes(content)
         temporary.replace(self.data_dir / "version" / "version.txt")
+
+    def on_terminal(self, columns: int, *arguments: str) -> list[str]:
+        """Return what a command on this data directory writes to a terminal of so many columns."""
+        ours, theirs = pty.openpty()
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+        command = [sys.executable, "-m", "ota_server", *arguments]
+        command += ["--data-dir", str(self.data_dir)]
+        environment = {name: each for name, each in os.environ.items() if name != "COLUMNS"}
+        with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=theirs) as process:
+            os.close(theirs)
+            written = b""
+            try:
+                while part := os.read(ours, 65536):
+                    written += part
+            except OSError:
+                pass  # how Linux says that the other side of a terminal was closed
+            finally:
+                os.close(ours)
+        self.assertEqual(process.returncode, 0)
+        return written.decode().splitlines()
 
     def put_image(self, version: str, content: bytes) -> Path:
         """Put an image into firmware/, by rename."""

@@ -1,9 +1,6 @@
 """What a device counts as under a rollout, by its own lines in the journal."""
 
 import json
-import tempfile
-import unittest
-from pathlib import Path
 from typing import Any
 
 from ota_server.casefile import WORDS, case_of
@@ -11,6 +8,7 @@ from ota_server.evidence import Tally
 from ota_server.plan import Plan, Progress, format_plan
 from ota_server.policyfiles import PolicyFiles
 from ota_server.record import format_marker, format_time
+from tests.support import DataDirCase
 
 MAC = "00:11:22:33:44:55"
 OLD, NEW = "v1.0.0", "v2.0.0"
@@ -20,13 +18,9 @@ START_MS = 1_800_000_000_000
 MINUTE_MS = 60_000
 
 
-class CaseTest(unittest.TestCase):
+class CaseTest(DataDirCase):
     def setUp(self) -> None:
-        folder = tempfile.TemporaryDirectory()
-        self.addCleanup(folder.cleanup)
-        self.data_dir = Path(folder.name)
-        for name in ("version", "firmware", "log"):
-            (self.data_dir / name).mkdir()
+        super().setUp()
         for version in (OLD, NEW):
             (self.data_dir / "firmware" / f"firmware_{version}.bin").write_bytes(b"image")
         time = format_time(START_MS)
