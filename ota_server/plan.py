@@ -35,6 +35,9 @@ class Plan(NamedTuple):
         is_revert: it is the way back from a rollout that was aborted or halted.
         reverts: the release that it leads back from; None: it is no revert.
         resumed: how often an operator has had it go on after a pause, whoever paused it.
+        counted: the active devices that each wave adds, as they were counted when it began; ():
+            nobody has counted them.
+        groups_too: it reaches groups that have a target of their own too.
     """
 
     id: str
@@ -57,6 +60,8 @@ class Plan(NamedTuple):
     is_revert: bool = False
     reverts: str | None = None
     resumed: int = 0
+    counted: tuple[int, ...] = ()
+    groups_too: bool = False
 
     @property
     def wave_count(self) -> int:
@@ -167,6 +172,7 @@ def parse_plan(content: bytes) -> Plan:
         plan = Plan(**fields)._replace(
             waves=tuple(float(percent) for percent in fields["waves"]),
             shared_addresses=tuple(map(str, fields.get("shared_addresses", ()))),
+            counted=tuple(fields.get("counted", ())),
         )
         problem = plan_problem(plan)
     except (TypeError, ValueError, AttributeError, OverflowError):
@@ -188,8 +194,8 @@ def plan_problem(plan: Plan) -> str:
     for version in (plan.version, *others):
         if not is_version(version):
             return f"{version[:40]!r} is no version"
-    if type(plan.resumed) is not int:
-        return "resumed is a whole number"
+    if any(type(each) is not int or each < 0 for each in (plan.resumed, *plan.counted)):
+        return "resumed and counted are whole numbers"
     for group in (plan.group or None, plan.first_group):
         if group is not None and not is_group_name(group):
             return f"{group[:40]!r} is no name of a group"
