@@ -22,6 +22,9 @@ _GAPS_TO_KNOW = 3
 
 _KINDS = {"seen": "q", "polled": "q", "gaps": "Q", "site": "Q", "_codes": "Q"}
 _NAMES = (*_KINDS, "wave", "counts", "home")
+# A device that polls less than once in so many soaks is a slow poller, and a kind of its own: what
+# the others say of a release says nothing of it.
+SLOW_SOAKS = 12
 # Of a site, seven bits are kept as a device's home; the eighth: another was measured since.
 _SITES = 0x7F
 _IS_AWAY = 0x80
