@@ -119,7 +119,6 @@ class Fleet:
 
     release = "v2.0.0"
     versions = ("v1.1.0", "v1.0.0", "v0.9.0")
-    shared_addresses = ("198.51.100.0/24",)
 
     def __init__(self, scenario: Scenario, seed: int, devices: int, start_ms: int) -> None:
         self.downloaded = 0

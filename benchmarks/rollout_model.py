@@ -68,7 +68,6 @@ def run(
         waves=(1.0, 10.0, 50.0, 100.0),
         time=format_time(_START_MS),
         instead_of=fleet.versions[0],
-        shared_addresses=fleet.shared_addresses,
     )
     releases = (*fleet.versions, *fleet.stones, fleet.release)
     known = Known(releases=_meanings(releases), stones=_meanings(fleet.stones))

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ota_server.datadir import log_dir
-from ota_server.evidence import Tally
 from ota_server.feedback import Feedback
 from ota_server.plan import Plan, Progress
 from ota_server.policy import Policy
@@ -17,10 +16,11 @@ from ota_server.record import parse_time
 from ota_server.release import same_version
 from ota_server.replay import records_with
 from ota_server.rolloutfiles import read_checkpoint, read_plan, read_progress
+from ota_server.tally import Tally
 
 # As `Tally` names them; the first one that is so is said. {0} is what the device reports.
 WORDS = {
-    "duplicate": "two addresses alternate versions under this MAC; it counts for nothing",
+    "displaced": "it is heard only from an address that is not its home, and not believed",
     "too_new": "it was not known for a day before the start; it counts for nothing (--count-new)",
     "failed": "it had the whole image, and reports {0} still",
     "mislabelled": "it has the image, and reports {0}, which is no release (--reports-as)",

@@ -1,11 +1,9 @@
-"""Cases: what became of one device that a release was offered to, and who says so. Pure.
+"""Cases: what became of one device that a release was offered to. Pure.
 
 Versions are meanings (`release.meaning`); times are milliseconds of `Uptime`, or NEVER.
 """
 
-from collections.abc import Mapping, Sequence
-from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ota_server.polls import NEVER
 from ota_server.rollout import RESTART_AFTER_MS
@@ -17,11 +15,6 @@ _UNDONE = (STILL_OLD, BEGAN_ANEW)
 _VAIN_OFFERS = 3
 # Pieces of an image that do not touch. A client that fetches more at once has no image for long.
 _MOST_SPANS = 256
-# Two devices that share a MAC: so often one of them was back where it had been, with its version.
-_RETURNS = 2
-# Of one device, so many addresses are told apart, those that it was heard from last.
-_MOST_SITES = 4
-_NOBODY: Mapping[int, "Case"] = MappingProxyType({})
 
 
 class Terms(NamedTuple):
@@ -57,12 +50,10 @@ class Case:
         is_mislabelled: it reports a third version, which is no release.
         under_way: transfers that have not ended.
         seen: when it was heard from last.
-        site: where it was then.
     """
 
     __slots__ = (
         "asked",
-        "before",
         "came_from",
         "confirmed",
         "failing",
@@ -70,11 +61,9 @@ class Case:
         "offered",
         "offers",
         "old",
-        "returns",
         "runs",
         "seen",
         "sha256",
-        "site",
         "size",
         "spans",
         "told",
@@ -83,13 +72,11 @@ class Case:
         "whole",
     )
 
-    def __init__(self, version: str, release: str, site: int) -> None:
-        """Begin with a device that reports a version."""
+    def __init__(self, version: str, release: str) -> None:
+        """Begin with a device that reports a version; "": it has not reported any."""
         self.runs = version
-        self.site, self.seen = site, NEVER
+        self.seen = NEVER
         self.told = ""
-        self.before: tuple[str, int] | None = None
-        self.returns = 0
         self._begin_again("" if version == release else version)
 
     def _begin_again(self, old: str) -> None:
@@ -101,6 +88,10 @@ class Case:
         self.offers = self.under_way = self.size = 0
         self.sha256 = ""
         self.spans: tuple[tuple[int, int], ...] = ()
+
+    def copy(self) -> "Case":
+        """Return another case that is the same."""
+        return Case.from_state(self.state())
 
     def state(self) -> tuple[object, ...]:
         """Return all of it, for `from_state`."""
@@ -114,11 +105,6 @@ class Case:
             setattr(case, name, value)
         return case
 
-    @property
-    def is_duplicate(self) -> bool:
-        """Whether two devices share its MAC: at two addresses, with two versions, in turn."""
-        return self.returns >= _RETURNS
-
     def exposed(self, terms: Terms) -> int:
         """Return since when it may be on its way to the release."""
         return self.offered if terms.completion_unknown else self.whole
@@ -131,16 +117,12 @@ class Case:
         """Say whether it has the image, as far as can be known, and not reported it yet."""
         return self.updated < 0 and self.failing == NOT_FAILED and self.exposed(terms) >= 0
 
-    def report(self, version: str, site: int, now_ms: int, terms: Terms, grace_ms: float) -> None:
+    def report(self, version: str, now_ms: int, terms: Terms, grace_ms: float) -> None:
         """Take the version that a request says the device runs.
 
         Args:
-            site: where it asks from.
             grace_ms: how long it may take to apply an image.
         """
-        if version != self.runs and site != self.site:
-            self.returns += self.before == (version, site)
-            self.before = self.runs, self.site
         if version == terms.release:
             self._runs_release(now_ms)
         elif self.updated >= 0:
@@ -184,9 +166,9 @@ class Case:
         if self.failing == NOT_FAILED:
             self.failing = how
 
-    def hear(self, site: int, now_ms: int, anew_ms: int, terms: Terms) -> None:
-        """Note that it was heard from, perhaps after the soak."""
-        self.seen, self.site = now_ms, site
+    def hear(self, now_ms: int, anew_ms: int, terms: Terms) -> None:
+        """Record that it was heard from, perhaps after the soak."""
+        self.seen = now_ms
         if self.updated >= 0 and now_ms - max(self.updated, anew_ms) >= terms.soak_ms:
             self.confirmed = True
 
@@ -227,75 +209,6 @@ class Case:
         if self.whole < 0 and self.spans and self.spans[0][0] == 0:
             is_whole = self.spans[0][1] >= self.size
             self.whole = now_ms if is_whole else NEVER
-
-
-class Account:
-    """What all addresses together tell of one device, and what all but one of them do.
-
-    Anybody can claim any MAC. Where a device is heard from at one address, as most are, there is
-    one case; with another address, there is one for each address, of what the others said.
-
-    Attributes:
-        case: by all that was said.
-        home: the site where it was before its case began.
-        without: by the site that is left out, in the order in which they were heard from.
-        alone: by what its home alone said, where others spoke too; None: it said nothing.
-    """
-
-    __slots__ = ("alone", "case", "home", "without")
-
-    def __init__(self, case: Case, home: int) -> None:
-        """Begin with a case that is known by one address."""
-        self.case = case
-        self.home = home
-        self.without: Mapping[int, Case] = _NOBODY
-        self.alone: Case | None = None
-
-    def told_by(self, site: int, version: str, release: str) -> Sequence[Case]:
-        """Return the cases that have to be told what a device at a site says."""
-        if site == self.case.site and not self.without:
-            return (self.case,)
-        without = dict(self.without)
-        if not without:
-            without[self.case.site] = Case(version, release, site)
-            self.alone = _copy(self.case) if self.case.site == self.home else None
-        case = without.pop(site, None)
-        if case is None:
-            case = _copy(self.case)  # nothing was said from there up to now
-            if len(without) >= _MOST_SITES:
-                del without[next(iter(without))]
-        told = (self.case, *without.values())
-        self.without = without | {site: case}
-        if site != self.home:
-            return told
-        if self.alone is None:
-            self.alone = Case(version, release, site)
-        return (*told, self.alone)
-
-    def cases(self) -> Sequence[Case]:
-        """Return all of them."""
-        alone = () if self.alone is None else (self.alone,)
-        return (self.case, *self.without.values(), *alone)
-
-    def state(self) -> tuple[Any, ...]:
-        """Return all of it, for `from_state`."""
-        without = [(site, case.state()) for site, case in self.without.items()]
-        alone = None if self.alone is None else self.alone.state()
-        return self.case.state(), self.home, without, alone
-
-    @classmethod
-    def from_state(cls, state: tuple[Any, ...]) -> "Account":
-        """Return the account that `state` was taken from."""
-        case, home, without, alone = state
-        account = cls(Case.from_state(case), home)
-        if without:
-            account.without = {site: Case.from_state(each) for site, each in without}
-        account.alone = None if alone is None else Case.from_state(alone)
-        return account
-
-
-def _copy(case: Case) -> Case:
-    return Case.from_state(case.state())
 
 
 def merged(

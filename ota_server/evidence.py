@@ -1,269 +1,118 @@
-"""Evidence: how many devices say what of a release, and how much that may decide. Pure."""
+"""Evidence: how many devices say what of a release. Pure. `homes` says who is believed."""
 
-from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import NamedTuple
 
 from ota_server.binomial import most_by_chance
-from ota_server.cases import NOT_FAILED, Account, Case, Terms
-from ota_server.polls import Polls
+from ota_server.cases import NOT_FAILED, Case, Terms
+from ota_server.homes import Account, believed, large_homes, most_in_wave, on_record
+from ota_server.polls import SLOW_SOAKS, Polls
 from ota_server.silence import Quiet
-from ota_server.sites import SharedSites, capped, crowded, most_of_each
+from ota_server.sites import address_of, capped
+from ota_server.tally import MOST_NAMED, SLOW, Evidence, Tally
 
 # A transfer that has not ended on record after this time was cut by the server's own end.
 _MOST_TRANSFER_MS = 24 * 3600 * 1000
-_NO_EVIDENCE = ("duplicate", "too_new")
+_WEEK_MS = 7 * 24 * 3600 * 1000
+_NO_EVIDENCE = ("too_new", "surplus", "displaced")
 _BAD = ("failed", "silent", "mislabelled")
-
-_Places = Counter[tuple[str, int]]  # devices by the version before and the site
-_Reading = tuple[str, bool, str]  # the state of a device, if it has soaked, the version before
-
-
-class Evidence(NamedTuple):
-    """What decides whether a release is bad, of all devices or of those from one version.
-
-    Numbers of devices, after `sites.capped`.
-
-    Attributes:
-        base: those heard from since the wave opened, or waited for.
-        failed: those that failed in a way that they told.
-        silent: those not heard from since they downloaded it, where that is not everybody's
-            silence.
-        mislabelled: those that report a third version, which is no release.
-        excused: of `silent`, as many as would have been silent without the release, and by far.
-    """
-
-    base: int = 0
-    failed: int = 0
-    silent: int = 0
-    mislabelled: int = 0
-    excused: int = 0
+# Of a wave with more devices than that a sample is looked at for how many are active, and slow.
+_MOST_LOOKED_AT = 4096
+# A wave of a larger share of the fleet cannot be packed with chosen MACs by much.
+_LARGEST_SHARE = 0.5
 
 
-class Tally(NamedTuple):
-    """What became of the devices in the wave that is open, and in those before it.
+class _Reading(NamedTuple):
+    """A device as it is believed: its case, what became of it, and where it was heard from."""
 
-    The counts of devices are for people; what `waves.advance` decides by is `overall`, `versions`,
-    `undecided` of `active`, `fresh`, `to_come`, `soaked` and `crowded`.
-
-    Attributes:
-        active: devices heard from since the wave opened, or waited for; the two kinds that count
-            for nothing are not among them.
-        offered: of these, told to run the release, and nothing more.
-        downloading: a transfer of it is under way.
-        cut: every transfer ended before the last byte; the network's fault.
-        undecided: all of it was acknowledged, and it is not yet known what came of it.
-        updated: they report the release, and are not silent.
-        failed: they told that it failed; `silent` and `mislabelled` are not among them.
-        mislabelled: they report a third version, which is no release.
-        silent: not heard from since they downloaded it, whoever's fault that is.
-        duplicate: two devices share one MAC; they count for nothing.
-        too_new: not known for a day before the rollout began; they count for nothing.
-        capped: devices that updated or failed but do not count, since too many share an address.
-        overall: the evidence of all that count.
-        versions: the same by the version that devices ran before, where some are bad.
-        fresh: active devices that this wave added.
-        to_come: devices on record that this wave added, heard from or not.
-        fresh_updated: of `fresh`, on the release, after `capped`.
-        soaked: of `fresh_updated`, heard from when they had run it for the soak.
-        reach: devices on record in this wave and those before it that count, heard from or not.
-        crowded: devices that failed where one address holds over a quarter of all, unshared.
-        silence_rate: the share of devices that would have been silent without it; 0 to 1.
-        age_ms: how long the wave has been open, counting time in which the server answered alone.
-    """
-
-    active: int = 0
-    offered: int = 0
-    downloading: int = 0
-    cut: int = 0
-    undecided: int = 0
-    updated: int = 0
-    failed: int = 0
-    mislabelled: int = 0
-    silent: int = 0
-    duplicate: int = 0
-    too_new: int = 0
-    capped: int = 0
-    overall: Evidence = Evidence()
-    versions: Mapping[str, Evidence] = {}
-    fresh: int = 0
-    to_come: int = 0
-    fresh_updated: int = 0
-    soaked: int = 0
-    reach: int = 0
-    crowded: int = 0
-    silence_rate: float = 0.0
-    age_ms: int = 0
+    case: Case
+    state: str
+    site: int
 
 
 class Counting:
     """Counts the cases of a wave, at one moment."""
 
     def __init__(
-        self, polls: Polls, quiet: Quiet, terms: Terms, wave: int, shared: SharedSites, now_ms: int
+        self,
+        polls: Polls,
+        quiet: Quiet,
+        terms: Terms,
+        wave: tuple[int, float, int],
+        accepted: Collection[int],
+        now_ms: int,
     ) -> None:
+        """Take a moment.
+
+        Args:
+            wave: the one that is open; the share of the fleet that it and those before it hold by
+                chance, from 0 to 1; the one whose devices an operator chose.
+            accepted: rows of devices that a person goes on without.
+        """
         self._polls = polls
         self._quiet = quiet
         self._terms = terms
-        self._wave = wave
-        self._shared = shared
+        self._wave, self._share, self._chosen_wave = wave
+        self._accepted = accepted
         self._now_ms = now_ms
-        self._states: Counter[str] = Counter()
-        self._base: _Places = Counter()
-        self._bad: dict[str, _Places] = {state: Counter() for state in _BAD}
-        self._silent: dict[int, Case] = {}
-        self._silent_at: dict[int, tuple[int, int]] = {}
-        self._on_their_way: set[int] = set()
-        self._at_risk: list[tuple[str, int]] = []  # with their row
-        self._shares: dict[str | None, list[float]] = defaultdict(list)
-        self._accounts: Mapping[int, Account] = {}
-        self._crowd: Counter[int] = Counter()
-        self._crowd_bad: Counter[int] = Counter()
-        self._fresh = 0
-        self._updated: Counter[int] = Counter()
-        self._soaked: Counter[int] = Counter()
+        self._readings: dict[int, _Reading] = {}
+        self._displaced: dict[int, int] = {}  # from which site, by the row
+        self._at_risk: set[int] = set()
+        self._share_of: Callable[[int], float] | None = None  # of silence; None: nobody is silent
 
     def tally(self, accounts: Mapping[int, Account]) -> Tally:
         """Return the counts of these devices, by their rows."""
-        self._accounts = accounts
-        quiet, waves = self._quiet, self._polls.wave
-        contested: dict[int, Account] = {}
-        for row, account in accounts.items():
-            is_waited_for = any(case.is_on_its_way(self._terms) for case in account.cases())
-            if is_waited_for:
-                self._on_their_way.add(row)
-            if waves[row] <= self._wave and (
-                quiet.is_heard(row) or (is_waited_for and quiet.is_expected(row))
-            ):
-                if account.without:
-                    contested[row] = account
-                else:
-                    self._count(row, account.case, account.case.site)
-        for row, case, site in self._settled(contested):
-            self._count(row, case, site)
-        if self._silent:
-            self._weigh_silence()
-        return self._sum_up()
-
-    def _settled(self, contested: Mapping[int, Account]) -> Iterator[tuple[int, Case, int]]:
-        """Yield what is believed of devices that several addresses speak for, and on whose word.
-
-        Of all that is decided by an address, none decides more than a quarter. The other devices
-        are read as if it had said nothing; so are they then for the address that spoke last.
-        """
-        deciders = self._deciders(contested)
-        sites = Counter(site for site, _ in deciders.values())
-        most = most_of_each(sites, self._shared)
-        speaking = _speaking(contested)
-        believed: Counter[int] = Counter()
-        doubted: list[tuple[int, Case]] = []
-        for row, account in contested.items():
-            case = account.case
-            if row not in deciders:
-                told = self._reading(row, case)
-                same = (each for each in account.cases() if self._reading(row, each) == told)
-                yield row, case, min((each.site for each in same), key=speaking.__getitem__)
-                continue
-            site, otherwise = deciders[row]
-            believed[site] += 1
-            if believed[site] <= most:
-                yield row, case, site
+        polls = self._polls
+        concerned = {row: each for row, each in accounts.items() if self._is_concerned(row, each)}
+        for row, case, is_home in believed(concerned, self._may_speak, self._has_missed):
+            site = polls.home[row] if is_home else concerned[row].away_site
+            if case is None:
+                self._displaced[row] = site
             else:
-                doubted.append((row, otherwise))
-        last = [case.site for row, case in doubted if case.site != contested[row].home]
-        most = most_of_each(Counter(last), self._shared)
-        believed.clear()
-        for row, case in doubted:
-            believed[case.site] += 1
-            account = contested[row]
-            is_believed = case.site == account.home or case.site in self._shared
-            if not is_believed and believed[case.site] > most and account.alone is not None:
-                case = account.alone
-            yield row, case, case.site
+                state = self._state(row, case)
+                self._readings[row] = _Reading(case, state, site)
+        self._leave_out_surplus()
+        return self._sum_up(accounts)
 
-    def _deciders(self, contested: Mapping[int, Account]) -> dict[int, tuple[int, Case]]:
-        """Return the address that decides each device, and what the device is without its word.
+    # Each device
 
-        An address decides where a device would be read otherwise without what it said. Where
-        several do, it is the one that decides the most devices: one that moves has not met the
-        others, and who forges has. Where none but its home does, which by itself says otherwise
-        than all together, it is the one of the others that speaks for the fewest devices.
-        """
-        deciders: dict[int, tuple[int, Case]] = {}
-        crowd: Counter[int] = Counter()
-        speaking = _speaking(contested)
-        alone: dict[int, list[int]] = {}
-        for row, account in contested.items():
-            told = self._reading(row, account.case)
-            without = account.without
-            alone[row] = [site for site in without if self._reading(row, without[site]) != told]
-            crowd.update(alone[row])
-            others = [site for site in without if site != account.home]
-            if account.alone is None or not others or not {*others}.isdisjoint(alone[row]):
-                continue
-            if self._reading(row, account.alone) != told:
-                alone[row] = []
-                if not any(site in self._shared for site in others):
-                    deciders[row] = min(others, key=speaking.__getitem__), account.alone
-        for row, sites in alone.items():
-            if sites := [site for site in sites if site not in self._shared]:
-                site = max(sites, key=crowd.__getitem__)
-                deciders[row] = site, contested[row].without[site]
-        return deciders
+    def _is_concerned(self, row: int, account: Account) -> bool:
+        if self._polls.wave[row] > self._wave or row in self._accepted:
+            return False
+        if self._quiet.is_heard(row):
+            return True
+        cases = (account.case, account.away) if account.away else (account.case,)
+        is_waited_for = any(case.is_on_its_way(self._terms) for case in cases)
+        return is_waited_for and self._quiet.is_expected(row)
 
-    def _reading(self, row: int, case: Case) -> _Reading:
-        return self._state(row, case), case.confirmed, case.old
+    def _may_speak(self, row: int, account: Account) -> bool:
+        if self._has_missed(row, account):
+            return True
+        assert account.away is not None
+        is_good = self._state(row, account.away) == "updated"
+        return is_good and self._state(row, account.case) not in _BAD
 
-    def _weigh_silence(self) -> None:
-        for row in self._quiet.blamed(self._silent_at, self._on_their_way):
-            self._note_bad(row, "silent", self._silent[row].old, self._silent_at[row][0])
-        share = self._quiet.shares(self._on_their_way)
-        for old, row in self._at_risk:
-            self._shares[old].append(share(row))
-        self._shares[None] = [each for shares in self._shares.values() for each in shares]
+    def _has_missed(self, row: int, account: Account) -> bool:
+        return self._quiet.has_missed(row, max(account.case.seen, self._polls.polled[row]))
 
-    def _count(self, row: int, case: Case, site: int) -> None:
-        state = self._state(row, case)
-        self._states[state] += 1
-        if state in _NO_EVIDENCE:
-            return
-        self._base[case.old, site] += 1
-        self._crowd[site] += self._is_at_home(row, site)
-        if row in self._on_their_way or (case.confirmed and self._polls.wave[row] == self._wave):
-            # Those that were confirmed since could have fallen silent too. Without them only those
-            # that fall asleep would be left, as others leave.
-            self._at_risk.append((case.old, row))
-        if state == "silent":
-            self._silent[row] = case
-            self._silent_at[row] = case.site, case.seen
-        elif state in _BAD:
-            self._note_bad(row, state, case.old, site)
-        if self._polls.wave[row] == self._wave:
-            self._fresh += 1
-            if state == "updated":
-                self._updated[site] += 1
-                self._soaked[site] += case.confirmed
+    def _is_slow(self, row: int) -> bool:
+        return self._polls.interval_ms(row) > SLOW_SOAKS * max(self._terms.soak_ms, 1)
 
-    def _note_bad(self, row: int, state: str, old: str, site: int) -> None:
-        self._bad[state][old, site] += 1
-        self._crowd_bad[site] += self._is_at_home(row, site)
-
-    def _is_at_home(self, row: int, site: int) -> bool:
-        """Say whether a device is where it was before: who speaks for others is no crowd."""
-        account = self._accounts[row]
-        return account.home == site and not account.without
+    def _is_at_risk(self, row: int, case: Case) -> bool:
+        """Return whether its silence may be the release's fault: up to the end of its wave."""
+        is_fresh = self._polls.wave[row] == self._wave
+        return case.is_on_its_way(self._terms) or (is_fresh and case.updated >= 0)
 
     def _state(self, row: int, case: Case) -> str:
         """Return what became of a device, in a word."""
-        if case.is_duplicate:
-            return "duplicate"
         if not self._polls.counts[row]:
             return "too_new"
         if case.failing != NOT_FAILED:
             return "failed"
         if case.is_mislabelled:
             return "mislabelled"
-        if case.is_on_its_way(self._terms) and self._quiet.is_silent(row, case.seen):
+        if self._is_at_risk(row, case) and self._quiet.is_silent(row, case.seen):
             return "silent"
         if case.updated >= 0:
             return "updated"
@@ -274,63 +123,193 @@ class Counting:
             return "downloading" if case.under_way and is_recent else "cut"
         return "offered" if case.offered >= 0 else "waiting"
 
-    def _sum_up(self) -> Tally:
-        waiting, states = self._states.pop("waiting", 0), dict(self._states)
-        active = waiting + sum(n for name, n in states.items() if name not in _NO_EVIDENCE)
-        bad = self._bad["failed"] + self._bad["silent"] + self._bad["mislabelled"]
-        uncapped = bad.total() + self._updated.total()
-        updated = capped(self._updated, self._shared)
-        overall = self._evidence(None)
-        counted = overall.failed + overall.silent + overall.mislabelled + updated
-        by_wave = self._polls.wave
-        reach = self._reach() - states.get("duplicate", 0)
+    def _leave_out_surplus(self) -> None:
+        """Have of each home no more devices count than its share of the fleet (rule 6)."""
+        if not 0 < self._share < _LARGEST_SHARE:
+            return
+        polls = self._polls
+        living = Counter(
+            polls.home[row] for row in self._readings if polls.wave[row] != self._chosen_wave
+        )
+        many = {home for home, count in living.items() if count > 1}
+        most = {
+            home: most_in_wave(devices, self._share)
+            for home, devices in (on_record(polls, many) if many else Counter()).items()
+        }
+        counted: Counter[int] = Counter()
+        for row, reading in self._readings.items():
+            if reading.state == "too_new" or polls.wave[row] == self._chosen_wave:
+                continue
+            home = polls.home[row]
+            counted[home] += 1
+            if counted[home] > most.get(home, 1):
+                self._readings[row] = reading._replace(state="surplus")
+
+    # All of them
+
+    def _sum_up(self, accounts: Mapping[int, Account]) -> Tally:
+        polls, displaced = self._polls, Counter(self._displaced.values())
+        states = Counter(reading.state for reading in self._readings.values())
+        counting = {r: each for r, each in self._readings.items() if each.state not in _NO_EVIDENCE}
+        bad = self._bad(counting)
+        reach = sum(polls.in_waves(self._wave))
+        large = self._large(bad, counting, reach)
+        fresh = [row for row in counting if polls.wave[row] == self._wave]
+        updated = [row for row in fresh if counting[row].state == "updated"]
+        soaked = [row for row in updated if counting[row].case.confirmed]
+        members, slow_share, stuck = self._members()
+        contradictors = Counter(
+            account.contradicted_by
+            for account in accounts.values()
+            if account.contradicted_by is not None
+        )
+        waiting = states.pop("waiting", 0)
         return Tally(
-            active=active,
-            capped=uncapped - counted,
-            overall=overall,
-            versions={old: self._evidence(old) for old in sorted({old for old, _ in bad}) if old},
-            fresh=self._fresh,
-            to_come=by_wave.count(self._wave),
-            fresh_updated=updated,
-            soaked=capped(self._soaked, self._shared),
-            reach=reach,
-            crowded=crowded(self._crowd, self._crowd_bad, self._shared, reach),
-            silence_rate=_mean(self._shares[None]),
             **states,
+            active=waiting + sum(n for name, n in states.items() if name not in _NO_EVIDENCE),
+            displaced=displaced.total(),
+            contradicted=contradictors.total(),
+            reach=reach,
+            heard=sum(polls.wave[row] <= self._wave and polls.counts[row] for row in accounts),
+            overall=self._evidence(counting, bad, large),
+            whole=self._evidence(counting, bad, None),
+            parts=self._parts(counting, bad, large),
+            fresh=len(fresh),
+            to_come=polls.wave.count(self._wave),
+            members=members,
+            size=self._size(reach),
+            slow_share=slow_share,
+            soaked=len(soaked),
+            slow_soaked=sum(map(self._is_slow, soaked)) if slow_share else 0,
+            fresh_updated=len(updated),
+            silence_rate=_mean(self._silence_of(counting)),
+            bad={row: each.state for row, each in list(bad.items())[:MOST_NAMED]},
+            bad_at=_most(Counter(each.site for each in bad.values())),
+            displaced_at=_most(displaced),
+            contradicted_at=_most(contradictors),
+            stuck=stuck,
         )
 
-    def _reach(self) -> int:
-        """Return how many devices on record the open wave and those before it are for."""
-        # By bits, since a loop over a million devices would take as long as all the rest.
-        is_in = bytes(wave <= self._wave for wave in range(256))
-        reached = int.from_bytes(self._polls.wave.translate(is_in), "big")
-        return (reached & int.from_bytes(self._polls.counts, "big")).bit_count()
+    def _bad(self, counting: Mapping[int, _Reading]) -> dict[int, _Reading]:
+        """Return the devices that speak against the release: of the silent ones, the blamed."""
+        bad = {row: each for row, each in counting.items() if each.state in _BAD}
+        self._at_risk = {row for row, each in counting.items() if self._is_at_risk(row, each.case)}
+        silent = {
+            row: (each.site, each.case.seen) for row, each in bad.items() if each.state == "silent"
+        }
+        if not silent:
+            return bad
+        # Those that have soaked are at risk up to the end of their wave, and show how others fare.
+        on_their_way = {
+            row for row, each in self._readings.items() if each.case.is_on_its_way(self._terms)
+        }
+        blamed = self._quiet.blamed(silent, on_their_way)
+        homes = Counter(counting[row].site for row in self._at_risk)
+        self._share_of = self._quiet.shares(on_their_way, homes)
+        return {row: each for row, each in bad.items() if row not in silent or row in blamed}
 
-    def _evidence(self, old: str | None) -> Evidence:
-        """Return the evidence of devices that ran a version before; None: of all."""
-        failed = _sites(self._bad["failed"], old)
-        failed_or_silent = failed + _sites(self._bad["silent"], old)
-        mislabelled = capped(_sites(self._bad["mislabelled"], old), self._shared)
-        bad, told = capped(failed_or_silent, self._shared), capped(failed, self._shared)
-        base = capped(_sites(self._base, old), self._shared)
-        shares = self._shares[old]
-        excused = min(bad - told, most_by_chance(len(shares), _mean(shares)))
-        return Evidence(max(base, bad + mislabelled), told, bad - told, mislabelled, excused)
+    def _large(
+        self, bad: Mapping[int, _Reading], counting: Mapping[int, _Reading], reach: int
+    ) -> Collection[int]:
+        if len(bad) < 2:
+            return ()
+        in_wave = Counter(self._polls.home[row] for row in counting)
+        return large_homes(self._polls, in_wave, reach)
+
+    def _parts(
+        self,
+        counting: Mapping[int, _Reading],
+        bad: Mapping[int, _Reading],
+        large: Collection[int],
+    ) -> dict[str, Evidence]:
+        """Return the evidence of those from each version that some bad ones ran, and slow ones."""
+        parts: dict[str, dict[int, _Reading]] = {
+            old: {} for old in sorted({each.case.old for each in bad.values()} - {""})
+        }
+        if any(map(self._is_slow, bad)):
+            parts[SLOW] = {row: each for row, each in counting.items() if self._is_slow(row)}
+        for row, each in counting.items() if bad else ():
+            if each.case.old in parts:
+                parts[each.case.old][row] = each
+        return {
+            name: self._evidence(part, {row: bad[row] for row in bad if row in part}, large)
+            for name, part in parts.items()
+        }
+
+    def _evidence(
+        self,
+        counting: Mapping[int, _Reading],
+        bad: Mapping[int, _Reading],
+        large: Collection[int] | None,
+    ) -> Evidence:
+        """Return the evidence of some devices.
+
+        Args:
+            large: homes that may give more than a quarter of it; None: all of them.
+        """
+
+        def count(*states: str) -> int:
+            sites = Counter(each.site for each in bad.values() if each.state in states)
+            return sites.total() if large is None else capped(sites, large)
+
+        told, told_or_silent = count("failed"), count("failed", "silent")
+        silent = told_or_silent - told
+        shares = self._silence_of(counting) if silent else ()
+        excused = min(silent, most_by_chance(len(shares), _mean(shares)))
+        return Evidence(len(counting), told, silent, count("mislabelled"), excused)
+
+    def _silence_of(self, counting: Mapping[int, _Reading]) -> Sequence[float]:
+        """Return how likely each device at risk would be silent without the release."""
+        if self._share_of is None:
+            return ()
+        return [self._share_of(row) for row in counting if row in self._at_risk]
+
+    def _size(self, reach: int) -> int:
+        """Return how many members the open wave and those before it have, where they are few."""
+        if reach > _MOST_LOOKED_AT:
+            return reach
+        return sum(
+            wave <= self._wave and self._is_member(row) for row, wave in enumerate(self._polls.wave)
+        )
+
+    def _members(self) -> tuple[int, float, dict[int, str]]:
+        """Return how many devices this wave has, the share of slow ones, and those stuck in it."""
+        polls, quiet = self._polls, self._quiet
+        rows, count = polls.rows_in_wave(self._wave, _MOST_LOOKED_AT)
+        active = [row for row in rows if self._is_member(row)]
+        slow = sum(map(self._is_slow, active))
+        members = round(count * len(active) / max(len(rows), 1))
+        stuck: dict[int, str] = {}
+        if members <= MOST_NAMED:
+            for row in active:
+                reading = self._readings.get(row)
+                state = "displaced" if row in self._displaced else "waiting"
+                state = state if reading is None else reading.state
+                if reading is not None and state == "updated" and reading.case.confirmed:
+                    continue
+                stuck[row] = state
+        patient = all(
+            state in _BAD or self._now_ms - quiet.since_ms > 2 * quiet.patience_ms(row)
+            for row, state in stuck.items()
+        )
+        return members, slow / max(len(active), 1), stuck if patient else {}
+
+    def _is_member(self, row: int) -> bool:
+        seen_ms = self._polls.seen[row]
+        is_active = seen_ms >= 0 and seen_ms >= self._quiet.since_ms - _WEEK_MS
+        reading = self._readings.get(row)
+        is_surplus = reading is not None and reading.state == "surplus"
+        is_counted = self._polls.counts[row] and not is_surplus
+        return bool(is_counted and is_active and row not in self._accepted)
 
 
-def _speaking(contested: Mapping[int, Account]) -> Counter[int]:
-    """Return for how many devices each address speaks."""
-    return Counter(site for account in contested.values() for site in account.without)
-
-
-def _mean(values: list[float]) -> float:
+def _mean(values: Sequence[float]) -> float:
     return sum(values) / max(len(values), 1)
 
 
-def _sites(places: _Places, old: str | None) -> Counter[int]:
-    """Return devices by their sites alone."""
-    sites: Counter[int] = Counter()
-    for (version, site), devices in places.items():
-        if old is None or version == old:
-            sites[site] += devices
-    return sites
+def _most(sites: Counter[int]) -> tuple[str, int]:
+    """Return the address that most devices are at, and how many."""
+    if not sites:
+        return "", 0
+    ((site, count),) = sites.most_common(1)
+    return address_of(site), count

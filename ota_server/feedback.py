@@ -5,30 +5,33 @@ when any device was heard from is in `Polls`; who fell silent is asked of `Quiet
 """
 
 import marshal
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from functools import lru_cache
 from hashlib import sha256
 from typing import Any, NamedTuple, TypeGuard
 
-from ota_server.cases import Account, Case, Terms
+from ota_server.cases import Case, Terms
 from ota_server.device import parse_mac
-from ota_server.evidence import Counting, Tally
+from ota_server.evidence import Counting
+from ota_server.homes import Account, move_homes
 from ota_server.plan import Plan
-from ota_server.polls import FORGOTTEN, NO_WAVE, Polls
+from ota_server.polls import FORGOTTEN, NEVER, NO_WAVE, Polls
 from ota_server.record import FORGET, SNAPSHOT, parse_time
 from ota_server.release import meaning
 from ota_server.rollout import cohort_percent
 from ota_server.scan import mac_of, number_of
 from ota_server.silence import Quiet
-from ota_server.sites import SharedSites, site_of
+from ota_server.sites import site_of
+from ota_server.tally import Tally
 from ota_server.uptime import Uptime
 
 _DAY_MS = 24 * 3600 * 1000
+_WEEK_MS = 7 * _DAY_MS
 _EVENTS = ("check", "begin", "download", "report")
 _INTERVALS_TO_APPLY = 2
 _MOST_BYTES = 10**18
 _MOST_SPELLINGS = 1000
-_CHECKPOINT = 4  # the form of a checkpoint; another number for each other form
+_CHECKPOINT = 5  # the form of a checkpoint; another number for each other form
 
 
 class BadCheckpoint(ValueError):
@@ -87,7 +90,6 @@ class Feedback:
         self._plan = plan
         self._known = known
         self._start_ms = parse_time(plan.time)
-        self._shared = SharedSites(plan.shared_addresses)
         self._release = meaning(plan.version)
         soak_ms = plan.soak_seconds * 1000
         self._terms = Terms(self._release, known.releases, soak_ms, known.completion_unknown)
@@ -143,6 +145,7 @@ class Feedback:
         """Note the first record of the rollout, and of the wave that opened."""
         if not self._has_begun and time_ms >= self._start_ms:
             self._has_begun = True
+            self._polls.watched_ms = self._uptime.up_ms
         if self._opened_ms is not None and time_ms >= self._opened_ms:
             self._opened_ms, self._opened_up_ms = None, self._uptime.up_ms
 
@@ -180,13 +183,18 @@ class Feedback:
     ) -> None:
         """Take a line that repeats what is known of a device: no word from it."""
         row = self._row(number, time_ms, site, record)
+        polls = self._polls
         if self._in_head and "first_seen_time" not in record:
-            self._polls.counts[row] = 1
+            polls.counts[row] = 1
+        last_seen_ms = _time(record.get("last_seen_time"))
+        is_recent = last_seen_ms is not None and time_ms - last_seen_ms < _WEEK_MS
+        if polls.seen[row] == NEVER and is_recent:
+            polls.seen[row] = 0  # before what is kept of the journal, and not long before
         account = self._cases.get(row)
         if account is not None and running != account.case.runs:
             # It told so while nothing could be written.
-            for case in account.told_by(site, running, self._release):
-                self._report(case, row, site, running)
+            case = account.told_at(site, polls.home[row], running, self._uptime.up_ms)
+            self._report(case, row, running)
 
     def _heard(
         self,
@@ -200,29 +208,32 @@ class Feedback:
         row = self._row(number, time_ms, site, record)
         polls, now_ms = self._polls, self._uptime.up_ms
         is_end = event == "download" and "release_version" in record
+        is_poll = event == "check" or (record.get("image_only") is True and not is_end)
         account = self._cases.get(row)
+        # Once a release has reached a device its home stays where it is.
+        if is_poll and (account is None or site == polls.home[row]):
+            polls.poll(row, now_ms, site)
         if account is None and self._has_begun and self._is_concerned(row, running, record):
-            account = self._cases[row] = Account(
-                Case(running, self._release, site), polls.site[row]
-            )
+            is_home = site == polls.home[row]
+            account = self._cases[row] = Account(Case(running if is_home else "", self._release))
             if len(self._spelled) < _MOST_SPELLINGS:
                 self._spelled.setdefault(running, record["firmware_version"][:64])
-        told = account.told_by(site, running, self._release) if account is not None else ()
-        is_poll = event == "check" or (record.get("image_only") is True and not is_end)
-        if is_poll and (account is None or (site == account.home and not account.without)):
-            # Another address may speak for it to make it seem to poll more often than it does.
-            polls.poll(row, now_ms, site)
-        for case in told:
-            if is_end:
-                self._end(case, row, record)
-            else:
-                self._follow(case, row, event, site, running, record)
         if is_end and record.get("complete") is not True:
-            return  # nobody said anything: it was the server that gave up
+            # Nobody said anything: it was the server that gave up.
+            if account is not None:
+                case = account.case if site == polls.home[row] else account.away
+                self._end(case, row, record)
+            return
         polls.seen[row] = now_ms
         polls.site[row] = site
-        for case in told:
-            case.hear(site, now_ms, self._uptime.anew_ms, self._terms)
+        if account is None:
+            return
+        case = account.told_at(site, polls.home[row], running, now_ms)
+        if is_end:
+            self._end(case, row, record)
+        else:
+            self._follow(case, row, event, running, record)
+        case.hear(now_ms, self._uptime.anew_ms, self._terms)
 
     def _is_concerned(self, row: int, running: str, record: Mapping[str, Any]) -> bool:
         if self._polls.wave[row] <= self._wave and self._opened_ms is None:
@@ -245,12 +256,11 @@ class Feedback:
         case: Case,
         row: int,
         event: str,
-        site: int,
         running: str,
         record: Mapping[str, Any],
     ) -> None:
         """Take a request of a device."""
-        self._report(case, row, site, running)
+        self._report(case, row, running)
         goals = self._goals(row)
         case.told = self._told(record)
         if case.told in goals and running not in (case.told, self._release):
@@ -259,9 +269,9 @@ class Feedback:
         if event == "begin" and _is_of(record, "download", goals):
             self._begin(case, record)
 
-    def _report(self, case: Case, row: int, site: int, running: str) -> None:
+    def _report(self, case: Case, row: int, running: str) -> None:
         grace_ms = self._grace_ms(row) if case.is_waited_for(self._terms) else 0.0
-        case.report(running, site, self._uptime.up_ms, self._terms, grace_ms)
+        case.report(running, self._uptime.up_ms, self._terms, grace_ms)
 
     def _grace_ms(self, row: int) -> float:
         """Return how long a device may take to apply an image and say so."""
@@ -278,10 +288,10 @@ class Feedback:
         sha256_text = record["download_sha256"][:64]
         case.begin(sha256_text, size, start, self._uptime.up_ms, self._terms)
 
-    def _end(self, case: Case, row: int, record: Mapping[str, Any]) -> None:
+    def _end(self, case: Case | None, row: int, record: Mapping[str, Any]) -> None:
         start, sent = record.get("range_start") or 0, record.get("bytes_sent")
         is_of = _is_of(record, "release", self._goals(row))
-        if is_of and _is_count(start) and _is_count(sent):
+        if case is not None and is_of and _is_count(start) and _is_count(sent):
             sha256_text = record["release_sha256"][:64]
             complete = record.get("complete") is True
             case.end(sha256_text, start, start + sent, complete, self._uptime.up_ms)
@@ -307,17 +317,36 @@ class Feedback:
         """How often the clock jumped, those jumps among them that only the records show."""
         return self._uptime.jumps
 
-    def tally(self, now_ms: int) -> Tally:
-        """Count. This looks at each device that was offered the release: some µs for each."""
+    def tally(self, now_ms: int, accepted: Iterable[str] = ()) -> Tally:
+        """Count. This looks at each device that was offered the release: some µs for each.
+
+        Args:
+            accepted: MACs of devices that a person goes on without.
+        """
         self._note_times(now_ms)
-        up_ms, anew_ms = self._uptime.at(now_ms), self._uptime.anew_ms
+        polls, uptime = self._polls, self._uptime
+        up_ms, anew_ms = uptime.at(now_ms), uptime.anew_ms
         since_ms = self._opened_up_ms if self._opened_ms is None else up_ms
-        soak_ms = self._terms.soak_ms
-        quiet = Quiet(self._polls, up_ms, since_ms, anew_ms, soak_ms, self._shared)
-        counting = Counting(self._polls, quiet, self._terms, self._wave, self._shared, up_ms)
+        quiet = Quiet(polls, up_ms, since_ms, anew_ms, self._terms.soak_ms)
+        move_homes(polls, self._cases)
+        share = self._plan.percent(self._wave) / 100
+        found = (polls.rows.get(number_of(mac)) for mac in accepted)
+        rows = {row for row in found if row is not None}
+        chosen_wave = NO_WAVE if self._plan.first_group is None else 0
+        counting = Counting(
+            polls, quiet, self._terms, (self._wave, share, chosen_wave), rows, up_ms
+        )
         tally = counting.tally(self._cases)
-        versions = {self._spelled.get(old, old): each for old, each in tally.versions.items()}
-        return tally._replace(versions=versions, age_ms=up_ms - max(since_ms, anew_ms))
+        return tally._replace(
+            parts={self._spelled.get(old, old): each for old, each in tally.parts.items()},
+            bad=self._named(tally.bad),
+            stuck=self._named(tally.stuck),
+            age_ms=up_ms - max(since_ms, anew_ms),
+        )
+
+    def _named(self, rows: Mapping[Any, str]) -> dict[Any, str]:
+        """Return by their MACs what is said of devices by their rows."""
+        return {mac_of(self._polls.rows.number_at(row)): each for row, each in rows.items()}
 
     def dump(self) -> bytes:
         """Return all of it as bytes; the same records before make the same bytes."""

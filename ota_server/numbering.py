@@ -45,6 +45,10 @@ class Numbering:
             slot = (slot + 1) & self._mask
         return None
 
+    def number_at(self, place: int) -> int:
+        """Return the number that has a place."""
+        return self._numbers[place]
+
     def add(self, number: int) -> int:
         """Return the place of a number that had none."""
         self._numbers.append(number)

@@ -70,7 +70,9 @@ class OnRecord:
 
 def is_same_state(one: Progress, other: Progress | None) -> bool:
     """Say whether all is the same but what changes all the time: the counts, and what they say."""
-    return other is not None and other == one._replace(counts=other.counts, waiting=other.waiting)
+    if other is None:
+        return False
+    return other == one._replace(counts=other.counts, waiting=other.waiting, notes=other.notes)
 
 
 def name_of(plan: Plan) -> str:

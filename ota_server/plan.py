@@ -5,7 +5,6 @@ Two files for each, with one writer each: commands write the plan, the controlle
 
 import json
 from collections.abc import Mapping
-from ipaddress import ip_network
 from typing import Any, NamedTuple
 
 from ota_server.policy import BadPolicy, Rollout, is_group_name
@@ -28,9 +27,9 @@ class Plan(NamedTuple):
         first_group: its members make a wave of their own before these.
         instead_of: the target when it began; None: there was none.
         wanted: run, pause or abort.
-        promoted: the wave that an operator has opened by hand, counted from 0; -1: none.
+        promoted: the wave that an operator has opened by hand, counted from 0; -1: none; the number
+            of waves: the rollout ends without devices that are missing in the last one.
         max_failures: the limit of the failure rate, in percent.
-        shared_addresses: networks behind which there are many devices, such as a NAT.
         count_new: devices that were not known a day before it began count too.
         is_revert: it is the way back from a rollout that was aborted or halted.
         reverts: the release that it leads back from; None: it is no revert.
@@ -56,7 +55,6 @@ class Plan(NamedTuple):
     wave_timeout_seconds: float = 7 * 86400.0
     held_unknown: str = "keep"
     count_new: bool = False
-    shared_addresses: tuple[str, ...] = ()
     is_revert: bool = False
     reverts: str | None = None
     resumed: int = 0
@@ -92,6 +90,10 @@ class Progress(NamedTuple):
         before: the counts of each earlier wave, as they were when the next one opened.
         waiting: what the open wave waits for, in words; of one that is paused, what keeps it from
             being halted or done, which it is as soon as it can be; "": nothing.
+        lifts: a pause that ends when its cause does.
+        asks: the MACs of the devices that a person has to look at before it goes on.
+        accepted: the MACs of those that a person went on without: they count for nothing.
+        notes: what a person should know besides, in sentences.
     """
 
     id: str
@@ -103,6 +105,10 @@ class Progress(NamedTuple):
     resumed: int = 0
     before: tuple[Mapping[str, int], ...] = ()
     waiting: str = ""
+    lifts: bool = False
+    asks: tuple[str, ...] = ()
+    accepted: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def duration(seconds: float) -> str:
@@ -171,7 +177,6 @@ def parse_plan(content: bytes) -> Plan:
     try:
         plan = Plan(**fields)._replace(
             waves=tuple(float(percent) for percent in fields["waves"]),
-            shared_addresses=tuple(map(str, fields.get("shared_addresses", ()))),
             counted=tuple(fields.get("counted", ())),
         )
         problem = plan_problem(plan)
@@ -212,8 +217,6 @@ def plan_problem(plan: Plan) -> str:
     seconds = (plan.soak_seconds, plan.grace_seconds, plan.wave_timeout_seconds)
     if any(not 0 <= each <= MOST_SECONDS for each in seconds):
         return "times are from 0 to a year"
-    for network in plan.shared_addresses:
-        ip_network(network)
     return ""
 
 
@@ -226,7 +229,12 @@ def parse_progress(content: bytes) -> Progress:
     try:
         progress = Progress(**_known(content, Progress))
         parse_time(progress.wave_time)
-        progress = progress._replace(before=tuple(dict(each) for each in progress.before))
+        progress = progress._replace(
+            before=tuple(dict(each) for each in progress.before),
+            asks=tuple(map(str, progress.asks)),
+            accepted=tuple(map(str, progress.accepted)),
+            notes=tuple(map(str, progress.notes)),
+        )
         numbers = (progress.wave, progress.resumed, *progress.counts.values())
         is_right = progress.state in STATES
         is_right = is_right and type(progress.reason) is type(progress.waiting) is str

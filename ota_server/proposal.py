@@ -67,7 +67,8 @@ def _just_above(ordered: Sequence[tuple[float, bool]], first: int) -> float:
     """Return the roundest percentage that holds just the first devices."""
     last, following = ordered[first - 1][0], ordered[first][0]
     for digits in range(15):
-        percent = (math.floor(last * 10**digits) + 1) / 10**digits
+        size = 10.0**digits
+        percent = (math.floor(last * size) + 1) / size
         if last < percent <= following:
             return percent
     return math.nextafter(last, 100.0)

@@ -232,7 +232,7 @@ class Rolling:
         began = time.monotonic()
         before = self._anew_after_loss(self._resumed(self._progress, now_ms), now_ms)
         before = self._anew_after_jump(before, now_ms)
-        tally = self._feedback.tally(now_ms)
+        tally = self._feedback.tally(now_ms, before.accepted)
         after = advance(self.plan, before, tally, now_ms)
         if self._policy.is_withdrawn(self.plan.version):
             reason = ending.withdrawn_for(self._data_dir, self.plan.version)

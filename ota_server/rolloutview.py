@@ -10,6 +10,7 @@ from ota_server.window import Standing
 _BAR = 24
 _OVER = ("halted", "done", "aborted")
 _ENDING = "ending"  # nobody can change any more how it ends
+_ASKING = "asking"  # the reason of the pause says what to do, and resuming it is no use
 _HELD = "everything is on hold: nobody is offered anything; `unhold` ends that"
 _UNATTENDED = (
     "nobody new is offered it: the controller, which moves rollouts, does not answer or cannot "
@@ -20,8 +21,8 @@ _UNITS = (("d", 86400), ("h", 3600), ("m", 60), ("s", 1))
 _SHOWN = ("updated", "downloading", "undecided", "cut", "failed", "silent", "mislabelled")
 _MORE = {
     "too_new": "not known for a day before the start, and count for nothing (--count-new)",
-    "duplicate": "share their MAC with another one, and count for nothing",
-    "capped": "share an address, and count for nothing (--shared-address)",
+    "displaced": "heard only from an address that is not their home, and count for nothing",
+    "surplus": "more at one address than its share of the wave, and count for nothing",
 }
 
 
@@ -49,6 +50,8 @@ def status_fields(plan: Plan, progress: Progress | None, standing: Standing) -> 
         "wave_time": progress.wave_time if progress else None,
         "counts": progress.counts if progress else {},
         "counts_before": progress.before if progress else (),
+        "asks": progress.asks if progress else (),
+        "notes": progress.notes if progress else (),
         "unmet": standing.unmet,
     }
 
@@ -80,6 +83,8 @@ def status_lines(
     elif progress is not None and progress.waiting and progress.state == "paused":
         lines.append(f"  {progress.waiting}")
         state = _ENDING
+    if state == "paused" and progress is not None and progress.lifts:
+        state = _ASKING
     if hint := _hint(plan, state, is_served):
         lines.append(f"  {hint}")
     elif state in ("running", "resuming") and not is_attended:
@@ -90,6 +95,8 @@ def status_lines(
     for name, meaning in _MORE.items():
         if counts.get(name):
             lines.append(f"  {counts[name]} {meaning}")
+    if progress is not None and state not in _OVER:
+        lines += [f"  {note}" for note in progress.notes]
     if standing is not None and standing.unmet:
         lines.append(
             f"  {standing.unmet} never meet the window {standing.window}, waiting for more than a "
@@ -114,6 +121,8 @@ def _hint(plan: Plan, state: str, is_served: bool) -> str:
         return "the controller has not seen it yet, or reads what is on record of the fleet"
     if state == _ENDING:
         return "nobody new is offered it; it ends as soon as that is so no more"
+    if state == _ASKING:
+        return "nobody new is offered it"
     if state == "paused":
         return "nobody new is offered it; `rollout resume` goes on"
     if state == "halted" and not plan.is_revert:

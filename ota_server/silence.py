@@ -6,11 +6,11 @@ told apart by those that did not get the release.
 
 from bisect import bisect_right
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import NamedTuple
 
-from ota_server.polls import Polls
-from ota_server.sites import SharedSites, capped, lacking, most_of_each
+from ota_server.polls import GAPS_TO_MISS, Polls
+from ota_server.sites import QUARTER, capped, lacking, most_of_each
 
 # Of its longest poll gaps: so many without a word is silence.
 _GAPS = 3
@@ -32,19 +32,16 @@ class Quiet:
         since_ms: int,
         anew_ms: int,
         soak_ms: float,
-        shared: SharedSites,
     ) -> None:
         """Take a moment.
 
         Args:
-            since_ms: devices that were silent before are nobody's business.
+            since_ms: when the wave opened; what was silent before is not counted.
             anew_ms: silence counts from here at the earliest.
-            shared: sites that many devices are behind.
         """
-        self._shared = shared
         self._polls = polls
         self._now_ms = now_ms
-        self._since_ms = since_ms
+        self.since_ms = since_ms
         self._anew_ms = anew_ms
         self._soak_ms = soak_ms
         # A fleet's fast devices poll the most, and whose gaps are not known is a slow one.
@@ -63,24 +60,30 @@ class Quiet:
         quiet_ms = self._now_ms - max(seen_ms, self._anew_ms)
         return quiet_ms > self._soak_ms and quiet_ms > self.patience_ms(row)
 
+    def has_missed(self, row: int, seen_ms: int) -> bool:
+        """Return whether a device should have been heard from again since a time."""
+        return self._now_ms - max(seen_ms, self._anew_ms) > GAPS_TO_MISS * self.gap_ms(row)
+
     def is_heard(self, row: int) -> bool:
         """Say whether a device was heard from since the moment that it is about."""
-        return self._polls.seen[row] >= self._since_ms
+        return self._polls.seen[row] >= self.since_ms
 
     def is_expected(self, row: int) -> bool:
         """Say whether a device was heard from since then, or had to be."""
         seen_ms = self._polls.seen[row]
-        return seen_ms >= 0 and seen_ms + self.patience_ms(row) >= self._since_ms
+        return seen_ms >= 0 and seen_ms + self.patience_ms(row) >= self.since_ms
 
-    def shares(self, excepted: set[int]) -> Callable[[int], float]:
+    def shares(self, excepted: set[int], at_risk: Counter[int]) -> Callable[[int], float]:
         """Return how likely a device is silent: the share of those that poll as it does.
 
         A device that polls often is found silent sooner, and gets a release sooner too: all others
         together would be no measure. Of them, no address gives more than a quarter, and no more
-        than that of those that are silent: else made-up devices that stop would excuse real ones.
+        than that of those that are silent, unless more than a quarter of those at risk are there:
+        else made-up devices that stop would excuse real ones.
 
         Args:
             excepted: devices that are on their way to the release, and no others to compare with.
+            at_risk: how many of those whose silence is to be compared are at each site.
         """
         expected: _Bands = defaultdict(Counter)
         silent: _Bands = defaultdict(Counter)
@@ -91,35 +94,19 @@ class Quiet:
                 expected[band][site] += 1
                 if self.is_silent(row, polls.seen[row]):
                     silent[band][site] += 1
-        overall = self._share(_together(expected), _together(silent))
+        total = at_risk.total()
+        free = {site for site, count in at_risk.items() if count * QUARTER > total}
+        overall = _share(_together(expected), _together(silent), free)
         shares = {
-            band: self._share(each, silent[band], _LEAST_ALIKE, overall)
+            band: _share(each, silent[band], free, _LEAST_ALIKE, overall)
             for band, each in expected.items()
         }
         return lambda row: shares.get(self._band(row), overall)
 
-    def _share(
-        self, expected: Counter[int], silent: Counter[int], least: int = 0, usual: float = 0.0
-    ) -> float:
-        """Return the share of silent ones; where they or their sites are few, others are as usual.
-
-        Args:
-            least: so many they have to be.
-        """
-        most = most_of_each(expected, self._shared)
-        weighed = sum(
-            count if site in self._shared else count * min(1, most / expected[site])
-            for site, count in silent.items()
-        )
-        known = capped(expected, self._shared)
-        others = max(lacking(expected, self._shared), least - known)
-        bad = min(weighed, capped(silent, self._shared)) + others * usual
-        return bad / max(known + others, 1)
-
     def _band(self, row: int) -> int:
         return int(self.patience_ms(row)).bit_length()
 
-    def blamed(self, silent: Mapping[int, tuple[int, int]], excepted: set[int]) -> list[int]:
+    def blamed(self, silent: Mapping[int, tuple[int, int]], excepted: set[int]) -> set[int]:
         """Return those of these silent devices whose silence the release may have caused.
 
         Where the others at an address are silent too, it is the site and nobody's fault. Where
@@ -133,15 +120,15 @@ class Quiet:
         for row, (site, _) in silent.items():
             rows_at[site].append(row)
         others = self._others(set(rows_at), excepted)
-        blamed: list[int] = []
+        blamed: set[int] = set()
         for site, rows in rows_at.items():
             if site not in others:
-                blamed.append(rows[0])
+                blamed.add(rows[0])
                 continue
             for row in rows:
                 due_ms = max(silent[row][1], self._anew_ms) + self.gap_ms(row)
                 if others[site].is_alive_after(due_ms):
-                    blamed.append(row)
+                    blamed.add(row)
         return blamed
 
     def _others(self, sites: set[int], excepted: set[int]) -> dict[int, "_Others"]:
@@ -158,6 +145,30 @@ class Quiet:
             if self._now_ms - seen_ms > self.gap_ms(row):
                 overdue[site].append(seen_ms)
         return {site: _Others(sorted(heard[site]), sorted(overdue[site])) for site in heard}
+
+
+def _share(
+    expected: Counter[int],
+    silent: Counter[int],
+    free: Collection[int],
+    least: int = 0,
+    usual: float = 0.0,
+) -> float:
+    """Return the share of silent ones; where they or their sites are few, others are as usual.
+
+    Args:
+        free: sites that may give more than a quarter.
+        least: so many they have to be.
+    """
+    most = most_of_each(expected, free)
+    weighed = sum(
+        count if site in free else count * min(1, most / expected[site])
+        for site, count in silent.items()
+    )
+    known = capped(expected, free)
+    others = max(lacking(expected, free), least - known)
+    bad = min(weighed, capped(silent, free)) + others * usual
+    return bad / max(known + others, 1)
 
 
 def _together(bands: _Bands) -> Counter[int]:

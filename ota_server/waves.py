@@ -1,14 +1,30 @@
-"""Waves: when a rollout goes on, when it is done, and when it stops by itself. Pure."""
+"""Waves: when a rollout goes on, when it is done, and when it stops by itself. Pure.
 
-from collections.abc import Iterator
+- It is *halted* where the lower bound of the share of bad devices passes the limit, from three bad
+  ones on. *6 of 100 failed: at least 2.6 %.*
+- So few as 20 devices cannot prove a share: there two bad ones halt it, or all of fewer than four.
+  One bad device pauses it, is named, and a person decides. *1 of 12 failed: 02:00:00:00:00:07.*
+- It *pauses* where one home would have halted it alone (`homes`, rule 7), where many devices are
+  heard only where few are believed (rule 4), and at the end of a wave's time.
+- A wave *goes on* when enough of its devices have updated, and were heard from after the soak: the
+  slow pollers among them too, by their share. Where only devices are missing that do not come, they
+  are named.
+- The last wave is *done* when most of the devices that were counted at the start were heard from.
+"""
+
+from collections.abc import Iterator, Mapping
 
 from ota_server.binomial import lower_bound
-from ota_server.evidence import Evidence, Tally
 from ota_server.plan import Plan, Progress, duration
 from ota_server.record import format_time, parse_time
+from ota_server.tally import SLOW, Evidence, Tally
 
 # So many different devices, and no fewer, halt a rollout: two may be a coincidence.
 LEAST_DEVICES_TO_HALT = 3
+# Of as many devices or fewer no three bad ones are needed to stop, for a person can be asked.
+SMALL_WAVE = 20
+_LEAST_IN_SMALL_WAVE = 2
+_TINY_WAVE = 4
 _COUNTS = (
     "active",
     "offered",
@@ -19,9 +35,10 @@ _COUNTS = (
     "failed",
     "mislabelled",
     "silent",
-    "duplicate",
     "too_new",
-    "capped",
+    "surplus",
+    "displaced",
+    "contradicted",
     "fresh",
     "soaked",
     "reach",
@@ -31,36 +48,49 @@ _COUNTS = (
 def advance(plan: Plan, progress: Progress, tally: Tally, now_ms: int) -> Progress:
     """Return how far a rollout is after a look at what became of its devices.
 
-    A progress that is running goes on, is done, is halted, or is paused: at the end of its time, or
-    where many fail whose failures cannot count. One that is paused can be halted too, and goes on
-    where an operator opens a wave by hand. Where the wave differs, call `Feedback.open_wave`.
+    A progress that is running goes on, is done, is halted, or is paused. One that is paused can be
+    halted too; it goes on where an operator opens a wave by hand, or where the cause that it had in
+    its devices is gone. Where the wave differs, call `Feedback.open_wave`.
 
     Args:
         tally: of the wave that `progress` says is open.
     """
     counts = {name: getattr(tally, name) for name in _COUNTS}
-    progress = progress._replace(counts=counts, waiting="")
+    progress = progress._replace(counts=counts, waiting="", notes=_notes(tally))
     if progress.state not in ("running", "paused"):
         return progress
     if plan.wanted == "abort":
-        return progress._replace(state="aborted", reason="aborted by an operator")
+        return progress._replace(state="aborted", reason="aborted by an operator", asks=())
     if reason := halting(plan, tally):
-        return progress._replace(state="halted", reason=reason)
+        return progress._replace(state="halted", reason=reason, asks=())
     if plan.wanted == "pause":
         return progress
-    promoted = min(plan.promoted, plan.wave_count - 1)
-    if promoted > progress.wave:
-        return _opened(progress, promoted, now_ms)
-    if progress.state == "paused":
+    if plan.promoted > progress.wave:
+        return _promoted(plan, progress, now_ms)
+    reason, asks = pausing(plan, tally)
+    if progress.state == "paused" and not progress.lifts:
         return progress
-    if reason := crowding(plan, tally):
-        return progress._replace(state="paused", reason=reason)
+    if reason:
+        is_new = progress.state != "paused" or progress.asks != asks
+        reason = reason if is_new else progress.reason
+        return progress._replace(state="paused", reason=reason, lifts=True, asks=asks)
+    progress = progress._replace(state="running", reason="", lifts=False, asks=())
     waiting = waiting_for(plan, progress, tally)
     if not waiting:
         if progress.wave + 1 < plan.wave_count:
             return _opened(progress, progress.wave + 1, now_ms)
         return progress._replace(state="done")
-    return _paused_in_time(plan, progress._replace(waiting=waiting), now_ms)
+    progress = progress._replace(waiting=waiting, asks=tuple(tally.stuck))
+    return _paused_in_time(plan, progress, now_ms)
+
+
+def _promoted(plan: Plan, progress: Progress, now_ms: int) -> Progress:
+    """Open a wave by hand, without the devices that a person was asked about."""
+    accepted = tuple(dict.fromkeys((*progress.accepted, *progress.asks)))
+    progress = progress._replace(accepted=accepted, asks=(), lifts=False)
+    if plan.promoted >= plan.wave_count:
+        return progress._replace(state="done", reason="")
+    return _opened(progress, plan.promoted, now_ms)
 
 
 def _opened(progress: Progress, wave: int, now_ms: int) -> Progress:
@@ -73,66 +103,101 @@ def _paused_in_time(plan: Plan, progress: Progress, now_ms: int) -> Progress:
         return progress
     time = duration(plan.wave_timeout_seconds)
     reason = f"wave {progress.wave + 1} did not go on within {time}: {progress.waiting}"
-    return progress._replace(state="paused", reason=reason, waiting="")
+    return progress._replace(state="paused", reason=reason, waiting="", asks=())
 
 
 def waiting_for(plan: Plan, progress: Progress, tally: Tally) -> str:
     """Return what a wave still waits for, in words; "" where it may go on."""
     if tally.fresh == 0 and (progress.wave == 0 or tally.to_come > 0):
-        return "none of its devices has been heard from"
+        return f"none of its devices has been heard from{_named(tally.stuck)}"
     limit = plan.max_failures / 100
-    if reason := crowding(plan, tally):
-        return reason
-    all_devices = tally.active + tally.duplicate
-    if tally.duplicate > limit * all_devices and tally.duplicate >= LEAST_DEVICES_TO_HALT:
+    unclear = tally.undecided + tally.displaced
+    if unclear > limit * (tally.active + tally.displaced):
         return (
-            f"{tally.duplicate} of {all_devices} devices share a MAC with another device, over "
-            f"{plan.max_failures:g} %, and count for nothing: give each its own MAC, or pin them"
+            f"of {tally.active + tally.displaced} devices {tally.undecided} have downloaded it and "
+            f"are undecided, {tally.displaced} are displaced: together over {plan.max_failures:g} %"
         )
-    if tally.undecided > limit * tally.active:
-        return (
-            f"{tally.undecided} of {tally.active} devices have downloaded it and are undecided, "
-            f"over {plan.max_failures:g} %"
-        )
-    needed = min(plan.min_devices, tally.fresh)
+    needed = _needed(plan, progress, tally)
     if tally.soaked < needed:
-        hint = f", {tally.capped} more share an address (--shared-address)" if tally.capped else ""
         return (
             f"{tally.fresh_updated} devices have updated, {tally.soaked} of them for the soak, "
-            f"{needed} are needed{hint}"
+            f"{needed} are needed{_named(tally.stuck)}"
         )
-    return "" if tally.age_ms >= plan.soak_seconds * 1000 else "the soak has not passed"
-
-
-def crowding(plan: Plan, tally: Tally) -> str:
-    """Return that many fail behind one address, whose failures cannot count; "": it is not so."""
-    bound = lower_bound(tally.crowded, tally.active)
-    if tally.crowded < LEAST_DEVICES_TO_HALT or bound <= plan.max_failures / 100:
-        return ""
-    return (
-        f"{tally.crowded} devices failed behind an address that many share, where failures count "
-        "for little: if it is a NAT, abort this and start it anew with --shared-address and its "
-        "network"
-    )
-
-
-def halting(plan: Plan, tally: Tally) -> str:
-    """Return why a release is to be taken back, in words with numbers; "" where it is not."""
-    limit = plan.max_failures / 100
-    for whose, evidence in (("", tally.overall), *_by_version(tally)):
-        for hits, what in _charges(evidence):
-            bound = lower_bound(hits, evidence.base)
-            if hits >= LEAST_DEVICES_TO_HALT and bound > limit:
-                return (
-                    f"{hits} of {evidence.base} devices{whose} {what}: at least "
-                    f"{bound * 100:.1f} %, over the limit of {plan.max_failures:g} %"
-                )
+    slow_needed = int(needed * tally.slow_share)
+    if tally.slow_soaked < slow_needed:
+        return (
+            f"{slow_needed} devices are needed that poll seldom, "
+            f"{tally.slow_soaked} of those have updated for the soak"
+        )
+    if tally.age_ms < plan.soak_seconds * 1000:
+        return "the soak has not passed"
+    is_last = progress.wave + 1 == plan.wave_count
+    counted = sum(plan.counted)
+    if is_last and counted and tally.heard * 2 <= counted:
+        return f"{tally.heard} of {counted} devices have been heard from; more than half are needed"
     return ""
 
 
-def _by_version(tally: Tally) -> Iterator[tuple[str, Evidence]]:
-    for version, evidence in tally.versions.items():
-        yield f" that ran {version}", evidence
+def _needed(plan: Plan, progress: Progress, tally: Tally) -> int:
+    """Return how many devices of the wave have to have updated, of those that it has."""
+    return min(plan.min_devices, tally.members)
+
+
+def pausing(plan: Plan, tally: Tally) -> tuple[str, tuple[str, ...]]:
+    """Return why a person has to decide, and about which devices; "" where nobody has to."""
+    if reason := halting(plan, tally._replace(overall=tally.whole, parts={})):
+        address, devices = tally.bad_at
+        return (
+            f"{reason}; but {devices} of them are at {address}, and one address halts nothing by "
+            "itself where no more than a quarter of the fleet lives: if they are yours, `rollout "
+            "abort` it; if not, `device forget` them"
+        ), ()
+    displaced = tally.displaced
+    share = lower_bound(displaced, tally.active + displaced)
+    if displaced >= LEAST_DEVICES_TO_HALT and share > plan.max_failures / 100:
+        address, devices = tally.displaced_at
+        return (
+            f"{displaced} devices are not heard from at home any more, {devices} of them only from "
+            f"{address}, which cannot be believed for so many: if they have moved there, `rollout "
+            "abort` it and start it again"
+        ), ()
+    bad = max((count for count, _ in _charges(tally.overall)), default=0)
+    if _is_small(plan, tally) and bad and bad > plan.max_failures / 100 * tally.overall.base:
+        return (
+            f"in so small a wave a person has to decide: {_list(tally.bad)}. `rollout promote` "
+            "goes on without it, `rollout abort` ends the rollout"
+        ), tuple(tally.bad)
+    return "", ()
+
+
+def halting(plan: Plan, tally: Tally) -> str:
+    """Return why a release is to be withdrawn, in words with numbers; "" where it is not."""
+    limit = plan.max_failures / 100
+    is_small = _is_small(plan, tally)
+    for whose, evidence in (("", tally.overall), *_by_part(tally)):
+        for hits, what in _charges(evidence):
+            said = f"{hits} of {evidence.base} devices{whose} {what}"
+            bound = lower_bound(hits, evidence.base)
+            if hits >= LEAST_DEVICES_TO_HALT and bound > limit:
+                return (
+                    f"{said}: at least {bound * 100:.1f} %, over the limit of "
+                    f"{plan.max_failures:g} %"
+                )
+            is_all = hits == evidence.base < _TINY_WAVE
+            is_enough = hits >= _LEAST_IN_SMALL_WAVE or (is_all and hits > 0)
+            if is_small and not whose and is_enough and hits > limit * evidence.base:
+                return f"{said}: too many for so small a wave"
+    return ""
+
+
+def _is_small(plan: Plan, tally: Tally) -> bool:
+    """Return whether the waves up to the open one hold too few devices to prove a share."""
+    return max(tally.overall.base, tally.size) <= SMALL_WAVE
+
+
+def _by_part(tally: Tally) -> Iterator[tuple[str, Evidence]]:
+    for name, evidence in tally.parts.items():
+        yield " that poll seldom" if name == SLOW else f" that ran {name}", evidence
 
 
 def _charges(evidence: Evidence) -> Iterator[tuple[int, str]]:
@@ -142,3 +207,24 @@ def _charges(evidence: Evidence) -> Iterator[tuple[int, str]]:
     what += f", {evidence.excused} excused, since others are too)" if evidence.excused else ")"
     yield evidence.failed + evidence.silent - evidence.excused, what
     yield evidence.mislabelled, "report a version that is no release (see --reports-as)"
+
+
+def _notes(tally: Tally) -> tuple[str, ...]:
+    if not tally.contradicted:
+        return ()
+    address, devices = tally.contradicted_at
+    return (
+        f"of {tally.contradicted} devices another address said what their home does not confirm "
+        f"({address} of {devices}): their home is believed",
+    )
+
+
+def _named(devices: Mapping[str, str]) -> str:
+    """Return who is missing, and what a person can do."""
+    if not devices:
+        return ""
+    return f"; missing: {_list(devices)}. `rollout promote` goes on without"
+
+
+def _list(devices: Mapping[str, str]) -> str:
+    return ", ".join(f"{mac} ({state})" for mac, state in devices.items())

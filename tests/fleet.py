@@ -118,7 +118,6 @@ class RolloutCase(DataDirCase):
             soak_seconds=0.3,
             grace_seconds=0.5,
             count_new=True,
-            shared_addresses=("127.0.0.0/8",),
         )
         plan = plan._replace(**changes)
         self.write_plan(plan)

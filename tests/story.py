@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from ota_server.evidence import Tally
 from ota_server.feedback import Feedback, Known
 from ota_server.plan import Plan
 from ota_server.record import format_time
+from ota_server.tally import Tally
 
 START_MS = 1_790_000_000_000
 MINUTE_MS = 60_000
@@ -138,5 +138,7 @@ class Story:
         """Return what became of the only device that did anything; "": nothing."""
         tally = self.tally()._asdict()
         names = ("offered", "downloading", "cut", "undecided", "updated", "failed", "mislabelled")
-        found = [name for name in (*names, "silent", "duplicate", "too_new") if tally[name]]
+        found = [
+            name for name in (*names, "silent", "displaced", "surplus", "too_new") if tally[name]
+        ]
         return " ".join(found)

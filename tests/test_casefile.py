@@ -102,11 +102,11 @@ class CaseTest(DataDirCase):
         self.assertEqual(case[0], "mislabelled")
         self.assertIn("reports 2.0-rc, which is no release", case[1])
 
-    def test_two_devices_under_one_mac_are_a_duplicate(self):
+    def test_what_another_address_says_of_a_device_does_not_count_after_its_own_word(self):
         for _ in range(4):
-            self.check(OLD, "192.0.2.1")
             self.check("v1.5.0", "192.0.2.2")
-        self.assertEqual(self.case(), ("duplicate", WORDS["duplicate"]))
+            self.check(OLD, "192.0.2.1")
+        self.assertEqual(self.case(), ("offered", WORDS["offered"]))
 
     def test_who_was_not_known_for_a_day_is_too_new_whatever_a_snapshot_repeats(self):
         self.lines.clear()

@@ -4,10 +4,8 @@ import unittest
 from collections import Counter
 
 from ota_server.feedback import Feedback, Known
-from ota_server.sites import SharedSites, capped, site_of
+from ota_server.sites import address_of, capped, site_of
 from tests.story import DAY_MINUTES, OLD, PLAN, RELEASE, START_MS, Story, mac
-
-NONE_SHARED = SharedSites(())
 
 
 class OldEnoughTest(unittest.TestCase):
@@ -66,14 +64,20 @@ class CappedTest(unittest.TestCase):
         ):
             with self.subTest(counts=counts):
                 devices = Counter(dict(enumerate(counts)))
-                self.assertEqual(capped(devices, NONE_SHARED), expected)
+                self.assertEqual(capped(devices, ()), expected)
 
-    def test_a_shared_address_gives_all_that_it_has(self):
-        shared = SharedSites(("198.51.100.0/24", "2001:db8::/48"))
-        for address in ("198.51.100.7", "2001:db8:0:5::1"):
+    def test_a_free_one_gives_all_that_it_has(self):
+        devices = Counter({7: 20, 1: 1, 2: 9})
+        self.assertEqual(capped(devices, {7}), 20 + 7 + 1)
+
+    def test_a_site_is_told_as_the_address_or_the_network_of_one_host(self):
+        for address, told in (
+            ("192.0.2.1", "192.0.2.1"),
+            ("2001:db8::7", "2001:db8::/64"),
+            ("nowhere", "an unknown address"),
+        ):
             with self.subTest(address):
-                devices = Counter({site_of(address): 20, 1: 1, 2: 9})
-                self.assertEqual(capped(devices, shared), 20 + 7 + 1)
+                self.assertEqual(address_of(site_of(address)), told)
 
     def test_sites_are_addresses_and_networks_of_one_host(self):
         self.assertEqual(site_of("192.0.2.1"), 0xC0000201)
@@ -82,58 +86,6 @@ class CappedTest(unittest.TestCase):
         for odd in ("", "256.1.1.1", "1.2.3", "x", "²", "\ud800", "1.1.1.0000000000001"):
             with self.subTest(odd):
                 self.assertIsInstance(site_of(odd), int)
-
-
-class ForgedTest(unittest.TestCase):
-    def test_failures_from_one_address_count_for_one(self):
-        story = Story(devices=60)
-        for number in range(1, 21):
-            story.download(number, address="192.0.2.1")
-            story.begin(number, address="192.0.2.1")
-        for number in range(21, 61):
-            story.update(number)
-        tally = story.tally()
-        self.assertEqual((tally.failed, tally.overall.failed, tally.capped), (20, 1, 19))
-
-    def test_updates_from_one_address_open_no_wave(self):
-        story = Story(devices=60)
-        for number in range(1, 21):
-            story.update(number, address="192.0.2.1")
-        story.wait(61)
-        for number in range(1, 21):
-            story.check(number, RELEASE, address="192.0.2.1")
-        tally = story.tally()
-        self.assertEqual((tally.updated, tally.fresh_updated, tally.soaked), (20, 1, 1))
-
-    def test_forged_devices_do_not_thin_out_the_others(self):
-        story = Story(devices=500)
-        for number in range(1, 451):
-            story.check(number, address="192.0.2.1")
-        for number in range(451, 481):
-            story.check(number)
-        self.assertEqual(story.tally().overall.base, 10 + 30)
-
-    def test_failures_where_much_of_the_fleet_is_behind_one_address_are_told(self):
-        for shared, crowded in (((), 12), (("192.0.2.0/24",), 0)):
-            with self.subTest(shared=shared):
-                plan = PLAN._replace(shared_addresses=shared)
-                homes = dict.fromkeys(range(1, 21), "192.0.2.1")
-                story = Story(plan, devices=40, homes=homes)
-                for number in range(1, 21):
-                    story.check(number)
-                for number in range(1, 13):
-                    story.download(number)
-                    story.begin(number)
-                for number in range(21, 41):
-                    story.check(number)
-                self.assertEqual(story.tally().crowded, crowded)
-
-    def test_an_address_that_speaks_for_devices_of_others_is_no_crowd(self):
-        story = Story(PLAN, devices=40)
-        for number in range(1, 21):
-            story.download(number, address="192.0.2.1")
-            story.begin(number, address="192.0.2.1")
-        self.assertEqual(story.tally().crowded, 0)
 
 
 class ReachTest(unittest.TestCase):

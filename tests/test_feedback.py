@@ -218,7 +218,7 @@ class FailedTest(unittest.TestCase):
         self.assertEqual(story.state(), "offered")
         story.download(1, version="v1.1.0")
         story.check(1, RELEASE)
-        self.assertEqual((story.state(), story.tally().versions), ("updated", {}))
+        self.assertEqual((story.state(), story.tally().parts), ("updated", {}))
 
     def test_failures_are_counted_by_the_version_before(self):
         story = Story()
@@ -228,7 +228,7 @@ class FailedTest(unittest.TestCase):
             story.end(number, firmware_version=version)
             story.begin(number, version)
         story.check(4)
-        versions = story.tally().versions
+        versions = story.tally().parts
         self.assertEqual(
             {name: each[:2] for name, each in versions.items()}, {"v1.0.0": (3, 2), "1.1.0": (1, 1)}
         )
@@ -324,23 +324,25 @@ class CompletionUnknownTest(unittest.TestCase):
         self.assertEqual(story.state(), "offered")
 
 
-class DuplicateTest(unittest.TestCase):
-    def test_two_addresses_that_alternate_versions_under_one_mac_count_for_nothing(self):
-        story = Story()
-        story.download(1)
-        for _ in range(3):
-            story.check(1, RELEASE, address="192.0.2.1")
-            story.check(1, OLD, address="192.0.2.2")
-        tally = story.tally()
-        self.assertEqual((tally.duplicate, tally.failed, tally.active), (1, 0, 0))
-        self.assertEqual(tally.overall.base, 0)
-
-    def test_a_device_that_comes_back_from_another_address_is_none(self):
+class ElsewhereTest(unittest.TestCase):
+    def test_a_device_that_goes_back_at_ever_new_addresses_has_failed(self):
         story = Story()
         story.download(1, address="192.0.2.1")
         story.check(1, RELEASE, address="192.0.2.2")
+        story.wait(GRACE_MINUTES)
         story.check(1, OLD, address="192.0.2.3")
         self.assertEqual(story.state(), "failed")
+
+    def test_what_its_home_says_later_holds(self):
+        for now, state in ((OLD, "offered"), (RELEASE, "updated")):
+            with self.subTest(now):
+                story = Story()
+                story.check(1)
+                story.download(1, address="192.0.2.1")
+                story.check(1, RELEASE, address="192.0.2.1")
+                story.check(1, OLD, address="192.0.2.1")
+                story.check(1, now)
+                self.assertEqual(story.state(), state)
 
 
 class OutOfTheJournalTest(unittest.TestCase):

@@ -1,0 +1,160 @@
+"""Homes: whose word on a device counts, and for how much. Pure.
+
+Anybody can send any MAC, but not from anywhere. The *home* of a device is the source address (of
+IPv6 the /64) from which it was heard before the rollout reached it.
+
+1. All that is said of devices from their home counts, however many live there.
+   *Sixty devices behind one NAT are sixty devices.*
+2. The home has the last word: what was said elsewhere is dropped when it speaks again. Where that
+   said otherwise, the device is *contradicted*, and status names the address.
+   *Somebody says that ten devices went back; at their next polls they are where they were.*
+3. While a home is quiet, others may speak for its devices: good news counts at once, bad news once
+   the home has missed a poll. One address decides a quarter of what is decided so, or one device.
+   *Forty devices that turn up at forty new addresses have moved; at one address, one has.*
+4. Where an address has had its quarter, devices that have missed a poll at home are *displaced*:
+   neither well nor failed. Where they are many, the rollout pauses and names that address.
+   *Somebody polls in the name of thirty bricked devices: nobody takes them for alive.*
+5. Where most devices of one home, and of no other, turn up at one new address, and none is heard
+   at the old one after that, it is their home.
+   *A provider gives an office of twenty devices another address each night.*
+6. Of one home there count in a wave as many devices as its share of the fleet, and one standard
+   deviation. *Twenty forged MACs, chosen to be in the first wave of 1 %: one counts.*
+7. Of the failures that halt a release one home gives a quarter, or one, unless more than a quarter
+   of the fleet lives there. Where the rest would have halted it, it pauses and names the address.
+   *The twenty forged MACs fail in a fleet of a hundred: a person is asked.*
+"""
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Iterator, Mapping
+from itertools import compress
+from typing import Any
+
+from ota_server.cases import Case
+from ota_server.polls import FORGOTTEN, NEVER, Polls
+from ota_server.sites import QUARTER, most_of_each
+
+# A new address is the home of all only where at least two devices of the old one are there.
+_LEAST_TO_MOVE = 2
+
+
+class Account:
+    """What is said of one device: `case` by its home, `away` elsewhere since its home spoke last.
+
+    Attributes:
+        away_site, away_since: which other address spoke last; when the first one did.
+        contradicted_by: the site that said what its home did not confirm, last; None: none did.
+    """
+
+    __slots__ = ("away", "away_since", "away_site", "case", "contradicted_by")
+
+    def __init__(self, case: Case) -> None:
+        self.case = case
+        self.away: Case | None = None
+        self.away_site, self.away_since = 0, NEVER
+        self.contradicted_by: int | None = None
+
+    def told_at(self, site: int, home: int, version: str, now_ms: int) -> Case:
+        """Return the case that has to be told what is said of the device at a site."""
+        if site == home:
+            if self.away is not None and self.away.runs not in (version, self.case.runs):
+                self.contradicted_by = self.away_site
+            self.away = None
+            return self.case
+        if self.away is None:
+            self.away, self.away_since = self.case.copy(), now_ms
+        self.away_site = site
+        return self.away
+
+    def state(self) -> tuple[Any, ...]:
+        """Return all of it, for `from_state`."""
+        away = None if self.away is None else self.away.state()
+        return self.case.state(), away, self.away_site, self.away_since, self.contradicted_by
+
+    @classmethod
+    def from_state(cls, state: tuple[Any, ...]) -> "Account":
+        """Return the account that `state` was taken from."""
+        account = cls(Case.from_state(state[0]))
+        account.away = None if state[1] is None else Case.from_state(state[1])
+        account.away_site, account.away_since, account.contradicted_by = state[2:]
+        return account
+
+
+def believed(
+    accounts: Mapping[int, Account],
+    may_speak: Callable[[int, Account], bool],
+    has_missed: Callable[[int, Account], bool],
+) -> Iterator[tuple[int, Case | None, bool]]:
+    """Yield the row of each device, its case, and whether that is by its home (rules 1, 3 and 4).
+
+    None in place of the case: the device is displaced.
+
+    Args:
+        may_speak: another address may speak for this device, as far as it has its quarter.
+        has_missed: the home of this device has missed a poll.
+    """
+    away = {row for row, each in accounts.items() if each.away and may_speak(row, each)}
+    most = most_of_each(Counter(accounts[row].away_site for row in away))
+    spoken: Counter[int] = Counter()
+    for row, account in accounts.items():
+        if row in away:
+            spoken[account.away_site] += 1
+            if spoken[account.away_site] <= most:
+                yield row, account.away, False
+                continue
+            if has_missed(row, account):
+                yield row, None, False
+                continue
+        yield row, account.case, True
+
+
+def move_homes(polls: Polls, accounts: Mapping[int, Account]) -> None:
+    """Take a new address for the home of devices that have moved there together (rule 5)."""
+    since: dict[int, dict[int, list[int]]] = defaultdict(lambda: defaultdict(list))
+    for row, account in accounts.items():
+        if account.away is not None:
+            since[account.away_site][polls.home[row]].append(account.away_since)
+    moves: dict[int, tuple[int, int]] = {}  # of a home: to which site, and since when
+    for site, homes in since.items():
+        (home, times), *others = homes.items()
+        if not others and len(times) >= _LEAST_TO_MOVE:
+            moves[home] = site, min(times)
+    rows: dict[int, list[int]] = {home: [] for home in moves}
+    there: Counter[int] = Counter()
+    for row, home in enumerate(polls.home) if moves else ():
+        if home in moves:
+            rows[home].append(row)
+            site, since_ms = moves[home]
+            if polls.seen[row] >= since_ms:
+                there[home] += 1 if polls.site[row] == site else -1
+                if polls.site[row] == home:
+                    there[home] -= len(polls)  # one has stayed
+    for home, (site, _) in moves.items():
+        if there[home] > 0:
+            for row in rows[home]:
+                _move(polls, accounts.get(row), row, site)
+
+
+def _move(polls: Polls, account: Account | None, row: int, site: int) -> None:
+    polls.home[row] = site
+    if account is not None and account.away is not None and account.away_site == site:
+        account.case, account.away = account.away, None
+        polls.polled[row] = max(polls.polled[row], account.case.seen)
+
+
+def on_record(polls: Polls, homes: Collection[int]) -> Counter[int]:
+    """Return how many devices that the rollout reaches live at each of some homes."""
+    return Counter(filter(homes.__contains__, compress(polls.home, polls.in_waves(FORGOTTEN - 1))))
+
+
+def most_in_wave(devices: int, share: float) -> int:
+    """Return how many of a home's devices count in a wave of a share of the fleet (rule 6)."""
+    return max(math.ceil(devices * share + math.sqrt(devices * share)), 1)
+
+
+def large_homes(polls: Polls, in_wave: Counter[int], reach: int) -> Collection[int]:
+    """Return where more than a quarter of the fleet lives, and of the devices in the wave."""
+    total = in_wave.total()
+    large = {home for home, count in in_wave.items() if count * QUARTER > total}
+    living = on_record(polls, large) if large else Counter()
+    return {home for home, count in living.items() if count * QUARTER > reach}

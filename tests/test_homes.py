@@ -1,0 +1,247 @@
+"""Homes: whose word on a device counts, and for how much, rule by rule."""
+
+import unittest
+
+from ota_server.homes import most_in_wave
+from ota_server.plan import Plan, Progress
+from ota_server.rollout import cohort_percent
+from ota_server.waves import halting, pausing, waiting_for
+from tests.story import OLD, PLAN, RELEASE, Story, mac
+
+NAT, OTHER = "198.51.100.7", "203.0.113.66"
+RUNNING = Progress("id", "running", 0, PLAN.time)
+# Two of the poll intervals that the story gives a device, and half as long again as its gaps.
+GRACE_MINUTES, MISSED_MINUTES = 8 * 60 + 30, 6.5 * 60
+
+
+def addresses(devices: int, homes: int) -> dict[int, str]:
+    """Return the homes of devices, as many in each."""
+    return {number: f"198.51.100.{number % homes}" for number in range(1, devices + 1)}
+
+
+class HomesStory(Story):
+    """A story of devices at their homes."""
+
+    def __init__(self, devices: int, homes: int = 1, plan: Plan = PLAN, **more: object) -> None:
+        super().__init__(plan, devices=devices, homes=addresses(devices, homes), **more)
+
+    def each(self, version: str | None, numbers: range | None = None, **fields: object) -> None:
+        """Have devices say what they run; None: have them download the release."""
+        for number in self.devices if numbers is None else numbers:
+            self.now += 0.001
+            if version is None:
+                self.download(number, **fields)
+            else:
+                self.check(number, version, **fields)
+
+    def update_all(self) -> None:
+        """Have all devices update well, and soak."""
+        self.each(None)
+        self.each(RELEASE)
+        self.wait(61)
+        self.each(RELEASE)
+
+    @property
+    def verdict(self) -> str:
+        """Say what comes of it: halts, pauses, waits or goes on."""
+        plan, tally = PLAN, self.tally()
+        if halting(plan, tally):
+            return "halts"
+        if pausing(plan, tally)[0]:
+            return "pauses"
+        return "waits" if waiting_for(plan, RUNNING, tally) else "goes on"
+
+
+class AtHomeTest(unittest.TestCase):
+    def test_devices_behind_however_few_addresses_count_each(self):
+        for devices, homes in ((12, 4), (40, 10), (60, 1), (200, 3), (200, 5), (10, 5), (2, 1)):
+            with self.subTest(devices=devices, homes=homes):
+                story = HomesStory(devices, homes)
+                story.update_all()
+                tally = story.tally()
+                self.assertEqual((tally.members, tally.soaked), (devices, devices))
+                self.assertEqual(story.verdict, "goes on")
+
+    def test_and_so_do_their_failures(self):
+        for devices, homes in ((60, 1), (200, 3), (200, 5), (5, 1), (40, 10)):
+            with self.subTest(devices=devices, homes=homes):
+                story = HomesStory(devices, homes)
+                story.each(None)
+                story.wait(GRACE_MINUTES)
+                story.each(OLD, range(1, devices // 3 + 1))
+                self.assertEqual(story.verdict, "halts" if devices > 5 else "pauses")
+
+    def test_devices_behind_one_nat_that_fall_silent_count_each_where_others_are_heard(self):
+        for devices in (5, 60):
+            with self.subTest(devices=devices):
+                story = HomesStory(devices, held_at="198.51.100.0")
+                story.each(None)
+                story.wait(14 * 60)
+                self.assertEqual(story.tally().overall.silent, devices)
+                self.assertEqual(story.verdict, "halts")
+
+
+class ElsewhereTest(unittest.TestCase):
+    def test_what_another_address_said_is_dropped_when_the_home_speaks_and_it_is_named(self):
+        story = HomesStory(40)
+        story.each(RELEASE, address=OTHER)
+        story.each(OLD)
+        tally = story.tally()
+        self.assertEqual((tally.updated, tally.failed), (0, 0))
+        self.assertEqual((tally.contradicted, tally.contradicted_at), (40, (OTHER, 40)))
+
+    def test_a_device_that_comes_home_with_the_release_contradicts_nobody(self):
+        for said, later in ((RELEASE, RELEASE), (OLD, RELEASE)):
+            with self.subTest(said=said):
+                story = HomesStory(40)
+                story.each(OLD)
+                story.each(said, address="192.0.2.1")
+                story.each(later)
+                self.assertEqual(story.tally().contradicted, 0)
+
+    def test_good_news_counts_at_once_and_bad_news_once_the_home_has_missed_a_poll(self):
+        for later, minutes, failed in ((RELEASE, 0, 0), (OLD, 1, 0), (OLD, MISSED_MINUTES, 1)):
+            with self.subTest(later=later, minutes=minutes):
+                story = HomesStory(1)
+                story.each(None)
+                story.each(RELEASE, address=OTHER)
+                story.wait(minutes)
+                story.each(later, address=OTHER)
+                tally = story.tally()
+                self.assertEqual((tally.failed, tally.updated), (failed, int(later == RELEASE)))
+
+    def test_good_news_hides_no_failure_that_the_home_has_told(self):
+        story = HomesStory(1)
+        story.each(None)
+        story.wait(GRACE_MINUTES)
+        story.each(OLD)
+        story.each(RELEASE, address=OTHER)
+        self.assertEqual(story.state(), "failed")
+
+    def test_devices_that_turn_up_at_forty_addresses_have_moved_and_at_one_address_one_has(self):
+        for places, updated, displaced in ((40, 40, 0), (1, 1, 39)):
+            with self.subTest(places=places):
+                story = HomesStory(40, 40)
+                story.each(None)
+                story.wait(MISSED_MINUTES)
+                for number in story.devices:
+                    story.check(number, RELEASE, address=f"192.0.2.{number % places}")
+                tally = story.tally()
+                self.assertEqual((tally.updated, tally.displaced), (updated, displaced))
+
+    def test_displaced_devices_pause_it_with_the_address(self):
+        story = HomesStory(40, 40)
+        story.each(None)
+        story.wait(14 * 60)
+        for number in range(1, 21):
+            story.check(number, RELEASE, address=OTHER)
+        story.each(RELEASE, range(21, 41))
+        reason, asks = pausing(PLAN, story.tally())
+        self.assertIn(f"19 of them only from {OTHER}", reason)
+        self.assertEqual(asks, ())
+
+    def test_one_address_that_speaks_for_a_hundred_thousand_takes_little_room(self):
+        story = Story(PLAN._replace(count_new=True))
+        numbers = range(1, 900)
+        for number in numbers:
+            story.download(number)
+        before = len(story.feedback.dump())
+        for site in range(8):
+            for number in numbers:
+                story.check(number, RELEASE, address=f"192.0.2.{site}")
+        self.assertLess(len(story.feedback.dump()), 2 * before)
+
+
+class NewHomeTest(unittest.TestCase):
+    def move(self, numbers: range, to: str = OTHER) -> HomesStory:
+        """Return a story of a NAT of twenty devices, of which some turn up at another address."""
+        story = HomesStory(20)
+        story.each(None)
+        story.wait(1)
+        story.each(RELEASE, numbers, address=to)
+        return story
+
+    def test_devices_of_one_home_that_turn_up_together_at_one_address_have_moved_home(self):
+        story = self.move(range(1, 21))
+        story.wait(61)
+        story.each(RELEASE, address=OTHER)
+        tally = story.tally()
+        self.assertEqual((tally.updated, tally.soaked, tally.displaced), (20, 20, 0))
+        story.wait(MISSED_MINUTES)
+        story.each(OLD, address=OTHER)
+        self.assertEqual(story.tally().failed, 20)
+
+    def test_and_so_they_have_on_the_next_day(self):
+        story = self.move(range(1, 21))
+        story.tally()
+        story.wait(14 * 60)
+        story.each(OLD, address="203.0.113.67")
+        self.assertEqual(story.tally().failed, 20)
+
+    def test_not_while_one_is_heard_at_the_old_address(self):
+        story = self.move(range(1, 20))
+        story.check(20, OLD)
+        story.wait(MISSED_MINUTES)
+        story.check(20, OLD)
+        self.assertEqual(story.tally().displaced, 18)
+
+    def test_not_where_those_of_another_home_turn_up_there_too(self):
+        story = HomesStory(40, 2)
+        story.each(None)
+        story.wait(MISSED_MINUTES)
+        story.each(RELEASE, address=OTHER)
+        tally = story.tally()
+        self.assertEqual((tally.updated, tally.displaced), (1, 39))
+
+    def test_not_for_few_of_many(self):
+        story = HomesStory(20)
+        story.each(None)
+        story.wait(MISSED_MINUTES)
+        story.each(RELEASE, range(1, 9), address=OTHER)
+        for number in range(9, 21):
+            story.check(number, RELEASE, address=f"192.0.2.{number}")
+        self.assertEqual(story.tally().updated, 12 + 4)
+
+
+class ShareTest(unittest.TestCase):
+    def test_of_a_home_there_count_as_many_in_a_wave_as_are_to_be_expected(self):
+        for devices, share, most in (
+            (1, 0.01, 1),
+            (3, 0.01, 1),
+            (20, 0.01, 1),
+            (50, 0.02, 2),
+            (60, 0.2, 16),
+            (10_000, 0.01, 110),
+        ):
+            with self.subTest(devices=devices, share=share):
+                self.assertEqual(most_in_wave(devices, share), most)
+
+    def chosen(self, share: float, first_group: str | None = None) -> HomesStory:
+        """Return a story of devices behind one address that are all in the first wave."""
+        plan = PLAN._replace(waves=(share, 100.0), first_group=first_group)
+        numbers = [n for n in range(1010, 6000) if cohort_percent(RELEASE, mac(n)) < share][:20]
+        story = Story(plan)
+        story.known = story.known._replace(members=None)
+        if first_group:
+            story.known = story.known._replace(first_group=frozenset(map(mac, numbers)))
+        story.feedback.change(plan, story.known)
+        story.now = -24 * 60.0
+        for number in numbers:
+            story.check(number, told=None, address=OTHER)
+        story.now = 1.0
+        for number in numbers:
+            story.download(number, address=OTHER)
+            story.begin(number, address=OTHER)
+        return story
+
+    def test_macs_that_were_chosen_for_the_first_wave_hardly_count(self):
+        tally = self.chosen(1.0).feedback.tally(0)
+        self.assertEqual((tally.failed, tally.surplus), (1, 19))
+
+    def test_those_of_a_first_group_were_chosen_by_an_operator(self):
+        tally = self.chosen(1.0, "canary").feedback.tally(0)
+        self.assertEqual((tally.failed, tally.surplus), (20, 0))
+
+
+if __name__ == "__main__":
+    unittest.main()
