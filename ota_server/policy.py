@@ -64,6 +64,7 @@ class Rollout(NamedTuple):
         first_group: its members are in every wave; None: there is none.
         held_unknown: what a device that is held back is told where its version is no known
             release: keep (its own) or target.
+        groups_too: that of the fleet reaches groups that have a target of their own too.
     """
 
     version: str
@@ -71,6 +72,7 @@ class Rollout(NamedTuple):
     percent: float
     first_group: str | None = None
     held_unknown: str = "keep"
+    groups_too: bool = False
 
 
 class Policy(NamedTuple):

@@ -125,6 +125,7 @@ class Rolling:
         if plan != self.plan:
             self.plan = plan
             self._feedback.change(plan, self._known)
+            self._known_at = 0.0  # whom it reaches may have changed with it
 
     def note_clock_jump(self, now_ms: int) -> None:
         """Begin soak and silence anew."""
@@ -379,6 +380,7 @@ class Rolling:
             policy.groups is before.groups
             and policy.pins is before.pins
             and policy.group_pins is before.group_pins
+            and policy.group_targets == before.group_targets
             and policy.rollouts.keys() == before.rollouts.keys()
             and (policy.images, policy.aliases) == (before.images, before.aliases)
         )
