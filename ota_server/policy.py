@@ -110,10 +110,13 @@ class Policy(NamedTuple):
         """Return the version of the release that a device runs, by what it reports."""
         return self.aliases.get(reported, reported)
 
-    def paused(self) -> "Policy":
-        """Return the same with each rollout paused."""
-        paused = {group: each._replace(state="paused") for group, each in self.rollouts.items()}
-        return self._replace(rollouts=paused)
+    def paused(self, but: frozenset[str] = frozenset()) -> "Policy":
+        """Return the same with each rollout paused, but those of some groups."""
+        rollouts = {
+            group: each if group in but else each._replace(state="paused")
+            for group, each in self.rollouts.items()
+        }
+        return self._replace(rollouts=rollouts)
 
     def is_withdrawn(self, version: str) -> bool:
         """Say whether nobody may have the image of a version."""
