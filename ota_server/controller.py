@@ -18,14 +18,8 @@ from types import FrameType
 
 from ota_server.audit import Busy
 from ota_server.datadir import add_data_dir_argument, log_dir
-from ota_server.keeper import (
-    BEHIND,
-    COMPLETION_UNKNOWN,
-    FAILING,
-    HEARTBEAT,
-    LOCK_NAME,
-    UP_TO_DATE,
-)
+from ota_server.keeper import COMPLETION_UNKNOWN, HEARTBEAT, LOCK_NAME
+from ota_server.lease import lines_of_a_look
 from ota_server.logfiles import InUse, take_lock
 from ota_server.plan import Plan, is_over
 from ota_server.policy import BadPolicy
@@ -62,7 +56,7 @@ class Controller:
 
         Args:
             lock: the descriptor of the lock that this controller holds.
-            heartbeat: the descriptor of a pipe, to write a byte to after each loop.
+            heartbeat: the descriptor of a pipe, to write to after each look; see `lease`.
         """
         self._lock = lock
         self._heartbeat = heartbeat
@@ -85,36 +79,50 @@ class Controller:
     def run(self, parent: int) -> None:
         """Work until nothing is left to do, `end` is called, or `parent` is at its end."""
         while not self._is_ending:
-            self._is_sound = True
-            self._policies.look_after()
-            self._update()
-            if not self._rollings and self._is_sound:
+            wait_seconds = self.look()
+            if wait_seconds is None:
                 break
-            now_ms = self._look_at_clock()
-            steps = [self._step(rolling, now_ms) for rolling in self._rollings.values()]
-            self._beat(is_behind=any(steps))
-            wait = 0.0 if any(steps) else self._tick_seconds
-            ready, _, _ = select.select([parent], [], [], wait)
+            ready, _, _ = select.select([parent], [], [], wait_seconds)
             if ready and not os.read(parent, 1024):
                 break
         for rolling in self._rollings.values():
             self._close(rolling)
 
-    def _beat(self, is_behind: bool) -> None:
-        """Tell the server of one more loop, and whether all that devices did was looked at."""
-        self._touch(is_behind)
+    def look(self) -> float | None:
+        """Look at each rollout once; return the seconds until the next look, None: all is done.
+
+        One that has much to read gets a short step of that as the others get theirs, and has the
+        next look follow at once.
+        """
+        self._is_sound = True
+        self._policies.look_after()
+        self._update()
+        if not self._rollings and self._is_sound:
+            return None
+        now_ms = self._look_at_clock()
+        behind = {group for group, each in self._rollings.items() if self._step(each, now_ms)}
+        self._beat([group for group in self._rollings if group not in behind])
+        return 0.0 if behind else self._tick_seconds
+
+    def _beat(self, up_to_date: Sequence[str]) -> None:
+        """Tell the server of one more look, and of which rollouts all that devices did was seen."""
+        self._touch(is_behind=not up_to_date)
         if self._heartbeat is None:
             return
-        mark = (BEHIND if is_behind else UP_TO_DATE) if self._is_sound else FAILING
         try:
             # A pipe that is full has enough in it.
             with suppress(BlockingIOError):
-                os.write(self._heartbeat, mark)
+                for line in lines_of_a_look(up_to_date, self._is_sound):
+                    os.write(self._heartbeat, line)
         except BrokenPipeError:
             self._is_ending = True
 
     def _touch(self, is_behind: bool) -> None:
-        """Have `rollout status` see by the time of the lock whether rollouts are looked after."""
+        """Have `rollout status` see by the time of the lock whether rollouts are looked after.
+
+        Args:
+            is_behind: none of them is; one that alone is behind has words of its own there.
+        """
         now = time.monotonic()
         if self._lock is None or (self._is_sound and (is_behind or now < self._touch_at)):
             return
@@ -240,7 +248,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         HEARTBEAT,
         action="store_true",
-        help="write a byte to standard output, a pipe, after each look",
+        help="write lines to standard output, a pipe, after each look",
     )
     arguments = parser.parse_args(argv)
     written = LogThread()

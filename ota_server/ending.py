@@ -205,8 +205,9 @@ def finish(data_dir: Path, plan: Plan) -> str:
         else:
             if not is_target:
                 _note(data_dir, "activate", plan, **{"from": base, "to": plan.version})
-            # Before version.txt: a group's older target would take its devices back.
-            clear_group_targets(data_dir)
+            if plan.groups_too:
+                # Before version.txt: a group's older target would take its devices back.
+                clear_group_targets(data_dir)
             if not is_target:
                 write_target(data_dir, plan.version)
     return ""
@@ -221,7 +222,10 @@ def _let_go(data_dir: Path, plan: Plan, version: str) -> None:
     if before.get("state") == "withdrawn":
         # It stays withdrawn; kept on it is who has no other target than this one, that is, nobody.
         after = {**before, "instead_of": version}
-        if plan.group in before.get("group_targets", {}):
+        if not plan.group:
+            # A group that got a target meanwhile has that one; while it goes back it is left alone.
+            after.pop("group_targets", None)
+        elif plan.group in before.get("group_targets", {}):
             targets = {**before["group_targets"], plan.group: version}
             after = {**before, "group_targets": targets}
     if after != before:

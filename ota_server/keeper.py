@@ -1,18 +1,20 @@
 """The keeper: starts the controller while a rollout is on, and starts it again when it dies.
 
 Devices never notice: the controller is a process of its own (`controller.py`), which ends when its
-standard input does, that is, with the server. It has a lease: where it does not say every so often
-that it looked at all that devices did, and could write, rollouts offer nothing new until it does.
+standard input does, that is, with the server. It has a lease for each rollout (`lease`): where it
+does not say every so often that it looked at all that devices did under that one, and could write,
+the rollout offers nothing new until it does.
 """
 
 import logging
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ota_server.lease import Lease
 from ota_server.policyfiles import PolicyFiles
 
 if TYPE_CHECKING:
@@ -22,10 +24,8 @@ log = logging.getLogger(__name__)
 
 # The option of the controller for `Known.completion_unknown`.
 COMPLETION_UNKNOWN = "--completion-unknown"
-# The option of the controller to write one of these after each loop: it still reads what was on
-# record before; it cannot do its work, as on a full disk; nothing is left to be done.
+# The option of the controller to write the lines of `lease` after each look.
 HEARTBEAT = "--heartbeat"
-BEHIND, FAILING, UP_TO_DATE = b".", b"!", b"+"
 # A tally of a million devices, or a checkpoint of theirs, takes seconds on a small machine.
 LEASE_SECONDS = 30.0
 LOCK_NAME = ".controller.lock"
@@ -57,17 +57,19 @@ class Keeper:
             options: of the controller, besides.
             lease_seconds: for so long rollouts go on without a word from it.
         """
-        policies.is_attended = False
+        policies.attended_groups = frozenset()
         self._lease_seconds = lease_seconds
-        self._attended_at = self._begun_at = time.monotonic()
-        self._said = False
+        self._lease = Lease(lease_seconds)
+        self._seen_at: dict[str, float] = {}  # by group: looked after last, or there at all
+        self._said: set[str] = set()  # of which rollouts it was said that they offer nothing new
+        self._is_failing_said = False
         self._data_dir = data_dir
         self._policies = policies
         self._started_ms = started_ms
         self._options = options
         self._child: Popen[bytes] | None = None
         self._began = self._heard_at = 0.0
-        self._is_heard = self._is_failing = False
+        self._is_heard = False
         self._pause = _SHORTEST_PAUSE_SECONDS
         self._not_before = 0.0
 
@@ -82,7 +84,7 @@ class Keeper:
             elif now - self._heard_at > self._patience:
                 log.error("the controller hangs, and is killed")
                 self._child.kill()  # its end is noted at the next look
-                self._heard_at = now
+                self._heard_at, self._is_heard = now, False
         self._look_at_lease(now)
         if self._child is None and self._policies.has_open_rollout and now >= self._not_before:
             self._start(now)
@@ -97,34 +99,51 @@ class Keeper:
         heard = child.stdout.read(_MOST_BYTES)  # None: nothing is in the pipe
         if heard:
             self._heard_at, self._is_heard = now, True
-            if UP_TO_DATE in heard:
-                self._attended_at = now
-                self._policies.is_attended = True
-            # A halt that cannot be written is known to nobody else, and waits for no lease.
-            self._is_failing = heard.rfind(FAILING) > heard.rfind(UP_TO_DATE)
+            self._lease.hear(heard, now)
 
     def _look_at_lease(self, now: float) -> None:
-        """Let rollouts go on only as long as the controller looks after them, and say so once."""
-        if self._is_failing or now - self._attended_at > self._lease_seconds:
-            self._policies.is_attended = False
-        if not self._policies.has_open_rollout:
-            self._begun_at = now
-        if self._policies.is_attended:
-            if self._said:
-                log.info("the controller looks after rollouts again: they go on")
-            self._said = False
-        elif self._said:
+        """Let each rollout go on only as long as the controller looks after it, and say so once."""
+        attended = self._policies.attended_groups = self._lease.attended(now)
+        if self._lease.is_failing:
+            if not self._is_failing_said:
+                self._is_failing_said = True
+                log.error(
+                    "the controller cannot do its work: rollouts offer nothing new until it can"
+                )
             return
-        elif self._is_failing:
-            self._said = True
-            log.error("the controller cannot do its work: rollouts offer nothing new until it can")
-        elif now - max(self._attended_at, self._begun_at) > self._lease_seconds:
-            self._said = True
-            log.error(
-                "nobody has looked after rollouts for %g s: they offer nothing new until the "
-                "controller does",
+        times = self._lease.times
+        self._seen_at = {
+            group: max(self._seen_at.get(group, now), times.get(group, 0.0))
+            for group in self._policies.latest.rollouts
+        }
+        overdue = {
+            group
+            for group, time in self._seen_at.items()
+            if group not in attended and now - time > self._lease_seconds
+        }
+        if overdue - self._said:
+            self._say_overdue(overdue - self._said, now)
+        if attended and (self._is_failing_said or self._said & attended):
+            self._is_failing_said = False
+            log.info("the controller looks after rollouts again (%s): they go on", _named(attended))
+        self._said = overdue
+
+    def _say_overdue(self, groups: Collection[str], now: float) -> None:
+        is_alive = self._child is not None and self._is_heard
+        if is_alive and now - self._heard_at <= self._lease_seconds:
+            log.warning(
+                "the controller reads what is on record for rollouts (%s), for more than %g s: "
+                "they offer nothing new until it has read all of that",
+                _named(groups),
                 self._lease_seconds,
             )
+            return
+        log.error(
+            "nobody has looked after rollouts (%s) for %g s: they offer nothing new until the "
+            "controller does",
+            _named(groups),
+            self._lease_seconds,
+        )
 
     def end(self) -> None:
         """End the controller and wait for it."""
@@ -151,7 +170,7 @@ class Keeper:
         self._child = None
         if code == 0:
             return  # there was nothing more to do
-        if self._attended_at - self._began >= _SOUND_SECONDS:
+        if self._lease.renewed_at - self._began >= _SOUND_SECONDS:
             self._pause = _SHORTEST_PAUSE_SECONDS
         self._not_before = now + self._pause
         how = f"exit code {code}" if code > 0 else f"signal {-code}"
@@ -173,7 +192,8 @@ class Keeper:
         command += ["--data-dir", self._data_dir.absolute(), "--server-started", self._started_ms]
         command += [HEARTBEAT, *self._options]
         self._began = self._heard_at = now
-        self._is_heard = self._is_failing = False
+        self._is_heard = False
+        self._lease.begin()
         try:
             self._child = Popen(
                 list(map(str, command)),
@@ -189,6 +209,10 @@ class Keeper:
             self._not_before = now + self._pause
             log.error("the controller cannot be started: %s; rollouts stand still", problem)
             self._pause = min(self._pause * 2, _LONGEST_PAUSE_SECONDS)
+
+
+def _named(groups: Collection[str]) -> str:
+    return ", ".join(group or "the fleet" for group in sorted(groups))
 
 
 def is_attended(log_dir: Path, now_ms: int) -> bool:

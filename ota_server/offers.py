@@ -40,7 +40,6 @@ class Offers:
         self._store = store
         self._policies = policies
         self._fleet = fleet
-        self._unpaused = self._paused = Policy()
         self.altered = 0
         self.withdrawals = 0
         self.admission = admission
@@ -126,18 +125,18 @@ class Offers:
         """Return the policy; for whom nothing can be recorded, or seen, no rollout in it goes on.
 
         What became of a device that nobody has on record could not stop a bad release, and neither
-        could it while the controller is dead, hangs or cannot write.
+        could it while the controller is dead, hangs or cannot write. While it still reads what is
+        on record for one rollout, the others go on.
         """
         policy = self._policies.current()
         if not policy.rollouts:
             return policy
-        fleet = self._fleet
-        is_seen = self._policies.is_attended and not fleet.journal.failing
-        if is_seen and not fleet.turns_away(mac):
+        if self._fleet.journal.failing or self._fleet.turns_away(mac):
+            return policy.paused()
+        attended = self._policies.attended_groups
+        if attended is None or policy.rollouts.keys() <= attended:
             return policy
-        if policy is not self._unpaused:
-            self._unpaused, self._paused = policy, policy.paused()
-        return self._paused
+        return policy.paused(but=attended)
 
     def look_after(self) -> None:
         """Have transfers of what was withdrawn end, whichever file they are from."""

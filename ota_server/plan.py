@@ -143,13 +143,17 @@ def in_force(plan: Plan, progress: Progress | None) -> Rollout | None:
         return None
     if progress is None or progress.id != plan.id:
         # The controller has not seen it yet: nobody is offered it, nobody taken back from it.
-        return Rollout(plan.version, "paused", 0.0, plan.first_group, plan.held_unknown)
+        return _rollout(plan, "paused", 0.0)
     if progress.state not in ("running", "paused"):
         return None
     is_running = progress.state == "running" and plan.wanted == "run"
-    percent = plan.percent(progress.wave)
-    state = "running" if is_running else "paused"
-    return Rollout(plan.version, state, percent, plan.first_group, plan.held_unknown)
+    return _rollout(plan, "running" if is_running else "paused", plan.percent(progress.wave))
+
+
+def _rollout(plan: Plan, state: str, percent: float) -> Rollout:
+    return Rollout(
+        plan.version, state, percent, plan.first_group, plan.held_unknown, plan.groups_too
+    )
 
 
 def is_over(plan: Plan, progress: Progress | None) -> bool:
@@ -210,6 +214,8 @@ def plan_problem(plan: Plan) -> str:
         return "waves rise, and the last one is 100"
     if plan.wanted not in WANTED or plan.held_unknown not in ("keep", "target"):
         return f"{plan.wanted!r:.40} or {plan.held_unknown!r:.40} is nothing to be wanted"
+    if type(plan.groups_too) is not bool:
+        return f"groups_too is true or false, not {plan.groups_too!r:.40}"
     if not 0 <= plan.max_failures < 100:
         return "the limit of failures is a percentage from 0, under 100"
     if not 1 <= plan.min_devices <= 1_000_000:

@@ -64,6 +64,7 @@ class Rollout(NamedTuple):
         first_group: its members are in every wave; None: there is none.
         held_unknown: what a device that is held back is told where its version is no known
             release: keep (its own) or target.
+        groups_too: that of the fleet reaches groups that have a target of their own too.
     """
 
     version: str
@@ -71,6 +72,7 @@ class Rollout(NamedTuple):
     percent: float
     first_group: str | None = None
     held_unknown: str = "keep"
+    groups_too: bool = False
 
 
 class Policy(NamedTuple):
@@ -108,10 +110,13 @@ class Policy(NamedTuple):
         """Return the version of the release that a device runs, by what it reports."""
         return self.aliases.get(reported, reported)
 
-    def paused(self) -> "Policy":
-        """Return the same with each rollout paused."""
-        paused = {group: each._replace(state="paused") for group, each in self.rollouts.items()}
-        return self._replace(rollouts=paused)
+    def paused(self, but: frozenset[str] = frozenset()) -> "Policy":
+        """Return the same with each rollout paused, but those of some groups."""
+        rollouts = {
+            group: each if group in but else each._replace(state="paused")
+            for group, each in self.rollouts.items()
+        }
+        return self._replace(rollouts=rollouts)
 
     def is_withdrawn(self, version: str) -> bool:
         """Say whether nobody may have the image of a version."""

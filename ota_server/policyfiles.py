@@ -66,12 +66,13 @@ class PolicyFiles:
 
     Attributes:
         has_open_rollout: a rollout is on, or its end was not noted by the controller yet.
-        is_attended: somebody sees what comes of rollouts, and could stop them; the keeper says so.
+        attended_groups: the groups whose rollouts the controller looks after, so that it could
+            stop them, as the keeper says; "" is the fleet. None: all, where there is no keeper.
     """
 
     def __init__(self, data_dir: Path) -> None:
         self.has_open_rollout = False
-        self.is_attended = True
+        self.attended_groups: frozenset[str] | None = None
         self._version_dir = data_dir / "version"
         self._groups_dir = self._version_dir / GROUPS_FOLDER
         self._firmware_dir = data_dir / "firmware"

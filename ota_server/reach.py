@@ -1,5 +1,6 @@
 """Whom a rollout reaches: members of groups, devices that are pinned, those on a release. I/O."""
 
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -23,7 +24,9 @@ def what_is_known(plan: Plan, policy: Policy, members: frozenset[str] | None, no
     return Known(
         members=members,
         first_group=members_of(policy, plan.first_group) if plan.first_group else frozenset(),
-        left_out=pinned(policy, now_ms) | _elsewhere(policy, plan.group),
+        left_out=pinned(policy, now_ms)
+        | _elsewhere(policy, plan.group)
+        | _left_alone(plan, policy),
         releases=policy.images,
         aliases=policy.aliases,
         stones=stones_on_the_way(plan.version, policy.manifests),
@@ -73,6 +76,30 @@ def _elsewhere(policy: Policy, group: str) -> frozenset[str]:
     if not others:
         return frozenset()
     return frozenset(mac for mac, each in policy.groups.items() if not others.isdisjoint(each))
+
+
+def groups_left_alone(plan: Plan, policy: Policy) -> list[tuple[str, str, int]]:
+    """Return the groups that a rollout leaves alone, since they have a target of their own.
+
+    Of each its name, its target and the number of its members; a group without members is none of
+    them. Members of two such groups are counted in both.
+    """
+    targets = _targets_kept(plan, policy)
+    sizes = Counter(group for each in policy.groups.values() for group in each if group in targets)
+    return [(group, targets[group], sizes[group]) for group in sorted(sizes)]
+
+
+def _left_alone(plan: Plan, policy: Policy) -> frozenset[str]:
+    """Return the devices that a rollout leaves alone, as `rollout.decide` does."""
+    targets = _targets_kept(plan, policy).keys()
+    if not targets:
+        return frozenset()
+    return frozenset(mac for mac, each in policy.groups.items() if not targets.isdisjoint(each))
+
+
+def _targets_kept(plan: Plan, policy: Policy) -> Mapping[str, str]:
+    """Return the targets that groups keep while a rollout is on; that of a group concerns none."""
+    return {} if plan.group or plan.groups_too else policy.group_targets
 
 
 def pinned(policy: Policy, now_ms: int) -> frozenset[str]:

@@ -26,8 +26,8 @@ from ota_server.waves import advance
 log = logging.getLogger(__name__)
 
 BY_OPERATOR = "paused by an operator"
-# Blocks of the journal between two looks at whether this process should end.
-_BLOCKS_A_STEP = 8
+# A step begins no other block of the journal after that: other rollouts wait for their steps.
+_READ_SECONDS = 0.05
 _CHECKPOINT_SECONDS = 5.0
 # Each write of the progress has the server look at its policy anew.
 _COUNTS_SECONDS = 1.0
@@ -125,6 +125,7 @@ class Rolling:
         if plan != self.plan:
             self.plan = plan
             self._feedback.change(plan, self._known)
+            self._known_at = 0.0  # whom it reaches may have changed with it
 
     def note_clock_jump(self, now_ms: int) -> None:
         """Begin soak and silence anew."""
@@ -171,15 +172,15 @@ class Rolling:
 
     def _read(self) -> bool:
         """Fold what is new; True when all of it is."""
-        for _ in range(_BLOCKS_A_STEP):
-            records = self._follower.read()
-            if not records:
-                return True
+        end_at = time.monotonic() + _READ_SECONDS
+        while records := self._follower.read():
             for record in records:
                 if self._outage_from_ms is not None:
                     self._look_for_outage(record.get("time"))
                 self._feedback.observe(record)
-        return False
+            if time.monotonic() >= end_at:
+                return False
+        return True
 
     def _look_for_outage(self, time: object) -> None:
         """Tell the fold of the time between two servers, before what the second one recorded."""
@@ -379,6 +380,7 @@ class Rolling:
             policy.groups is before.groups
             and policy.pins is before.pins
             and policy.group_pins is before.group_pins
+            and policy.group_targets == before.group_targets
             and policy.rollouts.keys() == before.rollouts.keys()
             and (policy.images, policy.aliases) == (before.images, before.aliases)
         )

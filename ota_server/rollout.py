@@ -99,6 +99,10 @@ def _wanted(mac: str, running: str, target: Target | None, policy: Policy, now_m
         rollout = policy.rollouts.get(group)
         if rollout is None or policy.is_withdrawn(rollout.version):
             continue
+        if not group and whose_base and not rollout.groups_too:
+            reason = f"{base.reason}, which the rollout of {rollout.version} leaves alone"
+            base = base if is_held_back else Wanted(base.version, reason)
+            continue
         whose = f"the rollout of {rollout.version}{f' to {group}' if group else ''}"
         if same_version(running, rollout.version):
             return Wanted(None, f"it runs what {whose} brings")
@@ -148,6 +152,18 @@ def _base(groups: tuple[str, ...], target: Target | None, policy: Policy) -> tup
     if target is None:
         return Wanted(None, NO_TARGET), ""
     return Wanted(target.version, "target"), ""
+
+
+def is_left_alone(groups: tuple[str, ...], policy: Policy) -> bool:
+    """Return whether the rollout of the fleet, if there is one, leaves a device alone.
+
+    It does where one of the groups of the device has a target of its own, unless it was begun for
+    such groups too: neither is the device offered the release, nor held back for it.
+    """
+    rollout = policy.rollouts.get("")
+    if rollout is None or rollout.groups_too:
+        return False
+    return not policy.group_targets.keys().isdisjoint(groups)
 
 
 def _stays(stopped: Stopped, base: str | None, group: str) -> bool:

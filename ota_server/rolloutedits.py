@@ -18,6 +18,7 @@ from ota_server.rolloutfiles import (
     VERSION_NAME,
     groups_with_plan,
     read_base,
+    read_group_targets,
     read_plan,
     read_progress,
     read_stopped,
@@ -155,6 +156,7 @@ def check_start(data_dir: Path, plan: Plan) -> str | None:
     for group in filter(None, (plan.group, plan.first_group)):
         if not os.path.lexists(data_dir / "version" / GROUPS_FOLDER / f"{group}{GROUP_SUFFIX}"):
             raise Refused(f"there is no group {group}; `group add {group} MAC` makes one")
+    _check_first_group(data_dir, plan)
     base = read_base(data_dir, plan.group)
     if is_same_target(base, plan.version):
         whose = f"group {plan.group}" if plan.group else "fleet"
@@ -167,6 +169,24 @@ def check_start(data_dir: Path, plan: Plan) -> str | None:
             "`rollout abort` ends it"
         )
     return base
+
+
+def _check_first_group(data_dir: Path, plan: Plan) -> None:
+    """Refuse a first wave that the rollout would leave alone.
+
+    Raises:
+        Refused: it would.
+        BadPolicy, OSError: targets.json cannot be used or read.
+    """
+    if plan.first_group is None or plan.group or plan.groups_too:
+        return
+    target = read_group_targets(data_dir).get(plan.first_group)
+    if target is not None:
+        raise Refused(
+            f"group {plan.first_group} has a target of its own, {target}, so a rollout to the "
+            "fleet leaves it alone: give --groups-too to reach such groups, or roll out to it "
+            f"first, by --group {plan.first_group}"
+        )
 
 
 def start(data_dir: Path, plan: Plan) -> Plan:

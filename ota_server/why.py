@@ -251,7 +251,7 @@ def _sha256(image: Found) -> str:
 def _turns(mac: str, groups: tuple[str, ...], policy: Policy) -> Iterator[Turn]:
     for group in (*groups, ""):
         found = policy.rollouts.get(group)
-        if found is not None:
+        if found is not None and (group or not rollout.is_left_alone(groups, policy)):
             is_first = found.first_group is not None and found.first_group in groups
             turn = 0.0 if is_first else cohort_percent(found.version, mac)
             yield Turn(group, found.version, found.state, found.percent, turn)

@@ -459,6 +459,15 @@ class WhyTest(CommandCase):
         self.assertIn("rollout      v1.2, running at 1 %: its turn comes at 5.81 %", lines)
         self.assertIn("because      held back by a rollout: target", lines)
 
+    def test_it_says_that_the_rollout_leaves_the_group_of_a_device_alone(self):
+        roll_out(100)(self)
+        edits.add_members(self.data_dir, "beta", [MAC])
+        write(self, "targets.json", '{"beta": "v1.0.1"}')
+        lines = self.lines("why", MAC, "--version", "v1.0.0")
+        words = "the target of its group beta, which the rollout of v1.2 leaves alone"
+        self.assertIn(f"because      {words}", lines)
+        self.assertEqual([line for line in lines if line.startswith("rollout ")], [])
+
     def test_it_says_what_a_device_counts_as_under_the_rollout(self):
         self.see()
         self.stop()

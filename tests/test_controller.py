@@ -254,6 +254,58 @@ class ControllerTest(RolloutCase):
         on_it = [mac for mac, version in self.devices.versions.items() if version == NEW]
         self.assertEqual((targets, on_it, self.target()), ({"beta": NEW}, members, OLD))
 
+    def give_target(self, version: str | None) -> list[str]:
+        """Give a group of ten devices a target of its own, or take it away; return the devices."""
+        groups = self.data_dir / "version" / "groups"
+        groups.mkdir(exist_ok=True)
+        members = list(self.devices.versions)[:10]
+        (groups / "beta.txt").write_text("\n".join(members))
+        temporary = self.data_dir / "version" / "targets.new"
+        temporary.write_text(json.dumps({} if version is None else {"beta": version}))
+        temporary.replace(self.data_dir / "version" / "targets.json")
+        return members
+
+    def group_targets(self) -> dict[str, str]:
+        return json.loads((self.data_dir / "version" / "targets.json").read_bytes())
+
+    def test_a_group_with_a_target_of_its_own_stays_on_it_while_the_fleet_is_rolled_out_and_after(
+        self,
+    ):
+        members = self.give_target(OLD)
+        self.roll_out()
+        self.ask_until(self.server, lambda: self.state() == "done")
+        self.devices.ask(self.server.port)
+        on_old = [mac for mac, version in self.devices.versions.items() if version == OLD]
+        self.assertEqual(
+            (on_old, self.target(), self.group_targets()), (members, NEW, {"beta": OLD})
+        )
+        counts = self.progress()["counts"]
+        self.assertEqual((counts["reach"], counts["updated"]), (50, 50))
+
+    def test_with_groups_too_it_reaches_such_a_group_and_takes_its_target_away(self):
+        self.give_target(OLD)
+        self.roll_out(groups_too=True)
+        self.ask_until(self.server, lambda: self.state() == "done")
+        self.devices.ask(self.server.port)
+        self.assertEqual(set(self.devices.versions.values()), {NEW})
+        self.assertEqual((self.target(), self.group_targets()), (NEW, {}))
+
+    def test_a_target_that_a_group_gets_or_loses_in_mid_rollout_counts_at_once(self):
+        self.roll_out(waves=(100.0,), soak_seconds=3600.0)
+
+        def reach() -> int:
+            return int(self.progress().get("counts", {}).get("reach", 0))
+
+        self.give_target(None)
+        self.ask_until(self.server, lambda: reach() == 60)
+        members = self.give_target(OLD)
+        self.ask_until(self.server, lambda: reach() == 50)
+        self.devices.ask(self.server.port)
+        self.assertEqual({self.devices.versions[mac] for mac in members}, {OLD})
+        self.assertEqual((self.state(), self.progress()["counts"]["failed"]), ("running", 0))
+        self.give_target(None)
+        self.ask_until(self.server, lambda: reach() == 60)
+
     @unittest.skipUnless(Path("/proc/self/stat").exists(), "needs /proc")
     def test_one_that_is_killed_goes_on_with_the_same_counts(self):
         self.roll_out(waves=(50.0, 100.0), soak_seconds=3600.0)

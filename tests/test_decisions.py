@@ -61,14 +61,19 @@ def in_none(version: str, held_unknown: str = "keep") -> Rollout:
     return Rollout(version, "running", 0.0, None, held_unknown)
 
 
+def groups_too(found: Rollout) -> Rollout:
+    return found._replace(groups_too=True)
+
+
 # Each line of this decides unless one before it does.
 ORDER: tuple[tuple[dict[str, Any], str], ...] = (
     ({"is_held": True}, "v1.0"),
     ({"pins": ({MAC: Pin("v1.2", None)}, {})}, "v1.2"),
     ({"pins": ({}, {"beta": Pin("v1.3", None)})}, "v1.3"),
     ({"rollouts": {"beta": in_all("v1.4")}}, "v1.4"),
-    ({"rollouts": {"": in_all("v1.5")}}, "v1.5"),
+    ({"rollouts": {"": groups_too(in_all("v1.5"))}}, "v1.5"),
     ({"group_targets": {"beta": "v1.6"}}, "v1.6"),
+    ({"rollouts": {"": in_all("v1.5")}}, "v1.5"),
     ({}, "v1.1"),
 )
 
@@ -116,7 +121,7 @@ class OrderTest(unittest.TestCase):
                 self.assertEqual(told(policy(**decided)).version, ORDER[first][1])
 
     def test_who_is_not_in_the_group_gets_the_target(self):
-        for more, version in ORDER[2:6]:
+        for more, version in ORDER[2:7]:
             with self.subTest(more):
                 concerns_all = "" in more.get("rollouts", {})
                 expected = version if concerns_all else "v1.1"
@@ -248,6 +253,62 @@ class RolloutTest(unittest.TestCase):
             stopped=stopped("v1.2"),
         )
         self.assertEqual(told(decided).version, "v1.3")
+
+
+class LeftAloneTest(unittest.TestCase):
+    """The rollout of the fleet leaves alone whose group has a target of its own."""
+
+    BETA: Mapping[str, Any] = {"groups": {MAC: ("beta",)}, "group_targets": {"beta": "v1.4"}}
+
+    def test_it_is_told_the_target_of_its_group_whatever_wave_and_state_the_rollout_has(self):
+        for found in (in_all("v1.5"), in_none("v1.5"), in_all("v1.5", "paused")):
+            for reported in ("v1.0", "v1.5", "factory 7"):
+                with self.subTest(found=found, reported=reported):
+                    decision = told(policy(rollouts={"": found}, **self.BETA), reported)
+                    self.assertEqual(decision.version, "v1.4")
+                    words = "the target of its group beta, which the rollout of v1.5 leaves alone"
+                    self.assertEqual(decision.reason, words)
+
+    def test_also_where_the_group_is_the_first_wave(self):
+        found = Rollout("v1.5", "running", 100.0, "beta")
+        self.assertEqual(told(policy(rollouts={"": found}, **self.BETA)).version, "v1.4")
+
+    def test_with_groups_too_it_is_offered_and_held_back_as_all_are(self):
+        for found, version in ((in_all("v1.5"), "v1.5"), (in_none("v1.5"), "v1.4")):
+            with self.subTest(found):
+                decided = policy(rollouts={"": groups_too(found)}, **self.BETA)
+                self.assertEqual(told(decided).version, version)
+
+    def test_one_of_its_groups_with_a_target_is_enough(self):
+        decided = policy(
+            rollouts={"": in_all("v1.5")},
+            groups={MAC: ("alpha", "beta"), OTHER: ("alpha",)},
+            group_targets={"beta": "v1.4"},
+        )
+        self.assertEqual(told(decided).version, "v1.4")
+        self.assertEqual(told(decided, mac=OTHER).version, "v1.5")
+
+    def test_the_rollout_of_its_own_group_takes_it_all_the_same(self):
+        for group in ("beta", "gamma"):
+            for found, version in ((in_all("v1.6"), "v1.6"), (in_none("v1.6"), "v1.4")):
+                with self.subTest(group=group, found=found):
+                    decided = policy(
+                        rollouts={group: found, "": in_all("v1.5")},
+                        groups={MAC: ("beta", "gamma")},
+                        group_targets={"beta": "v1.4"},
+                    )
+                    self.assertEqual(told(decided).version, version)
+
+    def test_what_its_group_is_on_is_not_taken_back_with_the_fleet(self):
+        # The group got v1.2 by a rollout of its own; that of the fleet was aborted and goes back.
+        decided = policy(
+            rollouts={"": in_all("v1.1")},
+            groups={MAC: ("beta",)},
+            group_targets={"beta": "v1.2"},
+            stopped={"1.2": Stopped("v1.2", False, "v1.1", {"beta": "v1.2"})},
+        )
+        self.assertEqual(told(decided, "v1.2").version, "v1.2")
+        self.assertEqual(told(decided, "v1.2", mac=OTHER).version, "v1.1")
 
 
 class CohortTest(unittest.TestCase):

@@ -13,7 +13,17 @@ from tests.support import ROOT
 
 PACKAGE = "ota_server"
 PURE = {"binomial", "breaker", "byterange", "cases", "device", "evidence", "feedback", "http1"}
-PURE |= {"imageheader", "manifest", "numbering", "order", "pace", "places", "plan", "policy"}
+PURE |= {
+    "imageheader",
+    "lease",
+    "manifest",
+    "numbering",
+    "order",
+    "pace",
+    "places",
+    "plan",
+    "policy",
+}
 PURE |= {"policytext", "polls", "record", "release", "reply", "rollout", "rolloutview", "scan"}
 PURE |= {"silence", "sites", "uptime", "waves", "window"}
 # Modules of the standard library that touch the world. `datetime` is there to convert alone.

@@ -6,9 +6,12 @@ import signal
 import threading
 import time
 import unittest
+from contextlib import suppress
 from pathlib import Path
 
-from ota_server.keeper import LOCK_NAME, Keeper
+from ota_server.controller import Controller
+from ota_server.keeper import LOCK_NAME, Keeper, is_attended
+from ota_server.lease import Lease, lines_of_a_look
 from ota_server.plan import Progress, format_plan
 from ota_server.record import format_time
 from ota_server.serve import open_service
@@ -19,6 +22,7 @@ from tests.support import TRANSPORT, Client, until
 from tests.test_controller import children
 
 LEASE_SECONDS = 3.0
+BETA = "00:11:22:33:44:55"
 
 
 class Lines(logging.Handler):
@@ -31,6 +35,118 @@ class Lines(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Keep one."""
         self.lines.append(record.getMessage())
+
+
+class HeardTest(unittest.TestCase):
+    """What a server takes from the lines that its controller writes."""
+
+    def setUp(self):
+        self.lease = Lease(30.0)
+
+    def attended(self, content: bytes, now: float) -> set[str]:
+        self.lease.hear(content, now)
+        return set(self.lease.attended(now))
+
+    def test_each_rollout_has_a_time_of_its_own(self):
+        self.assertEqual(self.attended(b"+\n+beta\n", 0.0), {"", "beta"})
+        self.assertEqual(self.attended(b"+\n", 30.0), {"", "beta"})
+        self.assertEqual(self.attended(b"+\n", 30.1), {""})
+        self.assertEqual(self.attended(b".\n", 60.2), set())
+        self.assertEqual(self.attended(b"+beta\n", 60.3), {"beta"})
+
+    def test_a_line_that_comes_in_parts_is_one(self):
+        self.assertEqual(self.attended(b"+\n+be", 0.0), {""})
+        self.assertEqual(self.attended(b"ta", 0.0), {""})
+        self.assertEqual(self.attended(b"\n+gam", 0.0), {"", "beta"})
+        self.lease.begin()  # another controller: what the one before it had begun to say is gone
+        self.assertEqual(self.attended(b"+ma\n", 0.0), {"", "beta", "ma"})
+
+    def test_a_controller_that_cannot_do_its_work_ends_the_lease_of_all(self):
+        self.assertEqual(self.attended(b"+\n+beta\n!\n", 0.0), set())
+        self.assertTrue(self.lease.is_failing)
+        self.assertEqual(self.attended(b".\n", 0.25), set())
+        self.assertTrue(self.lease.is_failing)
+        self.assertEqual(self.attended(b"+beta\n", 0.5), {"beta"})
+        self.assertFalse(self.lease.is_failing)
+
+    def test_what_is_written_after_a_look_is_what_is_heard(self):
+        for groups in ((), ("",), ("beta",), ("", "alpha", "beta")):
+            with self.subTest(groups):
+                self.lease = Lease(30.0)
+                lines = lines_of_a_look(groups, is_sound=True)
+                self.assertEqual(self.attended(b"".join(lines), 0.0), set(groups))
+                self.assertTrue(lines)
+        self.attended(b"".join(lines_of_a_look(("",), is_sound=False)), 0.0)
+        self.assertTrue(self.lease.is_failing)
+
+
+class BehindTest(RolloutCase):
+    """A rollout that reads what is on record, beside one that has read all of it."""
+
+    LINES = 200_000  # of 18 bytes, half a second to read; a step takes a twentieth of one
+
+    def setUp(self):
+        super().setUp()
+        (self.data_dir / "log" / "devices.jsonl").write_bytes(b'{"event": "seal"}\n' * self.LINES)
+        groups = self.data_dir / "version" / "groups"
+        groups.mkdir()
+        (groups / "beta.txt").write_text(BETA)
+        self.heartbeat, self.theirs = os.pipe()
+        for descriptor in (self.heartbeat, self.theirs):
+            self.addCleanup(os.close, descriptor)
+            os.set_blocking(descriptor, False)
+        self.lock = self.data_dir / "log" / LOCK_NAME
+        lock = os.open(self.lock, os.O_RDWR | os.O_CREAT)
+        self.addCleanup(os.close, lock)
+        self.controller = Controller(self.data_dir, 0.25, 0, lock=lock, heartbeat=self.theirs)
+
+    def look(self) -> list[bytes]:
+        """Have the controller look once; return what it says."""
+        self.wait = self.controller.look()
+        return os.read(self.heartbeat, 65536).splitlines(keepends=True)
+
+    def test_it_ends_the_lease_of_no_other(self):
+        lease = Lease(0.5)
+        self.roll_out(waves=(100.0,), soak_seconds=3600.0)
+        while self.look() != [b"+\n"]:
+            self.assertEqual(self.wait, 0.0)
+        self.assertEqual((self.state(), self.wait), ("running", 0.25))
+        plan = self.roll_out(group="beta", waves=(100.0,))
+        path = self.data_dir / "version" / "progress_beta.json"
+        path.write_bytes(
+            format_plan(Progress(plan.id, "running", 0, format_time(time.time_ns() // 10**6)))
+        )
+        lines = self.look()
+        behind = 0
+        while lines == [b"+\n"]:
+            behind += 1
+            # A look takes a second by this clock, so the lease of who says nothing is over soon.
+            lease.hear(b"".join(lines), behind)
+            self.assertEqual((lease.attended(behind), self.wait), ({""}, 0.0))
+            lines = self.look()
+        self.assertGreater(behind, 1)
+        self.assertEqual((lines, self.wait), ([b"+\n", b"+beta\n"], 0.25))
+
+    def test_while_all_are_behind_it_says_that_it_lives_and_status_that_it_does_not_answer(self):
+        plan = self.roll_out(waves=(100.0,), soak_seconds=3600.0)
+        path = self.data_dir / "version" / "progress.json"
+        path.write_bytes(
+            format_plan(Progress(plan.id, "running", 0, format_time(time.time_ns() // 10**6)))
+        )
+        os.utime(self.lock, (0, 0))
+        self.assertEqual(self.look(), [b".\n"])
+        self.assertFalse(is_attended(self.lock.parent, time.time_ns() // 10**6))
+        while self.look() != [b"+\n"]:
+            self.assertFalse(is_attended(self.lock.parent, time.time_ns() // 10**6))
+        self.assertTrue(is_attended(self.lock.parent, time.time_ns() // 10**6))
+
+    def test_a_pipe_that_is_full_stops_nothing(self):
+        self.roll_out(waves=(100.0,), soak_seconds=3600.0)
+        with suppress(BlockingIOError):
+            while True:
+                os.write(self.theirs, b"+\n")
+        while self.state() != "running":
+            self.controller.look()
 
 
 @unittest.skipUnless(Path("/proc/self/stat").exists(), "needs /proc")

@@ -1,11 +1,14 @@
-"""What a device is offered from the files as they are: samples, and images that nobody may have."""
+"""What a device is offered from the files as they are: samples, bad images, rollouts in sight."""
 
 from ota_server import edits
 from ota_server.http1 import read_request
+from ota_server.plan import Plan, Progress, format_plan, plan_name, progress_name
 from ota_server.policytext import Who
+from ota_server.record import format_time
 from ota_server.reply import Peer, Reply
 from tests.support import DEVICE, MAC, ROOT, ServerCase, request_head
 
+OTHER = "a0:b1:c2:d3:e4:f5"
 ELSEWHERE = Peer("192.0.2.7", False)
 
 
@@ -31,3 +34,30 @@ class ElsewhereTest(ServerCase):
         self.get("/firmware.bin")
         self.assertEqual(self.ask("/version.txt").body, b"v1.0.0")
         self.assertEqual(self.ask("/firmware.bin").status, 404)
+
+
+class AttendedTest(ServerCase):
+    """Rollouts go on one by one, as somebody looks after them."""
+
+    def told(self, mac: str) -> str:
+        return self.get("/version.txt", {"_br_mac_": mac, "_br_fwv_": "v1.0.0"}).body.decode()
+
+    def test_a_rollout_that_nobody_looks_after_offers_nothing_and_the_others_go_on(self):
+        for group, version in (("", "v1.2"), ("beta", "v1.3")):
+            self.put_image(version, b"image" * 1000)
+            plan = Plan(f"id{group}", version, group, (100.0,), format_time(0), "v1.0.1")
+            progress = Progress(plan.id, "running", 0, format_time(0))
+            (self.data_dir / "version" / plan_name(group)).write_bytes(format_plan(plan))
+            (self.data_dir / "version" / progress_name(group)).write_bytes(format_plan(progress))
+        edits.add_members(self.data_dir, "beta", [MAC])
+        policies = self.start().service.policies
+        for attended, versions in (
+            (None, ("v1.2", "v1.3")),
+            (frozenset(("", "beta", "gamma")), ("v1.2", "v1.3")),
+            (frozenset(("",)), ("v1.2", "v1.0.1")),
+            (frozenset(("beta",)), ("v1.0.1", "v1.3")),
+            (frozenset(), ("v1.0.1", "v1.0.1")),
+        ):
+            with self.subTest(attended):
+                policies.attended_groups = attended
+                self.assertEqual((self.told(OTHER), self.told(MAC)), versions)

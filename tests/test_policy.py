@@ -235,6 +235,7 @@ class PlanTest(ParsingCase):
             "max_failures": (None, "2", -1, 100, float("nan"), float("inf")),
             "min_devices": (0, 10**9, "20", float("nan")),
             "soak_seconds": (-1, "1h", 10**12, float("nan")),
+            "groups_too": (None, 1, "no"),
             "shared_addresses": (5, ["x"], ["10.0.0.1/8"]),
         }
         for name, values in wrong.items():

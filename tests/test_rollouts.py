@@ -19,10 +19,14 @@ from typing import Any
 from ota_server import rolloutedits
 from ota_server.audit import entries
 from ota_server.cli import main
-from ota_server.device import Device
+from ota_server.device import Device, Report
+from ota_server.ending import finish
 from ota_server.plan import Plan, Progress, format_plan, parse_plan, progress_name
 from ota_server.policy import Refused
+from ota_server.policyfiles import PolicyFiles
 from ota_server.record import format_record, format_time
+from ota_server.release import Target
+from ota_server.rollout import decide
 from ota_server.rolloutview import status_lines
 from ota_server.watch import wrapped
 from ota_server.window import Standing
@@ -148,6 +152,16 @@ class StartTest(CommandCase):
         said = self.refused("start", NEW, "--waves", "0.1,100")
         self.assertIn("wave 1 (0.1 %) adds no active device", said)
         self.assertIn("try --waves 100", said)
+
+    def test_a_first_group_that_the_rollout_leaves_alone_is_refused(self):
+        self.know(100)
+        groups = self.data_dir / "version" / "groups"
+        groups.mkdir()
+        (groups / "beta.txt").write_text(mac_of(1))
+        (self.data_dir / "version" / "targets.json").write_text(json.dumps({"beta": OLD}))
+        said = self.refused("start", NEW, "--first-group", "beta")
+        self.assertIn(f"group beta has a target of its own, {OLD}, so a rollout to the fleet", said)
+        self.assertIn("give --groups-too", said)
 
     def test_a_group_without_active_devices_is_refused(self):
         self.know(5)
@@ -650,3 +664,41 @@ class WayBackTest(RolloutCase):
         self.assertEqual(set(self.devices.versions.values()), {OLD})
         self.assertEqual(json.loads((self.data_dir / "version" / "stopped.json").read_bytes()), {})
         self.assertEqual((self.data_dir / "version" / "version.txt").read_text(), OLD)
+
+    def give_target(self, version: str) -> list[str]:
+        """Give a group of ten devices a target of its own; return the devices."""
+        members = list(self.devices.versions)[:10]
+        (self.data_dir / "version" / "groups").mkdir()
+        (self.data_dir / "version" / "groups" / "beta.txt").write_text("\n".join(members))
+        (self.data_dir / "version" / "targets.json").write_text(json.dumps({"beta": version}))
+        return members
+
+    def test_who_has_the_release_as_the_target_of_its_group_is_not_taken_back(self):
+        members = self.give_target(NEW)
+        server = self.serve()
+        self.devices.ask(server.port)
+        plan = self.roll_out(waves=(100.0,), soak_seconds=3600.0)
+        self.ask_until(server, lambda: set(self.devices.versions.values()) == {NEW})
+        back = plan._replace(id="back", version=OLD, reverts=NEW, is_revert=True, soak_seconds=0.3)
+        rolloutedits.revert(self.data_dir, back, format_time(NOW_MS))
+        self.ask_until(server, lambda: self.state() == "done")
+        self.devices.ask(server.port)
+        on_new = [mac for mac, version in self.devices.versions.items() if version == NEW]
+        self.assertEqual(on_new, members)
+        self.assertEqual(self.progress()["counts"]["reach"], 50)
+
+    def test_after_it_nobody_is_kept_on_a_withdrawn_release_by_the_target_of_a_group(self):
+        # Its devices got the release, then the group a target, then the release was halted.
+        members = self.give_target("v1.5.0")
+        self.put_image("v1.5.0", b"image")
+        stopped = self.data_dir / "version" / "stopped.json"
+        entry = {"state": "withdrawn", "instead_of": OLD, "group_targets": {"beta": "v1.5.0"}}
+        stopped.write_text(json.dumps({NEW: entry}))
+        target = Target(OLD, "", f"firmware_{OLD}.bin", 1000)
+        report = Report(members[0], NEW)
+        back = self.roll_out(id="back", version=OLD, reverts=NEW, is_revert=True)
+        self.assertEqual(decide(report, target, PolicyFiles(self.data_dir).current()).version, NEW)
+        finish(self.data_dir, back)
+        (self.data_dir / "version" / "rollout.json").unlink()
+        decision = decide(report, target, PolicyFiles(self.data_dir).current())
+        self.assertEqual(decision.version, "v1.5.0")
