@@ -13,11 +13,11 @@ from ota_server.admissionfile import read_standing
 from ota_server.commands import group_argument, run_command, warn_of_hold
 from ota_server.datadir import add_data_dir_argument, log_dir
 from ota_server.plan import Plan
-from ota_server.policy import Misused, Refused
+from ota_server.policy import Refused
 from ota_server.policyfiles import PolicyFiles
 from ota_server.reach import what_is_known, who_runs
 from ota_server.record import format_time
-from ota_server.rolloutstart import warn_of_crowds, warn_of_no_server
+from ota_server.rolloutstart import warn_of_no_server
 from ota_server.rolloutview import status_fields
 from ota_server.survey import Reached, is_served, reached
 from ota_server.window import Standing
@@ -63,7 +63,6 @@ def add_commands(commands: Any) -> None:
         action="store_true",
         help="take those who have it back, in waves with the same limits; also after a halt",
     )
-    rolloutstart.add_shared_address(ending)
 
 
 def _add(
@@ -135,22 +134,16 @@ def _promote(arguments: argparse.Namespace) -> int:
 def _abort(arguments: argparse.Namespace) -> int:
     now = format_time(time.time_ns() // 1_000_000)
     if not arguments.revert:
-        if arguments.shared_address:
-            raise Misused("--shared-address is for the way back: give --revert too")
         plan = rolloutedits.abort(arguments.data_dir, arguments.group, now)
         print(f"the rollout of {plan.version} is aborted; who has it stays on it")
         return 0
     plan, is_on = rolloutedits.check_revert(arguments.data_dir, arguments.group)
-    shared = dict.fromkeys((*plan.shared_addresses, *arguments.shared_address))
-    plan = plan._replace(shared_addresses=tuple(shared))
     way_back, found = _way_back(arguments.data_dir, plan, now)
     devices = sum(found.waves) + found.inactive
     if not devices:
         end = "`rollout abort` alone ends it" if is_on else "it is over"
         raise Refused(f"nobody runs {plan.version}, there is nothing to take back; {end}")
     print(f"{devices} device{'s' * (devices != 1)} on {plan.version} to take back")
-    remedy = "`rollout abort` it, and begin another one to the release that you want with"
-    warn_of_crowds(found, way_back.shared_addresses, remedy)
     waves = ", ".join(f"{percent:g}" for percent in way_back.waves)
     rolloutedits.revert(arguments.data_dir, way_back, now)
     print(f"they go back to {way_back.version} in waves of {waves} %; `rollout status` shows it")

@@ -5,7 +5,6 @@ import math
 import re
 import secrets
 import time
-from ipaddress import ip_network
 from pathlib import Path
 
 from ota_server import rolloutedits
@@ -19,7 +18,6 @@ from ota_server.record import format_time
 from ota_server.survey import (
     DAY_MS,
     Reached,
-    crowds,
     is_served,
     oldest_record_ms,
     poll_interval_seconds,
@@ -41,8 +39,6 @@ examples:
       of a group alone
   %(prog)s v1.2.0 --count-new
       a fleet that is on record for less than a day
-  %(prog)s v1.2.0 --shared-address 203.0.113.7
-      a fleet behind a NAT or a proxy
 
 Durations are a number and s, m, h or d. A wave goes on when enough of it have
 updated and the soak has passed; where too many fail, or fall silent, the
@@ -88,20 +84,6 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "version, or the target (default: keep)",
     )
     add("--count-new", action="store_true", help="count devices known for less than a day too")
-    add_shared_address(parser)
-
-
-def add_shared_address(parser: argparse.ArgumentParser) -> None:
-    """Add the option that names the addresses behind which there are many devices."""
-    parser.add_argument(
-        "--shared-address",
-        type=_network,
-        action="append",
-        default=[],
-        metavar="NET",
-        help="an address or a network behind which there are many devices, such as a NAT or a "
-        "proxy; may be repeated",
-    )
 
 
 def start(arguments: argparse.Namespace) -> int:
@@ -123,7 +105,6 @@ def start(arguments: argparse.Namespace) -> int:
         wave_timeout_seconds=arguments.wave_timeout,
         held_unknown=arguments.held_unknown,
         count_new=arguments.count_new,
-        shared_addresses=tuple(arguments.shared_address),
     )
     rolloutedits.check_start(data_dir, plan)
     plan = plan._replace(version=rolloutedits.release_here(data_dir, plan.version))
@@ -133,7 +114,6 @@ def start(arguments: argparse.Namespace) -> int:
     _refuse_new(plan, found, log_dir(data_dir), now_ms)
     _print_waves(plan, found)
     _warn_of_soak(plan, log_dir(data_dir))
-    warn_of_crowds(found, plan.shared_addresses, "`rollout abort`, and start it again with")
     plan = rolloutedits.start(data_dir, plan)
     print(f"the rollout of {plan.version} has begun; `rollout status --watch` shows it")
     warn_of_hold(data_dir)
@@ -210,16 +190,6 @@ def _warn_of_soak(plan: Plan, logs: Path) -> None:
         )
 
 
-def warn_of_crowds(found: Reached, shared: tuple[str, ...], remedy: str) -> None:
-    """Warn of addresses of which more devices come than may count."""
-    for crowd in crowds(found, shared):
-        warn(
-            f"{crowd.devices} of {crowd.of} active devices come from one address, {crowd.address}, "
-            "and one address counts for a quarter at most: waves may never go on. If a NAT or a "
-            f"proxy is there, {remedy} --shared-address {crowd.address}"
-        )
-
-
 def warn_of_no_server(data_dir: Path) -> None:
     """Warn where nobody moves rollouts."""
     if not is_served(log_dir(data_dir)):
@@ -275,14 +245,3 @@ def _duration(text: str) -> float:
             f"{text[:40]!r} is no duration up to a year: a number and s, m, h or d, such as 15m"
         )
     return seconds
-
-
-def _network(text: str) -> str:
-    try:
-        return str(ip_network(text))
-    except ValueError as problem:
-        why = f": {problem}" if "host bits" in str(problem) else ""
-        raise argparse.ArgumentTypeError(
-            f"{text[:40]!r} is no address and no network, such as 203.0.113.7 or 203.0.113.0/24"
-            f"{why[:80]}"
-        ) from None

@@ -2,9 +2,7 @@
 
 import fcntl
 import os
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from ipaddress import ip_network
+from collections.abc import Iterator
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
@@ -16,7 +14,6 @@ from ota_server.plan import Plan
 from ota_server.record import BadRecord, parse_fields, parse_time
 from ota_server.replay import replay
 from ota_server.rollout import cohort_percent
-from ota_server.sites import SharedSites, capped, site_of
 
 DAY_MS = 86400 * 1000
 ACTIVE_MS = 7 * DAY_MS
@@ -31,24 +28,14 @@ class Reached(NamedTuple):
     Attributes:
         waves: the active devices that each wave adds.
         inactive: the devices that were not heard from for a week.
-        addresses: how many of the active devices come from which address.
         new: the active devices that were first seen less than a day ago.
         undated: the active devices of which the journal does not say when they were first seen.
     """
 
     waves: tuple[int, ...]
     inactive: int
-    addresses: Mapping[str, int] = {}
     new: int = 0
     undated: int = 0
-
-
-class Crowd(NamedTuple):
-    """An address, or a network of one host, that many of the active devices come from."""
-
-    address: str
-    devices: int
-    of: int
 
 
 def reached(log_dir: Path, plan: Plan, known: Known, now_ms: int) -> Reached:
@@ -59,7 +46,6 @@ def reached(log_dir: Path, plan: Plan, known: Known, now_ms: int) -> Reached:
     """
     waves = [0] * plan.wave_count
     inactive = new = undated = 0
-    addresses: Counter[str] = Counter()
     found = replay(log_dir)
     try:
         for mac, device in found.devices():
@@ -69,42 +55,13 @@ def reached(log_dir: Path, plan: Plan, known: Known, now_ms: int) -> Reached:
                 inactive += 1
                 continue
             waves[_wave_of(mac, plan, known)] += 1
-            addresses[device.address] += 1
             if device.first_seen_ms is None:
                 undated += 1
             elif now_ms - device.first_seen_ms < DAY_MS:
                 new += 1
     finally:
         found.close()
-    return Reached(tuple(waves), inactive, addresses, new, undated)
-
-
-def crowds(found: Reached, shared: Sequence[str]) -> list[Crowd]:
-    """Return the addresses of which more devices come than count, the greatest first.
-
-    Args:
-        shared: the networks that were named as having many devices behind them.
-    """
-    devices: Counter[int] = Counter()
-    names: dict[int, str] = {}
-    for address, count in found.addresses.items():
-        site = site_of(address)
-        devices[site] += count
-        names[site] = address
-    known = SharedSites(shared)
-    total = devices.total()
-    if capped(devices, known) == total:
-        return []
-    return [
-        Crowd(_host(names[site]), count, total)
-        for site, count in devices.most_common()
-        if site not in known and count * 4 > total
-    ]
-
-
-def _host(address: str) -> str:
-    """Return an address as `--shared-address` takes it: of IPv6 the /64, for one host has it."""
-    return str(ip_network((address, 64), strict=False)) if ":" in address else address
+    return Reached(tuple(waves), inactive, new, undated)
 
 
 def _wave_of(mac: str, plan: Plan, known: Known) -> int:

@@ -104,14 +104,13 @@ class StartTest(CommandCase):
         self.run_it(
             *("start", NEW, "--waves", "5,100", "--max-failures", "3%"),
             *("--min-devices", "7", "--soak", "90s", "--apply-grace", "2m", "--wave-timeout", "1d"),
-            *("--held-unknown", "target", "--count-new", "--shared-address", "192.0.2.0/24"),
+            *("--held-unknown", "target", "--count-new"),
         )
         plan = self.plan()
         self.assertEqual((plan.version, plan.instead_of, plan.waves), (NEW, OLD, (5.0, 100.0)))
         self.assertEqual((plan.max_failures, plan.min_devices, plan.soak_seconds), (3.0, 7, 90.0))
         self.assertEqual((plan.grace_seconds, plan.wave_timeout_seconds), (120.0, 86400.0))
         self.assertEqual((plan.held_unknown, plan.count_new), ("target", True))
-        self.assertEqual(plan.shared_addresses, ("192.0.2.0/24",))
 
     def test_it_is_on_the_audit_log_before_it_begins(self):
         self.know(100)
@@ -132,9 +131,7 @@ class StartTest(CommandCase):
             ([NEW, "--max-failures", "100"], "argument --max-failures: '100' is no percentage", 2),
             ([NEW, "--min-devices", "0"], "argument --min-devices: '0' is no number", 2),
             ([NEW, "--soak", "400d"], "argument --soak: '400d' is no duration up to a year", 2),
-            ([NEW, "--shared-address", "10.0.0.1/8"], "10.0.0.1/8 has host bits set", 2),
             ([NEW, "--soak", "10"], "no duration", 2),
-            ([NEW, "--shared-address", "here"], "argument --shared-address: 'here' is no addr", 2),
             ([NEW, "--group", "beta"], "there is no group beta", 1),
             ([NEW, "--first-group", "beta"], "there is no group beta", 1),
             ([NEW, "--group", "Beta!"], "no name of a group", 2),
@@ -197,28 +194,10 @@ class StartTest(CommandCase):
         self.know(50, first=1, first_seen_ms=NOW_MS - HOUR_MS)
         self.assertIn("give --count-new", self.refused("start", NEW, "--waves", "50,100"))
 
-    def test_an_address_that_most_devices_come_from_is_named_with_its_option(self):
-        self.know(90)
-        self.know(10, first=90, address="198.51.100.9")
+    def test_a_fleet_behind_one_address_is_no_cause_to_warn(self):
+        self.know(100)
         _, _, said = self.run_it("start", NEW, "--waves", "50,100")
-        self.assertIn("90 of 100 active devices come from one address, 192.0.2.7", said)
-        self.assertIn("with --shared-address 192.0.2.7", said)
-        self.assertNotIn("198.51.100.9", said)
-
-    def test_an_address_that_was_named_as_shared_is_not_warned_of(self):
-        self.know(90)
-        more = ("--shared-address", "192.0.2.0/24")
-        _, _, said = self.run_it("start", NEW, "--waves", "50,100", *more)
-        self.assertNotIn("one address", said)
-
-    def test_of_ipv6_the_network_of_one_host_is_named(self):
-        for host in range(40):
-            self.know(1, first=host, address=f"2001:db8::{host + 1:x}")
-        _, _, said = self.run_it("start", NEW, "--waves", "50,100")
-        self.assertIn("with --shared-address 2001:db8::/64", said)
-        more = ("--waves", "50,100", "--shared-address", "2001:db8::/64")
-        self.run_it("abort")
-        self.assertNotIn("one address", self.run_it("start", NEW, *more)[2])
+        self.assertNotIn("address", said)
 
     def test_a_hold_is_warned_of(self):
         self.know(100)
@@ -247,8 +226,6 @@ class StartTest(CommandCase):
 
 
 class ChangeTest(CommandCase):
-    SHARED = ("--shared-address", "192.0.2.7")
-
     def setUp(self):
         super().setUp()
         self.know(100)
@@ -330,22 +307,6 @@ class ChangeTest(CommandCase):
         wanted = (plan.version, plan.reverts, plan.is_revert, plan.wanted, plan.instead_of)
         self.assertEqual(wanted, (OLD, NEW, True, "run", OLD))
         self.assertEqual(self.stopped()[NEW]["state"], "aborted")
-
-    def test_a_way_back_takes_further_shared_addresses(self):
-        self.run_it("abort")
-        self.run_it("start", NEW, "--waves", "50,100", "--shared-address", "10.0.0.0/8")
-        self.know(30, days_ago=0.05, version=NEW)
-        self.come_to("running", wave=1)
-        self.assertIn("give --revert too", self.refused("abort", *self.SHARED, code=2))
-        code, _, said = self.run_it("abort", "--revert", *self.SHARED)
-        self.assertEqual(code, 0)
-        self.assertNotIn("one address", said)
-        self.assertEqual(self.plan().shared_addresses, ("10.0.0.0/8", "192.0.2.7/32"))
-
-    def test_a_way_back_warns_of_an_address_that_most_come_from(self):
-        self.know(30, days_ago=0.05, version=NEW)
-        self.come_to("running", wave=1)
-        self.assertIn("--shared-address 192.0.2.7", self.run_it("abort", "--revert")[2])
 
     def test_a_way_back_that_was_aborted_has_no_way_back(self):
         self.know(30, days_ago=0.05, version=NEW)
@@ -565,13 +526,13 @@ class StatusTest(CommandCase):
         self.assertEqual(self.run_it("status", "--watch")[0], 1)
 
     def test_on_a_narrow_terminal_lines_are_wrapped_and_nothing_is_lost(self):
-        line = "  3 of 9 devices failed: name its network with --shared-address, or `rollout abort`"
+        line = "  3 of 9 devices failed: see `why MAC` of each, and mind --wave-timeout"
         rows = wrapped(line, 30)
         self.assertGreater(len(rows), 2)
         self.assertLessEqual(max(map(len, rows)), 30)
         self.assertTrue(all(row.startswith("    ") for row in rows[1:]))
         self.assertEqual(" ".join(" ".join(rows).split()), line.strip())
-        self.assertIn("--shared-address", "\n".join(rows))
+        self.assertIn("--wave-timeout", "\n".join(rows))
         self.assertEqual(wrapped("", 30), [""])
 
     def test_watch_draws_over_all_rows_that_it_drew_before_also_on_a_narrow_terminal(self):
