@@ -75,6 +75,18 @@ def _elsewhere(policy: Policy, group: str) -> frozenset[str]:
     return frozenset(mac for mac, each in policy.groups.items() if not others.isdisjoint(each))
 
 
+def groups_left_alone(plan: Plan, policy: Policy) -> list[tuple[str, str, int]]:
+    """Return the groups that a rollout leaves alone, since they have a target of their own.
+
+    Of each its name, its target and the number of its members.
+    """
+    if plan.group or plan.groups_too:
+        return []
+    targets = sorted(policy.group_targets.items())
+    sizes = [(group, target, len(members_of(policy, group))) for group, target in targets]
+    return [each for each in sizes if each[2]]
+
+
 def pinned(policy: Policy, now_ms: int) -> frozenset[str]:
     """Return the devices that are pinned, alone or with a group."""
     in_force = {

@@ -139,12 +139,12 @@ def _abort(arguments: argparse.Namespace) -> int:
         return 0
     plan, is_on = rolloutedits.check_revert(arguments.data_dir, arguments.group)
     way_back, found = _way_back(arguments.data_dir, plan, now)
-    devices = sum(found.waves) + found.inactive
+    devices = len(found.stands) + found.inactive
     if not devices:
         end = "`rollout abort` alone ends it" if is_on else "it is over"
         raise Refused(f"nobody runs {plan.version}, there is nothing to take back; {end}")
     print(f"{devices} device{'s' * (devices != 1)} on {plan.version} to take back")
-    waves = ", ".join(f"{percent:g}" for percent in way_back.waves)
+    waves = ", ".join(f"{percent:.4g}" for percent in way_back.waves)
     rolloutedits.revert(arguments.data_dir, way_back, now)
     print(f"they go back to {way_back.version} in waves of {waves} %; `rollout status` shows it")
     warn_of_hold(arguments.data_dir)
@@ -172,8 +172,10 @@ def _way_back(data_dir: Path, plan: Plan, now: str) -> tuple[Plan, Reached]:
     known = what_is_known(back, policy, members, now_ms)
     found = reached(log_dir(data_dir), back, known, now_ms)
     # What it came to so far may be a few devices, of which some waves hold none.
-    kept = [percent for percent, count in zip(back.waves, found.waves, strict=True) if count]
-    return back._replace(waves=(*kept[:-1], 100.0)), found
+    added = zip(back.waves, found.added(back), strict=True)
+    kept = [percent for percent, count in added if count]
+    back = back._replace(waves=(*kept[:-1], 100.0))
+    return back._replace(counted=found.added(back)), found
 
 
 # What is typed

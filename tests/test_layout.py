@@ -14,7 +14,7 @@ from tests.support import ROOT
 PACKAGE = "ota_server"
 PURE = {"binomial", "breaker", "byterange", "cases", "device", "evidence", "feedback", "http1"}
 PURE |= {"imageheader", "manifest", "numbering", "order", "pace", "places", "plan", "policy"}
-PURE |= {"policytext", "polls", "proposal", "record", "release", "reply", "rollout"}
+PURE |= {"policytext", "polls", "proposal", "record", "release", "reply", "rhythm", "rollout"}
 PURE |= {"rolloutview", "scan", "silence", "sites", "uptime", "waves", "window"}
 # Modules of the standard library that touch the world. `datetime` is there to convert alone.
 IMPURE = {

@@ -13,6 +13,8 @@ import sys
 import termios
 import threading
 import time
+from array import array
+from collections.abc import Iterable
 from contextlib import redirect_stderr, redirect_stdout
 from typing import Any
 
@@ -23,7 +25,10 @@ from ota_server.device import Device
 from ota_server.plan import Plan, Progress, format_plan, parse_plan, progress_name
 from ota_server.policy import Refused
 from ota_server.record import format_record, format_time
+from ota_server.rollout import cohort_percent
+from ota_server.rolloutpreview import print_waves
 from ota_server.rolloutview import status_lines
+from ota_server.survey import Reached
 from ota_server.watch import wrapped
 from ota_server.window import Standing
 from tests.fleet import NEW, OLD, RolloutCase
@@ -46,13 +51,13 @@ class CommandCase(RolloutCase):
         first: int = 0,
         address: str = "192.0.2.7",
         first_seen_ms: int | None = None,
-        hours: tuple[int, ...] = (48, 3, 2, 1, 0),
+        hours: tuple[float, ...] = (48, 3, 2, 1, 0),
     ) -> None:
         """Put devices on record, each asking so many hours before it was heard from last."""
         with (self.data_dir / "log" / "devices.jsonl").open("ab") as journal:
             seen_ms = NOW_MS - int(days_ago * 24 * HOUR_MS)
             for ago in hours:
-                time_ms = seen_ms - ago * HOUR_MS
+                time_ms = seen_ms - int(ago * HOUR_MS)
                 device = Device(time_ms, version, time_ms, None, OLD, address, False, None)
                 device = device._replace(first_seen_ms=first_seen_ms)
                 for number in range(first, first + size):
@@ -144,7 +149,9 @@ class StartTest(CommandCase):
         self.know(5)
         said = self.refused("start", NEW, "--waves", "0.1,100")
         self.assertIn("wave 1 (0.1 %) adds no active device", said)
-        self.assertIn("try --waves 100", said)
+        self.assertIn("leave --waves out, for waves of 5, 100 %, which fit", said)
+        said = self.refused("start", NEW, "--waves", "0.1,50,100")
+        self.assertIn("try --waves 50,100", said)
 
     def test_a_group_without_active_devices_is_refused(self):
         self.know(5)
@@ -164,10 +171,134 @@ class StartTest(CommandCase):
         self.run_it("start", NEW, "--waves", "50,100")
         self.assertIn("`rollout abort` ends it", self.refused("start", NEW, "--waves", "50,100"))
 
+    def added(self, out: str) -> list[int]:
+        """Return how many devices each wave adds, as printed."""
+        return [int(line.split()[-5]) for line in out.splitlines() if line.startswith("wave ")]
+
+    def test_without_waves_those_that_fit_the_fleet_are_shown_and_taken(self):
+        for devices, counts in ((1, [1]), (2, [1, 1]), (3, [1, 2]), (12, [1, 11])):
+            with self.subTest(devices=devices):
+                self.know(devices)
+                code, out, said = self.run_it("start", NEW)
+                self.assertEqual((code, self.added(out)), (0, counts), said)
+                self.assertEqual(self.plan().counted, tuple(counts))
+                self.assertIn(f"waves that fit {devices} active device", out)
+                self.run_it("abort")
+
+    def test_a_percentage_is_shown_short_and_kept_exact(self):
+        self.know(12)
+        plan = Plan("1", NEW, "", (8.123456789, 100.0), format_time(NOW_MS), OLD, counted=(1, 11))
+        out = io.StringIO()
+        with redirect_stdout(out):
+            print_waves(
+                plan,
+                Reached(array("d", [8.0, *[9.0] * 11]), bytearray(b"\1" * 12), 0),
+                is_typed=False,
+            )
+        self.assertIn("wave 1  8.123 %        1 more, 1 in all\n", out.getvalue())
+        self.run_it("start", NEW, "--waves", "50.1234,100")
+        self.assertEqual(self.plan().waves, (50.1234, 100.0))
+
+    def test_what_is_counted_is_in_the_plan_as_it_is_printed(self):
+        self.know(100)
+        self.know(10, days_ago=8, first=100)
+        _, out, _ = self.run_it("start", NEW, "--waves", "10,50,100")
+        self.assertEqual(list(self.plan().counted), self.added(out))
+        self.assertEqual(sum(self.plan().counted), 100)
+
+    def group(self, name: str, numbers: Iterable[int]) -> None:
+        groups = self.data_dir / "version" / "groups"
+        groups.mkdir(exist_ok=True)
+        (groups / f"{name}.txt").write_text("".join(f"{mac_of(at)}\n" for at in numbers))
+
+    def test_the_first_group_is_a_wave_before_those_that_are_proposed_for_the_others(self):
+        self.know(15)
+        self.group("canary", range(3))
+        code, out, _ = self.run_it("start", NEW, "--first-group", "canary")
+        self.assertEqual((code, self.added(out)), (0, [3, 1, 11]))
+
+    def test_a_first_group_that_is_the_whole_fleet_may_be(self):
+        self.know(3)
+        self.group("canary", range(3))
+        code, out, _ = self.run_it("start", NEW, "--first-group", "canary")
+        self.assertEqual((code, self.added(out)), (0, [3, 0]))
+        self.run_it("abort")
+        said = self.refused("start", NEW, "--first-group", "canary", "--waves", "50,100")
+        self.assertIn("the first wave, canary, holds all active devices", said)
+
+    def test_a_wave_in_which_nobody_counts_is_refused_with_the_reason(self):
+        new, old = NOW_MS - HOUR_MS, NOW_MS - 48 * HOUR_MS
+        self.know(15, first_seen_ms=old)
+        self.know(3, first=15, first_seen_ms=new, hours=(0,))
+        self.group("canary", range(15, 18))
+        said = self.refused("start", NEW, "--first-group", "canary")
+        self.assertIn("wave 1 (canary) adds 3 active devices, none of them on record for", said)
+        self.assertIn("leave --first-group out, or give --count-new if you know", said)
+        more = ("--first-group", "canary", "--count-new")
+        self.assertEqual(self.run_it("start", NEW, *more)[0], 0)
+
+    def test_where_only_the_first_group_counts_no_waves_are_named_that_would_help(self):
+        self.know(3, first_seen_ms=NOW_MS - 48 * HOUR_MS)
+        self.know(9, first=3, first_seen_ms=NOW_MS - HOUR_MS, hours=(0,))
+        self.group("canary", range(3))
+        said = self.refused("start", NEW, "--first-group", "canary")
+        self.assertIn("so that none counts and the wave would not go on: give --count-new", said)
+
+    def test_the_first_wave_that_is_proposed_holds_devices_that_count(self):
+        macs = sorted(range(100), key=lambda number: cohort_percent(NEW, mac_of(number)))
+        for place, number in enumerate(macs):
+            first_seen_ms = NOW_MS - (HOUR_MS if place < 40 else 48 * HOUR_MS)
+            self.know(1, first=number, first_seen_ms=first_seen_ms, hours=(0,))
+        said = self.refused("start", NEW, "--waves", "10,50,100")
+        self.assertRegex(said, r"wave 1 \(10 %\) adds \d+ active devices, none of them on record")
+        self.assertIn("try --waves 50,100", said)
+        code, out, said = self.run_it("start", NEW)
+        self.assertEqual((code, self.added(out)), (0, [60, 40]))
+        self.assertIn("of the 60 devices that wave 1 adds, 20 are on record for a day", said)
+        self.assertNotIn("wave 2 adds", said)
+
+    def test_a_group_with_a_target_of_its_own_is_named_as_left_alone(self):
+        self.know(100)
+        self.group("beta", range(30))
+        (self.data_dir / "version" / "targets.json").write_text('{"beta": "v1.4.0"}')
+        line = "left alone, since it has a target of its own: group beta (v1.4.0, 30 devices); "
+        self.assertIn(f"{line}--groups-too reaches it too\n", self.run_it("start", NEW)[1])
+        self.assertFalse(self.plan().groups_too)
+        self.run_it("abort")
+        said = self.refused("start", NEW, "--first-group", "beta")
+        self.assertIn("the first group, beta, has a target of its own", said)
+        self.assertNotIn("left alone", self.run_it("start", NEW, "--groups-too")[1])
+        self.assertTrue(self.plan().groups_too)
+
+    def test_groups_too_is_for_a_rollout_to_the_fleet(self):
+        self.know(10)
+        self.group("beta", range(3))
+        said = self.refused("start", NEW, "--group", "beta", "--groups-too", code=2)
+        self.assertIn("--groups-too is for a rollout to the fleet", said)
+
     def test_a_soak_that_is_shorter_than_the_usual_poll_interval_is_warned_of(self):
         self.know(100)
         _, _, said = self.run_it("start", NEW, "--waves", "50,100", "--soak", "5m")
-        self.assertIn("the soak of 5m is shorter than the 1h", said)
+        self.assertIn("the soak of 5m is shorter than the 1h that half of the devices", said)
+        self.assertIn("start it again with --soak 61m", said)
+
+    def test_the_soak_is_measured_by_the_most_devices_and_not_by_the_most_polls(self):
+        quick = tuple(minutes / 60 for minutes in range(26 * 60, 0, -1))
+        self.know(15, hours=quick, days_ago=0)
+        for number in range(15, 300):
+            ago = number % 24
+            self.know(1, first=number, hours=(ago + 24, ago), days_ago=0)
+        _, out, said = self.run_it("start", NEW)
+        self.assertIn("95 of 100 devices are slow pollers, which wait for more than 12h", out)
+        self.assertIn("the soak of 1h is shorter than the 1d that half of the devices", said)
+        self.assertIn("--soak 25h", said)
+        self.assertEqual(self.plan().counted[0], 30)
+
+    def test_where_all_poll_often_no_rhythm_is_spoken_of(self):
+        self.know(100)
+        _, out, said = self.run_it("start", NEW, "--soak", "2h")
+        self.assertNotIn("slow pollers", out)
+        self.assertNotIn("soak", said)
 
     def test_a_data_directory_without_a_server_is_warned_of(self):
         self.know(100)
