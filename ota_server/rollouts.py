@@ -25,7 +25,7 @@ from ota_server.window import Standing
 _EXAMPLES = """\
 examples:
   %(prog)s start v1.2.0
-      1, 10, 50, then 100 %% of the fleet
+      in waves that fit the fleet
   %(prog)s status --watch
       how far it is, redrawn every second
   %(prog)s abort
@@ -56,7 +56,7 @@ def add_commands(commands: Any) -> None:
     status.add_argument("--json", action="store_true", help="a JSON object a line, for programs")
     _add(parts, "pause", "offer it to nobody new", _pause, with_group=True)
     _add(parts, "resume", "go on after a pause, whoever paused it", _resume, with_group=True)
-    _add(parts, "promote", "open the next wave at once", _promote, with_group=True)
+    _add(parts, "promote", "open the next wave at once, or end the last", _promote, with_group=True)
     ending = _add(parts, "abort", "end it; who has it stays on it", _abort, with_group=True)
     ending.add_argument(
         "--revert",
@@ -125,7 +125,10 @@ def _resume(arguments: argparse.Namespace) -> int:
 
 def _promote(arguments: argparse.Namespace) -> int:
     plan, wave = rolloutedits.promote(arguments.data_dir, arguments.group)
-    print(f"wave {wave + 1} of {plan.wave_count} opens, {plan.percent(wave):g} %")
+    if wave < plan.wave_count:
+        print(f"wave {wave + 1} of {plan.wave_count} opens, {plan.percent(wave):g} %")
+    else:
+        print(f"wave {wave} is the last: the rollout ends without those that are missing")
     warn_of_hold(arguments.data_dir)
     warn_of_no_server(arguments.data_dir)
     return 0
@@ -144,7 +147,7 @@ def _abort(arguments: argparse.Namespace) -> int:
         end = "`rollout abort` alone ends it" if is_on else "it is over"
         raise Refused(f"nobody runs {plan.version}, there is nothing to take back; {end}")
     print(f"{devices} device{'s' * (devices != 1)} on {plan.version} to take back")
-    waves = ", ".join(f"{percent:.4g}" for percent in way_back.waves)
+    waves = ", ".join(f"{percent:g}" for percent in way_back.waves)
     rolloutedits.revert(arguments.data_dir, way_back, now)
     print(f"they go back to {way_back.version} in waves of {waves} %; `rollout status` shows it")
     warn_of_hold(arguments.data_dir)

@@ -412,14 +412,24 @@ class ChangeTest(CommandCase):
         self.assertIn("5 of 9 devices failed", said)
         self.assertIn("rollout abort --revert", said)
 
-    def test_promote_opens_the_next_wave_and_never_one_after_the_last(self):
+    def test_promote_opens_the_next_wave(self):
         self.come_to("running", wave=1)
         self.assertEqual(self.run_it("promote")[:2], (0, "wave 3 of 3 opens, 100 %\n"))
         self.assertEqual(self.plan().promoted, 2)
+
+    def test_promote_in_the_last_wave_ends_the_rollout_without_those_that_are_missing(self):
         self.come_to("running", wave=2)
+        code, out, _ = self.run_it("promote")
+        self.assertEqual(code, 0)
+        self.assertEqual(
+            out, "wave 3 is the last: the rollout ends without those that are missing\n"
+        )
+        self.assertEqual(self.plan().promoted, 3)
+        moved = [(entry["from"], entry["to"]) for entry in entries(self.data_dir / "log")[1:]]
+        self.assertEqual(moved, [("wave 3", "end")])
         said = self.refused("promote")
-        self.assertIn("its last wave is open, and the rollout ends by itself", said)
-        self.assertIn(f"`rollout abort`, then `release activate {NEW}`", said)
+        self.assertIn("the rollout ends already without those that are missing", said)
+        self.assertEqual(len(entries(self.data_dir / "log")), 2)
 
     def test_abort_keeps_those_that_have_it_where_they_are(self):
         self.come_to("running")
@@ -437,7 +447,17 @@ class ChangeTest(CommandCase):
         plan = self.plan()
         wanted = (plan.version, plan.reverts, plan.is_revert, plan.wanted, plan.instead_of)
         self.assertEqual(wanted, (OLD, NEW, True, "run", OLD))
+        self.assertEqual((len(plan.counted), sum(plan.counted)), (len(plan.waves), 30))
         self.assertEqual(self.stopped()[NEW]["state"], "aborted")
+
+    def test_a_way_back_drops_waves_that_hold_nobody_and_counts_the_others(self):
+        self.write_plan(self.plan()._replace(waves=(0.01, 50.0, 100.0), counted=(1, 49, 50)))
+        self.know(30, days_ago=0.05, version=NEW)
+        self.come_to("running", wave=1)
+        self.assertEqual(self.run_it("abort", "--revert")[0], 0)
+        plan = self.plan()
+        self.assertEqual((plan.waves, len(plan.counted)), ((50.0, 100.0), 2))
+        self.assertTrue(all(plan.counted))
 
     def test_a_way_back_that_was_aborted_has_no_way_back(self):
         self.know(30, days_ago=0.05, version=NEW)
