@@ -242,6 +242,9 @@ def resume(data_dir: Path, group: str | None) -> Plan:
 def promote(data_dir: Path, group: str | None) -> tuple[Plan, int]:
     """Open the next wave at once; return the plan and that wave, counted from 0.
 
+    In the last wave it ends the rollout: one device that is unplugged would have it wait for ever.
+    The wave that is returned is then one that the plan does not have.
+
     Raises:
         Refused, Busy, BadPolicy, OSError: it stays as it is.
     """
@@ -252,20 +255,13 @@ def promote(data_dir: Path, group: str | None) -> tuple[Plan, int]:
         if plan.wanted == "pause":
             raise Refused("it is paused; `rollout resume` first")
         wave = progress.wave + 1
-        if wave >= plan.wave_count:
-            raise Refused(_last_wave_text(plan))
-        moved = {"from": f"wave {wave}", "to": f"wave {wave + 1}"}
+        is_last = wave >= plan.wave_count
+        if is_last and plan.promoted >= plan.wave_count:
+            raise Refused(
+                "the rollout ends already without those that are missing; `rollout status` shows it"
+            )
+        moved = {"from": f"wave {wave}", "to": "end" if is_last else f"wave {wave + 1}"}
         return _change(data_dir, "rollout promote", plan, moved, promoted=wave), wave
-
-
-def _last_wave_text(plan: Plan) -> str:
-    text = "its last wave is open, and the rollout ends by itself"
-    if plan.group or plan.is_revert:
-        return text
-    return (
-        f"{text}; `rollout abort`, then `release activate {plan.version}`, makes it the target at "
-        "once"
-    )
 
 
 def abort(data_dir: Path, group: str | None, now: str) -> Plan:

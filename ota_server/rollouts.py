@@ -13,11 +13,11 @@ from ota_server.admissionfile import read_standing
 from ota_server.commands import group_argument, run_command, warn_of_hold
 from ota_server.datadir import add_data_dir_argument, log_dir
 from ota_server.plan import Plan
-from ota_server.policy import Misused, Refused
+from ota_server.policy import Refused
 from ota_server.policyfiles import PolicyFiles
 from ota_server.reach import what_is_known, who_runs
 from ota_server.record import format_time
-from ota_server.rolloutstart import warn_of_crowds, warn_of_no_server
+from ota_server.rolloutstart import warn_of_no_server
 from ota_server.rolloutview import status_fields
 from ota_server.survey import Reached, is_served, reached
 from ota_server.window import Standing
@@ -25,7 +25,7 @@ from ota_server.window import Standing
 _EXAMPLES = """\
 examples:
   %(prog)s start v1.2.0
-      1, 10, 50, then 100 %% of the fleet
+      in waves that fit the fleet
   %(prog)s status --watch
       how far it is, redrawn every second
   %(prog)s abort
@@ -56,14 +56,13 @@ def add_commands(commands: Any) -> None:
     status.add_argument("--json", action="store_true", help="a JSON object a line, for programs")
     _add(parts, "pause", "offer it to nobody new", _pause, with_group=True)
     _add(parts, "resume", "go on after a pause, whoever paused it", _resume, with_group=True)
-    _add(parts, "promote", "open the next wave at once", _promote, with_group=True)
+    _add(parts, "promote", "open the next wave at once, or end the last", _promote, with_group=True)
     ending = _add(parts, "abort", "end it; who has it stays on it", _abort, with_group=True)
     ending.add_argument(
         "--revert",
         action="store_true",
         help="take those who have it back, in waves with the same limits; also after a halt",
     )
-    rolloutstart.add_shared_address(ending)
 
 
 def _add(
@@ -126,7 +125,10 @@ def _resume(arguments: argparse.Namespace) -> int:
 
 def _promote(arguments: argparse.Namespace) -> int:
     plan, wave = rolloutedits.promote(arguments.data_dir, arguments.group)
-    print(f"wave {wave + 1} of {plan.wave_count} opens, {plan.percent(wave):g} %")
+    if wave < plan.wave_count:
+        print(f"wave {wave + 1} of {plan.wave_count} opens, {plan.percent(wave):g} %")
+    else:
+        print(f"wave {wave} is the last: the rollout ends without those that are missing")
     warn_of_hold(arguments.data_dir)
     warn_of_no_server(arguments.data_dir)
     return 0
@@ -135,22 +137,16 @@ def _promote(arguments: argparse.Namespace) -> int:
 def _abort(arguments: argparse.Namespace) -> int:
     now = format_time(time.time_ns() // 1_000_000)
     if not arguments.revert:
-        if arguments.shared_address:
-            raise Misused("--shared-address is for the way back: give --revert too")
         plan = rolloutedits.abort(arguments.data_dir, arguments.group, now)
         print(f"the rollout of {plan.version} is aborted; who has it stays on it")
         return 0
     plan, is_on = rolloutedits.check_revert(arguments.data_dir, arguments.group)
-    shared = dict.fromkeys((*plan.shared_addresses, *arguments.shared_address))
-    plan = plan._replace(shared_addresses=tuple(shared))
     way_back, found = _way_back(arguments.data_dir, plan, now)
-    devices = sum(found.waves) + found.inactive
+    devices = len(found.stands) + found.inactive
     if not devices:
         end = "`rollout abort` alone ends it" if is_on else "it is over"
         raise Refused(f"nobody runs {plan.version}, there is nothing to take back; {end}")
     print(f"{devices} device{'s' * (devices != 1)} on {plan.version} to take back")
-    remedy = "`rollout abort` it, and begin another one to the release that you want with"
-    warn_of_crowds(found, way_back.shared_addresses, remedy)
     waves = ", ".join(f"{percent:g}" for percent in way_back.waves)
     rolloutedits.revert(arguments.data_dir, way_back, now)
     print(f"they go back to {way_back.version} in waves of {waves} %; `rollout status` shows it")
@@ -179,8 +175,10 @@ def _way_back(data_dir: Path, plan: Plan, now: str) -> tuple[Plan, Reached]:
     known = what_is_known(back, policy, members, now_ms)
     found = reached(log_dir(data_dir), back, known, now_ms)
     # What it came to so far may be a few devices, of which some waves hold none.
-    kept = [percent for percent, count in zip(back.waves, found.waves, strict=True) if count]
-    return back._replace(waves=(*kept[:-1], 100.0)), found
+    added = zip(back.waves, found.added(back), strict=True)
+    kept = [percent for percent, count in added if count]
+    back = back._replace(waves=(*kept[:-1], 100.0))
+    return back._replace(counted=found.added(back)), found
 
 
 # What is typed

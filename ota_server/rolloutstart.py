@@ -1,30 +1,27 @@
-"""`rollout start`: what is typed, what is refused, what is warned of before it begins. Edge."""
+"""`rollout start`: what is typed, and how it begins. Edge."""
 
 import argparse
-import math
 import re
 import secrets
 import time
-from ipaddress import ip_network
 from pathlib import Path
 
 from ota_server import rolloutedits
 from ota_server.commands import group_argument, version_argument, warn, warn_of_hold
 from ota_server.datadir import log_dir
-from ota_server.plan import MOST_SECONDS, Plan, duration
-from ota_server.policy import Refused
+from ota_server.plan import MOST_SECONDS, Plan
+from ota_server.policy import Misused
 from ota_server.policyfiles import PolicyFiles
-from ota_server.reach import what_is_known
+from ota_server.reach import groups_left_alone, what_is_known
 from ota_server.record import format_time
-from ota_server.survey import (
-    DAY_MS,
-    Reached,
-    crowds,
-    is_served,
-    oldest_record_ms,
-    poll_interval_seconds,
-    reached,
+from ota_server.rolloutpreview import (
+    print_left_alone,
+    print_slow_pollers,
+    print_waves,
+    warn_of_soak,
+    with_waves,
 )
+from ota_server.survey import intervals_ms, is_served, reached
 
 _DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,3})?)([smhd])")
 _PERCENT = re.compile(r"\d{1,3}(?:\.\d{1,4})? ?%?")
@@ -33,16 +30,16 @@ _MOST_DEVICES = 1_000_000
 EXAMPLES = """\
 examples:
   %(prog)s v1.2.0
-      1, 10, 50, then 100 %% of the fleet
+      in waves that fit the fleet: of 10,000 devices 1, 10, 50, then 100 %%
   %(prog)s v1.2.0 --waves 5,25,100 --soak 30m
   %(prog)s v1.2.0 --first-group canary
       that group before the first percentage
   %(prog)s v1.2.0 --group beta --waves 50,100
       of a group alone
+  %(prog)s v1.2.0 --groups-too
+      groups that have a target of their own are not left alone
   %(prog)s v1.2.0 --count-new
       a fleet that is on record for less than a day
-  %(prog)s v1.2.0 --shared-address 203.0.113.7
-      a fleet behind a NAT or a proxy
 
 Durations are a number and s, m, h or d. A wave goes on when enough of it have
 updated and the soak has passed; where too many fail, or fall silent, the
@@ -60,9 +57,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add(
         "--waves",
         type=_waves,
-        default=(1.0, 10.0, 50.0, 100.0),
         metavar="PERCENT,...",
-        help="rising, up to 100 (default: 1,10,50,100)",
+        help="rising, up to 100 (default: waves that fit the fleet, such as 1,10,50,100)",
     )
     add("--group", type=group_argument, metavar="G", help="of this group, not of the fleet")
     add(
@@ -70,6 +66,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         type=group_argument,
         metavar="G",
         help="its members are a wave before these",
+    )
+    add(
+        "--groups-too",
+        action="store_true",
+        help="reach groups that have a target of their own too",
     )
     add("--max-failures", type=_limit, default=2.0, metavar="P%", help="limit (default: 2%%)")
     add("--min-devices", type=_count, default=20, metavar="N", help="to go on (default: 20)")
@@ -88,31 +89,47 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "version, or the target (default: keep)",
     )
     add("--count-new", action="store_true", help="count devices known for less than a day too")
-    add_shared_address(parser)
-
-
-def add_shared_address(parser: argparse.ArgumentParser) -> None:
-    """Add the option that names the addresses behind which there are many devices."""
-    parser.add_argument(
-        "--shared-address",
-        type=_network,
-        action="append",
-        default=[],
-        metavar="NET",
-        help="an address or a network behind which there are many devices, such as a NAT or a "
-        "proxy; may be repeated",
-    )
 
 
 def start(arguments: argparse.Namespace) -> int:
     """Begin a rollout, having shown what it reaches; return the exit code."""
     data_dir: Path = arguments.data_dir
     now_ms = time.time_ns() // 1_000_000
-    plan = Plan(
+    plan = _plan(arguments, now_ms)
+    rolloutedits.check_start(data_dir, plan)
+    plan = plan._replace(version=rolloutedits.release_here(data_dir, plan.version))
+    policy = PolicyFiles(data_dir).current()
+    print_left_alone(plan, groups_left_alone(plan, policy))
+    logs = log_dir(data_dir)
+    found = reached(logs, plan, what_is_known(plan, policy, None, now_ms), now_ms)
+    intervals = intervals_ms(logs, found, now_ms)
+    plan = with_waves(plan, arguments.waves, found, intervals)
+    print_waves(plan, found, is_typed=arguments.waves is not None)
+    print_slow_pollers(plan, intervals)
+    warn_of_soak(plan, intervals)
+    plan = rolloutedits.start(data_dir, plan)
+    print(f"the rollout of {plan.version} has begun; `rollout status --watch` shows it")
+    warn_of_hold(data_dir)
+    warn_of_no_server(data_dir)
+    return 0
+
+
+def _plan(arguments: argparse.Namespace, now_ms: int) -> Plan:
+    """Return what was typed, still without waves where none were.
+
+    Raises:
+        Misused: two options do not go together.
+    """
+    if arguments.groups_too and arguments.group:
+        raise Misused(
+            "--groups-too is for a rollout to the fleet; one to a group reaches that group alone: "
+            "leave out --groups-too or --group"
+        )
+    return Plan(
         id=secrets.token_hex(6),
         version=arguments.version,
         group=arguments.group or "",
-        waves=arguments.waves,
+        waves=arguments.waves or (100.0,),
         time=format_time(now_ms),
         instead_of=None,
         first_group=arguments.first_group,
@@ -123,101 +140,8 @@ def start(arguments: argparse.Namespace) -> int:
         wave_timeout_seconds=arguments.wave_timeout,
         held_unknown=arguments.held_unknown,
         count_new=arguments.count_new,
-        shared_addresses=tuple(arguments.shared_address),
+        groups_too=arguments.groups_too,
     )
-    rolloutedits.check_start(data_dir, plan)
-    plan = plan._replace(version=rolloutedits.release_here(data_dir, plan.version))
-    policy = PolicyFiles(data_dir).current()
-    found = reached(log_dir(data_dir), plan, what_is_known(plan, policy, None, now_ms), now_ms)
-    _refuse_empty(plan, found)
-    _refuse_new(plan, found, log_dir(data_dir), now_ms)
-    _print_waves(plan, found)
-    _warn_of_soak(plan, log_dir(data_dir))
-    warn_of_crowds(found, plan.shared_addresses, "`rollout abort`, and start it again with")
-    plan = rolloutedits.start(data_dir, plan)
-    print(f"the rollout of {plan.version} has begun; `rollout status --watch` shows it")
-    warn_of_hold(data_dir)
-    warn_of_no_server(data_dir)
-    return 0
-
-
-def _refuse_empty(plan: Plan, found: Reached) -> None:
-    """Refuse a rollout with a wave that holds nobody.
-
-    Raises:
-        Refused: there is one.
-    """
-    if not any(found.waves):
-        whose = f"the group {plan.group}" if plan.group else "the fleet"
-        raise Refused(
-            f"no device of {whose} was heard from within a week: nobody to roll out to. "
-            f"`release activate {plan.version}` makes it the target without a rollout"
-        )
-    if all(found.waves):
-        return
-    empty = found.waves.index(0)
-    if plan.first_group is not None and empty == 0:
-        raise Refused(f"the first wave, {plan.first_group}, holds no active device; leave it out")
-    counts = found.waves[plan.first_group is not None :]
-    kept = [percent for percent, count in zip(plan.waves, counts, strict=True) if count]
-    kept = [*kept[:-1], 100.0]  # the last wave is all of them, whichever was the last with devices
-    waves = ",".join(f"{percent:g}" for percent in kept)
-    raise Refused(
-        f"wave {empty + 1} ({plan.percent(empty):g} %) adds no active device, so nothing would be "
-        f"learned from it; try --waves {waves}"
-    )
-
-
-def _refuse_new(plan: Plan, found: Reached, logs: Path, now_ms: int) -> None:
-    """Refuse a rollout in which nobody would count.
-
-    Raises:
-        Refused: nobody would.
-    """
-    new = found.new
-    if found.undated:
-        oldest = oldest_record_ms(logs)
-        new += found.undated if oldest is None or now_ms - oldest < DAY_MS else 0
-    if new == sum(found.waves) and not plan.count_new:
-        raise Refused(
-            "no device is on record for a day yet, so that none would count and no wave go on: "
-            "give --count-new if you know these devices, or wait for a day"
-        )
-
-
-def _print_waves(plan: Plan, found: Reached) -> None:
-    total = 0
-    for wave, count in enumerate(found.waves):
-        total += count
-        percent = plan.percent(wave)
-        whom = f"{percent:g} %" if percent else f"{plan.first_group}"
-        print(f"wave {wave + 1}  {whom:>6}  {count:>7} more, {total} in all")
-    if found.inactive:
-        print(f"not heard from for a week, and not counted: {found.inactive}")
-    if found.new and not plan.count_new:
-        print(f"known for less than a day, and not counted without --count-new: {found.new}")
-    if any(count < plan.min_devices for count in found.waves):
-        print(f"of a wave with fewer than {plan.min_devices} devices all have to update")
-
-
-def _warn_of_soak(plan: Plan, logs: Path) -> None:
-    interval = poll_interval_seconds(logs)
-    if interval is not None and plan.soak_seconds < interval:
-        usual = duration(math.ceil(interval))
-        warn(
-            f"the soak of {duration(plan.soak_seconds)} is shorter than the {usual} that devices "
-            "usually wait between two checks: most would not be heard from in it"
-        )
-
-
-def warn_of_crowds(found: Reached, shared: tuple[str, ...], remedy: str) -> None:
-    """Warn of addresses of which more devices come than may count."""
-    for crowd in crowds(found, shared):
-        warn(
-            f"{crowd.devices} of {crowd.of} active devices come from one address, {crowd.address}, "
-            "and one address counts for a quarter at most: waves may never go on. If a NAT or a "
-            f"proxy is there, {remedy} --shared-address {crowd.address}"
-        )
 
 
 def warn_of_no_server(data_dir: Path) -> None:
@@ -275,14 +199,3 @@ def _duration(text: str) -> float:
             f"{text[:40]!r} is no duration up to a year: a number and s, m, h or d, such as 15m"
         )
     return seconds
-
-
-def _network(text: str) -> str:
-    try:
-        return str(ip_network(text))
-    except ValueError as problem:
-        why = f": {problem}" if "host bits" in str(problem) else ""
-        raise argparse.ArgumentTypeError(
-            f"{text[:40]!r} is no address and no network, such as 203.0.113.7 or 203.0.113.0/24"
-            f"{why[:80]}"
-        ) from None

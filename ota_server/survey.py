@@ -1,65 +1,106 @@
-"""What is known of a fleet before a rollout begins: who is active, how often it asks. I/O."""
+"""What is known of a fleet before a rollout begins: who is active, who counts, how often each asks.
+
+I/O. A device takes nine bytes here, since a fleet may have a million of them.
+"""
 
 import fcntl
 import os
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from ipaddress import ip_network
+from array import array
+from bisect import bisect_right
+from collections.abc import Iterator
+from heapq import heappush, heappushpop
 from pathlib import Path
-from statistics import median
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from ota_server.device import Device
 from ota_server.feedback import Known
 from ota_server.files import open_regular
 from ota_server.logfiles import CURRENT_NAME, journal_files
 from ota_server.plan import Plan
 from ota_server.record import BadRecord, parse_fields, parse_time
 from ota_server.replay import replay
+from ota_server.rhythm import Rhythms, Sampled
 from ota_server.rollout import cohort_percent
-from ota_server.sites import SharedSites, capped, site_of
 
 DAY_MS = 86400 * 1000
 ACTIVE_MS = 7 * DAY_MS
-_TAIL_BYTES = 4 * 1024 * 1024
 _LINE_BYTES = 64 * 1024
-_LEAST_GAPS = 5
+# Where a member of the first group stands: before all others.
+_IN_FIRST_GROUP = -1.0
+# So many devices tell the share of slow pollers to 2 %, and are more than a first wave needs.
+_SAMPLE = 4000
+# Some 800,000 records, which takes two seconds: a day and more of a fleet that polls once an hour.
+_MOST_BYTES = 256 * 1024 * 1024
+_BLOCK_BYTES = 4 * 1024 * 1024
 
 
 class Reached(NamedTuple):
-    """How many devices a rollout reaches.
+    """The devices that a rollout reaches.
 
     Attributes:
-        waves: the active devices that each wave adds.
-        inactive: the devices that were not heard from for a week.
-        addresses: how many of the active devices come from which address.
-        new: the active devices that were first seen less than a day ago.
-        undated: the active devices of which the journal does not say when they were first seen.
+        stands: where each active device stands in the rollout (`cohort_percent`).
+        counts: for each of these 1 where what becomes of it is evidence: it was known a day ago.
+        inactive: how many devices were not heard from for a week.
+        sample: of the active devices the first ones, by where they stand.
+        snapshot_end: up to where the journal's current file repeats what is known, in bytes.
     """
 
-    waves: tuple[int, ...]
+    stands: "array[float]"
+    counts: bytearray
     inactive: int
-    addresses: Mapping[str, int] = {}
-    new: int = 0
-    undated: int = 0
+    sample: tuple[Sampled, ...] = ()
+    snapshot_end: int = 0
+
+    def added(self, plan: Plan) -> tuple[int, ...]:
+        """Return how many active devices each wave adds."""
+        return self._per_wave(plan, b"\1" * len(self.stands))
+
+    def counting(self, plan: Plan) -> tuple[int, ...]:
+        """Return how many of the devices that each wave adds count."""
+        return self._per_wave(plan, self.counts)
+
+    def _per_wave(self, plan: Plan, weights: bytes | bytearray) -> tuple[int, ...]:
+        per_wave = [0] * plan.wave_count
+        has_first_group = plan.first_group is not None
+        for stand, weight in zip(self.stands, weights, strict=True):
+            wave = 0 if stand < 0 else bisect_right(plan.waves, stand) + has_first_group
+            per_wave[min(wave, plan.wave_count - 1)] += weight
+        return tuple(per_wave)
+
+    def counting_stands(self) -> Iterator[float]:
+        """Yield where the devices stand that count, those of the first group not among them."""
+        for stand, counts in zip(self.stands, self.counts, strict=True):
+            if counts and stand >= 0:
+                yield stand
 
 
-class Crowd(NamedTuple):
-    """An address, or a network of one host, that many of the active devices come from."""
+class _Sample:
+    """The devices that stand first, which is a sample at random: they stand where a hash says."""
 
-    address: str
-    devices: int
-    of: int
+    def __init__(self) -> None:
+        self._heap: list[tuple[float, Sampled]] = []
+
+    def add(self, stand: float, mac: str, device: Device) -> None:
+        """Take a device where it stands before one of those that were taken."""
+        if len(self._heap) == _SAMPLE and -stand <= self._heap[0][0]:
+            return
+        entry = -stand, Sampled(stand, mac, device.last_seen_ms, device.first_seen_ms)
+        push = heappush if len(self._heap) < _SAMPLE else heappushpop
+        push(self._heap, entry)
+
+    def devices(self) -> tuple[Sampled, ...]:
+        """Return those that stand first."""
+        return tuple(each for _, each in self._heap)
 
 
 def reached(log_dir: Path, plan: Plan, known: Known, now_ms: int) -> Reached:
-    """Count the devices that a rollout reaches.
+    """Find the devices that a rollout reaches.
 
     Raises:
         OSError: the journal cannot be read.
     """
-    waves = [0] * plan.wave_count
-    inactive = new = undated = 0
-    addresses: Counter[str] = Counter()
+    stands, counts, inactive, sample = array("d"), bytearray(), 0, _Sample()
+    oldest_ms = _oldest_record_ms(log_dir, now_ms)
     found = replay(log_dir)
     try:
         for mac, device in found.devices():
@@ -68,75 +109,58 @@ def reached(log_dir: Path, plan: Plan, known: Known, now_ms: int) -> Reached:
             if now_ms - device.last_seen_ms > ACTIVE_MS:
                 inactive += 1
                 continue
-            waves[_wave_of(mac, plan, known)] += 1
-            addresses[device.address] += 1
-            if device.first_seen_ms is None:
-                undated += 1
-            elif now_ms - device.first_seen_ms < DAY_MS:
-                new += 1
+            stand = cohort_percent(plan.version, mac)
+            sample.add(stand, mac, device)
+            stands.append(_IN_FIRST_GROUP if mac in known.first_group else stand)
+            first_ms = oldest_ms if device.first_seen_ms is None else device.first_seen_ms
+            counts.append(plan.count_new or now_ms - first_ms >= DAY_MS)
     finally:
         found.close()
-    return Reached(tuple(waves), inactive, addresses, new, undated)
+    return Reached(stands, counts, inactive, sample.devices(), found.marker_end or 0)
 
 
-def crowds(found: Reached, shared: Sequence[str]) -> list[Crowd]:
-    """Return the addresses of which more devices come than count, the greatest first.
+def intervals_ms(log_dir: Path, found: Reached, now_ms: int) -> dict[float, float]:
+    """Return how often the devices of the sample poll, by where they stand.
 
-    Args:
-        shared: the networks that were named as having many devices behind them.
+    Raises:
+        OSError: the journal cannot be read.
     """
-    devices: Counter[int] = Counter()
-    names: dict[int, str] = {}
-    for address, count in found.addresses.items():
-        site = site_of(address)
-        devices[site] += count
-        names[site] = address
-    known = SharedSites(shared)
-    total = devices.total()
-    if capped(devices, known) == total:
-        return []
-    return [
-        Crowd(_host(names[site]), count, total)
-        for site, count in devices.most_common()
-        if site not in known and count * 4 > total
-    ]
+    rhythms = Rhythms(found.sample)
+    for lines in _newest_lines(log_dir, found.snapshot_end):
+        rhythms.take(lines)
+    return rhythms.intervals_ms(now_ms)
 
 
-def _host(address: str) -> str:
-    """Return an address as `--shared-address` takes it: of IPv6 the /64, for one host has it."""
-    return str(ip_network((address, 64), strict=False)) if ":" in address else address
-
-
-def _wave_of(mac: str, plan: Plan, known: Known) -> int:
-    if mac in known.first_group:
-        return 0
-    percent = cohort_percent(plan.version, mac)
-    return next(wave for wave in range(plan.wave_count) if percent < plan.percent(wave))
-
-
-def poll_interval_seconds(log_dir: Path) -> float | None:
-    """Return how long devices usually wait between two checks, by the end of the journal.
-
-    None: too little is on record.
-    """
-    times: dict[object, int] = {}
-    gaps = []
-    for record in _tail(log_dir / CURRENT_NAME):
-        if record.get("event") != "check":
-            continue
+def _newest_lines(log_dir: Path, snapshot_end: int) -> Iterator[bytes]:
+    """Yield the newest lines of the journal, the oldest of them first, in blocks."""
+    parts: list[tuple[Path, int]] = []
+    left = _MOST_BYTES
+    for path in reversed(journal_files(log_dir)):
         try:
-            time_ms = parse_time(str(record.get("time")))
-        except ValueError:
+            size = path.stat().st_size
+        except FileNotFoundError:
+            break  # a running server deletes old files
+        begin = snapshot_end if path.name == CURRENT_NAME and snapshot_end <= size else 0
+        start = max(begin, size - left)
+        parts.append((path, start))
+        left -= size - start
+        if left <= 0:
+            break
+    for path, start in reversed(parts):
+        try:
+            descriptor = open_regular(path)
+        except FileNotFoundError:
             continue
-        before = times.get(record.get("mac"))
-        if before is not None and time_ms > before:
-            gaps.append(time_ms - before)
-        times[record.get("mac")] = time_ms
-    return median(gaps) / 1000 if len(gaps) >= _LEAST_GAPS else None
+        with open(descriptor, "rb") as file:
+            if start:
+                file.seek(start - 1)
+                file.readline(_LINE_BYTES)
+            while block := file.read(_BLOCK_BYTES):
+                yield block + file.readline(_LINE_BYTES)
 
 
-def oldest_record_ms(log_dir: Path) -> int | None:
-    """Return when the journal that is kept begins; None where there is nothing in it."""
+def _oldest_record_ms(log_dir: Path, now_ms: int) -> int:
+    """Return when the journal that is kept begins; `now_ms` where nothing is in it."""
     for path in journal_files(log_dir):
         descriptor = open_regular(path)
         with open(descriptor, "rb") as file:
@@ -145,7 +169,7 @@ def oldest_record_ms(log_dir: Path) -> int | None:
             return parse_time(str(parse_fields(line).get("time")))
         except (BadRecord, ValueError):
             continue
-    return None
+    return now_ms
 
 
 def is_served(log_dir: Path) -> bool:
@@ -164,19 +188,3 @@ def is_served(log_dir: Path) -> bool:
     finally:
         os.close(descriptor)
     return False
-
-
-def _tail(path: Path) -> Iterator[dict[str, Any]]:
-    try:
-        descriptor = open_regular(path)
-    except OSError:
-        return
-    with open(descriptor, "rb") as file:
-        start = max(0, os.fstat(file.fileno()).st_size - _TAIL_BYTES)
-        file.seek(start)
-        lines = file.read(_TAIL_BYTES).split(b"\n")
-    for line in lines[1 if start else 0 : -1]:
-        try:
-            yield parse_fields(line)
-        except BadRecord:
-            continue

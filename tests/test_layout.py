@@ -13,19 +13,9 @@ from tests.support import ROOT
 
 PACKAGE = "ota_server"
 PURE = {"binomial", "breaker", "byterange", "cases", "device", "evidence", "feedback", "http1"}
-PURE |= {
-    "imageheader",
-    "lease",
-    "manifest",
-    "numbering",
-    "order",
-    "pace",
-    "places",
-    "plan",
-    "policy",
-}
-PURE |= {"policytext", "polls", "record", "release", "reply", "rollout", "rolloutview", "scan"}
-PURE |= {"silence", "sites", "uptime", "waves", "window"}
+PURE |= {"homes", "imageheader", "lease", "manifest", "numbering", "order", "pace", "places", "plan"}
+PURE |= {"policy", "policytext", "polls", "proposal", "record", "release", "reply", "rhythm"}
+PURE |= {"rollout", "rolloutview", "scan", "silence", "sites", "tally", "uptime", "waves", "window"}
 # Modules of the standard library that touch the world. `datetime` is there to convert alone.
 IMPURE = {
     "asyncio",

@@ -13,6 +13,8 @@ import sys
 import termios
 import threading
 import time
+from array import array
+from collections.abc import Iterable
 from contextlib import redirect_stderr, redirect_stdout
 from typing import Any
 
@@ -26,8 +28,10 @@ from ota_server.policy import Refused
 from ota_server.policyfiles import PolicyFiles
 from ota_server.record import format_record, format_time
 from ota_server.release import Target
-from ota_server.rollout import decide
+from ota_server.rollout import cohort_percent, decide
+from ota_server.rolloutpreview import print_waves
 from ota_server.rolloutview import status_lines
+from ota_server.survey import Reached
 from ota_server.watch import wrapped
 from ota_server.window import Standing
 from tests.fleet import NEW, OLD, RolloutCase
@@ -50,13 +54,13 @@ class CommandCase(RolloutCase):
         first: int = 0,
         address: str = "192.0.2.7",
         first_seen_ms: int | None = None,
-        hours: tuple[int, ...] = (48, 3, 2, 1, 0),
+        hours: tuple[float, ...] = (48, 3, 2, 1, 0),
     ) -> None:
         """Put devices on record, each asking so many hours before it was heard from last."""
         with (self.data_dir / "log" / "devices.jsonl").open("ab") as journal:
             seen_ms = NOW_MS - int(days_ago * 24 * HOUR_MS)
             for ago in hours:
-                time_ms = seen_ms - ago * HOUR_MS
+                time_ms = seen_ms - int(ago * HOUR_MS)
                 device = Device(time_ms, version, time_ms, None, OLD, address, False, None)
                 device = device._replace(first_seen_ms=first_seen_ms)
                 for number in range(first, first + size):
@@ -108,14 +112,13 @@ class StartTest(CommandCase):
         self.run_it(
             *("start", NEW, "--waves", "5,100", "--max-failures", "3%"),
             *("--min-devices", "7", "--soak", "90s", "--apply-grace", "2m", "--wave-timeout", "1d"),
-            *("--held-unknown", "target", "--count-new", "--shared-address", "192.0.2.0/24"),
+            *("--held-unknown", "target", "--count-new"),
         )
         plan = self.plan()
         self.assertEqual((plan.version, plan.instead_of, plan.waves), (NEW, OLD, (5.0, 100.0)))
         self.assertEqual((plan.max_failures, plan.min_devices, plan.soak_seconds), (3.0, 7, 90.0))
         self.assertEqual((plan.grace_seconds, plan.wave_timeout_seconds), (120.0, 86400.0))
         self.assertEqual((plan.held_unknown, plan.count_new), ("target", True))
-        self.assertEqual(plan.shared_addresses, ("192.0.2.0/24",))
 
     def test_it_is_on_the_audit_log_before_it_begins(self):
         self.know(100)
@@ -136,9 +139,7 @@ class StartTest(CommandCase):
             ([NEW, "--max-failures", "100"], "argument --max-failures: '100' is no percentage", 2),
             ([NEW, "--min-devices", "0"], "argument --min-devices: '0' is no number", 2),
             ([NEW, "--soak", "400d"], "argument --soak: '400d' is no duration up to a year", 2),
-            ([NEW, "--shared-address", "10.0.0.1/8"], "10.0.0.1/8 has host bits set", 2),
             ([NEW, "--soak", "10"], "no duration", 2),
-            ([NEW, "--shared-address", "here"], "argument --shared-address: 'here' is no addr", 2),
             ([NEW, "--group", "beta"], "there is no group beta", 1),
             ([NEW, "--first-group", "beta"], "there is no group beta", 1),
             ([NEW, "--group", "Beta!"], "no name of a group", 2),
@@ -151,7 +152,9 @@ class StartTest(CommandCase):
         self.know(5)
         said = self.refused("start", NEW, "--waves", "0.1,100")
         self.assertIn("wave 1 (0.1 %) adds no active device", said)
-        self.assertIn("try --waves 100", said)
+        self.assertIn("leave --waves out, for waves of 5, 100 %, which fit", said)
+        said = self.refused("start", NEW, "--waves", "0.1,50,100")
+        self.assertIn("try --waves 50,100", said)
 
     def test_a_first_group_that_the_rollout_leaves_alone_is_refused(self):
         self.know(100)
@@ -181,10 +184,134 @@ class StartTest(CommandCase):
         self.run_it("start", NEW, "--waves", "50,100")
         self.assertIn("`rollout abort` ends it", self.refused("start", NEW, "--waves", "50,100"))
 
+    def added(self, out: str) -> list[int]:
+        """Return how many devices each wave adds, as printed."""
+        return [int(line.split()[-5]) for line in out.splitlines() if line.startswith("wave ")]
+
+    def test_without_waves_those_that_fit_the_fleet_are_shown_and_taken(self):
+        for devices, counts in ((1, [1]), (2, [1, 1]), (3, [1, 2]), (12, [1, 11])):
+            with self.subTest(devices=devices):
+                self.know(devices)
+                code, out, said = self.run_it("start", NEW)
+                self.assertEqual((code, self.added(out)), (0, counts), said)
+                self.assertEqual(self.plan().counted, tuple(counts))
+                self.assertIn(f"waves that fit {devices} active device", out)
+                self.run_it("abort")
+
+    def test_a_percentage_is_shown_short_and_kept_exact(self):
+        self.know(12)
+        plan = Plan("1", NEW, "", (8.123456789, 100.0), format_time(NOW_MS), OLD, counted=(1, 11))
+        out = io.StringIO()
+        with redirect_stdout(out):
+            print_waves(
+                plan,
+                Reached(array("d", [8.0, *[9.0] * 11]), bytearray(b"\1" * 12), 0),
+                is_typed=False,
+            )
+        self.assertIn("wave 1  8.123 %        1 more, 1 in all\n", out.getvalue())
+        self.run_it("start", NEW, "--waves", "50.1234,100")
+        self.assertEqual(self.plan().waves, (50.1234, 100.0))
+
+    def test_what_is_counted_is_in_the_plan_as_it_is_printed(self):
+        self.know(100)
+        self.know(10, days_ago=8, first=100)
+        _, out, _ = self.run_it("start", NEW, "--waves", "10,50,100")
+        self.assertEqual(list(self.plan().counted), self.added(out))
+        self.assertEqual(sum(self.plan().counted), 100)
+
+    def group(self, name: str, numbers: Iterable[int]) -> None:
+        groups = self.data_dir / "version" / "groups"
+        groups.mkdir(exist_ok=True)
+        (groups / f"{name}.txt").write_text("".join(f"{mac_of(at)}\n" for at in numbers))
+
+    def test_the_first_group_is_a_wave_before_those_that_are_proposed_for_the_others(self):
+        self.know(15)
+        self.group("canary", range(3))
+        code, out, _ = self.run_it("start", NEW, "--first-group", "canary")
+        self.assertEqual((code, self.added(out)), (0, [3, 1, 11]))
+
+    def test_a_first_group_that_is_the_whole_fleet_may_be(self):
+        self.know(3)
+        self.group("canary", range(3))
+        code, out, _ = self.run_it("start", NEW, "--first-group", "canary")
+        self.assertEqual((code, self.added(out)), (0, [3, 0]))
+        self.run_it("abort")
+        said = self.refused("start", NEW, "--first-group", "canary", "--waves", "50,100")
+        self.assertIn("the first wave, canary, holds all active devices", said)
+
+    def test_a_wave_in_which_nobody_counts_is_refused_with_the_reason(self):
+        new, old = NOW_MS - HOUR_MS, NOW_MS - 48 * HOUR_MS
+        self.know(15, first_seen_ms=old)
+        self.know(3, first=15, first_seen_ms=new, hours=(0,))
+        self.group("canary", range(15, 18))
+        said = self.refused("start", NEW, "--first-group", "canary")
+        self.assertIn("wave 1 (canary) adds 3 active devices, none of them on record for", said)
+        self.assertIn("leave --first-group out, or give --count-new if you know", said)
+        more = ("--first-group", "canary", "--count-new")
+        self.assertEqual(self.run_it("start", NEW, *more)[0], 0)
+
+    def test_where_only_the_first_group_counts_no_waves_are_named_that_would_help(self):
+        self.know(3, first_seen_ms=NOW_MS - 48 * HOUR_MS)
+        self.know(9, first=3, first_seen_ms=NOW_MS - HOUR_MS, hours=(0,))
+        self.group("canary", range(3))
+        said = self.refused("start", NEW, "--first-group", "canary")
+        self.assertIn("so that none counts and the wave would not go on: give --count-new", said)
+
+    def test_the_first_wave_that_is_proposed_holds_devices_that_count(self):
+        macs = sorted(range(100), key=lambda number: cohort_percent(NEW, mac_of(number)))
+        for place, number in enumerate(macs):
+            first_seen_ms = NOW_MS - (HOUR_MS if place < 40 else 48 * HOUR_MS)
+            self.know(1, first=number, first_seen_ms=first_seen_ms, hours=(0,))
+        said = self.refused("start", NEW, "--waves", "10,50,100")
+        self.assertRegex(said, r"wave 1 \(10 %\) adds \d+ active devices, none of them on record")
+        self.assertIn("try --waves 50,100", said)
+        code, out, said = self.run_it("start", NEW)
+        self.assertEqual((code, self.added(out)), (0, [60, 40]))
+        self.assertIn("of the 60 devices that wave 1 adds, 20 are on record for a day", said)
+        self.assertNotIn("wave 2 adds", said)
+
+    def test_a_group_with_a_target_of_its_own_is_named_as_left_alone(self):
+        self.know(100)
+        self.group("beta", range(30))
+        (self.data_dir / "version" / "targets.json").write_text('{"beta": "v1.4.0"}')
+        line = "left alone, since it has a target of its own: group beta (v1.4.0, 30 devices); "
+        self.assertIn(f"{line}--groups-too reaches it too\n", self.run_it("start", NEW)[1])
+        self.assertFalse(self.plan().groups_too)
+        self.run_it("abort")
+        said = self.refused("start", NEW, "--first-group", "beta")
+        self.assertIn("the first group, beta, has a target of its own", said)
+        self.assertNotIn("left alone", self.run_it("start", NEW, "--groups-too")[1])
+        self.assertTrue(self.plan().groups_too)
+
+    def test_groups_too_is_for_a_rollout_to_the_fleet(self):
+        self.know(10)
+        self.group("beta", range(3))
+        said = self.refused("start", NEW, "--group", "beta", "--groups-too", code=2)
+        self.assertIn("--groups-too is for a rollout to the fleet", said)
+
     def test_a_soak_that_is_shorter_than_the_usual_poll_interval_is_warned_of(self):
         self.know(100)
         _, _, said = self.run_it("start", NEW, "--waves", "50,100", "--soak", "5m")
-        self.assertIn("the soak of 5m is shorter than the 1h", said)
+        self.assertIn("the soak of 5m is shorter than the 1h that half of the devices", said)
+        self.assertIn("start it again with --soak 61m", said)
+
+    def test_the_soak_is_measured_by_the_most_devices_and_not_by_the_most_polls(self):
+        quick = tuple(minutes / 60 for minutes in range(26 * 60, 0, -1))
+        self.know(15, hours=quick, days_ago=0)
+        for number in range(15, 300):
+            ago = number % 24
+            self.know(1, first=number, hours=(ago + 24, ago), days_ago=0)
+        _, out, said = self.run_it("start", NEW)
+        self.assertIn("95 of 100 devices are slow pollers, which wait for more than 12h", out)
+        self.assertIn("the soak of 1h is shorter than the 1d that half of the devices", said)
+        self.assertIn("--soak 25h", said)
+        self.assertEqual(self.plan().counted[0], 30)
+
+    def test_where_all_poll_often_no_rhythm_is_spoken_of(self):
+        self.know(100)
+        _, out, said = self.run_it("start", NEW, "--soak", "2h")
+        self.assertNotIn("slow pollers", out)
+        self.assertNotIn("soak", said)
 
     def test_a_data_directory_without_a_server_is_warned_of(self):
         self.know(100)
@@ -211,28 +338,10 @@ class StartTest(CommandCase):
         self.know(50, first=1, first_seen_ms=NOW_MS - HOUR_MS)
         self.assertIn("give --count-new", self.refused("start", NEW, "--waves", "50,100"))
 
-    def test_an_address_that_most_devices_come_from_is_named_with_its_option(self):
-        self.know(90)
-        self.know(10, first=90, address="198.51.100.9")
+    def test_a_fleet_behind_one_address_is_no_cause_to_warn(self):
+        self.know(100)
         _, _, said = self.run_it("start", NEW, "--waves", "50,100")
-        self.assertIn("90 of 100 active devices come from one address, 192.0.2.7", said)
-        self.assertIn("with --shared-address 192.0.2.7", said)
-        self.assertNotIn("198.51.100.9", said)
-
-    def test_an_address_that_was_named_as_shared_is_not_warned_of(self):
-        self.know(90)
-        more = ("--shared-address", "192.0.2.0/24")
-        _, _, said = self.run_it("start", NEW, "--waves", "50,100", *more)
-        self.assertNotIn("one address", said)
-
-    def test_of_ipv6_the_network_of_one_host_is_named(self):
-        for host in range(40):
-            self.know(1, first=host, address=f"2001:db8::{host + 1:x}")
-        _, _, said = self.run_it("start", NEW, "--waves", "50,100")
-        self.assertIn("with --shared-address 2001:db8::/64", said)
-        more = ("--waves", "50,100", "--shared-address", "2001:db8::/64")
-        self.run_it("abort")
-        self.assertNotIn("one address", self.run_it("start", NEW, *more)[2])
+        self.assertNotIn("address", said)
 
     def test_a_hold_is_warned_of(self):
         self.know(100)
@@ -261,8 +370,6 @@ class StartTest(CommandCase):
 
 
 class ChangeTest(CommandCase):
-    SHARED = ("--shared-address", "192.0.2.7")
-
     def setUp(self):
         super().setUp()
         self.know(100)
@@ -318,14 +425,24 @@ class ChangeTest(CommandCase):
         self.assertIn("5 of 9 devices failed", said)
         self.assertIn("rollout abort --revert", said)
 
-    def test_promote_opens_the_next_wave_and_never_one_after_the_last(self):
+    def test_promote_opens_the_next_wave(self):
         self.come_to("running", wave=1)
         self.assertEqual(self.run_it("promote")[:2], (0, "wave 3 of 3 opens, 100 %\n"))
         self.assertEqual(self.plan().promoted, 2)
+
+    def test_promote_in_the_last_wave_ends_the_rollout_without_those_that_are_missing(self):
         self.come_to("running", wave=2)
+        code, out, _ = self.run_it("promote")
+        self.assertEqual(code, 0)
+        self.assertEqual(
+            out, "wave 3 is the last: the rollout ends without those that are missing\n"
+        )
+        self.assertEqual(self.plan().promoted, 3)
+        moved = [(entry["from"], entry["to"]) for entry in entries(self.data_dir / "log")[1:]]
+        self.assertEqual(moved, [("wave 3", "end")])
         said = self.refused("promote")
-        self.assertIn("its last wave is open, and the rollout ends by itself", said)
-        self.assertIn(f"`rollout abort`, then `release activate {NEW}`", said)
+        self.assertIn("the rollout ends already without those that are missing", said)
+        self.assertEqual(len(entries(self.data_dir / "log")), 2)
 
     def test_abort_keeps_those_that_have_it_where_they_are(self):
         self.come_to("running")
@@ -343,23 +460,17 @@ class ChangeTest(CommandCase):
         plan = self.plan()
         wanted = (plan.version, plan.reverts, plan.is_revert, plan.wanted, plan.instead_of)
         self.assertEqual(wanted, (OLD, NEW, True, "run", OLD))
+        self.assertEqual((len(plan.counted), sum(plan.counted)), (len(plan.waves), 30))
         self.assertEqual(self.stopped()[NEW]["state"], "aborted")
 
-    def test_a_way_back_takes_further_shared_addresses(self):
-        self.run_it("abort")
-        self.run_it("start", NEW, "--waves", "50,100", "--shared-address", "10.0.0.0/8")
+    def test_a_way_back_drops_waves_that_hold_nobody_and_counts_the_others(self):
+        self.write_plan(self.plan()._replace(waves=(0.01, 50.0, 100.0), counted=(1, 49, 50)))
         self.know(30, days_ago=0.05, version=NEW)
         self.come_to("running", wave=1)
-        self.assertIn("give --revert too", self.refused("abort", *self.SHARED, code=2))
-        code, _, said = self.run_it("abort", "--revert", *self.SHARED)
-        self.assertEqual(code, 0)
-        self.assertNotIn("one address", said)
-        self.assertEqual(self.plan().shared_addresses, ("10.0.0.0/8", "192.0.2.7/32"))
-
-    def test_a_way_back_warns_of_an_address_that_most_come_from(self):
-        self.know(30, days_ago=0.05, version=NEW)
-        self.come_to("running", wave=1)
-        self.assertIn("--shared-address 192.0.2.7", self.run_it("abort", "--revert")[2])
+        self.assertEqual(self.run_it("abort", "--revert")[0], 0)
+        plan = self.plan()
+        self.assertEqual((plan.waves, len(plan.counted)), ((50.0, 100.0), 2))
+        self.assertTrue(all(plan.counted))
 
     def test_a_way_back_that_was_aborted_has_no_way_back(self):
         self.know(30, days_ago=0.05, version=NEW)
@@ -579,13 +690,13 @@ class StatusTest(CommandCase):
         self.assertEqual(self.run_it("status", "--watch")[0], 1)
 
     def test_on_a_narrow_terminal_lines_are_wrapped_and_nothing_is_lost(self):
-        line = "  3 of 9 devices failed: name its network with --shared-address, or `rollout abort`"
+        line = "  3 of 9 devices failed: see `why MAC` of each, and mind --wave-timeout"
         rows = wrapped(line, 30)
         self.assertGreater(len(rows), 2)
         self.assertLessEqual(max(map(len, rows)), 30)
         self.assertTrue(all(row.startswith("    ") for row in rows[1:]))
         self.assertEqual(" ".join(" ".join(rows).split()), line.strip())
-        self.assertIn("--shared-address", "\n".join(rows))
+        self.assertIn("--wave-timeout", "\n".join(rows))
         self.assertEqual(wrapped("", 30), [""])
 
     def test_watch_draws_over_all_rows_that_it_drew_before_also_on_a_narrow_terminal(self):
