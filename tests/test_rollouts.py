@@ -279,7 +279,7 @@ class StartTest(CommandCase):
         self.assertFalse(self.plan().groups_too)
         self.run_it("abort")
         said = self.refused("start", NEW, "--first-group", "beta")
-        self.assertIn("the first group, beta, has a target of its own", said)
+        self.assertIn("group beta has a target of its own", said)
         self.assertNotIn("left alone", self.run_it("start", NEW, "--groups-too")[1])
         self.assertTrue(self.plan().groups_too)
 
