@@ -213,15 +213,19 @@ class Feedback:
         # Once a release has reached a device its home stays where it is.
         if is_poll and (account is None or site == polls.home[row]):
             polls.poll(row, now_ms, site)
-        if account is None and self._has_begun and self._is_concerned(row, running, record):
-            is_home = site == polls.home[row]
+        is_home = site == polls.home[row]
+        if (
+            account is None
+            and self._has_begun
+            and self._is_concerned(row, is_home, running, record)
+        ):
             account = self._cases[row] = Account(Case(running if is_home else "", self._release))
             if len(self._spelled) < _MOST_SPELLINGS:
                 self._spelled.setdefault(running, record["firmware_version"][:64])
         if is_end and record.get("complete") is not True:
             # Nobody said anything: it was the server that gave up.
             if account is not None:
-                case = account.case if site == polls.home[row] else account.away
+                case = account.case if is_home else account.away
                 self._end(case, row, record)
             return
         polls.seen[row] = now_ms
@@ -235,9 +239,13 @@ class Feedback:
             self._follow(case, row, event, running, record)
         case.hear(now_ms, self._uptime.anew_ms, self._terms)
 
-    def _is_concerned(self, row: int, running: str, record: Mapping[str, Any]) -> bool:
+    def _is_concerned(
+        self, row: int, is_home: bool, running: str, record: Mapping[str, Any]
+    ) -> bool:
         if self._polls.wave[row] <= self._wave and self._opened_ms is None:
             return True
+        if not is_home:
+            return False  # or one address could fill the memory with all devices that there are
         goals = (self._release,)
         return running in goals or self._told(record) in goals or _is_of(record, "download", goals)
 
