@@ -180,9 +180,15 @@ def warn_of_soak(plan: Plan, intervals_ms: Mapping[float, float]) -> None:
         return
     unit = next((unit for unit in _UNITS if usual >= 2 * unit), 1)
     longer = duration((math.floor(usual / unit) + 1) * unit)
-    warn(
+    what = (
         f"the soak of {duration(plan.soak_seconds)} is shorter than the "
         f"{duration(max(round(usual / unit), 1) * unit)} that half of the devices wait, or more, "
-        "between two checks: those that the release kills are not missed in it. `rollout abort`, "
-        f"then start it again with --soak {longer}, waits for them"
+        "between two checks"
     )
+    if _is_slow(plan, usual * 1000):
+        warn(f"{what}: each wave takes longer than that")
+    else:
+        warn(
+            f"{what}: few of those that the release kills are noticed in it. `rollout abort`, then "
+            f"start it again with --soak {longer}, gives them time"
+        )
