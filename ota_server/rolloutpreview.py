@@ -87,7 +87,7 @@ def _uncounted_text(plan: Plan, counting: Sequence[int], proposed: Sequence[floa
     if not added:
         return ""
     is_first_group = plan.first_group is not None and wave == 0
-    whom = plan.first_group if is_first_group else f"{plan.percent(wave):.4g} %"
+    whom = plan.first_group if is_first_group else f"{plan.percent(wave):g} %"
     better = "leave --first-group out" if is_first_group else _better(plan, counting, proposed)
     ways = ", or ".join(filter(None, (better, _WHAT_TO_DO)))
     return (
