@@ -87,7 +87,7 @@ def _uncounted_text(plan: Plan, counting: Sequence[int], proposed: Sequence[floa
     if not added:
         return ""
     is_first_group = plan.first_group is not None and wave == 0
-    whom = plan.first_group if is_first_group else f"{plan.percent(wave):.4g} %"
+    whom = plan.first_group if is_first_group else f"{plan.percent(wave):g} %"
     better = "leave --first-group out" if is_first_group else _better(plan, counting, proposed)
     ways = ", or ".join(filter(None, (better, _WHAT_TO_DO)))
     return (
@@ -180,9 +180,15 @@ def warn_of_soak(plan: Plan, intervals_ms: Mapping[float, float]) -> None:
         return
     unit = next((unit for unit in _UNITS if usual >= 2 * unit), 1)
     longer = duration((math.floor(usual / unit) + 1) * unit)
-    warn(
+    what = (
         f"the soak of {duration(plan.soak_seconds)} is shorter than the "
         f"{duration(max(round(usual / unit), 1) * unit)} that half of the devices wait, or more, "
-        "between two checks: those that the release kills are not missed in it. `rollout abort`, "
-        f"then start it again with --soak {longer}, waits for them"
+        "between two checks"
     )
+    if _is_slow(plan, usual * 1000):
+        warn(f"{what}: each wave takes longer than that")
+    else:
+        warn(
+            f"{what}: few of those that the release kills are noticed in it. `rollout abort`, then "
+            f"start it again with --soak {longer}, gives them time"
+        )

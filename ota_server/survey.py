@@ -61,10 +61,10 @@ class Reached(NamedTuple):
 
     def _per_wave(self, plan: Plan, weights: bytes | bytearray) -> tuple[int, ...]:
         per_wave = [0] * plan.wave_count
-        has_first_group = plan.first_group is not None
+        first, last, waves = plan.first_group is not None, plan.wave_count - 1, plan.waves
         for stand, weight in zip(self.stands, weights, strict=True):
-            wave = 0 if stand < 0 else bisect_right(plan.waves, stand) + has_first_group
-            per_wave[min(wave, plan.wave_count - 1)] += weight
+            wave = 0 if stand < 0 else bisect_right(waves, stand) + first
+            per_wave[min(wave, last)] += weight
         return tuple(per_wave)
 
     def counting_stands(self) -> Iterator[float]:

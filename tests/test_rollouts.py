@@ -304,7 +304,7 @@ class StartTest(CommandCase):
         _, out, said = self.run_it("start", NEW)
         self.assertIn("95 of 100 devices are slow pollers, which wait for more than 12h", out)
         self.assertIn("the soak of 1h is shorter than the 1d that half of the devices", said)
-        self.assertIn("--soak 25h", said)
+        self.assertIn("between two checks: each wave takes longer than that", said)
         self.assertEqual(self.plan().counted[0], 30)
 
     def test_where_all_poll_often_no_rhythm_is_spoken_of(self):
