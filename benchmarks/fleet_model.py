@@ -6,25 +6,32 @@ Time is in milliseconds since the epoch and goes as fast as it is asked for.
 import heapq
 import math
 import random
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from benchmarks.fleet_shapes import (
+    DAY_MS,
+    HOUR_MS,
+    JITTER,
+    MINUTE_MS,
+    POLLS_BEFORE,
+    SHAPES,
+    Shape,
+    carrier_address,
+    own_address,
+    renumbered_address,
+    shared_address,
+)
 from ota_server.record import format_time
 from ota_server.rollout import cohort_percent
 
-MINUTE_MS = 60_000
-_HOUR_MS = 60 * MINUTE_MS
-_DAY_MS = 24 * _HOUR_MS
 _SHORTEST_MS = 5 * MINUTE_MS
-_SPREAD = 100  # from the shortest poll interval to the longest
-_JITTER = 0.1
-_POLLS_BEFORE = 4
 _CHURN = 0.01  # so many devices leave within a day, whatever they run
 _IMAGE_BYTES = 1_000_000
 _SHA256 = "ab" * 32
-_SITES = 20
-_AT_SITES = 0.4  # so many devices are behind one of these addresses; the others have their own
+_NO_POWER = 0.05  # so many devices lose their power where there are no sites
+_SLOW_MS = 12 * HOUR_MS  # a device that polls less often than that is a slow poller
 _FAR_MS = 1 << 60
 
 
@@ -37,7 +44,8 @@ class Scenario:
         only_from: such happens to devices that ran this version alone.
         cut: the share of all transfers that end early.
         outage: from when until when the server does not answer, hours after the start.
-        dark_site: when one site of twenty has no power, the same.
+        dark_site: when one site has no power, the same; where there are no sites, one device of
+            twenty has none.
         asleep: the share of all devices that have none then either, wherever they are.
         forged: MACs that somebody made up, all in the first wave and behind one address, known for
             long; they say of a good release that it fails, and of a bad one that it is good.
@@ -86,6 +94,8 @@ SCENARIOS = (
     Scenario("30 % are bricked; 5000 made up fall asleep", bricked=0.3, sleepers=5000),
     Scenario("a stone bricks all from v0.9.0", only_from="v0.9.0", stone_bricks=1.0),
 )
+# Nobody lives at these: one address has made-up devices, the other speaks for devices elsewhere.
+MADE_UP_AT = "203.0.113.66"
 _FORGER = "203.0.113.99"
 _FORGES_EVERY_MS = 30 * MINUTE_MS
 _STONE = "v1.5.0"
@@ -96,21 +106,27 @@ _STONE_SHA256 = "cd" * 32
 class _Device:
     mac: str
     address: str
+    site: int  # -1: it has an address of its own
     old: str
     interval_ms: float
     percent: float
     leaves_ms: int
+    moves_ms: int  # when it gets another address
     is_dark: bool  # has no power for some time
     is_forged: bool = False
+    fate: float = 1.0  # from 0 to 1, its own: what the release does to it
     runs: str = ""
     fetches: str = ""
     got: int = 0  # bytes of the image
     has_downloaded: bool = False
     is_fetching: bool = False
+    is_bricked: bool = False
 
 
 class Fleet:
     """The devices of one run.
+
+    Ask for `stands`, which make the waves; `forge`; then take the `history`, and what follows.
 
     Attributes:
         downloaded: how many ever had the whole image, or that of a stone.
@@ -120,21 +136,27 @@ class Fleet:
     release = "v2.0.0"
     versions = ("v1.1.0", "v1.0.0", "v0.9.0")
 
-    def __init__(self, scenario: Scenario, seed: int, devices: int, start_ms: int) -> None:
+    def __init__(
+        self, scenario: Scenario, seed: int, shape: Shape = SHAPES[0], start_ms: int = 0
+    ) -> None:
         self.downloaded = 0
         self._scenario = scenario
-        self._random = random.Random(f"{scenario.name} {seed}")
+        self._shape = shape
+        self._random = random.Random(f"{scenario.name} {shape.name} {seed}")
         self._start_ms = start_ms
         self._percent = 0.0
+        self._is_offered = True
         self._is_over = False
         self._outage = self._span(scenario.outage)
         self._dark = self._span(scenario.dark_site)
-        self._devices = [self._device(number) for number in range(devices)]
-        self._devices += (self._forged(number) for number in range(scenario.forged))
-        self._devices += (self._sleeper(number) for number in range(scenario.sleepers))
+        self._changes_at = [self._random.randrange(24 * 60) for _ in range(shape.addresses)]
+        self._devices = [self._device(number) for number in range(shape.devices)]
+        self._by_mac = {device.mac: device for device in self._devices}
         self.stones = (_STONE,) if scenario.stone_bricks else ()
         self._rounds = 0
+        self._end_ms = _FAR_MS - 1
         self._events: list[tuple[int, int, int]] = []
+        self._written: list[dict[str, Any]] = []
         self._actions = (
             self._poll,
             self._end,
@@ -148,71 +170,170 @@ class Fleet:
     def _span(self, hours: tuple[float, float] | None) -> tuple[int, int]:
         if hours is None:
             return _FAR_MS, _FAR_MS
-        return self._start_ms + int(hours[0] * _HOUR_MS), self._start_ms + int(hours[1] * _HOUR_MS)
+        return self._start_ms + int(hours[0] * HOUR_MS), self._start_ms + int(hours[1] * HOUR_MS)
+
+    # Who is there
 
     def _device(self, number: int) -> _Device:
-        chance = self._random
+        chance, shape = self._random, self._shape
         mac = (0x02_00_00_00_00_00 + chance.randrange(1 << 20) * 16384 + number).to_bytes(6)
         text = mac.hex(":")
-        site = chance.randrange(_SITES) if chance.random() < _AT_SITES else None
-        leaves_ms = self._start_ms + int(chance.random() * _DAY_MS)
+        is_at_site = shape.addresses > 0 and chance.random() < shape.at_addresses
+        site = number % shape.addresses if is_at_site else -1
+        leaves_ms = self._start_ms + int(chance.random() * DAY_MS)
         old = chance.choices(self.versions, (60, 25, 15))[0]
+        is_dark = site == 0 if shape.has_sites else chance.random() < _NO_POWER
         return _Device(
             mac=text,
-            address=f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}"
-            if site is None
-            else f"198.51.100.{site}",
+            address=shared_address(site) if is_at_site else own_address(number),
+            site=site,
             old=old,
-            interval_ms=_SHORTEST_MS * math.exp(chance.random() * math.log(_SPREAD)),
+            interval_ms=self._interval_ms(),
             percent=cohort_percent(self.release, text),
             leaves_ms=leaves_ms if chance.random() < _CHURN else _FAR_MS,
-            is_dark=site == 0 or chance.random() < self._scenario.asleep,
+            moves_ms=-_FAR_MS if shape.is_moving else _FAR_MS,
+            is_dark=is_dark or chance.random() < self._scenario.asleep,
+            fate=random.Random(text).random(),
             runs=old,
         )
 
-    def _forged(self, number: int) -> _Device:
+    def _interval_ms(self) -> float:
+        shape = self._shape
+        if shape.daily and self._random.random() < shape.daily:
+            return DAY_MS
+        return _between(*shape.minutes, self._random.random())
+
+    def forge(self, first_percent: float) -> None:
+        """Add the MACs that somebody made up, once it is known up to where the first wave goes."""
+        scenario = self._scenario
+        for number in range(scenario.forged):
+            self._devices.append(self._forged(number, first_percent))
+        for number in range(scenario.sleepers):
+            self._devices.append(self._sleeper(number, first_percent))
+
+    def _forged(self, number: int, first_percent: float) -> _Device:
         device = self._device(1 << 14 | number)
         is_asleep = number >= 1 << 13
-        while (device.percent < 1) == is_asleep:
+        while (device.percent < first_percent) == is_asleep:
             device = self._device(1 << 14 | number)
-        device.address = "203.0.113.66"
+        device.address, device.site = MADE_UP_AT, -1
         device.interval_ms = _SHORTEST_MS
-        device.leaves_ms = _FAR_MS
+        device.leaves_ms = device.moves_ms = _FAR_MS
         device.is_dark, device.is_forged = False, True
         return device
 
-    def _sleeper(self, number: int) -> _Device:
-        device = self._forged(1 << 13 | number)
+    def _sleeper(self, number: int, first_percent: float) -> _Device:
+        device = self._forged(1 << 13 | number, first_percent)
         device.address, device.percent = _FORGER, 100.0
-        device.interval_ms = _SHORTEST_MS * math.exp(self._random.random() * math.log(_SPREAD))
+        device.interval_ms = _between(*SHAPES[0].minutes, self._random.random())
         device.leaves_ms = self._start_ms
         return device
 
-    def history(self) -> Iterator[dict[str, Any]]:
-        """Yield what the journal holds at the start, and have each device poll on."""
+    def stands(self) -> list[tuple[float, bool]]:
+        """Return where each device stands in the rollout, in percent, and if it polls slowly."""
+        return [
+            (device.percent, device.interval_ms > _SLOW_MS)
+            for device in self._devices
+            if not device.is_forged
+        ]
+
+    def counted(self, waves: Sequence[float]) -> tuple[int, ...]:
+        """Return how many devices each wave adds, as a server counts them: made-up ones too."""
+        percents = [cohort_percent(self.release, device.mac) for device in self._devices]
+        within = [sum(percent < wave for percent in percents) for wave in waves]
+        return tuple(count - before for count, before in zip(within, [0, *within], strict=False))
+
+    def exposed_at_most(self, waves: Sequence[float]) -> int:
+        """Return how many devices are in the waves up to the first that holds a harmed one.
+
+        Until then nothing shows that a release is bad.
+        """
+        honest = [device for device in self._devices if not device.is_forged]
+        harmed = [device.percent for device in honest if self._is_harmed(device)]
+        lowest = min(harmed, default=0.0)
+        limit = next(wave for wave in waves if lowest < wave) if harmed else 100.0
+        return sum(device.percent < limit for device in honest)
+
+    def _is_harmed(self, device: _Device) -> bool:
+        """Return whether the release, or a stone before it, does harm to a device that stays."""
+        scenario = self._scenario
+        shares = (
+            scenario.cannot_boot,
+            scenario.bricked,
+            scenario.falls_back,
+            scenario.stone_bricks,
+        )
+        is_hit = scenario.only_from in (None, device.old)
+        return is_hit and device.fate < max(shares) and device.leaves_ms == _FAR_MS
+
+    def is_lost(self, mac: str, now_ms: int) -> bool:
+        """Return whether a device is dead or has no power, and not because of the release."""
+        device = self._by_mac.get(mac)
+        if device is None or device.is_bricked:
+            return False
+        has_no_power = device.is_dark and self._dark[0] <= now_ms < self._dark[1]
+        return has_no_power or device.leaves_ms <= now_ms
+
+    # What they do
+
+    def history(self) -> list[dict[str, Any]]:
+        """Return what the journal holds at the start, and have each device poll on."""
+        known_ms = self._start_ms - self._shape.known_ms
         for device in self._devices:
-            yield self._record("device", device, self._start_ms - 2 * _DAY_MS)
-        yield {"event": "snapshot"}
+            self._settle(device, known_ms)
+            self._write("device", device, known_ms)
+        self._written.append({"event": "snapshot"})
         polls = []
         for index, device in enumerate(self._devices):
-            at_ms = self._start_ms + self._random.random() * device.interval_ms
-            self._events.append((int(at_ms), 0, index))
-            for _ in range(_POLLS_BEFORE):
-                at_ms -= self._wait_ms(device)
-                polls.append((int(at_ms), index))
+            next_ms = self._start_ms + self._random.random() * device.interval_ms
+            self._events.append((int(next_ms), 0, index))
+            for at_ms in self._polls_before(device, next_ms):
+                self._settle(device, at_ms)
+                polls.append((at_ms, index, device.address))
         if self._scenario.spoken_for:
             self._events.append((self._start_ms + 1, 6, 0))
         heapq.heapify(self._events)
-        for at_ms, index in sorted(polls):
-            if at_ms < self._start_ms:
-                yield self._record("check", self._devices[index], at_ms)
+        for at_ms, index, address in sorted(polls):
+            self._write("check", self._devices[index], at_ms, details={"address": address})
+        return self._taken()
+
+    def _polls_before(self, device: _Device, next_ms: float) -> list[int]:
+        """Return when a device polled before the start, the oldest poll first."""
+        times: list[int] = []
+        # Of devices that move, more is on record: the addresses that they had.
+        from_ms = self._start_ms - (0 if device.is_forged else self._shape.history_ms)
+        while len(times) < POLLS_BEFORE or next_ms > from_ms:
+            next_ms -= self._wait_ms(device)
+            if next_ms < self._start_ms:
+                times.append(int(next_ms))
+        return times[::-1]
+
+    def _settle(self, device: _Device, at_ms: int) -> None:
+        """Give a device another address, if it is time for that."""
+        if at_ms < device.moves_ms or device.is_fetching:
+            return
+        if self._shape.moves_hours is not None:
+            device.address = carrier_address(self._random.random())
+            device.moves_ms = at_ms + int(self._random.uniform(*self._shape.moves_hours) * HOUR_MS)
+            return
+        first_ms = self._start_ms + self._changes_at[device.site] * MINUTE_MS
+        day, since_ms = divmod(at_ms - first_ms, DAY_MS)
+        device.address = renumbered_address(device.site, day, self._shape.addresses)
+        device.moves_ms = at_ms - since_ms + DAY_MS
 
     def _wait_ms(self, device: _Device) -> float:
-        return device.interval_ms * self._random.uniform(1 - _JITTER, 1 + _JITTER)
+        return device.interval_ms * (1 - JITTER + 2 * JITTER * self._random.random())
 
-    def records_until(self, now_ms: int, percent: float) -> Iterator[dict[str, Any]]:
-        """Yield what is written up to a time, while the release is out to some of the fleet."""
-        self._percent = percent
+    def records_until(
+        self, now_ms: int, percent: float, *, is_offered: bool = True
+    ) -> list[dict[str, Any]]:
+        """Return what is written up to a time.
+
+        Args:
+            percent: so much of the fleet is in the wave that is open, and those before it.
+            is_offered: the rollout is not paused: these are told to run the release.
+        """
+        self._percent, self._is_offered = percent, is_offered
         events = self._events
         while events and events[0][0] < now_ms:
             at_ms, action, index = heapq.heappop(events)
@@ -226,7 +347,14 @@ class Fleet:
                 device.is_fetching &= action not in (1, 4)
                 heapq.heappush(events, (at_ms, 5 if action in (1, 4) else action, index))
                 continue
-            yield from self._actions[action](device, at_ms, index)
+            if at_ms >= device.moves_ms:
+                self._settle(device, at_ms)
+            self._actions[action](device, at_ms, index)
+        return self._taken()
+
+    def _taken(self) -> list[dict[str, Any]]:
+        taken, self._written = self._written, []
+        return taken
 
     def _back_ms(self, device: _Device, at_ms: int) -> int:
         """Return when a device can reach the server again; at once, where it can."""
@@ -234,28 +362,28 @@ class Fleet:
             return self._outage[1]
         return self._dark[1] if device.is_dark and self._dark[0] <= at_ms < self._dark[1] else at_ms
 
-    def _poll(self, device: _Device, at_ms: int, index: int) -> Iterator[dict[str, Any]]:
+    def _poll(self, device: _Device, at_ms: int, index: int) -> None:
         if not (self._is_over and device.runs == self.release):
             next_ms = at_ms + int(self._wait_ms(device))
             heapq.heappush(self._events, (next_ms, 0, index))
-        yield from self._check(device, at_ms, index)
+        self._check(device, at_ms, index)
 
-    def _check(self, device: _Device, at_ms: int, index: int) -> Iterator[dict[str, Any]]:
-        is_offered = device.percent < self._percent
+    def _check(self, device: _Device, at_ms: int, index: int) -> None:
+        is_offered = self._is_offered and device.percent < self._percent
         target = self._next_stop(device) if is_offered else device.runs
-        yield self._record("check", device, at_ms, target)
+        self._write("check", device, at_ms, target)
         if is_offered and device.runs != self.release and not device.is_fetching:
-            yield from self._begin(device, at_ms, index)
+            self._begin(device, at_ms, index)
 
-    def _begin(self, device: _Device, at_ms: int, index: int) -> Iterator[dict[str, Any]]:
+    def _begin(self, device: _Device, at_ms: int, index: int) -> None:
         device.is_fetching = True
         details = {"range_start": device.got, "status": 206} if device.got else {"status": 200}
         device.fetches = self._next_stop(device)
         details |= _image(device, "download")
-        yield self._record("begin", device, at_ms, device.fetches, details)
+        self._write("begin", device, at_ms, device.fetches, details)
         heapq.heappush(self._events, (at_ms + self._random.randint(3_000, 60_000), 1, index))
 
-    def _end(self, device: _Device, at_ms: int, index: int) -> Iterator[dict[str, Any]]:
+    def _end(self, device: _Device, at_ms: int, index: int) -> None:
         start, rest = device.got, _IMAGE_BYTES - device.got
         complete = self._random.random() >= self._scenario.cut
         sent = rest if complete else self._random.randrange(rest)
@@ -263,7 +391,7 @@ class Fleet:
         details = {"bytes_sent": sent, "complete": complete, "status": 206 if start else 200}
         details |= _image(device, "release")
         details |= {"range_start": start} if start else {}
-        yield self._record("download", device, at_ms, device.fetches, details)
+        self._write("download", device, at_ms, device.fetches, details)
         if not complete:
             heapq.heappush(self._events, (at_ms + 10_000, 4, index))
             return
@@ -273,45 +401,47 @@ class Fleet:
         device.has_downloaded = True
         heapq.heappush(self._events, (at_ms + 20_000, 2, index))
 
-    def _boot(self, device: _Device, at_ms: int, index: int) -> Iterator[dict[str, Any]]:
+    def _boot(self, device: _Device, at_ms: int, index: int) -> None:
         scenario = self._scenario
         if device.is_forged and scenario.is_good:
-            yield self._record("check", device, at_ms, self.release)
+            self._write("check", device, at_ms, self.release)
             return
         if self._random.random() < scenario.roaming:
-            device.address = f"100.64.{self._random.randrange(8)}.{self._random.randrange(250)}"
+            device.address = carrier_address(self._random.random())
         if device.fetches == _STONE:
-            if _fate(device.mac) < scenario.stone_bricks:
-                device.leaves_ms = at_ms
+            if device.fate < scenario.stone_bricks:
+                device.leaves_ms, device.is_bricked = at_ms, True
                 return
             device.runs = _STONE
-            yield from self._check(device, at_ms, index)
+            self._check(device, at_ms, index)
             return
         is_hit = scenario.only_from in (None, device.old) and not device.is_forged
-        if is_hit and _fate(device.mac) < scenario.bricked:
-            device.leaves_ms = at_ms
+        if is_hit and device.fate < scenario.bricked:
+            device.leaves_ms, device.is_bricked = at_ms, True
             return
-        if is_hit and _fate(device.mac) < scenario.cannot_boot:
-            yield self._record("check", device, at_ms, self.release)  # and waits for its next poll
+        if is_hit and device.fate < scenario.cannot_boot:
+            self._write("check", device, at_ms, self.release)  # and waits for its next poll
             return
         device.runs = self.release
-        if is_hit and _fate(device.mac) < scenario.falls_back:
+        if is_hit and device.fate < scenario.falls_back:
             minutes = self._random.uniform(5, 40)
             heapq.heappush(self._events, (at_ms + int(minutes * MINUTE_MS), 3, index))
-        yield from self._check(device, at_ms, index)
+        self._check(device, at_ms, index)
 
-    def _fall_back(self, device: _Device, at_ms: int, index: int) -> Iterator[dict[str, Any]]:
+    def _fall_back(self, device: _Device, at_ms: int, index: int) -> None:
         device.runs = device.old
-        yield self._record("check", device, at_ms, self.release)
+        self._write("check", device, at_ms, self.release)
 
-    def _record(
+    def _write(
         self,
         event: str,
         device: _Device,
         at_ms: int,
         target: str | None = None,
         details: dict[str, Any] | None = None,
-    ) -> dict[str, Any]:
+    ) -> None:
+        if self._is_over:
+            return  # nobody reads it
         record = {
             "time": format_time(at_ms),
             "event": event,
@@ -321,45 +451,51 @@ class Fleet:
             "target_version": target or device.runs,
             "address": device.address,
         }
-        return record | (details or {})
+        if details is not None:
+            record.update(details)
+        self._written.append(record)
 
     def _next_stop(self, device: _Device) -> str:
         is_direct = not self.stones or device.runs != self._scenario.only_from
         return self.release if is_direct else _STONE
 
-    def _speak(self, _: _Device, at_ms: int, index: int) -> Iterator[dict[str, Any]]:
+    def _speak(self, _: _Device, at_ms: int, index: int) -> None:
         """Have one address speak for devices of the wave that is open."""
+        if self._is_over:
+            return
         heapq.heappush(self._events, (at_ms + _FORGES_EVERY_MS, 6, index))
         self._rounds += 1
         for number, device in enumerate(self._devices):
-            if device.percent >= self._percent or _fate(device.mac) >= self._scenario.spoken_for:
+            if device.percent >= self._percent or device.fate >= self._scenario.spoken_for:
                 continue
             version = (self.release, device.old, "v9.9.9")[(number + self._rounds) % 3]
             forged = {"address": _FORGER, "firmware_version": version}
-            yield self._record("check", device, at_ms, self.release, forged)
+            self._write("check", device, at_ms, self.release, forged)
             if version == device.old:
                 forged |= {"release_version": self.release, "release_sha256": _SHA256}
                 begun = forged | {"download_version": self.release, "download_sha256": _SHA256}
                 begun |= {"download_size": _IMAGE_BYTES}
-                yield self._record("begin", device, at_ms, self.release, begun)
+                self._write("begin", device, at_ms, self.release, begun)
                 forged |= {"bytes_sent": _IMAGE_BYTES, "complete": True}
-                yield self._record("download", device, at_ms, self.release, forged)
+                self._write("download", device, at_ms, self.release, forged)
 
     def finish(self, now_ms: int) -> None:
         """Let the others have it too, once it is the target of all."""
         self._is_over = True
-        until_ms = now_ms + int(2 * _SHORTEST_MS * _SPREAD)
-        for _ in self.records_until(until_ms, 100.0):
-            pass
-        self._end_ms = until_ms
+        self._end_ms = now_ms + int(2.2 * self._shape.slowest_ms)
+        self.records_until(self._end_ms, 100.0)
 
     @property
     def reached(self) -> float:
         """The share of those that run it, of the devices that are there."""
-        end_ms = getattr(self, "_end_ms", _FAR_MS - 1)
         honest = (device for device in self._devices if not device.is_forged)
-        there = [device for device in honest if device.leaves_ms > end_ms]
+        there = [device for device in honest if device.leaves_ms > self._end_ms]
         return sum(device.runs == self.release for device in there) / max(len(there), 1)
+
+
+def _between(least: int, most: int, number: float) -> float:
+    """Return an interval in milliseconds from one number of minutes to another, rather short."""
+    return least * MINUTE_MS * math.exp(number * math.log(most / least))
 
 
 def _image(device: _Device, kind: str) -> dict[str, Any]:
@@ -370,8 +506,3 @@ def _image(device: _Device, kind: str) -> dict[str, Any]:
         f"{kind}_sha256": sha256,
         "download_size": _IMAGE_BYTES,
     }
-
-
-def _fate(mac: str) -> float:
-    """Return a number from 0 to 1 that is a device's own, and nothing else's."""
-    return random.Random(mac).random()
