@@ -153,7 +153,7 @@ class Counting:
         counting = {r: each for r, each in self._readings.items() if each.state not in _NO_EVIDENCE}
         bad = self._bad(counting)
         reach = sum(polls.in_waves(self._wave))
-        large = self._large(bad, counting, reach)
+        large = self._large(bad, counting)
         fresh = [row for row in counting if polls.wave[row] == self._wave]
         updated = [row for row in fresh if counting[row].state == "updated"]
         soaked = [row for row in updated if counting[row].case.confirmed]
@@ -209,12 +209,16 @@ class Counting:
         return {row: each for row, each in bad.items() if row not in silent or row in blamed}
 
     def _large(
-        self, bad: Mapping[int, _Reading], counting: Mapping[int, _Reading], reach: int
+        self, bad: Mapping[int, _Reading], counting: Mapping[int, _Reading]
     ) -> Collection[int]:
         if len(bad) < 2:
             return ()
-        in_wave = Counter(self._polls.home[row] for row in counting)
-        return large_homes(self._polls, in_wave, reach)
+        polls, quiet = self._polls, self._quiet
+
+        def is_there(row: int) -> bool:
+            return row in counting or not quiet.has_missed(row, polls.seen[row])
+
+        return large_homes(polls, Counter(polls.home[row] for row in counting), is_there)
 
     def _parts(
         self,

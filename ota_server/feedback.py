@@ -193,8 +193,10 @@ class Feedback:
         account = self._cases.get(row)
         if account is not None and running != account.case.runs:
             # It told so while nothing could be written.
-            case = account.told_at(site, polls.home[row], running, self._uptime.up_ms)
-            self._report(case, row, running)
+            now_ms = self._uptime.up_ms
+            case = account.told_at(site, polls, row, running, self._release, now_ms)
+            if case is not None:
+                self._report(case, row, running)
 
     def _heard(
         self,
@@ -232,7 +234,9 @@ class Feedback:
         polls.site[row] = site
         if account is None:
             return
-        case = account.told_at(site, polls.home[row], running, now_ms)
+        case = account.told_at(site, polls, row, running, self._release, now_ms)
+        if case is None:
+            return
         if is_end:
             self._end(case, row, record)
         else:

@@ -8,8 +8,9 @@ IPv6 the /64) from which it was heard before the rollout reached it.
 2. The home has the last word: what was said elsewhere is dropped when it speaks again. Where that
    said otherwise, the device is *contradicted*, and status names the address.
    *Somebody says that ten devices went back; at their next polls they are where they were.*
-3. While a home is quiet, others may speak for its devices: good news counts at once, bad news once
-   the home has missed a poll. One address decides a quarter of what is decided so, or one device.
+3. While a home is quiet, another address may speak for its devices. Good news counts at once; bad
+   news once the home, and whoever spoke for it before, have missed a poll. One address decides a
+   quarter of what is decided so, or one device.
    *Forty devices that turn up at forty new addresses have moved; at one address, one has.*
 4. Where an address has had its quarter, devices that have missed a poll at home are *displaced*:
    neither well nor failed. Where they are many, the rollout pauses and names that address.
@@ -30,12 +31,14 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from itertools import compress
 from typing import Any
 
-from ota_server.cases import Case
-from ota_server.polls import FORGOTTEN, NEVER, Polls
+from ota_server.cases import NOT_FAILED, Case
+from ota_server.polls import FORGOTTEN, GAPS_TO_MISS, NEVER, Polls
 from ota_server.sites import QUARTER, most_of_each
 
 # A new address is the home of all only where at least two devices of the old one are there.
 _LEAST_TO_MOVE = 2
+# A quarter of a fleet needs no more devices than these to be seen.
+_SAMPLE = 4096
 
 
 class Account:
@@ -54,16 +57,25 @@ class Account:
         self.away_site, self.away_since = 0, NEVER
         self.contradicted_by: int | None = None
 
-    def told_at(self, site: int, home: int, version: str, now_ms: int) -> Case:
-        """Return the case that has to be told what is said of the device at a site."""
-        if site == home:
-            if self.away is not None and self.away.runs not in (version, self.case.runs):
+    def told_at(
+        self, site: int, polls: Polls, row: int, version: str, release: str, now_ms: int
+    ) -> Case | None:
+        """Return the case that has to be told what is said at a site; None: nobody listens."""
+        away = self.away
+        if site == polls.home[row]:
+            if away is not None and away.runs not in (version, self.case.runs):
                 self.contradicted_by = self.away_site
             self.away = None
             return self.case
-        if self.away is None:
-            self.away, self.away_since = self.case.copy(), now_ms
-        self.away_site = site
+        if away is None:
+            self.away_since = now_ms
+        elif site != self.away_site:
+            has_missed = now_ms - away.seen > GAPS_TO_MISS * polls.longest_ms(row, 0.0)
+            if version != release and not has_missed:
+                return None
+            if version != release or away.runs != release or away.failing != NOT_FAILED:
+                away = None  # its story is not that of the other one
+        self.away, self.away_site = away or self.case.copy(), site
         return self.away
 
     def state(self) -> tuple[Any, ...]:
@@ -152,9 +164,17 @@ def most_in_wave(devices: int, share: float) -> int:
     return max(math.ceil(devices * share + math.sqrt(devices * share)), 1)
 
 
-def large_homes(polls: Polls, in_wave: Counter[int], reach: int) -> Collection[int]:
-    """Return where more than a quarter of the fleet lives, and of the devices in the wave."""
+def large_homes(
+    polls: Polls, in_wave: Counter[int], is_there: Callable[[int], bool]
+) -> Collection[int]:
+    """Return where more than a quarter of the fleet lives, and of the devices in the wave.
+
+    Args:
+        is_there: a device, by its row, is still heard from.
+    """
     total = in_wave.total()
     large = {home for home, count in in_wave.items() if count * QUARTER > total}
-    living = on_record(polls, large) if large else Counter()
-    return {home for home, count in living.items() if count * QUARTER > reach}
+    reached = polls.in_waves(FORGOTTEN - 1)
+    sample = range(0, len(polls), max(len(polls) // _SAMPLE, 1)) if large else ()
+    living = Counter(polls.home[row] for row in sample if reached[row] and is_there(row))
+    return {home for home in large if living[home] * QUARTER > living.total()}

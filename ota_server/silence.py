@@ -92,11 +92,19 @@ class Quiet:
             if row not in excepted and polls.counts[row] and self.is_expected(row):
                 band, site = self._band(row), polls.site[row]
                 expected[band][site] += 1
-                if self.is_silent(row, polls.seen[row]):
+                # Sooner than those at risk, or the first of them to be silent would have no excuse.
+                if self.has_missed(row, polls.seen[row]):
                     silent[band][site] += 1
-        total = at_risk.total()
-        free = {site for site, count in at_risk.items() if count * QUARTER > total}
-        overall = _share(_together(expected), _together(silent), free)
+        risk = at_risk.total()
+        free = {site for site, count in at_risk.items() if count * QUARTER > risk}
+        all_expected, all_silent = _together(expected), _together(silent)
+        for site, count in list(all_expected.items()):
+            is_large = count * QUARTER > all_expected.total() and site not in free
+            if is_large and all_silent[site] * 2 > count:
+                # It is dark, and says nothing of devices elsewhere.
+                for band in (all_expected, all_silent, *expected.values(), *silent.values()):
+                    del band[site]
+        overall = _share(all_expected, all_silent, free)
         shares = {
             band: _share(each, silent[band], free, _LEAST_ALIKE, overall)
             for band, each in expected.items()

@@ -3,7 +3,8 @@
 - It is *halted* where the lower bound of the share of bad devices passes the limit, from three bad
   ones on. *6 of 100 failed: at least 2.6 %.*
 - So few as 20 devices cannot prove a share: there two bad ones halt it, or all of fewer than four.
-  One bad device pauses it, is named, and a person decides. *1 of 12 failed: 02:00:00:00:00:07.*
+- In a wave of fewer than 50 one bad device is over the usual limit and proves nothing: it pauses,
+  the device is named, and a person decides. *1 of 12 failed: 02:00:00:00:00:07.*
 - It *pauses* where one home would have halted it alone (`homes`, rule 7), where many devices are
   heard only where few are believed (rule 4), and at the end of a wave's time.
 - A wave *goes on* when enough of its devices have updated, and were heard from after the soak: the
@@ -21,8 +22,10 @@ from ota_server.tally import SLOW, Evidence, Tally
 
 # So many different devices, and no fewer, halt a rollout: two may be a coincidence.
 LEAST_DEVICES_TO_HALT = 3
-# Of as many devices or fewer no three bad ones are needed to stop, for a person can be asked.
+# Of as many devices or fewer two bad ones halt it.
 SMALL_WAVE = 20
+# Of as many or fewer it pauses for one, and a person is asked.
+ASKING_WAVE = 49
 _LEAST_IN_SMALL_WAVE = 2
 _TINY_WAVE = 4
 _COUNTS = (
@@ -162,7 +165,7 @@ def pausing(plan: Plan, tally: Tally) -> tuple[str, tuple[str, ...]]:
             "abort` it and start it again"
         ), ()
     bad = max((count for count, _ in _charges(tally.overall)), default=0)
-    if _is_small(plan, tally) and bad and bad > plan.max_failures / 100 * tally.overall.base:
+    if _size(tally) <= ASKING_WAVE and bad and bad > plan.max_failures / 100 * tally.overall.base:
         return (
             f"in so small a wave a person has to decide: {_list(tally.bad)}. `rollout promote` "
             "goes on without it, `rollout abort` ends the rollout"
@@ -173,7 +176,7 @@ def pausing(plan: Plan, tally: Tally) -> tuple[str, tuple[str, ...]]:
 def halting(plan: Plan, tally: Tally) -> str:
     """Return why a release is to be withdrawn, in words with numbers; "" where it is not."""
     limit = plan.max_failures / 100
-    is_small = _is_small(plan, tally)
+    is_small = _size(tally) <= SMALL_WAVE
     for whose, evidence in (("", tally.overall), *_by_part(tally)):
         for hits, what in _charges(evidence):
             said = f"{hits} of {evidence.base} devices{whose} {what}"
@@ -190,9 +193,9 @@ def halting(plan: Plan, tally: Tally) -> str:
     return ""
 
 
-def _is_small(plan: Plan, tally: Tally) -> bool:
-    """Return whether the waves up to the open one hold too few devices to prove a share."""
-    return max(tally.overall.base, tally.size) <= SMALL_WAVE
+def _size(tally: Tally) -> int:
+    """Return how many devices the waves up to the open one hold."""
+    return max(tally.overall.base, tally.size)
 
 
 def _by_part(tally: Tally) -> Iterator[tuple[str, Evidence]]:
