@@ -469,7 +469,7 @@ class Fleet:
             if device.percent >= self._percent or device.fate >= self._scenario.spoken_for:
                 continue
             version = (self.release, device.old, "v9.9.9")[(number + self._rounds) % 3]
-            forged = {"address": _FORGER, "firmware_version": version}
+            forged: dict[str, Any] = {"address": _FORGER, "firmware_version": version}
             self._write("check", device, at_ms, self.release, forged)
             if version == device.old:
                 forged |= {"release_version": self.release, "release_sha256": _SHA256}

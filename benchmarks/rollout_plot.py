@@ -61,11 +61,13 @@ def main() -> None:
     )
     bad = [each for each in results if not each["is_good"]]
     _draw(right, bad, 1, "had", "a bad release, up to its halt: who ever had it whole")
-    right.set_ylim(top=2.3)
-    right.axhline(2.0, color=_GREY, linewidth=1, linestyle=":")
-    right.annotate("2 %", (0, 2.0), fontsize=8, color=_GREY, va="bottom")
     devices = results[0]["devices"]
-    title = f"Rollouts in waves of 1, 10, 50 and 100 % over {devices:,} devices"
+    most = 100 * max((each["may_have"] for each in bad), default=0) / devices or 2.0
+    right.set_ylim(top=most * 1.15)
+    right.axhline(most, color=_GREY, linewidth=1, linestyle=":")
+    right.annotate(f"{most:.2g} %", (0, most), fontsize=8, color=_GREY, va="bottom")
+    *waves, last = (f"{wave:g}" for wave in results[0]["waves"])
+    title = f"Rollouts in waves of {', '.join(waves)} and {last} % over {devices:,} devices"
     figure.suptitle(title, fontsize=12, x=0.01, ha="left", fontweight="bold")
     figure.tight_layout(rect=(0, 0, 1, 0.97))
     figure.savefig(sys.argv[2], dpi=110)

@@ -22,7 +22,13 @@ CHURN = 0.01
 _REBOOT_SECONDS = 0.3
 _TIMEOUT_SECONDS = 10.0
 _SPREAD = 100.0
-_SITE = "127.200.0.1"
+SHAPES = ("own", "nat", "shops", "homes", "mobile")
+_SHOPS = 20
+_HOME = 3  # devices
+_CARRIER = 2000  # addresses
+# A mobile device has another address after so many polls, from and to.
+_POLLS_TO_MOVE = (2, 6)
+_DARK_OF = 20
 _AT_ONCE = 300
 _RESET = struct.pack("ii", 1, 0)
 
@@ -34,7 +40,7 @@ class Scenario:
     Attributes:
         image_bytes: its size; cut_at: how many bytes from its end a transfer is cut.
         outage, kills: the server is away for so many seconds, or killed so often, in the middle.
-        dark: devices that lose their power in the middle, for so many seconds.
+        dark: devices that lose their power in the middle: those of a site, where there are sites.
     """
 
     name: str
@@ -63,7 +69,9 @@ class Count:
 class Device:
     """One device: it polls, downloads, and does what the scenario does to it."""
 
-    def __init__(self, number: int, slow_seconds: float, scenario: Scenario, count: Count) -> None:
+    def __init__(
+        self, number: int, slow_seconds: float, scenario: Scenario, count: Count, shape: str = "own"
+    ) -> None:
         chance = random.Random(number)
         self.number = number
         self.mac = f"02:00:{number >> 24 & 255:02x}:{number >> 16 & 255:02x}:" + (
@@ -74,10 +82,10 @@ class Device:
         self.is_hit = scenario.only_from in (None, self.version)
         self.fate = chance.random()
         self.leaves_at = chance.random() * 3600 if chance.random() < CHURN else None
-        self.is_dark_at_times = chance.random() < scenario.dark
-        host = number + 256
-        own = f"127.{host >> 16 & 255}.{host >> 8 & 255}.{host & 255}"
-        self.address = _SITE if self.is_dark_at_times else own
+        self.is_dark_at_times = _neighbours(number, shape) % _DARK_OF < scenario.dark * _DARK_OF
+        is_at_site = shape == "own" and self.is_dark_at_times
+        self.address = _address(number, "nat" if is_at_site else shape)
+        self._moves_in = 0 if shape == "mobile" else None  # polls
         self._chance, self._scenario, self._count = chance, scenario, count
         count.runs[self.version] += 1
 
@@ -92,12 +100,29 @@ class Device:
                 return
             await asyncio.sleep(self.interval * self._chance.uniform(0.9, 1.1))
 
+    @property
+    def is_harmed(self) -> bool:
+        """Whether the release does it harm."""
+        scenario = self._scenario
+        harmed = max(scenario.cannot_boot, scenario.bricked, scenario.falls_back)
+        return self.is_hit and self.fate < harmed
+
+    def _move(self) -> None:
+        """Have another address after some polls, if it is a mobile device."""
+        if self._moves_in is None:
+            return
+        self._moves_in -= 1
+        if self._moves_in < 0:
+            self.address = _address(self._chance.randrange(_CARRIER), "mobile")
+            self._moves_in = self._chance.randint(*_POLLS_TO_MOVE)
+
     async def told(self, world: "World") -> bytes | None:
         """Return which version it is told to run, also in a world that is frozen."""
         return await self._exchange(world, "/version.txt", 64)
 
     async def _poll(self, world: "World") -> bool:
         """Ask once, and do what is told; False where the device is dead after that."""
+        self._move()
         told = await self._get(world, "/version.txt", 64)
         if told is None or not told or told.decode() == self.version:
             return True
@@ -164,6 +189,25 @@ class Device:
         except (OSError, TimeoutError, asyncio.IncompleteReadError):
             self._count.refused += 1
             return None
+
+
+def _neighbours(number: int, shape: str) -> int:
+    """Return the number of what loses its power at once: a shop, a home or a device."""
+    if shape == "shops":
+        return number % _SHOPS
+    return number // _HOME if shape == "homes" else number
+
+
+def _address(number: int, shape: str) -> str:
+    """Return the address of a device in 127.0.0.0/8; of a mobile one, one of its carrier's."""
+    if shape == "nat":
+        return "127.200.0.1"
+    if shape == "shops":
+        return f"127.200.1.{number % _SHOPS + 1}"
+    host = number // _HOME if shape == "homes" else number
+    host += 256  # 127.0.0.1 is the server's
+    net = {"own": 0, "homes": 64, "mobile": 128}[shape]
+    return f"127.{net + (host >> 16 & 63)}.{host >> 8 & 255}.{host & 255}"
 
 
 class World:
