@@ -30,7 +30,10 @@ log = logging.getLogger(__name__)
 # The same bits as EPOLLIN, EPOLLOUT and EPOLLERR.
 _READ, _WRITE, _ERROR = select.POLLIN, select.POLLOUT, select.POLLERR
 _ACCEPTED_A_TURN = 256
-_PASSES_A_TURN = 8
+# What is left of pipelines waits for the next turn, so that others have theirs: a turn answers so
+# many requests of one pipeline, or about so many of several, but at least one of each.
+_PASSES_A_TURN = 16
+_PIPELINED_A_TURN = 64
 # A new socket is in blocking mode, and stays so where one check is all that it is for.
 _NOW = socket.MSG_DONTWAIT
 # With what is closed at once: the kernel then sends the reply and the FIN as one segment, which
@@ -113,7 +116,6 @@ class EventLoop:
                 self._timers.add(self._now, link)
         for link in self._timers.due(self._now):
             self._guard(link, self._expire, link)
-        self._answer()
         self._service.flush()
         if self._server.has_refused:
             self._server.let_refused_go()
@@ -208,12 +210,10 @@ class EventLoop:
     # Output
 
     def _answer(self) -> None:
-        """Answer what is ready, put that on record by one write, then send; and so on for a while.
-
-        What is left of long pipelines waits for the next turn, so that others have theirs.
-        """
-        for _ in range(_PASSES_A_TURN):
-            if not (self._ready or self._checks.answered):
+        """Answer what is ready, put that on record by one write, then send; then what is left."""
+        for passes in range(_PASSES_A_TURN):
+            is_much = passes * len(self._ready) > _PIPELINED_A_TURN
+            if is_much or not (self._ready or self._checks.answered):
                 break
             # Each once: a second answer would be sent into the middle of the first.
             ready, self._ready = dict.fromkeys(self._ready), []
