@@ -181,6 +181,8 @@ class EventLoop:
             self._receive(link)
 
     def _receive(self, link: Link) -> None:
+        if not link.is_fresh and link.connection.has_enough:
+            return  # it has its turn to be answered first
         try:
             data = link.sock.recv(RECEIVE_BYTES, _NOW)
         except BlockingIOError:
@@ -301,7 +303,7 @@ class EventLoop:
     def _wait_for_more(self, link: Link) -> None:
         connection = link.connection
         if not connection.is_over and not self._server.is_draining:
-            link.is_fresh = connection.is_idle
+            link.wait_for_more()
             self._watch(link)
         elif connection.awaits_acknowledgement:
             self._linger(link)
@@ -310,14 +312,12 @@ class EventLoop:
 
     def _watch(self, link: Link) -> None:
         """Have the poller and the timers say when there is something to do."""
-        # What a client sends while its request waits for an image stays with the kernel.
-        is_deaf = link.connection.input_ended or link.not_ready is not None
         if link.holds_back:
             events = 0  # the socket has room, and there is nothing that may be sent yet
         elif link.is_sending:
             events = _WRITE
         else:
-            events = 0 if is_deaf else _READ
+            events = 0 if link.is_deaf else _READ
         if events == 0 and link.linger_until is not None:
             # With both sides closed a poller would report that for ever: only the timer looks.
             if link.events is not None:
@@ -341,7 +341,7 @@ class EventLoop:
             return
         if not has_time_left:
             self._close(link, was_reset=False)
-        elif link.connection.head_is_late and link.linger_until is None:
+        elif link.connection.is_due and link.linger_until is None:
             self._ready.append(link)
         elif link.may_go_on(self._now):
             self._send(link)
