@@ -13,6 +13,7 @@ from typing import NamedTuple
 from ota_server import reply
 from ota_server.device import Report
 from ota_server.http1 import (
+    MAX_HEAD_BYTES,
     Refused,
     Request,
     common_request,
@@ -32,6 +33,12 @@ STALL_SECONDS = 60.0
 # A client that gave up may have acknowledged everything into a buffer that nobody reads. It says so
 # by a reset, which comes at once; for that long a download is not yet called complete.
 SETTLE_SECONDS = 2.0
+# The longest head and the two empty lines that may come before it: with more than that there is a
+# request to answer or to refuse. Copying the rest for each request is harmless, it is that short.
+_MOST_UNREAD_BYTES = MAX_HEAD_BYTES + 4
+# With so many downloads on the way to a client its next request waits, since each is kept until its
+# end is on record. Real clients pipeline two or three, if any.
+_MOST_UNACKNOWLEDGED = 16
 
 
 class Outgoing(NamedTuple):
@@ -59,6 +66,7 @@ class Connection:
         "_idle_seconds",
         "_idle_since",
         "_input_ended",
+        "_is_held",
         "_must_linger",
         "_parked",
         "_progress_at",
@@ -74,6 +82,7 @@ class Connection:
         self._buffer = b""
         self._parked: Request | None = None
         self._input_ended = False
+        self._is_held = False  # the next request waits for acknowledgements
         self._head_began: float | None = None
         self._head_is_late = False
         self._closing = False
@@ -85,14 +94,32 @@ class Connection:
         self._sent: tuple[Transfer, ...] = ()  # a list takes twice the memory
 
     @property
-    def head_is_late(self) -> bool:
-        """Whether the client has had its time for a head: `next_reply` tells it so."""
-        return self._head_is_late
+    def is_due(self) -> bool:
+        """Whether to call `next_reply` though nothing has arrived.
+
+        The client has had its time for a head, and is told so; or it has acknowledged enough for
+        its next request to be answered.
+        """
+        return self._head_is_late or (self._is_held and not self._is_full)
 
     @property
     def has_input(self) -> bool:
         """Whether bytes have arrived that were not read as a request yet."""
         return bool(self._buffer)
+
+    @property
+    def has_enough(self) -> bool:
+        """Whether to read no more for now: what the client sends stays with the kernel.
+
+        Else one that pipelines faster than it is answered fills the memory.
+        """
+        is_more_than_a_head = len(self._buffer) > _MOST_UNREAD_BYTES
+        return not self._closing and (is_more_than_a_head or self._is_full)
+
+    @property
+    def _is_full(self) -> bool:
+        """Whether the client has not acknowledged as many downloads as it may have under way."""
+        return len(self._sent) >= _MOST_UNACKNOWLEDGED and self._sent[0].whole_at is None
 
     @property
     def input_ended(self) -> bool:
@@ -130,7 +157,7 @@ class Connection:
     def next_reply(
         self, now: float, may_wait: bool = True, draining: bool = False
     ) -> Outgoing | None:
-        """Answer the next request; None while there is no whole one.
+        """Answer the next request; None while there is no whole one, or it has to wait.
 
         Args:
             may_wait: the caller can wait for an image to be hashed; else the answer is 503.
@@ -139,7 +166,10 @@ class Connection:
         Raises:
             NotReady: call again when its `hashing.done` is set.
         """
-        if self._closing:
+        while len(self._sent) >= _MOST_UNACKNOWLEDGED and not self._is_full:
+            self._finish_first(True)
+        self._is_held = self._is_full and not draining
+        if self._closing or self._is_held:
             return None
         request = self._parked
         if self._buffer and request is None and not self._head_is_late:
@@ -235,6 +265,8 @@ class Connection:
         if position > self._acknowledged_bytes:
             self._acknowledged_bytes = position
             self._progress_at = now
+        if self._head_began is not None and self.has_enough:
+            self._head_began = now  # the rest of that head is not read: the client waits for us
         for sent in self._sent:
             if sent.whole_at is None and sent.stop <= position:
                 sent.whole_at = now
@@ -309,7 +341,7 @@ class Connection:
     @property
     def is_over(self) -> bool:
         """Whether the client has sent its last request, and that has been answered."""
-        return self._input_ended or self._closing
+        return self._closing or (self._input_ended and not self._is_held)
 
     def close(self, was_reset: bool) -> None:
         """End all downloads, and put on record what was acknowledged of each.

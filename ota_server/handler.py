@@ -129,17 +129,18 @@ class OTARequestHandler(BaseRequestHandler):
             self._refuse_withdrawn()
             if self.server.is_ending:
                 return False
+            events = 0 if self._connection.has_enough else select.POLLIN
             # A thread that came late, of thousands, has not lost what its client sent in time.
-            if not self._connection.tick(now) and not self._wait(select.POLLIN, 0):
+            if not self._connection.tick(now) and not self._wait(events, 0):
                 return False
             self.server.service.flush()
-            if self._connection.head_is_late:
+            if self._connection.is_due:
                 return True
             wait = self._connection.wait_seconds(now)
             if self._connection.awaits_acknowledgement:
                 wait = min(wait, ack_wait)
                 ack_wait = min(ack_wait * 2, ACK_POLL_SECONDS[1])
-            if self._wait(select.POLLIN, wait):
+            if self._wait(events, wait):
                 break
         try:
             data = self._sock.recv(RECEIVE_BYTES)

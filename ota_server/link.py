@@ -105,6 +105,12 @@ class Link:
         return bool(self._outgoing)
 
     @property
+    def is_deaf(self) -> bool:
+        """Whether what the client sends stays with the kernel, as while its request waits."""
+        connection = self.connection
+        return connection.input_ended or connection.has_enough or self.not_ready is not None
+
+    @property
     def holds_back(self) -> bool:
         """Whether what is left must not be sent yet, though the socket may have room."""
         return self.reading is not None or self.paced_until is not None
@@ -244,6 +250,12 @@ class Link:
         if self.not_ready is None:
             self.give_up_at = now + HASHING_WAIT_SECONDS
         self.not_ready = not_ready
+
+    def wait_for_more(self) -> None:
+        """There is nothing to answer until the client sends more, or acknowledges more."""
+        self.is_fresh = self.connection.is_idle
+        if self.connection.has_enough:
+            self._ack_wait = ACK_POLL_SECONDS[0]
 
     def may_wait(self, now: float) -> bool:
         """Say whether the request under way may wait on for an image."""

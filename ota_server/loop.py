@@ -30,7 +30,10 @@ log = logging.getLogger(__name__)
 # The same bits as EPOLLIN, EPOLLOUT and EPOLLERR.
 _READ, _WRITE, _ERROR = select.POLLIN, select.POLLOUT, select.POLLERR
 _ACCEPTED_A_TURN = 256
-_PASSES_A_TURN = 8
+# What is left of pipelines waits for the next turn, so that others have theirs: a turn answers so
+# many requests of one pipeline, or about so many of several, but at least one of each.
+_PASSES_A_TURN = 16
+_PIPELINED_A_TURN = 64
 # A new socket is in blocking mode, and stays so where one check is all that it is for.
 _NOW = socket.MSG_DONTWAIT
 # With what is closed at once: the kernel then sends the reply and the FIN as one segment, which
@@ -113,7 +116,6 @@ class EventLoop:
                 self._timers.add(self._now, link)
         for link in self._timers.due(self._now):
             self._guard(link, self._expire, link)
-        self._answer()
         self._service.flush()
         if self._server.has_refused:
             self._server.let_refused_go()
@@ -179,6 +181,8 @@ class EventLoop:
             self._receive(link)
 
     def _receive(self, link: Link) -> None:
+        if not link.is_fresh and link.connection.has_enough:
+            return  # it has its turn to be answered first
         try:
             data = link.sock.recv(RECEIVE_BYTES, _NOW)
         except BlockingIOError:
@@ -208,12 +212,10 @@ class EventLoop:
     # Output
 
     def _answer(self) -> None:
-        """Answer what is ready, put that on record by one write, then send; and so on for a while.
-
-        What is left of long pipelines waits for the next turn, so that others have theirs.
-        """
-        for _ in range(_PASSES_A_TURN):
-            if not (self._ready or self._checks.answered):
+        """Answer what is ready, put that on record by one write, then send; then what is left."""
+        for passes in range(_PASSES_A_TURN):
+            is_much = passes * len(self._ready) > _PIPELINED_A_TURN
+            if is_much or not (self._ready or self._checks.answered):
                 break
             # Each once: a second answer would be sent into the middle of the first.
             ready, self._ready = dict.fromkeys(self._ready), []
@@ -301,7 +303,7 @@ class EventLoop:
     def _wait_for_more(self, link: Link) -> None:
         connection = link.connection
         if not connection.is_over and not self._server.is_draining:
-            link.is_fresh = connection.is_idle
+            link.wait_for_more()
             self._watch(link)
         elif connection.awaits_acknowledgement:
             self._linger(link)
@@ -310,14 +312,12 @@ class EventLoop:
 
     def _watch(self, link: Link) -> None:
         """Have the poller and the timers say when there is something to do."""
-        # What a client sends while its request waits for an image stays with the kernel.
-        is_deaf = link.connection.input_ended or link.not_ready is not None
         if link.holds_back:
             events = 0  # the socket has room, and there is nothing that may be sent yet
         elif link.is_sending:
             events = _WRITE
         else:
-            events = 0 if is_deaf else _READ
+            events = 0 if link.is_deaf else _READ
         if events == 0 and link.linger_until is not None:
             # With both sides closed a poller would report that for ever: only the timer looks.
             if link.events is not None:
@@ -341,7 +341,7 @@ class EventLoop:
             return
         if not has_time_left:
             self._close(link, was_reset=False)
-        elif link.connection.head_is_late and link.linger_until is None:
+        elif link.connection.is_due and link.linger_until is None:
             self._ready.append(link)
         elif link.may_go_on(self._now):
             self._send(link)

@@ -165,9 +165,61 @@ class DeadlineTest(ServerCase):
                 self.connection.acknowledged(1000, 1.0)
                 # There is time left for the download, and something to wait for.
                 self.assertTrue(self.connection.tick(HEAD_SECONDS + 5.0))
-                self.assertFalse(self.connection.head_is_late)
+                self.assertFalse(self.connection.is_due)
                 self.assertGreater(self.connection.wait_seconds(HEAD_SECONDS + 5.0), 0.0)
                 self.assertFalse(self.connection.tick(1.0 + STALL_SECONDS))
+
+    def pipeline_parts(self, count: int) -> None:
+        """Have the client send so many requests for a byte, and get the answers it may have."""
+        self.connection.acknowledged(self.begin_download(0.0), 0.0)
+        fields = {**DEVICE, "Range": "bytes=1-1"}
+        self.connection.receive(request_head("/firmware.bin", fields) * count, 0.0)
+        self.replies = 0
+        while self.connection.next_reply(0.0) is not None:
+            self.connection.sent_all(0.0)
+            self.replies += 1
+
+    def test_a_client_that_acknowledges_nothing_has_its_next_request_wait(self):
+        self.pipeline_parts(50)
+        self.assertLess(self.replies, 50)
+        self.assertTrue(self.connection.has_enough)
+        self.connection.receive(b"", 0.0)
+        self.assertFalse(self.connection.is_over)
+        # What waits is no late head; the end is that of any client that takes nothing.
+        for now in range(1, int(STALL_SECONDS)):
+            self.connection.acknowledged(0, now)
+            self.assertTrue(self.connection.tick(now))
+            self.assertFalse(self.connection.is_due)
+        self.assertFalse(self.connection.tick(STALL_SECONDS))
+
+    def test_what_waits_is_answered_once_the_client_acknowledges_more(self):
+        self.pipeline_parts(50)
+        self.connection.acknowledged(10**6, HEAD_SECONDS + 1.0)
+        self.assertTrue(self.connection.tick(HEAD_SECONDS + 1.0))
+        self.assertTrue(self.connection.is_due)
+        self.assertEqual(self.answer(HEAD_SECONDS + 1.0), 206)
+        self.assertEqual(len(self.ended()), 2)
+
+    def test_a_server_that_drains_answers_what_waits_for_the_last_time(self):
+        self.pipeline_parts(50)
+        self.assertTrue(self.connection.next_reply(0.0, draining=True).close)
+        self.assertFalse(self.connection.has_enough)
+
+    def test_no_more_is_read_while_more_than_a_head_is_not_answered(self):
+        self.connection.receive(request_head("/healthz") * 400, 0.0)
+        while self.connection.has_enough:
+            self.assertEqual(self.answer(0.0), 200)
+        self.assertTrue(self.connection.has_input)
+
+    def test_a_head_that_is_too_long_by_a_byte_is_never_left_unread(self):
+        for before in (b"", b"\r\n", b"\r\n\r\n"):
+            for length in range(16 * 1024 - 2, 16 * 1024 + 8):
+                with self.subTest(before=before, length=length):
+                    connection = Connection(self.service, LOCAL, IDLE_SECONDS, 0.0)
+                    head = b"GET / HTTP/1.1\r\na: "
+                    connection.receive(before + head + b"b" * (length - len(head)), 0.0)
+                    if connection.has_enough:
+                        self.assertIsNotNone(connection.next_reply(0.0))
 
     def test_a_late_head_is_told_so_once_and_its_download_goes_on(self):
         length = self.begin_download(0.0)
