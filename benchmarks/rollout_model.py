@@ -296,8 +296,9 @@ def table(outcomes: Sequence[Outcome]) -> str:
 def matrix(outcomes: Sequence[Outcome]) -> str:
     """Return all runs as a table in Markdown: a line for each scenario, a column for each shape.
 
-    Each cell says how many runs of how many went wrong; of a good release, how many hours the
-    slowest took; of a bad one, how many devices had it in the worst run, and how many may have.
+    Each cell says how many runs of how many went wrong; of a good release, after how many hours the
+    slowest was done; of a bad one, how many devices had it in the worst run, and how many may have;
+    then how many were paused as they may be, and how often a person opened a wave.
     """
     shapes = list(dict.fromkeys(outcome.shape for outcome in outcomes))
     rows = [["", *shapes], ["---", *("---" for _ in shapes)]]
@@ -320,8 +321,9 @@ def _cell(scenario: Scenario, outcomes: Sequence[Outcome]) -> str:
     if not outcomes:
         return ""
     parts = [f"{_count_wrong(outcomes)}/{len(outcomes)}"]
+    hours = [outcome.hours for outcome in outcomes if outcome.state == "done"]
     if scenario.is_good:
-        parts.append(f"{max(outcome.hours for outcome in outcomes):.0f} h")
+        parts += [f"{max(hours):.0f} h"] if hours else []
     else:
         worst = max(outcomes, key=lambda outcome: outcome.had / max(outcome.may_have, 1))
         parts.append(f"{worst.had} of {worst.may_have}")
