@@ -311,10 +311,7 @@ def matrix(outcomes: Sequence[Outcome]) -> str:
             )
             rows.append([scenario.name, *cells])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join(
-        "| " + " | ".join(map(str.ljust, row, widths)).replace("--- ", "----") + " |"
-        for row in rows
-    )
+    return "\n".join(f"| {' | '.join(map(str.ljust, row, widths))} |" for row in rows)
 
 
 def _cell(scenario: Scenario, outcomes: Sequence[Outcome]) -> str:
