@@ -407,7 +407,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         bar.begin(f"{outcome.shape}: {outcome.scenario}, seed {outcome.seed}")
         bar.end(f"{outcome.state} after {outcome.hours:.1f} h {outcome.reason}")
     bar.close()
-    print(table([outcome for outcome in outcomes if outcome.shape == SHAPES[0].name]), end="\n\n")
+    if in_first := [outcome for outcome in outcomes if outcome.shape == SHAPES[0].name]:
+        print(table(in_first), end="\n\n")
     print(matrix(outcomes), end="\n\n")
     _say_what_went_wrong(outcomes)
     if options.markdown:
