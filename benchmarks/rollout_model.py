@@ -296,8 +296,9 @@ def table(outcomes: Sequence[Outcome]) -> str:
 def matrix(outcomes: Sequence[Outcome]) -> str:
     """Return all runs as a table in Markdown: a line for each scenario, a column for each shape.
 
-    Each cell says how many runs of how many went wrong; of a good release, how many hours the
-    slowest took; of a bad one, how many devices had it in the worst run, and how many may have.
+    Each cell says how many runs of how many went wrong; of a good release, after how many hours the
+    slowest was done; of a bad one, how many devices had it in the worst run, and how many may have;
+    then how many were paused as they may be, and how often a person opened a wave.
     """
     shapes = list(dict.fromkeys(outcome.shape for outcome in outcomes))
     rows = [["", *shapes], ["---", *("---" for _ in shapes)]]
@@ -310,18 +311,16 @@ def matrix(outcomes: Sequence[Outcome]) -> str:
             )
             rows.append([scenario.name, *cells])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join(
-        "| " + " | ".join(map(str.ljust, row, widths)).replace("--- ", "----") + " |"
-        for row in rows
-    )
+    return "\n".join(f"| {' | '.join(map(str.ljust, row, widths))} |" for row in rows)
 
 
 def _cell(scenario: Scenario, outcomes: Sequence[Outcome]) -> str:
     if not outcomes:
         return ""
     parts = [f"{_count_wrong(outcomes)}/{len(outcomes)}"]
+    hours = [outcome.hours for outcome in outcomes if outcome.state == "done"]
     if scenario.is_good:
-        parts.append(f"{max(outcome.hours for outcome in outcomes):.0f} h")
+        parts += [f"{max(hours):.0f} h"] if hours else []
     else:
         worst = max(outcomes, key=lambda outcome: outcome.had / max(outcome.may_have, 1))
         parts.append(f"{worst.had} of {worst.may_have}")
@@ -408,7 +407,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         bar.begin(f"{outcome.shape}: {outcome.scenario}, seed {outcome.seed}")
         bar.end(f"{outcome.state} after {outcome.hours:.1f} h {outcome.reason}")
     bar.close()
-    print(table([outcome for outcome in outcomes if outcome.shape == SHAPES[0].name]), end="\n\n")
+    if in_first := [outcome for outcome in outcomes if outcome.shape == SHAPES[0].name]:
+        print(table(in_first), end="\n\n")
     print(matrix(outcomes), end="\n\n")
     _say_what_went_wrong(outcomes)
     if options.markdown:

@@ -15,7 +15,7 @@ from benchmarks.rollout_model import Outcome, is_right, matrix, run, table, verd
 from ota_server.record import format_time, parse_time
 
 # Of these, the first wave holds thirty: enough to go on, enough to halt.
-DEVICES = 3000
+DEVICES = 1500
 SEEDS = (1, 2)
 START_MS = 1_790_000_000_000
 GOOD = SCENARIOS[0]
