@@ -246,11 +246,13 @@ class Fleet:
     def exposed_at_most(self, waves: Sequence[float]) -> int:
         """Return how many devices are in the waves up to the first that holds a harmed one.
 
-        Until then nothing shows that a release is bad.
+        Until then nothing shows that a release is bad. Where harm is silence, it holds two: one
+        alone may have been unplugged.
         """
         honest = [device for device in self._devices if not device.is_forged]
-        harmed = [device.percent for device in honest if self._is_harmed(device)]
-        lowest = min(harmed, default=0.0)
+        harmed = sorted(device.percent for device in honest if self._is_harmed(device))
+        is_silent = self._scenario.bricked or self._scenario.stone_bricks
+        lowest = harmed[min(1 if is_silent else 0, len(harmed) - 1)] if harmed else 0.0
         limit = next(wave for wave in waves if lowest < wave) if harmed else 100.0
         return sum(device.percent < limit for device in honest)
 

@@ -30,11 +30,9 @@ from ota_server.plan import Plan, Progress
 from ota_server.proposal import propose_waves
 from ota_server.record import format_time
 from ota_server.release import meaning
-from ota_server.waves import advance
+from ota_server.waves import ASKING_WAVE, advance
 
 MOST_WRONG = 1  # of all runs, so many false halts and as many missed ones
-# A small wave goes on or asks a person; more devices prove by themselves that a release is bad.
-SMALL_WAVE = 20
 _LARGE_FLEET = 10_000
 _MOST_EXPOSED = 0.01  # of a large fleet
 _MOST_FORGED = 0.02  # more made-up devices than that, and a rollout may pause for a person
@@ -121,7 +119,7 @@ def run(
         most_hours=_most_hours(plan, shape),
         reason=progress.reason,
         promoted=rollout.promoted,
-        asks=len(_asks(progress)),
+        asks=len(progress.asks),
         wave_devices=plan.counted[progress.wave],
     )
 
@@ -195,7 +193,7 @@ class _Rollout:
 
         One wave more than there are means: done without them.
         """
-        asks = _asks(self.progress)
+        asks = self.progress.asks
         if not asks or self.plan.promoted > self.progress.wave:
             return
         if all(self._fleet.is_lost(mac, self.now_ms) for mac in asks):
@@ -208,11 +206,6 @@ class _Rollout:
         content = self._feedback.dump()
         self._feedback = Feedback(self.plan, self._known, 0, _START_MS)
         self._feedback.load(content)
-
-
-def _asks(progress: Progress) -> tuple[str, ...]:
-    """Return the devices that a person is asked about."""
-    return tuple(getattr(progress, "asks", ()))
 
 
 def _meanings(versions: Iterable[str]) -> frozenset[str]:
@@ -240,9 +233,9 @@ def is_right_pause(scenario: Scenario, outcome: Outcome) -> bool:
         return False
     if scenario.spoken_for:
         return True
-    if scenario.forged > _MOST_FORGED * outcome.devices and MADE_UP_AT in outcome.reason:
+    if scenario.forged >= _MOST_FORGED * outcome.devices and MADE_UP_AT in outcome.reason:
         return True
-    return not scenario.is_good and outcome.asks > 0 and outcome.wave_devices <= SMALL_WAVE
+    return not scenario.is_good and outcome.asks > 0 and outcome.wave_devices <= ASKING_WAVE
 
 
 class _Job(NamedTuple):

@@ -3,7 +3,7 @@
 Versions are meanings (`release.meaning`); times are milliseconds of `Uptime`, or NEVER.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ota_server.polls import NEVER
 from ota_server.rollout import RESTART_AFTER_MS
@@ -209,6 +209,38 @@ class Case:
         if self.whole < 0 and self.spans and self.spans[0][0] == 0:
             is_whole = self.spans[0][1] >= self.size
             self.whole = now_ms if is_whole else NEVER
+
+
+class Account:
+    """What is said of one device, and where; `homes` says what of that counts.
+
+    Attributes:
+        case: by its home.
+        away: by other addresses since its home spoke last, going on from that; None: by none.
+        away_site, away_since: which of them spoke last; when the first one did.
+        contradicted_by: the site that said what its home did not confirm, last; None: none did.
+    """
+
+    __slots__ = ("away", "away_since", "away_site", "case", "contradicted_by")
+
+    def __init__(self, case: Case) -> None:
+        self.case = case
+        self.away: Case | None = None
+        self.away_site, self.away_since = 0, NEVER
+        self.contradicted_by: int | None = None
+
+    def state(self) -> tuple[Any, ...]:
+        """Return all of it, for `from_state`."""
+        away = None if self.away is None else self.away.state()
+        return self.case.state(), away, self.away_site, self.away_since, self.contradicted_by
+
+    @classmethod
+    def from_state(cls, state: tuple[Any, ...]) -> "Account":
+        """Return the account that `state` was taken from."""
+        account = cls(Case.from_state(state[0]))
+        account.away = None if state[1] is None else Case.from_state(state[1])
+        account.away_site, account.away_since, account.contradicted_by = state[2:]
+        return account
 
 
 def merged(

@@ -5,8 +5,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import NamedTuple
 
 from ota_server.binomial import most_by_chance
-from ota_server.cases import NOT_FAILED, Case, Terms
-from ota_server.homes import Account, believed, large_homes, most_in_wave, on_record
+from ota_server.cases import NOT_FAILED, Account, Case, Terms
+from ota_server.homes import believed, large_homes, most_in_wave, move_homes, on_record
 from ota_server.polls import SLOW_SOAKS, Polls
 from ota_server.silence import Quiet
 from ota_server.sites import address_of, capped
@@ -64,6 +64,7 @@ class Counting:
     def tally(self, accounts: Mapping[int, Account]) -> Tally:
         """Return the counts of these devices, by their rows."""
         polls = self._polls
+        move_homes(polls, accounts, self._has_missed)
         concerned = {row: each for row, each in accounts.items() if self._is_concerned(row, each)}
         for row, case, is_home in believed(concerned, self._may_speak, self._has_missed):
             site = polls.home[row] if is_home else concerned[row].away_site
@@ -183,7 +184,10 @@ class Counting:
             slow_soaked=sum(map(self._is_slow, soaked)) if slow_share else 0,
             fresh_updated=len(updated),
             silence_rate=_mean(self._silence_of(counting)),
-            bad={row: each.state for row, each in list(bad.items())[:MOST_NAMED]},
+            bad={
+                row: f"{each.state} at {address_of(each.site)}"
+                for row, each in list(bad.items())[:MOST_NAMED]
+            },
             bad_at=_most(Counter(each.site for each in bad.values())),
             displaced_at=_most(displaced),
             contradicted_at=_most(contradictors),
@@ -260,7 +264,8 @@ class Counting:
         silent = told_or_silent - told
         shares = self._silence_of(counting) if silent else ()
         excused = min(silent, most_by_chance(len(shares), _mean(shares)))
-        return Evidence(len(counting), told, silent, count("mislabelled"), excused)
+        expected = min(silent, int(sum(shares)))
+        return Evidence(len(counting), told, silent, count("mislabelled"), excused, expected)
 
     def _silence_of(self, counting: Mapping[int, _Reading]) -> Sequence[float]:
         """Return how likely each device at risk would be silent without the release."""

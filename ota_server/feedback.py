@@ -10,10 +10,10 @@ from functools import lru_cache
 from hashlib import sha256
 from typing import Any, NamedTuple, TypeGuard
 
-from ota_server.cases import Case, Terms
+from ota_server.cases import Account, Case, Terms
 from ota_server.device import parse_mac
 from ota_server.evidence import Counting
-from ota_server.homes import Account, move_homes
+from ota_server.homes import listen
 from ota_server.plan import Plan
 from ota_server.polls import FORGOTTEN, NEVER, NO_WAVE, Polls
 from ota_server.record import FORGET, SNAPSHOT, parse_time
@@ -194,7 +194,7 @@ class Feedback:
         if account is not None and running != account.case.runs:
             # It told so while nothing could be written.
             now_ms = self._uptime.up_ms
-            case = account.told_at(site, polls, row, running, self._release, now_ms)
+            case = listen(account, polls, row, (site, running, self._release), now_ms)
             if case is not None:
                 self._report(case, row, running)
 
@@ -234,7 +234,7 @@ class Feedback:
         polls.site[row] = site
         if account is None:
             return
-        case = account.told_at(site, polls, row, running, self._release, now_ms)
+        case = listen(account, polls, row, (site, running, self._release), now_ms)
         if case is None:
             return
         if is_end:
@@ -340,7 +340,6 @@ class Feedback:
         up_ms, anew_ms = uptime.at(now_ms), uptime.anew_ms
         since_ms = self._opened_up_ms if self._opened_ms is None else up_ms
         quiet = Quiet(polls, up_ms, since_ms, anew_ms, self._terms.soak_ms)
-        move_homes(polls, self._cases)
         share = self._plan.percent(self._wave) / 100
         found = (polls.rows.get(number_of(mac)) for mac in accepted)
         rows = {row for row in found if row is not None}

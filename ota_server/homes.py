@@ -16,7 +16,7 @@ IPv6 the /64) from which it was heard before the rollout reached it.
    neither well nor failed. Where they are many, the rollout pauses and names that address.
    *Somebody polls in the name of thirty bricked devices: nobody takes them for alive.*
 5. Where most devices of one home, and of no other, turn up at one new address, and none is heard
-   at the old one after that, it is their home.
+   at the old one after that, it is their home once two of them have missed a poll there.
    *A provider gives an office of twenty devices another address each night.*
 6. Of one home there count in a wave as many devices as its share of the fleet, and one standard
    deviation. *Twenty forged MACs, chosen to be in the first wave of 1 %: one counts.*
@@ -29,10 +29,9 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping
 from itertools import compress
-from typing import Any
 
-from ota_server.cases import NOT_FAILED, Case
-from ota_server.polls import FORGOTTEN, GAPS_TO_MISS, NEVER, Polls
+from ota_server.cases import NOT_FAILED, Account, Case
+from ota_server.polls import FORGOTTEN, GAPS_TO_MISS, Polls
 from ota_server.sites import QUARTER, most_of_each
 
 # A new address is the home of all only where at least two devices of the old one are there.
@@ -41,55 +40,30 @@ _LEAST_TO_MOVE = 2
 _SAMPLE = 4096
 
 
-class Account:
-    """What is said of one device: `case` by its home, `away` elsewhere since its home spoke last.
+def listen(
+    account: Account, polls: Polls, row: int, heard: tuple[int, str, str], now_ms: int
+) -> Case | None:
+    """Return the case that has to be told what is said (rules 2 and 3); None: nobody listens.
 
-    Attributes:
-        away_site, away_since: which other address spoke last; when the first one did.
-        contradicted_by: the site that said what its home did not confirm, last; None: none did.
+    Args:
+        heard: at which site, which version the device runs by that, and the release.
     """
-
-    __slots__ = ("away", "away_since", "away_site", "case", "contradicted_by")
-
-    def __init__(self, case: Case) -> None:
-        self.case = case
-        self.away: Case | None = None
-        self.away_site, self.away_since = 0, NEVER
-        self.contradicted_by: int | None = None
-
-    def told_at(
-        self, site: int, polls: Polls, row: int, version: str, release: str, now_ms: int
-    ) -> Case | None:
-        """Return the case that has to be told what is said at a site; None: nobody listens."""
-        away = self.away
-        if site == polls.home[row]:
-            if away is not None and away.runs not in (version, self.case.runs):
-                self.contradicted_by = self.away_site
-            self.away = None
-            return self.case
-        if away is None:
-            self.away_since = now_ms
-        elif site != self.away_site:
-            has_missed = now_ms - away.seen > GAPS_TO_MISS * polls.longest_ms(row, 0.0)
-            if version != release and not has_missed:
-                return None
-            if version != release or away.runs != release or away.failing != NOT_FAILED:
-                away = None  # its story is not that of the other one
-        self.away, self.away_site = away or self.case.copy(), site
-        return self.away
-
-    def state(self) -> tuple[Any, ...]:
-        """Return all of it, for `from_state`."""
-        away = None if self.away is None else self.away.state()
-        return self.case.state(), away, self.away_site, self.away_since, self.contradicted_by
-
-    @classmethod
-    def from_state(cls, state: tuple[Any, ...]) -> "Account":
-        """Return the account that `state` was taken from."""
-        account = cls(Case.from_state(state[0]))
-        account.away = None if state[1] is None else Case.from_state(state[1])
-        account.away_site, account.away_since, account.contradicted_by = state[2:]
-        return account
+    (site, version, release), away = heard, account.away
+    if site == polls.home[row]:
+        if away is not None and away.runs not in (version, account.case.runs):
+            account.contradicted_by = account.away_site
+        account.away = None
+        return account.case
+    if away is None:
+        account.away_since = now_ms
+    elif site != account.away_site:
+        has_missed = now_ms - away.seen > GAPS_TO_MISS * polls.longest_ms(row, 0.0)
+        if version != release and not has_missed:
+            return None
+        if version != release or away.runs != release or away.failing != NOT_FAILED:
+            away = None  # its story is not that of the other one
+    account.away, account.away_site = away or account.case.copy(), site
+    return account.away
 
 
 def believed(
@@ -120,11 +94,15 @@ def believed(
         yield row, account.case, True
 
 
-def move_homes(polls: Polls, accounts: Mapping[int, Account]) -> None:
+def move_homes(
+    polls: Polls,
+    accounts: Mapping[int, Account],
+    has_missed: Callable[[int, Account], bool],
+) -> None:
     """Take a new address for the home of devices that have moved there together (rule 5)."""
     since: dict[int, dict[int, list[int]]] = defaultdict(lambda: defaultdict(list))
     for row, account in accounts.items():
-        if account.away is not None:
+        if account.away is not None and has_missed(row, account):
             since[account.away_site][polls.home[row]].append(account.away_since)
     moves: dict[int, tuple[int, int]] = {}  # of a home: to which site, and since when
     for site, homes in since.items():

@@ -102,8 +102,8 @@ class Quiet:
             is_large = count * QUARTER > all_expected.total() and site not in free
             if is_large and all_silent[site] * 2 > count:
                 # It is dark, and says nothing of devices elsewhere.
-                for band in (all_expected, all_silent, *expected.values(), *silent.values()):
-                    del band[site]
+                for devices in (all_expected, all_silent, *expected.values(), *silent.values()):
+                    del devices[site]
         overall = _share(all_expected, all_silent, free)
         shares = {
             band: _share(each, silent[band], free, _LEAST_ALIKE, overall)

@@ -21,6 +21,7 @@ class Evidence(NamedTuple):
             silence.
         mislabelled: those that report a third version, which is no release.
         excused: of `silent`, as many as would have been silent without the release, and by far.
+        expected: as many as would have been silent without it.
     """
 
     base: int = 0
@@ -28,6 +29,7 @@ class Evidence(NamedTuple):
     silent: int = 0
     mislabelled: int = 0
     excused: int = 0
+    expected: int = 0
 
 
 class Tally(NamedTuple):

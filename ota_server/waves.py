@@ -3,8 +3,9 @@
 - It is *halted* where the lower bound of the share of bad devices passes the limit, from three bad
   ones on. *6 of 100 failed: at least 2.6 %.*
 - So few as 20 devices cannot prove a share: there two bad ones halt it, or all of fewer than four.
-- In a wave of fewer than 50 one bad device is over the usual limit and proves nothing: it pauses,
-  the device is named, and a person decides. *1 of 12 failed: 02:00:00:00:00:07.*
+- In a wave of fewer than 50 one bad device is over the usual limit and proves nothing. Where the
+  others are through, it pauses and names the device, and a person decides.
+  *1 of 12 failed: 02:00:00:00:00:07.*
 - It *pauses* where one home would have halted it alone (`homes`, rule 7), where many devices are
   heard only where few are believed (rule 4), and at the end of a wave's time.
 - A wave *goes on* when enough of its devices have updated, and were heard from after the soak: the
@@ -70,15 +71,16 @@ def advance(plan: Plan, progress: Progress, tally: Tally, now_ms: int) -> Progre
         return progress
     if plan.promoted > progress.wave:
         return _promoted(plan, progress, now_ms)
-    reason, asks = pausing(plan, tally)
     if progress.state == "paused" and not progress.lifts:
         return progress
-    if reason:
+    waiting = waiting_for(plan, progress, tally)
+    is_through = not waiting or bool(tally.stuck)
+    asked, asks = asking(plan, tally) if is_through else ("", ())
+    if reason := pausing(plan, tally) or asked:
         is_new = progress.state != "paused" or progress.asks != asks
         reason = reason if is_new else progress.reason
         return progress._replace(state="paused", reason=reason, lifts=True, asks=asks)
     progress = progress._replace(state="running", reason="", lifts=False, asks=())
-    waiting = waiting_for(plan, progress, tally)
     if not waiting:
         if progress.wave + 1 < plan.wave_count:
             return _opened(progress, progress.wave + 1, now_ms)
@@ -106,7 +108,7 @@ def _paused_in_time(plan: Plan, progress: Progress, now_ms: int) -> Progress:
         return progress
     time = duration(plan.wave_timeout_seconds)
     reason = f"wave {progress.wave + 1} did not go on within {time}: {progress.waiting}"
-    return progress._replace(state="paused", reason=reason, waiting="", asks=())
+    return progress._replace(state="paused", reason=reason, waiting="")
 
 
 def waiting_for(plan: Plan, progress: Progress, tally: Tally) -> str:
@@ -146,15 +148,15 @@ def _needed(plan: Plan, progress: Progress, tally: Tally) -> int:
     return min(plan.min_devices, tally.members)
 
 
-def pausing(plan: Plan, tally: Tally) -> tuple[str, tuple[str, ...]]:
-    """Return why a person has to decide, and about which devices; "" where nobody has to."""
+def pausing(plan: Plan, tally: Tally) -> str:
+    """Return why it pauses whatever its wave waits for; "" where it does not."""
     if reason := halting(plan, tally._replace(overall=tally.whole, parts={})):
         address, devices = tally.bad_at
         return (
             f"{reason}; but {devices} of them are at {address}, and one address halts nothing by "
             "itself where no more than a quarter of the fleet lives: if they are yours, `rollout "
             "abort` it; if not, `device forget` them"
-        ), ()
+        )
     displaced = tally.displaced
     share = lower_bound(displaced, tally.active + displaced)
     if displaced >= LEAST_DEVICES_TO_HALT and share > plan.max_failures / 100:
@@ -163,14 +165,20 @@ def pausing(plan: Plan, tally: Tally) -> tuple[str, tuple[str, ...]]:
             f"{displaced} devices are not heard from at home any more, {devices} of them only from "
             f"{address}, which cannot be believed for so many: if they have moved there, `rollout "
             "abort` it and start it again"
-        ), ()
-    bad = max((count for count, _ in _charges(tally.overall)), default=0)
-    if _size(tally) <= ASKING_WAVE and bad and bad > plan.max_failures / 100 * tally.overall.base:
-        return (
-            f"in so small a wave a person has to decide: {_list(tally.bad)}. `rollout promote` "
-            "goes on without it, `rollout abort` ends the rollout"
-        ), tuple(tally.bad)
-    return "", ()
+        )
+    return ""
+
+
+def asking(plan: Plan, tally: Tally) -> tuple[str, tuple[str, ...]]:
+    """Return why a person has to decide, and about which devices; "" where nobody has to."""
+    evidence = tally.overall
+    bad = max(evidence.failed + evidence.silent - evidence.expected, evidence.mislabelled)
+    if _size(tally) > ASKING_WAVE or bad <= plan.max_failures / 100 * evidence.base:
+        return "", ()
+    return (
+        f"in so small a wave a person has to decide: {_list(tally.bad)}. `rollout promote` goes on "
+        "without, `rollout abort` ends the rollout"
+    ), tuple(dict.fromkeys((*tally.bad, *tally.stuck)))
 
 
 def halting(plan: Plan, tally: Tally) -> str:

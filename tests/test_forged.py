@@ -67,7 +67,7 @@ class ForgedStory(Story):
     @property
     def pauses(self) -> str:
         """Say why a person has to decide."""
-        return pausing(PLAN, self.tally())[0]
+        return pausing(PLAN, self.tally())
 
 
 class GoodReleaseTest(unittest.TestCase):

@@ -14,7 +14,17 @@ from tests.support import ROOT
 PACKAGE = "ota_server"
 PURE = {"binomial", "breaker", "byterange", "cases", "device", "evidence", "feedback", "http1"}
 PURE |= {"homes", "imageheader", "lease", "manifest", "numbering", "order", "pace", "places"}
-PURE |= {"plan", "policy", "policytext", "polls", "proposal", "record", "release", "reply", "rhythm"}
+PURE |= {
+    "plan",
+    "policy",
+    "policytext",
+    "polls",
+    "proposal",
+    "record",
+    "release",
+    "reply",
+    "rhythm",
+}
 PURE |= {"rollout", "rolloutview", "scan", "silence", "sites", "tally", "uptime", "waves", "window"}
 # Modules of the standard library that touch the world. `datetime` is there to convert alone.
 IMPURE = {

@@ -225,6 +225,7 @@ class SmallWaveTest(unittest.TestCase):
         evidence = Evidence(base, bad)
         tally = Tally(active=base, fresh=base, members=base, size=size or base, age_ms=HOUR_MS)
         tally = tally._replace(overall=evidence, whole=evidence, bad=devices, bad_at=("a", bad))
+        tally = tally._replace(soaked=base - bad, stuck=devices)
         return after(tally, PLAN._replace(max_failures=limit))
 
     def test_two_bad_devices_halt_it_or_all_of_fewer_than_four(self):
@@ -243,13 +244,37 @@ class SmallWaveTest(unittest.TestCase):
                 self.assertEqual(self.small(base, bad).state, state)
 
     def test_the_limit_of_an_operator_holds_there_too(self):
-        for base, bad, state in ((20, 2, "running"), (20, 6, "running"), (20, 7, "halted")):
+        for base, bad, state in ((20, 1, "running"), (20, 6, "running"), (20, 7, "halted")):
             with self.subTest(bad=bad):
                 self.assertEqual(self.small(base, bad, 30.0).state, state)
 
     def test_a_wave_of_many_of_which_few_were_heard_from_yet_is_not_small(self):
-        self.assertEqual(self.small(5, 2, size=21).state, "running")
-        self.assertEqual(self.small(5, 1, size=21).state, "running")
+        self.assertEqual(self.small(5, 2, size=21).state, "paused")
+        self.assertEqual(self.small(5, 2, size=50).state, "running")
+
+    def test_of_fewer_than_fifty_one_over_the_limit_is_asked_about_before_it_goes_on(self):
+        for base, bad, state in ((49, 1, "paused"), (50, 1, "running"), (30, 0, "running")):
+            with self.subTest(base=base, bad=bad):
+                tally = WELL._replace(active=base, members=base, size=base)
+                evidence = Evidence(base, bad)
+                tally = tally._replace(overall=evidence, whole=evidence, bad={"a": "failed"})
+                self.assertEqual(after(tally).state, state)
+                self.assertEqual(after(tally).wave, int(state == "running"))
+
+    def test_nobody_is_asked_about_silence_that_is_to_be_expected(self):
+        for expected, state in ((0, "paused"), (1, "running")):
+            with self.subTest(expected=expected):
+                evidence = Evidence(30, 0, 1, excused=1, expected=expected)
+                tally = WELL._replace(active=30, members=30, size=30, bad={"a": "silent"})
+                self.assertEqual(
+                    after(tally._replace(overall=evidence, whole=evidence)).state, state
+                )
+
+    def test_nobody_is_asked_before_the_others_of_the_wave_are_through(self):
+        evidence = Evidence(12, 1)
+        tally = Tally(active=12, fresh=12, members=12, size=12, overall=evidence, whole=evidence)
+        progress = after(tally._replace(soaked=8, bad={"a": "failed"}))
+        self.assertEqual((progress.state, progress.asks), ("running", ()))
 
     def test_one_bad_device_is_named_with_what_to_do(self):
         progress = self.small(12, 1)
