@@ -226,14 +226,16 @@ def is_right_pause(scenario: Scenario, outcome: Outcome) -> bool:
     """Return whether a rollout is paused for a reason for which it may be.
 
     1. One address speaks for all devices.
-    2. Many of the devices are made up, and the reason names their address.
+    2. Many of the devices are made up, or the wave is small, and the reason names their address.
     3. The release is bad, and a small wave asks about devices.
     """
     if outcome.state != "paused" or not outcome.reason:
         return False
     if scenario.spoken_for:
         return True
-    if scenario.forged >= _MOST_FORGED * outcome.devices and MADE_UP_AT in outcome.reason:
+    is_small = outcome.asks > 0 and outcome.wave_devices <= ASKING_WAVE + scenario.forged
+    are_many = scenario.forged >= _MOST_FORGED * outcome.devices
+    if scenario.forged and MADE_UP_AT in outcome.reason and (is_small or are_many):
         return True
     return not scenario.is_good and outcome.asks > 0 and outcome.wave_devices <= ASKING_WAVE
 

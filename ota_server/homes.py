@@ -139,7 +139,7 @@ def on_record(polls: Polls, homes: Collection[int]) -> Counter[int]:
 
 def most_in_wave(devices: int, share: float) -> int:
     """Return how many of a home's devices count in a wave of a share of the fleet (rule 6)."""
-    return max(math.ceil(devices * share + math.sqrt(devices * share)), 1)
+    return max(int(devices * share + math.sqrt(devices * share)), 1)
 
 
 def large_homes(

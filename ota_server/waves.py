@@ -6,8 +6,8 @@
 - In a wave of fewer than 50 one bad device is over the usual limit and proves nothing. Where the
   others are through, it pauses and names the device, and a person decides.
   *1 of 12 failed: 02:00:00:00:00:07.*
-- It *pauses* where one home would have halted it alone (`homes`, rule 7), where many devices are
-  heard only where few are believed (rule 4), and at the end of a wave's time.
+- It *pauses* where many devices are heard only where few are believed (`homes`, rule 4), before a
+  wave goes on that one home alone would have halted (rule 7), and at the end of a wave's time.
 - A wave *goes on* when enough of its devices have updated, and were heard from after the soak: the
   slow pollers among them too, by their share. Where only devices are missing that do not come, they
   are named.
@@ -150,35 +150,38 @@ def _needed(plan: Plan, progress: Progress, tally: Tally) -> int:
 
 def pausing(plan: Plan, tally: Tally) -> str:
     """Return why it pauses whatever its wave waits for; "" where it does not."""
+    displaced = tally.displaced
+    share = lower_bound(displaced, tally.active + displaced)
+    if displaced < LEAST_DEVICES_TO_HALT or share <= plan.max_failures / 100:
+        return ""
+    address, devices = tally.displaced_at
+    return (
+        f"{displaced} devices are not heard from at home any more, {devices} of them only from "
+        f"{address}, which cannot be believed for so many: if they have moved there, `rollout "
+        "abort` it and start it again"
+    )
+
+
+def asking(plan: Plan, tally: Tally) -> tuple[str, tuple[str, ...]]:
+    """Return why a person has to decide before the wave goes on, and about which devices.
+
+    "" where nobody has to. Not before the others of the wave are through: more may fail, and halt
+    it.
+    """
+    evidence, (address, devices) = tally.overall, tally.bad_at
+    bad = max(evidence.failed + evidence.silent - evidence.expected, evidence.mislabelled)
+    if _size(tally) <= ASKING_WAVE and bad > plan.max_failures / 100 * evidence.base:
+        return (
+            f"in so small a wave a person has to decide: {_list(tally.bad)}. `rollout promote` "
+            "goes on without, `rollout abort` ends the rollout"
+        ), tuple(dict.fromkeys((*tally.bad, *tally.stuck)))
     if reason := halting(plan, tally._replace(overall=tally.whole, parts={})):
-        address, devices = tally.bad_at
         return (
             f"{reason}; but {devices} of them are at {address}, and one address halts nothing by "
             "itself where no more than a quarter of the fleet lives: if they are yours, `rollout "
             "abort` it; if not, `device forget` them"
-        )
-    displaced = tally.displaced
-    share = lower_bound(displaced, tally.active + displaced)
-    if displaced >= LEAST_DEVICES_TO_HALT and share > plan.max_failures / 100:
-        address, devices = tally.displaced_at
-        return (
-            f"{displaced} devices are not heard from at home any more, {devices} of them only from "
-            f"{address}, which cannot be believed for so many: if they have moved there, `rollout "
-            "abort` it and start it again"
-        )
-    return ""
-
-
-def asking(plan: Plan, tally: Tally) -> tuple[str, tuple[str, ...]]:
-    """Return why a person has to decide, and about which devices; "" where nobody has to."""
-    evidence = tally.overall
-    bad = max(evidence.failed + evidence.silent - evidence.expected, evidence.mislabelled)
-    if _size(tally) > ASKING_WAVE or bad <= plan.max_failures / 100 * evidence.base:
-        return "", ()
-    return (
-        f"in so small a wave a person has to decide: {_list(tally.bad)}. `rollout promote` goes on "
-        "without, `rollout abort` ends the rollout"
-    ), tuple(dict.fromkeys((*tally.bad, *tally.stuck)))
+        ), ()
+    return "", ()
 
 
 def halting(plan: Plan, tally: Tally) -> str:

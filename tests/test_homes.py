@@ -222,7 +222,7 @@ class ShareTest(unittest.TestCase):
             (3, 0.01, 1),
             (20, 0.01, 1),
             (50, 0.02, 2),
-            (60, 0.2, 16),
+            (60, 0.2, 15),
             (10_000, 0.01, 110),
         ):
             with self.subTest(devices=devices, share=share):

@@ -113,9 +113,10 @@ class GoingOnTest(unittest.TestCase):
                 )
 
     def test_where_one_home_alone_fails_it_pauses_and_names_the_address(self):
-        self.assertEqual(after(WELL._replace(whole=Evidence(100, 5))).state, "running")
-        tally = WELL._replace(whole=Evidence(100, 6), bad_at=("203.0.113.66", 6), soaked=0)
-        progress = after(tally, hours=0)
+        self.assertEqual(after(WELL._replace(whole=Evidence(100, 5))).wave, 1)
+        tally = WELL._replace(whole=Evidence(100, 6), bad_at=("203.0.113.66", 6))
+        self.assertEqual(after(tally._replace(soaked=0)).state, "running")
+        progress = after(tally)
         self.assertEqual((progress.state, progress.wave, progress.waiting), ("paused", 0, ""))
         for words in ("6 of 100 devices failed", "6 of them are at 203.0.113.66", "forget"):
             self.assertIn(words, progress.reason)
