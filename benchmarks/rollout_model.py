@@ -30,7 +30,8 @@ from ota_server.plan import Plan, Progress
 from ota_server.proposal import propose_waves
 from ota_server.record import format_time
 from ota_server.release import meaning
-from ota_server.waves import ASKING_WAVE, advance
+from ota_server.tally import ASKING_WAVE
+from ota_server.waves import advance
 
 MOST_WRONG = 1  # of all runs, so many false halts and as many missed ones
 _LARGE_FLEET = 10_000

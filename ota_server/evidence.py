@@ -10,7 +10,7 @@ from ota_server.homes import believed, large_homes, most_in_wave, move_homes, on
 from ota_server.polls import SLOW_SOAKS, Polls
 from ota_server.silence import Quiet
 from ota_server.sites import address_of, capped
-from ota_server.tally import MOST_NAMED, SLOW, Evidence, Tally
+from ota_server.tally import ASKING_WAVE, MOST_NAMED, SLOW, Evidence, Tally
 
 # A transfer that has not ended on record after this time was cut by the server's own end.
 _MOST_TRANSFER_MS = 24 * 3600 * 1000
@@ -289,7 +289,7 @@ class Counting:
         slow = sum(map(self._is_slow, active))
         members = round(count * len(active) / max(len(rows), 1))
         stuck: dict[int, str] = {}
-        if members <= MOST_NAMED:
+        if members <= ASKING_WAVE:
             for row in active:
                 reading = self._readings.get(row)
                 state = "displaced" if row in self._displaced else "waiting"
@@ -301,7 +301,8 @@ class Counting:
             state in _BAD or self._now_ms - quiet.since_ms > 2 * quiet.patience_ms(row)
             for row, state in stuck.items()
         )
-        return members, slow / max(len(active), 1), stuck if patient else {}
+        few = dict(list(stuck.items())[:MOST_NAMED])
+        return members, slow / max(len(active), 1), few if patient else {}
 
     def _is_member(self, row: int) -> bool:
         seen_ms = self._polls.seen[row]

@@ -20,8 +20,8 @@ IPv6 the /64) from which it was heard before the rollout reached it.
    *A provider gives an office of twenty devices another address each night.*
 6. Of one home there count in a wave as many devices as its share of the fleet, and one standard
    deviation. *Twenty forged MACs, chosen to be in the first wave of 1 %: one counts.*
-7. Of the failures that halt a release one home gives a quarter, or one, unless more than a quarter
-   of the fleet lives there. Where the rest would have halted it, it pauses and names the address.
+7. Of the failures that halt a release one home gives a quarter, or one, unless three tenths of the
+   fleet live there. Where the rest would have halted it, it pauses and names the address.
    *The twenty forged MACs fail in a fleet of a hundred: a person is asked.*
 """
 
@@ -36,7 +36,10 @@ from ota_server.sites import QUARTER, most_of_each
 
 # A new address is the home of all only where at least two devices of the old one are there.
 _LEAST_TO_MOVE = 2
-# A quarter of a fleet needs no more devices than these to be seen.
+# More than a quarter, or forged MACs that are a quarter of the fleet would halt a good release;
+# less than a third, or a fleet at three addresses would have no large one.
+_LARGE = 0.3
+# A share of a fleet needs no more devices than these to be seen.
 _SAMPLE = 4096
 
 
@@ -45,8 +48,7 @@ def listen(
 ) -> Case | None:
     """Return the case that has to be told what is said (rules 2 and 3); None: nobody listens.
 
-    Args:
-        heard: at which site, which version the device runs by that, and the release.
+    `heard`: at which site, which version the device runs by that, and the release.
     """
     (site, version, release), away = heard, account.away
     if site == polls.home[row]:
@@ -73,11 +75,8 @@ def believed(
 ) -> Iterator[tuple[int, Case | None, bool]]:
     """Yield the row of each device, its case, and whether that is by its home (rules 1, 3 and 4).
 
-    None in place of the case: the device is displaced.
-
-    Args:
-        may_speak: another address may speak for this device, as far as it has its quarter.
-        has_missed: the home of this device has missed a poll.
+    None in place of the case: the device is displaced. `may_speak`: another address may speak for a
+    device, as far as it has its quarter. `has_missed`: its home has missed a poll.
     """
     away = {row for row, each in accounts.items() if each.away and may_speak(row, each)}
     most = most_of_each(Counter(accounts[row].away_site for row in away))
@@ -104,11 +103,12 @@ def move_homes(
     for row, account in accounts.items():
         if account.away is not None and has_missed(row, account):
             since[account.away_site][polls.home[row]].append(account.away_since)
-    moves: dict[int, tuple[int, int]] = {}  # of a home: to which site, and since when
-    for site, homes in since.items():
-        (home, times), *others = homes.items()
-        if not others and len(times) >= _LEAST_TO_MOVE:
-            moves[home] = site, min(times)
+    moves = {  # of a home: to which site, and since when
+        home: (site, min(times))
+        for site, homes in since.items()
+        for home, times in homes.items()
+        if len(homes) == 1 and len(times) >= _LEAST_TO_MOVE
+    }
     rows: dict[int, list[int]] = {home: [] for home in moves}
     there: Counter[int] = Counter()
     for row, home in enumerate(polls.home) if moves else ():
@@ -119,17 +119,12 @@ def move_homes(
                 there[home] += 1 if polls.site[row] == site else -1
                 if polls.site[row] == home:
                     there[home] -= len(polls)  # one has stayed
-    for home, (site, _) in moves.items():
-        if there[home] > 0:
-            for row in rows[home]:
-                _move(polls, accounts.get(row), row, site)
-
-
-def _move(polls: Polls, account: Account | None, row: int, site: int) -> None:
-    polls.home[row] = site
-    if account is not None and account.away is not None and account.away_site == site:
-        account.case, account.away = account.away, None
-        polls.polled[row] = max(polls.polled[row], account.case.seen)
+    for row in (row for home in moves if there[home] > 0 for row in rows[home]):
+        polls.home[row] = site = moves[polls.home[row]][0]
+        moved = accounts.get(row)
+        if moved is not None and moved.away is not None and moved.away_site == site:
+            moved.case, moved.away = moved.away, None
+            polls.polled[row] = max(polls.polled[row], moved.case.seen)
 
 
 def on_record(polls: Polls, homes: Collection[int]) -> Counter[int]:
@@ -145,14 +140,10 @@ def most_in_wave(devices: int, share: float) -> int:
 def large_homes(
     polls: Polls, in_wave: Counter[int], is_there: Callable[[int], bool]
 ) -> Collection[int]:
-    """Return where more than a quarter of the fleet lives, and of the devices in the wave.
-
-    Args:
-        is_there: a device, by its row, is still heard from.
-    """
+    """Return where three tenths of all that are there live, and a quarter of the wave (rule 7)."""
     total = in_wave.total()
     large = {home for home, count in in_wave.items() if count * QUARTER > total}
     reached = polls.in_waves(FORGOTTEN - 1)
     sample = range(0, len(polls), max(len(polls) // _SAMPLE, 1)) if large else ()
     living = Counter(polls.home[row] for row in sample if reached[row] and is_there(row))
-    return {home for home in large if living[home] * QUARTER > living.total()}
+    return {home for home in large if living[home] > _LARGE * living.total()}

@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Mapping
 from typing import NamedTuple
 
 from ota_server.polls import GAPS_TO_MISS, Polls
-from ota_server.sites import QUARTER, capped, lacking, most_of_each
+from ota_server.sites import QUARTER, capped, most_of_each
 
 # Of its longest poll gaps: so many without a word is silence.
 _GAPS = 3
@@ -162,7 +162,7 @@ def _share(
     least: int = 0,
     usual: float = 0.0,
 ) -> float:
-    """Return the share of silent ones; where they or their sites are few, others are as usual.
+    """Return the share of silent ones; where they are few, others are as usual.
 
     Args:
         free: sites that may give more than a quarter.
@@ -174,7 +174,7 @@ def _share(
         for site, count in silent.items()
     )
     known = capped(expected, free)
-    others = max(lacking(expected, free), least - known)
+    others = max(least - known, 0)
     bad = min(weighed, capped(silent, free)) + others * usual
     return bad / max(known + others, 1)
 

@@ -59,10 +59,3 @@ def most_of_each(devices: Counter[int], free: Container[int] = ()) -> int:
             return most
         most = min(most - 1, total // QUARTER)
     return 1
-
-
-def lacking(devices: Counter[int], free: Container[int]) -> int:
-    """Return how many devices at other sites it takes until no site gives more than a quarter."""
-    alone = max((n for site, n in devices.items() if site not in free), default=0)
-    most = min(alone, most_of_each(devices, free))
-    return max(most * QUARTER - capped(devices, free), 0)

@@ -3,7 +3,9 @@
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-# So many devices are named to a person.
+# Of as many devices or fewer in a wave a person is asked about those that do not do well.
+ASKING_WAVE = 49
+# So many are named.
 MOST_NAMED = 20
 # The name of slow pollers among `Tally.parts`; all others are versions.
 SLOW = ""

@@ -19,14 +19,12 @@ from collections.abc import Iterator, Mapping
 from ota_server.binomial import lower_bound
 from ota_server.plan import Plan, Progress, duration
 from ota_server.record import format_time, parse_time
-from ota_server.tally import SLOW, Evidence, Tally
+from ota_server.tally import ASKING_WAVE, SLOW, Evidence, Tally
 
 # So many different devices, and no fewer, halt a rollout: two may be a coincidence.
 LEAST_DEVICES_TO_HALT = 3
 # Of as many devices or fewer two bad ones halt it.
 SMALL_WAVE = 20
-# Of as many or fewer it pauses for one, and a person is asked.
-ASKING_WAVE = 49
 _LEAST_IN_SMALL_WAVE = 2
 _TINY_WAVE = 4
 _COUNTS = (
@@ -178,7 +176,7 @@ def asking(plan: Plan, tally: Tally) -> tuple[str, tuple[str, ...]]:
     if reason := halting(plan, tally._replace(overall=tally.whole, parts={})):
         return (
             f"{reason}; but {devices} of them are at {address}, and one address halts nothing by "
-            "itself where no more than a quarter of the fleet lives: if they are yours, `rollout "
+            "itself where less than three tenths of the fleet live: if they are yours, `rollout "
             "abort` it; if not, `device forget` them"
         ), ()
     return "", ()
