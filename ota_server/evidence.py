@@ -292,7 +292,7 @@ class Counting:
         if members <= ASKING_WAVE:
             for row in active:
                 reading = self._readings.get(row)
-                state = "displaced" if row in self._displaced else "waiting"
+                state = "displaced" if row in self._displaced else "not heard from"
                 state = state if reading is None else reading.state
                 if reading is not None and state == "updated" and reading.case.confirmed:
                     continue

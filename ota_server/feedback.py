@@ -6,17 +6,16 @@ when any device was heard from is in `Polls`; who fell silent is asked of `Quiet
 
 import marshal
 from collections.abc import Collection, Iterable, Mapping
-from functools import lru_cache
 from hashlib import sha256
-from typing import Any, NamedTuple, TypeGuard
+from typing import Any, NamedTuple
 
 from ota_server.cases import Account, Case, Terms
-from ota_server.device import parse_mac
 from ota_server.evidence import Counting
 from ota_server.homes import listen
 from ota_server.plan import Plan
 from ota_server.polls import FORGOTTEN, NEVER, NO_WAVE, Polls
 from ota_server.record import FORGET, SNAPSHOT, parse_time
+from ota_server.recordfields import is_count, is_of, number_in, time_in
 from ota_server.release import meaning
 from ota_server.rollout import cohort_percent
 from ota_server.scan import mac_of, number_of
@@ -29,7 +28,6 @@ _DAY_MS = 24 * 3600 * 1000
 _WEEK_MS = 7 * _DAY_MS
 _EVENTS = ("check", "begin", "download", "report")
 _INTERVALS_TO_APPLY = 2
-_MOST_BYTES = 10**18
 _MOST_SPELLINGS = 1000
 _CHECKPOINT = 5  # the form of a checkpoint; another number for each other form
 
@@ -121,7 +119,7 @@ class Feedback:
         if event == SNAPSHOT:
             self._in_head = False
             return
-        number, time_ms = _number(record.get("mac")), _time(record.get("time"))
+        number, time_ms = number_in(record.get("mac")), time_in(record.get("time"))
         version, address = record.get("firmware_version"), record.get("address")
         if number is None or time_ms is None or record.get("product", "") != "":
             return
@@ -171,11 +169,11 @@ class Feedback:
     def _is_old(self, time_ms: int, record: Mapping[str, Any]) -> bool:
         """Say whether a device was known a day before the rollout, by the first record of it."""
         old_ms = self._start_ms - _DAY_MS
-        first_seen_ms = _time(record.get("first_seen_time"))
+        first_seen_ms = time_in(record.get("first_seen_time"))
         if first_seen_ms is not None:
             return first_seen_ms <= old_ms
         names = ("last_seen_time", "update_time", "download_request_time")
-        times = (time_ms, *(_time(record.get(name)) for name in names))
+        times = (time_ms, *(time_in(record.get(name)) for name in names))
         return any(each is not None and each <= old_ms for each in times)
 
     def _remember(
@@ -186,7 +184,7 @@ class Feedback:
         polls = self._polls
         if self._in_head and "first_seen_time" not in record:
             polls.counts[row] = 1
-        last_seen_ms = _time(record.get("last_seen_time"))
+        last_seen_ms = time_in(record.get("last_seen_time"))
         is_recent = last_seen_ms is not None and time_ms - last_seen_ms < _WEEK_MS
         if polls.seen[row] == NEVER and is_recent:
             polls.seen[row] = 0  # before what is kept of the journal, and not long before
@@ -251,7 +249,7 @@ class Feedback:
         if not is_home:
             return False  # or one address could fill the memory with all devices that there are
         goals = (self._release,)
-        return running in goals or self._told(record) in goals or _is_of(record, "download", goals)
+        return running in goals or self._told(record) in goals or is_of(record, "download", goals)
 
     def _goals(self, row: int) -> Collection[str]:
         """Return what a device is told to run because of the rollout: it, or stones before it."""
@@ -278,7 +276,7 @@ class Feedback:
         if case.told in goals and running not in (case.told, self._release):
             now_ms = self._uptime.up_ms
             case.offer(now_ms, self._terms, self._grace_ms(row), event == "check")
-        if event == "begin" and _is_of(record, "download", goals):
+        if event == "begin" and is_of(record, "download", goals):
             self._begin(case, record)
 
     def _report(self, case: Case, row: int, running: str) -> None:
@@ -292,18 +290,18 @@ class Feedback:
 
     def _begin(self, case: Case, record: Mapping[str, Any]) -> None:
         size = record.get("download_size")
-        if record.get("method") == "HEAD" or not _is_count(size) or size == 0:
+        if record.get("method") == "HEAD" or not is_count(size) or size == 0:
             return
         start = record.get("range_start")
-        if start is not None and not _is_count(start):
+        if start is not None and not is_count(start):
             return
         sha256_text = record["download_sha256"][:64]
         case.begin(sha256_text, size, start, self._uptime.up_ms, self._terms)
 
     def _end(self, case: Case | None, row: int, record: Mapping[str, Any]) -> None:
         start, sent = record.get("range_start") or 0, record.get("bytes_sent")
-        is_of = _is_of(record, "release", self._goals(row))
-        if case is not None and is_of and _is_count(start) and _is_count(sent):
+        is_ours = is_of(record, "release", self._goals(row))
+        if case is not None and is_ours and is_count(start) and is_count(sent):
             sha256_text = record["release_sha256"][:64]
             complete = record.get("complete") is True
             case.end(sha256_text, start, start + sent, complete, self._uptime.up_ms)
@@ -392,37 +390,3 @@ class Feedback:
         self._polls.restore(polls)
         self._spelled = spelled
         self._cases = {row: Account.from_state(state) for row, state in cases.items()}
-
-
-@lru_cache(maxsize=16384)
-def _mac_number(text: str) -> int | None:
-    mac = parse_mac(text)
-    return None if mac is None else number_of(mac)
-
-
-def _number(value: object) -> int | None:
-    return _mac_number(value) if isinstance(value, str) and len(value) <= 17 else None
-
-
-def _time(value: object) -> int | None:
-    """Return a time in milliseconds since the epoch, None if it is none."""
-    if not isinstance(value, str) or len(value) > 40:
-        return None
-    try:
-        return parse_time(value)
-    except (ValueError, OverflowError):
-        return None
-
-
-def _is_of(record: Mapping[str, Any], kind: str, goals: Collection[str]) -> bool:
-    """Say whether a record tells of the image of one of these releases."""
-    version = record.get(f"{kind}_version")
-    return (
-        isinstance(version, str)
-        and meaning(version[:64]) in goals
-        and isinstance(record.get(f"{kind}_sha256"), str)
-    )
-
-
-def _is_count(value: object) -> TypeGuard[int]:
-    return type(value) is int and 0 <= value <= _MOST_BYTES

@@ -83,7 +83,7 @@ def status_lines(
     elif progress is not None and progress.waiting and progress.state == "paused":
         lines.append(f"  {progress.waiting}")
         state = _ENDING
-    if state == "paused" and progress is not None and progress.lifts:
+    if state == "paused" and progress is not None and (progress.lifts or progress.asks):
         state = _ASKING
     if hint := _hint(plan, state, is_served):
         lines.append(f"  {hint}")

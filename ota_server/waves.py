@@ -166,16 +166,19 @@ def asking(plan: Plan, tally: Tally) -> tuple[str, tuple[str, ...]]:
     "" where nobody has to. Not before the others of the wave are through: more may fail, and halt
     it.
     """
-    evidence, (address, devices) = tally.overall, tally.bad_at
+    evidence = tally.overall
     bad = max(evidence.failed + evidence.silent - evidence.expected, evidence.mislabelled)
     if _size(tally) <= ASKING_WAVE and bad > plan.max_failures / 100 * evidence.base:
+        devices = {**tally.stuck, **tally.bad}
         return (
-            f"in so small a wave a person has to decide: {_list(tally.bad)}. `rollout promote` "
-            "goes on without, `rollout abort` ends the rollout"
-        ), tuple(dict.fromkeys((*tally.bad, *tally.stuck)))
+            f"of {evidence.base} devices these did not do well: {_list(devices)}. So few prove "
+            "nothing, so you decide: `rollout promote` goes on without them, `rollout abort` ends "
+            "the rollout"
+        ), tuple(devices)
     if reason := halting(plan, tally._replace(overall=tally.whole, parts={})):
+        address, count = tally.bad_at
         return (
-            f"{reason}; but {devices} of them are at {address}, and one address halts nothing by "
+            f"{reason}; but {count} of them are at {address}, and one address halts nothing by "
             "itself where less than three tenths of the fleet live: if they are yours, `rollout "
             "abort` it; if not, `device forget` them"
         ), ()
@@ -225,17 +228,23 @@ def _notes(tally: Tally) -> tuple[str, ...]:
     if not tally.contradicted:
         return ()
     address, devices = tally.contradicted_at
+    others = f", other addresses of {tally.contradicted - devices}"
+    others = others if devices < tally.contradicted else ""
     return (
-        f"of {tally.contradicted} devices another address said what their home does not confirm "
-        f"({address} of {devices}): their home is believed",
+        f"{address} said of {_count(devices)}{others} what their home does not confirm: their home "
+        "is believed",
     )
+
+
+def _count(devices: int) -> str:
+    return f"{devices} device{'s' * (devices != 1)}"
 
 
 def _named(devices: Mapping[str, str]) -> str:
     """Return who is missing, and what a person can do."""
     if not devices:
         return ""
-    return f"; missing: {_list(devices)}. `rollout promote` goes on without"
+    return f"; missing: {_list(devices)}. `rollout promote` goes on without them"
 
 
 def _list(devices: Mapping[str, str]) -> str:

@@ -25,7 +25,18 @@ PURE |= {
     "reply",
     "rhythm",
 }
-PURE |= {"rollout", "rolloutview", "scan", "silence", "sites", "tally", "uptime", "waves", "window"}
+PURE |= {
+    "rhythm",
+    "rollout",
+    "rolloutview",
+    "scan",
+    "silence",
+    "sites",
+    "tally",
+    "uptime",
+    "waves",
+    "window",
+}
 # Modules of the standard library that touch the world. `datetime` is there to convert alone.
 IMPURE = {
     "asyncio",

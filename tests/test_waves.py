@@ -286,9 +286,11 @@ class SmallWaveTest(unittest.TestCase):
 
     def test_devices_that_do_not_come_are_named_while_it_waits(self):
         tally = WELL._replace(active=11, members=12, size=12, soaked=11, overall=Evidence(11))
-        progress = after(tally._replace(stuck={"02:00:00:00:00:07": "waiting"}))
+        progress = after(tally._replace(stuck={"02:00:00:00:00:07": "not heard from"}))
         self.assertEqual((progress.state, progress.asks), ("running", ("02:00:00:00:00:07",)))
-        self.assertIn("missing: 02:00:00:00:00:07 (waiting). `rollout promote`", progress.waiting)
+        self.assertIn(
+            "missing: 02:00:00:00:00:07 (not heard from). `rollout promote`", progress.waiting
+        )
 
 
 class OperatorTest(unittest.TestCase):
