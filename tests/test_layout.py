@@ -12,31 +12,11 @@ from graphlib import CycleError, TopologicalSorter
 from tests.support import ROOT
 
 PACKAGE = "ota_server"
-PURE = {"binomial", "breaker", "byterange", "cases", "device", "evidence", "feedback", "http1"}
-PURE |= {"homes", "imageheader", "lease", "manifest", "numbering", "order", "pace", "places"}
-PURE |= {
-    "plan",
-    "policy",
-    "policytext",
-    "polls",
-    "proposal",
-    "record",
-    "release",
-    "reply",
-    "rhythm",
-}
-PURE |= {
-    "rhythm",
-    "rollout",
-    "rolloutview",
-    "scan",
-    "silence",
-    "sites",
-    "tally",
-    "uptime",
-    "waves",
-    "window",
-}
+PURE = {"binomial", "breaker", "byterange", "cases", "device", "evidence", "feedback", "homes"}
+PURE |= {"http1", "imageheader", "lease", "manifest", "numbering", "order", "pace", "places"}
+PURE |= {"plan", "policy", "policytext", "polls", "proposal", "record", "recordfields", "release"}
+PURE |= {"reply", "rhythm", "rollout", "rolloutview", "scan", "silence", "sites", "tally", "uptime"}
+PURE |= {"waves", "window"}
 # Modules of the standard library that touch the world. `datetime` is there to convert alone.
 IMPURE = {
     "asyncio",
