@@ -98,12 +98,21 @@ def move_homes(
     polls: Polls,
     accounts: Mapping[int, Account],
     has_missed: Callable[[int, Account], bool],
+    is_expected: Callable[[int], bool],
 ) -> None:
-    """Take a new address for the home of devices that have moved there together (rule 5)."""
+    """Take a new address for the home of devices that have moved there together (rule 5).
+
+    Args:
+        has_missed: the home of this device has missed a poll.
+        is_expected: the device, by its row, was heard from since the wave opened, or had to be.
+    """
     since: dict[int, dict[int, list[int]]] = defaultdict(lambda: defaultdict(list))
     for row, account in accounts.items():
-        if account.away is not None and has_missed(row, account):
-            since[account.away_site][polls.home[row]].append(account.away_since)
+        if account.away is not None:
+            # Who speaks for devices whose homes have missed nothing is no NAT of those that have.
+            times = since[account.away_site][polls.home[row]]
+            if has_missed(row, account):
+                times.append(account.away_since)
     moves: dict[int, tuple[int, int]] = {}  # of a home: to which site, and since when
     for site, homes in since.items():
         (home, times), *others = homes.items()
@@ -119,6 +128,8 @@ def move_homes(
                 there[home] += 1 if polls.site[row] == site else -1
                 if polls.site[row] == home:
                     there[home] -= len(polls)  # one has stayed
+            elif is_expected(row):
+                there[home] -= 1  # two of twenty are not most of them while the rest is quiet
     for home, (site, _) in moves.items():
         if there[home] > 0:
             for row in rows[home]:
