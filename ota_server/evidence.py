@@ -64,7 +64,7 @@ class Counting:
     def tally(self, accounts: Mapping[int, Account]) -> Tally:
         """Return the counts of these devices, by their rows."""
         polls = self._polls
-        move_homes(polls, accounts, self._has_missed)
+        move_homes(polls, accounts, self._has_missed, self._quiet.is_expected)
         concerned = {row: each for row, each in accounts.items() if self._is_concerned(row, each)}
         for row, case, is_home in believed(concerned, self._may_speak, self._has_missed):
             site = polls.home[row] if is_home else concerned[row].away_site

@@ -42,6 +42,9 @@ _LARGE = 0.3
 # A share of a fleet needs no more devices than these to be seen.
 _SAMPLE = 4096
 
+OfRow = Callable[[int], bool]
+OfAccount = Callable[[int, Account], bool]
+
 
 def listen(
     account: Account, polls: Polls, row: int, heard: tuple[int, str, str], now_ms: int
@@ -69,9 +72,7 @@ def listen(
 
 
 def believed(
-    accounts: Mapping[int, Account],
-    may_speak: Callable[[int, Account], bool],
-    has_missed: Callable[[int, Account], bool],
+    accounts: Mapping[int, Account], may_speak: OfAccount, has_missed: OfAccount
 ) -> Iterator[tuple[int, Case | None, bool]]:
     """Yield the row of each device, its case, and whether that is by its home (rules 1, 3 and 4).
 
@@ -94,32 +95,32 @@ def believed(
 
 
 def move_homes(
-    polls: Polls,
-    accounts: Mapping[int, Account],
-    has_missed: Callable[[int, Account], bool],
+    polls: Polls, accounts: Mapping[int, Account], has_missed: OfAccount, is_expected: OfRow
 ) -> None:
     """Take a new address for the home of devices that have moved there together (rule 5)."""
     since: dict[int, dict[int, list[int]]] = defaultdict(lambda: defaultdict(list))
     for row, account in accounts.items():
-        if account.away is not None and has_missed(row, account):
-            since[account.away_site][polls.home[row]].append(account.away_since)
+        if account.away is not None:
+            # Who speaks for devices of a home that is there has not taken over another one.
+            times = since[account.away_site][polls.home[row]]
+            times += [account.away_since] * has_missed(row, account)
     moves = {  # of a home: to which site, and since when
         home: (site, min(times))
         for site, homes in since.items()
         for home, times in homes.items()
         if len(homes) == 1 and len(times) >= _LEAST_TO_MOVE
     }
-    rows: dict[int, list[int]] = {home: [] for home in moves}
     there: Counter[int] = Counter()
-    for row, home in enumerate(polls.home) if moves else ():
-        if home in moves:
-            rows[home].append(row)
-            site, since_ms = moves[home]
-            if polls.seen[row] >= since_ms:
-                there[home] += 1 if polls.site[row] == site else -1
-                if polls.site[row] == home:
-                    there[home] -= len(polls)  # one has stayed
-    for row in (row for home in moves if there[home] > 0 for row in rows[home]):
+    rows = [row for row, home in enumerate(polls.home) if home in moves] if moves else []
+    for row in rows:
+        home, (site, since_ms) = polls.home[row], moves[polls.home[row]]
+        if polls.seen[row] < since_ms:
+            there[home] -= is_expected(row)
+        elif polls.site[row] == home:
+            there[home] -= len(rows)  # it has stayed, and so it is a home
+        else:
+            there[home] += 1 if polls.site[row] == site else -1
+    for row in (row for row in rows if there[polls.home[row]] > 0):
         polls.home[row] = site = moves[polls.home[row]][0]
         moved = accounts.get(row)
         if moved is not None and moved.away is not None and moved.away_site == site:
@@ -137,9 +138,7 @@ def most_in_wave(devices: int, share: float) -> int:
     return max(int(devices * share + math.sqrt(devices * share)), 1)
 
 
-def large_homes(
-    polls: Polls, in_wave: Counter[int], is_there: Callable[[int], bool]
-) -> Collection[int]:
+def large_homes(polls: Polls, in_wave: Counter[int], is_there: OfRow) -> Collection[int]:
     """Return where three tenths of all that are there live, and a quarter of the wave (rule 7)."""
     total = in_wave.total()
     large = {home for home, count in in_wave.items() if count * QUARTER > total}

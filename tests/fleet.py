@@ -1,14 +1,18 @@
 """A small fleet that speaks the real protocol, and rollouts made for seconds instead of days."""
 
 import fcntl
+import io
 import json
 import tempfile
 import unittest
 from collections import Counter
 from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from ota_server.cli import main
 from ota_server.keeper import LOCK_NAME
 from ota_server.plan import Plan, format_plan, plan_name
 from ota_server.record import format_time
@@ -18,6 +22,11 @@ OLD, NEW = "v1.0.0", "v2.0.0"
 IMAGES = {OLD: b"the old image " * 1000, NEW: b"the new image " * 1000}
 
 
+def mac_of(number: int) -> str:
+    """Return the MAC of a device by its number."""
+    return f"02:00:00:00:{number // 256:02x}:{number % 256:02x}"
+
+
 class Fleet:
     """Devices that ask again and again, each with what it runs.
 
@@ -25,12 +34,16 @@ class Fleet:
         versions: what each device runs, by its MAC.
         told: the versions that devices were told, by how often.
         downloads: the versions of whole images that devices got, one for each.
+        holders: the devices that got a whole image.
+        off: the devices that do not ask, such as bricked ones.
     """
 
     def __init__(self, size: int, version: str = OLD) -> None:
-        self.versions = {f"02:00:00:00:00:{number:02x}": version for number in range(size)}
+        self.versions = dict.fromkeys(map(mac_of, range(size)), version)
         self.told: Counter[str] = Counter()
         self.downloads: list[str] = []
+        self.holders: set[str] = set()
+        self.off: set[str] = set()
 
     def ask(
         self, port: int, boots: Callable[[str], bool] = lambda _mac: True, fetches: bool = True
@@ -42,6 +55,8 @@ class Fleet:
             boots: whether a device runs the new image after that; else it stays on what it had.
         """
         for mac, version in self.versions.items():
+            if mac in self.off:
+                continue
             told = self._get(port, "/version.txt", mac, version)
             self.told[told] += 1
             if (
@@ -51,6 +66,7 @@ class Fleet:
                 and self._get(port, "/firmware.bin", mac, version)
             ):
                 self.downloads.append(told)
+                self.holders.add(mac)
                 if boots(mac):
                     self.versions[mac] = told
 
@@ -66,6 +82,99 @@ class Fleet:
         return answer.body.decode("latin-1") if answer.status == 200 else ""
 
 
+class FleetAtHome(Fleet):
+    """A fleet of which so many devices live at each address, in 127.0.0.0/8 (Linux has them all).
+
+    Each address has one connection, which is kept: a thousand devices ask in 0.2 s.
+
+    Attributes:
+        homes: the address of each device, by its MAC.
+    """
+
+    def __init__(self, *sizes: int) -> None:
+        super().__init__(sum(sizes))
+        macs = iter(self.versions)
+        self.homes: dict[str, str] = {}
+        for number, size in enumerate(sizes, start=1):
+            self.homes.update(dict.fromkeys(islice(macs, size), f"127.0.1.{number}"))
+        self._clients: dict[str, Client] = {}
+
+    def move(self, address: str) -> None:
+        """Have all devices ask from another address from now on."""
+        self.homes = dict.fromkeys(self.homes, address)
+
+    def hang_up(self) -> None:
+        """Close all connections."""
+        while self._clients:
+            self._clients.popitem()[1].sock.close()
+
+    def _get(self, port: int, path: str, mac: str, version: str) -> str:
+        address = self.homes[mac]
+        try:
+            client = self._clients.get(address)
+            if client is None:
+                client = self._clients[address] = Client(port, source=address)
+            client.request(path, {"_br_mac_": mac, "_br_fwv_": version})
+            answer = client.answer()
+        except (OSError, AssertionError, ValueError):
+            client = self._clients.pop(address, None)
+            if client is not None:
+                client.sock.close()
+            return ""
+        return answer.body.decode("latin-1") if answer.status == 200 else ""
+
+
+def write_images(folder: Path) -> None:
+    """Make a folder with the images of both releases.
+
+    An image is served only when it is two seconds old, and a link or a copy of it is new, while one
+    in a folder that moves is not.
+    """
+    folder.mkdir()
+    for version, content in IMAGES.items():
+        (folder / f"firmware_{version}.bin").write_bytes(content)
+
+
+def start_server(
+    case: unittest.TestCase, data_dir: Path, *arguments: str, code: str | None = None
+) -> Process:
+    """Start a server that ends with the test."""
+    server = Process("--data-dir", str(data_dir), *arguments, code=code)
+    # The controller ends a moment after its server, and writes a last checkpoint.
+    case.addCleanup(until, lambda: _is_no_controller_there(data_dir))
+    case.addCleanup(server.kill)
+    return server
+
+
+def _is_no_controller_there(data_dir: Path) -> bool:
+    with (data_dir / "log" / LOCK_NAME).open("ab") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+    return True
+
+
+def run_rollout(data_dir: Path, *arguments: str) -> tuple[int, str, str]:
+    """Run `rollout`; return the exit code, what it printed, and what it complained about."""
+    out, err = io.StringIO(), io.StringIO()
+    with redirect_stdout(out), redirect_stderr(err):
+        try:
+            code = main(["rollout", *arguments, "--data-dir", str(data_dir)])
+        except SystemExit as end:
+            code = int(end.code or 0)
+    return code, out.getvalue(), err.getvalue()
+
+
+def read_progress(data_dir: Path, name: str = "progress.json") -> dict[str, Any]:
+    """Return how far a rollout is; {} where there is none yet."""
+    try:
+        progress: dict[str, Any] = json.loads((data_dir / "version" / name).read_bytes())
+    except FileNotFoundError:
+        return {}
+    return progress
+
+
 class RolloutCase(DataDirCase):
     """A data directory with two releases, the fleet on the old one, servers and rollouts on it."""
 
@@ -73,15 +182,11 @@ class RolloutCase(DataDirCase):
 
     @classmethod
     def setUpClass(cls) -> None:
-        # A folder for each test, made for all at once: an image is served only when it is two
-        # seconds old, and a link or a copy of it is new while one in a folder that moves is not.
+        # A folder for each test, made for all at once: only the first one waits for its age.
         cls.images = tempfile.TemporaryDirectory()
         cls.addClassCleanup(cls.images.cleanup)
         for name in unittest.defaultTestLoader.getTestCaseNames(cls):
-            folder = Path(cls.images.name) / name
-            folder.mkdir()
-            for version, content in IMAGES.items():
-                (folder / f"firmware_{version}.bin").write_bytes(content)
+            write_images(Path(cls.images.name) / name)
 
     def setUp(self) -> None:
         super().setUp()
@@ -91,19 +196,7 @@ class RolloutCase(DataDirCase):
 
     def serve(self, *arguments: str, code: str | None = None) -> Process:
         """Start a server that ends with the test."""
-        server = Process("--data-dir", str(self.data_dir), *arguments, code=code)
-        # The controller ends a moment after its server, and writes a last checkpoint.
-        self.addCleanup(until, self._is_no_controller_there)
-        self.addCleanup(server.kill)
-        return server
-
-    def _is_no_controller_there(self) -> bool:
-        with (self.data_dir / "log" / LOCK_NAME).open("ab") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return False
-        return True
+        return start_server(self, self.data_dir, *arguments, code=code)
 
     def roll_out(self, **changes: Any) -> Plan:
         """Write the plan of a rollout that takes seconds, as `rollout start` does."""
@@ -131,11 +224,7 @@ class RolloutCase(DataDirCase):
 
     def progress(self, name: str = "progress.json") -> dict[str, Any]:
         """Return how far a rollout is; {} where there is none yet."""
-        try:
-            progress: dict[str, Any] = json.loads((self.data_dir / "version" / name).read_bytes())
-        except FileNotFoundError:
-            return {}
-        return progress
+        return read_progress(self.data_dir, name)
 
     def state(self) -> str:
         """Return the state of the rollout to the fleet."""

@@ -43,9 +43,18 @@ class Answer(NamedTuple):
 class Client:
     """A raw socket that speaks HTTP as far as a test wants it to."""
 
-    def __init__(self, port: int, host: str = "127.0.0.1", receive_buffer: int | None = None):
+    def __init__(
+        self,
+        port: int,
+        host: str = "127.0.0.1",
+        receive_buffer: int | None = None,
+        source: str | None = None,
+    ) -> None:
+        """Connect, from the address `source` where that is given."""
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self.sock = socket.socket(family, socket.SOCK_STREAM)
+        if source is not None:
+            self.sock.bind((source, 0))
         if receive_buffer is not None:
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         self.sock.settimeout(TIMEOUT_SECONDS)
@@ -125,13 +134,15 @@ def parse_reply_head(head: bytes) -> tuple[int, dict[str, str]]:
     return int(status), {name.lower(): value for name, value in fields.items()}
 
 
-def until(condition: Callable[[], bool], seconds: float = TIMEOUT_SECONDS) -> bool:
+def until(
+    condition: Callable[[], bool], seconds: float = TIMEOUT_SECONDS, pause_seconds: float = 0.005
+) -> bool:
     """Wait for what nothing tells of, such as a line in a file; False when it did not come."""
     give_up_at = time.monotonic() + seconds
     while not condition():
         if time.monotonic() >= give_up_at:
             return False
-        select.select([], [], [], 0.005)
+        select.select([], [], [], pause_seconds)
     return True
 
 

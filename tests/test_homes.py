@@ -205,6 +205,27 @@ class NewHomeTest(unittest.TestCase):
         tally = story.tally()
         self.assertEqual((tally.updated, tally.displaced), (1, 39))
 
+    def test_not_where_somebody_speaks_for_those_of_a_home_that_has_missed_nothing_too(self):
+        story = HomesStory(40, 2)
+        story.each(None)
+        story.each(RELEASE)
+        story.wait(MISSED_MINUTES)
+        story.each(RELEASE, range(1, 41, 2))
+        story.each(OLD, address=OTHER)
+        tally = story.tally()
+        self.assertEqual((tally.failed, tally.displaced), (1, 19))
+        story.each(RELEASE)
+        self.assertEqual((story.tally().failed, story.tally().contradicted), (0, 40))
+
+    def test_not_for_two_of_twenty_of_which_no_other_is_heard(self):
+        story = HomesStory(20)
+        story.each(None)
+        story.each(RELEASE)
+        story.wait(MISSED_MINUTES)
+        story.each(OLD, range(1, 3), address=OTHER)
+        tally = story.tally()
+        self.assertEqual((tally.failed, tally.displaced), (1, 1))
+
     def test_not_for_few_of_many(self):
         story = HomesStory(20)
         story.each(None)

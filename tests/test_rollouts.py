@@ -15,12 +15,11 @@ import threading
 import time
 from array import array
 from collections.abc import Iterable
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import redirect_stdout
 from typing import Any
 
 from ota_server import rolloutedits
 from ota_server.audit import entries
-from ota_server.cli import main
 from ota_server.device import Device, Report
 from ota_server.ending import finish
 from ota_server.plan import Plan, Progress, format_plan, parse_plan, progress_name
@@ -34,15 +33,11 @@ from ota_server.rolloutview import status_lines
 from ota_server.survey import Reached
 from ota_server.watch import wrapped
 from ota_server.window import Standing
-from tests.fleet import NEW, OLD, RolloutCase
+from tests.fleet import NEW, OLD, RolloutCase, mac_of, run_rollout
 from tests.support import ROOT, TIMEOUT_SECONDS, until
 
 NOW_MS = time.time_ns() // 1_000_000
 HOUR_MS = 3_600_000
-
-
-def mac_of(number: int) -> str:
-    return f"02:00:00:00:{number // 256:02x}:{number % 256:02x}"
 
 
 class CommandCase(RolloutCase):
@@ -68,13 +63,7 @@ class CommandCase(RolloutCase):
 
     def run_it(self, *arguments: str) -> tuple[int, str, str]:
         """Run `rollout`; return the exit code, what it printed, and what it complained about."""
-        out, err = io.StringIO(), io.StringIO()
-        with redirect_stdout(out), redirect_stderr(err):
-            try:
-                code = main(["rollout", *arguments, "--data-dir", str(self.data_dir)])
-            except SystemExit as end:
-                code = int(end.code or 0)
-        return code, out.getvalue(), err.getvalue()
+        return run_rollout(self.data_dir, *arguments)
 
     def refused(self, *arguments: str, code: int = 1) -> str:
         """Return what a command that is refused complains about."""
