@@ -95,7 +95,7 @@ def status_lines(
     for name, meaning in _MORE.items():
         if counts.get(name):
             lines.append(f"  {counts[name]} {meaning}")
-    if progress is not None and state not in _OVER:
+    if progress is not None:
         lines += [f"  {note}" for note in progress.notes]
     if standing is not None and standing.unmet:
         lines.append(

@@ -213,7 +213,7 @@ class AddressTest(FleetsCase):
         stranger = FleetAtHome(50)
         stranger.move("127.0.9.9")
         self.addCleanup(stranger.hang_up)
-        named = re.compile(r"of \d+ devices another address said .* \(127\.0\.9\.9 of \d+\)")
+        named = re.compile(r"127\.0\.9\.9 said of \d+ devices? what their home does not confirm")
 
         def is_named() -> bool:
             stranger.ask(fleet.server.port, fetches=False)
@@ -227,6 +227,7 @@ class AddressTest(FleetsCase):
 
         fleet.ask_until(is_over)
         self.assertEqual(fleet.state, "done", fleet.status())
+        self.assertRegex(fleet.status(), named)
 
     def test_a_nat_whose_address_changes_in_mid_rollout_keeps_it_from_nothing(self):
         fleet = self.started(60)

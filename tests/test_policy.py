@@ -236,7 +236,7 @@ class PlanTest(ParsingCase):
             "min_devices": (0, 10**9, "20", float("nan")),
             "soak_seconds": (-1, "1h", 10**12, float("nan")),
             "groups_too": (None, 1, "no"),
-            "shared_addresses": (5, ["x"], ["10.0.0.1/8"]),
+            "counted": (5, ["x"], [1.5], [-1], [True]),
         }
         for name, values in wrong.items():
             self.assert_bad(parse_plan, *(self.broken(PLAN, **{name: each}) for each in values))

@@ -51,7 +51,7 @@ class StoneTest(unittest.TestCase):
         story.wait(SILENCE_MINUTES)
         tally = story.tally()
         self.assertEqual((story.state(), tally.overall.silent), ("silent", 1))
-        self.assertEqual({name: each.silent for name, each in tally.versions.items()}, {ANCIENT: 1})
+        self.assertEqual({name: each.silent for name, each in tally.parts.items()}, {ANCIENT: 1})
 
     def test_a_device_that_reports_its_old_version_after_the_grace_has_failed(self):
         story = StoneStory()
@@ -59,7 +59,7 @@ class StoneTest(unittest.TestCase):
         story.wait(GRACE_MINUTES)
         story.check(1, told=STONE)
         self.assertEqual(story.state(), "failed")
-        self.assertEqual([*story.tally().versions], [OLD])
+        self.assertEqual([*story.tally().parts], [OLD])
 
     def test_a_device_that_begins_the_stone_anew_has_failed_until_it_reports_it(self):
         story = StoneStory()
@@ -76,7 +76,7 @@ class StoneTest(unittest.TestCase):
         story.wait(60)
         story.check(1, told=STONE)
         self.assertEqual(story.state(), "failed")
-        self.assertEqual([*story.tally().versions], [OLD])
+        self.assertEqual([*story.tally().parts], [OLD])
 
     def test_the_way_over_the_stone_is_no_failure(self):
         story = StoneStory()
@@ -86,7 +86,7 @@ class StoneTest(unittest.TestCase):
         story.download(1, version=STONE)
         story.wait(1)
         story.check(1, RELEASE)
-        self.assertEqual((story.state(), story.tally().versions), ("updated", {}))
+        self.assertEqual((story.state(), story.tally().parts), ("updated", {}))
 
     def test_a_third_version_after_the_stone_is_mislabelled(self):
         story = StoneStory()
