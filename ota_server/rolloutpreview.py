@@ -115,17 +115,8 @@ def _better(plan: Plan, counts: Sequence[int], proposed: Sequence[float]) -> str
 # What is shown
 
 
-def print_left_alone(plan: Plan, groups: Collection[tuple[str, str, int]]) -> None:
-    """Show the groups that a rollout leaves alone, each with its target and its devices.
-
-    Raises:
-        Refused: the first group is one of them.
-    """
-    if plan.first_group in [group for group, _, _ in groups]:
-        raise Refused(
-            f"the first group, {plan.first_group}, has a target of its own, so that the rollout "
-            "leaves it alone; give --groups-too, or leave --first-group out"
-        )
+def print_left_alone(groups: Collection[tuple[str, str, int]]) -> None:
+    """Show the groups that a rollout leaves alone, each with its target and its devices."""
     for group, target, members in groups:
         print(
             f"left alone, since it has a target of its own: group {group} ({target}, "

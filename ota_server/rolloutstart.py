@@ -99,7 +99,7 @@ def start(arguments: argparse.Namespace) -> int:
     rolloutedits.check_start(data_dir, plan)
     plan = plan._replace(version=rolloutedits.release_here(data_dir, plan.version))
     policy = PolicyFiles(data_dir).current()
-    print_left_alone(plan, groups_left_alone(plan, policy))
+    print_left_alone(groups_left_alone(plan, policy))
     logs = log_dir(data_dir)
     found = reached(logs, plan, what_is_known(plan, policy, None, now_ms), now_ms)
     intervals = intervals_ms(logs, found, now_ms)
