@@ -10,9 +10,11 @@ from ota_server.rollout import RESTART_AFTER_MS
 
 # How a device has failed. The first two are undone when it reports the release after all.
 NOT_FAILED, STILL_OLD, BEGAN_ANEW, WENT_BACK = range(4)
-_UNDONE = (STILL_OLD, BEGAN_ANEW)
+AFTER_DOWNLOAD = _UNDONE = (STILL_OLD, BEGAN_ANEW)
 # Where completion is unknown: so many offers after the grace, and it will not come.
 _VAIN_OFFERS = 3
+# What is known of a download.
+_DOWNLOAD = ("offered", "asked", "whole", "fetched_at", "sha256", "size", "spans", "under_way")
 # Pieces of an image that do not touch. A client that fetches more at once has no image for long.
 _MOST_SPANS = 256
 
@@ -44,6 +46,7 @@ class Case:
         offered: when it was first told to run the release.
         asked: its newest request for the image.
         whole: when every byte was acknowledged.
+        fetched_at: the site where that was.
         updated: when it first reported the release.
         confirmed: it was heard from on the release after the soak.
         failing: how it has failed.
@@ -57,6 +60,7 @@ class Case:
         "came_from",
         "confirmed",
         "failing",
+        "fetched_at",
         "is_mislabelled",
         "offered",
         "offers",
@@ -85,7 +89,7 @@ class Case:
         self.offered = self.asked = self.whole = self.updated = NEVER
         self.confirmed = self.is_mislabelled = False
         self.failing = NOT_FAILED
-        self.offers = self.under_way = self.size = 0
+        self.offers = self.under_way = self.size = self.fetched_at = 0
         self.sha256 = ""
         self.spans: tuple[tuple[int, int], ...] = ()
 
@@ -198,8 +202,16 @@ class Case:
         self.asked = now_ms
         self.under_way += 1
 
-    def end(self, sha256: str, start: int, stop: int, complete: bool, now_ms: int) -> None:
-        """Note that a transfer has ended; the bytes before `stop` were acknowledged."""
+    def take_download(self, other: "Case") -> None:
+        """Take over what was downloaded elsewhere: that the server knows by itself."""
+        if other.asked > self.asked:
+            for name in _DOWNLOAD:
+                setattr(self, name, getattr(other, name))
+
+    def end(
+        self, sha256: str, start: int, stop: int, complete: bool, now_ms: int, site: int = 0
+    ) -> None:
+        """Record that a transfer ended; the bytes before `stop` were acknowledged, at a site."""
         if sha256 != self.sha256:
             return
         self.under_way = max(self.under_way - 1, 0)
@@ -208,7 +220,7 @@ class Case:
         self.spans = merged(self.spans, start, stop)
         if self.whole < 0 and self.spans and self.spans[0][0] == 0:
             is_whole = self.spans[0][1] >= self.size
-            self.whole = now_ms if is_whole else NEVER
+            self.whole, self.fetched_at = (now_ms, site) if is_whole else (NEVER, 0)
 
 
 class Account:
@@ -228,6 +240,10 @@ class Account:
         self.away: Case | None = None
         self.away_site, self.away_since = 0, NEVER
         self.contradicted_by: int | None = None
+
+    def cases(self) -> tuple[Case, ...]:
+        """Return what is said of it, by its home and elsewhere."""
+        return (self.case,) if self.away is None else (self.case, self.away)
 
     def state(self) -> tuple[Any, ...]:
         """Return all of it, for `from_state`."""

@@ -5,12 +5,12 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import NamedTuple
 
 from ota_server.binomial import most_by_chance
-from ota_server.cases import NOT_FAILED, Account, Case, Terms
-from ota_server.homes import believed, large_homes, most_in_wave, move_homes, on_record
+from ota_server.cases import AFTER_DOWNLOAD, NOT_FAILED, Account, Case, Terms
+from ota_server.homes import believed, large_homes, most_in_wave, move_homes
 from ota_server.polls import SLOW_SOAKS, Polls
 from ota_server.silence import Quiet
 from ota_server.sites import address_of, capped
-from ota_server.tally import ASKING_WAVE, MOST_NAMED, SLOW, Evidence, Tally
+from ota_server.tally import ASKING_WAVE, SLOW, SMALL_WAVE, Evidence, Tally
 
 # A transfer that has not ended on record after this time was cut by the server's own end.
 _MOST_TRANSFER_MS = 24 * 3600 * 1000
@@ -19,8 +19,6 @@ _NO_EVIDENCE = ("too_new", "surplus", "displaced")
 _BAD = ("failed", "silent", "mislabelled")
 # Of a wave with more devices than that a sample is looked at for how many are active, and slow.
 _MOST_LOOKED_AT = 4096
-# A wave of a larger share of the fleet cannot be packed with chosen MACs by much.
-_LARGEST_SHARE = 0.5
 
 
 class _Reading(NamedTuple):
@@ -29,6 +27,7 @@ class _Reading(NamedTuple):
     case: Case
     state: str
     site: int
+    is_home: bool
 
 
 class Counting:
@@ -39,21 +38,22 @@ class Counting:
         polls: Polls,
         quiet: Quiet,
         terms: Terms,
-        wave: tuple[int, float, int],
+        wave: int,
+        chosen_wave: int,
         accepted: Collection[int],
         now_ms: int,
     ) -> None:
         """Take a moment.
 
         Args:
-            wave: the one that is open; the share of the fleet that it and those before it hold by
-                chance, from 0 to 1; the one whose devices an operator chose.
+            chosen_wave: the one whose devices an operator chose.
             accepted: rows of devices that a person goes on without.
         """
         self._polls = polls
         self._quiet = quiet
         self._terms = terms
-        self._wave, self._share, self._chosen_wave = wave
+        self._wave = wave
+        self._chosen_wave = chosen_wave
         self._accepted = accepted
         self._now_ms = now_ms
         self._readings: dict[int, _Reading] = {}
@@ -64,7 +64,13 @@ class Counting:
     def tally(self, accounts: Mapping[int, Account]) -> Tally:
         """Return the counts of these devices, by their rows."""
         polls = self._polls
-        move_homes(polls, accounts, self._has_missed, self._quiet.is_expected)
+
+        def is_at_risk(row: int) -> bool:
+            account = accounts.get(row)
+            cases = () if account is None else account.cases()
+            return any(case.is_on_its_way(self._terms) for case in cases)
+
+        move_homes(polls, accounts, self._has_missed, self._quiet.is_expected, is_at_risk)
         concerned = {row: each for row, each in accounts.items() if self._is_concerned(row, each)}
         for row, case, is_home in believed(concerned, self._may_speak, self._has_missed):
             site = polls.home[row] if is_home else concerned[row].away_site
@@ -72,7 +78,10 @@ class Counting:
                 self._displaced[row] = site
             else:
                 state = self._state(row, case)
-                self._readings[row] = _Reading(case, state, site)
+                if state == "failed" and case.failing in AFTER_DOWNLOAD:
+                    site = case.fetched_at  # who fetched it made it late
+                is_home = site == polls.home[row]
+                self._readings[row] = _Reading(case, state, site, is_home)
         self._leave_out_surplus()
         return self._sum_up(accounts)
 
@@ -83,8 +92,7 @@ class Counting:
             return False
         if self._quiet.is_heard(row):
             return True
-        cases = (account.case, account.away) if account.away else (account.case,)
-        is_waited_for = any(case.is_on_its_way(self._terms) for case in cases)
+        is_waited_for = any(case.is_on_its_way(self._terms) for case in account.cases())
         return is_waited_for and self._quiet.is_expected(row)
 
     def _may_speak(self, row: int, account: Account) -> bool:
@@ -125,26 +133,22 @@ class Counting:
         return "offered" if case.offered >= 0 else "waiting"
 
     def _leave_out_surplus(self) -> None:
-        """Have of each home no more devices count than its share of the fleet (rule 6)."""
-        if not 0 < self._share < _LARGEST_SHARE:
-            return
+        """Have of each home no more devices count than the others' share of the wave (rule 6)."""
         polls = self._polls
-        living = Counter(
-            polls.home[row] for row in self._readings if polls.wave[row] != self._chosen_wave
-        )
-        many = {home for home, count in living.items() if count > 1}
-        most = {
-            home: most_in_wave(devices, self._share)
-            for home, devices in (on_record(polls, many) if many else Counter()).items()
-        }
+        chosen = self._chosen_wave
+        rows = [
+            row
+            for row, each in self._readings.items()
+            if each.state != "too_new" and polls.wave[row] != chosen
+        ]
+        many = {home for home, n in Counter(polls.home[row] for row in rows).items() if n > 1}
+        most = most_in_wave(polls, many, self._wave) if many else {}
         counted: Counter[int] = Counter()
-        for row, reading in self._readings.items():
-            if reading.state == "too_new" or polls.wave[row] == self._chosen_wave:
-                continue
+        for row in rows:
             home = polls.home[row]
             counted[home] += 1
             if counted[home] > most.get(home, 1):
-                self._readings[row] = reading._replace(state="surplus")
+                self._readings[row] = self._readings[row]._replace(state="surplus")
 
     # All of them
 
@@ -153,11 +157,18 @@ class Counting:
         states = Counter(reading.state for reading in self._readings.values())
         counting = {r: each for r, each in self._readings.items() if each.state not in _NO_EVIDENCE}
         bad = self._bad(counting)
-        reach = sum(polls.in_waves(self._wave))
+        reach = sum(polls.in_waves(self._wave)) - states["surplus"]
+        reach -= sum(polls.wave[row] <= self._wave for row in self._accepted)
+        size = self._size(reach)
         large = self._large(bad, counting)
         fresh = [row for row in counting if polls.wave[row] == self._wave]
         updated = [row for row in fresh if counting[row].state == "updated"]
-        soaked = [row for row in updated if counting[row].case.confirmed]
+        # So few may not go on by what strangers say of one of them.
+        soaked = [
+            row
+            for row in updated
+            if counting[row].case.confirmed and (counting[row].is_home or size > SMALL_WAVE)
+        ]
         members, slow_share, stuck = self._members()
         contradictors = Counter(
             account.contradicted_by
@@ -178,7 +189,7 @@ class Counting:
             fresh=len(fresh),
             to_come=polls.wave.count(self._wave),
             members=members,
-            size=self._size(reach),
+            size=size,
             slow_share=slow_share,
             soaked=len(soaked),
             slow_soaked=sum(map(self._is_slow, soaked)) if slow_share else 0,
@@ -186,8 +197,9 @@ class Counting:
             silence_rate=_mean(self._silence_of(counting)),
             bad={
                 row: f"{each.state} at {address_of(each.site)}"
-                for row, each in list(bad.items())[:MOST_NAMED]
+                for row, each in list(bad.items())[:ASKING_WAVE]
             },
+            bad_elsewhere=sum(not each.is_home for each in bad.values()),
             bad_at=_most(Counter(each.site for each in bad.values())),
             displaced_at=_most(displaced),
             contradicted_at=_most(contradictors),
@@ -295,14 +307,18 @@ class Counting:
                 state = "displaced" if row in self._displaced else "not heard from"
                 state = state if reading is None else reading.state
                 if reading is not None and state == "updated" and reading.case.confirmed:
-                    continue
+                    if reading.is_home or members > SMALL_WAVE:
+                        continue
+                    state = f"heard only at {address_of(reading.site)}, which is not its home"
                 stuck[row] = state
-        patient = all(
-            state in _BAD or self._now_ms - quiet.since_ms > 2 * quiet.patience_ms(row)
+        open_ms = self._now_ms - quiet.since_ms
+        is_over = all(
+            state in _BAD
+            or open_ms > 2 * quiet.gap_ms(row) + self._terms.soak_ms
+            or quiet.unheard_ms > 3 * quiet.gap_ms(row)
             for row, state in stuck.items()
         )
-        few = dict(list(stuck.items())[:MOST_NAMED])
-        return members, slow / max(len(active), 1), few if patient else {}
+        return members, slow / max(len(active), 1), stuck if is_over else {}
 
     def _is_member(self, row: int) -> bool:
         seen_ms = self._polls.seen[row]

@@ -210,8 +210,8 @@ class Feedback:
         is_end = event == "download" and "release_version" in record
         is_poll = event == "check" or (record.get("image_only") is True and not is_end)
         account = self._cases.get(row)
-        # Once a release has reached a device its home stays where it is.
-        if is_poll and (account is None or site == polls.home[row]):
+        # From the start on a home stays where it is.
+        if is_poll and (not self._has_begun or site == polls.home[row]):
             polls.poll(row, now_ms, site)
         is_home = site == polls.home[row]
         if (
@@ -234,12 +234,22 @@ class Feedback:
             return
         case = listen(account, polls, row, (site, running, self._release), now_ms)
         if case is None:
+            # Nobody listens to what it says there; what it fetches, the server knows by itself.
+            self._transfer(account.away, row, event, is_end, record)
             return
         if is_end:
             self._end(case, row, record)
         else:
             self._follow(case, row, event, running, record)
         case.hear(now_ms, self._uptime.anew_ms, self._terms)
+
+    def _transfer(
+        self, case: Case | None, row: int, event: str, is_end: bool, record: Mapping[str, Any]
+    ) -> None:
+        if is_end:
+            self._end(case, row, record)
+        elif case is not None and event == "begin" and is_of(record, "download", self._goals(row)):
+            self._begin(case, record)
 
     def _is_concerned(
         self, row: int, is_home: bool, running: str, record: Mapping[str, Any]
@@ -304,7 +314,8 @@ class Feedback:
         if case is not None and is_ours and is_count(start) and is_count(sent):
             sha256_text = record["release_sha256"][:64]
             complete = record.get("complete") is True
-            case.end(sha256_text, start, start + sent, complete, self._uptime.up_ms)
+            site = self._polls.site[row]
+            case.end(sha256_text, start, start + sent, complete, self._uptime.up_ms, site)
 
     def open_wave(self, wave: int, now_ms: int) -> None:
         """Note that a wave opens now; one that is open already is opened anew."""
@@ -337,14 +348,13 @@ class Feedback:
         polls, uptime = self._polls, self._uptime
         up_ms, anew_ms = uptime.at(now_ms), uptime.anew_ms
         since_ms = self._opened_up_ms if self._opened_ms is None else up_ms
-        quiet = Quiet(polls, up_ms, since_ms, anew_ms, self._terms.soak_ms)
-        share = self._plan.percent(self._wave) / 100
+        quiet = Quiet(
+            polls, up_ms, since_ms, anew_ms, self._terms.soak_ms, uptime.unheard_ms(now_ms)
+        )
         found = (polls.rows.get(number_of(mac)) for mac in accepted)
         rows = {row for row in found if row is not None}
         chosen_wave = NO_WAVE if self._plan.first_group is None else 0
-        counting = Counting(
-            polls, quiet, self._terms, (self._wave, share, chosen_wave), rows, up_ms
-        )
+        counting = Counting(polls, quiet, self._terms, self._wave, chosen_wave, rows, up_ms)
         tally = counting.tally(self._cases)
         return tally._replace(
             parts={self._spelled.get(old, old): each for old, each in tally.parts.items()},

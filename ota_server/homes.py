@@ -1,7 +1,7 @@
 """Homes: whose word on a device counts, and for how much. Pure.
 
 Anybody can send any MAC, but not from anywhere. The *home* of a device is the source address (of
-IPv6 the /64) from which it was heard before the rollout reached it.
+IPv6 the /64) from which it was heard before the rollout began.
 
 1. All that is said of devices from their home counts, however many live there.
    *Sixty devices behind one NAT are sixty devices.*
@@ -16,10 +16,11 @@ IPv6 the /64) from which it was heard before the rollout reached it.
    neither well nor failed. Where they are many, the rollout pauses and names that address.
    *Somebody polls in the name of thirty bricked devices: nobody takes them for alive.*
 5. Where most devices of one home, and of no other, turn up at one new address, and none is heard
-   at the old one after that, it is their home once two of them have missed a poll there.
+   at the old one after that, it is their home once two of them have missed a poll there, and one
+   is well that the release has not reached, or that has soaked. A home that moved is never large.
    *A provider gives an office of twenty devices another address each night.*
-6. Of one home there count in a wave as many devices as its share of the fleet, and one standard
-   deviation. *Twenty forged MACs, chosen to be in the first wave of 1 %: one counts.*
+6. Of one home there count in a wave as many devices as in others, by its size, and two standard
+   deviations, or three. *Twenty forged MACs, chosen to be in the first wave of 1 %: three count.*
 7. Of the failures that halt a release one home gives a quarter, or one, unless three tenths of the
    fleet live there. Where the rest would have halted it, it pauses and names the address.
    *The twenty forged MACs fail in a fleet of a hundred: a person is asked.*
@@ -34,14 +35,12 @@ from ota_server.cases import NOT_FAILED, Account, Case
 from ota_server.polls import FORGOTTEN, GAPS_TO_MISS, Polls
 from ota_server.sites import QUARTER, most_of_each
 
-# A new address is the home of all only where at least two devices of the old one are there.
-_LEAST_TO_MOVE = 2
+_LEAST_TO_MOVE = 2  # one device may have moved alone
+_LEAST_OF_HOME = 3  # so few may all be in one wave by chance
 # More than a quarter, or forged MACs that are a quarter of the fleet would halt a good release;
-# less than a third, or a fleet at three addresses would have no large one.
+# less than a third, or a fleet at three addresses would have no large home.
 _LARGE = 0.3
-# A share of a fleet needs no more devices than these to be seen.
-_SAMPLE = 4096
-
+_SAMPLE = 4096  # shares need no more devices
 OfRow = Callable[[int], bool]
 OfAccount = Callable[[int, Account], bool]
 
@@ -49,7 +48,7 @@ OfAccount = Callable[[int, Account], bool]
 def listen(
     account: Account, polls: Polls, row: int, heard: tuple[int, str, str], now_ms: int
 ) -> Case | None:
-    """Return the case that has to be told what is said (rules 2 and 3); None: nobody listens.
+    """Return the case to be told what is said (rules 2 and 3); None: nobody listens.
 
     `heard`: at which site, which version the device runs by that, and the release.
     """
@@ -57,6 +56,8 @@ def listen(
     if site == polls.home[row]:
         if away is not None and away.runs not in (version, account.case.runs):
             account.contradicted_by = account.away_site
+        if away is not None:
+            account.case.take_download(away)
         account.away = None
         return account.case
     if away is None:
@@ -66,7 +67,8 @@ def listen(
         if version != release and not has_missed:
             return None
         if version != release or away.runs != release or away.failing != NOT_FAILED:
-            away = None  # its story is not that of the other one
+            before, away = away, account.case.copy()  # its story is not that of the other one
+            away.take_download(before)
     account.away, account.away_site = away or account.case.copy(), site
     return account.away
 
@@ -74,28 +76,29 @@ def listen(
 def believed(
     accounts: Mapping[int, Account], may_speak: OfAccount, has_missed: OfAccount
 ) -> Iterator[tuple[int, Case | None, bool]]:
-    """Yield the row of each device, its case, and whether that is by its home (rules 1, 3 and 4).
+    """Yield each row, its case, and whether that is by its home (rules 1, 3, 4); None: displaced.
 
-    None in place of the case: the device is displaced. `may_speak`: another address may speak for a
-    device, as far as it has its quarter. `has_missed`: its home has missed a poll.
+    `may_speak`: another address may speak for a device, as far as it has its quarter.
     """
     away = {row for row, each in accounts.items() if each.away and may_speak(row, each)}
     most = most_of_each(Counter(accounts[row].away_site for row in away))
     spoken: Counter[int] = Counter()
     for row, account in accounts.items():
-        if row in away:
-            spoken[account.away_site] += 1
-            if spoken[account.away_site] <= most:
-                yield row, account.away, False
-                continue
-            if has_missed(row, account):
-                yield row, None, False
-                continue
-        yield row, account.case, True
+        spoken[account.away_site] += row in away
+        if row in away and spoken[account.away_site] <= most:
+            yield row, account.away, False
+        elif row in away and has_missed(row, account):
+            yield row, None, False
+        else:
+            yield row, account.case, True
 
 
 def move_homes(
-    polls: Polls, accounts: Mapping[int, Account], has_missed: OfAccount, is_expected: OfRow
+    polls: Polls,
+    accounts: Mapping[int, Account],
+    has_missed: OfAccount,
+    is_expected: OfRow,
+    is_at_risk: OfRow,
 ) -> None:
     """Take a new address for the home of devices that have moved there together (rule 5)."""
     since: dict[int, dict[int, list[int]]] = defaultdict(lambda: defaultdict(list))
@@ -111,6 +114,7 @@ def move_homes(
         if len(homes) == 1 and len(times) >= _LEAST_TO_MOVE
     }
     there: Counter[int] = Counter()
+    well: set[int] = set()  # homes of which a device is there that the release did not reach
     rows = [row for row, home in enumerate(polls.home) if home in moves] if moves else []
     for row in rows:
         home, (site, since_ms) = polls.home[row], moves[polls.home[row]]
@@ -118,24 +122,30 @@ def move_homes(
             there[home] -= is_expected(row)
         elif polls.site[row] == home:
             there[home] -= len(rows)  # it has stayed, and so it is a home
+        elif polls.site[row] == site:
+            there[home] += 1
+            well |= set() if is_at_risk(row) else {home}
         else:
-            there[home] += 1 if polls.site[row] == site else -1
-    for row in (row for row in rows if there[polls.home[row]] > 0):
+            there[home] -= 1
+    for row in (row for row in rows if there[polls.home[row]] > 0 and polls.home[row] in well):
         polls.home[row] = site = moves[polls.home[row]][0]
+        polls.moved.add(site)
         moved = accounts.get(row)
         if moved is not None and moved.away is not None and moved.away_site == site:
             moved.case, moved.away = moved.away, None
             polls.polled[row] = max(polls.polled[row], moved.case.seen)
 
 
-def on_record(polls: Polls, homes: Collection[int]) -> Counter[int]:
-    """Return how many devices that the rollout reaches live at each of some homes."""
-    return Counter(filter(homes.__contains__, compress(polls.home, polls.in_waves(FORGOTTEN - 1))))
-
-
-def most_in_wave(devices: int, share: float) -> int:
-    """Return how many of a home's devices count in a wave of a share of the fleet (rule 6)."""
-    return max(int(devices * share + math.sqrt(devices * share)), 1)
+def most_in_wave(polls: Polls, homes: Collection[int], wave: int) -> dict[int, int]:
+    """Return how many devices of each home count in the waves up to one (rule 6)."""
+    masks = polls.in_waves(FORGOTTEN - 1), polls.in_waves(wave)
+    fleet, reached = map(sum, masks)
+    living, in_wave = (Counter(filter(homes.__contains__, compress(polls.home, m))) for m in masks)
+    most = {}
+    for home, devices in living.items():
+        others = (reached - in_wave[home]) / (fleet - devices) if fleet > devices else 1.0
+        most[home] = max(int(devices * others + 2 * math.sqrt(devices * others)), _LEAST_OF_HOME)
+    return most
 
 
 def large_homes(polls: Polls, in_wave: Counter[int], is_there: OfRow) -> Collection[int]:
@@ -145,4 +155,4 @@ def large_homes(polls: Polls, in_wave: Counter[int], is_there: OfRow) -> Collect
     reached = polls.in_waves(FORGOTTEN - 1)
     sample = range(0, len(polls), max(len(polls) // _SAMPLE, 1)) if large else ()
     living = Counter(polls.home[row] for row in sample if reached[row] and is_there(row))
-    return {home for home in large if living[home] > _LARGE * living.total()}
+    return {h for h in large - polls.moved if living[h] > _LARGE * living.total()}

@@ -47,6 +47,7 @@ class Polls:
         wave: the first wave that holds it.
         counts: 1 where it is known for long enough to be evidence.
         watched_ms: for how long the fold had seen the fleet when the rollout began.
+        moved: the homes that were taken for others' new addresses (`homes`, rule 5).
     """
 
     def __init__(self, salt: int = 0) -> None:
@@ -60,6 +61,7 @@ class Polls:
         self.wave = bytearray()
         self.counts = bytearray()
         self.watched_ms = 0
+        self.moved: set[int] = set()
         self._is_away = bytearray()
         # Devices by their longest gap: a fleet's quick devices have most gaps, and are not most.
         self._codes = array("Q", bytes(8 * 256))
@@ -89,11 +91,8 @@ class Polls:
 
     def rows_in_wave(self, wave: int, most: int) -> tuple[list[int], int]:
         """Return the rows of one wave, and how many they are; where they are more, a sample."""
-        count = self.wave.count(wave)
-        step = max(len(self.wave) // most, 1) if count > most else 1
-        if step > 1:
-            return [row for row in range(0, len(self.wave), step) if self.wave[row] == wave], count
-        return [row for row, each in enumerate(self.wave) if each == wave], count
+        rows = [row for row, each in enumerate(self.wave) if each == wave]
+        return rows[:: max(len(rows) // most, 1)], len(rows)
 
     def forget(self, row: int) -> None:
         """Take a device out, as if it had never been heard from."""
@@ -112,10 +111,10 @@ class Polls:
         its usual interval.
         """
         before = self.polled[row]
-        if self.home[row] != site and before >= 0:
-            gap_ms = now_ms - before
-            if gap_ms <= self._known_longest_ms(row) * GAPS_TO_MISS:
-                if not self._is_away[row] and gap_ms * 2 >= self.interval_ms(row):
+        if self.home[row] != site:
+            gap_ms = now_ms - max(before, 0)
+            if gap_ms <= self._trusted_ms(row) * GAPS_TO_MISS:
+                if before >= 0 and not self._is_away[row] and gap_ms * 2 >= self.interval_ms(row):
                     self._is_away[row] = 1
                     self._measure(row, gap_ms)
                 return
@@ -134,8 +133,10 @@ class Polls:
             self._codes[was] -= was > 0
             self._codes[longest] += 1
 
-    def _known_longest_ms(self, row: int) -> float:
-        return _MS[_longest(self.gaps[row])]
+    def _trusted_ms(self, row: int) -> float:
+        """Return for how long a home may say nothing: a day, where its gaps are not known."""
+        gaps = self.gaps[row]
+        return _MS[_longest(gaps)] if gaps >> 8 * (_GAPS_TO_KNOW - 1) else _DAY_MS
 
     def longest_ms(self, row: int, usual_ms: float) -> float:
         """Return the 90th percentile of a device's poll gaps: of eight, that is the longest.
@@ -178,12 +179,14 @@ class Polls:
     def state(self) -> tuple[Any, ...]:
         """Return all of it, for `restore`."""
         columns = (getattr(self, name) for name in _NAMES)
-        return (self.rows.state(), self.watched_ms, *(bytes(column) for column in columns))
+        kept = self.rows.state(), self.watched_ms, sorted(self.moved)
+        return (*kept, *(bytes(column) for column in columns))
 
     def restore(self, state: Iterable[Any]) -> None:
         """Be what `state` was taken from."""
-        numbers, self.watched_ms, *columns = state
+        numbers, self.watched_ms, moved, *columns = state
         self.rows.restore(numbers)
+        self.moved = set(moved)
         for name, column in zip(_NAMES, columns, strict=True):
             kind = _KINDS.get(name)
             setattr(self, name, array(kind, column) if kind else bytearray(column))

@@ -291,7 +291,9 @@ class Rolling:
         before = before._replace(
             counts=after.counts, waiting=after.waiting if reason is None else ""
         )
-        return before if reason is None else before._replace(state="paused", reason=reason)
+        if reason is None:
+            return before
+        return before._replace(state="paused", reason=reason, lifts=False, asks=())
 
     def _aborted(self, now_ms: int) -> Progress:
         progress = self._progress or Progress(self.plan.id, "aborted", 0, format_time(now_ms))

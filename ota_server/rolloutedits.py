@@ -230,6 +230,8 @@ def resume(data_dir: Path, group: str | None) -> Plan:
         is_paused = progress is not None and progress.state == "paused"
         if plan.wanted != "pause" and not is_paused:
             raise Refused("it is not paused; `rollout status` shows it")
+        if plan.wanted != "pause" and progress is not None and progress.lifts:
+            raise Refused(f"it would pause again: {progress.reason}")
         base = read_base(data_dir, plan.group)
         if not plan.is_revert and is_same_target(base, plan.version):
             base = plan.instead_of  # it is the target already; back is to the one before that
@@ -252,7 +254,7 @@ def promote(data_dir: Path, group: str | None) -> tuple[Plan, int]:
         plan, progress = the_rollout(data_dir, group)
         if progress is None:
             raise Refused("it has not begun yet: a server has to run on the data directory")
-        if plan.wanted == "pause":
+        if plan.wanted == "pause" and not progress.asks:
             raise Refused("it is paused; `rollout resume` first")
         wave = progress.wave + 1
         is_last = wave >= plan.wave_count
@@ -260,8 +262,20 @@ def promote(data_dir: Path, group: str | None) -> tuple[Plan, int]:
             raise Refused(
                 "the rollout ends already without those that are missing; `rollout status` shows it"
             )
+        if is_last and not progress.asks:
+            raise Refused(_last_wave_text(plan))
         moved = {"from": f"wave {wave}", "to": "end" if is_last else f"wave {wave + 1}"}
-        return _change(data_dir, "rollout promote", plan, moved, promoted=wave), wave
+        return _change(data_dir, "rollout promote", plan, moved, promoted=wave, wanted="run"), wave
+
+
+def _last_wave_text(plan: Plan) -> str:
+    text = "its last wave is open, and no device is missing that it could end without"
+    if plan.group or plan.is_revert:
+        return text
+    return (
+        f"{text}; `rollout abort`, then `release activate {plan.version}`, makes it the target at "
+        "once"
+    )
 
 
 def abort(data_dir: Path, group: str | None, now: str) -> Plan:

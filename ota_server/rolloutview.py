@@ -120,9 +120,9 @@ def _hint(plan: Plan, state: str, is_served: bool) -> str:
     if state == "waiting":
         return "the controller has not seen it yet, or reads what is on record of the fleet"
     if state == _ENDING:
-        return "nobody new is offered it; it ends as soon as that is so no more"
+        return "nobody new is offered it; it ends when that is no longer the case"
     if state == _ASKING:
-        return "nobody new is offered it"
+        return ""
     if state == "paused":
         return "nobody new is offered it; `rollout resume` goes on"
     if state == "halted" and not plan.is_revert:
@@ -169,7 +169,7 @@ def _counted(counts: Mapping[str, int]) -> str:
         return ""
     first = f"{counts.get('updated', 0)} of {_devices(counts)} updated"
     others = [f"{counts[name]} {name}" for name in _SHOWN[1:] if counts.get(name)]
-    if unheard := _devices(counts) - counts.get("active", 0):
+    if (unheard := _devices(counts) - counts.get("active", 0) - counts.get("displaced", 0)) > 0:
         others.append(f"{unheard} not heard from since it opened")
     return ", ".join([first, *others])
 

@@ -32,13 +32,16 @@ class Quiet:
         since_ms: int,
         anew_ms: int,
         soak_ms: float,
+        unheard_ms: int = 0,
     ) -> None:
         """Take a moment.
 
         Args:
             since_ms: when the wave opened; what was silent before is not counted.
             anew_ms: silence counts from here at the earliest.
+            unheard_ms: for how long nobody at all was heard from, by the clock on the wall.
         """
+        self.unheard_ms = unheard_ms
         self._polls = polls
         self._now_ms = now_ms
         self.since_ms = since_ms

@@ -3,7 +3,9 @@
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-# Of as many devices or fewer in a wave a person is asked about those that do not do well.
+# Of as many devices or fewer in the waves that are open two bad ones halt it.
+SMALL_WAVE = 20
+# Of as many or fewer a person is asked about those that do not do well.
 ASKING_WAVE = 49
 # So many are named.
 MOST_NAMED = 20
@@ -66,13 +68,15 @@ class Tally(NamedTuple):
         members: of these, those that were heard from within a week before it opened, or since.
         size: as `members`, of the waves before it too.
         slow_share: the share of slow pollers among those; 0 to 1.
-        soaked: of `fresh`, on the release, and heard from when they had run it for the soak.
+        soaked: of `fresh`, on the release, and heard from when they had run it for the soak; in a
+            small wave from their homes.
         slow_soaked: of `soaked`, slow pollers.
         fresh_updated: of `fresh`, on the release.
         silence_rate: the share of devices that would have been silent without it; 0 to 1.
         age_ms: how long the wave has been open, counting time in which the server answered alone.
         bad: devices that failed, fell silent or are mislabelled: what became of each, by its MAC
             (by its row, where they are counted); not all where they are many.
+        bad_elsewhere: how many of all bad ones are so by what was said, or fetched, elsewhere.
         bad_at: where most of those were heard from, and how many.
         displaced_at: the same of the displaced ones.
         contradicted_at: the same of who spoke for those that are contradicted.
@@ -109,6 +113,7 @@ class Tally(NamedTuple):
     silence_rate: float = 0.0
     age_ms: int = 0
     bad: Mapping[Any, str] = {}
+    bad_elsewhere: int = 0
     bad_at: tuple[str, int] = ("", 0)
     displaced_at: tuple[str, int] = ("", 0)
     contradicted_at: tuple[str, int] = ("", 0)

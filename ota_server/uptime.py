@@ -73,6 +73,10 @@ class Uptime:
             since = min(since, round(self._usual))
         return self.up_ms + since
 
+    def unheard_ms(self, now_ms: int) -> int:
+        """Return for how long there was no record, by the clock on the wall."""
+        return 0 if self._last_ms is None else max(now_ms - self._last_ms, 0)
+
     def outage(self, from_ms: int, to_ms: int) -> None:
         """Leave out a time in which the server did not answer, if no record is younger."""
         if self._last_ms is None or self._last_ms >= to_ms:

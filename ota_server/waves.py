@@ -19,12 +19,10 @@ from collections.abc import Iterator, Mapping
 from ota_server.binomial import lower_bound
 from ota_server.plan import Plan, Progress, duration
 from ota_server.record import format_time, parse_time
-from ota_server.tally import ASKING_WAVE, SLOW, Evidence, Tally
+from ota_server.tally import ASKING_WAVE, MOST_NAMED, SLOW, SMALL_WAVE, Evidence, Tally
 
 # So many different devices, and no fewer, halt a rollout: two may be a coincidence.
 LEAST_DEVICES_TO_HALT = 3
-# Of as many devices or fewer two bad ones halt it.
-SMALL_WAVE = 20
 _LEAST_IN_SMALL_WAVE = 2
 _TINY_WAVE = 4
 _COUNTS = (
@@ -111,53 +109,44 @@ def _paused_in_time(plan: Plan, progress: Progress, now_ms: int) -> Progress:
 
 def waiting_for(plan: Plan, progress: Progress, tally: Tally) -> str:
     """Return what a wave still waits for, in words; "" where it may go on."""
-    if tally.fresh == 0 and (progress.wave == 0 or tally.to_come > 0):
+    if tally.fresh == 0 and (progress.wave == 0 or tally.members > 0):
         return f"none of its devices has been heard from{_named(tally.stuck)}"
-    limit = plan.max_failures / 100
-    unclear = tally.undecided + tally.displaced
-    if unclear > limit * (tally.active + tally.displaced):
+    if tally.undecided > plan.max_failures / 100 * tally.active:
         return (
-            f"of {tally.active + tally.displaced} devices {tally.undecided} have downloaded it and "
-            f"are undecided, {tally.displaced} are displaced: together over {plan.max_failures:g} %"
+            f"{tally.undecided} of {_count(tally.active)} have downloaded it and not reported "
+            f"since, over {plan.max_failures:g} %{_named(tally.stuck)}"
         )
-    needed = _needed(plan, progress, tally)
+    # Of those that the wave has, not of those that happened to poll since it opened.
+    needed = min(plan.min_devices, tally.members)
     if tally.soaked < needed:
+        quiet = max(tally.members - tally.fresh, 0)
+        unheard = f"; not heard from yet: {quiet}" if quiet and not tally.stuck else ""
         return (
-            f"{tally.fresh_updated} devices have updated, {tally.soaked} of them for the soak, "
-            f"{needed} are needed{_named(tally.stuck)}"
+            f"{tally.soaked} of the {_count(needed)} that are needed have updated and run it for "
+            f"the soak{unheard}{_named(tally.stuck)}"
         )
-    slow_needed = int(needed * tally.slow_share)
+    is_share = tally.slow_share > plan.max_failures / 100
+    slow_needed = max(int(needed * tally.slow_share), int(is_share))
     if tally.slow_soaked < slow_needed:
         return (
-            f"{slow_needed} devices are needed that poll seldom, "
-            f"{tally.slow_soaked} of those have updated for the soak"
+            f"{tally.slow_soaked} of the {_count(slow_needed)} that are needed and that poll "
+            "seldom have updated and run it for the soak"
         )
     if tally.age_ms < plan.soak_seconds * 1000:
         return "the soak has not passed"
     is_last = progress.wave + 1 == plan.wave_count
-    counted = sum(plan.counted)
+    counted = min(sum(plan.counted), tally.reach)
     if is_last and counted and tally.heard * 2 <= counted:
-        return f"{tally.heard} of {counted} devices have been heard from; more than half are needed"
+        return f"{tally.heard} of {_count(counted)} have been heard from; it waits for most of them"
     return ""
-
-
-def _needed(plan: Plan, progress: Progress, tally: Tally) -> int:
-    """Return how many devices of the wave have to have updated, of those that it has."""
-    return min(plan.min_devices, tally.members)
 
 
 def pausing(plan: Plan, tally: Tally) -> str:
     """Return why it pauses whatever its wave waits for; "" where it does not."""
-    displaced = tally.displaced
-    share = lower_bound(displaced, tally.active + displaced)
-    if displaced < LEAST_DEVICES_TO_HALT or share <= plan.max_failures / 100:
+    share = lower_bound(tally.displaced, tally.active + tally.displaced)
+    if tally.displaced < LEAST_DEVICES_TO_HALT or share <= plan.max_failures / 100:
         return ""
-    address, devices = tally.displaced_at
-    return (
-        f"{displaced} devices are not heard from at home any more, {devices} of them only from "
-        f"{address}, which cannot be believed for so many: if they have moved there, `rollout "
-        "abort` it and start it again"
-    )
+    return _displaced_text(tally)
 
 
 def asking(plan: Plan, tally: Tally) -> tuple[str, tuple[str, ...]]:
@@ -166,16 +155,17 @@ def asking(plan: Plan, tally: Tally) -> tuple[str, tuple[str, ...]]:
     "" where nobody has to. Not before the others of the wave are through: more may fail, and halt
     it.
     """
-    evidence = tally.overall
+    evidence, limit = tally.overall, plan.max_failures / 100
     bad = max(evidence.failed + evidence.silent - evidence.expected, evidence.mislabelled)
-    if _size(tally) <= ASKING_WAVE and bad > plan.max_failures / 100 * evidence.base:
+    if _size(tally) <= ASKING_WAVE and bad > limit * evidence.base:
         devices = {**tally.stuck, **tally.bad}
         return (
-            f"of {evidence.base} devices these did not do well: {_list(devices)}. So few prove "
-            "nothing, so you decide: `rollout promote` goes on without them, `rollout abort` ends "
-            "the rollout"
+            f"{len(devices)} of {_count(evidence.base)} did not do well: {_list(devices)}. So few "
+            "prove nothing, so you decide: `rollout promote` goes on, `rollout abort` ends it"
         ), tuple(devices)
-    if reason := halting(plan, tally._replace(overall=tally.whole, parts={})):
+    if tally.displaced > limit * (tally.active + tally.displaced):
+        return _displaced_text(tally), tuple(tally.stuck)
+    if reason := halting(plan, tally._replace(overall=tally.whole, parts={}, bad_elsewhere=0)):
         address, count = tally.bad_at
         return (
             f"{reason}; but {count} of them are at {address}, and one address halts nothing by "
@@ -185,23 +175,33 @@ def asking(plan: Plan, tally: Tally) -> tuple[str, tuple[str, ...]]:
     return "", ()
 
 
+def _displaced_text(tally: Tally) -> str:
+    address, devices = tally.displaced_at
+    return (
+        f"{_count(tally.displaced)} no longer heard from at home, {devices} only from {address}, "
+        "which cannot be believed for so many: if they have moved there, `rollout abort` it and "
+        "start it again"
+    )
+
+
 def halting(plan: Plan, tally: Tally) -> str:
     """Return why a release is to be withdrawn, in words with numbers; "" where it is not."""
     limit = plan.max_failures / 100
     is_small = _size(tally) <= SMALL_WAVE
     for whose, evidence in (("", tally.overall), *_by_part(tally)):
         for hits, what in _charges(evidence):
-            said = f"{hits} of {evidence.base} devices{whose} {what}"
+            said = f"{hits} of {_count(evidence.base)}{whose} {what}"
             bound = lower_bound(hits, evidence.base)
             if hits >= LEAST_DEVICES_TO_HALT and bound > limit:
                 return (
                     f"{said}: at least {bound * 100:.1f} %, over the limit of "
                     f"{plan.max_failures:g} %"
                 )
-            is_all = hits == evidence.base < _TINY_WAVE
-            is_enough = hits >= _LEAST_IN_SMALL_WAVE or (is_all and hits > 0)
-            if is_small and not whose and is_enough and hits > limit * evidence.base:
-                return f"{said}: too many for so small a wave"
+            # Not by what was said of them from elsewhere: one stranger could halt any canary.
+            sure = hits - tally.bad_elsewhere
+            is_enough = sure >= _LEAST_IN_SMALL_WAVE or sure == evidence.base < _TINY_WAVE
+            if is_small and not whose and is_enough and sure > limit * evidence.base:
+                return f"{said}, too many for so small a wave: {_list(tally.bad)}"
     return ""
 
 
@@ -244,8 +244,10 @@ def _named(devices: Mapping[str, str]) -> str:
     """Return who is missing, and what a person can do."""
     if not devices:
         return ""
-    return f"; missing: {_list(devices)}. `rollout promote` goes on without them"
+    return f"; missing: {_list(devices)}. `rollout promote` goes on without"
 
 
 def _list(devices: Mapping[str, str]) -> str:
-    return ", ".join(f"{mac} ({state})" for mac, state in devices.items())
+    named = [f"{mac} ({state})" for mac, state in devices.items()]
+    more = len(named) - MOST_NAMED
+    return ", ".join(named[:MOST_NAMED]) + (f" and {more} more" if more > 0 else "")

@@ -4,6 +4,7 @@ import unittest
 
 from ota_server.homes import most_in_wave
 from ota_server.plan import Plan, Progress
+from ota_server.polls import Polls
 from ota_server.rollout import cohort_percent
 from ota_server.waves import asking, halting, pausing, waiting_for
 from tests.story import OLD, PLAN, RELEASE, Story, mac
@@ -138,7 +139,7 @@ class ElsewhereTest(unittest.TestCase):
         for number in range(1, 21):
             story.check(number, RELEASE, address=OTHER)
         story.each(RELEASE, range(21, 41))
-        self.assertIn(f"19 of them only from {OTHER}", pausing(PLAN, story.tally()))
+        self.assertIn(f"19 only from {OTHER}", pausing(PLAN, story.tally()))
 
     def test_one_address_that_speaks_for_a_hundred_thousand_takes_little_room(self):
         story = Story(PLAN._replace(count_new=True))
@@ -153,33 +154,63 @@ class ElsewhereTest(unittest.TestCase):
 
 
 class NewHomeTest(unittest.TestCase):
-    def move(self, numbers: range, to: str = OTHER) -> HomesStory:
-        """Return a story of a NAT of twenty devices, of which some turn up at another address."""
-        story = HomesStory(20)
-        story.each(None)
+    """A NAT of twenty devices, of which the first wave holds some."""
+
+    PLAN = PLAN._replace(waves=(60.0, 100.0))
+    FIRST = [number for number in range(1, 21) if cohort_percent(RELEASE, mac(number)) < 60]
+
+    def each(
+        self, story: HomesStory, version: str, numbers: range | list[int], address: str = OTHER
+    ) -> None:
+        """Have devices say what they run; those of the second wave run what they ran."""
+        for number in numbers:
+            story.now += 0.001
+            is_first = number in self.FIRST
+            told = RELEASE if is_first else OLD
+            story.check(number, version if is_first else OLD, told, address=address)
+
+    def move(self, numbers: range | list[int], to: str = OTHER, plan: Plan = PLAN) -> HomesStory:
+        """Return a story in which those of the first wave fetch it, and some turn up elsewhere."""
+        story = HomesStory(20, plan=plan)
+        for number in self.FIRST:
+            story.download(number)
         story.wait(1)
-        story.each(RELEASE, numbers, address=to)
+        self.each(story, RELEASE, numbers, to)
         return story
 
     def test_devices_of_one_home_that_turn_up_together_at_one_address_have_moved_home(self):
         story = self.move(range(1, 21))
         self.assertEqual(story.tally().updated, 1)
         story.wait(MISSED_MINUTES)
-        story.each(RELEASE, address=OTHER)
-        tally = story.tally()
-        self.assertEqual((tally.updated, tally.soaked, tally.displaced), (20, 20, 0))
-        story.each(OLD, address=OTHER)
-        self.assertEqual(story.tally().failed, 20)
+        self.each(story, RELEASE, range(1, 21))
+        tally, first = story.tally(), len(self.FIRST)
+        self.assertEqual((tally.updated, tally.soaked, tally.displaced), (first, first, 0))
+        self.each(story, OLD, range(1, 21))
+        self.assertEqual(story.tally().failed, first)
 
     def test_and_so_they_have_on_the_next_day(self):
         story = self.move(range(1, 21))
         story.wait(MISSED_MINUTES)
-        self.assertEqual(story.tally().updated, 20)
+        self.assertEqual(story.tally().updated, len(self.FIRST))
         for minutes in (0, MISSED_MINUTES, 0):
             story.wait(minutes)
-            story.each(OLD, address="203.0.113.67")
+            self.each(story, OLD, range(1, 21), "203.0.113.67")
             tally = story.tally()
-        self.assertEqual((tally.failed, tally.displaced), (20, 0))
+        self.assertEqual((tally.failed, tally.displaced), (len(self.FIRST), 0))
+
+    def test_a_home_that_moved_halts_nothing_by_itself(self):
+        story = self.move(range(1, 21))
+        story.wait(MISSED_MINUTES)
+        self.each(story, OLD, range(1, 21))
+        tally = story.tally()
+        self.assertEqual((tally.failed, tally.overall.failed), (len(self.FIRST), 1))
+
+    def test_not_by_those_alone_that_the_release_may_have_killed(self):
+        story = self.move(self.FIRST)
+        story.wait(MISSED_MINUTES)
+        for number in self.FIRST:
+            story.check(number, OLD, address=OTHER)
+        self.assertEqual(story.tally().displaced, len(self.FIRST) - 1)
 
     def test_not_by_two_words_in_the_name_of_devices_that_poll_seldom(self):
         story = HomesStory(20)
@@ -195,7 +226,7 @@ class NewHomeTest(unittest.TestCase):
         story.check(20, OLD)
         story.wait(MISSED_MINUTES)
         story.check(20, OLD)
-        self.assertEqual(story.tally().displaced, 18)
+        self.assertEqual(story.tally().displaced, len(self.FIRST) - 1 - (20 in self.FIRST))
 
     def test_not_where_those_of_another_home_turn_up_there_too(self):
         story = HomesStory(40, 2)
@@ -238,16 +269,20 @@ class NewHomeTest(unittest.TestCase):
 
 class ShareTest(unittest.TestCase):
     def test_of_a_home_there_count_as_many_in_a_wave_as_are_to_be_expected(self):
-        for devices, share, most in (
-            (1, 0.01, 1),
-            (3, 0.01, 1),
-            (20, 0.01, 1),
-            (50, 0.02, 2),
-            (60, 0.2, 15),
-            (10_000, 0.01, 110),
+        for devices, others, in_wave, most in (
+            (1, 9999, 100, 3),
+            (20, 10_000, 100, 3),
+            (50, 1000, 100, 9),
+            (60, 100, 20, 18),
+            (40, 0, 0, 52),
         ):
-            with self.subTest(devices=devices, share=share):
-                self.assertEqual(most_in_wave(devices, share), most)
+            with self.subTest(devices=devices, others=others):
+                polls = Polls()
+                for number in range(devices):
+                    polls.add(number, 7, 0, True)
+                for number in range(others):
+                    polls.add(devices + number, 1000 + number, int(number >= in_wave), True)
+                self.assertEqual(most_in_wave(polls, {7}, 0), {7: most})
 
     def chosen(self, share: float, first_group: str | None = None) -> HomesStory:
         """Return a story of devices behind one address that are all in the first wave."""
@@ -269,7 +304,7 @@ class ShareTest(unittest.TestCase):
 
     def test_macs_that_were_chosen_for_the_first_wave_hardly_count(self):
         tally = self.chosen(1.0).feedback.tally(0)
-        self.assertEqual((tally.failed, tally.surplus), (1, 19))
+        self.assertEqual((tally.failed, tally.surplus), (3, 17))
 
     def test_those_of_a_first_group_were_chosen_by_an_operator(self):
         tally = self.chosen(1.0, "canary").feedback.tally(0)
