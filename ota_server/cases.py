@@ -127,6 +127,8 @@ class Case:
         Args:
             grace_ms: how long it may take to apply an image.
         """
+        if not self.runs and version != terms.release:
+            self.old = version  # its first word; it may have fetched the image elsewhere before
         if version == terms.release:
             self._runs_release(now_ms)
         elif self.updated >= 0:
@@ -186,9 +188,15 @@ class Case:
                 self._fail(STILL_OLD)
 
     def begin(
-        self, sha256: str, size: int, range_start: int | None, now_ms: int, terms: Terms
+        self,
+        sha256: str,
+        size: int,
+        range_start: int | None,
+        now_ms: int,
+        terms: Terms,
+        site: int = 0,
     ) -> None:
-        """Note that a transfer of the image begins; without `range_start`, of all of it."""
+        """Record that a transfer of the image begins; without `range_start`, of all of it."""
         is_anew = range_start is None
         if range_start == 0 and self.under_way <= 0:
             # Sooner, it goes on with what it has: some clients read byte 0 again.
@@ -197,14 +205,25 @@ class Case:
             self.sha256, self.size, self.whole, self.spans = sha256, size, NEVER, ()
         elif is_anew:
             self.spans = ()
-            if self.whole >= 0 and self.updated < 0 and not terms.completion_unknown:
+            if self.whole >= 0 and self.fetched_at != site:
+                # Somebody else may have fetched it in its name: what followed from that is void.
+                self.whole = NEVER
+                self.failing = NOT_FAILED if self.failing in _UNDONE else self.failing
+            elif self.whole >= 0 and self.updated < 0 and not terms.completion_unknown:
                 self._fail(BEGAN_ANEW)
         self.asked = now_ms
         self.under_way += 1
 
+    def unreported(self) -> "Case":
+        """Return a copy without what was said of the release."""
+        case = self.copy()
+        case.updated, case.confirmed, case.failing = NEVER, False, NOT_FAILED
+        case.is_mislabelled = False
+        return case
+
     def take_download(self, other: "Case") -> None:
         """Take over what was downloaded elsewhere: that the server knows by itself."""
-        if other.asked > self.asked:
+        if self.whole < 0 and other.asked > self.asked:
             for name in _DOWNLOAD:
                 setattr(self, name, getattr(other, name))
 
@@ -218,9 +237,9 @@ class Case:
         if not complete and stop >= self.size:
             stop = self.size - 1  # it reset the connection after the last byte: it did not take it
         self.spans = merged(self.spans, start, stop)
-        if self.whole < 0 and self.spans and self.spans[0][0] == 0:
-            is_whole = self.spans[0][1] >= self.size
-            self.whole, self.fetched_at = (now_ms, site) if is_whole else (NEVER, 0)
+        is_whole = bool(self.spans) and self.spans[0][0] == 0 and self.spans[0][1] >= self.size
+        if is_whole and self.whole < 0:
+            self.whole, self.fetched_at = now_ms, site
 
 
 class Account:

@@ -249,7 +249,7 @@ class Feedback:
         if is_end:
             self._end(case, row, record)
         elif case is not None and event == "begin" and is_of(record, "download", self._goals(row)):
-            self._begin(case, record)
+            self._begin(case, row, record)
 
     def _is_concerned(
         self, row: int, is_home: bool, running: str, record: Mapping[str, Any]
@@ -287,7 +287,7 @@ class Feedback:
             now_ms = self._uptime.up_ms
             case.offer(now_ms, self._terms, self._grace_ms(row), event == "check")
         if event == "begin" and is_of(record, "download", goals):
-            self._begin(case, record)
+            self._begin(case, row, record)
 
     def _report(self, case: Case, row: int, running: str) -> None:
         grace_ms = self._grace_ms(row) if case.is_waited_for(self._terms) else 0.0
@@ -298,7 +298,7 @@ class Feedback:
         interval_ms = self._polls.interval_ms(row)
         return max(self._plan.grace_seconds * 1000, _INTERVALS_TO_APPLY * interval_ms)
 
-    def _begin(self, case: Case, record: Mapping[str, Any]) -> None:
+    def _begin(self, case: Case, row: int, record: Mapping[str, Any]) -> None:
         size = record.get("download_size")
         if record.get("method") == "HEAD" or not is_count(size) or size == 0:
             return
@@ -306,7 +306,8 @@ class Feedback:
         if start is not None and not is_count(start):
             return
         sha256_text = record["download_sha256"][:64]
-        case.begin(sha256_text, size, start, self._uptime.up_ms, self._terms)
+        site = self._polls.site[row]
+        case.begin(sha256_text, size, start, self._uptime.up_ms, self._terms, site)
 
     def _end(self, case: Case | None, row: int, record: Mapping[str, Any]) -> None:
         start, sent = record.get("range_start") or 0, record.get("bytes_sent")

@@ -67,7 +67,8 @@ def listen(
         if version != release and not has_missed:
             return None
         if version != release or away.runs != release or away.failing != NOT_FAILED:
-            before, away = away, account.case.copy()  # its story is not that of the other one
+            # What was said there is not its story; what was fetched is.
+            before, away = away, (account.case if account.case.runs else away).unreported()
             away.take_download(before)
     account.away, account.away_site = away or account.case.copy(), site
     return account.away

@@ -311,5 +311,85 @@ class ShareTest(unittest.TestCase):
         self.assertEqual((tally.failed, tally.surplus), (20, 0))
 
 
+class OtherAddressesTest(unittest.TestCase):
+    """Devices that are not always at one address, and bad releases that must not go on by that."""
+
+    def test_devices_that_download_from_another_address_than_they_check_from_have_failed(self):
+        story = HomesStory(60, 60)
+        for number in story.devices:
+            story.check(number)
+            story.begin(number, address=f"192.0.2.{number}")
+            story.end(number, address=f"192.0.2.{number}")
+        story.wait(GRACE_MINUTES)
+        story.each(OLD, range(1, 19))
+        story.each(RELEASE, range(19, 61))
+        self.assertEqual((story.tally().failed, story.verdict), (18, "halts"))
+
+    def test_devices_with_another_address_at_each_connection_have_failed(self):
+        for places in (8, 50):
+            with self.subTest(places=places):
+                story = HomesStory(60, 60)
+                for number in story.devices:
+                    story.download(number, address=f"192.0.2.{number % places}")
+                for poll in range(1, 5):
+                    story.wait(4 * 60)
+                    for number in story.devices:
+                        version = OLD if number < 19 else RELEASE
+                        place = (number + 7 * poll) % places
+                        story.check(number, version, address=f"192.0.2.{place}")
+                self.assertEqual(story.verdict, "halts")
+
+    def test_downloads_in_the_name_of_devices_halt_nothing(self):
+        story = HomesStory(40, 40)
+        for number in story.devices:
+            story.begin(number, address=OTHER)
+            story.end(number, address=OTHER)
+        story.wait(GRACE_MINUTES)
+        story.each(OLD)
+        self.assertEqual((story.tally().overall.failed, halting(PLAN, story.tally())), (1, ""))
+
+    def test_nobody_takes_the_home_of_a_device_of_which_little_is_known(self):
+        story = Story(PLAN._replace(count_new=True), devices=40)
+        story.known = story.known._replace(members=frozenset(map(mac, range(1000, 3000))))
+        story.feedback.change(PLAN._replace(count_new=True), story.known)
+        story.now = -24 * 60.0
+        for number in range(2000, 2040):
+            story.tell("device", number, address=f"10.9.0.{number - 2000}")
+        story.now = 1.0
+        for number in range(2000, 2040):
+            story.check(number, address=OTHER)
+        for number in range(2000, 2040):
+            story.download(number, address=f"10.9.0.{number - 2000}")
+        for _ in range(8):
+            story.wait(12 * 60)
+            for number in range(2000, 2020):
+                story.check(number, OLD, address=f"10.9.0.{number - 2000}")
+                story.check(number, RELEASE, address=OTHER)
+        tally = story.tally()
+        self.assertEqual((tally.failed, tally.contradicted_at), (20, (OTHER, 20)))
+
+    def test_in_a_small_wave_nobody_is_confirmed_from_elsewhere(self):
+        story = HomesStory(1)
+        story.download(1)
+        for _ in range(3):
+            story.check(1, RELEASE, address=OTHER)
+            story.wait(61)
+        tally = story.tally()
+        self.assertEqual((tally.updated, tally.soaked), (1, 0))
+        story.wait(GRACE_MINUTES)
+        story.check(1, RELEASE, address=OTHER)
+        self.assertIn(f"heard only at {OTHER}", waiting_for(PLAN, RUNNING, story.tally()))
+
+    def test_nor_is_it_halted_from_elsewhere(self):
+        for version in (OLD, "v9.9.9"):
+            with self.subTest(version):
+                story = HomesStory(1)
+                story.check(1)
+                story.wait(MISSED_MINUTES)
+                story.check(1, RELEASE, address=OTHER)
+                story.check(1, version, address=OTHER)
+                self.assertEqual(halting(PLAN, story.tally()), "")
+
+
 if __name__ == "__main__":
     unittest.main()
