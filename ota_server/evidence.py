@@ -10,7 +10,7 @@ from ota_server.homes import believed, large_homes, most_in_wave, move_homes
 from ota_server.polls import SLOW_SOAKS, Polls
 from ota_server.silence import Quiet
 from ota_server.sites import address_of, capped
-from ota_server.tally import ASKING_WAVE, SLOW, SMALL_WAVE, Evidence, Tally
+from ota_server.tally import ASKING_WAVE, SLOW, TINY_WAVE, Evidence, Tally
 
 # A transfer that has not ended on record after this time was cut by the server's own end.
 _MOST_TRANSFER_MS = 24 * 3600 * 1000
@@ -167,7 +167,7 @@ class Counting:
         soaked = [
             row
             for row in updated
-            if counting[row].case.confirmed and (counting[row].is_home or size > SMALL_WAVE)
+            if counting[row].case.confirmed and (counting[row].is_home or size >= TINY_WAVE)
         ]
         members, slow_share, stuck = self._members()
         contradictors = Counter(
@@ -307,7 +307,7 @@ class Counting:
                 state = "displaced" if row in self._displaced else "not heard from"
                 state = state if reading is None else reading.state
                 if reading is not None and state == "updated" and reading.case.confirmed:
-                    if reading.is_home or members > SMALL_WAVE:
+                    if reading.is_home or members >= TINY_WAVE:
                         continue
                     state = f"heard only at {address_of(reading.site)}, which is not its home"
                 stuck[row] = state

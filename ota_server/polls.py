@@ -134,9 +134,15 @@ class Polls:
             self._codes[longest] += 1
 
     def _trusted_ms(self, row: int) -> float:
-        """Return for how long a home may say nothing: a day, where its gaps are not known."""
+        """Return how long a device goes without a poll, as far as its home is concerned.
+
+        Where little is known of it, as others do; where nothing is known of any, a day.
+        """
         gaps = self.gaps[row]
-        return _MS[_longest(gaps)] if gaps >> 8 * (_GAPS_TO_KNOW - 1) else _DAY_MS
+        longest = _MS[_longest(gaps)]
+        if gaps >> 8 * (_GAPS_TO_KNOW - 1):
+            return longest
+        return max(longest, self.usual_ms(0.9)) or _DAY_MS
 
     def longest_ms(self, row: int, usual_ms: float) -> float:
         """Return the 90th percentile of a device's poll gaps: of eight, that is the longest.

@@ -5,6 +5,8 @@ from typing import Any, NamedTuple
 
 # Of as many devices or fewer in the waves that are open two bad ones halt it.
 SMALL_WAVE = 20
+# Of fewer all bad ones do, and none is confirmed by what was said of it elsewhere.
+TINY_WAVE = 4
 # Of as many or fewer a person is asked about those that do not do well.
 ASKING_WAVE = 49
 # So many are named.
@@ -69,7 +71,7 @@ class Tally(NamedTuple):
         size: as `members`, of the waves before it too.
         slow_share: the share of slow pollers among those; 0 to 1.
         soaked: of `fresh`, on the release, and heard from when they had run it for the soak; in a
-            small wave from their homes.
+            tiny wave from their homes.
         slow_soaked: of `soaked`, slow pollers.
         fresh_updated: of `fresh`, on the release.
         silence_rate: the share of devices that would have been silent without it; 0 to 1.

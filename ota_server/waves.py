@@ -19,12 +19,12 @@ from collections.abc import Iterator, Mapping
 from ota_server.binomial import lower_bound
 from ota_server.plan import Plan, Progress, duration
 from ota_server.record import format_time, parse_time
-from ota_server.tally import ASKING_WAVE, MOST_NAMED, SLOW, SMALL_WAVE, Evidence, Tally
+from ota_server.tally import ASKING_WAVE, MOST_NAMED, SLOW, SMALL_WAVE, TINY_WAVE, Evidence, Tally
 
 # So many different devices, and no fewer, halt a rollout: two may be a coincidence.
 LEAST_DEVICES_TO_HALT = 3
 _LEAST_IN_SMALL_WAVE = 2
-_TINY_WAVE = 4
+
 _COUNTS = (
     "active",
     "offered",
@@ -199,7 +199,7 @@ def halting(plan: Plan, tally: Tally) -> str:
                 )
             # Not by what was said of them from elsewhere: one stranger could halt any canary.
             sure = hits - tally.bad_elsewhere
-            is_enough = sure >= _LEAST_IN_SMALL_WAVE or sure == evidence.base < _TINY_WAVE
+            is_enough = sure >= _LEAST_IN_SMALL_WAVE or sure == evidence.base < TINY_WAVE
             if is_small and not whose and is_enough and sure > limit * evidence.base:
                 return f"{said}, too many for so small a wave: {_list(tally.bad)}"
     return ""
