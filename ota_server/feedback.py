@@ -32,6 +32,9 @@ _MOST_SPELLINGS = 1000
 _CHECKPOINT = 5  # the form of a checkpoint; another number for each other form
 
 
+Record = Mapping[str, Any]
+
+
 class BadCheckpoint(ValueError):
     """A checkpoint cannot be used: fold the journal from its beginning."""
 
@@ -113,7 +116,7 @@ class Feedback:
             (wave for wave in range(plan.wave_count) if percent < plan.percent(wave)), NO_WAVE
         )
 
-    def observe(self, record: Mapping[str, Any]) -> None:
+    def observe(self, record: Record) -> None:
         """Take one record as it stands in the journal; what makes no sense is ignored."""
         event = record.get("event")
         if event == SNAPSHOT:
@@ -147,7 +150,7 @@ class Feedback:
         if self._opened_ms is not None and time_ms >= self._opened_ms:
             self._opened_ms, self._opened_up_ms = None, self._uptime.up_ms
 
-    def _row(self, number: int, time_ms: int, site: int, record: Mapping[str, Any]) -> int:
+    def _row(self, number: int, time_ms: int, site: int, record: Record) -> int:
         polls = self._polls
         row = polls.rows.get(number)
         if row is not None and polls.wave[row] != FORGOTTEN:
@@ -166,7 +169,7 @@ class Feedback:
             self._polls.forget(row)
             self._cases.pop(row, None)
 
-    def _is_old(self, time_ms: int, record: Mapping[str, Any]) -> bool:
+    def _is_old(self, time_ms: int, record: Record) -> bool:
         """Say whether a device was known a day before the rollout, by the first record of it."""
         old_ms = self._start_ms - _DAY_MS
         first_seen_ms = time_in(record.get("first_seen_time"))
@@ -176,9 +179,7 @@ class Feedback:
         times = (time_ms, *(time_in(record.get(name)) for name in names))
         return any(each is not None and each <= old_ms for each in times)
 
-    def _remember(
-        self, number: int, time_ms: int, site: int, running: str, record: Mapping[str, Any]
-    ) -> None:
+    def _remember(self, number: int, time_ms: int, site: int, running: str, record: Record) -> None:
         """Take a line that repeats what is known of a device: no word from it."""
         row = self._row(number, time_ms, site, record)
         polls = self._polls
@@ -197,13 +198,7 @@ class Feedback:
                 self._report(case, row, running)
 
     def _heard(
-        self,
-        event: str,
-        number: int,
-        time_ms: int,
-        site: int,
-        running: str,
-        record: Mapping[str, Any],
+        self, event: str, number: int, time_ms: int, site: int, running: str, record: Record
     ) -> None:
         row = self._row(number, time_ms, site, record)
         polls, now_ms = self._polls, self._uptime.up_ms
@@ -244,16 +239,14 @@ class Feedback:
         case.hear(now_ms, self._uptime.anew_ms, self._terms)
 
     def _transfer(
-        self, case: Case | None, row: int, event: str, is_end: bool, record: Mapping[str, Any]
+        self, case: Case | None, row: int, event: str, is_end: bool, record: Record
     ) -> None:
         if is_end:
             self._end(case, row, record)
         elif case is not None and event == "begin" and is_of(record, "download", self._goals(row)):
             self._begin(case, row, record)
 
-    def _is_concerned(
-        self, row: int, is_home: bool, running: str, record: Mapping[str, Any]
-    ) -> bool:
+    def _is_concerned(self, row: int, is_home: bool, running: str, record: Record) -> bool:
         if self._polls.wave[row] <= self._wave and self._opened_ms is None:
             return True
         if not is_home:
@@ -267,18 +260,11 @@ class Feedback:
             return self._known.stones | {self._release}
         return (self._release,)
 
-    def _told(self, record: Mapping[str, Any]) -> str:
+    def _told(self, record: Record) -> str:
         told = record.get("target_version")
         return self._meaning(told[:64]) if isinstance(told, str) else ""
 
-    def _follow(
-        self,
-        case: Case,
-        row: int,
-        event: str,
-        running: str,
-        record: Mapping[str, Any],
-    ) -> None:
+    def _follow(self, case: Case, row: int, event: str, running: str, record: Record) -> None:
         """Take a request of a device."""
         self._report(case, row, running)
         goals = self._goals(row)
@@ -298,7 +284,7 @@ class Feedback:
         interval_ms = self._polls.interval_ms(row)
         return max(self._plan.grace_seconds * 1000, _INTERVALS_TO_APPLY * interval_ms)
 
-    def _begin(self, case: Case, row: int, record: Mapping[str, Any]) -> None:
+    def _begin(self, case: Case, row: int, record: Record) -> None:
         size = record.get("download_size")
         if record.get("method") == "HEAD" or not is_count(size) or size == 0:
             return
@@ -309,7 +295,7 @@ class Feedback:
         site = self._polls.site[row]
         case.begin(sha256_text, size, start, self._uptime.up_ms, self._terms, site)
 
-    def _end(self, case: Case | None, row: int, record: Mapping[str, Any]) -> None:
+    def _end(self, case: Case | None, row: int, record: Record) -> None:
         start, sent = record.get("range_start") or 0, record.get("bytes_sent")
         is_ours = is_of(record, "release", self._goals(row))
         if case is not None and is_ours and is_count(start) and is_count(sent):

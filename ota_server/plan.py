@@ -152,7 +152,13 @@ def in_force(plan: Plan, progress: Progress | None) -> Rollout | None:
 
 def _rollout(plan: Plan, state: str, percent: float) -> Rollout:
     return Rollout(
-        plan.version, state, percent, plan.first_group, plan.held_unknown, plan.groups_too
+        plan.version,
+        state,
+        percent,
+        plan.first_group,
+        plan.held_unknown,
+        plan.groups_too,
+        plan.reverts,
     )
 
 

@@ -65,6 +65,7 @@ class Rollout(NamedTuple):
         held_unknown: what a device that is held back is told where its version is no known
             release: keep (its own) or target.
         groups_too: that of the fleet reaches groups that have a target of their own too.
+        reverts: the release that it leads back from; None: it is not a way back.
     """
 
     version: str
@@ -73,6 +74,7 @@ class Rollout(NamedTuple):
     first_group: str | None = None
     held_unknown: str = "keep"
     groups_too: bool = False
+    reverts: str | None = None
 
 
 class Policy(NamedTuple):

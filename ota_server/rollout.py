@@ -110,7 +110,9 @@ def _wanted(mac: str, running: str, target: Target | None, policy: Policy, now_m
             continue  # by the rollout of its group, which goes before that of the fleet
         is_in = rollout.first_group in groups if rollout.first_group else False
         is_in = is_in or cohort_percent(rollout.version, mac) < rollout.percent
-        if is_in and rollout.state == "running":
+        # A way back is for those that are on the release, and takes nobody else anywhere.
+        is_concerned = rollout.reverts is None or same_version(running, rollout.reverts)
+        if is_in and is_concerned and rollout.state == "running":
             return Wanted(rollout.version, whose)
         is_held_back = True
         keeps_unknown = rollout.held_unknown == "keep"

@@ -178,7 +178,8 @@ def _way_back(data_dir: Path, plan: Plan, now: str) -> tuple[Plan, Reached]:
     added = zip(back.waves, found.added(back), strict=True)
     kept = [percent for percent, count in added if count]
     back = back._replace(waves=(*kept[:-1], 100.0))
-    return back._replace(counted=found.added(back)), found
+    # Those that it bricked were heard from too, and will not come: nobody is to wait for them.
+    return back._replace(counted=()), found
 
 
 # What is typed

@@ -279,6 +279,13 @@ class LeftAloneTest(unittest.TestCase):
                 decided = policy(rollouts={"": groups_too(found)}, **self.BETA)
                 self.assertEqual(told(decided).version, version)
 
+    def test_a_way_back_takes_nobody_anywhere_who_is_not_on_its_release(self):
+        back = groups_too(in_all("v1.1"))._replace(reverts="v1.5")
+        for reported, version in (("v1.5", "v1.1"), ("v1.0", "v1.4"), ("v1.4", "v1.4")):
+            with self.subTest(reported):
+                decided = policy(rollouts={"": back}, **self.BETA)
+                self.assertEqual(told(decided, reported).version, version)
+
     def test_one_of_its_groups_with_a_target_is_enough(self):
         decided = policy(
             rollouts={"": in_all("v1.5")},

@@ -380,6 +380,18 @@ class OtherAddressesTest(unittest.TestCase):
         story.check(1, RELEASE, address=OTHER)
         self.assertIn(f"heard only at {OTHER}", waiting_for(PLAN, RUNNING, story.tally()))
 
+    def test_a_tiny_fleet_of_which_nobody_is_heard_any_more_is_named(self):
+        story = Story(homes=addresses(4, 1), devices=4)
+        story.known = story.known._replace(members=frozenset(map(mac, range(1, 5))))
+        story.feedback.change(PLAN, story.known)
+        story.now = 1.0
+        for number in story.devices:
+            story.download(number)
+        for hours, named in ((4, 0), (24, 4)):
+            story.now = hours * 60.0
+            self.assertEqual(len(story.tally().stuck), named)
+        self.assertIn("(undecided). `rollout promote`", waiting_for(PLAN, RUNNING, story.tally()))
+
     def test_nor_is_it_halted_from_elsewhere(self):
         for version in (OLD, "v9.9.9"):
             with self.subTest(version):
