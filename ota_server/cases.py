@@ -260,6 +260,13 @@ class Account:
         self.away_site, self.away_since = 0, NEVER
         self.contradicted_by: int | None = None
 
+    def lives_at(self, site: int) -> bool:
+        """Take what was said at a site for what its home said; False where nothing was."""
+        if self.away is None or self.away_site != site:
+            return False
+        self.case, self.away = self.away, None
+        return True
+
     def cases(self) -> tuple[Case, ...]:
         """Return what is said of it, by its home and elsewhere."""
         return (self.case,) if self.away is None else (self.case, self.away)

@@ -5,21 +5,19 @@ IPv6 the /64) from which it was heard before the rollout began.
 
 1. All that is said of devices from their home counts, however many live there.
    *Sixty devices behind one NAT are sixty devices.*
-2. The home has the last word: what was said elsewhere is dropped when it speaks again. Where that
-   said otherwise, the device is *contradicted*, and status names the address.
+2. The home has the last word: when it speaks, what was said elsewhere is dropped, but for what was
+   fetched. Where that said otherwise, the device is *contradicted*; status names the address.
    *Somebody says that ten devices went back; at their next polls they are where they were.*
-3. While a home is quiet, another address may speak for its devices. Good news counts at once; bad
-   news once the home, and whoever spoke for it before, have missed a poll. One address decides a
-   quarter of what is decided so, or one device.
+3. While a home is quiet, another address may speak for its devices: good news counts at once, bad
+   news once home, and who spoke before, missed a poll. One address decides a quarter of it, or one.
    *Forty devices that turn up at forty new addresses have moved; at one address, one has.*
 4. Where an address has had its quarter, devices that have missed a poll at home are *displaced*:
    neither well nor failed. Where they are many, the rollout pauses and names that address.
    *Somebody polls in the name of thirty bricked devices: nobody takes them for alive.*
-5. Where most devices of one home, and of no other, turn up at one new address, and none is heard
-   at the old one after that, it is their home once two of them have missed a poll there, and one
-   is well that the release has not reached, or that has soaked. A home that moved is never large.
-   *A provider gives an office of twenty devices another address each night.*
-6. Of one home there count in a wave as many devices as in others, by its size, and two standard
+5. Where most devices of one home, and of no other, turn up at one new address, and none at the old
+   one after that, they live there once two have missed a poll, and one is not at risk. Such a home
+   is never large. *A provider gives an office of twenty devices another address each night.*
+6. Of one home there count in a wave as many devices as of others, by its size, and two standard
    deviations, or three. *Twenty forged MACs, chosen to be in the first wave of 1 %: three count.*
 7. Of the failures that halt a release one home gives a quarter, or one, unless three tenths of the
    fleet live there. Where the rest would have halted it, it pauses and names the address.
@@ -37,26 +35,24 @@ from ota_server.sites import QUARTER, most_of_each
 
 _LEAST_TO_MOVE = 2  # one device may have moved alone
 _LEAST_OF_HOME = 3  # so few may all be in one wave by chance
-# More than a quarter, or forged MACs that are a quarter of the fleet would halt a good release;
-# less than a third, or a fleet at three addresses would have no large home.
-_LARGE = 0.3
+_LARGE = 0.3  # over a quarter, for forged MACs may be that; under a third, for three addresses
 _SAMPLE = 4096  # shares need no more devices
 OfRow = Callable[[int], bool]
 OfAccount = Callable[[int, Account], bool]
+Accounts = Mapping[int, Account]
+Heard = tuple[int, str, str]
 
 
-def listen(
-    account: Account, polls: Polls, row: int, heard: tuple[int, str, str], now_ms: int
-) -> Case | None:
-    """Return the case to be told what is said (rules 2 and 3); None: nobody listens.
+def listen(account: Account, polls: Polls, row: int, heard: Heard, now_ms: int) -> Case | None:
+    """Return the case to be told what is heard: at a site, which version runs, and the release.
 
-    `heard`: at which site, which version the device runs by that, and the release.
+    None: nobody listens (rules 2 and 3).
     """
     (site, version, release), away = heard, account.away
     if site == polls.home[row]:
-        if away is not None and away.runs not in (version, account.case.runs):
-            account.contradicted_by = account.away_site
         if away is not None:
+            if away.runs not in (version, account.case.runs):
+                account.contradicted_by = account.away_site
             account.case.take_download(away)
         account.away = None
         return account.case
@@ -75,7 +71,7 @@ def listen(
 
 
 def believed(
-    accounts: Mapping[int, Account], may_speak: OfAccount, has_missed: OfAccount
+    accounts: Accounts, may_speak: OfAccount, has_missed: OfAccount
 ) -> Iterator[tuple[int, Case | None, bool]]:
     """Yield each row, its case, and whether that is by its home (rules 1, 3, 4); None: displaced.
 
@@ -95,11 +91,7 @@ def believed(
 
 
 def move_homes(
-    polls: Polls,
-    accounts: Mapping[int, Account],
-    has_missed: OfAccount,
-    is_expected: OfRow,
-    is_at_risk: OfRow,
+    polls: Polls, accounts: Accounts, has_missed: OfAccount, is_expected: OfRow, is_at_risk: OfRow
 ) -> None:
     """Take a new address for the home of devices that have moved there together (rule 5)."""
     since: dict[int, dict[int, list[int]]] = defaultdict(lambda: defaultdict(list))
@@ -131,10 +123,8 @@ def move_homes(
     for row in (row for row in rows if there[polls.home[row]] > 0 and polls.home[row] in well):
         polls.home[row] = site = moves[polls.home[row]][0]
         polls.moved.add(site)
-        moved = accounts.get(row)
-        if moved is not None and moved.away is not None and moved.away_site == site:
-            moved.case, moved.away = moved.away, None
-            polls.polled[row] = max(polls.polled[row], moved.case.seen)
+        if row in accounts and accounts[row].lives_at(site):
+            polls.polled[row] = max(polls.polled[row], accounts[row].case.seen)
 
 
 def most_in_wave(polls: Polls, homes: Collection[int], wave: int) -> dict[int, int]:
