@@ -20,9 +20,9 @@ _UNITS = (("d", 86400), ("h", 3600), ("m", 60), ("s", 1))
 # In the order in which a device goes through them, then what can go wrong.
 _SHOWN = ("updated", "downloading", "undecided", "cut", "failed", "silent", "mislabelled")
 _MORE = {
-    "too_new": "not known for a day before the start, and count for nothing (--count-new)",
-    "displaced": "heard only from an address that is not their home, and count for nothing",
-    "surplus": "more at one address than its share of the wave, and count for nothing",
+    "too_new": "not known for a day before the start: not counted (--count-new)",
+    "displaced": "heard only from an address that is not their home: not counted",
+    "surplus": "beyond the share of one address in the wave: not counted",
 }
 
 
