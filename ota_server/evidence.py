@@ -78,7 +78,7 @@ class Counting:
                 self._displaced[row] = site
             else:
                 state = self._state(row, case)
-                if state == "failed" and case.failing in AFTER_DOWNLOAD:
+                if state == "failed" and case.failing in AFTER_DOWNLOAD and case.whole >= 0:
                     site = case.fetched_at  # who fetched it made it late
                 is_home = site == polls.home[row]
                 self._readings[row] = _Reading(case, state, site, is_home)

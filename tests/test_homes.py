@@ -368,6 +368,14 @@ class OtherAddressesTest(unittest.TestCase):
         tally = story.tally()
         self.assertEqual((tally.failed, tally.contradicted_at), (20, (OTHER, 20)))
 
+    def test_devices_that_fail_without_a_download_on_record_fail_at_home(self):
+        story = HomesStory(40, 40, completion_unknown=True)
+        for _ in range(5):
+            story.each(OLD)
+            story.wait(GRACE_MINUTES)
+        tally = story.tally()
+        self.assertEqual((tally.overall.failed, tally.bad_elsewhere), (40, 0))
+
     def test_in_a_small_wave_nobody_is_confirmed_from_elsewhere(self):
         story = HomesStory(1)
         story.download(1)
