@@ -193,7 +193,6 @@ class Counting:
             slow_share=slow_share,
             soaked=len(soaked),
             slow_soaked=sum(map(self._is_slow, soaked)) if slow_share else 0,
-            fresh_updated=len(updated),
             silence_rate=_mean(self._silence_of(counting)),
             bad={
                 row: f"{each.state} at {address_of(each.site)}"

@@ -73,7 +73,6 @@ class Tally(NamedTuple):
         soaked: of `fresh`, on the release, and heard from when they had run it for the soak; in a
             tiny wave from their homes.
         slow_soaked: of `soaked`, slow pollers.
-        fresh_updated: of `fresh`, on the release.
         silence_rate: the share of devices that would have been silent without it; 0 to 1.
         age_ms: how long the wave has been open, counting time in which the server answered alone.
         bad: devices that failed, fell silent or are mislabelled: what became of each, by its MAC
@@ -111,7 +110,6 @@ class Tally(NamedTuple):
     slow_share: float = 0.0
     soaked: int = 0
     slow_soaked: int = 0
-    fresh_updated: int = 0
     silence_rate: float = 0.0
     age_ms: int = 0
     bad: Mapping[Any, str] = {}

@@ -22,7 +22,6 @@ WELL = Tally(
     to_come=110,
     members=105,
     size=105,
-    fresh_updated=90,
     soaked=20,
     age_ms=HOUR_MS,
 )
