@@ -16,9 +16,10 @@ from ota_server.inventory import (
     look_at,
     problem_with,
 )
-from ota_server.policy import Refused
+from ota_server.refusal import Refused
 from ota_server.release import same_version
-from ota_server.rolloutfiles import clear_group_targets, read_stopped, write_stopped
+from ota_server.system.locks import locked
+from ota_server.targets import clear_group_targets, read_stopped, write_stopped
 
 
 class Activated(NamedTuple):
@@ -49,7 +50,7 @@ def activate(data_dir: Path, version: str, progress: Progress, is_forced: bool) 
         OSError: something cannot be read or written.
     """
     _check_image(data_dir, version, progress)
-    with audit.locked(data_dir):
+    with locked(data_dir):
         return _change(look_at(data_dir), version, "activate", is_forced)
 
 
@@ -61,7 +62,7 @@ def rollback(data_dir: Path, progress: Progress, is_forced: bool) -> Activated:
     """
     version = _previous(look_at(data_dir))
     _check_image(data_dir, version, progress)
-    with audit.locked(data_dir):
+    with locked(data_dir):
         site = look_at(data_dir)
         if _previous(site) != version:
             raise Refused(f"another command has changed the target to {site.target}; look again")

@@ -1,70 +1,24 @@
 """The audit log: `log/audit.jsonl`, a line for each change that an operator made."""
 
-import fcntl
 import json
 import logging
 import os
 import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from ota_server.files import give_to_owner, is_full, open_regular, sync_folder
-from ota_server.record import format_time
+from ota_server.model.timestamp import format_time
 from ota_server.release import same_version
+from ota_server.system.locks import LOCK_NAME
 
 log = logging.getLogger(__name__)
 
 FILE_NAME = "audit.jsonl"
-LOCK_NAME = ".lock"
 NOT_DONE = "not done"  # what the line before says failed after that was written
-_LOCK_SECONDS = 30.0
-_LOOK_SECONDS = 0.02
-
-
-class Busy(Exception):
-    """Another operator's command goes on for too long."""
-
-
-@contextmanager
-def locked(data_dir: Path, wait_seconds: float = _LOCK_SECONDS) -> Iterator[None]:
-    """Hold the lock of those who change files in a data directory: one at a time.
-
-    Raises:
-        Busy: another one has held it for as long as this may wait.
-        OSError: the lock cannot be opened.
-    """
-    path = data_dir / "version" / LOCK_NAME
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = _open_lock(path)
-    try:
-        give_to_owner(descriptor, path.parent)
-        _take(descriptor, path, wait_seconds)
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def _open_lock(path: Path) -> int:
-    try:
-        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    except PermissionError:
-        # Another user made it. To lock a file it needs not be written.
-        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-
-
-def _take(descriptor: int, path: Path, wait_seconds: float) -> None:
-    give_up_at = time.monotonic() + wait_seconds
-    while True:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
-        except BlockingIOError:
-            if time.monotonic() >= give_up_at:
-                raise Busy(f"another command holds {path}; try again when it is done") from None
-            time.sleep(_LOOK_SECONDS)
 
 
 def note(log_dir: Path, action: str, what: str, **details: Any) -> None:

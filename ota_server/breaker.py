@@ -4,13 +4,12 @@ Each download on record counts its attempts: how often the whole image was fetch
 its bytes in pieces that never made one. A device that then runs the release for a day has made it.
 """
 
-from ota_server.device import Download
+from ota_server.device import FREE_ATTEMPTS, Download
+from ota_server.model.timestamp import format_time
 from ota_server.policy import Policy
-from ota_server.record import format_time
 from ota_server.release import is_sample, meaning, same_version
 
 HOUR_MS = 3_600_000
-FREE_ATTEMPTS = 3
 STUCK_ATTEMPTS = 10
 _LONGEST_HOURS = 24
 # A link that cuts again and again fetches more than one image of bytes and is not to blame.

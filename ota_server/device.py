@@ -11,10 +11,8 @@ from ota_server.release import same_version
 
 MAC_FIELD = b"_br_mac_"
 VERSION_FIELD = b"_br_fwv_"
-
 SETTLED_MS = 24 * 3_600_000
 _HOUR_MS = 3_600_000
-
 _MAC = re.compile(
     r"[0-9a-f]{2}(?P<separator>[:-]?)[0-9a-f]{2}(?:(?P=separator)[0-9a-f]{2}){4}"
     r"|[0-9a-f]{4}\.[0-9a-f]{4}\.[0-9a-f]{4}"
@@ -22,6 +20,14 @@ _MAC = re.compile(
 _KEPT_MAC = re.compile(":".join(["[0-9a-f]{2}"] * 6))
 _NO_DEVICE = frozenset(("00:00:00:00:00:00", "ff:ff:ff:ff:ff:ff"))
 _REPORTED_VERSION = re.compile(rb"[ -~]{1,64}")
+# A device as one tuple without nesting: its fields up to `image_only`, `first_seen_ms`, then, where
+# there is one, those of its download, with the SHA-256 as bytes, and without the last three where
+# all are 0.
+Flat = tuple[Any, ...]
+# A device that reads byte 0 again this long after its last request is taken to start over: longer
+# than any client's pause between retries, shorter than the time between two releases.
+RESTART_AFTER_MS = 10 * 60 * 1000
+FREE_ATTEMPTS = 3
 
 
 class Unidentified(Exception):
@@ -90,12 +96,6 @@ class Device(NamedTuple):
     image_only: bool
     download: Download | None
     first_seen_ms: int | None = None
-
-
-# A device as one tuple without nesting: its fields up to `image_only`, `first_seen_ms`, then, where
-# there is one, those of its download, with the SHA-256 as bytes, and without the last three where
-# all are 0.
-Flat = tuple[Any, ...]
 
 
 def flatten(device: Device) -> Flat:
@@ -260,3 +260,23 @@ def asked_for_image(
         download or _kept_download(device, report, now_ms),
         device.first_seen_ms,
     )
+
+
+def number_of(mac: str) -> int:
+    """Return a MAC address as a number: 32 bytes in a table where the text takes 66."""
+    return int(mac.replace(":", ""), 16)
+
+
+def mac_of(number: int) -> str:
+    """Return the text of a MAC address that `number_of` made a number."""
+    return number.to_bytes(6).hex(":")
+
+
+def goes_on(known: Download | None, sha256: str, under_way: bool, now_ms: int) -> bool:
+    """Say whether a request for an image goes on with what its device does already.
+
+    From byte 0 too: most clients begin anew when they were cut.
+    """
+    if known is None or known.sha256 != sha256:
+        return False
+    return under_way or now_ms - known.request_ms < RESTART_AFTER_MS

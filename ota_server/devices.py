@@ -13,10 +13,10 @@ from ota_server.commands import Commands
 from ota_server.datadir import add_data_dir_argument, log_dir
 from ota_server.device import Device, parse_mac
 from ota_server.labels import read_labels
-from ota_server.record import format_time
+from ota_server.model.timestamp import ago, format_time
 from ota_server.rejected import read_rejected
 from ota_server.replay import history, replay
-from ota_server.table import ago, printable, write_table
+from ota_server.table import printable, write_table
 
 EXAMPLES = """\
 examples:

@@ -14,6 +14,7 @@ from ota_server.device import (
     Download,
     Report,
     asked_for_image,
+    goes_on,
     has_settled,
     previous_version,
 )
@@ -228,7 +229,7 @@ class Downloads:
         if not answer.parts:
             return _Plan(answer, target_version)
         download = _begun(device, version, image, now_ms)
-        is_new = continued is None and not rollout.goes_on(known, image.sha256, under_way, now_ms)
+        is_new = continued is None and not goes_on(known, image.sha256, under_way, now_ms)
         return _Plan(answer, target_version, image, download, is_new)
 
     def _keep_from_looping(self, report: Report, download: Download, now_ms: int) -> None:

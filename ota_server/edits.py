@@ -13,15 +13,13 @@ from typing import NamedTuple
 
 from ota_server import audit
 from ota_server.datadir import log_dir
-from ota_server.files import find, give_to_owner, is_full, open_found, replace, sync_folder
+from ota_server.files import find, give_to_owner, is_full, named, read, replace, sync_folder
 from ota_server.policy import (
     HOLD_NAME,
     PINS_NAME,
     RETRIES_NAME,
     STOPPED_NAME,
-    BadPolicy,
     Pin,
-    Refused,
     parse_pins,
     parse_stopped,
 )
@@ -38,7 +36,9 @@ from ota_server.policytext import (
     without_members,
     without_pin,
 )
+from ota_server.refusal import BadPolicy, Refused
 from ota_server.release import image_name, meaning, spellings
+from ota_server.system.locks import locked
 
 log = logging.getLogger(__name__)
 
@@ -238,7 +238,7 @@ def changing(data_dir: Path) -> Iterator[Path]:
     version_dir = data_dir / "version"
     if not version_dir.is_dir():
         raise Refused(f"no version/ in {data_dir}; is --data-dir right?")
-    with audit.locked(data_dir):
+    with locked(data_dir):
         yield version_dir
         _move_stamp(version_dir)
 
@@ -250,23 +250,6 @@ def _move_stamp(folder: Path) -> None:
         os.utime(folder, ns=(stamp_ns, stamp_ns))
     except PermissionError:
         os.utime(folder)  # of another user: it can be set to the time of the kernel alone
-
-
-def read(folder: Path, name: str) -> bytes:
-    """Return what a file holds; b"" where there is none.
-
-    Raises:
-        BadPolicy: something else has its name.
-        OSError: it cannot be read.
-    """
-    path = folder / name
-    found = find(folder, name)
-    if found is None:
-        if os.path.lexists(path):
-            raise BadPolicy(f"{path} is no regular file in its folder; move it away")
-        return b""
-    with open(open_found(found), "rb") as file:
-        return file.read()
 
 
 def group_path(version_dir: Path, group: str) -> Path:
@@ -312,17 +295,6 @@ def _pin_of(version_dir: Path, content: bytes, who: Who) -> Pin | None:
     with named(version_dir / PINS_NAME):
         devices, groups = parse_pins(content)
     return (devices if who.kind == "devices" else groups).get(who.name)
-
-
-@contextmanager
-def named(path: Path) -> Iterator[None]:
-    """Name the file in an error, and say what to do about it."""
-    try:
-        yield
-    except BadPolicy as problem:
-        if str(path) in str(problem):
-            raise
-        raise BadPolicy(f"{path} {problem}; mend it first") from problem
 
 
 def _from_to(before: Pin | None, after: Pin | None) -> dict[str, str | None]:

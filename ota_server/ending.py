@@ -7,19 +7,21 @@ from pathlib import Path
 from ota_server import audit
 from ota_server.datadir import log_dir
 from ota_server.files import Found, Signature, find, open_found
+from ota_server.model.timestamp import format_time
 from ota_server.plan import Plan, Progress
-from ota_server.policy import BadPolicy, Policy
-from ota_server.record import format_time
-from ota_server.release import image_name, meaning, same_version, spellings
-from ota_server.rolloutfiles import (
+from ota_server.policy import Policy
+from ota_server.refusal import BadPolicy
+from ota_server.release import image_name, meaning, spellings
+from ota_server.system.locks import locked
+from ota_server.targets import (
     clear_group_targets,
+    is_same_target,
     read_base,
-    read_group_targets,
     read_stopped,
-    read_target,
     set_group_target,
     set_stopped,
     stopped_entry,
+    targets_before,
     write_target,
 )
 
@@ -29,13 +31,6 @@ log = logging.getLogger(__name__)
 CONTROLLER = "controller"
 # For so long a target that cannot be read may be one that is being written.
 _UNREADABLE_SECONDS = 2.0
-
-
-def is_same_target(one: str | None, other: str | None) -> bool:
-    """Say whether two targets are the same, by meaning; None: there is none."""
-    if one is None or other is None:
-        return one is other
-    return same_version(one, other)
 
 
 class Obstacles:
@@ -138,7 +133,7 @@ def withdraw(data_dir: Path, plan: Plan, reason: str, now_ms: int) -> None:
     """
     if _is_withdrawn(data_dir, plan):
         return
-    with audit.locked(data_dir, wait_seconds=0.0):
+    with locked(data_dir, wait_seconds=0.0):
         if _is_withdrawn(data_dir, plan):
             return
         entry = {
@@ -167,21 +162,6 @@ def withdrawn_for(data_dir: Path, version: str) -> str:
     return reason if isinstance(reason, str) and reason else "it was withdrawn by an operator"
 
 
-def targets_before(data_dir: Path, plan: Plan) -> dict[str, object]:
-    """Return what was the target before a rollout, of the fleet and of groups, for stopped.json."""
-    try:
-        groups = read_group_targets(data_dir)
-    except (BadPolicy, OSError) as problem:
-        # It must not keep a bad release going; nobody is offered anything while that is so.
-        log.error("the targets of groups cannot be read: %s", problem)
-        groups = {}
-    if not plan.group:
-        return {"instead_of": plan.instead_of, "group_targets": groups}
-    if plan.group in groups and plan.instead_of is not None:
-        groups[plan.group] = plan.instead_of
-    return {"instead_of": read_target(data_dir), "group_targets": groups}
-
-
 def finish(data_dir: Path, plan: Plan) -> str:
     """Make a release the target of those that all have it; return why not, "" where it is.
 
@@ -189,7 +169,7 @@ def finish(data_dir: Path, plan: Plan) -> str:
         Busy: an operator's command is under way; this waits for none.
         BadPolicy, OSError: a file cannot be used or written.
     """
-    with audit.locked(data_dir, wait_seconds=0.0):
+    with locked(data_dir, wait_seconds=0.0):
         base = read_base(data_dir, plan.group)
         is_target = is_same_target(base, plan.version)
         if not is_target and not is_same_target(base, plan.instead_of):

@@ -4,9 +4,16 @@ import errno
 import os
 import stat
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
+
+from ota_server.refusal import BadPolicy
+
+# What says nothing of a file: it may be there and well.
+_PASSING = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EINTR, errno.EAGAIN))
+_MAX_BYTES = 64 * 1024 * 1024
 
 
 class Signature(NamedTuple):
@@ -24,10 +31,6 @@ class Found(NamedTuple):
 
     path: str
     signature: Signature
-
-
-# What says nothing of a file: it may be there and well.
-_PASSING = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EINTR, errno.EAGAIN))
 
 
 def is_passing(problem: OSError) -> bool:
@@ -164,3 +167,43 @@ def give_to_owner(target: int | Path, folder: Path) -> None:
     if os.geteuid() == 0:
         status = os.stat(folder)
         os.chown(target, status.st_uid, status.st_gid)
+
+
+def read(folder: Path, name: str) -> bytes:
+    """Return what a file holds; b"" where there is none.
+
+    Raises:
+        BadPolicy: something else has its name.
+        OSError: it cannot be read.
+    """
+    path = folder / name
+    found = find(folder, name)
+    if found is None:
+        if os.path.lexists(path):
+            raise BadPolicy(f"{path} is no regular file in its folder; move it away")
+        return b""
+    with open(open_found(found), "rb") as file:
+        return file.read()
+
+
+@contextmanager
+def named(path: Path) -> Iterator[None]:
+    """Name the file in an error, and say what to do about it."""
+    try:
+        yield
+    except BadPolicy as problem:
+        if str(path) in str(problem):
+            raise
+        raise BadPolicy(f"{path} {problem}; mend it first") from problem
+
+
+def read_if_there(folder: Path, name: str) -> bytes | None:
+    """Return what a file holds, None if there is none."""
+    found = find(folder, name)
+    if found is None:
+        return None
+    try:
+        with open(open_found(found), "rb") as file:
+            return file.read(_MAX_BYTES * 8)
+    except FileNotFoundError:
+        return None

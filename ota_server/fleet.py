@@ -12,13 +12,15 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from threading import Lock
 
-from ota_server.breaker import FREE_ATTEMPTS
 from ota_server.device import (
+    FREE_ATTEMPTS,
     Device,
     Report,
     checked,
     checked_again,
     flatten,
+    mac_of,
+    number_of,
     previous_version,
     unflatten,
 )
@@ -26,7 +28,6 @@ from ota_server.journal import Journal
 from ota_server.record import FORGET, Scalar, format_flat, format_marker, format_record, format_seal
 from ota_server.replay import replay
 from ota_server.rows import PLAIN_FIELDS, Packer
-from ota_server.scan import mac_of, number_of
 
 log = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from ota_server.device import parse_mac
 from ota_server.files import Signature, find, open_found
 from ota_server.fleet import Fleet
-from ota_server.record import parse_time
+from ota_server.model.timestamp import parse_time
 
 FILE_NAME = "forget.json"
 _MAX_BYTES = 16 * 1024 * 1024

@@ -10,13 +10,12 @@ from typing import NamedTuple
 
 from ota_server import edits
 from ota_server.commands import Commands, add_command, fail, group_argument, mac_argument
+from ota_server.files import named, read
+from ota_server.model.timestamp import format_time
 from ota_server.policy import (
     PINS_NAME,
     TARGETS_NAME,
-    BadPolicy,
-    Misused,
     Pin,
-    Refused,
     is_group_name,
     parse_group,
     parse_pins,
@@ -24,7 +23,7 @@ from ota_server.policy import (
 )
 from ota_server.policyfiles import GROUP_SUFFIX, GROUPS_FOLDER
 from ota_server.policytext import time_text
-from ota_server.record import format_time
+from ota_server.refusal import BadPolicy, Misused, Refused
 from ota_server.table import write_table
 
 _EXAMPLES = """\
@@ -181,11 +180,11 @@ def _decided(version_dir: Path, problems: list[str]) -> tuple[dict[str, Pin], di
     pins: dict[str, Pin] = {}
     targets: dict[str, str] = {}
     try:
-        with edits.named(version_dir / PINS_NAME):
-            content = edits.read(version_dir, PINS_NAME)
+        with named(version_dir / PINS_NAME):
+            content = read(version_dir, PINS_NAME)
             pins = parse_pins(content)[1] if content else {}
-        with edits.named(version_dir / TARGETS_NAME):
-            content = edits.read(version_dir, TARGETS_NAME)
+        with named(version_dir / TARGETS_NAME):
+            content = read(version_dir, TARGETS_NAME)
             targets = parse_targets(content) if content else {}
     except BadPolicy as problem:
         problems.append(str(problem))
@@ -193,8 +192,8 @@ def _decided(version_dir: Path, problems: list[str]) -> tuple[dict[str, Pin], di
 
 
 def _parsed(path: Path) -> list[str]:
-    with edits.named(path):
-        return parse_group(edits.read(path.parent, path.name))
+    with named(path):
+        return parse_group(read(path.parent, path.name))
 
 
 def _row(group: _Group) -> tuple[str, ...]:

@@ -19,8 +19,9 @@ from ota_server.manifest import (
     parse_manifest,
     version_of_manifest_name,
 )
-from ota_server.policy import Policy, Refused
+from ota_server.policy import Policy
 from ota_server.policyfiles import PolicyFiles
+from ota_server.refusal import Refused
 from ota_server.release import (
     MAX_SIGNATURE_BYTES,
     MAX_VERSION_FILE_BYTES,

@@ -7,8 +7,8 @@ from pathlib import Path
 from ota_server import audit, edits
 from ota_server.datadir import log_dir
 from ota_server.device import parse_mac
-from ota_server.files import replace
-from ota_server.policy import BadPolicy
+from ota_server.files import named, read, replace
+from ota_server.refusal import BadPolicy
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ def is_label(text: object) -> bool:
 def read_labels(data_dir: Path) -> dict[str, str]:
     """Return the labels; none, and a warning, where their file cannot be used."""
     try:
-        return parse_labels(edits.read(data_dir / "version", FILE_NAME))
+        return parse_labels(read(data_dir / "version", FILE_NAME))
     except (BadPolicy, OSError) as problem:
         log.warning("%s %s; no labels are shown", data_dir / "version" / FILE_NAME, problem)
         return {}
@@ -64,8 +64,8 @@ def set_label(data_dir: Path, mac: str, text: str) -> str | None:
 def change_label(version_dir: Path, mac: str, text: str) -> str | None:
     """Do what `set_label` does, for whoever holds the lock."""
     path = version_dir / FILE_NAME
-    with edits.named(path):
-        labels = parse_labels(edits.read(version_dir, FILE_NAME))
+    with named(path):
+        labels = parse_labels(read(version_dir, FILE_NAME))
     before = labels.pop(mac, None)
     if text:
         labels[mac] = text

@@ -1,23 +1,13 @@
 """The files of the journal: their names and order, which are kept, and the lock on all of them."""
 
-import fcntl
 import logging
-import os
 import re
-import time
 from pathlib import Path
 
 log = logging.getLogger(__name__)
 
 CURRENT_NAME = "devices.jsonl"
-# A command that looks whether a server runs, or forgets a device, holds the lock for a moment.
-_LOCK_SECONDS = 0.3
-_LOCK_LOOK_SECONDS = 0.01
 _ROTATED_NAME = re.compile(r"devices\.([0-9]{6,})\.jsonl")
-
-
-class InUse(Exception):
-    """Another server holds the lock of this data directory."""
 
 
 def journal_files(log_dir: Path) -> list[Path]:
@@ -52,27 +42,6 @@ def prune(log_dir: Path, keep_files: int, keep_bytes: int) -> None:
                 path.unlink()
         except OSError as problem:
             log.warning("%s cannot be deleted: %s", path, problem)
-
-
-def take_lock(path: Path) -> int:
-    """Lock a file, made where it is missing; return the descriptor that holds the lock.
-
-    Raises:
-        InUse: another process holds it.
-        OSError: it cannot be opened.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    give_up_at = time.monotonic() + _LOCK_SECONDS
-    while True:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return descriptor
-        except BlockingIOError:
-            if time.monotonic() >= give_up_at:
-                os.close(descriptor)
-                raise InUse(f"another server runs on {path.parent.parent}") from None
-            time.sleep(_LOCK_LOOK_SECONDS)
 
 
 def _rotated_files(log_dir: Path) -> list[tuple[int, Path]]:

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from ota_server.record import parse_time
+from ota_server.model.timestamp import parse_time
 from ota_server.release import is_version, meaning, same_version
 
 MAX_MANIFEST_BYTES = 64 * 1024

@@ -12,7 +12,8 @@ from ota_server.manifest import (
     is_reported_text,
     stone_problem,
 )
-from ota_server.policy import Misused, Policy, Refused
+from ota_server.policy import Policy
+from ota_server.refusal import Misused, Refused
 from ota_server.release import is_version, meaning, same_version
 
 # Arduino links a description into each image that is of its own libraries, not of the sketch.

@@ -7,14 +7,14 @@ import json
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from ota_server.policy import BadPolicy, Rollout, is_group_name
-from ota_server.record import parse_time
+from ota_server.model.timestamp import parse_time
+from ota_server.policy import Rollout, is_group_name
+from ota_server.refusal import BadPolicy
 from ota_server.release import is_version
 
 WANTED = ("run", "pause", "abort")
 STATES = ("running", "paused", "halted", "done", "aborted")
 MOST_SECONDS = 366 * 86400
-_UNITS = (("d", 86400), ("h", 3600), ("m", 60), ("s", 1))
 
 
 class Plan(NamedTuple):
@@ -109,14 +109,6 @@ class Progress(NamedTuple):
     asks: tuple[str, ...] = ()
     accepted: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
-
-
-def duration(seconds: float) -> str:
-    """Return a duration in its largest unit that shows it whole."""
-    for unit, size in _UNITS:
-        if seconds >= size and seconds % size == 0:
-            return f"{seconds // size:g}{unit}"
-    return f"{seconds:g}s"
 
 
 def plan_name(group: str) -> str:

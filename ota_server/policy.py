@@ -10,7 +10,8 @@ from typing import Any, NamedTuple, TypeVar
 
 from ota_server.device import parse_mac
 from ota_server.manifest import Manifest
-from ota_server.record import parse_time
+from ota_server.model.timestamp import parse_time
+from ota_server.refusal import BadPolicy
 from ota_server.release import is_version, meaning
 
 HOLD_NAME = "hold.json"
@@ -20,18 +21,6 @@ STOPPED_NAME = "stopped.json"
 RETRIES_NAME = "retries.json"
 _Value = TypeVar("_Value")
 _GROUP_NAME = re.compile(r"[a-z][a-z0-9_\-]{0,31}")
-
-
-class Refused(Exception):
-    """What an operator asked for is not done; the message says why, and what to do."""
-
-
-class Misused(Refused):
-    """A command was called wrongly, in a way that its parser could not see: exit code 2."""
-
-
-class BadPolicy(ValueError):
-    """A file of the policy cannot be used; the message says why, for the operator."""
 
 
 class Pin(NamedTuple):

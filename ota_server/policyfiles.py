@@ -35,7 +35,6 @@ from ota_server.policy import (
     RETRIES_NAME,
     STOPPED_NAME,
     TARGETS_NAME,
-    BadPolicy,
     Policy,
     Rollout,
     groups_by_mac,
@@ -47,6 +46,7 @@ from ota_server.policy import (
     parse_stopped,
     parse_targets,
 )
+from ota_server.refusal import BadPolicy
 from ota_server.release import meaning, version_of_image_name
 from ota_server.watched import RACY_SECONDS, Watched
 

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from ota_server.device import parse_mac
+from ota_server.model.timestamp import format_time, parse_time
 from ota_server.policy import is_group_name, parse_group, parse_pins, parse_retries
-from ota_server.record import format_time, parse_time
 
 _DATE = re.compile(r"(\d{4}-\d{2}-\d{2})(Z|[+-]\d{2}:\d{2})?", re.IGNORECASE | re.ASCII)
 _TIME = re.compile(

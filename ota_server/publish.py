@@ -34,11 +34,12 @@ from ota_server.inventory import (
     signature_sha256,
 )
 from ota_server.manifest import Manifest, format_manifest, manifest_name
+from ota_server.model.timestamp import format_time
 from ota_server.order import Order, check_against, check_order, doubts
-from ota_server.policy import Refused
-from ota_server.record import format_time
+from ota_server.refusal import Refused
 from ota_server.release import image_name, signature_name, spellings
 from ota_server.signing import check_signature, read_signature
+from ota_server.system.locks import locked
 
 # What a publication leaves free: the journal and the server's private copies need room as well.
 RESERVE_BYTES = 64 * 1024 * 1024
@@ -82,7 +83,7 @@ def publish(data_dir: Path, order: Order, now_ms: int, progress: Progress) -> Pu
     with _opened(Path(order.source)) as source:
         header = read_header(os.pread(source.fileno(), HEAD_BYTES, 0))
         size = os.fstat(source.fileno()).st_size
-        with audit.locked(data_dir):
+        with locked(data_dir):
             _clear_leftovers(firmware)
             site = look_at(data_dir)
         warnings = tuple(doubts(order, size, header, _target_header(site)))
@@ -242,7 +243,7 @@ class _Job:
         if release.image is not None:
             # Before the lock is taken: it takes long, and `hold` must not wait.
             self._known[release.image.signature] = digests_of(release.image, _unseen).sha256
-        with audit.locked(self._data_dir):
+        with locked(self._data_dir):
             self.check(look_at(self._data_dir))
             release = release_at(self._firmware, manifest.version)
             if release.image is None:
@@ -310,7 +311,7 @@ class _Job:
         """
         name = f"{_TEMPORARY_PREFIX}{self._order.version}.bin.{os.getpid()}{_TEMPORARY_SUFFIX}"
         path = self._firmware / name
-        with audit.locked(self._data_dir):
+        with locked(self._data_dir):
             # Buffered: an unbuffered write may take a part of a chunk, and says so to nobody here.
             file = open(path, "xb")  # noqa: SIM115
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -7,19 +7,18 @@ start can read a million of them by one pattern; anything else that is JSON is r
 import json
 import re
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from functools import lru_cache
 from json.encoder import encode_basestring_ascii as quoted
 from typing import Any, NamedTuple
 
 from ota_server.device import Device, Download, Flat, flatten, parse_mac
+from ota_server.model.timestamp import format_time, parse_time
 from ota_server.release import is_version
 
 Scalar = str | int | float | bool | None
 
 SNAPSHOT = "snapshot"
 FORGET = "forget"  # its device is on record no more, up to its next line
-_LAST_MS = 253_402_300_799_999  # the end of the year 9999
 
 # Nothing may match here that is refused when it is asked for: an older line would be forgotten.
 _YEAR = r"(?:19[7-9]\d|[2-9]\d{3})"
@@ -58,8 +57,6 @@ COMMON_LINE = re.compile(
 
 
 _CONSTANTS = {None: "null", True: "true", False: "false"}
-# A table, since a time is formatted three times for each request: half the cost of a format spec.
-_FRACTIONS = tuple(f".{ms:03d}Z" for ms in range(1000))
 # As `sealed` has it. No device text can hold it: its quotes would be escaped.
 SEALED = b',"sealed_from":'
 _SEAL = re.compile(SEALED + rb'(0|[1-9]\d{0,17}),"crc32":"([0-9a-f]{8})"\}$')
@@ -80,34 +77,9 @@ class Seal(NamedTuple):
     crc: int
 
 
-@lru_cache(maxsize=4096)
-def _second(seconds: int) -> str:
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
-
-
-def format_time(ms: int) -> str:
-    """Return milliseconds since the epoch as RFC 3339 text in UTC, as the journal has it."""
-    return _second(ms // 1000) + _FRACTIONS[ms % 1000]
-
-
 @lru_cache(maxsize=16384)
 def _first_seen(ms: int) -> str:
     return f',"first_seen_time":"{format_time(ms)}"'
-
-
-def parse_time(text: str) -> int:
-    """Return RFC 3339 text in milliseconds since the epoch.
-
-    Raises:
-        ValueError: it is no time, or one without a time zone.
-    """
-    moment = datetime.fromisoformat(text)
-    if moment.tzinfo is None:
-        raise ValueError(f"no time zone in {text[:40]!r}")
-    ms = round(moment.timestamp() * 1000)
-    if not 0 <= ms <= _LAST_MS:
-        raise ValueError(f"no time that can be written again: {text[:40]!r}")
-    return ms
 
 
 def format_record(

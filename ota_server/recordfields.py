@@ -4,10 +4,9 @@ from collections.abc import Collection, Mapping
 from functools import lru_cache
 from typing import Any, TypeGuard
 
-from ota_server.device import parse_mac
-from ota_server.record import parse_time
+from ota_server.device import number_of, parse_mac
+from ota_server.model.timestamp import parse_time
 from ota_server.release import meaning
-from ota_server.scan import number_of
 
 _MOST_BYTES = 10**18
 

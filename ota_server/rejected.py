@@ -14,7 +14,7 @@ from threading import Lock
 from typing import Any
 
 from ota_server.files import open_regular, replace
-from ota_server.record import format_time
+from ota_server.model.timestamp import format_time
 
 log = logging.getLogger(__name__)
 

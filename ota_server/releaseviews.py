@@ -17,9 +17,10 @@ from ota_server.inventory import (
     named_by,
     releases,
 )
+from ota_server.model.timestamp import ago
 from ota_server.release import meaning, same_version
-from ota_server.rolloutfiles import read_stopped, stopped_entry
-from ota_server.table import ago, cut, printable, write_table
+from ota_server.table import cut, printable, write_table
+from ota_server.targets import read_stopped, stopped_entry
 
 _NOTES_COLUMN = 40
 

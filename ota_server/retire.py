@@ -8,6 +8,7 @@ from typing import Any
 
 from ota_server import audit
 from ota_server.datadir import log_dir
+from ota_server.device import RESTART_AFTER_MS
 from ota_server.files import sync_folder
 from ota_server.inventory import (
     Progress,
@@ -20,12 +21,12 @@ from ota_server.inventory import (
     named_by,
 )
 from ota_server.manifest import manifest_name
-from ota_server.policy import Refused
-from ota_server.record import format_time, parse_time
+from ota_server.model.timestamp import format_time, parse_time
+from ota_server.refusal import Refused
 from ota_server.release import image_name, same_version, signature_name
 from ota_server.replay import records_with
-from ota_server.rollout import RESTART_AFTER_MS
-from ota_server.rolloutfiles import read_stopped, stopped_entry, write_stopped
+from ota_server.system.locks import locked
+from ota_server.targets import read_stopped, stopped_entry, write_stopped
 
 # A begin without an end is of a server that was killed; after this nobody goes on with it.
 _LONGEST_DOWNLOAD_MS = 24 * 3600 * 1000
@@ -42,7 +43,7 @@ def withdraw(data_dir: Path, version: str, reason: str, now_ms: int) -> str:
         Busy: another command goes on for too long.
         OSError: something cannot be read or written.
     """
-    with audit.locked(data_dir):
+    with locked(data_dir):
         site = look_at(data_dir)
         version = get_release(data_dir, version).version
         if site.policy.is_withdrawn(version):
@@ -69,7 +70,7 @@ def reinstate(data_dir: Path, version: str) -> str:
         Refused: it was not withdrawn.
         Busy, OSError: as `withdraw`.
     """
-    with audit.locked(data_dir):
+    with locked(data_dir):
         site = look_at(data_dir)
         release = find_release(data_dir / "firmware", version)
         version = version if release is None else release.version
@@ -110,7 +111,7 @@ def remove(data_dir: Path, version: str, now_ms: int, progress: Progress) -> str
     busy = _download_of(data_dir, get_release(data_dir, version), now_ms, progress)
     if busy:
         raise Refused(busy)
-    with audit.locked(data_dir):
+    with locked(data_dir):
         site = look_at(data_dir)
         if site.target_problem:
             raise Refused(

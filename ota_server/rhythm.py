@@ -18,7 +18,7 @@ from collections.abc import Iterable
 from statistics import median
 from typing import NamedTuple
 
-from ota_server.record import parse_time
+from ota_server.model.timestamp import parse_time
 
 _GAPS = 30
 # As the server writes a poll. Devices that ask for nothing but the image poll by that.

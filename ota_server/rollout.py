@@ -4,14 +4,11 @@ from hashlib import sha256
 from typing import NamedTuple
 
 from ota_server.byterange import RangeSpec, from_byte_zero
-from ota_server.device import Download, Report
+from ota_server.device import RESTART_AFTER_MS, Download, Report
 from ota_server.manifest import next_stop
 from ota_server.policy import Pin, Policy, Stopped
 from ota_server.release import Target, meaning, same_version
 
-# A device that reads byte 0 again this long after its last request is taken to start over: longer
-# than any client's pause between retries, shorter than the time between two releases.
-RESTART_AFTER_MS = 10 * 60 * 1000
 NOTHING_DECIDED = Policy()
 NO_TARGET = "there is no target"
 ON_HOLD = "everything is on hold"
@@ -183,16 +180,6 @@ def cohort_percent(version: str, mac: str) -> float:
     """
     digest = sha256(f"{meaning(version)}\n{mac}".encode("ascii")).digest()
     return int.from_bytes(digest[:8], "big") / 2**64 * 100
-
-
-def goes_on(known: Download | None, sha256: str, under_way: bool, now_ms: int) -> bool:
-    """Say whether a request for an image goes on with what its device does already.
-
-    From byte 0 too: most clients begin anew when they were cut.
-    """
-    if known is None or known.sha256 != sha256:
-        return False
-    return under_way or now_ms - known.request_ms < RESTART_AFTER_MS
 
 
 def continued_download(

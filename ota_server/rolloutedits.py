@@ -7,24 +7,22 @@ from typing import Any
 
 from ota_server import audit, edits
 from ota_server.datadir import log_dir
-from ota_server.ending import is_same_target, targets_before
 from ota_server.files import find
 from ota_server.inventory import target_problem
 from ota_server.plan import Plan, Progress, is_over
-from ota_server.policy import Refused
 from ota_server.policyfiles import GROUP_SUFFIX, GROUPS_FOLDER
+from ota_server.refusal import Refused
 from ota_server.release import image_name, spellings
-from ota_server.rolloutfiles import (
+from ota_server.rolloutfiles import groups_with_plan, read_plan, read_progress, write_plan
+from ota_server.targets import (
     VERSION_NAME,
-    groups_with_plan,
+    is_same_target,
     read_base,
     read_group_targets,
-    read_plan,
-    read_progress,
     read_stopped,
     set_stopped,
     stopped_entry,
-    write_plan,
+    targets_before,
 )
 
 # What a full disk must not keep from being done.

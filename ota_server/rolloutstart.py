@@ -9,11 +9,11 @@ from pathlib import Path
 from ota_server import rolloutedits
 from ota_server.commands import group_argument, version_argument, warn, warn_of_hold
 from ota_server.datadir import log_dir
+from ota_server.model.timestamp import format_time
 from ota_server.plan import MOST_SECONDS, Plan
-from ota_server.policy import Misused
 from ota_server.policyfiles import PolicyFiles
 from ota_server.reach import groups_left_alone, what_is_known
-from ota_server.record import format_time
+from ota_server.refusal import Misused
 from ota_server.rolloutpreview import (
     print_left_alone,
     print_slow_pollers,
@@ -21,7 +21,8 @@ from ota_server.rolloutpreview import (
     warn_of_soak,
     with_waves,
 )
-from ota_server.survey import intervals_ms, is_served, reached
+from ota_server.survey import intervals_ms, reached
+from ota_server.system.locks import is_served
 
 _DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,3})?)([smhd])")
 _PERCENT = re.compile(r"\d{1,3}(?:\.\d{1,4})? ?%?")

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from ota_server.model.timestamp import parse_time
 from ota_server.plan import Plan, Progress
-from ota_server.record import parse_time
 from ota_server.window import Standing
 
 _BAR = 24

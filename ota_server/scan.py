@@ -12,6 +12,7 @@ from itertools import accumulate, count
 from operator import add, itemgetter
 from zlib import crc32
 
+from ota_server.device import number_of
 from ota_server.record import (
     COMMON_LINE,
     SEALED,
@@ -50,16 +51,6 @@ class Found:
         self.locations: dict[int, int] = {}
         self.bad_lines = 0
         self.marker_end: int | None = None
-
-
-def number_of(mac: str) -> int:
-    """Return a MAC address as a number: 32 bytes in a table where the text takes 66."""
-    return int(mac.replace(":", ""), 16)
-
-
-def mac_of(number: int) -> str:
-    """Return the text of a MAC address that `number_of` made a number."""
-    return number.to_bytes(6).hex(":")
 
 
 class FileScan:

@@ -11,14 +11,16 @@ from pathlib import Path
 from ota_server import audit, edits
 from ota_server.datadir import log_dir
 from ota_server.device import Device
-from ota_server.files import give_to_owner, replace
+from ota_server.files import give_to_owner, read, replace
 from ota_server.forgetting import FILE_NAME, parse_asked
 from ota_server.journal import Journal
 from ota_server.labels import change_label
-from ota_server.logfiles import CURRENT_NAME, InUse
-from ota_server.policy import Refused
-from ota_server.record import FORGET, format_record, format_time
+from ota_server.logfiles import CURRENT_NAME
+from ota_server.model.timestamp import format_time
+from ota_server.record import FORGET, format_record
+from ota_server.refusal import Refused
 from ota_server.replay import newest
+from ota_server.system.locks import InUse
 
 # A server that was killed meanwhile finds at its next start what it was asked for.
 _KEPT_MS = 7 * 86400 * 1000
@@ -52,7 +54,7 @@ def forget(data_dir: Path, mac: str) -> bool:
 
 
 def _ask(version_dir: Path, mac: str, now_ms: int) -> None:
-    asked = parse_asked(edits.read(version_dir, FILE_NAME))
+    asked = parse_asked(read(version_dir, FILE_NAME))
     kept = {each: asked_ms for each, asked_ms in asked.items() if now_ms - asked_ms < _KEPT_MS}
     texts = {each: format_time(asked_ms) for each, asked_ms in {**kept, mac: now_ms}.items()}
     replace(version_dir / FILE_NAME, (json.dumps(texts, indent=2) + "\n").encode("ascii"))

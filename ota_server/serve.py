@@ -29,13 +29,13 @@ from ota_server.forgetting import Forgetting
 from ota_server.hashing import SETTLE_SECONDS
 from ota_server.journal import FSYNC, KEEP_BYTES, KEEP_FILES, ROTATE_BYTES, Journal
 from ota_server.keeper import COMPLETION_UNKNOWN, Keeper
-from ota_server.logfiles import InUse
 from ota_server.policyfiles import PolicyFiles
 from ota_server.rejected import Rejected
 from ota_server.server import GRACE_SECONDS, IDLE_SECONDS, MAX_LINGERING, TRANSPORTS, OTAServer
 from ota_server.serverlog import LogThread
 from ota_server.service import Service
 from ota_server.store import Store
+from ota_server.system.locks import InUse
 from ota_server.window import Standing
 
 log = logging.getLogger(__name__)

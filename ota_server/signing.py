@@ -5,7 +5,7 @@ import subprocess
 from pathlib import Path
 
 from ota_server.files import open_regular
-from ota_server.policy import Refused
+from ota_server.refusal import Refused
 from ota_server.release import MAX_SIGNATURE_BYTES
 
 _TOOL_SECONDS = 600.0

@@ -3,8 +3,6 @@
 I/O. A device takes nine bytes here, since a fleet may have a million of them.
 """
 
-import fcntl
-import os
 from array import array
 from bisect import bisect_right
 from collections.abc import Iterator
@@ -16,8 +14,9 @@ from ota_server.device import Device
 from ota_server.feedback import Known
 from ota_server.files import open_regular
 from ota_server.logfiles import CURRENT_NAME, journal_files
+from ota_server.model.timestamp import parse_time
 from ota_server.plan import Plan
-from ota_server.record import BadRecord, parse_fields, parse_time
+from ota_server.record import BadRecord, parse_fields
 from ota_server.replay import replay
 from ota_server.rhythm import Rhythms, Sampled
 from ota_server.rollout import cohort_percent
@@ -170,21 +169,3 @@ def _oldest_record_ms(log_dir: Path, now_ms: int) -> int:
         except (BadRecord, ValueError):
             continue
     return now_ms
-
-
-def is_served(log_dir: Path) -> bool:
-    """Say whether a server runs on the data directory: it holds the lock of the journal.
-
-    To see that it is taken for a moment, and shared: a server that starts just then is refused.
-    """
-    try:
-        descriptor = os.open(log_dir / ".lock", os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(descriptor)
-    return False

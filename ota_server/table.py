@@ -4,8 +4,6 @@ import shutil
 import sys
 from collections.abc import Sequence
 
-from ota_server.record import parse_time
-
 # What a column keeps on a narrow terminal: a version or an address is still known by this much.
 _NARROWEST = 8
 _CUT = ".."
@@ -15,20 +13,6 @@ _UNITS = (("d", 86400), ("h", 3600), ("m", 60), ("s", 1))
 def printable(value: object) -> str:
     """Return text that moves no cursor, whatever somebody wrote into the file."""
     return "".join(char if char.isprintable() else "?" for char in str(value))
-
-
-def ago(text: str, now_ms: int) -> str:
-    """Return for how long a time has gone by, in its greatest unit."""
-    try:
-        seconds = (now_ms - parse_time(text)) // 1000
-    except ValueError:
-        return "?"
-    if seconds < 0:
-        return "in future"
-    for unit, size in _UNITS:
-        if seconds >= size:
-            return f"{seconds // size}{unit} ago"
-    return "now"
 
 
 def write_table(

@@ -13,7 +13,7 @@ from ota_server.datadir import log_dir
 from ota_server.keeper import is_attended
 from ota_server.policy import HOLD_NAME
 from ota_server.rolloutview import state_of, status_lines
-from ota_server.survey import is_served
+from ota_server.system.locks import is_served
 
 _EVERY_SECONDS = 1.0
 _HIDE_CURSOR, _SHOW_CURSOR = "\x1b[?25l", "\x1b[?25h"

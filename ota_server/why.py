@@ -16,10 +16,11 @@ from ota_server.datadir import log_dir
 from ota_server.device import Device, Download, Report
 from ota_server.files import Found, find, open_found
 from ota_server.labels import read_labels
-from ota_server.policy import Pin, Policy, Refused
+from ota_server.model.timestamp import ago, format_time
+from ota_server.policy import Pin, Policy
 from ota_server.policyfiles import PolicyFiles
 from ota_server.policytext import time_text
-from ota_server.record import format_time
+from ota_server.refusal import Refused
 from ota_server.release import (
     NoVersion,
     Target,
@@ -32,8 +33,8 @@ from ota_server.release import (
 )
 from ota_server.replay import newest
 from ota_server.rollout import NO_TARGET, ON_HOLD, Decision, cohort_percent
-from ota_server.survey import is_served
-from ota_server.table import ago, printable
+from ota_server.system.locks import is_served
+from ota_server.table import printable
 from ota_server.window import Standing
 
 _EXAMPLES = """\

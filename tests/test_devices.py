@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from contextlib import nullcontext
 
 from ota_server.device import Device
-from ota_server.record import format_record, format_time
+from ota_server.model.timestamp import format_time
+from ota_server.record import format_record
 from tests.support import DEVICE, MAC, ROOT, TIMEOUT_SECONDS, DataDirCase, ServerCase, until
 
 OTHER = "a0:b1:c2:d3:e4:f5"

@@ -4,7 +4,8 @@ import unittest
 from collections import Counter
 
 from ota_server.feedback import Feedback, Known
-from ota_server.sites import address_of, capped, site_of
+from ota_server.model.address import address_of, site_of
+from ota_server.sites import capped
 from tests.story import DAY_MINUTES, OLD, PLAN, RELEASE, START_MS, Story, mac
 
 

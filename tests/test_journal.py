@@ -15,8 +15,9 @@ from typing import Any
 from unittest import mock
 
 from ota_server.journal import Journal
-from ota_server.logfiles import InUse, journal_files
+from ota_server.logfiles import journal_files
 from ota_server.record import Seal, sealed
+from ota_server.system.locks import InUse
 
 MARKER = b'{"event":"snapshot"}\n'
 LOGGER = "ota_server.journal"

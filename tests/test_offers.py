@@ -2,9 +2,9 @@
 
 from ota_server import edits
 from ota_server.http1 import read_request
+from ota_server.model.timestamp import format_time
 from ota_server.plan import Plan, Progress, format_plan, plan_name, progress_name
 from ota_server.policytext import Who
-from ota_server.record import format_time
 from ota_server.reply import Peer, Reply
 from tests.support import DEVICE, MAC, ROOT, ServerCase, request_head
 

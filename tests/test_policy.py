@@ -14,7 +14,6 @@ from ota_server.plan import (
     parse_progress,
 )
 from ota_server.policy import (
-    BadPolicy,
     Pin,
     Stopped,
     groups_by_mac,
@@ -35,6 +34,7 @@ from ota_server.policytext import (
     without_members,
     without_pin,
 )
+from ota_server.refusal import BadPolicy
 
 MAC = "00:11:22:33:44:55"
 OTHER = "a0:b1:c2:d3:e4:f5"

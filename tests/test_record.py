@@ -6,17 +6,16 @@ import time
 import unittest
 
 from ota_server.device import Device, Download
+from ota_server.model.timestamp import format_time, parse_time
 from ota_server.record import (
     COMMON_LINE,
     BadRecord,
     Scalar,
     format_marker,
     format_record,
-    format_time,
     is_marker,
     parse_fields,
     parse_record,
-    parse_time,
 )
 
 MAC = "00:11:22:33:44:55"

@@ -1,0 +1,1 @@
+"""Words that all rooms use: times, addresses, versions, devices."""

@@ -1,0 +1,1 @@
+"""The machine without surprises: files, locks, folders, the log."""
