@@ -27,9 +27,9 @@ from benchmarks.fleet_shapes import DAY_MS, HOUR_MS, MINUTE_MS, SHAPES, Shape
 from benchmarks.progress import Progress as Bar
 from ota_server.feedback import Feedback, Known
 from ota_server.model.timestamp import format_time
+from ota_server.model.version import meaning
 from ota_server.plan import Plan, Progress
 from ota_server.proposal import propose_waves
-from ota_server.release import meaning
 from ota_server.tally import ASKING_WAVE
 from ota_server.waves import advance
 

@@ -16,8 +16,8 @@ from ota_server.inventory import (
     look_at,
     problem_with,
 )
-from ota_server.refusal import Refused
-from ota_server.release import same_version
+from ota_server.model.refusal import Refused
+from ota_server.model.version import same_version
 from ota_server.system.locks import locked
 from ota_server.targets import clear_group_targets, read_stopped, write_stopped
 

@@ -6,7 +6,7 @@ import threading
 from pathlib import Path
 
 from ota_server import __version__
-from ota_server.release import is_sample
+from ota_server.model.version import is_sample
 from ota_server.server import OTAServer
 from ota_server.store import NoImage, NoTarget, NotReady, Store
 

@@ -4,10 +4,10 @@ Each download on record counts its attempts: how often the whole image was fetch
 its bytes in pieces that never made one. A device that then runs the release for a day has made it.
 """
 
-from ota_server.device import FREE_ATTEMPTS, Download
+from ota_server.model.device import FREE_ATTEMPTS, Download
 from ota_server.model.timestamp import format_time
+from ota_server.model.version import is_sample, meaning, same_version
 from ota_server.policy import Policy
-from ota_server.release import is_sample, meaning, same_version
 
 HOUR_MS = 3_600_000
 STUCK_ATTEMPTS = 10

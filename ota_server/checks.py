@@ -8,8 +8,8 @@ uncommon goes to the connection machine, which would have given the same answer.
 import socket
 from typing import TYPE_CHECKING
 
-from ota_server.device import Report
 from ota_server.http1 import read_common_head
+from ota_server.model.device import Report
 from ota_server.reply import Peer
 from ota_server.service import CHECK_PATH, Service
 

@@ -11,7 +11,6 @@ from http import HTTPStatus
 from typing import NamedTuple
 
 from ota_server import reply
-from ota_server.device import Report
 from ota_server.http1 import (
     MAX_HEAD_BYTES,
     Refused,
@@ -21,6 +20,7 @@ from ota_server.http1 import (
     read_request,
     reply_head,
 )
+from ota_server.model.device import Report
 from ota_server.reply import ImageSpan, Peer, Reply, Transfer
 from ota_server.service import CHECK_PATH, Service
 

@@ -9,7 +9,10 @@ from typing import NamedTuple
 
 from ota_server import breaker, byterange, reply, rollout
 from ota_server.byterange import Precondition, RangeSpec, Unsatisfiable
-from ota_server.device import (
+from ota_server.fleet import Fleet
+from ota_server.http1 import Request, http_date
+from ota_server.image import Image
+from ota_server.model.device import (
     Device,
     Download,
     Report,
@@ -18,13 +21,10 @@ from ota_server.device import (
     has_settled,
     previous_version,
 )
-from ota_server.fleet import Fleet
-from ota_server.http1 import Request, http_date
-from ota_server.image import Image
+from ota_server.model.version import entity_tag
 from ota_server.offers import Offers
 from ota_server.ratelimit import RateLimit
 from ota_server.record import Scalar
-from ota_server.release import entity_tag
 from ota_server.reply import Peer, Reply, Transfer
 from ota_server.rollout import Decision
 from ota_server.store import Altered, NoImage, NoTarget, NotNow, NotReady, Store

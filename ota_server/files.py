@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from ota_server.refusal import BadPolicy
+from ota_server.model.refusal import BadPolicy
 
 # What says nothing of a file: it may be there and well.
 _PASSING = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EINTR, errno.EAGAIN))

@@ -6,9 +6,9 @@ The journal has one writer, so a command asks for it by `version/forget.json`.
 import json
 from pathlib import Path
 
-from ota_server.device import parse_mac
 from ota_server.files import Signature, find, open_found
 from ota_server.fleet import Fleet
+from ota_server.model.device import parse_mac
 from ota_server.model.timestamp import parse_time
 
 FILE_NAME = "forget.json"

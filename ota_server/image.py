@@ -5,7 +5,7 @@ import os
 from ota_server.copies import PrivateCopy
 from ota_server.files import Signature, is_of, signature_of
 from ota_server.hashing import Digests
-from ota_server.release import entity_tag
+from ota_server.model.version import entity_tag
 
 
 class Image:

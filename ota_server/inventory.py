@@ -11,7 +11,7 @@ from ota_server.datadir import log_dir
 from ota_server.files import Found, find, open_found
 from ota_server.hashing import Digests
 from ota_server.imageheader import HEAD_BYTES, ImageHeader, read_header
-from ota_server.manifest import (
+from ota_server.model.manifest import (
     MAX_MANIFEST_BYTES,
     BadManifest,
     Manifest,
@@ -19,10 +19,8 @@ from ota_server.manifest import (
     parse_manifest,
     version_of_manifest_name,
 )
-from ota_server.policy import Policy
-from ota_server.policyfiles import PolicyFiles
-from ota_server.refusal import Refused
-from ota_server.release import (
+from ota_server.model.refusal import Refused
+from ota_server.model.version import (
     MAX_SIGNATURE_BYTES,
     MAX_VERSION_FILE_BYTES,
     NoVersion,
@@ -33,6 +31,8 @@ from ota_server.release import (
     spellings,
     version_of_image_name,
 )
+from ota_server.policy import Policy
+from ota_server.policyfiles import PolicyFiles
 
 VERSION_NAME = "version.txt"
 _CHUNK_BYTES = 1024 * 1024

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from ota_server import audit, edits
 from ota_server.datadir import log_dir
-from ota_server.device import parse_mac
 from ota_server.files import named, read, replace
-from ota_server.refusal import BadPolicy
+from ota_server.model.device import parse_mac
+from ota_server.model.refusal import BadPolicy
 
 log = logging.getLogger(__name__)
 

@@ -5,16 +5,16 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from ota_server.imageheader import ImageHeader
-from ota_server.manifest import (
+from ota_server.model.manifest import (
     MAX_NOTES,
     Manifest,
     is_pattern,
     is_reported_text,
     stone_problem,
 )
+from ota_server.model.refusal import Misused, Refused
+from ota_server.model.version import is_version, meaning, same_version
 from ota_server.policy import Policy
-from ota_server.refusal import Misused, Refused
-from ota_server.release import is_version, meaning, same_version
 
 # Arduino links a description into each image that is of its own libraries, not of the sketch.
 _ARDUINO_PROJECT = "arduino-lib-builder"

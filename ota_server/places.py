@@ -16,7 +16,7 @@ from collections import Counter, OrderedDict
 from itertools import islice
 from typing import NamedTuple
 
-from ota_server.device import number_of
+from ota_server.model.device import number_of
 
 # A device begins its download seconds after it was told; after a cut it needs some to connect.
 RESERVED_SECONDS = 60.0

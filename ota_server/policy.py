@@ -8,11 +8,11 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple, TypeVar
 
-from ota_server.device import parse_mac
-from ota_server.manifest import Manifest
+from ota_server.model.device import parse_mac
+from ota_server.model.manifest import Manifest
+from ota_server.model.refusal import BadPolicy
 from ota_server.model.timestamp import parse_time
-from ota_server.refusal import BadPolicy
-from ota_server.release import is_version, meaning
+from ota_server.model.version import is_version, meaning
 
 HOLD_NAME = "hold.json"
 PINS_NAME = "pins.json"

@@ -13,12 +13,14 @@ from pathlib import Path
 from threading import Lock
 
 from ota_server.files import Signature, is_of, signature_of
-from ota_server.manifest import (
+from ota_server.model.manifest import (
     BadManifest,
     Manifest,
     parse_manifest,
     version_of_manifest_name,
 )
+from ota_server.model.refusal import BadPolicy
+from ota_server.model.version import meaning, version_of_image_name
 from ota_server.plan import (
     Plan,
     Progress,
@@ -46,8 +48,6 @@ from ota_server.policy import (
     parse_stopped,
     parse_targets,
 )
-from ota_server.refusal import BadPolicy
-from ota_server.release import meaning, version_of_image_name
 from ota_server.watched import RACY_SECONDS, Watched
 
 GROUPS_FOLDER = "groups"

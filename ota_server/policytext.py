@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from ota_server.device import parse_mac
+from ota_server.model.device import parse_mac
 from ota_server.model.timestamp import format_time, parse_time
 from ota_server.policy import is_group_name, parse_group, parse_pins, parse_retries
 

@@ -33,11 +33,11 @@ from ota_server.inventory import (
     release_at,
     signature_sha256,
 )
-from ota_server.manifest import Manifest, format_manifest, manifest_name
+from ota_server.model.manifest import Manifest, format_manifest, manifest_name
+from ota_server.model.refusal import Refused
 from ota_server.model.timestamp import format_time
+from ota_server.model.version import image_name, signature_name, spellings
 from ota_server.order import Order, check_against, check_order, doubts
-from ota_server.refusal import Refused
-from ota_server.release import image_name, signature_name, spellings
 from ota_server.signing import check_signature, read_signature
 from ota_server.system.locks import locked
 

@@ -5,10 +5,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ota_server.feedback import Known
-from ota_server.manifest import Manifest
+from ota_server.model.manifest import Manifest
+from ota_server.model.version import meaning, same_version
 from ota_server.plan import Plan
 from ota_server.policy import Policy
-from ota_server.release import meaning, same_version
 from ota_server.replay import replay
 
 

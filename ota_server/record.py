@@ -11,9 +11,9 @@ from functools import lru_cache
 from json.encoder import encode_basestring_ascii as quoted
 from typing import Any, NamedTuple
 
-from ota_server.device import Device, Download, Flat, flatten, parse_mac
+from ota_server.model.device import Device, Download, Flat, flatten, parse_mac
 from ota_server.model.timestamp import format_time, parse_time
-from ota_server.release import is_version
+from ota_server.model.version import is_version
 
 Scalar = str | int | float | bool | None
 

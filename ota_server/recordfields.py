@@ -4,9 +4,9 @@ from collections.abc import Collection, Mapping
 from functools import lru_cache
 from typing import Any, TypeGuard
 
-from ota_server.device import number_of, parse_mac
+from ota_server.model.device import number_of, parse_mac
 from ota_server.model.timestamp import parse_time
-from ota_server.release import meaning
+from ota_server.model.version import meaning
 
 _MOST_BYTES = 10**18
 

@@ -15,10 +15,10 @@ from ota_server.inventory import (
     problem_with,
     releases,
 )
+from ota_server.model.version import is_version
 from ota_server.order import VERSION_RULE, Order
 from ota_server.progressbar import ProgressBar
 from ota_server.publish import publish
-from ota_server.release import is_version
 from ota_server.releaseviews import list_all, show
 from ota_server.retire import reinstate, remove, withdraw
 

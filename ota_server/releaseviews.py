@@ -18,7 +18,7 @@ from ota_server.inventory import (
     releases,
 )
 from ota_server.model.timestamp import ago
-from ota_server.release import meaning, same_version
+from ota_server.model.version import meaning, same_version
 from ota_server.table import cut, printable, write_table
 from ota_server.targets import read_stopped, stopped_entry
 

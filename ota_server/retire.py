@@ -8,7 +8,6 @@ from typing import Any
 
 from ota_server import audit
 from ota_server.datadir import log_dir
-from ota_server.device import RESTART_AFTER_MS
 from ota_server.files import sync_folder
 from ota_server.inventory import (
     Progress,
@@ -20,10 +19,11 @@ from ota_server.inventory import (
     look_at,
     named_by,
 )
-from ota_server.manifest import manifest_name
+from ota_server.model.device import RESTART_AFTER_MS
+from ota_server.model.manifest import manifest_name
+from ota_server.model.refusal import Refused
 from ota_server.model.timestamp import format_time, parse_time
-from ota_server.refusal import Refused
-from ota_server.release import image_name, same_version, signature_name
+from ota_server.model.version import image_name, same_version, signature_name
 from ota_server.replay import records_with
 from ota_server.system.locks import locked
 from ota_server.targets import read_stopped, stopped_entry, write_stopped

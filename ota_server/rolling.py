@@ -13,12 +13,12 @@ from ota_server.datadir import log_dir
 from ota_server.ending import Obstacles
 from ota_server.feedback import BadCheckpoint, Feedback, Known
 from ota_server.follow import Follower
+from ota_server.model.refusal import BadPolicy
 from ota_server.model.timestamp import format_time, parse_time
 from ota_server.onrecord import OnRecord, is_same_state, name_of, say
 from ota_server.plan import Plan, Progress
 from ota_server.policyfiles import PolicyFiles
 from ota_server.reach import what_is_known, who_runs
-from ota_server.refusal import BadPolicy
 from ota_server.rolloutfiles import Checkpoint, read_checkpoint
 from ota_server.system.locks import Busy
 from ota_server.waves import advance

@@ -4,10 +4,10 @@ from hashlib import sha256
 from typing import NamedTuple
 
 from ota_server.byterange import RangeSpec, from_byte_zero
-from ota_server.device import RESTART_AFTER_MS, Download, Report
-from ota_server.manifest import next_stop
+from ota_server.model.device import RESTART_AFTER_MS, Download, Report
+from ota_server.model.manifest import next_stop
+from ota_server.model.version import Target, meaning, same_version
 from ota_server.policy import Pin, Policy, Stopped
-from ota_server.release import Target, meaning, same_version
 
 NOTHING_DECIDED = Policy()
 NO_TARGET = "there is no target"

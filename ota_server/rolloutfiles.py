@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from ota_server.files import read_if_there, replace
 from ota_server.follow import Position
+from ota_server.model.refusal import BadPolicy
 from ota_server.plan import (
     Plan,
     Progress,
@@ -20,7 +21,6 @@ from ota_server.plan import (
     plan_name,
     progress_name,
 )
-from ota_server.refusal import BadPolicy
 
 
 class Checkpoint(NamedTuple):

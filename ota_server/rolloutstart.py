@@ -9,11 +9,11 @@ from pathlib import Path
 from ota_server import rolloutedits
 from ota_server.commands import group_argument, version_argument, warn, warn_of_hold
 from ota_server.datadir import log_dir
+from ota_server.model.refusal import Misused
 from ota_server.model.timestamp import format_time
 from ota_server.plan import MOST_SECONDS, Plan
 from ota_server.policyfiles import PolicyFiles
 from ota_server.reach import groups_left_alone, what_is_known
-from ota_server.refusal import Misused
 from ota_server.rolloutpreview import (
     print_left_alone,
     print_slow_pollers,

@@ -7,7 +7,7 @@ third of the memory.
 import marshal
 from threading import Lock
 
-from ota_server.device import Flat
+from ota_server.model.device import Flat
 
 PLAIN_FIELDS = 8  # of a device, up to those of its download
 _IMAGE_END = PLAIN_FIELDS + 3  # up to what those who began the same image share

@@ -12,7 +12,7 @@ from itertools import accumulate, count
 from operator import add, itemgetter
 from zlib import crc32
 
-from ota_server.device import number_of
+from ota_server.model.device import number_of
 from ota_server.record import (
     COMMON_LINE,
     SEALED,

@@ -10,15 +10,15 @@ from pathlib import Path
 
 from ota_server import audit, edits
 from ota_server.datadir import log_dir
-from ota_server.device import Device
 from ota_server.files import give_to_owner, read, replace
 from ota_server.forgetting import FILE_NAME, parse_asked
 from ota_server.journal import Journal
 from ota_server.labels import change_label
 from ota_server.logfiles import CURRENT_NAME
+from ota_server.model.device import Device
+from ota_server.model.refusal import Refused
 from ota_server.model.timestamp import format_time
 from ota_server.record import FORGET, format_record
-from ota_server.refusal import Refused
 from ota_server.replay import newest
 from ota_server.system.locks import InUse
 

@@ -12,7 +12,10 @@ from http import HTTPStatus
 
 from ota_server import reply
 from ota_server.admission import Admission
-from ota_server.device import (
+from ota_server.download import Downloads
+from ota_server.fleet import Fleet
+from ota_server.http1 import KNOWN_METHODS, Request, reply_head
+from ota_server.model.device import (
     MAC_FIELD,
     Report,
     Unidentified,
@@ -21,9 +24,6 @@ from ota_server.device import (
     previous_version,
     reported,
 )
-from ota_server.download import Downloads
-from ota_server.fleet import Fleet
-from ota_server.http1 import KNOWN_METHODS, Request, reply_head
 from ota_server.offers import Offers
 from ota_server.policyfiles import PolicyFiles
 from ota_server.ratelimit import Budget, RateLimit

@@ -15,7 +15,6 @@ from threading import Lock
 from weakref import WeakSet
 
 from ota_server.copies import Copies
-from ota_server.device import Download
 from ota_server.files import (
     Found,
     Signature,
@@ -28,8 +27,8 @@ from ota_server.files import (
 )
 from ota_server.hashing import SETTLE_SECONDS, Hasher, Hashing, Unreadable
 from ota_server.image import Image
-from ota_server.ratelimit import RateLimit
-from ota_server.release import (
+from ota_server.model.device import Download
+from ota_server.model.version import (
     MAX_VERSION_FILE_BYTES,
     NoVersion,
     Target,
@@ -38,6 +37,7 @@ from ota_server.release import (
     spellings,
     version_of_image_name,
 )
+from ota_server.ratelimit import RateLimit
 
 log = logging.getLogger(__name__)
 

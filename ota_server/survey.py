@@ -10,10 +10,10 @@ from heapq import heappush, heappushpop
 from pathlib import Path
 from typing import NamedTuple
 
-from ota_server.device import Device
 from ota_server.feedback import Known
 from ota_server.files import open_regular
 from ota_server.logfiles import CURRENT_NAME, journal_files
+from ota_server.model.device import Device
 from ota_server.model.timestamp import parse_time
 from ota_server.plan import Plan
 from ota_server.record import BadRecord, parse_fields

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ota_server.files import Found, Signature, find, is_passing, open_found
-from ota_server.refusal import BadPolicy
+from ota_server.model.refusal import BadPolicy
 
 log = logging.getLogger(__name__)
 

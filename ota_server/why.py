@@ -13,15 +13,12 @@ from ota_server.admissionfile import read_standing
 from ota_server.casefile import case_of
 from ota_server.commands import Commands, add_command, mac_argument, reported_argument
 from ota_server.datadir import log_dir
-from ota_server.device import Device, Download, Report
 from ota_server.files import Found, find, open_found
 from ota_server.labels import read_labels
+from ota_server.model.device import Device, Download, Report
+from ota_server.model.refusal import Refused
 from ota_server.model.timestamp import ago, format_time
-from ota_server.policy import Pin, Policy
-from ota_server.policyfiles import PolicyFiles
-from ota_server.policytext import time_text
-from ota_server.refusal import Refused
-from ota_server.release import (
+from ota_server.model.version import (
     NoVersion,
     Target,
     image_name,
@@ -31,6 +28,9 @@ from ota_server.release import (
     parse_version_file,
     spellings,
 )
+from ota_server.policy import Pin, Policy
+from ota_server.policyfiles import PolicyFiles
+from ota_server.policytext import time_text
 from ota_server.replay import newest
 from ota_server.rollout import NO_TARGET, ON_HOLD, Decision, cohort_percent
 from ota_server.system.locks import is_served

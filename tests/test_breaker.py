@@ -4,8 +4,8 @@ import unittest
 
 from ota_server import edits
 from ota_server.breaker import HOUR_MS, fetched, why_wait
-from ota_server.device import Device, Download, Report, checked, has_settled
-from ota_server.manifest import Manifest
+from ota_server.model.device import Device, Download, Report, checked, has_settled
+from ota_server.model.manifest import Manifest
 from ota_server.policy import make_policy
 from ota_server.replay import newest
 from ota_server.serve import clock_ms as now_ms

@@ -5,10 +5,10 @@ import unittest
 from collections.abc import Mapping
 from typing import Any
 
-from ota_server.device import Report
-from ota_server.manifest import Manifest, matches
+from ota_server.model.device import Report
+from ota_server.model.manifest import Manifest, matches
+from ota_server.model.version import Target, meaning
 from ota_server.policy import Pin, Policy, Rollout, Stopped, make_policy
-from ota_server.release import Target, meaning
 from ota_server.rollout import Decision, cohort_percent, decide
 
 MAC = "00:11:22:33:44:55"

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from ota_server.device import Device, Download, mac_of
 from ota_server.fleet import Fleet
 from ota_server.journal import Journal
 from ota_server.logfiles import journal_files
+from ota_server.model.device import Device, Download, mac_of
 from ota_server.record import format_marker, format_record
 from ota_server.replay import replay
 from tests.support import TIMEOUT_SECONDS

@@ -12,7 +12,7 @@ import unittest
 from collections.abc import Callable
 from pathlib import Path
 
-from ota_server.device import Device
+from ota_server.model.device import Device
 from ota_server.plan import Plan, parse_plan
 from ota_server.record import format_marker, format_record
 from ota_server.rollout import cohort_percent

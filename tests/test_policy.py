@@ -5,6 +5,7 @@ import unittest
 from collections.abc import Callable
 from datetime import UTC, datetime
 
+from ota_server.model.refusal import BadPolicy
 from ota_server.plan import (
     Plan,
     Progress,
@@ -34,7 +35,6 @@ from ota_server.policytext import (
     without_members,
     without_pin,
 )
-from ota_server.refusal import BadPolicy
 
 MAC = "00:11:22:33:44:55"
 OTHER = "a0:b1:c2:d3:e4:f5"

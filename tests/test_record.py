@@ -5,7 +5,7 @@ import json
 import time
 import unittest
 
-from ota_server.device import Device, Download
+from ota_server.model.device import Device, Download
 from ota_server.model.timestamp import format_time, parse_time
 from ota_server.record import (
     COMMON_LINE,

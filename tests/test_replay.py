@@ -6,7 +6,7 @@ import threading
 import unittest
 from pathlib import Path
 
-from ota_server.device import Device, mac_of, number_of
+from ota_server.model.device import Device, mac_of, number_of
 from ota_server.record import format_marker, format_record
 from ota_server.replay import Replay, history, replay
 

@@ -7,7 +7,7 @@ from array import array
 from pathlib import Path
 
 from ota_server import survey
-from ota_server.device import Device
+from ota_server.model.device import Device
 from ota_server.record import format_marker, format_record
 from ota_server.rhythm import Rhythms, Sampled
 

@@ -3,7 +3,7 @@
 import unittest
 
 from ota_server.byterange import parse_ranges
-from ota_server.device import RESTART_AFTER_MS, Download
+from ota_server.model.device import RESTART_AFTER_MS, Download
 from ota_server.rollout import continued_download
 
 BEGAN_MS = 1_000_000

@@ -3,7 +3,7 @@
 import unittest
 from concurrent.futures import ThreadPoolExecutor
 
-from ota_server.device import Device, Download, flatten, unflatten
+from ota_server.model.device import Device, Download, flatten, unflatten
 from ota_server.rows import Packer
 
 

@@ -5,7 +5,7 @@ import unittest
 from pathlib import Path
 from zlib import crc32
 
-from ota_server.device import Device, mac_of, number_of
+from ota_server.model.device import Device, mac_of, number_of
 from ota_server.record import (
     Seal,
     format_marker,

@@ -6,10 +6,10 @@ import subprocess
 import unittest
 from pathlib import Path
 
-from ota_server.device import RESTART_AFTER_MS, Download
+from ota_server.model.device import RESTART_AFTER_MS, Download
+from ota_server.model.refusal import Misused, Refused
 from ota_server.order import Order
 from ota_server.publish import Published, publish
-from ota_server.refusal import Misused, Refused
 from ota_server.rollout import pinned_download
 from tests.support import DEVICE, Client, DataDirCase, ServerCase
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from ota_server.model.timestamp import parse_time
-from ota_server.release import is_version, meaning, same_version
+from ota_server.model.version import is_version, meaning, same_version
 
 MAX_MANIFEST_BYTES = 64 * 1024
 MAX_NOTES = 16_000

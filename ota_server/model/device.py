@@ -7,7 +7,7 @@ what was known and answers what is known after it: folded over the journal they 
 import re
 from typing import Any, NamedTuple
 
-from ota_server.release import same_version
+from ota_server.model.version import same_version
 
 MAC_FIELD = b"_br_mac_"
 VERSION_FIELD = b"_br_fwv_"
