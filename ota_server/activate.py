@@ -5,8 +5,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ota_server import audit
-from ota_server.datadir import log_dir
-from ota_server.files import replace
 from ota_server.inventory import (
     VERSION_NAME,
     Progress,
@@ -18,6 +16,8 @@ from ota_server.inventory import (
 )
 from ota_server.model.refusal import Refused
 from ota_server.model.version import same_version
+from ota_server.system.data_dir import log_dir
+from ota_server.system.files import replace
 from ota_server.system.locks import locked
 from ota_server.targets import clear_group_targets, read_stopped, write_stopped
 

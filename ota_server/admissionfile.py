@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from ota_server.files import open_regular, replace
+from ota_server.system.files import open_regular, replace
 from ota_server.window import Standing
 
 log = logging.getLogger(__name__)

@@ -10,9 +10,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from ota_server.files import give_to_owner, is_full, open_regular, sync_folder
 from ota_server.model.timestamp import format_time
 from ota_server.model.version import same_version
+from ota_server.system.files import give_to_owner, is_full, open_regular, sync_folder
 from ota_server.system.locks import LOCK_NAME
 
 log = logging.getLogger(__name__)

@@ -23,11 +23,11 @@ from ota_server.model.device import (
 )
 from ota_server.model.version import entity_tag
 from ota_server.offers import Offers
-from ota_server.ratelimit import RateLimit
 from ota_server.record import Scalar
 from ota_server.reply import Peer, Reply, Transfer
 from ota_server.rollout import Decision
 from ota_server.store import Altered, NoImage, NoTarget, NotNow, NotReady, Store
+from ota_server.system.rate_limit import RateLimit
 
 log = logging.getLogger(__name__)
 

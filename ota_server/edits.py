@@ -12,8 +12,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ota_server import audit
-from ota_server.datadir import log_dir
-from ota_server.files import find, give_to_owner, is_full, named, read, replace, sync_folder
 from ota_server.model.refusal import BadPolicy, Refused
 from ota_server.model.version import image_name, meaning, spellings
 from ota_server.policy import (
@@ -38,6 +36,8 @@ from ota_server.policytext import (
     without_members,
     without_pin,
 )
+from ota_server.system.data_dir import log_dir
+from ota_server.system.files import find, give_to_owner, is_full, named, read, replace, sync_folder
 from ota_server.system.locks import locked
 
 log = logging.getLogger(__name__)

@@ -5,13 +5,13 @@ import logging
 from pathlib import Path
 
 from ota_server import audit
-from ota_server.datadir import log_dir
-from ota_server.files import Found, Signature, find, open_found
 from ota_server.model.refusal import BadPolicy
 from ota_server.model.timestamp import format_time
 from ota_server.model.version import image_name, meaning, spellings
 from ota_server.plan import Plan, Progress
 from ota_server.policy import Policy
+from ota_server.system.data_dir import log_dir
+from ota_server.system.files import Found, Signature, find, open_found
 from ota_server.system.locks import locked
 from ota_server.targets import (
     clear_group_targets,

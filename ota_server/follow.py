@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from zlib import crc32
 
-from ota_server.files import open_regular
 from ota_server.logfiles import CURRENT_NAME, numbered_files
 from ota_server.record import BadRecord, parse_fields
 from ota_server.scan import MAX_LINE_BYTES
+from ota_server.system.files import open_regular
 
 # A few milliseconds of parsing: whoever follows may do something else in between.
 _BLOCK_BYTES = 4 * MAX_LINE_BYTES

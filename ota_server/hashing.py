@@ -11,7 +11,7 @@ from threading import Condition, Event, Thread
 from typing import NamedTuple
 
 from ota_server.copies import Copies, PrivateCopy
-from ota_server.files import Found, Signature, is_passing, open_found, signature_of
+from ota_server.system.files import Found, Signature, is_passing, open_found, signature_of
 
 log = logging.getLogger(__name__)
 

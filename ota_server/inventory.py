@@ -7,8 +7,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ota_server import audit
-from ota_server.datadir import log_dir
-from ota_server.files import Found, find, open_found
 from ota_server.hashing import Digests
 from ota_server.imageheader import HEAD_BYTES, ImageHeader, read_header
 from ota_server.model.manifest import (
@@ -33,6 +31,8 @@ from ota_server.model.version import (
 )
 from ota_server.policy import Policy
 from ota_server.policyfiles import PolicyFiles
+from ota_server.system.data_dir import log_dir
+from ota_server.system.files import Found, find, open_found
 
 VERSION_NAME = "version.txt"
 _CHUNK_BYTES = 1024 * 1024

@@ -5,10 +5,10 @@ import logging
 from pathlib import Path
 
 from ota_server import audit, edits
-from ota_server.datadir import log_dir
-from ota_server.files import named, read, replace
 from ota_server.model.device import parse_mac
 from ota_server.model.refusal import BadPolicy
+from ota_server.system.data_dir import log_dir
+from ota_server.system.files import named, read, replace
 
 log = logging.getLogger(__name__)
 

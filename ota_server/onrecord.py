@@ -3,7 +3,6 @@
 import logging
 from pathlib import Path
 
-from ota_server.datadir import log_dir
 from ota_server.plan import Plan, Progress
 from ota_server.rolloutfiles import (
     Checkpoint,
@@ -11,6 +10,7 @@ from ota_server.rolloutfiles import (
     write_checkpoint,
     write_progress,
 )
+from ota_server.system.data_dir import log_dir
 
 log = logging.getLogger(__name__)
 

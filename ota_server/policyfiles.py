@@ -12,7 +12,6 @@ from functools import partial
 from pathlib import Path
 from threading import Lock
 
-from ota_server.files import Signature, is_of, signature_of
 from ota_server.model.manifest import (
     BadManifest,
     Manifest,
@@ -48,7 +47,8 @@ from ota_server.policy import (
     parse_stopped,
     parse_targets,
 )
-from ota_server.watched import RACY_SECONDS, Watched
+from ota_server.system.files import Signature, is_of, signature_of
+from ota_server.system.watched import RACY_SECONDS, Watched
 
 GROUPS_FOLDER = "groups"
 GROUP_SUFFIX = ".txt"

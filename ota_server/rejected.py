@@ -13,8 +13,8 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from ota_server.files import open_regular, replace
 from ota_server.model.timestamp import format_time
+from ota_server.system.files import open_regular, replace
 
 log = logging.getLogger(__name__)
 

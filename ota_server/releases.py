@@ -6,7 +6,6 @@ from collections.abc import Callable
 
 from ota_server.activate import Activated, activate, rollback
 from ota_server.commands import Commands, fail, run_command, warn, warn_of_hold
-from ota_server.datadir import add_data_dir_argument
 from ota_server.inventory import (
     get_release,
     look_at,
@@ -21,6 +20,7 @@ from ota_server.progressbar import ProgressBar
 from ota_server.publish import publish
 from ota_server.releaseviews import list_all, show
 from ota_server.retire import reinstate, remove, withdraw
+from ota_server.system.data_dir import add_data_dir_argument
 
 EXAMPLES = """\
 examples:

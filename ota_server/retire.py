@@ -7,8 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from ota_server import audit
-from ota_server.datadir import log_dir
-from ota_server.files import sync_folder
 from ota_server.inventory import (
     Progress,
     Release,
@@ -25,6 +23,8 @@ from ota_server.model.refusal import Refused
 from ota_server.model.timestamp import format_time, parse_time
 from ota_server.model.version import image_name, same_version, signature_name
 from ota_server.replay import records_with
+from ota_server.system.data_dir import log_dir
+from ota_server.system.files import sync_folder
 from ota_server.system.locks import locked
 from ota_server.targets import read_stopped, stopped_entry, write_stopped
 

@@ -9,7 +9,6 @@ import time
 from pathlib import Path
 
 from ota_server import ending
-from ota_server.datadir import log_dir
 from ota_server.ending import Obstacles
 from ota_server.feedback import BadCheckpoint, Feedback, Known
 from ota_server.follow import Follower
@@ -20,6 +19,7 @@ from ota_server.plan import Plan, Progress
 from ota_server.policyfiles import PolicyFiles
 from ota_server.reach import what_is_known, who_runs
 from ota_server.rolloutfiles import Checkpoint, read_checkpoint
+from ota_server.system.data_dir import log_dir
 from ota_server.system.locks import Busy
 from ota_server.waves import advance
 

@@ -8,7 +8,6 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
-from ota_server.files import read_if_there, replace
 from ota_server.follow import Position
 from ota_server.model.refusal import BadPolicy
 from ota_server.plan import (
@@ -21,6 +20,7 @@ from ota_server.plan import (
     plan_name,
     progress_name,
 )
+from ota_server.system.files import read_if_there, replace
 
 
 class Checkpoint(NamedTuple):

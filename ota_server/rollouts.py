@@ -11,7 +11,6 @@ from typing import Any
 from ota_server import rolloutedits, rolloutstart, watch
 from ota_server.admissionfile import read_standing
 from ota_server.commands import group_argument, run_command, warn_of_hold
-from ota_server.datadir import add_data_dir_argument, log_dir
 from ota_server.model.refusal import Refused
 from ota_server.model.timestamp import format_time
 from ota_server.plan import Plan
@@ -20,6 +19,7 @@ from ota_server.reach import what_is_known, who_runs
 from ota_server.rolloutstart import warn_of_no_server
 from ota_server.rolloutview import status_fields
 from ota_server.survey import Reached, reached
+from ota_server.system.data_dir import add_data_dir_argument, log_dir
 from ota_server.system.locks import is_served
 from ota_server.window import Standing
 

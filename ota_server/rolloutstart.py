@@ -8,7 +8,6 @@ from pathlib import Path
 
 from ota_server import rolloutedits
 from ota_server.commands import group_argument, version_argument, warn, warn_of_hold
-from ota_server.datadir import log_dir
 from ota_server.model.refusal import Misused
 from ota_server.model.timestamp import format_time
 from ota_server.plan import MOST_SECONDS, Plan
@@ -22,6 +21,7 @@ from ota_server.rolloutpreview import (
     with_waves,
 )
 from ota_server.survey import intervals_ms, reached
+from ota_server.system.data_dir import log_dir
 from ota_server.system.locks import is_served
 
 _DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,3})?)([smhd])")

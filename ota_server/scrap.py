@@ -9,8 +9,6 @@ import time
 from pathlib import Path
 
 from ota_server import audit, edits
-from ota_server.datadir import log_dir
-from ota_server.files import give_to_owner, read, replace
 from ota_server.forgetting import FILE_NAME, parse_asked
 from ota_server.journal import Journal
 from ota_server.labels import change_label
@@ -20,6 +18,8 @@ from ota_server.model.refusal import Refused
 from ota_server.model.timestamp import format_time
 from ota_server.record import FORGET, format_record
 from ota_server.replay import newest
+from ota_server.system.data_dir import log_dir
+from ota_server.system.files import give_to_owner, read, replace
 from ota_server.system.locks import InUse
 
 # A server that was killed meanwhile finds at its next start what it was asked for.

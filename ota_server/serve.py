@@ -13,7 +13,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
-from ota_server import __version__, audit, banner, collector
+from ota_server import __version__, audit, banner
 from ota_server.admission import Admission
 from ota_server.admissionfile import AdmissionFile
 from ota_server.crowd import (
@@ -23,7 +23,6 @@ from ota_server.crowd import (
     make_admission,
     make_pacing,
 )
-from ota_server.datadir import add_data_dir_argument, log_dir
 from ota_server.fleet import MAX_DEVICES, Fleet
 from ota_server.forgetting import Forgetting
 from ota_server.hashing import SETTLE_SECONDS
@@ -32,10 +31,12 @@ from ota_server.keeper import COMPLETION_UNKNOWN, Keeper
 from ota_server.policyfiles import PolicyFiles
 from ota_server.rejected import Rejected
 from ota_server.server import GRACE_SECONDS, IDLE_SECONDS, MAX_LINGERING, TRANSPORTS, OTAServer
-from ota_server.serverlog import LogThread
 from ota_server.service import Service
 from ota_server.store import Store
+from ota_server.system import garbage
+from ota_server.system.data_dir import add_data_dir_argument, log_dir
 from ota_server.system.locks import InUse
+from ota_server.system.server_log import LogThread
 from ota_server.window import Standing
 
 log = logging.getLogger(__name__)
@@ -225,7 +226,7 @@ def _serve(arguments: argparse.Namespace, written: LogThread) -> int:
         lambda: Standing() if admission is None else admission.standing(clock_ms()),
     )
     server.service.more_chores += [keeper.look_after, forgetting.look_after, said.look_after]
-    collector.hold_back()
+    garbage.hold_back()
     sys.setswitchinterval(_SWITCH_SECONDS)
     try:
         server.serve_forever()

@@ -16,7 +16,6 @@ from http import HTTPStatus
 from typing import Any
 
 from ota_server import reply
-from ota_server.collector import Collector
 from ota_server.handler import OTARequestHandler
 from ota_server.http1 import reply_head
 from ota_server.loop import EventLoop
@@ -24,6 +23,7 @@ from ota_server.pace import Pacing
 from ota_server.poller import PollPoller
 from ota_server.service import Service
 from ota_server.slim import ThreadingHTTPServer
+from ota_server.system.garbage import Collector
 from ota_server.threads import ThreadDriver
 from ota_server.wire import LINGER_SECONDS
 

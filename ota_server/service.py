@@ -26,11 +26,11 @@ from ota_server.model.device import (
 )
 from ota_server.offers import Offers
 from ota_server.policyfiles import PolicyFiles
-from ota_server.ratelimit import Budget, RateLimit
 from ota_server.rejected import Rejected
 from ota_server.reply import Peer, Reply
 from ota_server.signatures import Signatures
 from ota_server.store import NoTarget, NotNow, NotReady, Store
+from ota_server.system.rate_limit import Budget, RateLimit
 
 log = logging.getLogger(__name__)
 

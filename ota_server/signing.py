@@ -4,9 +4,9 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from ota_server.files import open_regular
 from ota_server.model.refusal import Refused
 from ota_server.model.version import MAX_SIGNATURE_BYTES
+from ota_server.system.files import open_regular
 
 _TOOL_SECONDS = 600.0
 _MOST_SAID = 200

@@ -15,16 +15,6 @@ from threading import Lock
 from weakref import WeakSet
 
 from ota_server.copies import Copies
-from ota_server.files import (
-    Found,
-    Signature,
-    find,
-    is_as_it_was,
-    is_of,
-    is_passing,
-    open_found,
-    signature_of,
-)
 from ota_server.hashing import SETTLE_SECONDS, Hasher, Hashing, Unreadable
 from ota_server.image import Image
 from ota_server.model.device import Download
@@ -37,7 +27,17 @@ from ota_server.model.version import (
     spellings,
     version_of_image_name,
 )
-from ota_server.ratelimit import RateLimit
+from ota_server.system.files import (
+    Found,
+    Signature,
+    find,
+    is_as_it_was,
+    is_of,
+    is_passing,
+    open_found,
+    signature_of,
+)
+from ota_server.system.rate_limit import RateLimit
 
 log = logging.getLogger(__name__)
 

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ota_server.feedback import Known
-from ota_server.files import open_regular
 from ota_server.logfiles import CURRENT_NAME, journal_files
 from ota_server.model.device import Device
 from ota_server.model.timestamp import parse_time
@@ -20,6 +19,7 @@ from ota_server.record import BadRecord, parse_fields
 from ota_server.replay import replay
 from ota_server.rhythm import Rhythms, Sampled
 from ota_server.rollout import cohort_percent
+from ota_server.system.files import open_regular
 
 DAY_MS = 86400 * 1000
 ACTIVE_MS = 7 * DAY_MS

@@ -12,10 +12,10 @@ from pathlib import Path
 from unittest import mock
 
 from ota_server.copies import Copies
-from ota_server.files import find, open_found, replace
 from ota_server.hashing import Hasher, Unreadable
 from ota_server.model.device import Download
 from ota_server.store import Image, NoImage, NoTarget, NotReady, Store
+from ota_server.system.files import find, open_found, replace
 from tests.support import TIMEOUT_SECONDS, DataDirCase, until
 
 LOGGER = "ota_server.store"

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ota_server.files import give_to_owner
+from ota_server.system.files import give_to_owner
 
 LOCK_NAME = ".lock"
 _EDIT_LOCK_SECONDS = 30.0

@@ -13,7 +13,7 @@ def default_data_dir() -> Path:
     named = os.environ.get(ENVIRONMENT_VARIABLE)
     if named:
         return Path(named)
-    package = Path(__file__).resolve().parent
+    package = Path(__file__).resolve().parent.parent
     # Installed by pip the package lies among others, where nobody should write.
     if (package.parent / "pyproject.toml").is_file():
         return package

@@ -9,8 +9,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ota_server.files import Found, Signature, find, is_passing, open_found
 from ota_server.model.refusal import BadPolicy
+from ota_server.system.files import Found, Signature, find, is_passing, open_found
 
 log = logging.getLogger(__name__)
 
