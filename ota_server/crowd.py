@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import tzinfo
 
 from ota_server.admission import Admission
-from ota_server.pace import Pacing
+from ota_server.httpd.pacing import Pacing
 from ota_server.places import Places
 from ota_server.window import Hours, Window, parse_window
 

@@ -3,7 +3,7 @@
 from hashlib import sha256
 from typing import NamedTuple
 
-from ota_server.byterange import RangeSpec, from_byte_zero
+from ota_server.httpd.byterange import RangeSpec, from_byte_zero
 from ota_server.model.device import RESTART_AFTER_MS, Download, Report
 from ota_server.model.manifest import next_stop
 from ota_server.model.version import Target, meaning, same_version

@@ -15,17 +15,17 @@ from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
 
-from ota_server import reply
-from ota_server.handler import OTARequestHandler
-from ota_server.http1 import reply_head
-from ota_server.loop import EventLoop
-from ota_server.pace import Pacing
-from ota_server.poller import PollPoller
+from ota_server.httpd import reply
+from ota_server.httpd.event_loop import EventLoop
+from ota_server.httpd.handler import OTARequestHandler
+from ota_server.httpd.http1 import reply_head
+from ota_server.httpd.lean_http_server import ThreadingHTTPServer
+from ota_server.httpd.pacing import Pacing
+from ota_server.httpd.poller import PollPoller
+from ota_server.httpd.sockets import LINGER_SECONDS
+from ota_server.httpd.threads import ThreadDriver
 from ota_server.service import Service
-from ota_server.slim import ThreadingHTTPServer
 from ota_server.system.garbage import Collector
-from ota_server.threads import ThreadDriver
-from ota_server.wire import LINGER_SECONDS
 
 log = logging.getLogger(__name__)
 

@@ -3,7 +3,7 @@
 import random
 import unittest
 
-from ota_server.http1 import Refused, common_request, read_common_head, read_request
+from ota_server.httpd.http1 import Refused, common_request, read_common_head, read_request
 from ota_server.model.device import parse_report
 
 LINES = (

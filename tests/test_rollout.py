@@ -2,7 +2,7 @@
 
 import unittest
 
-from ota_server.byterange import parse_ranges
+from ota_server.httpd.byterange import parse_ranges
 from ota_server.model.device import RESTART_AFTER_MS, Download
 from ota_server.rollout import continued_download
 

@@ -7,11 +7,10 @@ import time
 from socketserver import BaseRequestHandler
 from typing import TYPE_CHECKING
 
-from ota_server.connection import Connection, Outgoing
-from ota_server.pace import Pace
-from ota_server.reply import ImageSpan
-from ota_server.store import NotReady
-from ota_server.wire import (
+from ota_server.httpd.connection import Connection, Outgoing
+from ota_server.httpd.pacing import Pace
+from ota_server.httpd.reply import ImageSpan
+from ota_server.httpd.sockets import (
     ACK_POLL_SECONDS,
     HASHING_WAIT_SECONDS,
     LINGER_SECONDS,
@@ -24,6 +23,7 @@ from ota_server.wire import (
     refuse_withdrawn,
     unacknowledged_bytes,
 )
+from ota_server.store import NotReady
 
 if TYPE_CHECKING:
     from ota_server.server import OTAServer

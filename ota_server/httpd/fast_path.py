@@ -8,13 +8,13 @@ uncommon goes to the connection machine, which would have given the same answer.
 import socket
 from typing import TYPE_CHECKING
 
-from ota_server.http1 import read_common_head
+from ota_server.httpd.http1 import read_common_head
+from ota_server.httpd.reply import Peer
 from ota_server.model.device import Report
-from ota_server.reply import Peer
 from ota_server.service import CHECK_PATH, Service
 
 if TYPE_CHECKING:
-    from ota_server.link import Link
+    from ota_server.httpd.channel import Link
 
 # A check whose record is queued: its reply may leave once that is in the journal. The link is None
 # for a connection that was accepted in this turn; last come whether the connection is kept, and

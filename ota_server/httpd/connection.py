@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from http import HTTPStatus
 from typing import NamedTuple
 
-from ota_server import reply
-from ota_server.http1 import (
+from ota_server.httpd import reply
+from ota_server.httpd.http1 import (
     MAX_HEAD_BYTES,
     Refused,
     Request,
@@ -20,8 +20,8 @@ from ota_server.http1 import (
     read_request,
     reply_head,
 )
+from ota_server.httpd.reply import ImageSpan, Peer, Reply, Transfer
 from ota_server.model.device import Report
-from ota_server.reply import ImageSpan, Peer, Reply, Transfer
 from ota_server.service import CHECK_PATH, Service
 
 log = logging.getLogger(__name__)

@@ -2,7 +2,7 @@
 
 import heapq
 
-from ota_server.link import Link
+from ota_server.httpd.channel import Link
 
 # A closed connection is kept in memory by its timer: 20,000 short ones a second are 400 MB.
 _MOST_STALE = 1000

@@ -8,7 +8,7 @@ import sys
 import termios
 from contextlib import suppress
 
-from ota_server.reply import Copy, ImageSpan, Peer
+from ota_server.httpd.reply import Copy, ImageSpan, Peer
 
 # A whole head; what is read at once has to be allocated first.
 RECEIVE_BYTES = 16 * 1024

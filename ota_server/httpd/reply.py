@@ -6,8 +6,8 @@ from functools import lru_cache
 from http import HTTPStatus
 from typing import NamedTuple, Protocol
 
-from ota_server.byterange import Span
-from ota_server.http1 import field_lines
+from ota_server.httpd.byterange import Span
+from ota_server.httpd.http1 import field_lines
 
 RETRY_AFTER_SECONDS = 30
 

@@ -12,15 +12,15 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from ota_server.checks import Answered, CommonChecks
-from ota_server.connection import Connection, Outgoing
-from ota_server.link import Link
-from ota_server.poller import PollPoller
-from ota_server.readahead import ReadAhead
-from ota_server.reply import Peer
+from ota_server.httpd.channel import Link
+from ota_server.httpd.connection import Connection, Outgoing
+from ota_server.httpd.fast_path import Answered, CommonChecks
+from ota_server.httpd.poller import PollPoller
+from ota_server.httpd.readahead import ReadAhead
+from ota_server.httpd.reply import Peer
+from ota_server.httpd.sockets import RECEIVE_BYTES, ImageChanged, peer_of
+from ota_server.httpd.timers import Timers
 from ota_server.store import NotReady
-from ota_server.timers import Timers
-from ota_server.wire import RECEIVE_BYTES, ImageChanged, peer_of
 
 if TYPE_CHECKING:
     from ota_server.server import OTAServer

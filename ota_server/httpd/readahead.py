@@ -8,7 +8,7 @@ import os
 from queue import SimpleQueue
 from threading import Thread
 
-from ota_server.reply import ImageBytes
+from ota_server.httpd.reply import ImageBytes
 
 # What is read at once: what a connection may send in one turn.
 WINDOW_BYTES = 1024 * 1024

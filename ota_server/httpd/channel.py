@@ -2,12 +2,11 @@
 
 import socket
 
-from ota_server.connection import Connection, Outgoing
-from ota_server.pace import Pace, Pacing
-from ota_server.readahead import WINDOW_BYTES, ReadAhead, Reading, is_in_memory
-from ota_server.reply import ImageSpan
-from ota_server.store import NotReady
-from ota_server.wire import (
+from ota_server.httpd.connection import Connection, Outgoing
+from ota_server.httpd.pacing import Pace, Pacing
+from ota_server.httpd.readahead import WINDOW_BYTES, ReadAhead, Reading, is_in_memory
+from ota_server.httpd.reply import ImageSpan
+from ota_server.httpd.sockets import (
     ACK_POLL_SECONDS,
     HASHING_WAIT_SECONDS,
     LINGER_SECONDS,
@@ -16,6 +15,7 @@ from ota_server.wire import (
     send_copy,
     unacknowledged_bytes,
 )
+from ota_server.store import NotReady
 
 # Read and sent, where there is no private copy that sendfile can be used on (docs/adr/0003).
 _CHUNK_BYTES = 256 * 1024
