@@ -12,8 +12,8 @@ from ota_server.commands import (
     warn,
     who_argument,
 )
+from ota_server.journal.replay import newest
 from ota_server.policytext import Who, time_text
-from ota_server.replay import newest
 from ota_server.system.data_dir import log_dir
 from ota_server.table import printable
 

@@ -4,8 +4,8 @@ import argparse
 
 from ota_server import labels, scrap
 from ota_server.commands import Commands, add_command, mac_argument, warn
+from ota_server.journal.replay import newest
 from ota_server.policyfiles import PolicyFiles
-from ota_server.replay import newest
 from ota_server.system.data_dir import log_dir
 
 _EXAMPLES = """\

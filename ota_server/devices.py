@@ -10,11 +10,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from ota_server.commands import Commands
+from ota_server.journal.rejected import read_rejected
+from ota_server.journal.replay import history, replay
 from ota_server.labels import read_labels
 from ota_server.model.device import Device, parse_mac
 from ota_server.model.timestamp import ago, format_time
-from ota_server.rejected import read_rejected
-from ota_server.replay import history, replay
 from ota_server.system.data_dir import add_data_dir_argument, log_dir
 from ota_server.table import printable, write_table
 

@@ -8,12 +8,13 @@ from http import HTTPStatus
 from typing import NamedTuple
 
 from ota_server import breaker, rollout
-from ota_server.fleet import Fleet
 from ota_server.httpd import byterange, reply
 from ota_server.httpd.byterange import Precondition, RangeSpec, Unsatisfiable
 from ota_server.httpd.http1 import Request, http_date
 from ota_server.httpd.reply import Peer, Reply, Transfer
 from ota_server.image import Image
+from ota_server.journal.device_table import Fleet
+from ota_server.journal.record import Scalar
 from ota_server.model.device import (
     Device,
     Download,
@@ -25,7 +26,6 @@ from ota_server.model.device import (
 )
 from ota_server.model.version import entity_tag
 from ota_server.offers import Offers
-from ota_server.record import Scalar
 from ota_server.rollout import Decision
 from ota_server.store import Altered, NoImage, NoTarget, NotNow, NotReady, Store
 from ota_server.system.rate_limit import RateLimit

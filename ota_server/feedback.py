@@ -12,14 +12,14 @@ from typing import Any, NamedTuple
 from ota_server.cases import Account, Case, Terms
 from ota_server.evidence import Counting
 from ota_server.homes import listen
+from ota_server.journal.record import FORGET, SNAPSHOT
+from ota_server.journal.record_fields import is_count, is_of, number_in, time_in
 from ota_server.model.address import site_of
 from ota_server.model.device import mac_of, number_of
 from ota_server.model.timestamp import parse_time
 from ota_server.model.version import meaning
 from ota_server.plan import Plan
 from ota_server.polls import FORGOTTEN, NEVER, NO_WAVE, Polls
-from ota_server.record import FORGET, SNAPSHOT
-from ota_server.recordfields import is_count, is_of, number_in, time_in
 from ota_server.rollout import cohort_percent
 from ota_server.silence import Quiet
 from ota_server.tally import Tally

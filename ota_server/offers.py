@@ -5,9 +5,9 @@ from collections.abc import Callable
 
 from ota_server import breaker, rollout
 from ota_server.admission import Admission
-from ota_server.fleet import Fleet
 from ota_server.httpd.reply import Peer
 from ota_server.image import Image
+from ota_server.journal.device_table import Fleet
 from ota_server.model.device import Download, Report
 from ota_server.model.version import SAMPLES, Target, is_sample, may_be_sample, meaning
 from ota_server.policy import Policy

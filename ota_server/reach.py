@@ -5,11 +5,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ota_server.feedback import Known
+from ota_server.journal.replay import replay
 from ota_server.model.manifest import Manifest
 from ota_server.model.version import meaning, same_version
 from ota_server.plan import Plan
 from ota_server.policy import Policy
-from ota_server.replay import replay
 
 
 def what_is_known(plan: Plan, policy: Policy, members: frozenset[str] | None, now_ms: int) -> Known:

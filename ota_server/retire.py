@@ -17,12 +17,12 @@ from ota_server.inventory import (
     look_at,
     named_by,
 )
+from ota_server.journal.replay import records_with
 from ota_server.model.device import RESTART_AFTER_MS
 from ota_server.model.manifest import manifest_name
 from ota_server.model.refusal import Refused
 from ota_server.model.timestamp import format_time, parse_time
 from ota_server.model.version import image_name, same_version, signature_name
-from ota_server.replay import records_with
 from ota_server.system.data_dir import log_dir
 from ota_server.system.files import sync_folder
 from ota_server.system.locks import locked

@@ -11,7 +11,7 @@ from pathlib import Path
 from ota_server import ending
 from ota_server.ending import Obstacles
 from ota_server.feedback import BadCheckpoint, Feedback, Known
-from ota_server.follow import Follower
+from ota_server.journal.follow import Follower
 from ota_server.model.refusal import BadPolicy
 from ota_server.model.timestamp import format_time, parse_time
 from ota_server.onrecord import OnRecord, is_same_state, name_of, say

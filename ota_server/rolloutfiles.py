@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
-from ota_server.follow import Position
+from ota_server.journal.follow import Position
 from ota_server.model.refusal import BadPolicy
 from ota_server.plan import (
     Plan,

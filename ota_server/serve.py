@@ -23,13 +23,13 @@ from ota_server.crowd import (
     make_admission,
     make_pacing,
 )
-from ota_server.fleet import MAX_DEVICES, Fleet
-from ota_server.forgetting import Forgetting
 from ota_server.hashing import SETTLE_SECONDS
-from ota_server.journal import FSYNC, KEEP_BYTES, KEEP_FILES, ROTATE_BYTES, Journal
+from ota_server.journal.device_table import MAX_DEVICES, Fleet
+from ota_server.journal.forget import Forgetting
+from ota_server.journal.rejected import Rejected
+from ota_server.journal.writer import FSYNC, KEEP_BYTES, KEEP_FILES, ROTATE_BYTES, Journal
 from ota_server.keeper import COMPLETION_UNKNOWN, Keeper
 from ota_server.policyfiles import PolicyFiles
-from ota_server.rejected import Rejected
 from ota_server.server import GRACE_SECONDS, IDLE_SECONDS, MAX_LINGERING, TRANSPORTS, OTAServer
 from ota_server.service import Service
 from ota_server.store import Store

@@ -12,10 +12,11 @@ from http import HTTPStatus
 
 from ota_server.admission import Admission
 from ota_server.download import Downloads
-from ota_server.fleet import Fleet
 from ota_server.httpd import reply
 from ota_server.httpd.http1 import KNOWN_METHODS, Request, reply_head
 from ota_server.httpd.reply import Peer, Reply
+from ota_server.journal.device_table import Fleet
+from ota_server.journal.rejected import Rejected
 from ota_server.model.device import (
     MAC_FIELD,
     Report,
@@ -27,7 +28,6 @@ from ota_server.model.device import (
 )
 from ota_server.offers import Offers
 from ota_server.policyfiles import PolicyFiles
-from ota_server.rejected import Rejected
 from ota_server.signatures import Signatures
 from ota_server.store import NoTarget, NotNow, NotReady, Store
 from ota_server.system.rate_limit import Budget, RateLimit

@@ -8,10 +8,10 @@ from http import HTTPStatus
 from pathlib import Path
 
 from ota_server.download import NAMED_CACHING, TARGET_CACHING, NotOffered
-from ota_server.fleet import Fleet
 from ota_server.httpd import reply
 from ota_server.httpd.reply import Peer, Reply
 from ota_server.image import Image
+from ota_server.journal.device_table import Fleet
 from ota_server.model.device import Device, Report
 from ota_server.model.version import MAX_SIGNATURE_BYTES, meaning, signature_name
 from ota_server.offers import Offers

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ota_server.feedback import Known
-from ota_server.logfiles import CURRENT_NAME, journal_files
+from ota_server.journal.files import CURRENT_NAME, journal_files
+from ota_server.journal.record import BadRecord, parse_fields
+from ota_server.journal.replay import replay
 from ota_server.model.device import Device
 from ota_server.model.timestamp import parse_time
 from ota_server.plan import Plan
-from ota_server.record import BadRecord, parse_fields
-from ota_server.replay import replay
 from ota_server.rhythm import Rhythms, Sampled
 from ota_server.rollout import cohort_percent
 from ota_server.system.files import open_regular

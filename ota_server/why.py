@@ -12,6 +12,7 @@ from ota_server import breaker, edits, rollout
 from ota_server.admissionfile import read_standing
 from ota_server.casefile import case_of
 from ota_server.commands import Commands, add_command, mac_argument, reported_argument
+from ota_server.journal.replay import newest
 from ota_server.labels import read_labels
 from ota_server.model.device import Device, Download, Report
 from ota_server.model.refusal import Refused
@@ -29,7 +30,6 @@ from ota_server.model.version import (
 from ota_server.policy import Pin, Policy
 from ota_server.policyfiles import PolicyFiles
 from ota_server.policytext import time_text
-from ota_server.replay import newest
 from ota_server.rollout import NO_TARGET, ON_HOLD, Decision, cohort_percent
 from ota_server.system.data_dir import log_dir
 from ota_server.system.files import Found, find, open_found

@@ -10,9 +10,9 @@ import time
 from collections.abc import Mapping
 from contextlib import nullcontext
 
+from ota_server.journal.record import format_record
 from ota_server.model.device import Device
 from ota_server.model.timestamp import format_time
-from ota_server.record import format_record
 from tests.support import DEVICE, MAC, ROOT, TIMEOUT_SECONDS, DataDirCase, ServerCase, until
 
 OTHER = "a0:b1:c2:d3:e4:f5"

@@ -12,9 +12,9 @@ import unittest
 from collections.abc import Callable
 from pathlib import Path
 
+from ota_server.journal.record import format_marker, format_record
 from ota_server.model.device import Device
 from ota_server.plan import Plan, parse_plan
-from ota_server.record import format_marker, format_record
 from ota_server.rollout import cohort_percent
 from tests.fleet import (
     NEW,

@@ -5,9 +5,7 @@ import json
 import time
 import unittest
 
-from ota_server.model.device import Device, Download
-from ota_server.model.timestamp import format_time, parse_time
-from ota_server.record import (
+from ota_server.journal.record import (
     COMMON_LINE,
     BadRecord,
     Scalar,
@@ -17,6 +15,8 @@ from ota_server.record import (
     parse_fields,
     parse_record,
 )
+from ota_server.model.device import Device, Download
+from ota_server.model.timestamp import format_time, parse_time
 
 MAC = "00:11:22:33:44:55"
 NOW_MS = 1_795_435_200_123

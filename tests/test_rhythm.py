@@ -7,8 +7,8 @@ from array import array
 from pathlib import Path
 
 from ota_server import survey
+from ota_server.journal.record import format_marker, format_record
 from ota_server.model.device import Device
-from ota_server.record import format_marker, format_record
 from ota_server.rhythm import Rhythms, Sampled
 
 MINUTE_MS = 60_000

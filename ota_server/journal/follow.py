@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from zlib import crc32
 
-from ota_server.logfiles import CURRENT_NAME, numbered_files
-from ota_server.record import BadRecord, parse_fields
-from ota_server.scan import MAX_LINE_BYTES
+from ota_server.journal.files import CURRENT_NAME, numbered_files
+from ota_server.journal.record import BadRecord, parse_fields
+from ota_server.journal.scan import MAX_LINE_BYTES
 from ota_server.system.files import open_regular
 
 # A few milliseconds of parsing: whoever follows may do something else in between.

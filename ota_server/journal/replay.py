@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from ota_server.logfiles import CURRENT_NAME, journal_files
+from ota_server.journal.files import CURRENT_NAME, journal_files
+from ota_server.journal.record import BadRecord, Seal, is_marker, parse_fields, parse_record
+from ota_server.journal.scan import FILE_SHIFT, MAX_LINE_BYTES, OFFSET_MASK, FileScan, Found
 from ota_server.model.device import Device, mac_of, number_of
-from ota_server.record import BadRecord, Seal, is_marker, parse_fields, parse_record
-from ota_server.scan import FILE_SHIFT, MAX_LINE_BYTES, OFFSET_MASK, FileScan, Found
 from ota_server.system.files import open_regular
 
 _BLOCK_BYTES = 4 * 1024 * 1024

@@ -17,8 +17,8 @@ from pathlib import Path
 from threading import Lock
 from zlib import crc32
 
-from ota_server.logfiles import CURRENT_NAME, next_rotated, prune
-from ota_server.record import Seal, sealed
+from ota_server.journal.files import CURRENT_NAME, next_rotated, prune
+from ota_server.journal.record import Seal, sealed
 from ota_server.system.locks import InUse, take_lock
 
 log = logging.getLogger(__name__)

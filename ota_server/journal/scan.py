@@ -12,8 +12,7 @@ from itertools import accumulate, count
 from operator import add, itemgetter
 from zlib import crc32
 
-from ota_server.model.device import number_of
-from ota_server.record import (
+from ota_server.journal.record import (
     COMMON_LINE,
     SEALED,
     BadRecord,
@@ -23,6 +22,7 @@ from ota_server.record import (
     parse_record,
     parse_seal,
 )
+from ota_server.model.device import number_of
 
 # Ten times the longest record; what is longer was written by nobody who means well.
 MAX_LINE_BYTES = 64 * 1024

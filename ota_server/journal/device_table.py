@@ -12,7 +12,17 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from threading import Lock
 
-from ota_server.journal import Journal
+from ota_server.journal.packing import PLAIN_FIELDS, Packer
+from ota_server.journal.record import (
+    FORGET,
+    Scalar,
+    format_flat,
+    format_marker,
+    format_record,
+    format_seal,
+)
+from ota_server.journal.replay import replay
+from ota_server.journal.writer import Journal
 from ota_server.model.device import (
     FREE_ATTEMPTS,
     Device,
@@ -25,9 +35,6 @@ from ota_server.model.device import (
     previous_version,
     unflatten,
 )
-from ota_server.record import FORGET, Scalar, format_flat, format_marker, format_record, format_seal
-from ota_server.replay import replay
-from ota_server.rows import PLAIN_FIELDS, Packer
 
 log = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ The journal has one writer, so a command asks for it by `version/forget.json`.
 import json
 from pathlib import Path
 
-from ota_server.fleet import Fleet
+from ota_server.journal.device_table import Fleet
 from ota_server.model.device import parse_mac
 from ota_server.model.timestamp import parse_time
 from ota_server.system.files import Signature, find, open_found
