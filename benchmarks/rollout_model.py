@@ -28,7 +28,7 @@ from benchmarks.progress import Progress as Bar
 from ota_server.feedback import Feedback, Known
 from ota_server.model.timestamp import format_time
 from ota_server.model.version import meaning
-from ota_server.plan import Plan, Progress
+from ota_server.policy.rollout_plan import Plan, Progress
 from ota_server.proposal import propose_waves
 from ota_server.tally import ASKING_WAVE
 from ota_server.waves import advance

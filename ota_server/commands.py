@@ -9,13 +9,13 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import Any
 
-from ota_server import edits
 from ota_server.model.device import parse_mac
 from ota_server.model.manifest import is_reported_text
 from ota_server.model.refusal import BadPolicy, Misused, Refused
 from ota_server.model.version import is_version
-from ota_server.policy import HOLD_NAME, is_group_name
-from ota_server.policytext import Who, parse_until, parse_who
+from ota_server.policy import edits
+from ota_server.policy.policy import HOLD_NAME, is_group_name
+from ota_server.policy.text import Who, parse_until, parse_who
 from ota_server.system.data_dir import add_data_dir_argument
 from ota_server.system.files import is_full
 from ota_server.system.locks import Busy

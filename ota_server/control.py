@@ -2,7 +2,6 @@
 
 import argparse
 
-from ota_server import edits
 from ota_server.commands import (
     Commands,
     add_command,
@@ -13,7 +12,8 @@ from ota_server.commands import (
     who_argument,
 )
 from ota_server.journal.replay import newest
-from ota_server.policytext import Who, time_text
+from ota_server.policy import edits
+from ota_server.policy.text import Who, time_text
 from ota_server.system.data_dir import log_dir
 from ota_server.table import printable
 

@@ -2,10 +2,10 @@
 
 import argparse
 
-from ota_server import labels, scrap
 from ota_server.commands import Commands, add_command, mac_argument, warn
 from ota_server.journal.replay import newest
-from ota_server.policyfiles import PolicyFiles
+from ota_server.policy import forget_device, labels
+from ota_server.policy.files import PolicyFiles
 from ota_server.system.data_dir import log_dir
 
 _EXAMPLES = """\
@@ -80,7 +80,7 @@ def _label(arguments: argparse.Namespace) -> int:
 
 def _forget(arguments: argparse.Namespace) -> int:
     data_dir, mac = arguments.data_dir, arguments.mac
-    is_done = scrap.forget(data_dir, mac)
+    is_done = forget_device.forget(data_dir, mac)
     print(f"{mac} is forgotten{'' if is_done else ', by the running server in a moment'}")
     policy = PolicyFiles(data_dir).current()
     if mac in policy.pins:

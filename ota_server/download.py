@@ -7,7 +7,6 @@ from collections.abc import Callable
 from http import HTTPStatus
 from typing import NamedTuple
 
-from ota_server import breaker, rollout
 from ota_server.httpd import byterange, reply
 from ota_server.httpd.byterange import Precondition, RangeSpec, Unsatisfiable
 from ota_server.httpd.http1 import Request, http_date
@@ -26,7 +25,8 @@ from ota_server.model.device import (
 )
 from ota_server.model.version import entity_tag
 from ota_server.offers import Offers
-from ota_server.rollout import Decision
+from ota_server.policy.decision import Decision, continued_download
+from ota_server.policy.loop_breaker import fetched
 from ota_server.store import Altered, NoImage, NoTarget, NotNow, NotReady, Store
 from ota_server.system.rate_limit import RateLimit
 
@@ -153,7 +153,7 @@ class Downloads:
             if device is not None:  # there was room to keep it
                 now_ms, download = self._clock_ms(), device.download
                 if download is not None and download.sha256 == transfer.image.sha256:
-                    download = breaker.fetched(download, bytes_sent, complete, now_ms)
+                    download = fetched(download, bytes_sent, complete, now_ms)
                 device = device._replace(time_ms=now_ms, download=download)
                 fleet.record("download", transfer.mac, device, details)
         if self._offers.admission is not None:
@@ -210,7 +210,7 @@ class Downloads:
         ranges = _ranges(request)
         known = device.download if device else None
         honoured = known is None or self._if_range_matches(request, entity_tag(known.sha256))
-        continued = rollout.continued_download(known, under_way, ranges, honoured, now_ms)
+        continued = continued_download(known, under_way, ranges, honoured, now_ms)
         if continued is not None and byterange.from_byte_zero(ranges) and not under_way:
             self._keep_from_looping(report, continued, now_ms)
         if continued is not None:

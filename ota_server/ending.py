@@ -4,16 +4,13 @@ import hashlib
 import logging
 from pathlib import Path
 
-from ota_server import audit
 from ota_server.model.refusal import BadPolicy
 from ota_server.model.timestamp import format_time
 from ota_server.model.version import image_name, meaning, spellings
-from ota_server.plan import Plan, Progress
-from ota_server.policy import Policy
-from ota_server.system.data_dir import log_dir
-from ota_server.system.files import Found, Signature, find, open_found
-from ota_server.system.locks import locked
-from ota_server.targets import (
+from ota_server.policy import audit
+from ota_server.policy.policy import Policy
+from ota_server.policy.rollout_plan import Plan, Progress
+from ota_server.policy.targets import (
     clear_group_targets,
     is_same_target,
     read_base,
@@ -24,6 +21,9 @@ from ota_server.targets import (
     targets_before,
     write_target,
 )
+from ota_server.system.data_dir import log_dir
+from ota_server.system.files import Found, Signature, find, open_found
+from ota_server.system.locks import locked
 
 log = logging.getLogger(__name__)
 

@@ -18,9 +18,9 @@ from ota_server.model.address import site_of
 from ota_server.model.device import mac_of, number_of
 from ota_server.model.timestamp import parse_time
 from ota_server.model.version import meaning
-from ota_server.plan import Plan
+from ota_server.policy.decision import cohort_percent
+from ota_server.policy.rollout_plan import Plan
 from ota_server.polls import FORGOTTEN, NEVER, NO_WAVE, Polls
-from ota_server.rollout import cohort_percent
 from ota_server.silence import Quiet
 from ota_server.tally import Tally
 from ota_server.uptime import Uptime

@@ -8,11 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from ota_server import edits
 from ota_server.commands import Commands, add_command, fail, group_argument, mac_argument
 from ota_server.model.refusal import BadPolicy, Misused, Refused
 from ota_server.model.timestamp import format_time
-from ota_server.policy import (
+from ota_server.policy import edits
+from ota_server.policy.files import GROUP_SUFFIX, GROUPS_FOLDER
+from ota_server.policy.policy import (
     PINS_NAME,
     TARGETS_NAME,
     Pin,
@@ -21,8 +22,7 @@ from ota_server.policy import (
     parse_pins,
     parse_targets,
 )
-from ota_server.policyfiles import GROUP_SUFFIX, GROUPS_FOLDER
-from ota_server.policytext import time_text
+from ota_server.policy.text import time_text
 from ota_server.system.files import named, read
 from ota_server.table import write_table
 

@@ -14,8 +14,8 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ota_server.lease import Lease
-from ota_server.policyfiles import PolicyFiles
+from ota_server.policy.files import PolicyFiles
+from ota_server.policy.lease import Lease
 
 if TYPE_CHECKING:
     from subprocess import Popen

@@ -3,16 +3,16 @@
 import logging
 from collections.abc import Callable
 
-from ota_server import breaker, rollout
 from ota_server.admission import Admission
 from ota_server.httpd.reply import Peer
 from ota_server.image import Image
 from ota_server.journal.device_table import Fleet
 from ota_server.model.device import Download, Report
 from ota_server.model.version import SAMPLES, Target, is_sample, may_be_sample, meaning
-from ota_server.policy import Policy
-from ota_server.policyfiles import PolicyFiles
-from ota_server.rollout import NO_TARGET, Decision
+from ota_server.policy.decision import NO_TARGET, Decision, decide
+from ota_server.policy.files import PolicyFiles
+from ota_server.policy.loop_breaker import why_wait
+from ota_server.policy.policy import Policy
 from ota_server.store import Altered, NoImage, NoTarget, NotNow, Store
 
 log = logging.getLogger(__name__)
@@ -68,7 +68,7 @@ class Offers:
         if policy.is_plain and not for_image:
             # Nearly every check of a fleet, by few steps.
             target = self._store.target()
-            decision = rollout.decide(report, target, policy)
+            decision = decide(report, target, policy)
             is_sure = peer.is_local or not target.may_be_sample
             if is_sure and not self._fleet.needs_look(report.mac):
                 return decision, target.end
@@ -79,7 +79,7 @@ class Offers:
             if policy.is_plain:
                 raise
             target = None
-        decision = rollout.decide(report, target, policy, now_ms)
+        decision = decide(report, target, policy, now_ms)
         if decision.reason == NO_TARGET:
             raise NoTarget(NO_TARGET)
         if not peer.is_local and self._is_sample(decision, target, policy):
@@ -104,14 +104,14 @@ class Offers:
             NotReady: an image has to be hashed first, for it may be another one by now.
         """
         policy = self._policies.current()
-        reason = breaker.why_wait(mac, download, release, policy, now_ms)
+        reason = why_wait(mac, download, release, policy, now_ms)
         if not reason or meaning(release) in policy.manifests:
             return reason
         try:
             sha256 = self._store.image(release).sha256
         except (NoImage, NotNow):
             return reason
-        return breaker.why_wait(mac, download, release, policy, now_ms, sha256)
+        return why_wait(mac, download, release, policy, now_ms, sha256)
 
     def _offer_if_admitted(self, report: Report, peer: Peer, now_ms: int) -> tuple[Decision, str]:
         decision, end = self.decide(report, peer, now_ms)

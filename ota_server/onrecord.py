@@ -3,7 +3,7 @@
 import logging
 from pathlib import Path
 
-from ota_server.plan import Plan, Progress
+from ota_server.policy.rollout_plan import Plan, Progress
 from ota_server.rolloutfiles import (
     Checkpoint,
     read_progress,

@@ -15,7 +15,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from ota_server import audit
 from ota_server.hashing import Digests
 from ota_server.imageheader import HEAD_BYTES, ImageHeader, describe, read_header
 from ota_server.inventory import (
@@ -36,6 +35,7 @@ from ota_server.model.refusal import Refused
 from ota_server.model.timestamp import format_time
 from ota_server.model.version import image_name, signature_name, spellings
 from ota_server.order import Order, check_against, check_order, doubts
+from ota_server.policy import audit
 from ota_server.signing import check_signature, read_signature
 from ota_server.system.data_dir import log_dir
 from ota_server.system.files import (

@@ -8,8 +8,8 @@ from ota_server.feedback import Known
 from ota_server.journal.replay import replay
 from ota_server.model.manifest import Manifest
 from ota_server.model.version import meaning, same_version
-from ota_server.plan import Plan
-from ota_server.policy import Policy
+from ota_server.policy.policy import Policy
+from ota_server.policy.rollout_plan import Plan
 
 
 def what_is_known(plan: Plan, policy: Policy, members: frozenset[str] | None, now_ms: int) -> Known:

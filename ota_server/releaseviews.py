@@ -19,8 +19,8 @@ from ota_server.inventory import (
 )
 from ota_server.model.timestamp import ago
 from ota_server.model.version import meaning, same_version
+from ota_server.policy.targets import read_stopped, stopped_entry
 from ota_server.table import cut, printable, write_table
-from ota_server.targets import read_stopped, stopped_entry
 
 _NOTES_COLUMN = 40
 

@@ -6,7 +6,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from ota_server import audit
 from ota_server.inventory import (
     Progress,
     Release,
@@ -23,10 +22,11 @@ from ota_server.model.manifest import manifest_name
 from ota_server.model.refusal import Refused
 from ota_server.model.timestamp import format_time, parse_time
 from ota_server.model.version import image_name, same_version, signature_name
+from ota_server.policy import audit
+from ota_server.policy.targets import read_stopped, stopped_entry, write_stopped
 from ota_server.system.data_dir import log_dir
 from ota_server.system.files import sync_folder
 from ota_server.system.locks import locked
-from ota_server.targets import read_stopped, stopped_entry, write_stopped
 
 # A begin without an end is of a server that was killed; after this nobody goes on with it.
 _LONGEST_DOWNLOAD_MS = 24 * 3600 * 1000

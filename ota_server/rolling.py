@@ -15,8 +15,8 @@ from ota_server.journal.follow import Follower
 from ota_server.model.refusal import BadPolicy
 from ota_server.model.timestamp import format_time, parse_time
 from ota_server.onrecord import OnRecord, is_same_state, name_of, say
-from ota_server.plan import Plan, Progress
-from ota_server.policyfiles import PolicyFiles
+from ota_server.policy.files import PolicyFiles
+from ota_server.policy.rollout_plan import Plan, Progress
 from ota_server.reach import what_is_known, who_runs
 from ota_server.rolloutfiles import Checkpoint, read_checkpoint
 from ota_server.system.data_dir import log_dir

@@ -5,16 +5,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ota_server import audit, edits
 from ota_server.inventory import target_problem
 from ota_server.model.refusal import Refused
 from ota_server.model.version import image_name, spellings
-from ota_server.plan import Plan, Progress, is_over
-from ota_server.policyfiles import GROUP_SUFFIX, GROUPS_FOLDER
-from ota_server.rolloutfiles import groups_with_plan, read_plan, read_progress, write_plan
-from ota_server.system.data_dir import log_dir
-from ota_server.system.files import find
-from ota_server.targets import (
+from ota_server.policy import audit, edits
+from ota_server.policy.files import GROUP_SUFFIX, GROUPS_FOLDER
+from ota_server.policy.rollout_plan import Plan, Progress, is_over
+from ota_server.policy.targets import (
     VERSION_NAME,
     is_same_target,
     read_base,
@@ -24,6 +21,9 @@ from ota_server.targets import (
     stopped_entry,
     targets_before,
 )
+from ota_server.rolloutfiles import groups_with_plan, read_plan, read_progress, write_plan
+from ota_server.system.data_dir import log_dir
+from ota_server.system.files import find
 
 # What a full disk must not keep from being done.
 _STOPS = ("rollout pause", "rollout abort")

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from ota_server.journal.follow import Position
 from ota_server.model.refusal import BadPolicy
-from ota_server.plan import (
+from ota_server.policy.rollout_plan import (
     Plan,
     Progress,
     format_plan,

@@ -7,7 +7,7 @@ from statistics import median
 from ota_server.commands import warn
 from ota_server.model.refusal import Refused
 from ota_server.model.timestamp import duration
-from ota_server.plan import Plan
+from ota_server.policy.rollout_plan import Plan
 from ota_server.polls import SLOW_SOAKS
 from ota_server.proposal import propose_waves
 from ota_server.survey import Reached

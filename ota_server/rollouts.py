@@ -13,8 +13,8 @@ from ota_server.admissionfile import read_standing
 from ota_server.commands import group_argument, run_command, warn_of_hold
 from ota_server.model.refusal import Refused
 from ota_server.model.timestamp import format_time
-from ota_server.plan import Plan
-from ota_server.policyfiles import PolicyFiles
+from ota_server.policy.files import PolicyFiles
+from ota_server.policy.rollout_plan import Plan
 from ota_server.reach import what_is_known, who_runs
 from ota_server.rolloutstart import warn_of_no_server
 from ota_server.rolloutview import status_fields

@@ -10,8 +10,8 @@ from ota_server import rolloutedits
 from ota_server.commands import group_argument, version_argument, warn, warn_of_hold
 from ota_server.model.refusal import Misused
 from ota_server.model.timestamp import format_time
-from ota_server.plan import MOST_SECONDS, Plan
-from ota_server.policyfiles import PolicyFiles
+from ota_server.policy.files import PolicyFiles
+from ota_server.policy.rollout_plan import MOST_SECONDS, Plan
 from ota_server.reach import groups_left_alone, what_is_known
 from ota_server.rolloutpreview import (
     print_left_alone,

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ota_server.model.timestamp import parse_time
-from ota_server.plan import Plan, Progress
+from ota_server.policy.rollout_plan import Plan, Progress
 from ota_server.window import Standing
 
 _BAR = 24

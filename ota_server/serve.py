@@ -13,7 +13,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
-from ota_server import __version__, audit, banner
+from ota_server import __version__, banner
 from ota_server.admission import Admission
 from ota_server.admissionfile import AdmissionFile
 from ota_server.crowd import (
@@ -29,7 +29,8 @@ from ota_server.journal.forget import Forgetting
 from ota_server.journal.rejected import Rejected
 from ota_server.journal.writer import FSYNC, KEEP_BYTES, KEEP_FILES, ROTATE_BYTES, Journal
 from ota_server.keeper import COMPLETION_UNKNOWN, Keeper
-from ota_server.policyfiles import PolicyFiles
+from ota_server.policy import audit
+from ota_server.policy.files import PolicyFiles
 from ota_server.server import GRACE_SECONDS, IDLE_SECONDS, MAX_LINGERING, TRANSPORTS, OTAServer
 from ota_server.service import Service
 from ota_server.store import Store

@@ -15,8 +15,8 @@ from ota_server.journal.device_table import Fleet
 from ota_server.model.device import Device, Report
 from ota_server.model.version import MAX_SIGNATURE_BYTES, meaning, signature_name
 from ota_server.offers import Offers
-from ota_server.policyfiles import PolicyFiles
-from ota_server.rollout import pinned_download
+from ota_server.policy.decision import pinned_download
+from ota_server.policy.files import PolicyFiles
 from ota_server.store import NoImage, NoTarget, NotNow, NotReady, Store
 from ota_server.system.files import find, is_passing, open_found
 from ota_server.system.rate_limit import RateLimit

@@ -16,9 +16,9 @@ from ota_server.journal.record import BadRecord, parse_fields
 from ota_server.journal.replay import replay
 from ota_server.model.device import Device
 from ota_server.model.timestamp import parse_time
-from ota_server.plan import Plan
+from ota_server.policy.decision import cohort_percent
+from ota_server.policy.rollout_plan import Plan
 from ota_server.rhythm import Rhythms, Sampled
-from ota_server.rollout import cohort_percent
 from ota_server.system.files import open_regular
 
 DAY_MS = 86400 * 1000

@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping
 
 from ota_server.binomial import lower_bound
 from ota_server.model.timestamp import duration, format_time, parse_time
-from ota_server.plan import Plan, Progress
+from ota_server.policy.rollout_plan import Plan, Progress
 from ota_server.tally import ASKING_WAVE, MOST_NAMED, SLOW, SMALL_WAVE, TINY_WAVE, Evidence, Tally
 
 # So many different devices, and no fewer, halt a rollout: two may be a coincidence.

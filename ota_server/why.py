@@ -8,12 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from ota_server import breaker, edits, rollout
 from ota_server.admissionfile import read_standing
 from ota_server.casefile import case_of
 from ota_server.commands import Commands, add_command, mac_argument, reported_argument
 from ota_server.journal.replay import newest
-from ota_server.labels import read_labels
 from ota_server.model.device import Device, Download, Report
 from ota_server.model.refusal import Refused
 from ota_server.model.timestamp import ago, format_time
@@ -27,10 +25,20 @@ from ota_server.model.version import (
     parse_version_file,
     spellings,
 )
-from ota_server.policy import Pin, Policy
-from ota_server.policyfiles import PolicyFiles
-from ota_server.policytext import time_text
-from ota_server.rollout import NO_TARGET, ON_HOLD, Decision, cohort_percent
+from ota_server.policy import edits
+from ota_server.policy.decision import (
+    NO_TARGET,
+    ON_HOLD,
+    Decision,
+    cohort_percent,
+    decide,
+    is_left_alone,
+)
+from ota_server.policy.files import PolicyFiles
+from ota_server.policy.labels import read_labels
+from ota_server.policy.loop_breaker import why_wait
+from ota_server.policy.policy import Pin, Policy
+from ota_server.policy.text import time_text
 from ota_server.system.data_dir import log_dir
 from ota_server.system.files import Found, find, open_found
 from ota_server.system.locks import is_served
@@ -107,7 +115,7 @@ def explain(
     """
     policy = PolicyFiles(data_dir).current()
     target, problem = _read_target(data_dir)
-    found: Decision | None = rollout.decide(report, target, policy, now_ms)
+    found: Decision | None = decide(report, target, policy, now_ms)
     assert found is not None
     image, image_problem = _find_offered(data_dir, found.release, policy)
     if target is None and (policy.is_plain or found.reason == NO_TARGET):
@@ -115,10 +123,10 @@ def explain(
     elif not is_local and image is not None and _is_sample(image):
         found = found._replace(version=report.firmware_version, reason=_SAMPLE)
     if found is not None and found.release is not None:
-        waits = breaker.why_wait(report.mac, download, found.release, policy, now_ms)
+        waits = why_wait(report.mac, download, found.release, policy, now_ms)
         if waits and image is not None and meaning(found.release) not in policy.manifests:
             sha256 = _sha256(image)
-            waits = breaker.why_wait(report.mac, download, found.release, policy, now_ms, sha256)
+            waits = why_wait(report.mac, download, found.release, policy, now_ms, sha256)
         if waits and found.version != report.firmware_version:
             found, image = Decision(report.firmware_version, waits, None), None
     groups = policy.groups.get(report.mac, ())
@@ -252,7 +260,7 @@ def _sha256(image: Found) -> str:
 def _turns(mac: str, groups: tuple[str, ...], policy: Policy) -> Iterator[Turn]:
     for group in (*groups, ""):
         found = policy.rollouts.get(group)
-        if found is not None and (group or not rollout.is_left_alone(groups, policy)):
+        if found is not None and (group or not is_left_alone(groups, policy)):
             is_first = found.first_group is not None and found.first_group in groups
             turn = 0.0 if is_first else cohort_percent(found.version, mac)
             yield Turn(group, found.version, found.state, found.percent, turn)

@@ -2,12 +2,12 @@
 
 import unittest
 
-from ota_server import edits
-from ota_server.breaker import HOUR_MS, fetched, why_wait
 from ota_server.journal.replay import newest
 from ota_server.model.device import Device, Download, Report, checked, has_settled
 from ota_server.model.manifest import Manifest
-from ota_server.policy import make_policy
+from ota_server.policy import edits
+from ota_server.policy.loop_breaker import HOUR_MS, fetched, why_wait
+from ota_server.policy.policy import make_policy
 from ota_server.serve import clock_ms as now_ms
 from ota_server.why import explain
 from tests.support import DEVICE, MAC, ServerCase, until

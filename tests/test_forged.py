@@ -2,7 +2,7 @@
 
 import unittest
 
-from ota_server.plan import Progress
+from ota_server.policy.rollout_plan import Progress
 from ota_server.waves import halting, pausing, waiting_for
 from tests.story import OLD, PLAN, RELEASE, Story
 

@@ -3,9 +3,9 @@
 import unittest
 
 from ota_server.homes import most_in_wave
-from ota_server.plan import Plan, Progress
+from ota_server.policy.decision import cohort_percent
+from ota_server.policy.rollout_plan import Plan, Progress
 from ota_server.polls import Polls
-from ota_server.rollout import cohort_percent
 from ota_server.waves import asking, halting, pausing, waiting_for
 from tests.story import OLD, PLAN, RELEASE, Story, mac
 

@@ -11,9 +11,9 @@ from pathlib import Path
 
 from ota_server.controller import Controller
 from ota_server.keeper import LOCK_NAME, Keeper, is_attended
-from ota_server.lease import Lease, lines_of_a_look
 from ota_server.model.timestamp import format_time
-from ota_server.plan import Progress, format_plan
+from ota_server.policy.lease import Lease, lines_of_a_look
+from ota_server.policy.rollout_plan import Progress, format_plan
 from ota_server.serve import open_service
 from ota_server.server import OTAServer
 from ota_server.watch import lines_of

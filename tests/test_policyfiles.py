@@ -5,10 +5,10 @@ import os
 import threading
 from pathlib import Path
 
-from ota_server import edits
-from ota_server.plan import Plan, Progress, format_plan
-from ota_server.policyfiles import PolicyFiles
-from ota_server.policytext import Who
+from ota_server.policy import edits
+from ota_server.policy.files import PolicyFiles
+from ota_server.policy.rollout_plan import Plan, Progress, format_plan
+from ota_server.policy.text import Who
 from ota_server.server import TRANSPORTS
 from tests.support import DEVICE, MAC, DataDirCase, ServerCase, until
 

@@ -9,10 +9,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-from ota_server import audit
 from ota_server.model.manifest import parse_manifest
 from ota_server.model.refusal import Misused, Refused
 from ota_server.order import Order
+from ota_server.policy import audit
 from ota_server.publish import Published, publish
 from tests.support import ROOT, TIMEOUT_SECONDS, DataDirCase, until
 

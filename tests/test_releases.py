@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import NamedTuple
 from unittest import mock
 
-from ota_server import audit
 from ota_server.cli import main
 from ota_server.model.timestamp import format_time, parse_time
-from ota_server.plan import Plan
+from ota_server.policy import audit
+from ota_server.policy.rollout_plan import Plan
 from ota_server.system.locks import LOCK_NAME
 from tests.support import DEVICE, MAC, ROOT, TIMEOUT_SECONDS, Client, DataDirCase, ServerCase
 

@@ -19,16 +19,16 @@ from contextlib import redirect_stdout
 from typing import Any
 
 from ota_server import rolloutedits
-from ota_server.audit import entries
 from ota_server.ending import finish
 from ota_server.journal.record import format_record
 from ota_server.model.device import Device, Report
 from ota_server.model.refusal import Refused
 from ota_server.model.timestamp import format_time
 from ota_server.model.version import Target
-from ota_server.plan import Plan, Progress, format_plan, parse_plan, progress_name
-from ota_server.policyfiles import PolicyFiles
-from ota_server.rollout import cohort_percent, decide
+from ota_server.policy.audit import entries
+from ota_server.policy.decision import cohort_percent, decide
+from ota_server.policy.files import PolicyFiles
+from ota_server.policy.rollout_plan import Plan, Progress, format_plan, parse_plan, progress_name
 from ota_server.rolloutpreview import print_waves
 from ota_server.rolloutview import status_lines
 from ota_server.survey import Reached

@@ -5,7 +5,7 @@ import unittest
 
 from ota_server.binomial import at_least, lower_bound, most_by_chance
 from ota_server.model.timestamp import format_time
-from ota_server.plan import Plan, Progress
+from ota_server.policy.rollout_plan import Plan, Progress
 from ota_server.tally import Evidence, Tally
 from ota_server.waves import advance, waiting_for
 

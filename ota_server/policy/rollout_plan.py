@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from ota_server.model.refusal import BadPolicy
 from ota_server.model.timestamp import parse_time
 from ota_server.model.version import is_version
-from ota_server.policy import Rollout, is_group_name
+from ota_server.policy.policy import Rollout, is_group_name
 
 WANTED = ("run", "pause", "abort")
 STATES = ("running", "paused", "halted", "done", "aborted")

@@ -4,9 +4,9 @@ import json
 import logging
 from pathlib import Path
 
-from ota_server import audit, edits
 from ota_server.model.device import parse_mac
 from ota_server.model.refusal import BadPolicy
+from ota_server.policy import audit, edits
 from ota_server.system.data_dir import log_dir
 from ota_server.system.files import named, read, replace
 

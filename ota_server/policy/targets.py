@@ -11,8 +11,8 @@ from typing import Any
 
 from ota_server.model.refusal import BadPolicy
 from ota_server.model.version import NoVersion, meaning, parse_version_file, same_version
-from ota_server.plan import Plan
-from ota_server.policy import STOPPED_NAME, TARGETS_NAME, parse_stopped, parse_targets
+from ota_server.policy.policy import STOPPED_NAME, TARGETS_NAME, parse_stopped, parse_targets
+from ota_server.policy.rollout_plan import Plan
 from ota_server.system.files import read_if_there, replace
 
 log = logging.getLogger(__name__)

@@ -7,7 +7,7 @@ from ota_server.httpd.byterange import RangeSpec, from_byte_zero
 from ota_server.model.device import RESTART_AFTER_MS, Download, Report
 from ota_server.model.manifest import next_stop
 from ota_server.model.version import Target, meaning, same_version
-from ota_server.policy import Pin, Policy, Stopped
+from ota_server.policy.policy import Pin, Policy, Stopped
 
 NOTHING_DECIDED = Policy()
 NO_TARGET = "there is no target"

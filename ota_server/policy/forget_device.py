@@ -8,16 +8,16 @@ import json
 import time
 from pathlib import Path
 
-from ota_server import audit, edits
 from ota_server.journal.files import CURRENT_NAME
 from ota_server.journal.forget import FILE_NAME, parse_asked
 from ota_server.journal.record import FORGET, format_record
 from ota_server.journal.replay import newest
 from ota_server.journal.writer import Journal
-from ota_server.labels import change_label
 from ota_server.model.device import Device
 from ota_server.model.refusal import Refused
 from ota_server.model.timestamp import format_time
+from ota_server.policy import audit, edits
+from ota_server.policy.labels import change_label
 from ota_server.system.data_dir import log_dir
 from ota_server.system.files import give_to_owner, read, replace
 from ota_server.system.locks import InUse

@@ -20,17 +20,7 @@ from ota_server.model.manifest import (
 )
 from ota_server.model.refusal import BadPolicy
 from ota_server.model.version import meaning, version_of_image_name
-from ota_server.plan import (
-    Plan,
-    Progress,
-    group_of_plan_name,
-    in_force,
-    is_over,
-    parse_plan,
-    parse_progress,
-    progress_name,
-)
-from ota_server.policy import (
+from ota_server.policy.policy import (
     HOLD_NAME,
     PINS_NAME,
     RETRIES_NAME,
@@ -46,6 +36,16 @@ from ota_server.policy import (
     parse_retries,
     parse_stopped,
     parse_targets,
+)
+from ota_server.policy.rollout_plan import (
+    Plan,
+    Progress,
+    group_of_plan_name,
+    in_force,
+    is_over,
+    parse_plan,
+    parse_progress,
+    progress_name,
 )
 from ota_server.system.files import Signature, is_of, signature_of
 from ota_server.system.watched import RACY_SECONDS, Watched

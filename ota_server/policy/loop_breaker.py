@@ -7,7 +7,7 @@ its bytes in pieces that never made one. A device that then runs the release for
 from ota_server.model.device import FREE_ATTEMPTS, Download
 from ota_server.model.timestamp import format_time
 from ota_server.model.version import is_sample, meaning, same_version
-from ota_server.policy import Policy
+from ota_server.policy.policy import Policy
 
 HOUR_MS = 3_600_000
 STUCK_ATTEMPTS = 10

@@ -11,10 +11,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from ota_server import audit
 from ota_server.model.refusal import BadPolicy, Refused
 from ota_server.model.version import image_name, meaning, spellings
-from ota_server.policy import (
+from ota_server.policy import audit
+from ota_server.policy.files import GROUP_SUFFIX, GROUPS_FOLDER
+from ota_server.policy.policy import (
     HOLD_NAME,
     PINS_NAME,
     RETRIES_NAME,
@@ -23,8 +24,7 @@ from ota_server.policy import (
     parse_pins,
     parse_stopped,
 )
-from ota_server.policyfiles import GROUP_SUFFIX, GROUPS_FOLDER
-from ota_server.policytext import (
+from ota_server.policy.text import (
     Hold,
     Who,
     hold_content,
