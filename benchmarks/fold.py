@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ota_server.feedback import Feedback, Known
+from ota_server.evaluation.feedback import Feedback, Known
 from ota_server.model.timestamp import format_time
 from ota_server.policy.rollout_plan import Plan
 

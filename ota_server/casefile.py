@@ -7,7 +7,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from ota_server.feedback import Feedback
+from ota_server.evaluation.feedback import Feedback
+from ota_server.evaluation.tally import Tally
 from ota_server.journal.replay import records_with
 from ota_server.model.timestamp import parse_time
 from ota_server.model.version import same_version
@@ -16,7 +17,6 @@ from ota_server.policy.rollout_plan import Plan, Progress
 from ota_server.reach import what_is_known
 from ota_server.rolloutfiles import read_checkpoint, read_plan, read_progress
 from ota_server.system.data_dir import log_dir
-from ota_server.tally import Tally
 
 # As `Tally` names them; the first one that is so is said. {0} is what the device reports.
 WORDS = {

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
-from ota_server.feedback import Known
+from ota_server.evaluation.feedback import Known
 from ota_server.journal.replay import replay
 from ota_server.model.manifest import Manifest
 from ota_server.model.version import meaning, same_version

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from ota_server import ending
 from ota_server.ending import Obstacles
-from ota_server.feedback import BadCheckpoint, Feedback, Known
+from ota_server.evaluation.feedback import BadCheckpoint, Feedback, Known
+from ota_server.evaluation.waves import advance
 from ota_server.journal.follow import Follower
 from ota_server.model.refusal import BadPolicy
 from ota_server.model.timestamp import format_time, parse_time
@@ -21,7 +22,6 @@ from ota_server.reach import what_is_known, who_runs
 from ota_server.rolloutfiles import Checkpoint, read_checkpoint
 from ota_server.system.data_dir import log_dir
 from ota_server.system.locks import Busy
-from ota_server.waves import advance
 
 log = logging.getLogger(__name__)
 

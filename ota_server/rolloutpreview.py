@@ -5,11 +5,11 @@ from collections.abc import Collection, Mapping, Sequence
 from statistics import median
 
 from ota_server.commands import warn
+from ota_server.evaluation.poll_history import SLOW_SOAKS
+from ota_server.evaluation.proposal import propose_waves
 from ota_server.model.refusal import Refused
 from ota_server.model.timestamp import duration
 from ota_server.policy.rollout_plan import Plan
-from ota_server.polls import SLOW_SOAKS
-from ota_server.proposal import propose_waves
 from ota_server.survey import Reached
 
 _A_DAY = "on record for a day"

@@ -10,7 +10,8 @@ from heapq import heappush, heappushpop
 from pathlib import Path
 from typing import NamedTuple
 
-from ota_server.feedback import Known
+from ota_server.evaluation.feedback import Known
+from ota_server.evaluation.rhythm import Rhythms, Sampled
 from ota_server.journal.files import CURRENT_NAME, journal_files
 from ota_server.journal.record import BadRecord, parse_fields
 from ota_server.journal.replay import replay
@@ -18,7 +19,6 @@ from ota_server.model.device import Device
 from ota_server.model.timestamp import parse_time
 from ota_server.policy.decision import cohort_percent
 from ota_server.policy.rollout_plan import Plan
-from ota_server.rhythm import Rhythms, Sampled
 from ota_server.system.files import open_regular
 
 DAY_MS = 86400 * 1000

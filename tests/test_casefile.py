@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 from ota_server.casefile import WORDS, case_of
-from ota_server.evidence import Tally
+from ota_server.evaluation.counting import Tally
 from ota_server.journal.record import format_marker
 from ota_server.model.timestamp import format_time
 from ota_server.policy.files import PolicyFiles

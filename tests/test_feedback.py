@@ -3,7 +3,7 @@
 import random
 import unittest
 
-from ota_server.feedback import BadCheckpoint, Feedback
+from ota_server.evaluation.feedback import BadCheckpoint, Feedback
 from ota_server.model.timestamp import format_time
 from tests.story import DAY_MINUTES, MINUTE_MS, OLD, PLAN, RELEASE, SIZE, START_MS, Story
 

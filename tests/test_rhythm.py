@@ -7,9 +7,9 @@ from array import array
 from pathlib import Path
 
 from ota_server import survey
+from ota_server.evaluation.rhythm import Rhythms, Sampled
 from ota_server.journal.record import format_marker, format_record
 from ota_server.model.device import Device
-from ota_server.rhythm import Rhythms, Sampled
 
 MINUTE_MS = 60_000
 HOUR_MS = 60 * MINUTE_MS

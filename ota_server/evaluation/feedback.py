@@ -9,9 +9,13 @@ from collections.abc import Collection, Iterable, Mapping
 from hashlib import sha256
 from typing import Any, NamedTuple
 
-from ota_server.cases import Account, Case, Terms
-from ota_server.evidence import Counting
-from ota_server.homes import listen
+from ota_server.evaluation.contested import listen
+from ota_server.evaluation.counting import Counting
+from ota_server.evaluation.device_case import Account, Case, Terms
+from ota_server.evaluation.poll_history import FORGOTTEN, NEVER, NO_WAVE, Polls
+from ota_server.evaluation.silence import Quiet
+from ota_server.evaluation.tally import Tally
+from ota_server.evaluation.uptime import Uptime
 from ota_server.journal.record import FORGET, SNAPSHOT
 from ota_server.journal.record_fields import is_count, is_of, number_in, time_in
 from ota_server.model.address import site_of
@@ -20,10 +24,6 @@ from ota_server.model.timestamp import parse_time
 from ota_server.model.version import meaning
 from ota_server.policy.decision import cohort_percent
 from ota_server.policy.rollout_plan import Plan
-from ota_server.polls import FORGOTTEN, NEVER, NO_WAVE, Polls
-from ota_server.silence import Quiet
-from ota_server.tally import Tally
-from ota_server.uptime import Uptime
 
 _DAY_MS = 24 * 3600 * 1000
 _WEEK_MS = 7 * _DAY_MS

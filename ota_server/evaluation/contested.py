@@ -29,9 +29,9 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping
 from itertools import compress
 
-from ota_server.cases import NOT_FAILED, Account, Case
-from ota_server.polls import FORGOTTEN, GAPS_TO_MISS, Polls
-from ota_server.sites import QUARTER, most_of_each
+from ota_server.evaluation.address_caps import QUARTER, most_of_each
+from ota_server.evaluation.device_case import NOT_FAILED, Account, Case
+from ota_server.evaluation.poll_history import FORGOTTEN, GAPS_TO_MISS, Polls
 
 _LEAST_TO_MOVE = 2  # one device may have moved alone
 _LEAST_OF_HOME = 3  # so few may all be in one wave by chance

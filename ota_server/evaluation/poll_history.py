@@ -9,7 +9,7 @@ from array import array
 from collections.abc import Iterable
 from typing import Any
 
-from ota_server.numbering import Numbering
+from ota_server.evaluation.int_index import Numbering
 
 NEVER = -1
 NO_WAVE = 255  # a device that the rollout does not reach

@@ -16,10 +16,18 @@
 
 from collections.abc import Iterator, Mapping
 
-from ota_server.binomial import lower_bound
+from ota_server.evaluation.binomial import lower_bound
+from ota_server.evaluation.tally import (
+    ASKING_WAVE,
+    MOST_NAMED,
+    SLOW,
+    SMALL_WAVE,
+    TINY_WAVE,
+    Evidence,
+    Tally,
+)
 from ota_server.model.timestamp import duration, format_time, parse_time
 from ota_server.policy.rollout_plan import Plan, Progress
-from ota_server.tally import ASKING_WAVE, MOST_NAMED, SLOW, SMALL_WAVE, TINY_WAVE, Evidence, Tally
 
 # So many different devices, and no fewer, halt a rollout: two may be a coincidence.
 LEAST_DEVICES_TO_HALT = 3

@@ -9,8 +9,8 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Mapping
 from typing import NamedTuple
 
-from ota_server.polls import GAPS_TO_MISS, Polls
-from ota_server.sites import QUARTER, capped, most_of_each
+from ota_server.evaluation.address_caps import QUARTER, capped, most_of_each
+from ota_server.evaluation.poll_history import GAPS_TO_MISS, Polls
 
 # Of its longest poll gaps: so many without a word is silence.
 _GAPS = 3

@@ -4,14 +4,14 @@ from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import NamedTuple
 
-from ota_server.binomial import most_by_chance
-from ota_server.cases import AFTER_DOWNLOAD, NOT_FAILED, Account, Case, Terms
-from ota_server.homes import believed, large_homes, most_in_wave, move_homes
+from ota_server.evaluation.address_caps import capped
+from ota_server.evaluation.binomial import most_by_chance
+from ota_server.evaluation.contested import believed, large_homes, most_in_wave, move_homes
+from ota_server.evaluation.device_case import AFTER_DOWNLOAD, NOT_FAILED, Account, Case, Terms
+from ota_server.evaluation.poll_history import SLOW_SOAKS, Polls
+from ota_server.evaluation.silence import Quiet
+from ota_server.evaluation.tally import ASKING_WAVE, SLOW, TINY_WAVE, Evidence, Tally
 from ota_server.model.address import address_of
-from ota_server.polls import SLOW_SOAKS, Polls
-from ota_server.silence import Quiet
-from ota_server.sites import capped
-from ota_server.tally import ASKING_WAVE, SLOW, TINY_WAVE, Evidence, Tally
 
 # A transfer that has not ended on record after this time was cut by the server's own end.
 _MOST_TRANSFER_MS = 24 * 3600 * 1000

@@ -5,8 +5,8 @@ Versions are meanings (`release.meaning`); times are milliseconds of `Uptime`, o
 
 from typing import Any, NamedTuple
 
+from ota_server.evaluation.poll_history import NEVER
 from ota_server.model.device import RESTART_AFTER_MS
-from ota_server.polls import NEVER
 
 # How a device has failed. The first two are undone when it reports the release after all.
 NOT_FAILED, STILL_OLD, BEGAN_ANEW, WENT_BACK = range(4)
