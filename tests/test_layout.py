@@ -43,7 +43,7 @@ PURE = {
     "httpd.reply",
     "evaluation.rhythm",
     "policy.decision",
-    "rolloutview",
+    "commands.rollout_view",
     "journal.scan",
     "evaluation.silence",
     "evaluation.address_caps",

@@ -19,6 +19,9 @@ from contextlib import redirect_stdout
 from typing import Any
 
 from ota_server import rolloutedits
+from ota_server.commands.rollout_preview import print_waves
+from ota_server.commands.rollout_status import wrapped
+from ota_server.commands.rollout_view import status_lines
 from ota_server.ending import finish
 from ota_server.journal.record import format_record
 from ota_server.model.device import Device, Report
@@ -29,10 +32,7 @@ from ota_server.policy.audit import entries
 from ota_server.policy.decision import cohort_percent, decide
 from ota_server.policy.files import PolicyFiles
 from ota_server.policy.rollout_plan import Plan, Progress, format_plan, parse_plan, progress_name
-from ota_server.rolloutpreview import print_waves
-from ota_server.rolloutview import status_lines
 from ota_server.survey import Reached
-from ota_server.watch import wrapped
 from ota_server.window import Standing
 from tests.fleet import NEW, OLD, RolloutCase, mac_of, run_rollout
 from tests.support import ROOT, TIMEOUT_SECONDS, until

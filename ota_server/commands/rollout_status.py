@@ -9,9 +9,9 @@ from pathlib import Path
 
 from ota_server import rolloutedits
 from ota_server.admissionfile import read_standing
+from ota_server.commands.rollout_view import state_of, status_lines
 from ota_server.keeper import is_attended
 from ota_server.policy.policy import HOLD_NAME
-from ota_server.rolloutview import state_of, status_lines
 from ota_server.system.data_dir import log_dir
 from ota_server.system.locks import is_served
 

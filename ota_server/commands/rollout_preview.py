@@ -4,7 +4,7 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from statistics import median
 
-from ota_server.commands import warn
+from ota_server.commands.common import warn
 from ota_server.evaluation.poll_history import SLOW_SOAKS
 from ota_server.evaluation.proposal import propose_waves
 from ota_server.model.refusal import Refused

@@ -9,6 +9,7 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import Any
 
+from ota_server.commands.terminal import printable
 from ota_server.model.device import parse_mac
 from ota_server.model.manifest import is_reported_text
 from ota_server.model.refusal import BadPolicy, Misused, Refused
@@ -19,7 +20,6 @@ from ota_server.policy.text import Who, parse_until, parse_who
 from ota_server.system.data_dir import add_data_dir_argument
 from ota_server.system.files import is_full
 from ota_server.system.locks import Busy
-from ota_server.table import printable
 
 _WITHOUT_ROOM = "`hold` works meanwhile, as does `touch version/hold.json` in the data directory"
 # What `add_subparsers` returns; argparse has no public name for it.

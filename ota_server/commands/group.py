@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from ota_server.commands import Commands, add_command, fail, group_argument, mac_argument
+from ota_server.commands.common import Commands, add_command, fail, group_argument, mac_argument
+from ota_server.commands.terminal import write_table
 from ota_server.model.refusal import BadPolicy, Misused, Refused
 from ota_server.model.timestamp import format_time
 from ota_server.policy import edits
@@ -24,7 +25,6 @@ from ota_server.policy.policy import (
 )
 from ota_server.policy.text import time_text
 from ota_server.system.files import named, read
-from ota_server.table import write_table
 
 _EXAMPLES = """\
 examples:

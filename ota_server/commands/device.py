@@ -2,7 +2,7 @@
 
 import argparse
 
-from ota_server.commands import Commands, add_command, mac_argument, warn
+from ota_server.commands.common import Commands, add_command, mac_argument, warn
 from ota_server.journal.replay import newest
 from ota_server.policy import forget_device, labels
 from ota_server.policy.files import PolicyFiles

@@ -9,14 +9,14 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from ota_server.commands import Commands
+from ota_server.commands.common import Commands
+from ota_server.commands.terminal import printable, write_table
 from ota_server.journal.rejected import read_rejected
 from ota_server.journal.replay import history, replay
 from ota_server.model.device import Device, parse_mac
 from ota_server.model.timestamp import ago, format_time
 from ota_server.policy.labels import read_labels
 from ota_server.system.data_dir import add_data_dir_argument, log_dir
-from ota_server.table import printable, write_table
 
 EXAMPLES = """\
 examples:

@@ -2,7 +2,7 @@
 
 import argparse
 
-from ota_server.commands import (
+from ota_server.commands.common import (
     Commands,
     add_command,
     mac_argument,
@@ -11,11 +11,11 @@ from ota_server.commands import (
     warn,
     who_argument,
 )
+from ota_server.commands.terminal import printable
 from ota_server.journal.replay import newest
 from ota_server.policy import edits
 from ota_server.policy.text import Who, time_text
 from ota_server.system.data_dir import log_dir
-from ota_server.table import printable
 
 _PIN_EXAMPLES = """\
   %(prog)s 00:11:22:33:44:55 v1.1.0

@@ -6,7 +6,8 @@ import re
 import time
 from pathlib import Path
 
-from ota_server.commands import warn
+from ota_server.commands.common import warn
+from ota_server.commands.terminal import cut, printable, write_table
 from ota_server.imageheader import describe
 from ota_server.inventory import (
     Release,
@@ -20,7 +21,6 @@ from ota_server.inventory import (
 from ota_server.model.timestamp import ago
 from ota_server.model.version import meaning, same_version
 from ota_server.policy.targets import read_stopped, stopped_entry
-from ota_server.table import cut, printable, write_table
 
 _NOTES_COLUMN = 40
 

@@ -10,7 +10,8 @@ from typing import NamedTuple
 
 from ota_server.admissionfile import read_standing
 from ota_server.casefile import case_of
-from ota_server.commands import Commands, add_command, mac_argument, reported_argument
+from ota_server.commands.common import Commands, add_command, mac_argument, reported_argument
+from ota_server.commands.terminal import printable
 from ota_server.journal.replay import newest
 from ota_server.model.device import Device, Download, Report
 from ota_server.model.refusal import Refused
@@ -42,7 +43,6 @@ from ota_server.policy.text import time_text
 from ota_server.system.data_dir import log_dir
 from ota_server.system.files import Found, find, open_found
 from ota_server.system.locks import is_served
-from ota_server.table import printable
 from ota_server.window import Standing
 
 _EXAMPLES = """\

@@ -4,11 +4,11 @@ import argparse
 import json
 import re
 
-from ota_server.commands import Commands, add_command
+from ota_server.commands.common import Commands, add_command
+from ota_server.commands.terminal import printable, write_table
 from ota_server.model.refusal import Misused, Refused
 from ota_server.policy import audit
 from ota_server.system.data_dir import log_dir
-from ota_server.table import printable, write_table
 
 _EXAMPLES = """\
   %(prog)s               all changes, the newest one last

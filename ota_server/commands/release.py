@@ -5,7 +5,9 @@ import time
 from collections.abc import Callable
 
 from ota_server.activate import Activated, activate, rollback
-from ota_server.commands import Commands, fail, run_command, warn, warn_of_hold
+from ota_server.commands.common import Commands, fail, run_command, warn, warn_of_hold
+from ota_server.commands.progress_bar import ProgressBar
+from ota_server.commands.release_list import list_all, show
 from ota_server.inventory import (
     get_release,
     look_at,
@@ -16,9 +18,7 @@ from ota_server.inventory import (
 )
 from ota_server.model.version import is_version
 from ota_server.order import VERSION_RULE, Order
-from ota_server.progressbar import ProgressBar
 from ota_server.publish import publish
-from ota_server.releaseviews import list_all, show
 from ota_server.retire import reinstate, remove, withdraw
 from ota_server.system.data_dir import add_data_dir_argument
 

@@ -8,16 +8,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ota_server import rolloutedits, rolloutstart, watch
+from ota_server import rolloutedits
 from ota_server.admissionfile import read_standing
-from ota_server.commands import group_argument, run_command, warn_of_hold
+from ota_server.commands import rollout_start, rollout_status
+from ota_server.commands.common import group_argument, run_command, warn_of_hold
+from ota_server.commands.rollout_start import warn_of_no_server
+from ota_server.commands.rollout_view import status_fields
 from ota_server.model.refusal import Refused
 from ota_server.model.timestamp import format_time
 from ota_server.policy.files import PolicyFiles
 from ota_server.policy.rollout_plan import Plan
 from ota_server.reach import what_is_known, who_runs
-from ota_server.rolloutstart import warn_of_no_server
-from ota_server.rolloutview import status_fields
 from ota_server.survey import Reached, reached
 from ota_server.system.data_dir import add_data_dir_argument, log_dir
 from ota_server.system.locks import is_served
@@ -47,7 +48,7 @@ def add_commands(commands: Any) -> None:
     )
     names = "start, status, pause, resume, promote or abort"
     parts = parser.add_subparsers(dest="part", required=True, metavar="PART", help=names)
-    rolloutstart.add_options(_add(parts, "start", "begin a rollout", rolloutstart.start))
+    rollout_start.add_options(_add(parts, "start", "begin a rollout", rollout_start.start))
     status = _add(parts, "status", "show how far rollouts are", _status, with_group=True)
     status.add_argument(
         "--watch",
@@ -105,8 +106,8 @@ def _status(arguments: argparse.Namespace) -> int:
             print(json.dumps(status_fields(*each, standing)))
         return 0
     if arguments.watch:
-        return watch.watch(arguments.data_dir, arguments.group)
-    print("\n".join(watch.lines_of(arguments.data_dir, arguments.group)))
+        return rollout_status.watch(arguments.data_dir, arguments.group)
+    print("\n".join(rollout_status.lines_of(arguments.data_dir, arguments.group)))
     return 0
 
 

@@ -7,19 +7,19 @@ import time
 from pathlib import Path
 
 from ota_server import rolloutedits
-from ota_server.commands import group_argument, version_argument, warn, warn_of_hold
-from ota_server.model.refusal import Misused
-from ota_server.model.timestamp import format_time
-from ota_server.policy.files import PolicyFiles
-from ota_server.policy.rollout_plan import MOST_SECONDS, Plan
-from ota_server.reach import groups_left_alone, what_is_known
-from ota_server.rolloutpreview import (
+from ota_server.commands.common import group_argument, version_argument, warn, warn_of_hold
+from ota_server.commands.rollout_preview import (
     print_left_alone,
     print_slow_pollers,
     print_waves,
     warn_of_soak,
     with_waves,
 )
+from ota_server.model.refusal import Misused
+from ota_server.model.timestamp import format_time
+from ota_server.policy.files import PolicyFiles
+from ota_server.policy.rollout_plan import MOST_SECONDS, Plan
+from ota_server.reach import groups_left_alone, what_is_known
 from ota_server.survey import intervals_ms, reached
 from ota_server.system.data_dir import log_dir
 from ota_server.system.locks import is_served
