@@ -11,7 +11,6 @@ from ota_server.httpd import byterange, reply
 from ota_server.httpd.byterange import Precondition, RangeSpec, Unsatisfiable
 from ota_server.httpd.http1 import Request, http_date
 from ota_server.httpd.reply import Peer, Reply, Transfer
-from ota_server.image import Image
 from ota_server.journal.device_table import Fleet
 from ota_server.journal.record import Scalar
 from ota_server.model.device import (
@@ -27,7 +26,8 @@ from ota_server.model.version import entity_tag
 from ota_server.offers import Offers
 from ota_server.policy.decision import Decision, continued_download
 from ota_server.policy.loop_breaker import fetched
-from ota_server.store import Altered, NoImage, NoTarget, NotNow, NotReady, Store
+from ota_server.releases.image import Image
+from ota_server.releases.store import Altered, NoImage, NoTarget, NotNow, NotReady, Store
 from ota_server.system.rate_limit import RateLimit
 
 log = logging.getLogger(__name__)

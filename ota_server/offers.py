@@ -5,7 +5,6 @@ from collections.abc import Callable
 
 from ota_server.admission import Admission
 from ota_server.httpd.reply import Peer
-from ota_server.image import Image
 from ota_server.journal.device_table import Fleet
 from ota_server.model.device import Download, Report
 from ota_server.model.version import SAMPLES, Target, is_sample, may_be_sample, meaning
@@ -13,7 +12,8 @@ from ota_server.policy.decision import NO_TARGET, Decision, decide
 from ota_server.policy.files import PolicyFiles
 from ota_server.policy.loop_breaker import why_wait
 from ota_server.policy.policy import Policy
-from ota_server.store import Altered, NoImage, NoTarget, NotNow, Store
+from ota_server.releases.image import Image
+from ota_server.releases.store import Altered, NoImage, NoTarget, NotNow, Store
 
 log = logging.getLogger(__name__)
 

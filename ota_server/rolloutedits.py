@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ota_server.inventory import target_problem
 from ota_server.model.refusal import Refused
 from ota_server.model.version import image_name, spellings
 from ota_server.policy import audit, edits
@@ -21,6 +20,7 @@ from ota_server.policy.targets import (
     stopped_entry,
     targets_before,
 )
+from ota_server.releases.inventory import target_problem
 from ota_server.rolloutfiles import groups_with_plan, read_plan, read_progress, write_plan
 from ota_server.system.data_dir import log_dir
 from ota_server.system.files import find

@@ -23,7 +23,6 @@ from ota_server.crowd import (
     make_admission,
     make_pacing,
 )
-from ota_server.hashing import SETTLE_SECONDS
 from ota_server.journal.device_table import MAX_DEVICES, Fleet
 from ota_server.journal.forget import Forgetting
 from ota_server.journal.rejected import Rejected
@@ -31,9 +30,10 @@ from ota_server.journal.writer import FSYNC, KEEP_BYTES, KEEP_FILES, ROTATE_BYTE
 from ota_server.keeper import COMPLETION_UNKNOWN, Keeper
 from ota_server.policy import audit
 from ota_server.policy.files import PolicyFiles
+from ota_server.releases.hashing import SETTLE_SECONDS
+from ota_server.releases.store import Store
 from ota_server.server import GRACE_SECONDS, IDLE_SECONDS, MAX_LINGERING, TRANSPORTS, OTAServer
 from ota_server.service import Service
-from ota_server.store import Store
 from ota_server.system import garbage
 from ota_server.system.data_dir import add_data_dir_argument, log_dir
 from ota_server.system.locks import InUse

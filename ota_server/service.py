@@ -28,8 +28,8 @@ from ota_server.model.device import (
 )
 from ota_server.offers import Offers
 from ota_server.policy.files import PolicyFiles
+from ota_server.releases.store import NoTarget, NotNow, NotReady, Store
 from ota_server.signatures import Signatures
-from ota_server.store import NoTarget, NotNow, NotReady, Store
 from ota_server.system.rate_limit import Budget, RateLimit
 
 log = logging.getLogger(__name__)

@@ -5,7 +5,7 @@ import io
 import threading
 
 from ota_server.banner import _announce_image
-from ota_server.store import NotReady, Store
+from ota_server.releases.store import NotReady, Store
 from tests.support import TIMEOUT_SECONDS, DataDirCase
 
 

@@ -4,11 +4,12 @@ import argparse
 import time
 from collections.abc import Callable
 
-from ota_server.activate import Activated, activate, rollback
 from ota_server.commands.common import Commands, fail, run_command, warn, warn_of_hold
 from ota_server.commands.progress_bar import ProgressBar
 from ota_server.commands.release_list import list_all, show
-from ota_server.inventory import (
+from ota_server.model.version import is_version
+from ota_server.releases.activate import Activated, activate, rollback
+from ota_server.releases.inventory import (
     get_release,
     look_at,
     look_at_releases,
@@ -16,10 +17,9 @@ from ota_server.inventory import (
     problem_with,
     releases,
 )
-from ota_server.model.version import is_version
-from ota_server.order import VERSION_RULE, Order
-from ota_server.publish import publish
-from ota_server.retire import reinstate, remove, withdraw
+from ota_server.releases.publish import publish
+from ota_server.releases.publish_request import VERSION_RULE, Order
+from ota_server.releases.withdraw import reinstate, remove, withdraw
 from ota_server.system.data_dir import add_data_dir_argument
 
 EXAMPLES = """\

@@ -8,8 +8,11 @@ from pathlib import Path
 
 from ota_server.commands.common import warn
 from ota_server.commands.terminal import cut, printable, write_table
-from ota_server.imageheader import describe
-from ota_server.inventory import (
+from ota_server.model.timestamp import ago
+from ota_server.model.version import meaning, same_version
+from ota_server.policy.targets import read_stopped, stopped_entry
+from ota_server.releases.header import describe
+from ota_server.releases.inventory import (
     Release,
     Site,
     get_release,
@@ -18,9 +21,6 @@ from ota_server.inventory import (
     named_by,
     releases,
 )
-from ota_server.model.timestamp import ago
-from ota_server.model.version import meaning, same_version
-from ota_server.policy.targets import read_stopped, stopped_entry
 
 _NOTES_COLUMN = 40
 

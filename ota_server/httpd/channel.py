@@ -15,7 +15,7 @@ from ota_server.httpd.sockets import (
     send_copy,
     unacknowledged_bytes,
 )
-from ota_server.store import NotReady
+from ota_server.releases.store import NotReady
 
 # Read and sent, where there is no private copy that sendfile can be used on (docs/adr/0003).
 _CHUNK_BYTES = 256 * 1024

@@ -20,7 +20,7 @@ from ota_server.httpd.readahead import ReadAhead
 from ota_server.httpd.reply import Peer
 from ota_server.httpd.sockets import RECEIVE_BYTES, ImageChanged, peer_of
 from ota_server.httpd.timers import Timers
-from ota_server.store import NotReady
+from ota_server.releases.store import NotReady
 
 if TYPE_CHECKING:
     from ota_server.server import OTAServer

@@ -23,7 +23,7 @@ from ota_server.httpd.sockets import (
     refuse_withdrawn,
     unacknowledged_bytes,
 )
-from ota_server.store import NotReady
+from ota_server.releases.store import NotReady
 
 if TYPE_CHECKING:
     from ota_server.server import OTAServer

@@ -6,7 +6,15 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from ota_server.inventory import (
+from ota_server.journal.replay import records_with
+from ota_server.model.device import RESTART_AFTER_MS
+from ota_server.model.manifest import manifest_name
+from ota_server.model.refusal import Refused
+from ota_server.model.timestamp import format_time, parse_time
+from ota_server.model.version import image_name, same_version, signature_name
+from ota_server.policy import audit
+from ota_server.policy.targets import read_stopped, stopped_entry, write_stopped
+from ota_server.releases.inventory import (
     Progress,
     Release,
     announce,
@@ -16,14 +24,6 @@ from ota_server.inventory import (
     look_at,
     named_by,
 )
-from ota_server.journal.replay import records_with
-from ota_server.model.device import RESTART_AFTER_MS
-from ota_server.model.manifest import manifest_name
-from ota_server.model.refusal import Refused
-from ota_server.model.timestamp import format_time, parse_time
-from ota_server.model.version import image_name, same_version, signature_name
-from ota_server.policy import audit
-from ota_server.policy.targets import read_stopped, stopped_entry, write_stopped
 from ota_server.system.data_dir import log_dir
 from ota_server.system.files import sync_folder
 from ota_server.system.locks import locked

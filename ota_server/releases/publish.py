@@ -15,9 +15,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from ota_server.hashing import Digests
-from ota_server.imageheader import HEAD_BYTES, ImageHeader, describe, read_header
-from ota_server.inventory import (
+from ota_server.model.manifest import Manifest, format_manifest, manifest_name
+from ota_server.model.refusal import Refused
+from ota_server.model.timestamp import format_time
+from ota_server.model.version import image_name, signature_name, spellings
+from ota_server.policy import audit
+from ota_server.releases.hashing import Digests
+from ota_server.releases.header import HEAD_BYTES, ImageHeader, describe, read_header
+from ota_server.releases.inventory import (
     Progress,
     Release,
     Site,
@@ -30,13 +35,8 @@ from ota_server.inventory import (
     release_at,
     signature_sha256,
 )
-from ota_server.model.manifest import Manifest, format_manifest, manifest_name
-from ota_server.model.refusal import Refused
-from ota_server.model.timestamp import format_time
-from ota_server.model.version import image_name, signature_name, spellings
-from ota_server.order import Order, check_against, check_order, doubts
-from ota_server.policy import audit
-from ota_server.signing import check_signature, read_signature
+from ota_server.releases.publish_request import Order, check_against, check_order, doubts
+from ota_server.releases.signature_check import check_signature, read_signature
 from ota_server.system.data_dir import log_dir
 from ota_server.system.files import (
     Signature,

@@ -14,9 +14,6 @@ from pathlib import Path
 from threading import Lock
 from weakref import WeakSet
 
-from ota_server.copies import Copies
-from ota_server.hashing import SETTLE_SECONDS, Hasher, Hashing, Unreadable
-from ota_server.image import Image
 from ota_server.model.device import Download
 from ota_server.model.version import (
     MAX_VERSION_FILE_BYTES,
@@ -27,6 +24,9 @@ from ota_server.model.version import (
     spellings,
     version_of_image_name,
 )
+from ota_server.releases.copies import Copies
+from ota_server.releases.hashing import SETTLE_SECONDS, Hasher, Hashing, Unreadable
+from ota_server.releases.image import Image
 from ota_server.system.files import (
     Found,
     Signature,

@@ -2,9 +2,9 @@
 
 import os
 
-from ota_server.copies import PrivateCopy
-from ota_server.hashing import Digests
 from ota_server.model.version import entity_tag
+from ota_server.releases.copies import PrivateCopy
+from ota_server.releases.hashing import Digests
 from ota_server.system.files import Signature, is_of, signature_of
 
 

@@ -6,8 +6,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from ota_server.hashing import Digests
-from ota_server.imageheader import HEAD_BYTES, ImageHeader, read_header
 from ota_server.model.manifest import (
     MAX_MANIFEST_BYTES,
     BadManifest,
@@ -31,6 +29,8 @@ from ota_server.model.version import (
 from ota_server.policy import audit
 from ota_server.policy.files import PolicyFiles
 from ota_server.policy.policy import Policy
+from ota_server.releases.hashing import Digests
+from ota_server.releases.header import HEAD_BYTES, ImageHeader, read_header
 from ota_server.system.data_dir import log_dir
 from ota_server.system.files import Found, find, open_found
 

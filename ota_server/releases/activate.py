@@ -4,7 +4,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ota_server.inventory import (
+from ota_server.model.refusal import Refused
+from ota_server.model.version import same_version
+from ota_server.policy import audit
+from ota_server.policy.targets import clear_group_targets, read_stopped, write_stopped
+from ota_server.releases.inventory import (
     VERSION_NAME,
     Progress,
     Release,
@@ -13,10 +17,6 @@ from ota_server.inventory import (
     look_at,
     problem_with,
 )
-from ota_server.model.refusal import Refused
-from ota_server.model.version import same_version
-from ota_server.policy import audit
-from ota_server.policy.targets import clear_group_targets, read_stopped, write_stopped
 from ota_server.system.data_dir import log_dir
 from ota_server.system.files import replace
 from ota_server.system.locks import locked

@@ -10,7 +10,7 @@ from collections import OrderedDict
 from threading import Condition, Event, Thread
 from typing import NamedTuple
 
-from ota_server.copies import Copies, PrivateCopy
+from ota_server.releases.copies import Copies, PrivateCopy
 from ota_server.system.files import Found, Signature, is_passing, open_found, signature_of
 
 log = logging.getLogger(__name__)

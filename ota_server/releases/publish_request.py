@@ -4,7 +4,6 @@ import shlex
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from ota_server.imageheader import ImageHeader
 from ota_server.model.manifest import (
     MAX_NOTES,
     Manifest,
@@ -15,6 +14,7 @@ from ota_server.model.manifest import (
 from ota_server.model.refusal import Misused, Refused
 from ota_server.model.version import is_version, meaning, same_version
 from ota_server.policy.policy import Policy
+from ota_server.releases.header import ImageHeader
 
 # Arduino links a description into each image that is of its own libraries, not of the sketch.
 _ARDUINO_PROJECT = "arduino-lib-builder"
