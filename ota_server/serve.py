@@ -27,11 +27,11 @@ from ota_server.journal.device_table import MAX_DEVICES, Fleet
 from ota_server.journal.forget import Forgetting
 from ota_server.journal.rejected import Rejected
 from ota_server.journal.writer import FSYNC, KEEP_BYTES, KEEP_FILES, ROTATE_BYTES, Journal
-from ota_server.keeper import COMPLETION_UNKNOWN, Keeper
 from ota_server.policy import audit
 from ota_server.policy.files import PolicyFiles
 from ota_server.releases.hashing import SETTLE_SECONDS
 from ota_server.releases.store import Store
+from ota_server.rollouts.keeper import COMPLETION_UNKNOWN, Keeper
 from ota_server.server import GRACE_SECONDS, IDLE_SECONDS, MAX_LINGERING, TRANSPORTS, OTAServer
 from ota_server.service import Service
 from ota_server.system import garbage

@@ -6,10 +6,10 @@ import unittest.mock
 from array import array
 from pathlib import Path
 
-from ota_server import survey
 from ota_server.evaluation.rhythm import Rhythms, Sampled
 from ota_server.journal.record import format_marker, format_record
 from ota_server.model.device import Device
+from ota_server.rollouts import preview
 
 MINUTE_MS = 60_000
 HOUR_MS = 60 * MINUTE_MS
@@ -75,8 +75,8 @@ class SurveyTest(unittest.TestCase):
 
     def intervals(self, snapshot_end: int = 0) -> dict[float, float]:
         sample = (Sampled(5.0, MAC, NOW_MS - HOUR_MS, None),)
-        found = survey.Reached(array("d", [5.0]), bytearray(1), 0, sample, snapshot_end)
-        return survey.intervals_ms(self.logs, found, NOW_MS)
+        found = preview.Reached(array("d", [5.0]), bytearray(1), 0, sample, snapshot_end)
+        return preview.intervals_ms(self.logs, found, NOW_MS)
 
     def write(self, name: str, *ago_ms: int, before: bytes = b"") -> None:
         lines = b"".join(line(NOW_MS - ago) for ago in ago_ms)
@@ -103,7 +103,7 @@ class SurveyTest(unittest.TestCase):
             self.assertEqual(self.intervals(len(table)), {5.0: 3 * HOUR_MS})
 
     def test_a_sample_holds_the_devices_that_stand_first(self):
-        sample = survey._Sample()
+        sample = preview._Sample()
         device = Device(0, "v1", 0, None, "v1", "192.0.2.7", False, None)
         with unittest.mock.patch.object(survey, "_SAMPLE", 3):
             for stand in (50.0, 3.0, 70.0, 1.0, 2.0, 99.0):

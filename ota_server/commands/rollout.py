@@ -8,7 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ota_server import rolloutedits
 from ota_server.admissionfile import read_standing
 from ota_server.commands import rollout_start, rollout_status
 from ota_server.commands.common import group_argument, run_command, warn_of_hold
@@ -18,8 +17,9 @@ from ota_server.model.refusal import Refused
 from ota_server.model.timestamp import format_time
 from ota_server.policy.files import PolicyFiles
 from ota_server.policy.rollout_plan import Plan
-from ota_server.reach import what_is_known, who_runs
-from ota_server.survey import Reached, reached
+from ota_server.rollouts import edits
+from ota_server.rollouts.audience import what_is_known, who_runs
+from ota_server.rollouts.preview import Reached, reached
 from ota_server.system.data_dir import add_data_dir_argument, log_dir
 from ota_server.system.locks import is_served
 from ota_server.window import Standing
@@ -95,10 +95,10 @@ def _add(
 
 
 def _status(arguments: argparse.Namespace) -> int:
-    found = rolloutedits.all_rollouts(arguments.data_dir)
+    found = edits.all_rollouts(arguments.data_dir)
     chosen = [each for each in found if arguments.group in (None, each[0].group)]
     if not chosen:
-        raise rolloutedits.none_there(found, arguments.group)
+        raise edits.none_there(found, arguments.group)
     if arguments.json:
         logs = log_dir(arguments.data_dir)
         standing = read_standing(logs) if is_served(logs) else Standing()
@@ -112,13 +112,13 @@ def _status(arguments: argparse.Namespace) -> int:
 
 
 def _pause(arguments: argparse.Namespace) -> int:
-    plan = rolloutedits.pause(arguments.data_dir, arguments.group)
+    plan = edits.pause(arguments.data_dir, arguments.group)
     print(f"the rollout of {plan.version} is paused: nobody new is offered it")
     return 0
 
 
 def _resume(arguments: argparse.Namespace) -> int:
-    plan = rolloutedits.resume(arguments.data_dir, arguments.group)
+    plan = edits.resume(arguments.data_dir, arguments.group)
     print(f"the rollout of {plan.version} goes on, from {plan.instead_of or 'no target'}")
     warn_of_hold(arguments.data_dir)
     warn_of_no_server(arguments.data_dir)
@@ -126,7 +126,7 @@ def _resume(arguments: argparse.Namespace) -> int:
 
 
 def _promote(arguments: argparse.Namespace) -> int:
-    plan, wave = rolloutedits.promote(arguments.data_dir, arguments.group)
+    plan, wave = edits.promote(arguments.data_dir, arguments.group)
     if wave < plan.wave_count:
         print(f"wave {wave + 1} of {plan.wave_count} opens, {plan.percent(wave):g} %")
     else:
@@ -139,10 +139,10 @@ def _promote(arguments: argparse.Namespace) -> int:
 def _abort(arguments: argparse.Namespace) -> int:
     now = format_time(time.time_ns() // 1_000_000)
     if not arguments.revert:
-        plan = rolloutedits.abort(arguments.data_dir, arguments.group, now)
+        plan = edits.abort(arguments.data_dir, arguments.group, now)
         print(f"the rollout of {plan.version} is aborted; who has it stays on it")
         return 0
-    plan, is_on = rolloutedits.check_revert(arguments.data_dir, arguments.group)
+    plan, is_on = edits.check_revert(arguments.data_dir, arguments.group)
     way_back, found = _way_back(arguments.data_dir, plan, now)
     devices = len(found.stands) + found.inactive
     if not devices:
@@ -150,7 +150,7 @@ def _abort(arguments: argparse.Namespace) -> int:
         raise Refused(f"nobody runs {plan.version}, there is nothing to take back; {end}")
     print(f"{devices} device{'s' * (devices != 1)} on {plan.version} to take back")
     waves = ", ".join(f"{percent:g}" for percent in way_back.waves)
-    rolloutedits.revert(arguments.data_dir, way_back, now)
+    edits.revert(arguments.data_dir, way_back, now)
     print(f"they go back to {way_back.version} in waves of {waves} %; `rollout status` shows it")
     warn_of_hold(arguments.data_dir)
     warn_of_no_server(arguments.data_dir)

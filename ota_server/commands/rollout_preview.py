@@ -10,7 +10,7 @@ from ota_server.evaluation.proposal import propose_waves
 from ota_server.model.refusal import Refused
 from ota_server.model.timestamp import duration
 from ota_server.policy.rollout_plan import Plan
-from ota_server.survey import Reached
+from ota_server.rollouts.preview import Reached
 
 _A_DAY = "on record for a day"
 _WHAT_TO_DO = "give --count-new if you know these devices, or wait for a day"

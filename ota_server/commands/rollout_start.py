@@ -6,7 +6,6 @@ import secrets
 import time
 from pathlib import Path
 
-from ota_server import rolloutedits
 from ota_server.commands.common import group_argument, version_argument, warn, warn_of_hold
 from ota_server.commands.rollout_preview import (
     print_left_alone,
@@ -19,8 +18,9 @@ from ota_server.model.refusal import Misused
 from ota_server.model.timestamp import format_time
 from ota_server.policy.files import PolicyFiles
 from ota_server.policy.rollout_plan import MOST_SECONDS, Plan
-from ota_server.reach import groups_left_alone, what_is_known
-from ota_server.survey import intervals_ms, reached
+from ota_server.rollouts import edits
+from ota_server.rollouts.audience import groups_left_alone, what_is_known
+from ota_server.rollouts.preview import intervals_ms, reached
 from ota_server.system.data_dir import log_dir
 from ota_server.system.locks import is_served
 
@@ -97,8 +97,8 @@ def start(arguments: argparse.Namespace) -> int:
     data_dir: Path = arguments.data_dir
     now_ms = time.time_ns() // 1_000_000
     plan = _plan(arguments, now_ms)
-    rolloutedits.check_start(data_dir, plan)
-    plan = plan._replace(version=rolloutedits.release_here(data_dir, plan.version))
+    edits.check_start(data_dir, plan)
+    plan = plan._replace(version=edits.release_here(data_dir, plan.version))
     policy = PolicyFiles(data_dir).current()
     print_left_alone(groups_left_alone(plan, policy))
     logs = log_dir(data_dir)
@@ -108,7 +108,7 @@ def start(arguments: argparse.Namespace) -> int:
     print_waves(plan, found, is_typed=arguments.waves is not None)
     print_slow_pollers(plan, intervals)
     warn_of_soak(plan, intervals)
-    plan = rolloutedits.start(data_dir, plan)
+    plan = edits.start(data_dir, plan)
     print(f"the rollout of {plan.version} has begun; `rollout status --watch` shows it")
     warn_of_hold(data_dir)
     warn_of_no_server(data_dir)

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ota_server.admissionfile import read_standing
-from ota_server.casefile import case_of
 from ota_server.commands.common import Commands, add_command, mac_argument, reported_argument
 from ota_server.commands.terminal import printable
 from ota_server.journal.replay import newest
@@ -40,6 +39,7 @@ from ota_server.policy.labels import read_labels
 from ota_server.policy.loop_breaker import why_wait
 from ota_server.policy.policy import Pin, Policy
 from ota_server.policy.text import time_text
+from ota_server.rollouts.device_outcome import case_of
 from ota_server.system.data_dir import log_dir
 from ota_server.system.files import Found, find, open_found
 from ota_server.system.locks import is_served

@@ -4,12 +4,7 @@ import logging
 from pathlib import Path
 
 from ota_server.policy.rollout_plan import Plan, Progress
-from ota_server.rolloutfiles import (
-    Checkpoint,
-    read_progress,
-    write_checkpoint,
-    write_progress,
-)
+from ota_server.rollouts.files import Checkpoint, read_progress, write_checkpoint, write_progress
 from ota_server.system.data_dir import log_dir
 
 log = logging.getLogger(__name__)

@@ -8,18 +8,18 @@ import logging
 import time
 from pathlib import Path
 
-from ota_server import ending
-from ota_server.ending import Obstacles
 from ota_server.evaluation.feedback import BadCheckpoint, Feedback, Known
 from ota_server.evaluation.waves import advance
 from ota_server.journal.follow import Follower
 from ota_server.model.refusal import BadPolicy
 from ota_server.model.timestamp import format_time, parse_time
-from ota_server.onrecord import OnRecord, is_same_state, name_of, say
 from ota_server.policy.files import PolicyFiles
 from ota_server.policy.rollout_plan import Plan, Progress
-from ota_server.reach import what_is_known, who_runs
-from ota_server.rolloutfiles import Checkpoint, read_checkpoint
+from ota_server.rollouts import ending
+from ota_server.rollouts.audience import what_is_known, who_runs
+from ota_server.rollouts.ending import Obstacles
+from ota_server.rollouts.files import Checkpoint, read_checkpoint
+from ota_server.rollouts.progress_record import OnRecord, is_same_state, name_of, say
 from ota_server.system.data_dir import log_dir
 from ota_server.system.locks import Busy
 

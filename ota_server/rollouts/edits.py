@@ -21,7 +21,7 @@ from ota_server.policy.targets import (
     targets_before,
 )
 from ota_server.releases.inventory import target_problem
-from ota_server.rolloutfiles import groups_with_plan, read_plan, read_progress, write_plan
+from ota_server.rollouts.files import groups_with_plan, read_plan, read_progress, write_plan
 from ota_server.system.data_dir import log_dir
 from ota_server.system.files import find
 

@@ -14,8 +14,8 @@ from ota_server.model.timestamp import parse_time
 from ota_server.model.version import same_version
 from ota_server.policy.policy import Policy
 from ota_server.policy.rollout_plan import Plan, Progress
-from ota_server.reach import what_is_known
-from ota_server.rolloutfiles import read_checkpoint, read_plan, read_progress
+from ota_server.rollouts.audience import what_is_known
+from ota_server.rollouts.files import read_checkpoint, read_plan, read_progress
 from ota_server.system.data_dir import log_dir
 
 # As `Tally` names them; the first one that is so is said. {0} is what the device reports.

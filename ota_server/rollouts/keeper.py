@@ -186,7 +186,10 @@ class Keeper:
         from subprocess import PIPE, Popen
 
         # Not by the folder where the server was started: another one may lie there.
-        path = [str(Path(__file__).resolve().parent.parent), os.environ.get("PYTHONPATH", "")]
+        path = [
+            str(Path(__file__).resolve().parent.parent.parent),
+            os.environ.get("PYTHONPATH", ""),
+        ]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, path))}
         command: list[Any] = [sys.executable, "-P", "-m", "ota_server.controller"]
         command += ["--data-dir", self._data_dir.absolute(), "--server-started", self._started_ms]
