@@ -11,7 +11,7 @@ from ota_server import __version__
 # The module of each command, in the order of the help. Only that is loaded whose command was typed:
 # to load all was more than half of what most commands take.
 COMMANDS = {
-    "serve": "serve",
+    "serve": "server",
     "devices": "commands.devices",
     "rollout": "commands.rollout",
     "pin": "commands.pin_hold_retry",

@@ -9,7 +9,7 @@ from ota_server.model.manifest import Manifest
 from ota_server.policy import edits
 from ota_server.policy.loop_breaker import HOUR_MS, fetched, why_wait
 from ota_server.policy.policy import make_policy
-from ota_server.serve import clock_ms as now_ms
+from ota_server.server import clock_ms as now_ms
 from tests.support import DEVICE, MAC, ServerCase, until
 
 SHA256 = "ab" * 32

@@ -32,7 +32,7 @@ PURE = {
     "evaluation.int_index",
     "releases.publish_request",
     "httpd.pacing",
-    "places",
+    "device_port.slots",
     "policy.rollout_plan",
     "policy.policy",
     "policy.text",
@@ -50,7 +50,7 @@ PURE = {
     "evaluation.tally",
     "evaluation.uptime",
     "evaluation.waves",
-    "window",
+    "device_port.window",
 }
 # Modules of the standard library that touch the world. `datetime` is there to convert alone.
 IMPURE = {

@@ -5,11 +5,11 @@ import os
 import threading
 from pathlib import Path
 
+from ota_server.device_port.server import TRANSPORTS
 from ota_server.policy import edits
 from ota_server.policy.files import PolicyFiles
 from ota_server.policy.rollout_plan import Plan, Progress, format_plan
 from ota_server.policy.text import Who
-from ota_server.server import TRANSPORTS
 from tests.support import DEVICE, MAC, DataDirCase, ServerCase, until
 
 OTHER = "a0:b1:c2:d3:e4:f5"

@@ -92,20 +92,20 @@ class SurveyTest(unittest.TestCase):
         self.write("devices.000001.jsonl", *range(9 * DAY_MS, 2 * DAY_MS, -DAY_MS))
         self.write("devices.jsonl", 8 * HOUR_MS, 5 * HOUR_MS, 2 * HOUR_MS)
         most = len(line(NOW_MS)) * 5 // 2
-        with unittest.mock.patch.object(survey, "_MOST_BYTES", most):
+        with unittest.mock.patch.object(preview, "_MOST_BYTES", most):
             self.assertEqual(self.intervals(), {5.0: 3 * HOUR_MS})
 
     def test_what_repeats_the_table_takes_nothing_from_what_may_be_read(self):
         self.write("devices.000001.jsonl", 4 * HOUR_MS)
         table = line(NOW_MS - HOUR_MS, event="device") * 50 + format_marker(NOW_MS, 50)
         self.write("devices.jsonl", HOUR_MS, before=table)
-        with unittest.mock.patch.object(survey, "_MOST_BYTES", len(line(NOW_MS)) * 3):
+        with unittest.mock.patch.object(preview, "_MOST_BYTES", len(line(NOW_MS)) * 3):
             self.assertEqual(self.intervals(len(table)), {5.0: 3 * HOUR_MS})
 
     def test_a_sample_holds_the_devices_that_stand_first(self):
         sample = preview._Sample()
         device = Device(0, "v1", 0, None, "v1", "192.0.2.7", False, None)
-        with unittest.mock.patch.object(survey, "_SAMPLE", 3):
+        with unittest.mock.patch.object(preview, "_SAMPLE", 3):
             for stand in (50.0, 3.0, 70.0, 1.0, 2.0, 99.0):
                 sample.add(stand, MAC, device)
         self.assertEqual(sorted(each.stand for each in sample.devices()), [1.0, 2.0, 3.0])

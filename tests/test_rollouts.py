@@ -21,6 +21,7 @@ from typing import Any
 from ota_server.commands.rollout_preview import print_waves
 from ota_server.commands.rollout_status import wrapped
 from ota_server.commands.rollout_view import status_lines
+from ota_server.device_port.window import Standing
 from ota_server.journal.record import format_record
 from ota_server.model.device import Device, Report
 from ota_server.model.refusal import Refused
@@ -33,7 +34,6 @@ from ota_server.policy.rollout_plan import Plan, Progress, format_plan, parse_pl
 from ota_server.rollouts import edits
 from ota_server.rollouts.ending import finish
 from ota_server.rollouts.preview import Reached
-from ota_server.window import Standing
 from tests.fleet import NEW, OLD, RolloutCase, mac_of, run_rollout
 from tests.support import ROOT, TIMEOUT_SECONDS, until
 

@@ -245,7 +245,7 @@ class FirmwareTest(ServerCase):
 
     def test_a_missing_image_is_404_and_named_in_the_log(self):
         self.set_target("v7.7.7")
-        with self.assertLogs("ota_server.download", "ERROR") as logs:
+        with self.assertLogs("ota_server.device_port.downloads", "ERROR") as logs:
             answer = self.get("/firmware.bin")
         self.assertEqual((answer.status, answer.body), (404, b"Firmware version not found."))
         self.assertIn("firmware_v7.7.7.bin", logs.output[0])
@@ -334,7 +334,7 @@ class IdentityTest(ServerCase):
         self.assertEqual(self.records(), [])
 
     def test_a_401_is_a_line_in_the_servers_log_limited_in_rate(self):
-        with self.assertLogs("ota_server.service", "WARNING") as logs:
+        with self.assertLogs("ota_server.device_port.service", "WARNING") as logs:
             for _ in range(5):
                 self.get("/version.txt", {"_br_mac_": MAC, "_br_fwv_": ""})
         (line,) = logs.output

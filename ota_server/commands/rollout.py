@@ -8,11 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ota_server.admissionfile import read_standing
 from ota_server.commands import rollout_start, rollout_status
 from ota_server.commands.common import group_argument, run_command, warn_of_hold
 from ota_server.commands.rollout_start import warn_of_no_server
 from ota_server.commands.rollout_view import status_fields
+from ota_server.device_port.admission_status import read_standing
+from ota_server.device_port.window import Standing
 from ota_server.model.refusal import Refused
 from ota_server.model.timestamp import format_time
 from ota_server.policy.files import PolicyFiles
@@ -22,7 +23,6 @@ from ota_server.rollouts.audience import what_is_known, who_runs
 from ota_server.rollouts.preview import Reached, reached
 from ota_server.system.data_dir import add_data_dir_argument, log_dir
 from ota_server.system.locks import is_served
-from ota_server.window import Standing
 
 _EXAMPLES = """\
 examples:

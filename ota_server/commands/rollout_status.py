@@ -7,8 +7,8 @@ import textwrap
 import time
 from pathlib import Path
 
-from ota_server.admissionfile import read_standing
 from ota_server.commands.rollout_view import state_of, status_lines
+from ota_server.device_port.admission_status import read_standing
 from ota_server.policy.policy import HOLD_NAME
 from ota_server.rollouts import edits
 from ota_server.rollouts.keeper import is_attended

@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
+from ota_server.device_port.window import Standing
 from ota_server.model.timestamp import parse_time
 from ota_server.policy.rollout_plan import Plan, Progress
-from ota_server.window import Standing
 
 _BAR = 24
 _OVER = ("halted", "done", "aborted")

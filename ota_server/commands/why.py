@@ -8,9 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from ota_server.admissionfile import read_standing
 from ota_server.commands.common import Commands, add_command, mac_argument, reported_argument
 from ota_server.commands.terminal import printable
+from ota_server.device_port.admission_status import read_standing
+from ota_server.device_port.window import Standing
 from ota_server.journal.replay import newest
 from ota_server.model.device import Device, Download, Report
 from ota_server.model.refusal import Refused
@@ -43,7 +44,6 @@ from ota_server.rollouts.device_outcome import case_of
 from ota_server.system.data_dir import log_dir
 from ota_server.system.files import Found, find, open_found
 from ota_server.system.locks import is_served
-from ota_server.window import Standing
 
 _EXAMPLES = """\
   %(prog)s 00:11:22:33:44:55

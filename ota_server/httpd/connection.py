@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from http import HTTPStatus
 from typing import NamedTuple
 
+from ota_server.device_port.service import CHECK_PATH, Service
 from ota_server.httpd import reply
 from ota_server.httpd.http1 import (
     MAX_HEAD_BYTES,
@@ -22,7 +23,6 @@ from ota_server.httpd.http1 import (
 )
 from ota_server.httpd.reply import ImageSpan, Peer, Reply, Transfer
 from ota_server.model.device import Report
-from ota_server.service import CHECK_PATH, Service
 
 log = logging.getLogger(__name__)
 

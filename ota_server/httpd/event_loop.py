@@ -23,7 +23,7 @@ from ota_server.httpd.timers import Timers
 from ota_server.releases.store import NotReady
 
 if TYPE_CHECKING:
-    from ota_server.server import OTAServer
+    from ota_server.device_port.server import OTAServer
 
 log = logging.getLogger(__name__)
 

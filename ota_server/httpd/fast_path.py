@@ -8,10 +8,10 @@ uncommon goes to the connection machine, which would have given the same answer.
 import socket
 from typing import TYPE_CHECKING
 
+from ota_server.device_port.service import CHECK_PATH, Service
 from ota_server.httpd.http1 import read_common_head
 from ota_server.httpd.reply import Peer
 from ota_server.model.device import Report
-from ota_server.service import CHECK_PATH, Service
 
 if TYPE_CHECKING:
     from ota_server.httpd.channel import Link

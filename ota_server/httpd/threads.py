@@ -8,7 +8,7 @@ from threading import Lock, Thread
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ota_server.server import OTAServer
+    from ota_server.device_port.server import OTAServer
 
 log = logging.getLogger(__name__)
 

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable
 
-from ota_server.admission import Admission
+from ota_server.device_port.admission import Admission
 from ota_server.httpd.reply import Peer
 from ota_server.journal.device_table import Fleet
 from ota_server.model.device import Download, Report

@@ -11,11 +11,11 @@ from threading import Lock
 from typing import NamedTuple
 from zlib import crc32
 
+from ota_server.device_port.slots import Places
+from ota_server.device_port.window import Hours, Standing, Waiting
 from ota_server.httpd import reply
 from ota_server.httpd.reply import Reply
 from ota_server.model.address import site_of
-from ota_server.places import Places
-from ota_server.window import Hours, Standing, Waiting
 
 log = logging.getLogger(__name__)
 

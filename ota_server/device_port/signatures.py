@@ -7,13 +7,13 @@ from collections.abc import Callable
 from http import HTTPStatus
 from pathlib import Path
 
-from ota_server.download import NAMED_CACHING, TARGET_CACHING, NotOffered
+from ota_server.device_port.downloads import NAMED_CACHING, TARGET_CACHING, NotOffered
+from ota_server.device_port.offers import Offers
 from ota_server.httpd import reply
 from ota_server.httpd.reply import Peer, Reply
 from ota_server.journal.device_table import Fleet
 from ota_server.model.device import Device, Report
 from ota_server.model.version import MAX_SIGNATURE_BYTES, meaning, signature_name
-from ota_server.offers import Offers
 from ota_server.policy.decision import pinned_download
 from ota_server.policy.files import PolicyFiles
 from ota_server.releases.image import Image

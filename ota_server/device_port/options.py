@@ -5,10 +5,10 @@ import re
 from collections.abc import Mapping
 from datetime import tzinfo
 
-from ota_server.admission import Admission
+from ota_server.device_port.admission import Admission
+from ota_server.device_port.slots import Places
+from ota_server.device_port.window import Hours, Window, parse_window
 from ota_server.httpd.pacing import Pacing
-from ota_server.places import Places
-from ota_server.window import Hours, Window, parse_window
 
 _DURATION = re.compile(r"([1-9][0-9]{0,8})([smhd])")
 _RATE = re.compile(r"([1-9][0-9]{0,14})([KMG]?)")

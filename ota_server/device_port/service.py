@@ -10,8 +10,10 @@ import time
 from collections.abc import Callable
 from http import HTTPStatus
 
-from ota_server.admission import Admission
-from ota_server.download import Downloads
+from ota_server.device_port.admission import Admission
+from ota_server.device_port.downloads import Downloads
+from ota_server.device_port.offers import Offers
+from ota_server.device_port.signatures import Signatures
 from ota_server.httpd import reply
 from ota_server.httpd.http1 import KNOWN_METHODS, Request, reply_head
 from ota_server.httpd.reply import Peer, Reply
@@ -26,10 +28,8 @@ from ota_server.model.device import (
     previous_version,
     reported,
 )
-from ota_server.offers import Offers
 from ota_server.policy.files import PolicyFiles
 from ota_server.releases.store import NoTarget, NotNow, NotReady, Store
-from ota_server.signatures import Signatures
 from ota_server.system.rate_limit import Budget, RateLimit
 
 log = logging.getLogger(__name__)

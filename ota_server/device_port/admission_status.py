@@ -7,8 +7,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+from ota_server.device_port.window import Standing
 from ota_server.system.files import open_regular, replace
-from ota_server.window import Standing
 
 log = logging.getLogger(__name__)
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from http import HTTPStatus
 from typing import NamedTuple
 
+from ota_server.device_port.offers import Offers
 from ota_server.httpd import byterange, reply
 from ota_server.httpd.byterange import Precondition, RangeSpec, Unsatisfiable
 from ota_server.httpd.http1 import Request, http_date
@@ -23,7 +24,6 @@ from ota_server.model.device import (
     previous_version,
 )
 from ota_server.model.version import entity_tag
-from ota_server.offers import Offers
 from ota_server.policy.decision import Decision, continued_download
 from ota_server.policy.loop_breaker import fetched
 from ota_server.releases.image import Image
