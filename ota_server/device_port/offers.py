@@ -9,12 +9,22 @@ from ota_server.device_port.window import Standing
 from ota_server.httpd.reply import Peer
 from ota_server.journal.device_table import Fleet
 from ota_server.model.device import Download, Report
-from ota_server.model.version import image_name, may_be_sample, meaning
-from ota_server.policy.decision import Decision, admit, choose, put_off, why_not_served
+from ota_server.model.manifest import Manifest
+from ota_server.model.version import Target, image_name, may_be_sample, meaning
+from ota_server.policy.decision import (
+    NO_TARGET,
+    Decision,
+    admit,
+    choose,
+    choose_target,
+    put_off,
+    why_not_served,
+)
 from ota_server.policy.explain import in_words
 from ota_server.policy.files import PolicyFiles
 from ota_server.policy.lease import Attended
 from ota_server.policy.loop_breaker import why_wait
+from ota_server.policy.policy import Policy
 from ota_server.policy.reason import Cause, Reason
 from ota_server.policy.situation import ImageOnDisk, ServerState, Situation
 from ota_server.releases.image import Image
@@ -48,7 +58,6 @@ class Offers:
         self.withdrawals = 0
         self.admission = admission
         self.attended = Attended()
-        self._plain = Situation()
         self.offer: Callable[[Report, Peer, int], tuple[Decision, str]] = (
             self.decide if admission is None else self._offer_if_admitted
         )
@@ -72,69 +81,75 @@ class Offers:
         """
         policy = self._policies.current()
         if policy.is_plain and not for_image:
-            # Nearly every check of a fleet, by few steps: one situation serves many devices.
+            # Nearly every check of a fleet, by few steps.
             target = self._store.target()
-            plain = self._plain
-            if plain.target is not target or plain.policy is not policy:
-                plain = self._plain = Situation(policy, target)
-            decision = choose(report, plain)
+            decision = choose_target(report, target)
             is_sure = peer.is_local or not target.may_be_sample
             if is_sure and not self._fleet.needs_look(report.mac):
                 return decision, target.end
-        situation = self._situation(report.mac, peer, now_ms, for_image)
+        situation = self._situation(policy, report.mac, peer, now_ms, for_image)
         decision = choose(report, situation)
-        if decision.reason is Reason.NO_TARGET:
+        if decision.cause is NO_TARGET:
             raise NoTarget(in_words(decision.cause))
         if decision.release is not None:
-            decision = admit(report, decision, self._look_closer(report, decision, situation))
+            closer = self._look_closer(report, decision, decision.release, situation)
+            if closer is not None:
+                decision = admit(report, decision, closer)
         return decision, situation.target.end if situation.target is not None else ""
 
-    def _situation(self, mac: str, peer: Peer, now_ms: int, for_image: bool) -> Situation:
+    def _situation(
+        self, policy: Policy, mac: str, peer: Peer, now_ms: int, for_image: bool
+    ) -> Situation:
         """Return what rules 1 to 9 ask for, all of it in memory."""
-        policy = self._policies.current()
         try:
             target = self._store.target()
         except NoTarget:
             target = None
-        situation = Situation(policy, target, now_ms, peer.is_local, for_image)
-        if not policy.rollouts:
-            return situation
-        return situation._replace(
-            attended=self.attended.groups,
-            is_journal_failing=self._fleet.journal.failing,
-            is_turned_away=self._fleet.turns_away(mac),
+        # In this order, and at once: names, or a second step, would take twice as long.
+        return Situation(
+            policy,
+            target,
+            now_ms,
+            peer.is_local,
+            for_image,
+            self.attended.groups,
+            self._fleet.journal.failing,
+            self._fleet.turns_away(mac),
         )
 
-    def _look_closer(self, report: Report, chosen: Decision, situation: Situation) -> Situation:
-        """Return the situation with what rules 10 and 11 ask for, where that could decide.
+    def _look_closer(
+        self, report: Report, chosen: Decision, release: str, situation: Situation
+    ) -> Situation | None:
+        """Return the situation with what rules 10 and 11 ask for; None where neither can decide.
 
         Raises:
             NotReady: an image has to be hashed first.
         """
-        release, mac = chosen.release, report.mac
-        assert release is not None
-        if not situation.is_local and self._may_be_sample(release, situation):
-            situation = situation._replace(image=self._on_disk(release))
+        closer, manifest = None, situation.policy.manifests.get(meaning(release))
+        if not situation.is_local and self._may_be_sample(release, manifest, situation.target):
+            closer = situation
+            if manifest is None:
+                closer = situation._replace(image=self._on_disk(release))
         is_offer = chosen.version != report.firmware_version or situation.wants_image
-        if is_offer and self._fleet.needs_look(mac):
+        if is_offer and self._fleet.needs_look(report.mac):
             with self._fleet.lock:
-                device = self._fleet.get(mac)
+                device = self._fleet.get(report.mac)
             download = device.download if device is not None else None
-            situation = situation._replace(download=download)
-            is_waiting = why_wait(mac, download, release, situation.policy, situation.now_ms)
-            if is_waiting and meaning(release) not in situation.policy.manifests:
+            closer = (closer or situation)._replace(download=download)
+            policy, now_ms = situation.policy, situation.now_ms
+            is_waiting = why_wait(report.mac, download, release, policy, now_ms) is not None
+            if is_waiting and manifest is None:
                 with suppress(NotNow):  # then it is taken for the one that the device fetched
-                    situation = situation._replace(image=self._on_disk(release))
-        return situation
+                    closer = closer._replace(image=self._on_disk(release))
+        return closer
 
-    def _may_be_sample(self, release: str, situation: Situation) -> bool:
-        """Return whether only the hash of the image can tell, without a wait where it need not."""
-        target = situation.target
+    def _may_be_sample(
+        self, release: str, manifest: Manifest | None, target: Target | None
+    ) -> bool:
+        """Return whether only a hash can tell; the image is not hashed for that."""
         if target is not None and release == target.version and not target.may_be_sample:
             return False
-        if meaning(release) in situation.policy.manifests:
-            return False
-        return may_be_sample(self._store.size(release))
+        return may_be_sample(self._store.size(release) if manifest is None else manifest.size)
 
     def _on_disk(self, release: str) -> ImageOnDisk | None:
         try:

@@ -25,12 +25,13 @@ Then whether the device may have it now (`admit`, `put_off`):
 12. The maintenance window, then the download slots.
 """
 
+from functools import lru_cache
 from hashlib import sha256
 from typing import NamedTuple
 
 from ota_server.model.device import Report
 from ota_server.model.manifest import next_stop
-from ota_server.model.version import SAMPLES, meaning, same_version
+from ota_server.model.version import SAMPLES, Target, meaning, same_version
 from ota_server.policy.loop_breaker import why_wait
 from ota_server.policy.policy import Pin, Policy, Stopped
 from ota_server.policy.reason import Cause, Reason
@@ -38,6 +39,9 @@ from ota_server.policy.situation import ImageOnDisk, Situation
 
 TARGET = Cause(Reason.TARGET)
 NO_TARGET = Cause(Reason.NO_TARGET)
+_HELD_BACK = Cause(Reason.HELD_BACK)
+# Made once, for it is what most checks under a rollout come to, and making it takes longer.
+_HELD_BACK_ON_TARGET = Cause(Reason.HELD_BACK, behind=TARGET)
 SAMPLE = Cause(Reason.SAMPLE)
 
 
@@ -88,11 +92,16 @@ def choose(report: Report, situation: Situation) -> Decision:
     """
     target = situation.target
     if situation.policy.is_plain and target is not None:
-        version = target.version
-        if same_version(report.firmware_version, version):
-            return Decision(report.firmware_version, TARGET, version)
-        return Decision(version, TARGET, version)
+        return choose_target(report, target)
     return _choose_by_policy(report, situation)
+
+
+def choose_target(report: Report, target: Target) -> Decision:
+    """Decide as `choose` does where operators have decided nothing but the target of the fleet."""
+    version, reported = target.version, report.firmware_version
+    if same_version(reported, version):
+        return Decision(reported, TARGET, version)
+    return Decision(version, TARGET, version)
 
 
 def admit(report: Report, chosen: Decision, situation: Situation) -> Decision:
@@ -190,7 +199,8 @@ def _wanted(mac: str, running: str, situation: Situation) -> Wanted:
         return pinned
     groups = policy.groups.get(mac, ())
     base, whose_base = _base(groups, situation)
-    held_back, keeps_unknown = None, False
+    held_back: Cause | None = None
+    keeps_unknown = False
     for group in (*groups, ""):
         rollout = policy.rollouts.get(group)
         if rollout is None or policy.is_withdrawn(rollout.version):
@@ -208,12 +218,12 @@ def _wanted(mac: str, running: str, situation: Situation) -> Wanted:
         is_in = is_in or cohort_percent(rollout.version, mac) < rollout.percent
         # A way back is for those that are on the release, and takes nobody else anywhere.
         is_concerned = rollout.reverts is None or same_version(running, rollout.reverts)
-        held_back = Reason.HELD_BACK
+        held_back = _HELD_BACK
         if is_in and is_concerned and rollout.state == "running":
             paused = _why_paused(group, situation)
             if paused is None:
-                return Wanted(rollout.version, Cause(Reason.ROLLOUT, rollout.version, group))
-            held_back = paused
+                return Wanted(rollout.version, _by_rollout(rollout.version, group))
+            held_back = Cause(paused)
         keeps_unknown = rollout.held_unknown == "keep"
     stopped = policy.stopped.get(meaning(running))
     if stopped is not None and _stays(stopped, base.version, whose_base):
@@ -223,8 +233,15 @@ def _wanted(mac: str, running: str, situation: Situation) -> Wanted:
         return base
     if keeps_unknown and meaning(running) not in policy.images:
         unknown = Cause(Reason.UNKNOWN_RELEASE, running)
-        return Wanted(None, Cause(held_back, behind=unknown))
-    return Wanted(base.version, Cause(held_back, behind=base.cause))
+        return Wanted(None, held_back._replace(behind=unknown))
+    if held_back is _HELD_BACK and base.cause is TARGET:
+        return Wanted(base.version, _HELD_BACK_ON_TARGET)
+    return Wanted(base.version, held_back._replace(behind=base.cause))
+
+
+@lru_cache(maxsize=256)
+def _by_rollout(version: str, group: str) -> Cause:
+    return Cause(Reason.ROLLOUT, version, group)
 
 
 def _why_paused(group: str, situation: Situation) -> Reason | None:
