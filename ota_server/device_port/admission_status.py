@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from ota_server.device_port.window import Standing
+from ota_server.model.json_object import parse_object
 from ota_server.system.files import open_regular, replace
 
 log = logging.getLogger(__name__)
@@ -54,7 +55,7 @@ def read_standing(log_dir: Path) -> Standing:
     """Return whom the server lets in that runs on a folder; everybody, where nothing says so."""
     try:
         with open(open_regular(log_dir / FILE_NAME), "rb") as file:
-            fields = json.loads(file.read(_MAX_BYTES))
+            fields = parse_object(file.read(_MAX_BYTES))
         return Standing(**{name: fields[name] for name in Standing._fields})
-    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+    except (OSError, ValueError, TypeError, KeyError):
         return Standing()

@@ -3,12 +3,12 @@
 One value holds all of it, made anew when a file has changed; `rollout.decide` asks it.
 """
 
-import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple, TypeVar
 
 from ota_server.model.device import parse_mac
+from ota_server.model.json_object import parse_object
 from ota_server.model.manifest import Manifest
 from ota_server.model.refusal import BadPolicy
 from ota_server.model.timestamp import parse_time
@@ -248,19 +248,9 @@ def groups_by_mac(members: Mapping[str, list[str]]) -> dict[str, tuple[str, ...]
 
 def _object(content: bytes) -> dict[str, Any]:
     try:
-        value = json.loads(content.decode("utf-8-sig"), object_pairs_hook=_without_repetition)
-    except (ValueError, RecursionError) as problem:
-        raise BadPolicy(f"is no JSON: {problem}") from None
-    if not isinstance(value, dict):
-        raise BadPolicy("is no JSON object")
-    return value
-
-
-def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    fields = dict(pairs)
-    if len(fields) != len(pairs):
-        raise ValueError("a name is there twice")
-    return fields
+        return parse_object(content)
+    except ValueError as problem:
+        raise BadPolicy(str(problem)) from None
 
 
 def _distinct(pairs: Iterable[tuple[str, _Value]]) -> dict[str, _Value]:
@@ -276,13 +266,13 @@ def _distinct(pairs: Iterable[tuple[str, _Value]]) -> dict[str, _Value]:
 def _items(fields: Mapping[str, Any], name: str) -> Iterator[tuple[str, Any]]:
     value = fields.get(name, {})
     if not isinstance(value, dict):
-        raise BadPolicy(f"{name} is no JSON object")
+        raise BadPolicy(f"{name} is not a JSON object")
     yield from value.items()
 
 
 def _pin(value: object) -> Pin:
     if not isinstance(value, dict):
-        raise BadPolicy(f"a pin is no JSON object: {value!r:.40}")
+        raise BadPolicy(f"a pin is not a JSON object: {value!r:.40}")
     until = value.get("until")
     try:
         until_ms = None if until is None else parse_time(until)

@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from ota_server.model.json_object import parse_object
 from ota_server.model.refusal import BadPolicy
 from ota_server.model.timestamp import parse_time
 from ota_server.model.version import is_version
@@ -253,9 +254,7 @@ def parse_progress(content: bytes) -> Progress:
 def _known(content: bytes, kind: type[Plan] | type[Progress]) -> dict[str, Any]:
     """Return the fields that a kind has; further ones are ignored."""
     try:
-        fields = json.loads(content.decode("utf-8-sig"))
-    except (ValueError, RecursionError) as problem:
-        raise BadPolicy(f"is no JSON: {problem}") from None
-    if not isinstance(fields, dict):
-        raise BadPolicy("is no JSON object")
+        fields = parse_object(content)
+    except ValueError as problem:
+        raise BadPolicy(str(problem)) from None
     return {name: fields[name] for name in kind._fields if name in fields}

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ota_server.model.json_object import parse_object
 from ota_server.model.refusal import BadPolicy
 from ota_server.model.version import NoVersion, meaning, parse_version_file, same_version
 from ota_server.policy.policy import STOPPED_NAME, TARGETS_NAME, parse_stopped, parse_targets
@@ -84,8 +85,7 @@ def read_stopped(data_dir: Path) -> dict[str, dict[str, Any]]:
         parse_stopped(content)
     except BadPolicy as problem:
         raise BadPolicy(f"{data_dir / 'version' / STOPPED_NAME} {problem}; mend it") from None
-    stopped: dict[str, dict[str, Any]] = json.loads(content.decode("utf-8-sig"))
-    return stopped
+    return parse_object(content)
 
 
 def stopped_entry(stopped: Mapping[str, dict[str, Any]], version: str) -> dict[str, Any] | None:

@@ -109,7 +109,7 @@ class PinTest(CommandCase):
     def test_a_broken_file_is_not_overwritten_and_what_is_wrong_is_said(self):
         path = self.data_dir / "version" / "pins.json"
         for content, words in (
-            ("{", "is no JSON: .*line 1 column 2"),
+            ("{", "is not JSON: .*line 1 column 2"),
             ('{"devices": {"00:11": {"version": "v1"}}}', "'00:11' is no MAC address"),
         ):
             path.write_text(content)

@@ -582,7 +582,7 @@ class StatusTest(CommandCase):
         path = self.data_dir / "version" / "rollout.json"
         plan = Plan("1", NEW, "", (100.0,), format_time(NOW_MS), OLD)._asdict()
         for content, words in (
-            ("{", "is no JSON: "),
+            ("{", "is not JSON: "),
             ('{"id": "1"}', "it lacks version, group, waves, time, instead_of; "),
             (json.dumps({**plan, "waves": "ten"}), "a value in it is of another kind; "),
             (json.dumps({**plan, "waves": [100, 50]}), "waves rise, and the last one is 100; "),
@@ -591,7 +591,7 @@ class StatusTest(CommandCase):
             with self.subTest(content=content):
                 for command in ("status", "pause", "abort"):
                     said = self.refused(command)
-                    self.assertIn(f"{path} is no ", said)
+                    self.assertIn(f"{path} is no", said)
                     self.assertIn(words, said)
                     self.assertIn("; mend it, or delete it: that ends the rollout", said)
                     self.assertNotIn("__new__", said)

@@ -100,9 +100,9 @@ class TargetTest(unittest.TestCase):
         self.assertEqual((decision.version, decision.release), ("v1.1", "v1.1"))
 
     def test_a_release_whose_manifest_cannot_be_used_is_offered_to_nobody(self):
-        decision = told(make_policy(unusable={"1.1": "is no JSON"}, images=IMAGES))
+        decision = told(make_policy(unusable={"1.1": "is not JSON"}, images=IMAGES))
         self.assertEqual((decision.version, decision.release), ("v1.0", None))
-        self.assertIn("the manifest of v1.1 is no JSON", decision.reason)
+        self.assertIn("the manifest of v1.1 is not JSON", decision.reason)
 
 
 class OrderTest(unittest.TestCase):

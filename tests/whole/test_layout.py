@@ -25,6 +25,7 @@ PURE = {
     "policy.lease",
     "model.address",
     "model.device",
+    "model.json_object",
     "model.manifest",
     "model.refusal",
     "model.timestamp",
