@@ -204,7 +204,7 @@ class OptionsTest(unittest.TestCase):
 
     def test_how_long_a_device_waits_has_a_unit(self):
         said = self.refused("--window", "01:00-05:00", "--window-overdue", "7")
-        self.assertIn("argument --window-overdue: '7' is no time: a number and s, m, h or d", said)
+        self.assertIn("argument --window-overdue: '7' is not a duration up to ten years", said)
 
 
 class CommandTest(DataDirCase):

@@ -27,6 +27,7 @@ PURE = {
     "model.device",
     "model.json_object",
     "model.manifest",
+    "model.quantity",
     "model.refusal",
     "model.timestamp",
     "model.version",
