@@ -1,7 +1,7 @@
 """The server: `OTAServer(ThreadingHTTPServer)` listens, refuses, and ends in order.
 
-What drives its connections is one of two: an event loop (`loop.py`), or a thread for each
-connection (`threads.py`). Both drive the same connection machine.
+What drives its connections is one of two: an event loop (`httpd.event_loop`), or a thread for each
+connection (`httpd.threads`). Both drive the same connection machine.
 """
 
 import errno

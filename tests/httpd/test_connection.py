@@ -479,7 +479,7 @@ class OpenFilesTest(DataDirCase):
         code = (
             "import os, resource, sys; resource.setrlimit(resource.RLIMIT_NOFILE, (200, 200));"
             "held = [os.open('/dev/null', os.O_RDONLY) for _ in range(150)];"
-            "from ota_server.serve import main; sys.exit(main(sys.argv[1:]))"
+            "from ota_server.server import main; sys.exit(main(sys.argv[1:]))"
         )
         server = Process("--data-dir", str(self.data_dir), code=code)
         self.addCleanup(server.kill)
