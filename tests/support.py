@@ -20,7 +20,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ota_server.device_port.server import TRANSPORTS, OTAServer
+from ota_server.device_port.server import OTAServer
+from ota_server.httpd.transports import TRANSPORTS
 from ota_server.server import open_service
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -488,7 +488,7 @@ class OtherFolderTest(RolloutCase):
         (self.data_dir / "ota_server").mkdir()
         (self.data_dir / "ota_server" / "__init__.py").write_text("raise SystemExit(9)\n")
         code = (
-            f"import os, sys; sys.path.insert(0, {str(ROOT)!r}); import ota_server.serve as it; "
+            f"import os, sys; sys.path.insert(0, {str(ROOT)!r}); import ota_server.server as it; "
             f"os.chdir({str(self.data_dir)!r}); it.main(sys.argv[1:])"
         )
         server = self.serve(code=code)
