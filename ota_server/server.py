@@ -24,15 +24,10 @@ from ota_server.device_port.options import (
     make_admission,
     make_pacing,
 )
-from ota_server.device_port.server import (
-    GRACE_SECONDS,
-    IDLE_SECONDS,
-    MAX_LINGERING,
-    TRANSPORTS,
-    OTAServer,
-)
+from ota_server.device_port.server import OTAServer
 from ota_server.device_port.service import Service
-from ota_server.device_port.window import Standing
+from ota_server.httpd.listener import GRACE_SECONDS, IDLE_SECONDS, MAX_LINGERING
+from ota_server.httpd.transports import TRANSPORTS
 from ota_server.journal.device_table import MAX_DEVICES, Fleet
 from ota_server.journal.forget import Forgetting
 from ota_server.journal.rejected import Rejected
@@ -228,12 +223,8 @@ def _serve(arguments: argparse.Namespace, written: LogThread) -> int:
     options = [COMPLETION_UNKNOWN] if arguments.buffering_proxy else []
     keeper = Keeper(arguments.data_dir, server.service.policies, clock_ms(), options)
     forgetting = Forgetting(arguments.data_dir, server.service.fleet)
-    admission = server.service.offers.admission
-    said = AdmissionFile(
-        log_dir(arguments.data_dir),
-        lambda: Standing() if admission is None else admission.standing(clock_ms()),
-    )
-    server.service.more_chores += [keeper.look_after, forgetting.look_after, said.look_after]
+    said = AdmissionFile(log_dir(arguments.data_dir), server.service.standing)
+    server.chores += [keeper.look_after, forgetting.look_after, said.look_after]
     garbage.hold_back()
     sys.setswitchinterval(_SWITCH_SECONDS)
     try:

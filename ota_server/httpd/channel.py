@@ -2,6 +2,7 @@
 
 import socket
 
+from ota_server.httpd.app import NotReady
 from ota_server.httpd.connection import Connection, Outgoing
 from ota_server.httpd.pacing import Pace, Pacing
 from ota_server.httpd.readahead import WINDOW_BYTES, ReadAhead, Reading, is_in_memory
@@ -15,7 +16,6 @@ from ota_server.httpd.sockets import (
     send_copy,
     unacknowledged_bytes,
 )
-from ota_server.releases.store import NotReady
 
 # Read and sent, where there is no private copy that sendfile can be used on (docs/adr/0003).
 _CHUNK_BYTES = 256 * 1024
@@ -135,9 +135,9 @@ class Link:
             self.note_acknowledged(now)
         self.connection.receive(data, now)
 
-    def answered_check(self, content: bytes, sent: int, keep_alive: bool, now: float) -> None:
+    def answered_quickly(self, content: bytes, sent: int, keep_alive: bool, now: float) -> None:
         """Take note of a reply that the connection machine has not made, sent up to `sent`."""
-        self.connection.answered_check(len(content), keep_alive, now)
+        self.connection.answered_quickly(len(content), keep_alive, now)
         self._sent_bytes += sent
         self.close_after = not keep_alive
         if sent < len(content):

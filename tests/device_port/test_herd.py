@@ -11,9 +11,9 @@ import unittest
 from datetime import UTC
 
 from ota_server.device_port.admission import Admission
-from ota_server.device_port.server import TRANSPORTS
 from ota_server.device_port.slots import Places
 from ota_server.device_port.window import Hours, Window
+from ota_server.httpd.transports import TRANSPORTS
 from tests.support import ROOT, Client, DataDirCase, Process, ServerCase, request_head, until
 
 DEVICES = 500

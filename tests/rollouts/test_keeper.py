@@ -166,7 +166,7 @@ class LeaseTest(RolloutCase):
         self.keeper = Keeper(
             self.data_dir, service.policies, time.time_ns() // 10**6, (), LEASE_SECONDS
         )
-        service.more_chores.append(self.keeper.look_after)
+        self.server.chores.append(self.keeper.look_after)
         thread = threading.Thread(target=self.server.serve_forever)
         thread.start()
 
