@@ -221,9 +221,12 @@ def _serve(arguments: argparse.Namespace, written: LogThread) -> int:
     _install_signals(server, written)
     banner.show(server, log_dir(arguments.data_dir), limits_text(arguments))
     options = [COMPLETION_UNKNOWN] if arguments.buffering_proxy else []
-    keeper = Keeper(arguments.data_dir, server.service.policies, clock_ms(), options)
+    offers = server.service.offers
+    keeper = Keeper(
+        arguments.data_dir, server.service.policies, offers.attended, clock_ms(), options
+    )
     forgetting = Forgetting(arguments.data_dir, server.service.fleet)
-    said = AdmissionFile(log_dir(arguments.data_dir), server.service.standing)
+    said = AdmissionFile(log_dir(arguments.data_dir), lambda: offers.standing(clock_ms()))
     server.chores += [keeper.look_after, forgetting.look_after, said.look_after]
     garbage.hold_back()
     sys.setswitchinterval(_SWITCH_SECONDS)

@@ -148,6 +148,11 @@ class Fleet:
         number = number_of(mac)
         return self._rows[number % _SHARDS].get(number)
 
+    @property
+    def is_full(self) -> bool:
+        """There is no room to keep devices that are not on record."""
+        return self._known >= self._max_devices
+
     def turns_away(self, mac: str) -> bool:
         """Say whether a device is not on record, and there is no room to keep it."""
         if self._known < self._max_devices:

@@ -1,6 +1,6 @@
 """Policy: what operators have decided, read from the files in `version/`. Pure.
 
-One value holds all of it, made anew when a file has changed; `rollout.decide` asks it.
+One value holds all of it, made anew when a file has changed; `decision` asks it.
 """
 
 import re
@@ -100,14 +100,6 @@ class Policy(NamedTuple):
     def release_of(self, reported: str) -> str:
         """Return the version of the release that a device runs, by what it reports."""
         return self.aliases.get(reported, reported)
-
-    def paused(self, but: frozenset[str] = frozenset()) -> "Policy":
-        """Return the same with each rollout paused, but those of some groups."""
-        rollouts = {
-            group: each if group in but else each._replace(state="paused")
-            for group, each in self.rollouts.items()
-        }
-        return self._replace(rollouts=rollouts)
 
     def is_withdrawn(self, version: str) -> bool:
         """Say whether nobody may have the image of a version."""

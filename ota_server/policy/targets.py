@@ -23,10 +23,21 @@ VERSION_NAME = "version.txt"
 def read_target(data_dir: Path) -> str | None:
     """Return what version.txt says; None: nothing that can be used."""
     try:
-        content = read_if_there(data_dir / "version", VERSION_NAME)
-        return None if content is None else parse_version_file(content)[0]
+        content = read_version_file(data_dir)
     except (NoVersion, OSError):
         return None
+    return None if content is None else content[0]
+
+
+def read_version_file(data_dir: Path) -> tuple[str, str] | None:
+    """Return the version in version.txt and what ends it; None where there is no such file.
+
+    Raises:
+        NoVersion: it holds none; the message says why.
+        OSError: it cannot be read.
+    """
+    content = read_if_there(data_dir / "version", VERSION_NAME)
+    return None if content is None else parse_version_file(content)
 
 
 def write_target(data_dir: Path, version: str) -> None:

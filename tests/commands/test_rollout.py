@@ -31,6 +31,7 @@ from ota_server.policy.audit import entries
 from ota_server.policy.decision import cohort_percent, decide
 from ota_server.policy.files import PolicyFiles
 from ota_server.policy.rollout_plan import Plan, Progress, format_plan, parse_plan, progress_name
+from ota_server.policy.situation import Situation
 from ota_server.rollouts import edits
 from ota_server.rollouts.ending import finish
 from ota_server.rollouts.preview import Reached
@@ -810,8 +811,10 @@ class WayBackTest(RolloutCase):
         target = Target(OLD, "", f"firmware_{OLD}.bin", 1000)
         report = Report(members[0], NEW)
         back = self.roll_out(id="back", version=OLD, reverts=NEW, is_revert=True)
-        self.assertEqual(decide(report, target, PolicyFiles(self.data_dir).current()).version, NEW)
+        self.assertEqual(
+            decide(report, Situation(PolicyFiles(self.data_dir).current(), target)).version, NEW
+        )
         finish(self.data_dir, back)
         (self.data_dir / "version" / "rollout.json").unlink()
-        decision = decide(report, target, PolicyFiles(self.data_dir).current())
+        decision = decide(report, Situation(PolicyFiles(self.data_dir).current(), target))
         self.assertEqual(decision.version, "v1.5.0")
