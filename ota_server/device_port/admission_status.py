@@ -88,10 +88,7 @@ def _fields(standing: Standing, state: ServerState) -> dict[str, Any]:
 
 def _read(log_dir: Path) -> dict[str, Any]:
     with open(open_regular(log_dir / FILE_NAME), "rb") as file:
-        fields = parse_object(file.read(_MAX_BYTES))
-    if not isinstance(fields, dict):
-        raise TypeError("not a JSON object")
-    return fields
+        return parse_object(file.read(_MAX_BYTES))
 
 
 def read_standing(log_dir: Path) -> Standing:
