@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from ota_server.cli import main
-from ota_server.keeper import LOCK_NAME
-from ota_server.plan import Plan, format_plan, plan_name
-from ota_server.record import format_time
+from ota_server.model.timestamp import format_time
+from ota_server.policy.rollout_plan import Plan, format_plan, plan_name
+from ota_server.rollouts.keeper import LOCK_NAME
 from tests.support import Client, DataDirCase, Process, until
 
 OLD, NEW = "v1.0.0", "v2.0.0"

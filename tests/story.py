@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from ota_server.feedback import Feedback, Known
-from ota_server.plan import Plan
-from ota_server.record import format_time
-from ota_server.tally import Tally
+from ota_server.evaluation.feedback import Feedback, Known
+from ota_server.evaluation.tally import Tally
+from ota_server.model.timestamp import format_time
+from ota_server.policy.rollout_plan import Plan
 
 START_MS = 1_790_000_000_000
 MINUTE_MS = 60_000

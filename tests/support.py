@@ -20,8 +20,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ota_server.serve import open_service
-from ota_server.server import TRANSPORTS, OTAServer
+from ota_server.device_port.server import TRANSPORTS, OTAServer
+from ota_server.server import open_service
 
 ROOT = Path(__file__).resolve().parent.parent
 MAC = "00:11:22:33:44:55"

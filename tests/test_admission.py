@@ -3,9 +3,9 @@
 import unittest
 from datetime import UTC, datetime
 
-from ota_server.admission import Admission
-from ota_server.places import Places
-from ota_server.window import Hours, Standing, parse_window
+from ota_server.device_port.admission import Admission
+from ota_server.device_port.slots import Places
+from ota_server.device_port.window import Hours, Standing, parse_window
 
 A, B = "00:11:22:33:44:55", "00:11:22:33:44:66"
 HOURS = "01:00-05:00"
@@ -106,7 +106,7 @@ class AdmissionTest(unittest.TestCase):
         self.make()
         self.offer(A, "06:00")
         self.seconds += 86401
-        with self.assertLogs("ota_server.admission") as logged:
+        with self.assertLogs("ota_server.device_port.admission") as logged:
             self.admission.look_after()
             self.admission.look_after()
         self.assertEqual(len(logged.output), 1)

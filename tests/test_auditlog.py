@@ -1,6 +1,6 @@
 """The command `audit`, as an operator sees it."""
 
-from ota_server import audit
+from ota_server.policy import audit
 from tests.support import DataDirCase
 
 

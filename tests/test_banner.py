@@ -4,8 +4,8 @@ import contextlib
 import io
 import threading
 
-from ota_server.banner import _announce_image
-from ota_server.store import NotReady, Store
+from ota_server.device_port.banner import _announce_image
+from ota_server.releases.store import NotReady, Store
 from tests.support import TIMEOUT_SECONDS, DataDirCase
 
 

@@ -3,7 +3,7 @@
 import time
 import unittest
 
-from ota_server.byterange import (
+from ota_server.httpd.byterange import (
     MAX_RANGES,
     Precondition,
     RangeSpec,

@@ -3,11 +3,12 @@
 import json
 from typing import Any
 
-from ota_server.casefile import WORDS, case_of
-from ota_server.evidence import Tally
-from ota_server.plan import Plan, Progress, format_plan
-from ota_server.policyfiles import PolicyFiles
-from ota_server.record import format_marker, format_time
+from ota_server.evaluation.counting import Tally
+from ota_server.journal.record import format_marker
+from ota_server.model.timestamp import format_time
+from ota_server.policy.files import PolicyFiles
+from ota_server.policy.rollout_plan import Plan, Progress, format_plan
+from ota_server.rollouts.device_outcome import WORDS, case_of
 from tests.support import DataDirCase
 
 MAC = "00:11:22:33:44:55"

@@ -29,7 +29,7 @@ class LoadingTest(DataDirCase):
     def test_a_command_of_an_operator_does_not_load_the_server(self):
         code = (
             "import sys; from ota_server.cli import main; code = main(sys.argv[1:]);"
-            "print([name for name in sys.modules if name.endswith(('.server', '.loop'))])"
+            "print([name for name in sys.modules if name.endswith(('.server', '.event_loop'))])"
         )
         for command in (["audit"], ["devices"], ["hold"], ["release", "list"]):
             with self.subTest(command):

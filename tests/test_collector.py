@@ -4,7 +4,7 @@ import gc
 import unittest
 import weakref
 
-from ota_server.collector import Collector, hold_back
+from ota_server.system.garbage import Collector, hold_back
 
 
 class Cycle:

@@ -9,12 +9,12 @@ import unittest
 from collections.abc import Callable
 from unittest import mock
 
-from ota_server import edits
-from ota_server.device import Report
-from ota_server.plan import Plan, Progress, format_plan
-from ota_server.policytext import Who
-from ota_server.release import SAMPLES
-from ota_server.why import Explanation, explain
+from ota_server.commands.why import Explanation, explain
+from ota_server.model.device import Report
+from ota_server.model.version import SAMPLES
+from ota_server.policy import edits
+from ota_server.policy.rollout_plan import Plan, Progress, format_plan
+from ota_server.policy.text import Who
 from tests.support import MAC, ROOT, TIMEOUT_SECONDS, ServerCase
 from tests.test_journal import file_size_limit
 

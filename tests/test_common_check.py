@@ -3,8 +3,8 @@
 import random
 import unittest
 
-from ota_server.device import parse_report
-from ota_server.http1 import Refused, common_request, read_common_head, read_request
+from ota_server.httpd.http1 import Refused, common_request, read_common_head, read_request
+from ota_server.model.device import parse_report
 
 LINES = (
     b"Host: ota.example:7777",

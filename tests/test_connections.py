@@ -10,11 +10,11 @@ import unittest
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from ota_server.connection import HEAD_SECONDS, SETTLE_SECONDS, STALL_SECONDS, Connection
-from ota_server.offers import Offers
-from ota_server.reply import ImageSpan, Peer
-from ota_server.serve import open_service
-from ota_server.store import NotReady, Store
+from ota_server.device_port.offers import Offers
+from ota_server.httpd.connection import HEAD_SECONDS, SETTLE_SECONDS, STALL_SECONDS, Connection
+from ota_server.httpd.reply import ImageSpan, Peer
+from ota_server.releases.store import NotReady, Store
+from ota_server.server import open_service
 from tests.support import (
     DEVICE,
     Client,

@@ -9,9 +9,9 @@ import sys
 import unittest
 from pathlib import Path
 
-from ota_server.policyfiles import PolicyFiles
-from ota_server.record import format_time, parse_time
-from ota_server.rolling import Rolling
+from ota_server.model.timestamp import format_time, parse_time
+from ota_server.policy.files import PolicyFiles
+from ota_server.rollouts.mover import Rolling
 from tests.fleet import NEW, OLD, Fleet, RolloutCase
 from tests.support import ROOT, TIMEOUT_SECONDS, Client, until
 

@@ -2,7 +2,7 @@
 
 import unittest
 
-from ota_server.device import (
+from ota_server.model.device import (
     Device,
     Download,
     Report,

@@ -4,7 +4,7 @@ import json
 import unittest
 from pathlib import Path
 
-from ota_server.replay import newest, replay
+from ota_server.journal.replay import newest, replay
 from tests.support import MAC, Client, Process, until
 from tests.test_commands import OTHER, CommandCase
 

@@ -10,8 +10,9 @@ import time
 from collections.abc import Mapping
 from contextlib import nullcontext
 
-from ota_server.device import Device
-from ota_server.record import format_record, format_time
+from ota_server.journal.record import format_record
+from ota_server.model.device import Device
+from ota_server.model.timestamp import format_time
 from tests.support import DEVICE, MAC, ROOT, TIMEOUT_SECONDS, DataDirCase, ServerCase, until
 
 OTHER = "a0:b1:c2:d3:e4:f5"
@@ -240,7 +241,7 @@ class ServerRunningTest(ServerCase, DevicesCase):
         self.start()  # the server reads them too
 
     def reject(self, fields: Mapping[str, str]) -> None:
-        with self.assertLogs("ota_server.service") if not self.said else nullcontext():
+        with self.assertLogs("ota_server.device_port.service") if not self.said else nullcontext():
             self.assertEqual(self.get("/version.txt", fields).status, 401)
         self.said = True  # each address once a minute
 

@@ -3,8 +3,9 @@
 import unittest
 from collections import Counter
 
-from ota_server.feedback import Feedback, Known
-from ota_server.sites import address_of, capped, site_of
+from ota_server.evaluation.address_caps import capped
+from ota_server.evaluation.feedback import Feedback, Known
+from ota_server.model.address import address_of, site_of
 from tests.story import DAY_MINUTES, OLD, PLAN, RELEASE, START_MS, Story, mac
 
 

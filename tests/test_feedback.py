@@ -3,8 +3,8 @@
 import random
 import unittest
 
-from ota_server.feedback import BadCheckpoint, Feedback
-from ota_server.record import format_time
+from ota_server.evaluation.feedback import BadCheckpoint, Feedback
+from ota_server.model.timestamp import format_time
 from tests.story import DAY_MINUTES, MINUTE_MS, OLD, PLAN, RELEASE, SIZE, START_MS, Story
 
 # Two of the poll intervals that the story gives a device, four hours each, are its grace.

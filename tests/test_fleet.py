@@ -15,13 +15,12 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from ota_server.device import Device, Download
-from ota_server.fleet import Fleet
-from ota_server.journal import Journal
-from ota_server.logfiles import journal_files
-from ota_server.record import format_marker, format_record
-from ota_server.replay import replay
-from ota_server.scan import mac_of
+from ota_server.journal.device_table import Fleet
+from ota_server.journal.files import journal_files
+from ota_server.journal.record import format_marker, format_record
+from ota_server.journal.replay import replay
+from ota_server.journal.writer import Journal
+from ota_server.model.device import Device, Download, mac_of
 from tests.support import TIMEOUT_SECONDS
 from tests.test_journal import file_size_limit, keep_quiet
 

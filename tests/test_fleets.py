@@ -12,10 +12,10 @@ import unittest
 from collections.abc import Callable
 from pathlib import Path
 
-from ota_server.device import Device
-from ota_server.plan import Plan, parse_plan
-from ota_server.record import format_marker, format_record
-from ota_server.rollout import cohort_percent
+from ota_server.journal.record import format_marker, format_record
+from ota_server.model.device import Device
+from ota_server.policy.decision import cohort_percent
+from ota_server.policy.rollout_plan import Plan, parse_plan
 from tests.fleet import (
     NEW,
     OLD,

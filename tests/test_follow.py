@@ -3,7 +3,7 @@
 import json
 import os
 
-from ota_server.follow import Follower, Position
+from ota_server.journal.follow import Follower, Position
 from tests.support import DataDirCase
 
 

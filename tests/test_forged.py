@@ -2,8 +2,8 @@
 
 import unittest
 
-from ota_server.plan import Progress
-from ota_server.waves import halting, pausing, waiting_for
+from ota_server.evaluation.waves import halting, pausing, waiting_for
+from ota_server.policy.rollout_plan import Progress
 from tests.story import OLD, PLAN, RELEASE, Story
 
 FORGER = "203.0.113.66"

@@ -10,10 +10,10 @@ import time
 import unittest
 from datetime import UTC
 
-from ota_server.admission import Admission
-from ota_server.places import Places
-from ota_server.server import TRANSPORTS
-from ota_server.window import Hours, Window
+from ota_server.device_port.admission import Admission
+from ota_server.device_port.server import TRANSPORTS
+from ota_server.device_port.slots import Places
+from ota_server.device_port.window import Hours, Window
 from tests.support import ROOT, Client, DataDirCase, Process, ServerCase, request_head, until
 
 DEVICES = 500

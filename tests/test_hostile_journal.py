@@ -10,8 +10,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from ota_server.device import Device, Download
-from ota_server.record import format_record
+from ota_server.journal.record import format_record
+from ota_server.model.device import Device, Download
 from tests.support import (
     DEVICE,
     MAC,

@@ -6,7 +6,7 @@ import time
 import unittest
 from http import HTTPStatus
 
-from ota_server.http1 import (
+from ota_server.httpd.http1 import (
     MAX_FIELDS,
     MAX_HEAD_BYTES,
     MAX_REQUEST_LINE_BYTES,

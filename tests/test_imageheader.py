@@ -12,7 +12,7 @@ import zlib
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from ota_server.imageheader import HEAD_BYTES, ImageHeader, describe, read_header
+from ota_server.releases.header import HEAD_BYTES, ImageHeader, describe, read_header
 from tests.clients import needs
 from tests.support import TIMEOUT_SECONDS
 from tests.test_real_gateways import cpio_archive

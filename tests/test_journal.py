@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from ota_server.journal import Journal
-from ota_server.logfiles import InUse, journal_files
-from ota_server.record import Seal, sealed
+from ota_server.journal.files import journal_files
+from ota_server.journal.record import Seal, sealed
+from ota_server.journal.writer import Journal
+from ota_server.system.locks import InUse
 
 MARKER = b'{"event":"snapshot"}\n'
-LOGGER = "ota_server.journal"
+LOGGER = "ota_server.journal.writer"
 
 
 def line_of(text: str) -> bytes:

@@ -9,14 +9,14 @@ import unittest
 from contextlib import suppress
 from pathlib import Path
 
+from ota_server.commands.rollout_status import lines_of
 from ota_server.controller import Controller
-from ota_server.keeper import LOCK_NAME, Keeper, is_attended
-from ota_server.lease import Lease, lines_of_a_look
-from ota_server.plan import Progress, format_plan
-from ota_server.record import format_time
-from ota_server.serve import open_service
-from ota_server.server import OTAServer
-from ota_server.watch import lines_of
+from ota_server.device_port.server import OTAServer
+from ota_server.model.timestamp import format_time
+from ota_server.policy.lease import Lease, lines_of_a_look
+from ota_server.policy.rollout_plan import Progress, format_plan
+from ota_server.rollouts.keeper import LOCK_NAME, Keeper, is_attended
+from ota_server.server import open_service
 from tests.fleet import NEW, OLD, RolloutCase
 from tests.support import TRANSPORT, Client, until
 from tests.test_controller import children
@@ -156,7 +156,7 @@ class LeaseTest(RolloutCase):
     def setUp(self):
         super().setUp()
         self.log = Lines()
-        logger = logging.getLogger("ota_server.keeper")
+        logger = logging.getLogger("ota_server.rollouts.keeper")
         logger.addHandler(self.log)
         self.addCleanup(logger.removeHandler, self.log)
         logger.setLevel(logging.INFO)

@@ -1,11 +1,11 @@
 """What a device is offered from the files as they are: samples, bad images, rollouts in sight."""
 
-from ota_server import edits
-from ota_server.http1 import read_request
-from ota_server.plan import Plan, Progress, format_plan, plan_name, progress_name
-from ota_server.policytext import Who
-from ota_server.record import format_time
-from ota_server.reply import Peer, Reply
+from ota_server.httpd.http1 import read_request
+from ota_server.httpd.reply import Peer, Reply
+from ota_server.model.timestamp import format_time
+from ota_server.policy import edits
+from ota_server.policy.rollout_plan import Plan, Progress, format_plan, plan_name, progress_name
+from ota_server.policy.text import Who
 from tests.support import DEVICE, MAC, ROOT, ServerCase, request_head
 
 OTHER = "a0:b1:c2:d3:e4:f5"

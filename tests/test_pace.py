@@ -8,11 +8,11 @@ import unittest
 from argparse import ArgumentTypeError
 from concurrent.futures import ThreadPoolExecutor
 
-from ota_server.connection import STALL_SECONDS, Connection
-from ota_server.crowd import _rate
-from ota_server.pace import Line, Pace, Pacing
-from ota_server.reply import Peer
-from ota_server.server import TRANSPORTS
+from ota_server.device_port.options import _rate
+from ota_server.device_port.server import TRANSPORTS
+from ota_server.httpd.connection import STALL_SECONDS, Connection
+from ota_server.httpd.pacing import Line, Pace, Pacing
+from ota_server.httpd.reply import Peer
 from tests.support import DEVICE, Client, ServerCase, request_head, until
 
 KIB = 1024

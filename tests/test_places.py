@@ -4,7 +4,7 @@ import heapq
 import random
 import unittest
 
-from ota_server.places import RESERVED_SECONDS, SOON_SECONDS, Places
+from ota_server.device_port.slots import RESERVED_SECONDS, SOON_SECONDS, Places
 
 
 def mac(number: int) -> str:

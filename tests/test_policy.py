@@ -5,16 +5,8 @@ import unittest
 from collections.abc import Callable
 from datetime import UTC, datetime
 
-from ota_server.plan import (
-    Plan,
-    Progress,
-    format_plan,
-    in_force,
-    parse_plan,
-    parse_progress,
-)
-from ota_server.policy import (
-    BadPolicy,
+from ota_server.model.refusal import BadPolicy
+from ota_server.policy.policy import (
     Pin,
     Stopped,
     groups_by_mac,
@@ -25,7 +17,15 @@ from ota_server.policy import (
     parse_stopped,
     parse_targets,
 )
-from ota_server.policytext import (
+from ota_server.policy.rollout_plan import (
+    Plan,
+    Progress,
+    format_plan,
+    in_force,
+    parse_plan,
+    parse_progress,
+)
+from ota_server.policy.text import (
     Who,
     parse_hold,
     parse_until,

@@ -5,11 +5,11 @@ import os
 import threading
 from pathlib import Path
 
-from ota_server import edits
-from ota_server.plan import Plan, Progress, format_plan
-from ota_server.policyfiles import PolicyFiles
-from ota_server.policytext import Who
-from ota_server.server import TRANSPORTS
+from ota_server.device_port.server import TRANSPORTS
+from ota_server.policy import edits
+from ota_server.policy.files import PolicyFiles
+from ota_server.policy.rollout_plan import Plan, Progress, format_plan
+from ota_server.policy.text import Who
 from tests.support import DEVICE, MAC, DataDirCase, ServerCase, until
 
 OTHER = "a0:b1:c2:d3:e4:f5"
@@ -144,7 +144,7 @@ class BrokenTest(PolicyCase):
         edits.pin(self.data_dir, GROUP_PIN, "v1.2", None)
         self.assertEqual(self.told(), "v1.2")
         for name, content in (("pins.json", "{"), ("groups/beta.txt", "all of them")):
-            with self.subTest(name), self.assertLogs("ota_server.watched", "ERROR") as said:
+            with self.subTest(name), self.assertLogs("ota_server.system.watched", "ERROR") as said:
                 good = (self.version_dir / name).read_bytes()
                 self.write(name, content)
                 self.assertTrue(until(lambda said=said: bool(said.output), SECOND))
@@ -158,7 +158,7 @@ class BrokenTest(PolicyCase):
     def test_a_file_that_is_mended_and_broken_again_is_said_again(self):
         path = self.write("pins.json", "{}")
         policies = PolicyFiles(self.data_dir)
-        with self.assertLogs("ota_server.watched", "INFO") as said:
+        with self.assertLogs("ota_server.system.watched", "INFO") as said:
             for content in ("{", "{}", "{"):
                 self.replace(path, content)
                 policies.current()
@@ -174,7 +174,7 @@ class BrokenTest(PolicyCase):
         for name in ("pins.json", "targets.json", "stopped.json", "groups/beta.txt"):
             with self.subTest(name):
                 path = self.write(name, "broken")
-                with self.assertLogs("ota_server.watched", "ERROR") as said:
+                with self.assertLogs("ota_server.system.watched", "ERROR") as said:
                     self.assertEqual(self.told(), "v1.0.0")
                 self.assertIn(f"{path} ", said.output[0])
                 consequence = "a server that has not read it before offers nobody anything until it"
@@ -191,7 +191,7 @@ class BrokenTest(PolicyCase):
         self.assertEqual(self.told(), "v1.0.1")
         self.stop()
         path.write_bytes(format_plan(PLAN._replace(group="beta")))
-        with self.assertLogs("ota_server.watched", "ERROR"):
+        with self.assertLogs("ota_server.system.watched", "ERROR"):
             self.assertEqual(self.told(), "v1.0.0")
 
     def test_a_broken_manifest_concerns_its_release_alone(self):
@@ -200,7 +200,7 @@ class BrokenTest(PolicyCase):
         for is_folder in (False, True):
             with self.subTest(is_folder=is_folder):
                 path.mkdir() if is_folder else path.write_text("{")
-                with self.assertLogs("ota_server.watched", "ERROR") as said:
+                with self.assertLogs("ota_server.system.watched", "ERROR") as said:
                     self.assertEqual((self.told(), self.told(mac=OTHER)), ("v1.0.0", "v1.0.1"))
                 self.assertIn("nobody is offered its release until it is mended", said.output[0])
                 self.assertEqual(len(said.output), 1)
@@ -219,7 +219,7 @@ class BrokenTest(PolicyCase):
             (lambda: path.symlink_to(path), path.unlink),
         ):
             make()
-            with self.subTest(make), self.assertLogs("ota_server.watched", "ERROR") as said:
+            with self.subTest(make), self.assertLogs("ota_server.system.watched", "ERROR") as said:
                 self.assertEqual(self.told(), "v1.0.0")
                 self.assertRegex(said.output[0], "pins.json (is no regular file|Too many levels)")
             undo()
@@ -237,7 +237,7 @@ class BrokenTest(PolicyCase):
         self.assertEqual(self.told(), "v1.2")
         folder = self.version_dir / "groups"
         folder.rename(self.data_dir / "away")
-        with self.assertLogs("ota_server.watched", "ERROR"):
+        with self.assertLogs("ota_server.system.watched", "ERROR"):
             folder.symlink_to(folder)
             self.server.service.policies.look_after()
         self.assertEqual(self.told(), "v1.2")

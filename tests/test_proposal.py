@@ -3,8 +3,8 @@
 import unittest
 from collections.abc import Callable
 
-from ota_server.proposal import propose_waves
-from ota_server.rollout import cohort_percent
+from ota_server.evaluation.proposal import propose_waves
+from ota_server.policy.decision import cohort_percent
 
 
 def spread(devices: int, is_slow: Callable[[int], bool | None] = lambda _: False):

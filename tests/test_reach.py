@@ -3,12 +3,12 @@
 import unittest
 from itertools import product
 
-from ota_server.device import Report
-from ota_server.plan import Plan
-from ota_server.policy import Pin, Policy, Rollout, Stopped, make_policy
-from ota_server.reach import groups_left_alone, what_is_known
-from ota_server.release import Target
-from ota_server.rollout import decide
+from ota_server.model.device import Report
+from ota_server.model.version import Target
+from ota_server.policy.decision import decide
+from ota_server.policy.policy import Pin, Policy, Rollout, Stopped, make_policy
+from ota_server.policy.rollout_plan import Plan
+from ota_server.rollouts.audience import groups_left_alone, what_is_known
 
 ALPHA, BETA, BOTH, NEITHER = (f"02:00:00:00:00:0{number}" for number in (1, 2, 3, 4))
 GROUPS = {ALPHA: ("alpha",), BETA: ("beta",), BOTH: ("alpha", "beta")}

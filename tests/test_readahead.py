@@ -5,7 +5,7 @@ import random
 import subprocess
 import unittest
 
-from ota_server.readahead import WINDOW_BYTES, ReadAhead, is_in_memory
+from ota_server.httpd.readahead import WINDOW_BYTES, ReadAhead, is_in_memory
 from tests.support import DataDirCase, ServerCase, until
 
 MIB = 1024 * 1024

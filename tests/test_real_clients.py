@@ -11,7 +11,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from ota_server.record import parse_time
+from ota_server.model.timestamp import parse_time
 from tests.clients import LARGE, MEBIBYTE, SMALL, RealClientCase, Update, needs, needs_images
 from tests.support import MAC, ROOT, TIMEOUT_SECONDS
 

@@ -5,19 +5,18 @@ import json
 import time
 import unittest
 
-from ota_server.device import Device, Download
-from ota_server.record import (
+from ota_server.journal.record import (
     COMMON_LINE,
     BadRecord,
     Scalar,
     format_marker,
     format_record,
-    format_time,
     is_marker,
     parse_fields,
     parse_record,
-    parse_time,
 )
+from ota_server.model.device import Device, Download
+from ota_server.model.timestamp import format_time, parse_time
 
 MAC = "00:11:22:33:44:55"
 NOW_MS = 1_795_435_200_123

@@ -6,7 +6,7 @@ import tempfile
 import unittest
 from pathlib import Path
 
-from ota_server.rejected import MAX_ENTRIES, Rejected, read_rejected
+from ota_server.journal.rejected import MAX_ENTRIES, Rejected, read_rejected
 
 NOW_MS = 1_795_435_200_123
 MAC = "00:11:22:33:44:55"
@@ -96,7 +96,7 @@ class RejectedTest(unittest.TestCase):
         rejected = Rejected(self.log_dir)
         rejected.note("a", "b", None, NOW_MS)
         self.path.mkdir()
-        with self.assertLogs("ota_server.rejected", logging.WARNING) as logged:
+        with self.assertLogs("ota_server.journal.rejected", logging.WARNING) as logged:
             for seconds in range(3):
                 rejected.save(float(seconds))
         self.assertEqual(len(logged.records), 1)

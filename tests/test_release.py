@@ -5,7 +5,7 @@ import unittest
 from pathlib import Path
 
 import ota_server
-from ota_server.release import (
+from ota_server.model.version import (
     MAX_VERSION_FILE_BYTES,
     SAMPLES,
     NoVersion,

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import NamedTuple
 from unittest import mock
 
-from ota_server import audit
 from ota_server.cli import main
-from ota_server.plan import Plan
-from ota_server.record import format_time, parse_time
+from ota_server.model.timestamp import format_time, parse_time
+from ota_server.policy import audit
+from ota_server.policy.rollout_plan import Plan
+from ota_server.system.locks import LOCK_NAME
 from tests.support import DEVICE, MAC, ROOT, TIMEOUT_SECONDS, Client, DataDirCase, ServerCase
 
 NAMES = ("publish", "list", "show", "verify", "remove", "withdraw", "activate", "rollback")
@@ -80,7 +81,7 @@ class Commands:
         found = {str(path): path.read_bytes() for path in paths if path.is_file()}
         log = self.data_dir / "log" / audit.FILE_NAME
         found["audit"] = log.read_bytes() if log.exists() else b""
-        found.pop(str(self.data_dir / "version" / audit.LOCK_NAME), None)
+        found.pop(str(self.data_dir / "version" / LOCK_NAME), None)
         return found
 
     def build(self, content: bytes) -> str:

@@ -6,10 +6,9 @@ import threading
 import unittest
 from pathlib import Path
 
-from ota_server.device import Device
-from ota_server.record import format_marker, format_record
-from ota_server.replay import Replay, history, replay
-from ota_server.scan import mac_of, number_of
+from ota_server.journal.record import format_marker, format_record
+from ota_server.journal.replay import Replay, history, replay
+from ota_server.model.device import Device, mac_of, number_of
 
 NOW_MS = 1_795_435_200_123
 A, B, C = "00:11:22:33:44:0a", "00:11:22:33:44:0b", "ff:11:22:33:44:0c"

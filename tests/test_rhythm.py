@@ -6,10 +6,10 @@ import unittest.mock
 from array import array
 from pathlib import Path
 
-from ota_server import survey
-from ota_server.device import Device
-from ota_server.record import format_marker, format_record
-from ota_server.rhythm import Rhythms, Sampled
+from ota_server.evaluation.rhythm import Rhythms, Sampled
+from ota_server.journal.record import format_marker, format_record
+from ota_server.model.device import Device
+from ota_server.rollouts import preview
 
 MINUTE_MS = 60_000
 HOUR_MS = 60 * MINUTE_MS
@@ -75,8 +75,8 @@ class SurveyTest(unittest.TestCase):
 
     def intervals(self, snapshot_end: int = 0) -> dict[float, float]:
         sample = (Sampled(5.0, MAC, NOW_MS - HOUR_MS, None),)
-        found = survey.Reached(array("d", [5.0]), bytearray(1), 0, sample, snapshot_end)
-        return survey.intervals_ms(self.logs, found, NOW_MS)
+        found = preview.Reached(array("d", [5.0]), bytearray(1), 0, sample, snapshot_end)
+        return preview.intervals_ms(self.logs, found, NOW_MS)
 
     def write(self, name: str, *ago_ms: int, before: bytes = b"") -> None:
         lines = b"".join(line(NOW_MS - ago) for ago in ago_ms)
@@ -92,20 +92,20 @@ class SurveyTest(unittest.TestCase):
         self.write("devices.000001.jsonl", *range(9 * DAY_MS, 2 * DAY_MS, -DAY_MS))
         self.write("devices.jsonl", 8 * HOUR_MS, 5 * HOUR_MS, 2 * HOUR_MS)
         most = len(line(NOW_MS)) * 5 // 2
-        with unittest.mock.patch.object(survey, "_MOST_BYTES", most):
+        with unittest.mock.patch.object(preview, "_MOST_BYTES", most):
             self.assertEqual(self.intervals(), {5.0: 3 * HOUR_MS})
 
     def test_what_repeats_the_table_takes_nothing_from_what_may_be_read(self):
         self.write("devices.000001.jsonl", 4 * HOUR_MS)
         table = line(NOW_MS - HOUR_MS, event="device") * 50 + format_marker(NOW_MS, 50)
         self.write("devices.jsonl", HOUR_MS, before=table)
-        with unittest.mock.patch.object(survey, "_MOST_BYTES", len(line(NOW_MS)) * 3):
+        with unittest.mock.patch.object(preview, "_MOST_BYTES", len(line(NOW_MS)) * 3):
             self.assertEqual(self.intervals(len(table)), {5.0: 3 * HOUR_MS})
 
     def test_a_sample_holds_the_devices_that_stand_first(self):
-        sample = survey._Sample()
+        sample = preview._Sample()
         device = Device(0, "v1", 0, None, "v1", "192.0.2.7", False, None)
-        with unittest.mock.patch.object(survey, "_SAMPLE", 3):
+        with unittest.mock.patch.object(preview, "_SAMPLE", 3):
             for stand in (50.0, 3.0, 70.0, 1.0, 2.0, 99.0):
                 sample.add(stand, MAC, device)
         self.assertEqual(sorted(each.stand for each in sample.devices()), [1.0, 2.0, 3.0])

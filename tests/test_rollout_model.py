@@ -12,7 +12,7 @@ from benchmarks import rollout_model
 from benchmarks.fleet_model import MADE_UP_AT, SCENARIOS, Fleet
 from benchmarks.fleet_shapes import DAY_MS, HOUR_MS, MINUTE_MS, SHAPES, Shape
 from benchmarks.rollout_model import Outcome, is_right, matrix, run, table, verdict
-from ota_server.record import format_time, parse_time
+from ota_server.model.timestamp import format_time, parse_time
 
 # Of these, the first wave holds thirty: enough to go on, enough to halt.
 DEVICES = 1500

@@ -18,21 +18,22 @@ from collections.abc import Iterable
 from contextlib import redirect_stdout
 from typing import Any
 
-from ota_server import rolloutedits
-from ota_server.audit import entries
-from ota_server.device import Device, Report
-from ota_server.ending import finish
-from ota_server.plan import Plan, Progress, format_plan, parse_plan, progress_name
-from ota_server.policy import Refused
-from ota_server.policyfiles import PolicyFiles
-from ota_server.record import format_record, format_time
-from ota_server.release import Target
-from ota_server.rollout import cohort_percent, decide
-from ota_server.rolloutpreview import print_waves
-from ota_server.rolloutview import status_lines
-from ota_server.survey import Reached
-from ota_server.watch import wrapped
-from ota_server.window import Standing
+from ota_server.commands.rollout_preview import print_waves
+from ota_server.commands.rollout_status import wrapped
+from ota_server.commands.rollout_view import status_lines
+from ota_server.device_port.window import Standing
+from ota_server.journal.record import format_record
+from ota_server.model.device import Device, Report
+from ota_server.model.refusal import Refused
+from ota_server.model.timestamp import format_time
+from ota_server.model.version import Target
+from ota_server.policy.audit import entries
+from ota_server.policy.decision import cohort_percent, decide
+from ota_server.policy.files import PolicyFiles
+from ota_server.policy.rollout_plan import Plan, Progress, format_plan, parse_plan, progress_name
+from ota_server.rollouts import edits
+from ota_server.rollouts.ending import finish
+from ota_server.rollouts.preview import Reached
 from tests.fleet import NEW, OLD, RolloutCase, mac_of, run_rollout
 from tests.support import ROOT, TIMEOUT_SECONDS, until
 
@@ -537,7 +538,7 @@ class ChangeTest(CommandCase):
         done: list[str] = []
 
         def operate() -> None:
-            for change in (rolloutedits.pause, rolloutedits.resume) * 50:
+            for change in (edits.pause, edits.resume) * 50:
                 try:
                     change(self.data_dir, None)
                     done.append("")
@@ -766,12 +767,12 @@ class WayBackTest(RolloutCase):
         self.devices.ask(server.port)
         plan = self.roll_out(waves=(50.0, 100.0), soak_seconds=3600.0)
         self.ask_until(server, lambda: NEW in self.devices.versions.values())
-        rolloutedits.abort(self.data_dir, None, format_time(NOW_MS))
+        edits.abort(self.data_dir, None, format_time(NOW_MS))
         self.assertTrue(until(lambda: self.state() == "aborted"))
         self.devices.ask(server.port)
         self.assertIn(NEW, self.devices.versions.values())
         back = plan._replace(id="back", version=OLD, reverts=NEW, is_revert=True, soak_seconds=0.3)
-        rolloutedits.revert(self.data_dir, back, format_time(NOW_MS))
+        edits.revert(self.data_dir, back, format_time(NOW_MS))
         self.ask_until(server, lambda: self.state() == "done")
         self.assertEqual(set(self.devices.versions.values()), {OLD})
         self.assertEqual(json.loads((self.data_dir / "version" / "stopped.json").read_bytes()), {})
@@ -792,7 +793,7 @@ class WayBackTest(RolloutCase):
         plan = self.roll_out(waves=(100.0,), soak_seconds=3600.0)
         self.ask_until(server, lambda: set(self.devices.versions.values()) == {NEW})
         back = plan._replace(id="back", version=OLD, reverts=NEW, is_revert=True, soak_seconds=0.3)
-        rolloutedits.revert(self.data_dir, back, format_time(NOW_MS))
+        edits.revert(self.data_dir, back, format_time(NOW_MS))
         self.ask_until(server, lambda: self.state() == "done")
         self.devices.ask(server.port)
         on_new = [mac for mac, version in self.devices.versions.items() if version == NEW]

@@ -3,8 +3,8 @@
 import unittest
 from concurrent.futures import ThreadPoolExecutor
 
-from ota_server.device import Device, Download, flatten, unflatten
-from ota_server.rows import Packer
+from ota_server.journal.packing import Packer
+from ota_server.model.device import Device, Download, flatten, unflatten
 
 
 def device(number: int, image: int | None) -> Device:

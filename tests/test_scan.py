@@ -5,8 +5,7 @@ import unittest
 from pathlib import Path
 from zlib import crc32
 
-from ota_server.device import Device
-from ota_server.record import (
+from ota_server.journal.record import (
     Seal,
     format_marker,
     format_record,
@@ -14,8 +13,9 @@ from ota_server.record import (
     parse_seal,
     sealed,
 )
-from ota_server.replay import Replay, replay
-from ota_server.scan import FileScan, Found, mac_of, number_of
+from ota_server.journal.replay import Replay, replay
+from ota_server.journal.scan import FileScan, Found
+from ota_server.model.device import Device, mac_of, number_of
 
 NOW_MS = 1_795_435_200_123
 A, B, C = "00:11:22:33:44:0a", "00:11:22:33:44:0b", "ff:11:22:33:44:0c"

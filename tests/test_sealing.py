@@ -5,10 +5,10 @@ import os
 import shutil
 from zlib import crc32
 
-from ota_server.fleet import Fleet
-from ota_server.journal import SEAL_BYTES, Journal
-from ota_server.record import format_marker, format_record, format_seal, parse_seal
-from ota_server.scan import mac_of
+from ota_server.journal.device_table import Fleet
+from ota_server.journal.record import format_marker, format_record, format_seal, parse_seal
+from ota_server.journal.writer import SEAL_BYTES, Journal
+from ota_server.model.device import mac_of
 from tests.test_fleet import NOW_MS, FleetCase, device, mac, table_of
 from tests.test_journal import LOGGER, JournalCase, device_lines, file_size_limit
 

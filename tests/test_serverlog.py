@@ -4,7 +4,7 @@ import logging
 import os
 import select
 
-from ota_server.serverlog import LogThread
+from ota_server.system.server_log import LogThread
 from tests.support import DEVICE, Client, DataDirCase, Process, ServerCase, until
 
 

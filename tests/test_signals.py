@@ -12,8 +12,8 @@ import unittest
 from functools import partial
 from pathlib import Path
 
-from ota_server.device import Device
-from ota_server.record import format_record
+from ota_server.journal.record import format_record
+from ota_server.model.device import Device
 from tests.support import (
     DEVICE,
     MAC,

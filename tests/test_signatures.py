@@ -6,11 +6,11 @@ import subprocess
 import unittest
 from pathlib import Path
 
-from ota_server.device import Download
-from ota_server.order import Order
-from ota_server.policy import Misused, Refused
-from ota_server.publish import Published, publish
-from ota_server.rollout import RESTART_AFTER_MS, pinned_download
+from ota_server.model.device import RESTART_AFTER_MS, Download
+from ota_server.model.refusal import Misused, Refused
+from ota_server.policy.decision import pinned_download
+from ota_server.releases.publish import Published, publish
+from ota_server.releases.publish_request import Order
 from tests.support import DEVICE, Client, DataDirCase, ServerCase
 
 NOW_MS = 1_800_000_000_000

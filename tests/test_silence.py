@@ -3,9 +3,9 @@
 import random
 import unittest
 
-from ota_server.numbering import Numbering
-from ota_server.polls import Polls
-from ota_server.uptime import JUMP_MS, Uptime
+from ota_server.evaluation.int_index import Numbering
+from ota_server.evaluation.poll_history import Polls
+from ota_server.evaluation.uptime import JUMP_MS, Uptime
 from tests.story import DAY_MINUTES, MINUTE_MS, OLD, PLAN, RELEASE, START_MS, Story
 
 # Three of the poll gaps that the story gives a device, some four hours each.

@@ -2,8 +2,8 @@
 
 import unittest
 
-from ota_server.manifest import Manifest
-from ota_server.reach import stones_on_the_way
+from ota_server.model.manifest import Manifest
+from ota_server.rollouts.audience import stones_on_the_way
 from tests.story import DAY_MINUTES, OLD, PLAN, RELEASE, Story
 
 STONE = "v1.1.0"

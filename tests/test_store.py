@@ -11,14 +11,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from unittest import mock
 
-from ota_server.copies import Copies
-from ota_server.device import Download
-from ota_server.files import find, open_found, replace
-from ota_server.hashing import Hasher, Unreadable
-from ota_server.store import Image, NoImage, NoTarget, NotReady, Store
+from ota_server.model.device import Download
+from ota_server.releases.copies import Copies
+from ota_server.releases.hashing import Hasher, Unreadable
+from ota_server.releases.store import Image, NoImage, NoTarget, NotReady, Store
+from ota_server.system.files import find, open_found, replace
 from tests.support import TIMEOUT_SECONDS, DataDirCase, until
 
-LOGGER = "ota_server.store"
+LOGGER = "ota_server.releases.store"
 NOBODY = 65534
 
 
@@ -374,7 +374,7 @@ class TargetTest(StoreCase):
 
     def test_a_version_txt_that_was_settled_is_read_anew_when_it_changes(self):
         self.set_target("v1")
-        with mock.patch("ota_server.store.time.time", return_value=time.time() + 60):
+        with mock.patch("ota_server.releases.store.time.time", return_value=time.time() + 60):
             self.store.target()
             self.store.target()
         write_in_place(self.version_path, b"v2")
@@ -437,7 +437,7 @@ class TargetTest(StoreCase):
             for _ in range(3):
                 self.assert_stays()
             later = time.monotonic() + 60
-            with mock.patch("ota_server.hashing.time.monotonic", return_value=later):
+            with mock.patch("ota_server.releases.hashing.time.monotonic", return_value=later):
                 self.assert_stays()
                 self.assert_no_image("v2")
                 self.assert_stays()
@@ -536,7 +536,7 @@ class SettlingTest(StoreCase):
 
     def test_a_file_from_the_future_settles_by_being_watched(self):
         self.put_image("v1", b"image")
-        with mock.patch("ota_server.hashing.time.time", return_value=time.time() - 3600):
+        with mock.patch("ota_server.releases.hashing.time.time", return_value=time.time() - 3600):
             self.assertGreater(self.seconds_until(b"image"), self.LEAST_SECONDS)
 
     def test_all_who_ask_wait_for_one_hashing(self):
@@ -576,7 +576,9 @@ class HasherTest(StoreCase):
         self.assertTrue(hasher.request(found).done.wait(TIMEOUT_SECONDS))
         with self.assertRaises(Unreadable):
             hasher.known(found.signature)
-        with mock.patch("ota_server.hashing.time.monotonic", return_value=time.monotonic() + 60):
+        with mock.patch(
+            "ota_server.releases.hashing.time.monotonic", return_value=time.monotonic() + 60
+        ):
             self.assertIsNone(hasher.known(found.signature))
 
 

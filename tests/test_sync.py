@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 from unittest import mock
 
-from ota_server.journal import FSYNC, Journal
+from ota_server.journal.writer import FSYNC, Journal
 from tests.support import DEVICE, TIMEOUT_SECONDS, ServerCase
 from tests.test_journal import LOGGER, MARKER, JournalCase, line_of
 

@@ -3,7 +3,7 @@
 import unittest
 from typing import Any
 
-from ota_server.timers import Timers
+from ota_server.httpd.timers import Timers
 
 
 class Waiting:

@@ -3,11 +3,11 @@
 import math
 import unittest
 
-from ota_server.binomial import at_least, lower_bound, most_by_chance
-from ota_server.plan import Plan, Progress
-from ota_server.record import format_time
-from ota_server.tally import Evidence, Tally
-from ota_server.waves import advance, waiting_for
+from ota_server.evaluation.binomial import at_least, lower_bound, most_by_chance
+from ota_server.evaluation.tally import Evidence, Tally
+from ota_server.evaluation.waves import advance, waiting_for
+from ota_server.model.timestamp import format_time
+from ota_server.policy.rollout_plan import Plan, Progress
 
 START_MS = 1_790_000_000_000
 HOUR_MS = 3_600_000

@@ -4,7 +4,7 @@ import unittest
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
-from ota_server.window import Hours, Waiting, Window, is_open, next_change, parse_window
+from ota_server.device_port.window import Hours, Waiting, Window, is_open, next_change, parse_window
 
 BERLIN = ZoneInfo("Europe/Berlin")
 MAC = "00:11:22:33:44:55"

@@ -10,9 +10,9 @@ import socket
 import time
 from collections.abc import Mapping
 
-from ota_server.handler import peer_of
-from ota_server.http1 import read_request
-from ota_server.reply import Peer, Reply
+from ota_server.httpd.handler import peer_of
+from ota_server.httpd.http1 import read_request
+from ota_server.httpd.reply import Peer, Reply
 from tests.support import DEVICE, MAC, ROOT, Client, ServerCase, request_head
 
 ELSEWHERE = Peer("192.0.2.9", False)
@@ -120,7 +120,7 @@ class VersionTest(ServerCase):
 
     def test_a_bad_version_txt_is_said_once(self):
         self.get("/version.txt")
-        with self.assertLogs("ota_server.store", "ERROR") as logs:
+        with self.assertLogs("ota_server.releases.store", "ERROR") as logs:
             self.set_target("no version at all")
             for _ in range(3):
                 self.get("/version.txt")
@@ -245,7 +245,7 @@ class FirmwareTest(ServerCase):
 
     def test_a_missing_image_is_404_and_named_in_the_log(self):
         self.set_target("v7.7.7")
-        with self.assertLogs("ota_server.download", "ERROR") as logs:
+        with self.assertLogs("ota_server.device_port.downloads", "ERROR") as logs:
             answer = self.get("/firmware.bin")
         self.assertEqual((answer.status, answer.body), (404, b"Firmware version not found."))
         self.assertIn("firmware_v7.7.7.bin", logs.output[0])
@@ -334,7 +334,7 @@ class IdentityTest(ServerCase):
         self.assertEqual(self.records(), [])
 
     def test_a_401_is_a_line_in_the_servers_log_limited_in_rate(self):
-        with self.assertLogs("ota_server.service", "WARNING") as logs:
+        with self.assertLogs("ota_server.device_port.service", "WARNING") as logs:
             for _ in range(5):
                 self.get("/version.txt", {"_br_mac_": MAC, "_br_fwv_": ""})
         (line,) = logs.output

@@ -6,7 +6,7 @@ import time
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from ota_server.server import TRANSPORTS
+from ota_server.device_port.server import TRANSPORTS
 from tests.support import DEVICE, Client, ServerCase, until
 from tests.test_journal import file_size_limit
 
