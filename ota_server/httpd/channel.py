@@ -188,10 +188,13 @@ class Link:
                     most = WINDOW_BYTES if self._pace is None else self._allowed(piece, now)
                     if most == 0:
                         return False
-                    sent = self._send_span(piece, most)
+                    sent, wanted = self._send_span(piece, most)
                 else:
+                    wanted = len(piece)
                     sent = self._send_bytes(piece, is_last=len(self._outgoing) == 1)
                 self._sent_bytes += sent
+                if sent < wanted:
+                    return False  # the socket is full: to hear so once more costs a system call
                 left -= sent
         except BlockingIOError:
             return False
@@ -220,11 +223,13 @@ class Link:
         self.paced_until = None if most else self._pace.due
         return most
 
-    def _send_span(self, span: ImageSpan, most: int) -> int:
+    def _send_span(self, span: ImageSpan, most: int) -> tuple[int, int]:
+        """Send up to `most` bytes of an image; return how many went, and how many were tried."""
         start = self._offset or span.start
         copy = span.image.copy
         if self._by_sendfile and copy is not None:
-            sent = send_copy(self.sock, span, copy, start, most)
+            length = min(span.stop - start, most)
+            sent = send_copy(self.sock, span, copy, start, length)
         else:
             length = min(self._chunk_bytes, span.stop - start, most)
             sent = self.sock.send(read_unchanged(span, start, length))
@@ -237,7 +242,7 @@ class Link:
         self._offset = start + sent
         if self._offset == span.stop:
             self._go_on(None)
-        return sent
+        return sent, length
 
     def _go_on(self, rest: memoryview | None) -> None:
         """Put the rest of the first piece in its place, or go on to the next."""
