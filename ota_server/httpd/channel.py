@@ -4,7 +4,7 @@ import socket
 
 from ota_server.httpd.connection import Connection, Outgoing
 from ota_server.httpd.pacing import Pace, Pacing
-from ota_server.httpd.readahead import WINDOW_BYTES, ReadAhead, Reading, is_in_memory
+from ota_server.httpd.readahead import WINDOW_BYTES, ReadAhead, Reading
 from ota_server.httpd.reply import ImageSpan
 from ota_server.httpd.sockets import (
     ACK_POLL_SECONDS,
@@ -182,7 +182,7 @@ class Link:
             while self._outgoing and left > 0:
                 piece = self._outgoing[0]
                 if isinstance(piece, ImageSpan):
-                    if not was_looked_at and not self._is_in_memory(piece):
+                    if not was_looked_at and not self._is_in_memory(piece, now):
                         return False
                     was_looked_at = True
                     most = WINDOW_BYTES if self._pace is None else self._allowed(piece, now)
@@ -200,14 +200,16 @@ class Link:
             return False
         return not self._outgoing
 
-    def _is_in_memory(self, span: ImageSpan) -> bool:
+    def _is_in_memory(self, span: ImageSpan, now: float) -> bool:
         """Say whether the next window of an image can be sent at once; else have it read."""
-        reading, self.reading = self.reading, None
-        if reading is not None and reading.is_done:
-            return True
+        if self.reading is not None:
+            reading, self.reading = self.reading, None
+            if reading.is_done:
+                return True
         image, start = span.image, self._offset or span.start
         descriptor = image.descriptor if image.copy is None else image.copy.descriptor
-        if not is_in_memory(descriptor, start, min(start + WINDOW_BYTES, span.stop) - 1):
+        last = min(start + WINDOW_BYTES, span.stop) - 1
+        if self._ahead.needs(descriptor, start, last, now):
             self.reading = self._ahead.begin(image, descriptor, start)
         return self.reading is None
 
