@@ -19,10 +19,10 @@ from types import FrameType
 from ota_server.model.refusal import BadPolicy
 from ota_server.policy.files import PolicyFiles
 from ota_server.policy.lease import lines_of_a_look
-from ota_server.policy.rollout_plan import Plan, is_over
+from ota_server.policy.rollout_plan import RolloutPlan, is_over
 from ota_server.rollouts.files import groups_with_plan, read_plan, read_progress
 from ota_server.rollouts.keeper import COMPLETION_UNKNOWN, HEARTBEAT, LOCK_NAME
-from ota_server.rollouts.mover import Rolling
+from ota_server.rollouts.mover import RolloutMover
 from ota_server.system.data_dir import add_data_dir_argument, log_dir
 from ota_server.system.locks import Busy, InUse, take_lock
 from ota_server.system.server_log import LogThread
@@ -66,7 +66,7 @@ class Controller:
         self._tick_seconds = tick_seconds
         self._server_started_ms = server_started_ms
         self._policies = PolicyFiles(data_dir)
-        self._rollings: dict[str, Rolling] = {}
+        self._rollings: dict[str, RolloutMover] = {}
         self._said: dict[str, float] = {}
         self._is_ending = False
         self._clocks = (time.time_ns(), time.monotonic_ns())
@@ -146,10 +146,10 @@ class Controller:
             if group not in self._rollings:
                 self._begin(plan)
 
-    def _begin(self, plan: Plan) -> None:
+    def _begin(self, plan: RolloutPlan) -> None:
         try:
             if not is_over(plan, read_progress(self._data_dir, plan)):
-                self._rollings[plan.group] = Rolling(
+                self._rollings[plan.group] = RolloutMover(
                     self._data_dir,
                     plan,
                     self._policies,
@@ -160,13 +160,13 @@ class Controller:
         except OSError as problem:
             self._say(f"the rollout of {plan.version} cannot begin: {problem}")
 
-    def _close(self, rolling: Rolling) -> None:
+    def _close(self, rolling: RolloutMover) -> None:
         try:
             rolling.close(_now_ms())
         except OSError as problem:
             self._say(f"the checkpoint of {rolling.plan.version} cannot be written: {problem}")
 
-    def _plans(self) -> dict[str, Plan]:
+    def _plans(self) -> dict[str, RolloutPlan]:
         before = {group: rolling.plan for group, rolling in self._rollings.items()}
         try:
             groups = groups_with_plan(self._data_dir)
@@ -196,7 +196,7 @@ class Controller:
                 rolling.note_clock_jump(now_ms)
         return now_ms
 
-    def _step(self, rolling: Rolling, now_ms: int) -> bool:
+    def _step(self, rolling: RolloutMover, now_ms: int) -> bool:
         try:
             has_more = rolling.step(now_ms, time.monotonic())
         except (OSError, BadPolicy, Busy) as problem:

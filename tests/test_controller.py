@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ota_server.model.timestamp import format_time, parse_time
 from ota_server.policy.files import PolicyFiles
-from ota_server.rollouts.mover import Rolling
+from ota_server.rollouts.mover import RolloutMover
 from tests.fleet import NEW, OLD, Fleet, RolloutCase
 from tests.support import ROOT, TIMEOUT_SECONDS, Client, until
 
@@ -458,7 +458,7 @@ class TimeTest(RolloutCase):
         self.now_ms = parse_time("2026-11-24T12:00:00.000Z")
         plan = self.roll_out(soak_seconds=3600.0, wave_timeout_seconds=7 * 86400.0)
         policies = PolicyFiles(self.data_dir)
-        self.rolling = Rolling(self.data_dir, plan, policies, self.now_ms, self.now_ms)
+        self.rolling = RolloutMover(self.data_dir, plan, policies, self.now_ms, self.now_ms)
         self.addCleanup(self.rolling.close, self.now_ms)
 
     def after(self, seconds: float) -> str:

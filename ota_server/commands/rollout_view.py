@@ -5,7 +5,7 @@ from typing import Any
 
 from ota_server.device_port.window import Standing
 from ota_server.model.timestamp import parse_time
-from ota_server.policy.rollout_plan import Plan, Progress
+from ota_server.policy.rollout_plan import RolloutPlan, RolloutProgress
 
 _BAR = 24
 _OVER = ("halted", "done", "aborted")
@@ -26,7 +26,7 @@ _MORE = {
 }
 
 
-def state_of(plan: Plan, progress: Progress | None) -> str:
+def state_of(plan: RolloutPlan, progress: RolloutProgress | None) -> str:
     """Return the state of a rollout in one word, as an operator knows it."""
     if plan.wanted == "abort":
         return "aborted"
@@ -39,7 +39,9 @@ def state_of(plan: Plan, progress: Progress | None) -> str:
     return progress.state
 
 
-def status_fields(plan: Plan, progress: Progress | None, standing: Standing) -> dict[str, Any]:
+def status_fields(
+    plan: RolloutPlan, progress: RolloutProgress | None, standing: Standing
+) -> dict[str, Any]:
     """Return the status of a rollout for programs."""
     return {
         **plan._asdict(),
@@ -57,8 +59,8 @@ def status_fields(plan: Plan, progress: Progress | None, standing: Standing) -> 
 
 
 def status_lines(
-    plan: Plan,
-    progress: Progress | None,
+    plan: RolloutPlan,
+    progress: RolloutProgress | None,
     now_ms: int,
     is_served: bool = True,
     standing: Standing | None = None,
@@ -105,7 +107,7 @@ def status_lines(
     return lines
 
 
-def _headline(plan: Plan, progress: Progress | None, now_ms: int) -> str:
+def _headline(plan: RolloutPlan, progress: RolloutProgress | None, now_ms: int) -> str:
     whom = f"to the group {plan.group}" if plan.group else "to the fleet"
     what = "way back" if plan.is_revert else "rollout"
     since = f", begun {ago(plan.time, now_ms)}"
@@ -114,7 +116,7 @@ def _headline(plan: Plan, progress: Progress | None, now_ms: int) -> str:
     return f"{what} of {plan.version} {whom}{instead}: {state_of(plan, progress)}{since}"
 
 
-def _hint(plan: Plan, state: str, is_served: bool) -> str:
+def _hint(plan: RolloutPlan, state: str, is_served: bool) -> str:
     if state in ("running", "waiting", "resuming") and not is_served:
         return "no server runs on this data directory: start it, nothing goes on without it"
     if state == "waiting":
@@ -138,7 +140,7 @@ def _hint(plan: Plan, state: str, is_served: bool) -> str:
     return ""
 
 
-def _wave_line(plan: Plan, progress: Progress | None, wave: int, now_ms: int) -> str:
+def _wave_line(plan: RolloutPlan, progress: RolloutProgress | None, wave: int, now_ms: int) -> str:
     percent = plan.percent(wave)
     whom = f"{percent:g} %" if percent else str(plan.first_group)
     name = f"  wave {wave + 1}  {whom:>6}"

@@ -27,7 +27,7 @@ from ota_server.evaluation.tally import (
     Tally,
 )
 from ota_server.model.timestamp import duration, format_time, parse_time
-from ota_server.policy.rollout_plan import Plan, Progress
+from ota_server.policy.rollout_plan import RolloutPlan, RolloutProgress
 
 # So many different devices, and no fewer, halt a rollout: two may be a coincidence.
 LEAST_DEVICES_TO_HALT = 3
@@ -53,7 +53,9 @@ _COUNTS = (
 )
 
 
-def advance(plan: Plan, progress: Progress, tally: Tally, now_ms: int) -> Progress:
+def advance(
+    plan: RolloutPlan, progress: RolloutProgress, tally: Tally, now_ms: int
+) -> RolloutProgress:
     """Return how far a rollout is after a look at what became of its devices.
 
     A progress that is running goes on, is done, is halted, or is paused. One that is paused can be
@@ -93,7 +95,7 @@ def advance(plan: Plan, progress: Progress, tally: Tally, now_ms: int) -> Progre
     return _paused_in_time(plan, progress, now_ms)
 
 
-def _promoted(plan: Plan, progress: Progress, now_ms: int) -> Progress:
+def _promoted(plan: RolloutPlan, progress: RolloutProgress, now_ms: int) -> RolloutProgress:
     """Open a wave by hand, without the devices that a person was asked about."""
     accepted = tuple(dict.fromkeys((*progress.accepted, *progress.asks)))
     progress = progress._replace(accepted=accepted, asks=(), lifts=False)
@@ -102,11 +104,11 @@ def _promoted(plan: Plan, progress: Progress, now_ms: int) -> Progress:
     return _opened(progress, plan.promoted, now_ms)
 
 
-def _opened(progress: Progress, wave: int, now_ms: int) -> Progress:
+def _opened(progress: RolloutProgress, wave: int, now_ms: int) -> RolloutProgress:
     return progress._replace(state="running", reason="", wave=wave, wave_time=format_time(now_ms))
 
 
-def _paused_in_time(plan: Plan, progress: Progress, now_ms: int) -> Progress:
+def _paused_in_time(plan: RolloutPlan, progress: RolloutProgress, now_ms: int) -> RolloutProgress:
     open_ms = now_ms - parse_time(progress.wave_time)
     if open_ms < plan.wave_timeout_seconds * 1000:
         return progress
@@ -115,7 +117,7 @@ def _paused_in_time(plan: Plan, progress: Progress, now_ms: int) -> Progress:
     return progress._replace(state="paused", reason=reason, waiting="")
 
 
-def waiting_for(plan: Plan, progress: Progress, tally: Tally) -> str:
+def waiting_for(plan: RolloutPlan, progress: RolloutProgress, tally: Tally) -> str:
     """Return what a wave still waits for, in words; "" where it may go on."""
     if tally.fresh == 0 and (progress.wave == 0 or tally.members > 0):
         return f"none of its devices has been heard from{_named(tally.stuck)}"
@@ -149,7 +151,7 @@ def waiting_for(plan: Plan, progress: Progress, tally: Tally) -> str:
     return ""
 
 
-def pausing(plan: Plan, tally: Tally) -> str:
+def pausing(plan: RolloutPlan, tally: Tally) -> str:
     """Return why it pauses whatever its wave waits for; "" where it does not."""
     share = lower_bound(tally.displaced, tally.active + tally.displaced)
     if tally.displaced < LEAST_DEVICES_TO_HALT or share <= plan.max_failures / 100:
@@ -157,7 +159,7 @@ def pausing(plan: Plan, tally: Tally) -> str:
     return _displaced_text(tally)
 
 
-def asking(plan: Plan, tally: Tally) -> tuple[str, tuple[str, ...]]:
+def asking(plan: RolloutPlan, tally: Tally) -> tuple[str, tuple[str, ...]]:
     """Return why a person has to decide before the wave goes on, and about which devices.
 
     "" where nobody has to. Not before the others of the wave are through: more may fail, and halt
@@ -192,7 +194,7 @@ def _displaced_text(tally: Tally) -> str:
     )
 
 
-def halting(plan: Plan, tally: Tally) -> str:
+def halting(plan: RolloutPlan, tally: Tally) -> str:
     """Return why a release is to be withdrawn, in words with numbers; "" where it is not."""
     limit = plan.max_failures / 100
     is_small = _size(tally) <= SMALL_WAVE

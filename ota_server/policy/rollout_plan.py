@@ -17,7 +17,7 @@ STATES = ("running", "paused", "halted", "done", "aborted")
 MOST_SECONDS = 366 * 86400
 
 
-class Plan(NamedTuple):
+class RolloutPlan(NamedTuple):
     """What an operator wants of a rollout.
 
     Attributes:
@@ -72,10 +72,10 @@ class Plan(NamedTuple):
         return self.waves[min(index, len(self.waves) - 1)] if index >= 0 else 0.0
 
 
-_NEEDED = len(Plan._fields) - len(Plan._field_defaults)
+_NEEDED = len(RolloutPlan._fields) - len(RolloutPlan._field_defaults)
 
 
-class Progress(NamedTuple):
+class RolloutProgress(NamedTuple):
     """How far a rollout has come.
 
     Attributes:
@@ -129,7 +129,7 @@ def group_of_plan_name(name: str) -> str | None:
     return group if name == plan_name(group) and is_group_name(group) else None
 
 
-def in_force(plan: Plan, progress: Progress | None) -> Rollout | None:
+def in_force(plan: RolloutPlan, progress: RolloutProgress | None) -> Rollout | None:
     """Return what devices are to be told by a rollout; None: it is over."""
     if plan.wanted == "abort":
         return None
@@ -142,7 +142,7 @@ def in_force(plan: Plan, progress: Progress | None) -> Rollout | None:
     return _rollout(plan, "running" if is_running else "paused", plan.percent(progress.wave))
 
 
-def _rollout(plan: Plan, state: str, percent: float) -> Rollout:
+def _rollout(plan: RolloutPlan, state: str, percent: float) -> Rollout:
     return Rollout(
         plan.version,
         state,
@@ -154,30 +154,30 @@ def _rollout(plan: Plan, state: str, percent: float) -> Rollout:
     )
 
 
-def is_over(plan: Plan, progress: Progress | None) -> bool:
+def is_over(plan: RolloutPlan, progress: RolloutProgress | None) -> bool:
     """Say whether the controller has nothing more to do about a rollout."""
     if progress is None or progress.id != plan.id:
         return False
     return progress.state in ("halted", "done", "aborted")
 
 
-def format_plan(plan: Plan | Progress) -> bytes:
+def format_plan(plan: RolloutPlan | RolloutProgress) -> bytes:
     """Return a plan or a progress as JSON that a person can read."""
     return (json.dumps(plan._asdict(), indent=2) + "\n").encode("ascii")
 
 
-def parse_plan(content: bytes) -> Plan:
+def parse_plan(content: bytes) -> RolloutPlan:
     """Read a plan.
 
     Raises:
         BadPolicy: it is none.
     """
-    fields = _known(content, Plan)
-    missing = [name for name in Plan._fields[:_NEEDED] if name not in fields]
+    fields = _known(content, RolloutPlan)
+    missing = [name for name in RolloutPlan._fields[:_NEEDED] if name not in fields]
     if missing:
         raise BadPolicy(f"is no rollout that a command wrote: it lacks {', '.join(missing)}")
     try:
-        plan = Plan(**fields)._replace(
+        plan = RolloutPlan(**fields)._replace(
             waves=tuple(float(percent) for percent in fields["waves"]),
             counted=tuple(fields.get("counted", ())),
         )
@@ -191,7 +191,7 @@ def parse_plan(content: bytes) -> Plan:
     return plan
 
 
-def plan_problem(plan: Plan) -> str:
+def plan_problem(plan: RolloutPlan) -> str:
     """Return what is wrong with a plan, for the operator; "" where it is right."""
     parse_time(plan.time)
     waves = plan.waves
@@ -224,14 +224,14 @@ def plan_problem(plan: Plan) -> str:
     return ""
 
 
-def parse_progress(content: bytes) -> Progress:
+def parse_progress(content: bytes) -> RolloutProgress:
     """Read a progress.
 
     Raises:
         BadPolicy: it is none.
     """
     try:
-        progress = Progress(**_known(content, Progress))
+        progress = RolloutProgress(**_known(content, RolloutProgress))
         parse_time(progress.wave_time)
         progress = progress._replace(
             before=tuple(dict(each) for each in progress.before),
@@ -250,7 +250,7 @@ def parse_progress(content: bytes) -> Progress:
     return progress
 
 
-def _known(content: bytes, kind: type[Plan] | type[Progress]) -> dict[str, Any]:
+def _known(content: bytes, kind: type[RolloutPlan] | type[RolloutProgress]) -> dict[str, Any]:
     """Return the fields that a kind has; further ones are ignored."""
     try:
         fields = json.loads(content.decode("utf-8-sig"))

@@ -9,7 +9,7 @@ from ota_server.model.refusal import Refused
 from ota_server.model.version import image_name, spellings
 from ota_server.policy import audit, edits
 from ota_server.policy.files import GROUP_SUFFIX, GROUPS_FOLDER
-from ota_server.policy.rollout_plan import Plan, Progress, is_over
+from ota_server.policy.rollout_plan import RolloutPlan, RolloutProgress, is_over
 from ota_server.policy.targets import (
     VERSION_NAME,
     is_same_target,
@@ -28,7 +28,7 @@ from ota_server.system.files import find
 # What a full disk must not keep from being done.
 _STOPS = ("rollout pause", "rollout abort")
 
-Found = tuple[Plan, Progress | None]
+Found = tuple[RolloutPlan, RolloutProgress | None]
 
 
 def all_rollouts(data_dir: Path) -> list[Found]:
@@ -46,7 +46,7 @@ def all_rollouts(data_dir: Path) -> list[Found]:
     return [(plan, read_progress(data_dir, plan)) for plan in plans if plan is not None]
 
 
-def is_on(plan: Plan, progress: Progress | None) -> bool:
+def is_on(plan: RolloutPlan, progress: RolloutProgress | None) -> bool:
     """Say whether a rollout goes on, or could."""
     return plan.wanted != "abort" and not is_over(plan, progress)
 
@@ -92,7 +92,7 @@ def _whom(group: str) -> str:
     return f"to group {group}" if group else "to the fleet"
 
 
-def over_text(plan: Plan, progress: Progress | None) -> str:
+def over_text(plan: RolloutPlan, progress: RolloutProgress | None) -> str:
     """Return how a rollout ended, and what to do about that."""
     state = "aborted" if plan.wanted == "abort" or progress is None else progress.state
     if plan.is_revert:
@@ -135,7 +135,7 @@ def release_here(data_dir: Path, version: str) -> str:
     return spelling
 
 
-def check_start(data_dir: Path, plan: Plan) -> str | None:
+def check_start(data_dir: Path, plan: RolloutPlan) -> str | None:
     """Return the target that a rollout begins from.
 
     Raises:
@@ -169,7 +169,7 @@ def check_start(data_dir: Path, plan: Plan) -> str | None:
     return base
 
 
-def _check_first_group(data_dir: Path, plan: Plan) -> None:
+def _check_first_group(data_dir: Path, plan: RolloutPlan) -> None:
     """Refuse a first wave that the rollout would leave alone.
 
     Raises:
@@ -187,7 +187,7 @@ def _check_first_group(data_dir: Path, plan: Plan) -> None:
         )
 
 
-def start(data_dir: Path, plan: Plan) -> Plan:
+def start(data_dir: Path, plan: RolloutPlan) -> RolloutPlan:
     """Begin a rollout; return its plan.
 
     Raises:
@@ -203,7 +203,7 @@ def start(data_dir: Path, plan: Plan) -> Plan:
     return plan
 
 
-def pause(data_dir: Path, group: str | None) -> Plan:
+def pause(data_dir: Path, group: str | None) -> RolloutPlan:
     """Have a rollout offer nothing new.
 
     Raises:
@@ -217,7 +217,7 @@ def pause(data_dir: Path, group: str | None) -> Plan:
         return _change(data_dir, "rollout pause", plan, moved, wanted="pause")
 
 
-def resume(data_dir: Path, group: str | None) -> Plan:
+def resume(data_dir: Path, group: str | None) -> RolloutPlan:
     """Have a rollout go on that was paused, by whomever, from the target as it is now.
 
     Raises:
@@ -239,7 +239,7 @@ def resume(data_dir: Path, group: str | None) -> Plan:
         return _change(data_dir, "rollout resume", plan, moved, **changes)
 
 
-def promote(data_dir: Path, group: str | None) -> tuple[Plan, int]:
+def promote(data_dir: Path, group: str | None) -> tuple[RolloutPlan, int]:
     """Open the next wave at once; return the plan and that wave, counted from 0.
 
     In the last wave it ends the rollout: one device that is unplugged would have it wait for ever.
@@ -266,7 +266,7 @@ def promote(data_dir: Path, group: str | None) -> tuple[Plan, int]:
         return _change(data_dir, "rollout promote", plan, moved, promoted=wave, wanted="run"), wave
 
 
-def _last_wave_text(plan: Plan) -> str:
+def _last_wave_text(plan: RolloutPlan) -> str:
     text = "its last wave is open, and no device is missing that it could end without"
     if plan.group or plan.is_revert:
         return text
@@ -276,7 +276,7 @@ def _last_wave_text(plan: Plan) -> str:
     )
 
 
-def abort(data_dir: Path, group: str | None, now: str) -> Plan:
+def abort(data_dir: Path, group: str | None, now: str) -> RolloutPlan:
     """End a rollout; who has the release stays on it.
 
     Raises:
@@ -287,7 +287,7 @@ def abort(data_dir: Path, group: str | None, now: str) -> Plan:
         return _abort(data_dir, plan, now)
 
 
-def _abort(data_dir: Path, plan: Plan, now: str) -> Plan:
+def _abort(data_dir: Path, plan: RolloutPlan, now: str) -> RolloutPlan:
     _note(data_dir, "rollout abort", plan)
     # Before the plan: between the two nobody is to be taken back. A way back keeps what it has.
     entry = stopped_entry(read_stopped(data_dir), plan.version)
@@ -299,7 +299,7 @@ def _abort(data_dir: Path, plan: Plan, now: str) -> Plan:
     return plan
 
 
-def check_revert(data_dir: Path, group: str | None) -> tuple[Plan, bool]:
+def check_revert(data_dir: Path, group: str | None) -> tuple[RolloutPlan, bool]:
     """Return the plan that a way back would undo, and whether its rollout is still on.
 
     Raises:
@@ -335,7 +335,7 @@ def check_revert(data_dir: Path, group: str | None) -> tuple[Plan, bool]:
     return plan, is_on(plan, progress)
 
 
-def revert(data_dir: Path, way_back: Plan, now: str) -> Plan:
+def revert(data_dir: Path, way_back: RolloutPlan, now: str) -> RolloutPlan:
     """Abort a rollout where it is on, and begin the way back from it.
 
     Raises:
@@ -353,8 +353,8 @@ def revert(data_dir: Path, way_back: Plan, now: str) -> Plan:
 
 
 def _change(
-    data_dir: Path, action: str, plan: Plan, moved: Mapping[str, str], **changes: Any
-) -> Plan:
+    data_dir: Path, action: str, plan: RolloutPlan, moved: Mapping[str, str], **changes: Any
+) -> RolloutPlan:
     """Write a plan anew. `moved`: from what to what, for the audit log."""
     _note(data_dir, action, plan, **moved)
     plan = plan._replace(**changes)
@@ -362,7 +362,7 @@ def _change(
     return plan
 
 
-def _note(data_dir: Path, action: str, plan: Plan, **details: str | None) -> None:
+def _note(data_dir: Path, action: str, plan: RolloutPlan, **details: str | None) -> None:
     more: Mapping[str, str | None] = {
         "group": plan.group or None,
         "rollout": plan.id,

@@ -8,18 +8,18 @@ import logging
 import time
 from pathlib import Path
 
-from ota_server.evaluation.feedback import BadCheckpoint, Feedback, Known
+from ota_server.evaluation.feedback import BadCheckpoint, Feedback, RolloutScope
 from ota_server.evaluation.waves import advance
 from ota_server.journal.follow import Follower
 from ota_server.model.refusal import BadPolicy
 from ota_server.model.timestamp import format_time, parse_time
 from ota_server.policy.files import PolicyFiles
-from ota_server.policy.rollout_plan import Plan, Progress
+from ota_server.policy.rollout_plan import RolloutPlan, RolloutProgress
 from ota_server.rollouts import ending
-from ota_server.rollouts.audience import what_is_known, who_runs
+from ota_server.rollouts.audience import scope_of, who_runs
 from ota_server.rollouts.ending import Obstacles
 from ota_server.rollouts.files import Checkpoint, read_checkpoint
-from ota_server.rollouts.progress_record import OnRecord, is_same_state, name_of, say
+from ota_server.rollouts.progress_record import ProgressRecord, is_same_state, name_of, say
 from ota_server.system.data_dir import log_dir
 from ota_server.system.locks import Busy
 
@@ -36,10 +36,10 @@ _PINS_SECONDS = 60.0
 # A tally of a million devices takes seconds: most of the time is for other things.
 _REST_FOR_WORK = 4.0
 _OVER = ("halted", "done", "aborted")
-_NOBODY = Known(members=frozenset())
+_NOBODY = RolloutScope(members=frozenset())
 
 
-class Rolling:
+class RolloutMover:
     """Moves one rollout. Used by one thread.
 
     Attributes:
@@ -50,7 +50,7 @@ class Rolling:
     def __init__(
         self,
         data_dir: Path,
-        plan: Plan,
+        plan: RolloutPlan,
         policies: PolicyFiles,
         server_started_ms: int,
         now_ms: int,
@@ -65,7 +65,7 @@ class Rolling:
         self._server_started_ms = server_started_ms
         self._completion_unknown = completion_unknown
         self._obstacles = Obstacles(data_dir)
-        self._record = OnRecord(data_dir, plan)
+        self._record = ProgressRecord(data_dir, plan)
         self._progress = self._record.progress
         self._members: frozenset[str] | None = None
         self._outage_from_ms: int | None = None
@@ -120,7 +120,7 @@ class Rolling:
         """Whether what was to be written last could be written."""
         return self._record.is_right
 
-    def change(self, plan: Plan) -> None:
+    def change(self, plan: RolloutPlan) -> None:
         """Take the plan as it is now."""
         if plan != self.plan:
             self.plan = plan
@@ -204,7 +204,7 @@ class Rolling:
         progress = self._progress
         if progress is None:
             self._feedback.open_wave(0, now_ms)
-            progress = Progress(self.plan.id, "running", 0, format_time(now_ms))
+            progress = RolloutProgress(self.plan.id, "running", 0, format_time(now_ms))
         # It is written once what follows from it was looked at: the last controller may have been
         # killed between its checkpoint and a halt.
         self._progress = progress
@@ -215,14 +215,10 @@ class Rolling:
         self._checkpoint_at = now + _CHECKPOINT_SECONDS
         self._save(self._progress, now_ms)
 
-    def _save(self, progress: Progress | None, now_ms: int) -> None:
+    def _save(self, progress: RolloutProgress | None, now_ms: int) -> None:
+        fold = self._feedback.dump()
         checkpoint = Checkpoint(
-            self.plan.id,
-            progress,
-            self._follower.position,
-            now_ms,
-            self._members,
-            self._feedback.dump(),
+            self.plan.id, progress, self._follower.position, now_ms, self._members, fold
         )
         self._record.save(checkpoint)
 
@@ -246,7 +242,7 @@ class Rolling:
         self._go_to(after, now_ms, now)
         self._tally_at = now + (time.monotonic() - began) * _REST_FOR_WORK
 
-    def _resumed(self, progress: Progress, now_ms: int) -> Progress:
+    def _resumed(self, progress: RolloutProgress, now_ms: int) -> RolloutProgress:
         """End a pause where an operator wants it; a wave whose time is over begins anew."""
         if self.plan.wanted != "run" or self.plan.resumed <= progress.resumed:
             return progress
@@ -257,7 +253,7 @@ class Rolling:
         self._feedback.open_wave(progress.wave, now_ms)
         return progress._replace(wave_time=format_time(now_ms))
 
-    def _anew_after_loss(self, progress: Progress, now_ms: int) -> Progress:
+    def _anew_after_loss(self, progress: RolloutProgress, now_ms: int) -> RolloutProgress:
         """Begin the soak anew where a part of the journal was gone before it was read."""
         if self._follower.losses == self._losses:
             return progress
@@ -271,7 +267,7 @@ class Rolling:
         self._feedback.open_wave(progress.wave, now_ms)
         return progress._replace(wave_time=format_time(now_ms))
 
-    def _anew_after_jump(self, progress: Progress, now_ms: int) -> Progress:
+    def _anew_after_jump(self, progress: RolloutProgress, now_ms: int) -> RolloutProgress:
         """Begin the time of a wave anew where the clock that it is measured by jumped."""
         if self._feedback.clock_jumps == self._jumps:
             return progress
@@ -279,7 +275,9 @@ class Rolling:
         log.warning("%s: the clock jumped; soak, silence and wave time begin anew", self._name)
         return progress._replace(wave_time=format_time(now_ms))
 
-    def _unless_paused(self, before: Progress, after: Progress, now: float) -> Progress:
+    def _unless_paused(
+        self, before: RolloutProgress, after: RolloutProgress, now: float
+    ) -> RolloutProgress:
         """Return what follows, or a pause where an operator or the files stand against it."""
         if self.plan.wanted == "pause":
             reason: str | None = BY_OPERATOR
@@ -295,13 +293,15 @@ class Rolling:
             return before
         return before._replace(state="paused", reason=reason, lifts=False, asks=())
 
-    def _aborted(self, now_ms: int) -> Progress:
-        progress = self._progress or Progress(self.plan.id, "aborted", 0, format_time(now_ms))
+    def _aborted(self, now_ms: int) -> RolloutProgress:
+        progress = self._progress or RolloutProgress(
+            self.plan.id, "aborted", 0, format_time(now_ms)
+        )
         return progress._replace(state="aborted", reason="aborted by an operator")
 
     # Writing
 
-    def _go_to(self, after: Progress, now_ms: int, now: float) -> None:
+    def _go_to(self, after: RolloutProgress, now_ms: int, now: float) -> None:
         before = self._progress
         if is_same_state(after, before) and is_same_state(after, self._record.progress):
             self._progress = after
@@ -319,7 +319,7 @@ class Rolling:
         else:
             self._write(after, now_ms)
 
-    def _end(self, progress: Progress, now_ms: int) -> None:
+    def _end(self, progress: RolloutProgress, now_ms: int) -> None:
         """Do what the end of a rollout changes, on record before and after that.
 
         What others may keep from being changed (a lock that somebody holds, a file that is broken)
@@ -343,7 +343,7 @@ class Rolling:
         say(self.plan, progress)
         self.is_over = True
 
-    def _keep(self, progress: Progress, now_ms: int, is_halt: bool) -> None:
+    def _keep(self, progress: RolloutProgress, now_ms: int, is_halt: bool) -> None:
         """Bring to the disk how it ends; that this fails must not keep a bad release going."""
         try:
             self._save(progress, now_ms)
@@ -353,7 +353,7 @@ class Rolling:
             log.error("%s: the checkpoint cannot be written: %s", self._name, problem)
         self._progress = progress
 
-    def _wait(self, progress: Progress, problem: str) -> None:
+    def _wait(self, progress: RolloutProgress, problem: str) -> None:
         """Offer nothing new until the end can be brought about, and say what it waits for."""
         is_done = progress.state == "done"
         what = "it has reached all, and is not the target yet" if is_done else "not withdrawn yet"
@@ -364,7 +364,7 @@ class Rolling:
                 "%s: %s", self._name, "; ".join(filter(None, (paused.reason, paused.waiting)))
             )
 
-    def _write(self, progress: Progress, now_ms: int) -> None:
+    def _write(self, progress: RolloutProgress, now_ms: int) -> None:
         """Bring a state to the disk: the checkpoint first, since it is gone on from."""
         self._save(progress, now_ms)
         self._progress = progress
@@ -394,6 +394,6 @@ class Rolling:
             self._known = known
             self._feedback.change(self.plan, known)
 
-    def _find_known(self, now_ms: int) -> Known:
-        known = what_is_known(self.plan, self._policy, self._members, now_ms)
+    def _find_known(self, now_ms: int) -> RolloutScope:
+        known = scope_of(self.plan, self._policy, self._members, now_ms)
         return known._replace(completion_unknown=self._completion_unknown)

@@ -3,21 +3,21 @@
 import logging
 from pathlib import Path
 
-from ota_server.policy.rollout_plan import Plan, Progress
+from ota_server.policy.rollout_plan import RolloutPlan, RolloutProgress
 from ota_server.rollouts.files import Checkpoint, read_progress, write_checkpoint, write_progress
 from ota_server.system.data_dir import log_dir
 
 log = logging.getLogger(__name__)
 
 
-class OnRecord:
+class ProgressRecord:
     """The progress and the checkpoint of one rollout. Used by one thread.
 
     Attributes:
         progress: as it was read or written last; None: there is none yet.
     """
 
-    def __init__(self, data_dir: Path, plan: Plan) -> None:
+    def __init__(self, data_dir: Path, plan: RolloutPlan) -> None:
         """Begin with what the last controller wrote.
 
         Raises:
@@ -41,7 +41,7 @@ class OnRecord:
         """
         return read_progress(self._data_dir, self._plan) != self.progress
 
-    def put(self, progress: Progress) -> None:
+    def put(self, progress: RolloutProgress) -> None:
         """Replace the progress.
 
         Raises:
@@ -63,19 +63,19 @@ class OnRecord:
         self._unwritten.discard("checkpoint")
 
 
-def is_same_state(one: Progress, other: Progress | None) -> bool:
+def is_same_state(one: RolloutProgress, other: RolloutProgress | None) -> bool:
     """Say whether all is the same but what changes all the time: the counts, and what they say."""
     if other is None:
         return False
     return other == one._replace(counts=other.counts, waiting=other.waiting, notes=other.notes)
 
 
-def name_of(plan: Plan) -> str:
+def name_of(plan: RolloutPlan) -> str:
     """Return what the log calls a rollout."""
     return f"rollout of {plan.version}{f' to {plan.group}' * bool(plan.group)}"
 
 
-def say(plan: Plan, progress: Progress) -> None:
+def say(plan: RolloutPlan, progress: RolloutProgress) -> None:
     """Tell the log how far a rollout is."""
     name = name_of(plan)
     if progress.state == "running":
