@@ -15,6 +15,7 @@ from ota_server.device_port.server import OTAServer
 from ota_server.model.timestamp import format_time
 from ota_server.policy.lease import Lease, lines_of_a_look
 from ota_server.policy.rollout_plan import RolloutProgress, format_plan
+from ota_server.rollouts.journal_fold import DeviceServer
 from ota_server.rollouts.keeper import LOCK_NAME, Keeper, is_attended
 from ota_server.server import open_service
 from tests.fleet import NEW, OLD, RolloutCase
@@ -98,7 +99,9 @@ class BehindTest(RolloutCase):
         self.lock = self.data_dir / "log" / LOCK_NAME
         lock = os.open(self.lock, os.O_RDWR | os.O_CREAT)
         self.addCleanup(os.close, lock)
-        self.controller = Controller(self.data_dir, 0.25, 0, lock=lock, heartbeat=self.theirs)
+        self.controller = Controller(
+            self.data_dir, 0.25, DeviceServer(0), lock=lock, heartbeat=self.theirs
+        )
 
     def look(self) -> list[bytes]:
         """Have the controller look once; return what it says."""

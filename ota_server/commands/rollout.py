@@ -17,7 +17,7 @@ from ota_server.device_port.window import Standing
 from ota_server.model.refusal import Refused
 from ota_server.model.timestamp import format_time
 from ota_server.policy.files import PolicyFiles
-from ota_server.policy.rollout_plan import RolloutPlan
+from ota_server.policy.rollout_plan import RolloutPlan, RolloutWish
 from ota_server.rollouts import edits
 from ota_server.rollouts.audience import scope_of, who_runs
 from ota_server.rollouts.preview import ReachedDevices, reached
@@ -168,7 +168,7 @@ def _way_back(data_dir: Path, plan: RolloutPlan, now: str) -> tuple[RolloutPlan,
         version=plan.instead_of,
         time=now,
         first_group=None,
-        wanted="run",
+        wanted=RolloutWish.RUN,
         promoted=-1,
         resumed=0,
         is_revert=True,

@@ -27,7 +27,8 @@ from ota_server.evaluation.tally import (
     Tally,
 )
 from ota_server.model.timestamp import duration, format_time, parse_time
-from ota_server.policy.rollout_plan import RolloutPlan, RolloutProgress
+from ota_server.policy.policy import RolloutState
+from ota_server.policy.rollout_plan import OVER, RolloutPlan, RolloutProgress, RolloutWish
 
 # So many different devices, and no fewer, halt a rollout: two may be a coincidence.
 LEAST_DEVICES_TO_HALT = 3
@@ -67,30 +68,32 @@ def advance(
     """
     counts = {name: getattr(tally, name) for name in _COUNTS}
     progress = progress._replace(counts=counts, waiting="", notes=_notes(tally))
-    if progress.state not in ("running", "paused"):
+    if progress.state in OVER:
         return progress
-    if plan.wanted == "abort":
-        return progress._replace(state="aborted", reason="aborted by an operator", asks=())
+    if plan.wanted == RolloutWish.ABORT:
+        return progress._replace(
+            state=RolloutState.ABORTED, reason="aborted by an operator", asks=()
+        )
     if reason := halting(plan, tally):
-        return progress._replace(state="halted", reason=reason, asks=())
-    if plan.wanted == "pause":
+        return progress._replace(state=RolloutState.HALTED, reason=reason, asks=())
+    if plan.wanted == RolloutWish.PAUSE:
         return progress
     if plan.promoted > progress.wave:
         return _promoted(plan, progress, now_ms)
-    if progress.state == "paused" and not progress.lifts:
+    if progress.state == RolloutState.PAUSED and not progress.lifts:
         return progress
     waiting = waiting_for(plan, progress, tally)
     is_through = not waiting or bool(tally.stuck)
     asked, asks = asking(plan, tally) if is_through else ("", ())
     if reason := pausing(plan, tally) or asked:
-        is_new = progress.state != "paused" or progress.asks != asks
+        is_new = progress.state != RolloutState.PAUSED or progress.asks != asks
         reason = reason if is_new else progress.reason
-        return progress._replace(state="paused", reason=reason, lifts=True, asks=asks)
-    progress = progress._replace(state="running", reason="", lifts=False, asks=())
+        return progress._replace(state=RolloutState.PAUSED, reason=reason, lifts=True, asks=asks)
+    progress = progress._replace(state=RolloutState.RUNNING, reason="", lifts=False, asks=())
     if not waiting:
         if progress.wave + 1 < plan.wave_count:
             return _opened(progress, progress.wave + 1, now_ms)
-        return progress._replace(state="done")
+        return progress._replace(state=RolloutState.DONE)
     progress = progress._replace(waiting=waiting, asks=tuple(tally.stuck))
     return _paused_in_time(plan, progress, now_ms)
 
@@ -100,12 +103,14 @@ def _promoted(plan: RolloutPlan, progress: RolloutProgress, now_ms: int) -> Roll
     accepted = tuple(dict.fromkeys((*progress.accepted, *progress.asks)))
     progress = progress._replace(accepted=accepted, asks=(), lifts=False)
     if plan.promoted >= plan.wave_count:
-        return progress._replace(state="done", reason="")
+        return progress._replace(state=RolloutState.DONE, reason="")
     return _opened(progress, plan.promoted, now_ms)
 
 
 def _opened(progress: RolloutProgress, wave: int, now_ms: int) -> RolloutProgress:
-    return progress._replace(state="running", reason="", wave=wave, wave_time=format_time(now_ms))
+    return progress._replace(
+        state=RolloutState.RUNNING, reason="", wave=wave, wave_time=format_time(now_ms)
+    )
 
 
 def _paused_in_time(plan: RolloutPlan, progress: RolloutProgress, now_ms: int) -> RolloutProgress:
@@ -114,7 +119,7 @@ def _paused_in_time(plan: RolloutPlan, progress: RolloutProgress, now_ms: int) -
         return progress
     time = duration(plan.wave_timeout_seconds)
     reason = f"wave {progress.wave + 1} did not go on within {time}: {progress.waiting}"
-    return progress._replace(state="paused", reason=reason, waiting="")
+    return progress._replace(state=RolloutState.PAUSED, reason=reason, waiting="")
 
 
 def waiting_for(plan: RolloutPlan, progress: RolloutProgress, tally: Tally) -> str:

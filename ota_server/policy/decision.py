@@ -7,7 +7,7 @@ from ota_server.httpd.byterange import RangeSpec, from_byte_zero
 from ota_server.model.device import RESTART_AFTER_MS, Download, Report
 from ota_server.model.manifest import next_stop
 from ota_server.model.version import Target, meaning, same_version
-from ota_server.policy.policy import Pin, Policy, Stopped
+from ota_server.policy.policy import Pin, Policy, RolloutState, Stopped, StoppedState
 
 NOTHING_DECIDED = Policy()
 NO_TARGET = "there is no target"
@@ -109,13 +109,13 @@ def _wanted(mac: str, running: str, target: Target | None, policy: Policy, now_m
         is_in = is_in or cohort_percent(rollout.version, mac) < rollout.percent
         # A way back is for those that are on the release, and takes nobody else anywhere.
         is_concerned = rollout.reverts is None or same_version(running, rollout.reverts)
-        if is_in and is_concerned and rollout.state == "running":
+        if is_in and is_concerned and rollout.state == RolloutState.RUNNING:
             return Wanted(rollout.version, whose)
         is_held_back = True
         keeps_unknown = rollout.held_unknown == "keep"
     stopped = policy.stopped.get(meaning(running))
     if stopped is not None and _stays(stopped, base.version, whose_base):
-        state = "withdrawn" if stopped.is_withdrawn else "aborted"
+        state = StoppedState.WITHDRAWN if stopped.is_withdrawn else StoppedState.ABORTED
         return Wanted(
             None, f"it stays on {running}, which was {state}, until it has another target"
         )

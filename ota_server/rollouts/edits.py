@@ -9,7 +9,14 @@ from ota_server.model.refusal import Refused
 from ota_server.model.version import image_name, spellings
 from ota_server.policy import audit, edits
 from ota_server.policy.files import GROUP_SUFFIX, GROUPS_FOLDER
-from ota_server.policy.rollout_plan import RolloutPlan, RolloutProgress, is_over
+from ota_server.policy.policy import RolloutState, StoppedState
+from ota_server.policy.rollout_plan import (
+    NOT_BEGUN,
+    RolloutPlan,
+    RolloutProgress,
+    RolloutWish,
+    is_over,
+)
 from ota_server.policy.targets import (
     VERSION_NAME,
     is_same_target,
@@ -48,7 +55,7 @@ def all_rollouts(data_dir: Path) -> list[Found]:
 
 def is_on(plan: RolloutPlan, progress: RolloutProgress | None) -> bool:
     """Say whether a rollout goes on, or could."""
-    return plan.wanted != "abort" and not is_over(plan, progress)
+    return plan.wanted != RolloutWish.ABORT and not is_over(plan, progress)
 
 
 def the_rollout(data_dir: Path, group: str | None, or_over: bool = False) -> Found:
@@ -94,18 +101,24 @@ def _whom(group: str) -> str:
 
 def over_text(plan: RolloutPlan, progress: RolloutProgress | None) -> str:
     """Return how a rollout ended, and what to do about that."""
-    state = "aborted" if plan.wanted == "abort" or progress is None else progress.state
+    state = (
+        RolloutState.ABORTED
+        if plan.wanted == RolloutWish.ABORT or progress is None
+        else progress.state
+    )
     if plan.is_revert:
-        why = f" ({progress.reason})" if progress is not None and state == "halted" else ""
-        how = "is done" if state == "done" else f"was {state}{why}"
+        why = (
+            f" ({progress.reason})" if progress is not None and state == RolloutState.HALTED else ""
+        )
+        how = "is done" if state == RolloutState.DONE else f"was {state}{why}"
         return f"the way back {how}; `rollout start VERSION` begins another rollout"
-    if state == "halted" and progress is not None:
+    if state == RolloutState.HALTED and progress is not None:
         return (
             f"it was halted ({progress.reason}). {plan.version} is withdrawn: publish a mended "
             "release under another version and roll that out, or go back by "
             "`rollout abort --revert`"
         )
-    if state == "aborted":
+    if state == RolloutState.ABORTED:
         return (
             "it was aborted; `rollout start` begins another one, `rollout abort --revert` goes back"
         )
@@ -127,7 +140,7 @@ def release_here(data_dir: Path, version: str) -> str:
         path = firmware_dir / image_name(version)
         raise Refused(f"{version} is no release here: there is no {path}; publish it first")
     entry = stopped_entry(read_stopped(data_dir), version)
-    if entry is not None and entry.get("state") == "withdrawn":
+    if entry is not None and entry.get("state") == StoppedState.WITHDRAWN:
         reason = f" ({entry['reason']})" if entry.get("reason") else ""
         raise Refused(
             f"{version} was withdrawn{reason}; publish a mended release, and roll that out"
@@ -211,10 +224,13 @@ def pause(data_dir: Path, group: str | None) -> RolloutPlan:
     """
     with edits.changing(data_dir):
         plan, progress = the_rollout(data_dir, group)
-        if plan.wanted == "pause":
+        if plan.wanted == RolloutWish.PAUSE:
             raise Refused("it is paused already; `rollout resume` goes on")
-        moved = {"from": "waiting" if progress is None else progress.state, "to": "paused"}
-        return _change(data_dir, "rollout pause", plan, moved, wanted="pause")
+        moved = {
+            "from": NOT_BEGUN if progress is None else progress.state,
+            "to": RolloutState.PAUSED,
+        }
+        return _change(data_dir, "rollout pause", plan, moved, wanted=RolloutWish.PAUSE)
 
 
 def resume(data_dir: Path, group: str | None) -> RolloutPlan:
@@ -225,17 +241,17 @@ def resume(data_dir: Path, group: str | None) -> RolloutPlan:
     """
     with edits.changing(data_dir):
         plan, progress = the_rollout(data_dir, group)
-        is_paused = progress is not None and progress.state == "paused"
-        if plan.wanted != "pause" and not is_paused:
+        is_paused = progress is not None and progress.state == RolloutState.PAUSED
+        if plan.wanted != RolloutWish.PAUSE and not is_paused:
             raise Refused("it is not paused; `rollout status` shows it")
-        if plan.wanted != "pause" and progress is not None and progress.lifts:
+        if plan.wanted != RolloutWish.PAUSE and progress is not None and progress.lifts:
             raise Refused(f"it would pause again: {progress.reason}")
         base = read_base(data_dir, plan.group)
         if not plan.is_revert and is_same_target(base, plan.version):
             base = plan.instead_of  # it is the target already; back is to the one before that
         number = plan.resumed + 1
-        moved = {"from": "paused", "to": "running"}
-        changes = {"wanted": "run", "resumed": number, "instead_of": base}
+        moved = {"from": RolloutState.PAUSED, "to": RolloutState.RUNNING}
+        changes = {"wanted": RolloutWish.RUN, "resumed": number, "instead_of": base}
         return _change(data_dir, "rollout resume", plan, moved, **changes)
 
 
@@ -252,7 +268,7 @@ def promote(data_dir: Path, group: str | None) -> tuple[RolloutPlan, int]:
         plan, progress = the_rollout(data_dir, group)
         if progress is None:
             raise Refused("it has not begun yet: a server has to run on the data directory")
-        if plan.wanted == "pause" and not progress.asks:
+        if plan.wanted == RolloutWish.PAUSE and not progress.asks:
             raise Refused("it is paused; `rollout resume` first")
         wave = progress.wave + 1
         is_last = wave >= plan.wave_count
@@ -263,7 +279,9 @@ def promote(data_dir: Path, group: str | None) -> tuple[RolloutPlan, int]:
         if is_last and not progress.asks:
             raise Refused(_last_wave_text(plan))
         moved = {"from": f"wave {wave}", "to": "end" if is_last else f"wave {wave + 1}"}
-        return _change(data_dir, "rollout promote", plan, moved, promoted=wave, wanted="run"), wave
+        return _change(
+            data_dir, "rollout promote", plan, moved, promoted=wave, wanted=RolloutWish.RUN
+        ), wave
 
 
 def _last_wave_text(plan: RolloutPlan) -> str:
@@ -292,9 +310,9 @@ def _abort(data_dir: Path, plan: RolloutPlan, now: str) -> RolloutPlan:
     # Before the plan: between the two nobody is to be taken back. A way back keeps what it has.
     entry = stopped_entry(read_stopped(data_dir), plan.version)
     if entry is None and not plan.is_revert:
-        entry = {"state": "aborted", **targets_before(data_dir, plan), "time": now}
+        entry = {"state": StoppedState.ABORTED, **targets_before(data_dir, plan), "time": now}
         set_stopped(data_dir, plan.version, entry)
-    plan = plan._replace(wanted="abort")
+    plan = plan._replace(wanted=RolloutWish.ABORT)
     write_plan(data_dir, plan)
     return plan
 
@@ -311,7 +329,7 @@ def check_revert(data_dir: Path, group: str | None) -> tuple[RolloutPlan, bool]:
         raise Refused(
             "this is a way back already; abort it without --revert, and roll out what you want"
         )
-    if progress is not None and progress.state == "done":
+    if progress is not None and progress.state == RolloutState.DONE:
         raise Refused("it is done; `release rollback` goes back to the target before it")
     if plan.instead_of is None:
         raise Refused("there was no target when it began; roll out the release that you want")

@@ -8,7 +8,7 @@ from ota_server.model.refusal import BadPolicy
 from ota_server.model.timestamp import format_time
 from ota_server.model.version import image_name, meaning, spellings
 from ota_server.policy import audit
-from ota_server.policy.policy import Policy
+from ota_server.policy.policy import Policy, RolloutState, StoppedState
 from ota_server.policy.rollout_plan import RolloutPlan, RolloutProgress
 from ota_server.policy.targets import (
     clear_group_targets,
@@ -119,9 +119,9 @@ def bring_about(data_dir: Path, plan: RolloutPlan, progress: RolloutProgress, no
     Raises:
         Busy, BadPolicy, OSError: it cannot be done now.
     """
-    if progress.state == "halted" and not plan.is_revert:
+    if progress.state == RolloutState.HALTED and not plan.is_revert:
         withdraw(data_dir, plan, progress.reason, now_ms)
-    return finish(data_dir, plan) if progress.state == "done" else ""
+    return finish(data_dir, plan) if progress.state == RolloutState.DONE else ""
 
 
 def withdraw(data_dir: Path, plan: RolloutPlan, reason: str, now_ms: int) -> None:
@@ -137,7 +137,7 @@ def withdraw(data_dir: Path, plan: RolloutPlan, reason: str, now_ms: int) -> Non
         if _is_withdrawn(data_dir, plan):
             return
         entry = {
-            "state": "withdrawn",
+            "state": StoppedState.WITHDRAWN,
             **targets_before(data_dir, plan),
             "reason": reason,
             "time": format_time(now_ms),
@@ -149,7 +149,7 @@ def withdraw(data_dir: Path, plan: RolloutPlan, reason: str, now_ms: int) -> Non
 
 def _is_withdrawn(data_dir: Path, plan: RolloutPlan) -> bool:
     entry = stopped_entry(read_stopped(data_dir), plan.version)
-    return entry is not None and entry.get("state") == "withdrawn"
+    return entry is not None and entry.get("state") == StoppedState.WITHDRAWN
 
 
 def withdrawn_for(data_dir: Path, version: str) -> str:
@@ -199,7 +199,7 @@ def _let_go(data_dir: Path, plan: RolloutPlan, version: str) -> None:
     if before is None:
         return
     after = None
-    if before.get("state") == "withdrawn":
+    if before.get("state") == StoppedState.WITHDRAWN:
         # It stays withdrawn; kept on it is who has no other target than this one, that is, nobody.
         after = {**before, "instead_of": version}
         if not plan.group:
