@@ -18,9 +18,9 @@ from ota_server.model.quantity import parse_duration
 from ota_server.model.refusal import Misused
 from ota_server.model.timestamp import format_time
 from ota_server.policy.files import PolicyFiles
-from ota_server.policy.rollout_plan import MOST_SECONDS, Plan
+from ota_server.policy.rollout_plan import MOST_SECONDS, RolloutPlan
 from ota_server.rollouts import edits
-from ota_server.rollouts.audience import groups_left_alone, what_is_known
+from ota_server.rollouts.audience import groups_left_alone, scope_of
 from ota_server.rollouts.preview import intervals_ms, reached
 from ota_server.system.data_dir import log_dir
 from ota_server.system.locks import is_served
@@ -101,7 +101,7 @@ def start(arguments: argparse.Namespace) -> int:
     policy = PolicyFiles(data_dir).current()
     print_left_alone(groups_left_alone(plan, policy))
     logs = log_dir(data_dir)
-    found = reached(logs, plan, what_is_known(plan, policy, None, now_ms), now_ms)
+    found = reached(logs, plan, scope_of(plan, policy, None, now_ms), now_ms)
     intervals = intervals_ms(logs, found, now_ms)
     plan = with_waves(plan, arguments.waves, found, intervals)
     print_waves(plan, found, is_typed=arguments.waves is not None)
@@ -114,7 +114,7 @@ def start(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _plan(arguments: argparse.Namespace, now_ms: int) -> Plan:
+def _plan(arguments: argparse.Namespace, now_ms: int) -> RolloutPlan:
     """Return what was typed, still without waves where none were.
 
     Raises:
@@ -125,7 +125,7 @@ def _plan(arguments: argparse.Namespace, now_ms: int) -> Plan:
             "--groups-too is for a rollout to the fleet; one to a group reaches that group alone: "
             "leave out --groups-too or --group"
         )
-    return Plan(
+    return RolloutPlan(
         id=secrets.token_hex(6),
         version=arguments.version,
         group=arguments.group or "",

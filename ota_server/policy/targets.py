@@ -13,7 +13,7 @@ from ota_server.model.json_object import parse_object
 from ota_server.model.refusal import BadPolicy
 from ota_server.model.version import NoVersion, meaning, parse_version_file, same_version
 from ota_server.policy.policy import STOPPED_NAME, TARGETS_NAME, parse_stopped, parse_targets
-from ota_server.policy.rollout_plan import Plan
+from ota_server.policy.rollout_plan import RolloutPlan
 from ota_server.system.files import read_if_there, replace
 
 log = logging.getLogger(__name__)
@@ -137,7 +137,7 @@ def is_same_target(one: str | None, other: str | None) -> bool:
     return same_version(one, other)
 
 
-def targets_before(data_dir: Path, plan: Plan) -> dict[str, object]:
+def targets_before(data_dir: Path, plan: RolloutPlan) -> dict[str, object]:
     """Return what was the target before a rollout, of the fleet and of groups, for stopped.json."""
     try:
         groups = read_group_targets(data_dir)

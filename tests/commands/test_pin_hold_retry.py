@@ -14,7 +14,7 @@ from ota_server.model.version import SAMPLES
 from ota_server.policy import edits
 from ota_server.policy.explain import Explanation, in_words
 from ota_server.policy.gather import explain_device
-from ota_server.policy.rollout_plan import Plan, Progress, format_plan
+from ota_server.policy.rollout_plan import RolloutPlan, RolloutProgress, format_plan
 from ota_server.policy.text import Who
 from tests.journal.test_writer import file_size_limit
 from tests.support import MAC, ROOT, TIMEOUT_SECONDS, ServerCase
@@ -358,9 +358,9 @@ def write(case: ServerCase, name: str, content: str | bytes) -> None:
 def roll_out(percent: float, state: str = "running") -> Callable[[ServerCase], None]:
     def put(case: ServerCase) -> None:
         waves = (percent, 100.0) if percent < 100 else (100.0,)
-        plan = Plan("id1", "v1.2", "", waves, TIME, "v1.0.1")
+        plan = RolloutPlan("id1", "v1.2", "", waves, TIME, "v1.0.1")
         write(case, "rollout.json", format_plan(plan))
-        write(case, "progress.json", format_plan(Progress("id1", state, 0, TIME)))
+        write(case, "progress.json", format_plan(RolloutProgress("id1", state, 0, TIME)))
 
     return put
 

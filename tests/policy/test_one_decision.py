@@ -14,12 +14,12 @@ from ota_server.device_port.admission_status import (
 from ota_server.device_port.window import Standing
 from ota_server.model.timestamp import format_time
 from ota_server.model.version import Target
-from ota_server.policy.rollout_plan import Plan, Progress, format_plan
+from ota_server.policy.rollout_plan import RolloutPlan, RolloutProgress, format_plan
 from ota_server.policy.situation import ServerState
 from ota_server.server import clock_ms
 from ota_server.system.locks import take_lock
+from tests.journal.test_writer import file_size_limit
 from tests.support import DEVICE, MAC, ROOT, DataDirCase, ServerCase, until
-from tests.test_journal import file_size_limit
 
 STANDING = Standing(4, "01:00-05:00", False, 2)
 
@@ -30,8 +30,8 @@ class ServerOnlyTest(ServerCase):
     def setUp(self) -> None:
         super().setUp()
         self.put_image("v1.2", b"third " * 1000)
-        plan = Plan("id1", "v1.2", "", (100.0,), format_time(0), "v1.0.1")
-        progress = Progress("id1", "running", 0, format_time(0))
+        plan = RolloutPlan("id1", "v1.2", "", (100.0,), format_time(0), "v1.0.1")
+        progress = RolloutProgress("id1", "running", 0, format_time(0))
         (self.data_dir / "version" / "rollout.json").write_bytes(format_plan(plan))
         (self.data_dir / "version" / "progress.json").write_bytes(format_plan(progress))
 
