@@ -24,14 +24,10 @@ from ota_server.device_port.options import (
     make_admission,
     make_pacing,
 )
-from ota_server.device_port.server import (
-    GRACE_SECONDS,
-    IDLE_SECONDS,
-    MAX_LINGERING,
-    TRANSPORTS,
-    OTAServer,
-)
+from ota_server.device_port.server import OTAServer
 from ota_server.device_port.service import Service
+from ota_server.httpd.listener import GRACE_SECONDS, IDLE_SECONDS, MAX_LINGERING
+from ota_server.httpd.transports import TRANSPORTS
 from ota_server.journal.device_table import MAX_DEVICES, Fleet
 from ota_server.journal.forget import Forgetting
 from ota_server.journal.rejected import Rejected
@@ -231,7 +227,7 @@ def _serve(arguments: argparse.Namespace, written: LogThread) -> int:
     )
     forgetting = Forgetting(arguments.data_dir, server.service.fleet)
     said = AdmissionFile(log_dir(arguments.data_dir), lambda: offers.standing(clock_ms()))
-    server.service.more_chores += [keeper.look_after, forgetting.look_after, said.look_after]
+    server.chores += [keeper.look_after, forgetting.look_after, said.look_after]
     garbage.hold_back()
     sys.setswitchinterval(_SWITCH_SECONDS)
     try:

@@ -23,7 +23,7 @@ from ota_server.policy.labels import read_labels
 from ota_server.policy.policy import Pin
 from ota_server.policy.reason import Reason
 from ota_server.policy.text import time_text
-from ota_server.rollouts.device_outcome import case_of
+from ota_server.rollouts.device_outcome import outcome_of
 from ota_server.system.data_dir import log_dir
 
 _EXAMPLES = """\
@@ -93,7 +93,7 @@ def _show(arguments: argparse.Namespace) -> int:
     case = None
     if found.turns and device is not None:
         policy = PolicyFiles(data_dir).current()
-        case = case_of(data_dir, mac, found.turns[0].group, policy, now_ms)
+        case = outcome_of(data_dir, mac, found.turns[0].group, policy, now_ms)
     label = read_labels(data_dir).get(mac)
     besides = Besides(label, edits.reason_of_hold(data_dir), standing, case)
     if arguments.json:

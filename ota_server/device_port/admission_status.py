@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ota_server.device_port.window import Standing
+from ota_server.model.json_object import parse_object
 from ota_server.model.version import Target
 from ota_server.policy.situation import ServerState
 from ota_server.system.files import open_regular, replace
@@ -87,10 +88,7 @@ def _fields(standing: Standing, state: ServerState) -> dict[str, Any]:
 
 def _read(log_dir: Path) -> dict[str, Any]:
     with open(open_regular(log_dir / FILE_NAME), "rb") as file:
-        fields = json.loads(file.read(_MAX_BYTES))
-    if not isinstance(fields, dict):
-        raise TypeError("not a JSON object")
-    return fields
+        return parse_object(file.read(_MAX_BYTES))
 
 
 def read_standing(log_dir: Path) -> Standing:
@@ -98,7 +96,7 @@ def read_standing(log_dir: Path) -> Standing:
     try:
         fields = _read(log_dir)
         return Standing(**{name: fields[name] for name in Standing._fields})
-    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+    except (OSError, ValueError, TypeError, KeyError):
         return Standing()
 
 

@@ -27,6 +27,7 @@ from ota_server.model.version import entity_tag
 from ota_server.policy.begun_download import continued_download
 from ota_server.policy.decision import Decision
 from ota_server.policy.explain import in_words
+from ota_server.policy.files import PolicyFiles
 from ota_server.policy.loop_breaker import fetched
 from ota_server.releases.image import Image
 from ota_server.releases.store import Altered, NoImage, NoTarget, NotNow, NotReady, Store
@@ -52,6 +53,38 @@ class NotOffered(Exception):
         self.decision = decision
 
 
+class DeviceTransfer(Transfer):
+    """A reply to /firmware.bin under way, for the record of its end.
+
+    Attributes:
+        began_at: in seconds of the monotonic clock.
+        has_end: the last byte of the image is in it.
+    """
+
+    __slots__ = ("_downloads", "began_at", "has_end", "mac", "range_start", "status")
+
+    def __init__(
+        self,
+        downloads: "Downloads",
+        mac: str,
+        image: Image,
+        status: int,
+        range_start: int | None,
+        has_end: bool,
+    ) -> None:
+        super().__init__(image)
+        self._downloads = downloads
+        self.mac = mac
+        self.status = status
+        self.range_start = range_start
+        self.has_end = has_end
+        self.began_at = time.monotonic()
+
+    def end(self, bytes_sent: int, complete: bool) -> None:
+        """Put its end on record."""
+        self._downloads.finish(self, bytes_sent, complete)
+
+
 class _Plan(NamedTuple):
     """An answer to /firmware.bin, before it is on record; without an image no bytes are sent.
 
@@ -69,9 +102,15 @@ class Downloads:
     """Answers requests for images. Safe for use by many threads."""
 
     def __init__(
-        self, store: Store, offers: Offers, fleet: Fleet, clock_ms: Callable[[], int]
+        self,
+        store: Store,
+        policies: PolicyFiles,
+        offers: Offers,
+        fleet: Fleet,
+        clock_ms: Callable[[], int],
     ) -> None:
         self._store = store
+        self._policies = policies
         self._offers = offers
         self._fleet = fleet
         self._clock_ms = clock_ms
@@ -131,7 +170,7 @@ class Downloads:
         caching = _HASH_CACHING if is_right else NAMED_CACHING
         return _conditional(request, image, ranges, modified_seconds, caching)
 
-    def finish(self, transfer: Transfer, bytes_sent: int, complete: bool) -> None:
+    def finish(self, transfer: DeviceTransfer, bytes_sent: int, complete: bool) -> None:
         """Record the end of a download.
 
         Args:
@@ -260,15 +299,15 @@ class Downloads:
         if request.method == "HEAD":
             details["method"] = "HEAD"
         self._fleet.record("begin", report.mac, device, details)
-        plan.reply.reported = report.firmware_version
+        plan.reply.needs_record = bool(self._policies.latest.rollouts)
         if request.method == "GET":
             self._fleet.count_up(report.mac, plan.image.sha256)
-            plan.reply.transfer = Transfer(
+            plan.reply.transfer = DeviceTransfer(
+                self,
                 report.mac,
                 plan.image,
                 plan.reply.status.value,
                 range_start,
-                time.monotonic(),
                 _has_end(plan.reply),
             )
 

@@ -54,7 +54,7 @@ _SHARDS = 256
 class Fleet:
     """All known devices, in memory and on record.
 
-    A row is a device as bytes (`rows.py`). One that has not been asked for since the start is an
+    A row is a device as bytes (`packing`). One that has not been asked for since the start is an
     integer: where its line stands in the journal.
 
     Attributes:

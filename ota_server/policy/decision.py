@@ -33,7 +33,7 @@ from ota_server.model.device import Report
 from ota_server.model.manifest import next_stop
 from ota_server.model.version import SAMPLES, Target, meaning, same_version
 from ota_server.policy.loop_breaker import why_wait
-from ota_server.policy.policy import Pin, Policy, Stopped
+from ota_server.policy.policy import Pin, Policy, RolloutState, Stopped, StoppedState
 from ota_server.policy.reason import Cause, Reason
 from ota_server.policy.situation import ImageOnDisk, Situation
 
@@ -219,7 +219,7 @@ def _wanted(mac: str, running: str, situation: Situation) -> Wanted:
         # A way back is for those that are on the release, and takes nobody else anywhere.
         is_concerned = rollout.reverts is None or same_version(running, rollout.reverts)
         held_back = _HELD_BACK
-        if is_in and is_concerned and rollout.state == "running":
+        if is_in and is_concerned and rollout.state == RolloutState.RUNNING:
             paused = _why_paused(group, situation)
             if paused is None:
                 return Wanted(rollout.version, _by_rollout(rollout.version, group))
@@ -227,7 +227,7 @@ def _wanted(mac: str, running: str, situation: Situation) -> Wanted:
         keeps_unknown = rollout.held_unknown == "keep"
     stopped = policy.stopped.get(meaning(running))
     if stopped is not None and _stays(stopped, base.version, whose_base):
-        state = "withdrawn" if stopped.is_withdrawn else "aborted"
+        state = StoppedState.WITHDRAWN if stopped.is_withdrawn else StoppedState.ABORTED
         return Wanted(None, Cause(Reason.STOPPED, running, text=state))
     if held_back is None:
         return base

@@ -38,8 +38,8 @@ from ota_server.policy.policy import (
     parse_targets,
 )
 from ota_server.policy.rollout_plan import (
-    Plan,
-    Progress,
+    RolloutPlan,
+    RolloutProgress,
     group_of_plan_name,
     in_force,
     is_over,
@@ -246,14 +246,14 @@ class PolicyFiles:
         return manifests, unusable, frozenset(images)
 
 
-def _plan(group: str, content: bytes) -> Plan:
+def _plan(group: str, content: bytes) -> RolloutPlan:
     plan = parse_plan(content)
     if plan.group != group:
         raise BadPolicy(f"is a rollout to {plan.group or 'the whole fleet'}, by its content")
     return plan
 
 
-def _progress(content: bytes) -> Progress | None:
+def _progress(content: bytes) -> RolloutProgress | None:
     """Return how far a rollout is; None where that cannot be read: it is written anew."""
     try:
         return parse_progress(content)

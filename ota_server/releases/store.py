@@ -14,6 +14,7 @@ from pathlib import Path
 from threading import Lock
 from weakref import WeakSet
 
+from ota_server.httpd import app
 from ota_server.model.device import Download
 from ota_server.model.version import (
     MAX_VERSION_FILE_BYTES,
@@ -64,11 +65,11 @@ class NotNow(Exception):
     """The server is out of descriptors or memory: answer 503."""
 
 
-class NotReady(Exception):
+class NotReady(app.NotReady):
     """The image is being hashed: wait for `hashing.done`, then ask again."""
 
     def __init__(self, hashing: Hashing) -> None:
-        super().__init__(f"{hashing.path} is being hashed")
+        super().__init__(f"{hashing.path} is being hashed", hashing.done)
         self.hashing = hashing
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# The option of the controller for `Known.completion_unknown`.
+# The option of the controller for `RolloutScope.completion_unknown`.
 COMPLETION_UNKNOWN = "--completion-unknown"
 # The option of the controller to write the lines of `lease` after each look.
 HEARTBEAT = "--heartbeat"
