@@ -15,7 +15,7 @@ from ota_server.device_port.slots import Places
 from ota_server.device_port.window import Hours, Standing, Waiting
 from ota_server.httpd import reply
 from ota_server.httpd.reply import Reply
-from ota_server.model.address import site_of
+from ota_server.model.address import source_of
 
 log = logging.getLogger(__name__)
 
@@ -172,4 +172,4 @@ class Admission:
 
 
 def _site(address: str) -> int | None:
-    return site_of(address) if address else None
+    return source_of(address) if address else None
