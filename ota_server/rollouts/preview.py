@@ -10,8 +10,8 @@ from heapq import heappush, heappushpop
 from pathlib import Path
 from typing import NamedTuple
 
-from ota_server.evaluation.feedback import RolloutScope
 from ota_server.evaluation.rhythm import Rhythms, SampledDevice
+from ota_server.evaluation.scope import RolloutScope
 from ota_server.journal.files import CURRENT_NAME, journal_files
 from ota_server.journal.record import BadRecord, parse_fields
 from ota_server.journal.replay import replay
