@@ -4,7 +4,7 @@
 
 Each run makes a fleet of devices that poll, download, boot and fail as its scenario has it, from
 the addresses that the shape of the fleet has; writes what the server would have written in its
-journal; folds that with `ota_server.feedback`; and lets `ota_server.waves` decide. Good releases
+journal; folds that with `evaluation.feedback`; and lets `evaluation.waves` decide. Good releases
 have to reach all that are still alive, in time. Bad ones have to be halted while fewer than 1 % of
 10,000 devices have ever downloaded them; in a smaller fleet, while no others have than those of the
 first wave that holds a device which the release harms. A person who is asked about devices sends

@@ -7,8 +7,8 @@ from statistics import median
 from ota_server.commands.common import warn
 from ota_server.evaluation.poll_history import SLOW_SOAKS
 from ota_server.evaluation.proposal import propose_waves
+from ota_server.model.quantity import format_duration
 from ota_server.model.refusal import Refused
-from ota_server.model.timestamp import duration
 from ota_server.policy.rollout_plan import RolloutPlan
 from ota_server.rollouts.preview import ReachedDevices
 
@@ -160,7 +160,7 @@ def print_slow_pollers(plan: RolloutPlan, intervals_ms: Mapping[float, float]) -
     if known > 100:
         known, slow = 100, round(slow * 100 / known)
     if slow:
-        longest = duration(SLOW_SOAKS * plan.soak_seconds)
+        longest = format_duration(SLOW_SOAKS * plan.soak_seconds)
         print(
             f"{slow} of {known} devices are slow pollers, which wait for more than {longest} "
             f"({SLOW_SOAKS} soaks) between two checks: waves wait for them by their own rhythm"
@@ -173,11 +173,11 @@ def warn_of_soak(plan: RolloutPlan, intervals_ms: Mapping[float, float]) -> None
     if usual <= plan.soak_seconds:
         return
     unit = next((unit for unit in _UNITS if usual >= 2 * unit), 1)
-    longer = duration((math.floor(usual / unit) + 1) * unit)
+    longer = format_duration((math.floor(usual / unit) + 1) * unit)
     what = (
-        f"the soak of {duration(plan.soak_seconds)} is shorter than the "
-        f"{duration(max(round(usual / unit), 1) * unit)} that half of the devices wait, or more, "
-        "between two checks"
+        f"the soak of {format_duration(plan.soak_seconds)} is shorter than the "
+        f"{format_duration(max(round(usual / unit), 1) * unit)} that half of the devices wait, "
+        "or more, between two checks"
     )
     if _is_slow(plan, usual * 1000):
         warn(f"{what}: each wave takes longer than that")

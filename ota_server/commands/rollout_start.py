@@ -14,6 +14,7 @@ from ota_server.commands.rollout_preview import (
     warn_of_soak,
     with_waves,
 )
+from ota_server.model.quantity import parse_duration
 from ota_server.model.refusal import Misused
 from ota_server.model.timestamp import format_time
 from ota_server.policy.files import PolicyFiles
@@ -24,9 +25,7 @@ from ota_server.rollouts.preview import intervals_ms, reached
 from ota_server.system.data_dir import log_dir
 from ota_server.system.locks import is_served
 
-_DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,3})?)([smhd])")
 _PERCENT = re.compile(r"\d{1,3}(?:\.\d{1,4})? ?%?")
-_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _MOST_DEVICES = 1_000_000
 EXAMPLES = """\
 examples:
@@ -193,10 +192,12 @@ def _count(text: str) -> int:
 
 
 def _duration(text: str) -> float:
-    match = _DURATION.fullmatch(text)
-    seconds = 0.0 if match is None else float(match[1]) * _UNITS[match[2]]
-    if match is None or seconds > MOST_SECONDS:
+    try:
+        seconds = parse_duration(text)
+    except ValueError:
+        seconds = MOST_SECONDS + 1.0
+    if seconds > MOST_SECONDS:
         raise argparse.ArgumentTypeError(
-            f"{text[:40]!r} is no duration up to a year: a number and s, m, h or d, such as 15m"
+            f"{text[:40]!r} is not a duration up to a year: a number and s, m, h or d, such as 15m"
         )
     return seconds

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ota_server.device_port.window import Standing
-from ota_server.model.timestamp import parse_time
+from ota_server.model.timestamp import ago
 from ota_server.policy.policy import RolloutState
 from ota_server.policy.rollout_plan import (
     NOT_BEGUN,
@@ -23,7 +23,6 @@ _UNATTENDED = (
     "nobody new is offered it: the controller, which moves rollouts, does not answer or cannot "
     "write; the server's log says why"
 )
-_UNITS = (("d", 86400), ("h", 3600), ("m", 60), ("s", 1))
 # In the order in which a device goes through them, then what can go wrong.
 _SHOWN = ("updated", "downloading", "undecided", "cut", "failed", "silent", "mislabelled")
 _MORE = {
@@ -190,12 +189,3 @@ def _counted(counts: Mapping[str, int]) -> str:
 def _bar(share: float) -> str:
     full = int(min(max(share, 0.0), 1.0) * _BAR)
     return f"[{'#' * full}{'.' * (_BAR - full)}]"
-
-
-def ago(time: str, now_ms: int) -> str:
-    """Return how long ago a time was, in its largest unit."""
-    seconds = max(0, (now_ms - parse_time(time)) // 1000)
-    for unit, size in _UNITS:
-        if seconds >= size:
-            return f"{seconds // size}{unit} ago"
-    return "0s ago"

@@ -26,7 +26,8 @@ from ota_server.evaluation.tally import (
     Evidence,
     Tally,
 )
-from ota_server.model.timestamp import duration, format_time, parse_time
+from ota_server.model.quantity import format_duration
+from ota_server.model.timestamp import format_time, parse_time
 from ota_server.policy.policy import RolloutState
 from ota_server.policy.rollout_plan import OVER, RolloutPlan, RolloutProgress, RolloutWish
 
@@ -117,7 +118,7 @@ def _paused_in_time(plan: RolloutPlan, progress: RolloutProgress, now_ms: int) -
     open_ms = now_ms - parse_time(progress.wave_time)
     if open_ms < plan.wave_timeout_seconds * 1000:
         return progress
-    time = duration(plan.wave_timeout_seconds)
+    time = format_duration(plan.wave_timeout_seconds)
     reason = f"wave {progress.wave + 1} did not go on within {time}: {progress.waiting}"
     return progress._replace(state=RolloutState.PAUSED, reason=reason, waiting="")
 

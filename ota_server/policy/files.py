@@ -66,13 +66,10 @@ class PolicyFiles:
 
     Attributes:
         has_open_rollout: a rollout is on, or its end was not noted by the controller yet.
-        attended_groups: the groups whose rollouts the controller looks after, so that it could
-            stop them, as the keeper says; "" is the fleet. None: all, where there is no keeper.
     """
 
     def __init__(self, data_dir: Path) -> None:
         self.has_open_rollout = False
-        self.attended_groups: frozenset[str] | None = None
         self._version_dir = data_dir / "version"
         self._groups_dir = self._version_dir / GROUPS_FOLDER
         self._firmware_dir = data_dir / "firmware"

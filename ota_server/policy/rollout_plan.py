@@ -29,6 +29,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any, NamedTuple
 
+from ota_server.model.json_object import parse_object
 from ota_server.model.refusal import BadPolicy
 from ota_server.model.timestamp import parse_time
 from ota_server.model.version import is_version
@@ -281,9 +282,7 @@ def parse_progress(content: bytes) -> RolloutProgress:
 def _known(content: bytes, kind: type[RolloutPlan] | type[RolloutProgress]) -> dict[str, Any]:
     """Return the fields that a kind has; further ones are ignored."""
     try:
-        fields = json.loads(content.decode("utf-8-sig"))
-    except (ValueError, RecursionError) as problem:
-        raise BadPolicy(f"is no JSON: {problem}") from None
-    if not isinstance(fields, dict):
-        raise BadPolicy("is no JSON object")
+        fields = parse_object(content)
+    except ValueError as problem:
+        raise BadPolicy(str(problem)) from None
     return {name: fields[name] for name in kind._fields if name in fields}

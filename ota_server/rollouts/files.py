@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ota_server.journal.follow import Position
+from ota_server.model.json_object import parse_object
 from ota_server.model.refusal import BadPolicy
 from ota_server.policy.rollout_plan import (
     RolloutPlan,
@@ -95,7 +96,7 @@ def read_checkpoint(log_dir: Path, plan: RolloutPlan) -> Checkpoint | None:
     if not newline:
         return None
     try:
-        fields = json.loads(head)
+        fields = parse_object(head)
         progress, position = fields["progress"], fields["position"]
         members = fields["members"]
         checkpoint = Checkpoint(

@@ -430,7 +430,7 @@ class TargetTest(CommandsCase):
 
     def test_a_release_whose_manifest_cannot_be_used_is_refused(self):
         (self.data_dir / "firmware" / "firmware_v1.1.0.json").write_text("{")
-        self.assertIn("its manifest is no JSON", self.refused("activate", "v1.1.0"))
+        self.assertIn("its manifest is not JSON", self.refused("activate", "v1.1.0"))
 
     def test_an_altered_image_is_refused(self):
         self.put_image("v1.1.0", b"image of v1.1.1")

@@ -37,6 +37,7 @@ from ota_server.policy.rollout_plan import (
     parse_plan,
     progress_name,
 )
+from ota_server.policy.situation import Situation
 from ota_server.rollouts import edits
 from ota_server.rollouts.ending import finish
 from ota_server.rollouts.preview import ReachedDevices
@@ -134,8 +135,8 @@ class StartTest(CommandCase):
             ([NEW, "--waves", "a,100"], "such as 1,10,50,100", 2),
             ([NEW, "--max-failures", "100"], "argument --max-failures: '100' is no percentage", 2),
             ([NEW, "--min-devices", "0"], "argument --min-devices: '0' is no number", 2),
-            ([NEW, "--soak", "400d"], "argument --soak: '400d' is no duration up to a year", 2),
-            ([NEW, "--soak", "10"], "no duration", 2),
+            ([NEW, "--soak", "400d"], "argument --soak: '400d' is not a duration up to a year", 2),
+            ([NEW, "--soak", "10"], "not a duration", 2),
             ([NEW, "--group", "beta"], "there is no group beta", 1),
             ([NEW, "--first-group", "beta"], "there is no group beta", 1),
             ([NEW, "--group", "Beta!"], "no name of a group", 2),
@@ -590,7 +591,7 @@ class StatusTest(CommandCase):
         path = self.data_dir / "version" / "rollout.json"
         plan = RolloutPlan("1", NEW, "", (100.0,), format_time(NOW_MS), OLD)._asdict()
         for content, words in (
-            ("{", "is no JSON: "),
+            ("{", "is not JSON: "),
             ('{"id": "1"}', "it lacks version, group, waves, time, instead_of; "),
             (json.dumps({**plan, "waves": "ten"}), "a value in it is of another kind; "),
             (json.dumps({**plan, "waves": [100, 50]}), "waves rise, and the last one is 100; "),
@@ -599,7 +600,7 @@ class StatusTest(CommandCase):
             with self.subTest(content=content):
                 for command in ("status", "pause", "abort"):
                     said = self.refused(command)
-                    self.assertIn(f"{path} is no ", said)
+                    self.assertIn(f"{path} is no", said)
                     self.assertIn(words, said)
                     self.assertIn("; mend it, or delete it: that ends the rollout", said)
                     self.assertNotIn("__new__", said)
@@ -824,8 +825,10 @@ class WayBackTest(RolloutCase):
         target = Target(OLD, "", f"firmware_{OLD}.bin", 1000)
         report = Report(members[0], NEW)
         back = self.roll_out(id="back", version=OLD, reverts=NEW, is_revert=True)
-        self.assertEqual(decide(report, target, PolicyFiles(self.data_dir).current()).version, NEW)
+        self.assertEqual(
+            decide(report, Situation(PolicyFiles(self.data_dir).current(), target)).version, NEW
+        )
         finish(self.data_dir, back)
         (self.data_dir / "version" / "rollout.json").unlink()
-        decision = decide(report, target, PolicyFiles(self.data_dir).current())
+        decision = decide(report, Situation(PolicyFiles(self.data_dir).current(), target))
         self.assertEqual(decision.version, "v1.5.0")

@@ -56,7 +56,7 @@ class AttendedTest(ServerCase):
             (self.data_dir / "version" / plan_name(group)).write_bytes(format_plan(plan))
             (self.data_dir / "version" / progress_name(group)).write_bytes(format_plan(progress))
         edits.add_members(self.data_dir, "beta", [MAC])
-        policies = self.start().service.policies
+        rollouts = self.start().service.offers.attended
         for attended, versions in (
             (None, ("v1.2", "v1.3")),
             (frozenset(("", "beta", "gamma")), ("v1.2", "v1.3")),
@@ -65,5 +65,5 @@ class AttendedTest(ServerCase):
             (frozenset(), ("v1.0.1", "v1.0.1")),
         ):
             with self.subTest(attended):
-                policies.attended_groups = attended
+                rollouts.groups = attended
                 self.assertEqual((self.told(OTHER), self.told(MAC)), versions)

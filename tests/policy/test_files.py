@@ -5,7 +5,7 @@ import os
 import threading
 from pathlib import Path
 
-from ota_server.device_port.server import TRANSPORTS
+from ota_server.httpd.transports import TRANSPORTS
 from ota_server.policy import edits
 from ota_server.policy.files import PolicyFiles
 from ota_server.policy.rollout_plan import RolloutPlan, RolloutProgress, format_plan

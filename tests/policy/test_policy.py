@@ -199,7 +199,7 @@ class PlainTest(unittest.TestCase):
             {"pins": ({}, {"beta": Pin("v1", None)})},
             {"group_targets": {"beta": "v1"}},
             {"stopped": {"1": Stopped("v1", True, None)}},
-            {"unusable": {"1": "is no JSON"}},
+            {"unusable": {"1": "is not JSON"}},
         ):
             with self.subTest(decided):
                 self.assertFalse(make_policy(**decided).is_plain)

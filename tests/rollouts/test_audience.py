@@ -6,8 +6,10 @@ from itertools import product
 from ota_server.model.device import Report
 from ota_server.model.version import Target
 from ota_server.policy.decision import decide
+from ota_server.policy.explain import in_words
 from ota_server.policy.policy import Pin, Policy, Rollout, Stopped, make_policy
 from ota_server.policy.rollout_plan import RolloutPlan
+from ota_server.policy.situation import Situation
 from ota_server.rollouts.audience import groups_left_alone, scope_of
 
 ALPHA, BETA, BOTH, NEITHER = (f"02:00:00:00:00:0{number}" for number in (1, 2, 3, 4))
@@ -72,7 +74,7 @@ class ReachTest(unittest.TestCase):
                 )
                 target = Target("v1", "", "firmware_v1.bin", 1000)
                 reasons = {
-                    mac: decide(Report(mac, "v1"), target, policy).reason
+                    mac: in_words(decide(Report(mac, "v1"), Situation(policy, target)).cause)
                     for mac in (ALPHA, BETA, BOTH, NEITHER)
                 }
                 reached = {mac for mac, why in reasons.items() if why == "the rollout of v2"}

@@ -171,9 +171,14 @@ class LeaseTest(RolloutCase):
         service = open_service(self.data_dir, settle_seconds=0.0)
         self.server = OTAServer(("127.0.0.1", 0), service, transport=TRANSPORT)
         self.keeper = Keeper(
-            self.data_dir, service.policies, time.time_ns() // 10**6, (), LEASE_SECONDS
+            self.data_dir,
+            service.policies,
+            service.offers.attended,
+            time.time_ns() // 10**6,
+            (),
+            LEASE_SECONDS,
         )
-        service.more_chores.append(self.keeper.look_after)
+        self.server.chores.append(self.keeper.look_after)
         thread = threading.Thread(target=self.server.serve_forever)
         thread.start()
 

@@ -403,7 +403,7 @@ class AloneTest(RolloutCase):
         self.assertTrue(until(lambda: self.state() == "running"))
         process.terminate()
         _, said = process.communicate(timeout=TIMEOUT_SECONDS)
-        self.assertIn("rollout_beta.json is no JSON", said)
+        self.assertIn("rollout_beta.json is not JSON", said)
         self.assertEqual(process.returncode, 0)
 
     def test_a_progress_that_was_deleted_or_garbled_is_written_anew(self):
