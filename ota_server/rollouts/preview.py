@@ -92,7 +92,9 @@ class _Sample:
         return tuple(each for _, each in self._heap)
 
 
-def reached(log_dir: Path, plan: RolloutPlan, known: RolloutScope, now_ms: int) -> ReachedDevices:
+def find_reached(
+    log_dir: Path, plan: RolloutPlan, known: RolloutScope, now_ms: int
+) -> ReachedDevices:
     """Find the devices that a rollout reaches.
 
     Raises:
