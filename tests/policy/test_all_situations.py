@@ -36,7 +36,7 @@ class Files(NamedTuple):
     """What the files of operators say.
 
     `is_withdrawn` and `is_missing` are so of all releases but that which the device runs; under
-    `is_manifest_bad` the manifest of each release but of those before which a stepping stone stands.
+    `is_manifest_bad` the manifest of each release but of those that come after a stepping stone.
     """
 
     is_unusable: bool
