@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ota_server.device_port.server import OTAServer
+from ota_server.device_port.wiring import open_service
 from ota_server.httpd.transports import TRANSPORTS
-from ota_server.server import open_service
 
 ROOT = Path(__file__).resolve().parent.parent
 MAC = "00:11:22:33:44:55"

@@ -3,13 +3,13 @@
 import unittest
 
 from ota_server.commands.why import explain
+from ota_server.device_port.wiring import clock_ms as now_ms
 from ota_server.journal.replay import newest
 from ota_server.model.device import Device, Download, Report, checked, has_settled
 from ota_server.model.manifest import Manifest
 from ota_server.policy import edits
 from ota_server.policy.loop_breaker import HOUR_MS, fetched, why_wait
 from ota_server.policy.policy import make_policy
-from ota_server.server import clock_ms as now_ms
 from tests.support import DEVICE, MAC, ServerCase, until
 
 SHA256 = "ab" * 32

@@ -12,11 +12,11 @@ from pathlib import Path
 from ota_server.commands.rollout_status import lines_of
 from ota_server.controller import Controller
 from ota_server.device_port.server import OTAServer
+from ota_server.device_port.wiring import open_service
 from ota_server.model.timestamp import format_time
 from ota_server.policy.lease import Lease, lines_of_a_look
 from ota_server.policy.rollout_plan import Progress, format_plan
 from ota_server.rollouts.keeper import LOCK_NAME, Keeper, is_attended
-from ota_server.server import open_service
 from tests.fleet import NEW, OLD, RolloutCase
 from tests.support import TRANSPORT, Client, until
 from tests.test_controller import children

@@ -1,10 +1,9 @@
-"""Which version a device should run, and which image a request for bytes gets. Pure."""
+"""Which version a device should run. Pure."""
 
 from hashlib import sha256
 from typing import NamedTuple
 
-from ota_server.httpd.byterange import RangeSpec, from_byte_zero
-from ota_server.model.device import RESTART_AFTER_MS, Download, Report
+from ota_server.model.device import Report
 from ota_server.model.manifest import next_stop
 from ota_server.model.version import Target, meaning, same_version
 from ota_server.policy.policy import Pin, Policy, Stopped
@@ -180,49 +179,3 @@ def cohort_percent(version: str, mac: str) -> float:
     """
     digest = sha256(f"{meaning(version)}\n{mac}".encode("ascii")).digest()
     return int.from_bytes(digest[:8], "big") / 2**64 * 100
-
-
-def continued_download(
-    known: Download | None,
-    under_way: bool,
-    ranges: tuple[RangeSpec, ...],
-    honours_range: bool,
-    now_ms: int,
-) -> Download | None:
-    """Return the download that a request for the image continues; None: it begins one.
-
-    No real client sends If-Range, and some fetch one image in many ranges, in parallel, or read
-    byte 0 again; so a Range keeps the release that its device began (DESIGN rule 3).
-
-    Args:
-        under_way: a transfer of that download is running at this moment.
-        ranges: what the request asks for; none for a HEAD and for a GET without Range.
-        honours_range: its If-Range, if any, matches the release of `known`.
-    """
-    if known is None or not ranges or not honours_range:
-        return None
-    if from_byte_zero(ranges) and not under_way and now_ms - known.request_ms >= RESTART_AFTER_MS:
-        return None
-    return known
-
-
-def pinned_download(
-    known: Download | None,
-    under_way: bool,
-    running: str,
-    told: str | None,
-    now_ms: int,
-) -> Download | None:
-    """Return the download whose signature a device wants; None: that of what it would get.
-
-    Clients ask for it before the image, during it and after it, and that may have taken long.
-
-    Args:
-        running: the release that it runs.
-        told: the version that it was told to run, last.
-    """
-    if known is None or under_way or now_ms - known.request_ms < RESTART_AFTER_MS:
-        return known
-    if told is None or same_version(running, known.version):
-        return None
-    return known if same_version(told, known.version) else None
