@@ -4,8 +4,8 @@ A turn answers all that has arrived, has these answers put on record by one writ
 sends. Nothing in it waits: an answer that is not ready parks its channel, and what a client does
 not take stays in the image's file.
 
-The event loop (`event_loop.py`) drives all channels of a listener by this, a thread (`threads.py`)
-one. All methods but `take_in` are of one thread.
+The event loop (`event_loop.py`) drives all channels of a listener by this, a thread of `threads.py`
+one of them.
 """
 
 import logging
@@ -35,8 +35,9 @@ _NOW = socket.MSG_DONTWAIT
 # With what is closed at once: the kernel then sends the reply and the FIN as one segment, which
 # takes a quarter off the processor time of a check (benchmarks/).
 _LAST = _NOW | getattr(socket, "MSG_MORE", 0)
-LOOK_SECONDS = 0.5
-_PARKED_LOOK_SECONDS = 0.02
+
+# Without a channel where it was accepted in this turn, since most are closed after it.
+Answered = tuple[socket.SocketType, Peer, Channel | None, QuickReply]
 
 
 class Driver:
@@ -52,9 +53,7 @@ class Driver:
         self._by_sendfile = not isinstance(poller, PollPoller)
         self._channels: dict[int, Channel] = {}
         self._ready: list[Channel] = []
-        self._parked: list[Channel] = []
-        # A connection that was accepted in this turn, and answered quickly, has no channel yet.
-        self._quick: list[tuple[socket.SocketType, Peer, Channel | None, QuickReply]] = []
+        self._quick: list[Answered] = []
         self._watching = Watching(poller)
         self._failures = self._app.failures
         self._withdrawals = self._app.withdrawals
@@ -85,15 +84,11 @@ class Driver:
 
     def _timeout(self) -> float:
         """Return for how long to wait for events."""
-        if self._ready:
-            return 0.0
-        timeout = _PARKED_LOOK_SECONDS if self._parked else LOOK_SECONDS
-        due = self._watching.next_due()
-        return timeout if due is None else min(timeout, max(0.0, due - time.monotonic()))
+        return 0.0 if self._ready else self._watching.timeout()
 
     def _after_events(self) -> None:
-        if self._parked:
-            self._look_at_parked()
+        if self._watching.parked:
+            self._ready += self._watching.unparked(self._now)
         # Before time is looked at: what has arrived in time is answered, however long the turn.
         self._answer()
         if self._withdrawals != self._app.withdrawals:
@@ -202,12 +197,12 @@ class Driver:
                     self._close(channel, was_reset=False)
                 else:
                     self._guard(channel, self._send, channel, outgoing)
-            answered, self._quick = self._quick, []
-            for sock, peer, with_channel, quick in answered:
+            quick, self._quick = self._quick, []
+            for answered in quick:
                 try:
-                    self._send_quickly(sock, peer, with_channel, quick, is_lost)
+                    self._send_quickly(answered, is_lost)
                 except Exception:
-                    self._drop(sock)
+                    self._drop(answered[0])
 
     def _flush(self) -> bool:
         """Put answers on record; return whether that has begun to fail.
@@ -219,15 +214,8 @@ class Driver:
         self._failures = app.failures
         return failures != self._failures
 
-    def _send_quickly(
-        self,
-        sock: socket.SocketType,
-        peer: Peer,
-        channel: Channel | None,
-        quick: QuickReply,
-        is_lost: bool,
-    ) -> None:
-        content, keep_alive, needs_record = quick
+    def _send_quickly(self, answered: Answered, is_lost: bool) -> None:
+        sock, peer, channel, (content, keep_alive, needs_record) = answered
         if is_lost and needs_record:
             content, keep_alive = b"", False
         try:
@@ -252,19 +240,12 @@ class Driver:
             outgoing = channel.connection.next_reply(now, channel.may_wait(now), is_draining)
         except NotReady as not_ready:
             channel.park(not_ready, now)
-            self._parked.append(channel)
+            self._watching.parked.append(channel)
             self._watch(channel)
         else:
             if channel.state is PARKED:
                 channel.unpark()
             answers.append((channel, outgoing))
-
-    def _look_at_parked(self) -> None:
-        parked, self._parked = self._parked, []
-        for channel in parked:
-            is_made = channel.not_ready is not None and channel.not_ready.done.is_set()
-            is_due = is_made or self._now >= channel.give_up_at
-            (self._ready if is_due else self._parked).append(channel)
 
     def _send(self, channel: Channel, outgoing: Outgoing | None = None) -> None:
         try:
@@ -276,22 +257,24 @@ class Driver:
         except OSError:
             self._close(channel, was_reset=True)
         else:
-            if not is_sent:
-                if channel.events != WRITE or channel.state is HELD:
-                    self._watch(channel)
-                return
-            connection = channel.connection
-            connection.sent_all(self._now)
-            if not channel.close_after:
-                # Perhaps the next request has arrived with this one.
-                if connection.has_input:
-                    self._ready.append(channel)
-                else:
-                    self._wait_for_more(channel)
-            elif connection.awaits_acknowledgement or connection.must_linger:
+            if is_sent:
+                self._sent(channel)
+            elif channel.events != WRITE or channel.state is HELD:
+                self._watch(channel)
+
+    def _sent(self, channel: Channel) -> None:
+        """Go on after a whole reply."""
+        connection = channel.connection
+        connection.sent_all(self._now)
+        if channel.close_after:
+            if connection.awaits_acknowledgement or connection.must_linger:
                 self._linger(channel)
             else:
                 self._close(channel, was_reset=False)
+        elif connection.has_input:
+            self._ready.append(channel)  # perhaps the next request has arrived with this one
+        else:
+            self._wait_for_more(channel)
 
     # Waiting and ends
 

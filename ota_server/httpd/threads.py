@@ -12,11 +12,11 @@ from threading import Lock, Thread, current_thread
 from typing import Any
 
 from ota_server.httpd.channel import FRESH
-from ota_server.httpd.driver import LOOK_SECONDS, Driver
+from ota_server.httpd.driver import Driver
 from ota_server.httpd.event_loop import EventLoop
 from ota_server.httpd.listener import Listener
 from ota_server.httpd.sockets import PollPoller
-from ota_server.httpd.watching import READ
+from ota_server.httpd.watching import LOOK_SECONDS, READ
 
 log = logging.getLogger(__name__)
 
@@ -96,10 +96,11 @@ class _OneChannel(Driver):
         self.end()
 
     def _timeout(self) -> float:
-        if self._parked and self._parked[0].not_ready is not None:
-            self._parked[0].not_ready.done.wait(LOOK_SECONDS)
-            return 0.0
-        timeout, due = super()._timeout(), self._watching.next_due()
-        if due is None or not all(each.state is FRESH for each in self._channels.values()):
-            return timeout
+        for parked in self._watching.parked:
+            if parked.not_ready is not None:
+                parked.not_ready.done.wait(LOOK_SECONDS)
+                return 0.0
+        due = self._watching.next_due()
+        if due is None or any(each.state is not FRESH for each in self._channels.values()):
+            return super()._timeout()
         return max(0.0, due - time.monotonic())  # thousands that are idle must not look up

@@ -1,6 +1,7 @@
-"""What wakes a channel: an event of its socket, told by a poller, or a time."""
+"""What wakes a channel: an event of its socket, told by a poller; a time; or what it waits for."""
 
 import select
+import time
 
 from ota_server.httpd.channel import HELD, LINGERING, PARKED, SENDING, Channel
 from ota_server.httpd.sockets import PollPoller
@@ -8,10 +9,18 @@ from ota_server.httpd.timers import Timers
 
 # The same bits as EPOLLIN, EPOLLOUT and EPOLLERR.
 READ, WRITE, ERROR = select.POLLIN, select.POLLOUT, select.POLLERR
+LOOK_SECONDS = 0.5
+_PARKED_LOOK_SECONDS = 0.02
 
 
 class Watching:
-    """Has the poller and the timers say when there is something to do for a channel."""
+    """Says when there is something to do for a channel.
+
+    Attributes:
+        parked: channels whose answer waits for what the application makes.
+        next_due: when the next time is that a channel waits for; None: there is none.
+        due: takes what is due.
+    """
 
     def __init__(self, poller: "select.epoll | PollPoller") -> None:
         self._poller = poller
@@ -19,6 +28,7 @@ class Watching:
         self._timers = Timers()
         self.next_due = self._timers.next_due
         self.due = self._timers.due
+        self.parked: list[Channel] = []
 
     def watch(self, channel: Channel, now: float) -> None:
         """Wait for what a channel waits for, by its state."""
@@ -41,6 +51,22 @@ class Watching:
             self._poller.modify(channel.fd, events)
             channel.events = events
         self._timers.add(channel.due(now), channel)
+
+    def timeout(self) -> float:
+        """Return for how long a poll may wait, in seconds."""
+        timeout = _PARKED_LOOK_SECONDS if self.parked else LOOK_SECONDS
+        due = self.next_due()
+        return timeout if due is None else min(timeout, max(0.0, due - time.monotonic()))
+
+    def unparked(self, now: float) -> list[Channel]:
+        """Return the channels whose answer can be made now, or may be waited for no longer."""
+        parked, self.parked = self.parked, []
+        unparked: list[Channel] = []
+        for channel in parked:
+            is_made = channel.not_ready is not None and channel.not_ready.done.is_set()
+            is_due = is_made or now >= channel.give_up_at
+            (unparked if is_due else self.parked).append(channel)
+        return unparked
 
     def wake(self, channel: Channel, now: float) -> None:
         """Have a channel looked at in this turn."""

@@ -70,7 +70,6 @@ PURE |= {
     "journal.record",
     "journal.record_fields",
     "journal.scan",
-    "policy.begun_download",
     "policy.decision",
     "policy.explain",
     "policy.lease",
