@@ -71,7 +71,7 @@ def read_request(buffer: bytes | bytearray) -> tuple[Request, int] | None:
         The request and the number of bytes that its head took, or None while the head is not whole.
 
     Raises:
-        BadRequest: the bytes break HTTP or a limit, also when that can be seen before the head ends.
+        BadRequest: the bytes break HTTP or a limit, also where that is seen before the head ends.
     """
     # RFC 9112 section 2.2: an empty line before the request line is ignored; two, for old clients.
     start = _EMPTY_LINES.match(buffer).end()  # type: ignore[union-attr]
