@@ -17,11 +17,12 @@ from ota_server.commands.rollout_preview import (
 from ota_server.model.quantity import parse_duration
 from ota_server.model.refusal import Misused
 from ota_server.model.timestamp import format_time
+from ota_server.policy.edits import release_here
 from ota_server.policy.files import PolicyFiles
 from ota_server.policy.rollout_plan import MOST_SECONDS, RolloutPlan
 from ota_server.rollouts import edits
 from ota_server.rollouts.audience import groups_left_alone, scope_of
-from ota_server.rollouts.preview import intervals_ms, reached
+from ota_server.rollouts.preview import find_reached, intervals_ms
 from ota_server.system.data_dir import log_dir
 from ota_server.system.locks import is_served
 
@@ -97,11 +98,11 @@ def start(arguments: argparse.Namespace) -> int:
     now_ms = time.time_ns() // 1_000_000
     plan = _plan(arguments, now_ms)
     edits.check_start(data_dir, plan)
-    plan = plan._replace(version=edits.release_here(data_dir, plan.version))
+    plan = plan._replace(version=release_here(data_dir, plan.version))
     policy = PolicyFiles(data_dir).current()
     print_left_alone(groups_left_alone(plan, policy))
     logs = log_dir(data_dir)
-    found = reached(logs, plan, scope_of(plan, policy, None, now_ms), now_ms)
+    found = find_reached(logs, plan, scope_of(plan, policy, None, now_ms), now_ms)
     intervals = intervals_ms(logs, found, now_ms)
     plan = with_waves(plan, arguments.waves, found, intervals)
     print_waves(plan, found, is_typed=arguments.waves is not None)

@@ -10,7 +10,7 @@ from pathlib import Path
 from ota_server.commands.rollout_view import state_of, status_lines
 from ota_server.device_port.admission_status import read_standing
 from ota_server.policy.policy import HOLD_NAME, RolloutState
-from ota_server.rollouts import edits
+from ota_server.rollouts.find_rollout import all_rollouts
 from ota_server.rollouts.keeper import is_attended
 from ota_server.system.data_dir import log_dir
 from ota_server.system.locks import is_served
@@ -34,7 +34,7 @@ def lines_of(data_dir: Path, group: str | None) -> list[str]:
     attended = not served or is_attended(logs, now_ms)
     is_held = os.path.lexists(data_dir / "version" / HOLD_NAME)
     lines: list[str] = []
-    for plan, progress in edits.all_rollouts(data_dir):
+    for plan, progress in all_rollouts(data_dir):
         if group in (None, plan.group):
             shown = status_lines(plan, progress, now_ms, served, standing, attended, is_held)
             lines += ["", *shown]
@@ -52,9 +52,9 @@ def watch(data_dir: Path, group: str | None) -> int:
     try:
         while True:
             draw.show(lines_of(data_dir, group))
-            found = edits.all_rollouts(data_dir)
+            found = all_rollouts(data_dir)
             shown = [each for each in found if group in (None, each[0].group)]
-            on = {plan.id for plan, progress in shown if edits.is_on(plan, progress)}
+            on = {each.plan.id for each in shown if each.is_on}
             watched |= on
             if not on:
                 ends = [state_of(*each) for each in shown if not watched or each[0].id in watched]

@@ -167,6 +167,10 @@ class Service:
         admission = self.offers.admission
         return Standing() if admission is None else admission.standing(self.clock_ms())
 
+    def reopen_journal(self) -> None:
+        """Have the journal opened by its name again, soon. Safe in a signal handler."""
+        self.fleet.reopen_journal()
+
     def end_chores(self) -> None:
         """Have chores that take long end soon."""
         self.fleet.end()

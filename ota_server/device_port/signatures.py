@@ -8,13 +8,14 @@ from http import HTTPStatus
 from pathlib import Path
 
 from ota_server.device_port.downloads import NAMED_CACHING, TARGET_CACHING, NotOffered
+from ota_server.device_port.image_reply import signature_reply
 from ota_server.device_port.offers import Offers
+from ota_server.device_port.resume import pinned_download
 from ota_server.httpd import reply
 from ota_server.httpd.reply import Peer, Reply
 from ota_server.journal.device_table import Fleet
 from ota_server.model.device import Device, Report
 from ota_server.model.version import MAX_SIGNATURE_BYTES, meaning, signature_name
-from ota_server.policy.begun_download import pinned_download
 from ota_server.policy.files import PolicyFiles
 from ota_server.releases.image import Image
 from ota_server.releases.store import NoImage, NoTarget, NotNow, NotReady, Store
@@ -111,7 +112,7 @@ class Signatures:
             return reply.text(HTTPStatus.NOT_FOUND, _NOT_FOUND)
         except NoSignature:
             return reply.text(HTTPStatus.NOT_FOUND, _NOT_FOUND)
-        return reply.signature_reply(content, caching)
+        return signature_reply(content, caching)
 
     def _check(self, content: bytes, version: str) -> None:
         manifest = self._policies.current().manifests.get(meaning(version))

@@ -12,18 +12,18 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ota_server.model.refusal import BadPolicy, Refused
-from ota_server.model.version import image_name, meaning, spellings
+from ota_server.model.version import image_name, spellings
 from ota_server.policy import audit
 from ota_server.policy.files import GROUP_SUFFIX, GROUPS_FOLDER
 from ota_server.policy.policy import (
     HOLD_NAME,
     PINS_NAME,
     RETRIES_NAME,
-    STOPPED_NAME,
     Pin,
+    StoppedState,
     parse_pins,
-    parse_stopped,
 )
+from ota_server.policy.targets import read_stopped, stopped_entry
 from ota_server.policy.text import (
     Hold,
     Who,
@@ -264,21 +264,21 @@ def release_here(data_dir: Path, version: str) -> str:
         Refused: there is no such image, or it was withdrawn.
         BadPolicy, OSError: the files do not say so.
     """
-    firmware_dir, version_dir = data_dir / "firmware", data_dir / "version"
+    firmware_dir = data_dir / "firmware"
     for spelling in spellings(version):
         found = find(firmware_dir, image_name(spelling))
         if found is not None and found.signature.size:
             break
     else:
+        path = firmware_dir / image_name(version)
+        raise Refused(f"{version} is not a release here: there is no {path}; publish it first")
+    entry = stopped_entry(read_stopped(data_dir), version)
+    if entry is not None and entry.get("state") == StoppedState.WITHDRAWN:
+        reason = f" ({entry['reason']})" if entry.get("reason") else ""
         raise Refused(
-            f"{version} is no release here: there is no {firmware_dir / image_name(version)}; "
-            "publish it first"
+            f"{version} was withdrawn{reason}, and no device may have it; name another release, or "
+            "publish a fixed one under another version"
         )
-    with named(version_dir / STOPPED_NAME):
-        content = read(version_dir, STOPPED_NAME)
-        stopped = parse_stopped(content).get(meaning(version)) if content else None
-    if stopped is not None and stopped.is_withdrawn:
-        raise Refused(f"{version} was withdrawn, and nobody may have it; name another release")
     return spelling
 
 

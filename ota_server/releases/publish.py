@@ -5,7 +5,6 @@ renames are made under it, manifest first and image last: there is no moment at 
 served without its record, and what a crash leaves is served by nobody.
 """
 
-import fcntl
 import hashlib
 import os
 import shutil
@@ -46,7 +45,7 @@ from ota_server.system.files import (
     signature_of,
     sync_folder,
 )
-from ota_server.system.locks import locked
+from ota_server.system.locks import acquire, locked
 
 # What a publication leaves free: the journal and the server's private copies need room as well.
 RESERVE_BYTES = 64 * 1024 * 1024
@@ -321,7 +320,7 @@ class _Job:
         with locked(self._data_dir):
             # Buffered: an unbuffered write may take a part of a chunk, and says so to nobody here.
             file = open(path, "xb")  # noqa: SIM115
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            acquire(file.fileno())
         try:
             with file:
                 yield file
@@ -357,11 +356,11 @@ def _clear_leftovers(firmware: Path) -> None:
         if not name.startswith(_TEMPORARY_PREFIX) or not name.endswith(_TEMPORARY_SUFFIX):
             continue
         found = find(firmware, name)
-        with suppress(OSError):  # one that goes on holds its lock; one of another user is not ours
+        with suppress(OSError):  # one of another user is not ours
             if found is not None:
                 with open(found.path, "rb") as file:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    os.unlink(found.path)
+                    if acquire(file.fileno()):  # one that goes on holds its lock
+                        os.unlink(found.path)
 
 
 def _remove_record(firmware: Path, version: str) -> None:

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
-from ota_server.evaluation.feedback import RolloutScope
+from ota_server.evaluation.scope import RolloutScope
 from ota_server.journal.replay import replay
 from ota_server.model.manifest import Manifest
 from ota_server.model.version import meaning, same_version
@@ -31,12 +31,12 @@ def scope_of(
         | _left_alone(plan, policy),
         releases=policy.images,
         aliases=policy.aliases,
-        stones=stones_on_the_way(plan.version, policy.manifests),
+        stepping_stones=stepping_stones_to(plan.version, policy.manifests),
     )
 
 
-def stones_on_the_way(version: str, manifests: Mapping[str, Manifest]) -> frozenset[str]:
-    """Return the meanings of all stones that a device may have to run before a release."""
+def stepping_stones_to(version: str, manifests: Mapping[str, Manifest]) -> frozenset[str]:
+    """Return the meanings of all stepping stones that a device may have to run before a release."""
     way = [meaning(version)]
     while (manifest := manifests.get(way[-1])) is not None and manifest.via is not None:
         stone = meaning(manifest.via)

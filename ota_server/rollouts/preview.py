@@ -10,8 +10,8 @@ from heapq import heappush, heappushpop
 from pathlib import Path
 from typing import NamedTuple
 
-from ota_server.evaluation.feedback import RolloutScope
 from ota_server.evaluation.rhythm import Rhythms, SampledDevice
+from ota_server.evaluation.scope import RolloutScope
 from ota_server.journal.files import CURRENT_NAME, journal_files
 from ota_server.journal.record import BadRecord, parse_fields
 from ota_server.journal.replay import replay
@@ -92,7 +92,9 @@ class _Sample:
         return tuple(each for _, each in self._heap)
 
 
-def reached(log_dir: Path, plan: RolloutPlan, known: RolloutScope, now_ms: int) -> ReachedDevices:
+def find_reached(
+    log_dir: Path, plan: RolloutPlan, known: RolloutScope, now_ms: int
+) -> ReachedDevices:
     """Find the devices that a rollout reaches.
 
     Raises:

@@ -41,6 +41,7 @@ from ota_server.policy.situation import Situation
 from ota_server.rollouts import edits
 from ota_server.rollouts.ending import finish
 from ota_server.rollouts.preview import ReachedDevices
+from ota_server.rollouts.revert import revert
 from tests.support import ROOT, TIMEOUT_SECONDS, until
 from tests.support.fleet import NEW, OLD, RolloutCase, mac_of, run_rollout
 
@@ -489,7 +490,7 @@ class ChangeTest(CommandCase):
         self.run_it("abort", "--revert")
         self.run_it("abort")
         said = self.refused("pause")
-        self.assertIn("the way back was aborted; `rollout start VERSION`", said)
+        self.assertIn("the revert was aborted; `rollout start VERSION`", said)
         self.assertNotIn("--revert", said)
 
     def test_a_halted_release_has_a_way_back_too(self):
@@ -504,7 +505,7 @@ class ChangeTest(CommandCase):
     def test_there_is_no_way_back_from_what_nobody_runs_or_what_is_done(self):
         self.come_to("running")
         said = self.refused("abort", "--revert")
-        self.assertIn(f"nobody runs {NEW}, there is nothing to take back; `rollout abort`", said)
+        self.assertIn(f"no device runs {NEW}, there is nothing to take back; `rollout abort`", said)
         self.assertEqual(self.plan().wanted, "run")
         self.come_to("halted", reason="bad")
         said = self.refused("abort", "--revert")
@@ -787,7 +788,7 @@ class WayBackTest(RolloutCase):
         self.devices.ask(server.port)
         self.assertIn(NEW, self.devices.versions.values())
         back = plan._replace(id="back", version=OLD, reverts=NEW, is_revert=True, soak_seconds=0.3)
-        edits.revert(self.data_dir, back, format_time(NOW_MS))
+        revert(self.data_dir, back, format_time(NOW_MS))
         self.ask_until(server, lambda: self.state() == "done")
         self.assertEqual(set(self.devices.versions.values()), {OLD})
         self.assertEqual(json.loads((self.data_dir / "version" / "stopped.json").read_bytes()), {})
@@ -808,7 +809,7 @@ class WayBackTest(RolloutCase):
         plan = self.roll_out(waves=(100.0,), soak_seconds=3600.0)
         self.ask_until(server, lambda: set(self.devices.versions.values()) == {NEW})
         back = plan._replace(id="back", version=OLD, reverts=NEW, is_revert=True, soak_seconds=0.3)
-        edits.revert(self.data_dir, back, format_time(NOW_MS))
+        revert(self.data_dir, back, format_time(NOW_MS))
         self.ask_until(server, lambda: self.state() == "done")
         self.devices.ask(server.port)
         on_new = [mac for mac, version in self.devices.versions.items() if version == NEW]

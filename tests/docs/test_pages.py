@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ota_server.cli import make_parser
-from ota_server.server import DEFAULT_PORT
+from ota_server.device_port.options import DEFAULT_PORT
 from tests.support import ROOT, TIMEOUT_SECONDS
 
 README = ROOT / "README.md"

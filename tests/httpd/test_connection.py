@@ -12,10 +12,10 @@ from pathlib import Path
 
 from ota_server.device_port.common_check import Checks
 from ota_server.device_port.offers import Offers
+from ota_server.device_port.wiring import open_service
 from ota_server.httpd.connection import HEAD_SECONDS, SETTLE_SECONDS, STALL_SECONDS, Connection
 from ota_server.httpd.reply import ImageSpan, Peer
 from ota_server.releases.store import NotReady, Store
-from ota_server.server import open_service
 from tests.support import (
     DEVICE,
     Client,
