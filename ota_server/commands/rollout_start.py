@@ -19,6 +19,7 @@ from ota_server.model.refusal import Misused
 from ota_server.model.timestamp import format_time
 from ota_server.policy.files import PolicyFiles
 from ota_server.policy.rollout_plan import MOST_SECONDS, RolloutPlan
+from ota_server.policy.targets import release_here
 from ota_server.rollouts import edits
 from ota_server.rollouts.audience import groups_left_alone, scope_of
 from ota_server.rollouts.preview import intervals_ms, reached
@@ -97,7 +98,7 @@ def start(arguments: argparse.Namespace) -> int:
     now_ms = time.time_ns() // 1_000_000
     plan = _plan(arguments, now_ms)
     edits.check_start(data_dir, plan)
-    plan = plan._replace(version=edits.release_here(data_dir, plan.version))
+    plan = plan._replace(version=release_here(data_dir, plan.version))
     policy = PolicyFiles(data_dir).current()
     print_left_alone(groups_left_alone(plan, policy))
     logs = log_dir(data_dir)

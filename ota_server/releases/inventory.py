@@ -17,10 +17,7 @@ from ota_server.model.manifest import (
 from ota_server.model.refusal import Refused
 from ota_server.model.version import (
     MAX_SIGNATURE_BYTES,
-    MAX_VERSION_FILE_BYTES,
-    NoVersion,
     image_name,
-    parse_version_file,
     same_version,
     signature_name,
     spellings,
@@ -29,12 +26,12 @@ from ota_server.model.version import (
 from ota_server.policy import audit
 from ota_server.policy.files import PolicyFiles
 from ota_server.policy.policy import Policy
+from ota_server.policy.targets import read_version_file
 from ota_server.releases.hashing import Digests
 from ota_server.releases.header import HEAD_BYTES, ImageHeader, read_header
 from ota_server.system.data_dir import log_dir
 from ota_server.system.files import Found, find, open_found
 
-VERSION_NAME = "version.txt"
 _CHUNK_BYTES = 1024 * 1024
 
 Progress = Callable[[int, int], None]
@@ -63,7 +60,6 @@ class Site(NamedTuple):
     Attributes:
         target: what version.txt says; None: it is not there, or says nothing that can be used.
         target_problem: what is wrong with version.txt; "" where nothing is, or it is not there.
-        end: what ends version.txt, a newline or nothing.
         previous: the target before this one, by the audit log.
     """
 
@@ -71,7 +67,6 @@ class Site(NamedTuple):
     policy: Policy
     target: str | None
     target_problem: str
-    end: str
     previous: str | None
 
     @property
@@ -90,9 +85,11 @@ def look_at(data_dir: Path) -> Site:
     policy = PolicyFiles(data_dir).current()
     if policy.problem:
         raise Refused(f"{policy.problem}; mend it, or delete it if nothing in it matters")
-    target, end, problem = _read_target(data_dir / "version")
+    version_file = read_version_file(data_dir)
+    problem = version_file.problem if version_file.is_there else ""
+    target = version_file.version
     previous = audit.previous_target(audit.entries(log_dir(data_dir)), target)
-    return Site(data_dir, policy, target, problem, end, previous)
+    return Site(data_dir, policy, target, problem, previous)
 
 
 def look_at_releases(data_dir: Path) -> Site:
@@ -104,29 +101,6 @@ def look_at_releases(data_dir: Path) -> Site:
     if not (data_dir / "firmware").is_dir():
         raise Refused(f"no releases in {data_dir}; is --data-dir right?")
     return look_at(data_dir)
-
-
-def target_problem(data_dir: Path) -> str:
-    """Return what is wrong with version.txt; "" where nothing is, or it is not there.
-
-    Raises:
-        OSError: it cannot be read.
-    """
-    return _read_target(data_dir / "version")[2]
-
-
-def _read_target(folder: Path) -> tuple[str | None, str, str]:
-    found = find(folder, VERSION_NAME)
-    if found is None:
-        is_there = os.path.lexists(folder / VERSION_NAME)
-        return None, "", "is no regular file in its folder" if is_there else ""
-    with open(open_found(found), "rb") as file:
-        content = file.read(MAX_VERSION_FILE_BYTES + 1)
-    try:
-        version, end = parse_version_file(content)
-    except NoVersion as problem:
-        return None, "\n" if content.endswith(b"\n") else "", str(problem)
-    return version, end, ""
 
 
 def releases(data_dir: Path) -> list[Release]:

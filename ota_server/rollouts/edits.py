@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from ota_server.model.refusal import Refused
-from ota_server.model.version import image_name, spellings
 from ota_server.policy import audit, edits
 from ota_server.policy.files import GROUP_SUFFIX, GROUPS_FOLDER
 from ota_server.policy.policy import RolloutState, StoppedState
@@ -23,14 +22,14 @@ from ota_server.policy.targets import (
     read_base,
     read_group_targets,
     read_stopped,
+    read_version_file,
+    release_here,
     set_stopped,
     stopped_entry,
     targets_before,
 )
-from ota_server.releases.inventory import target_problem
 from ota_server.rollouts.files import groups_with_plan, read_plan, read_progress, write_plan
 from ota_server.system.data_dir import log_dir
-from ota_server.system.files import find
 
 # What a full disk must not keep from being done.
 _STOPS = ("rollout pause", "rollout abort")
@@ -125,29 +124,6 @@ def over_text(plan: RolloutPlan, progress: RolloutProgress | None) -> str:
     return "it is done; `rollout start` begins another one"
 
 
-def release_here(data_dir: Path, version: str) -> str:
-    """Return the version that means `version` as its image is named.
-
-    Raises:
-        Refused: there is no such image, or it was withdrawn.
-    """
-    firmware_dir = data_dir / "firmware"
-    for spelling in spellings(version):
-        found = find(firmware_dir, image_name(spelling))
-        if found is not None and found.signature.size:
-            break
-    else:
-        path = firmware_dir / image_name(version)
-        raise Refused(f"{version} is no release here: there is no {path}; publish it first")
-    entry = stopped_entry(read_stopped(data_dir), version)
-    if entry is not None and entry.get("state") == StoppedState.WITHDRAWN:
-        reason = f" ({entry['reason']})" if entry.get("reason") else ""
-        raise Refused(
-            f"{version} was withdrawn{reason}; publish a mended release, and roll that out"
-        )
-    return spelling
-
-
 def check_start(data_dir: Path, plan: RolloutPlan) -> str | None:
     """Return the target that a rollout begins from.
 
@@ -157,8 +133,9 @@ def check_start(data_dir: Path, plan: RolloutPlan) -> str | None:
     """
     if not (data_dir / "version").is_dir():
         raise Refused(f"no version/ in {data_dir}; is --data-dir right?")
-    problem = target_problem(data_dir)
-    if problem:
+    version_file = read_version_file(data_dir)
+    problem = version_file.problem
+    if problem and version_file.is_there:
         raise Refused(
             f"{data_dir / 'version' / VERSION_NAME} {problem}; mend it, or make another target by "
             "`release activate VERSION`, then begin"
