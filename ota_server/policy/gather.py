@@ -1,6 +1,5 @@
 """The situation of a device as a process sees it that is not the server: from files. I/O."""
 
-import hashlib
 import os
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from ota_server.policy.files import PolicyFiles
 from ota_server.policy.loop_breaker import why_wait
 from ota_server.policy.situation import ImageOnDisk, ServerState, Situation
 from ota_server.policy.targets import find_image, read_version_file
-from ota_server.system.files import Found, open_found
+from ota_server.system.files import Found, open_found, sha256_of
 
 NO_SERVER = ServerState()
 
@@ -99,7 +98,6 @@ def _image(data_dir: Path, release: str, mac: str, situation: Situation) -> Imag
     if not is_published and not is_waiting and not may_be_sample(size):
         return ImageOnDisk(name, size)
     try:
-        with open(open_found(found), "rb") as file:
-            return ImageOnDisk(name, size, hashlib.file_digest(file, "sha256").hexdigest())
+        return ImageOnDisk(name, size, sha256_of(found))
     except OSError as trouble:
         return ImageOnDisk(name, size, problem=f"{name} cannot be read: {trouble.strerror}")

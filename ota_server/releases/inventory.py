@@ -1,10 +1,9 @@
 """What releases there are on the disk, and what names them: the view that commands decide by."""
 
-import hashlib
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 from ota_server.model.manifest import (
     MAX_MANIFEST_BYTES,
@@ -16,7 +15,6 @@ from ota_server.model.manifest import (
 )
 from ota_server.model.refusal import Refused
 from ota_server.model.version import (
-    MAX_SIGNATURE_BYTES,
     image_name,
     same_version,
     signature_name,
@@ -27,12 +25,10 @@ from ota_server.policy import audit
 from ota_server.policy.files import PolicyFiles
 from ota_server.policy.policy import Policy
 from ota_server.policy.targets import read_version_file
-from ota_server.releases.hashing import Digests
 from ota_server.releases.header import HEAD_BYTES, ImageHeader, read_header
+from ota_server.releases.image import Digests, digest
 from ota_server.system.data_dir import log_dir
-from ota_server.system.files import Found, find, open_found
-
-_CHUNK_BYTES = 1024 * 1024
+from ota_server.system.files import Found, find, open_found, sha256_of
 
 Progress = Callable[[int, int], None]
 
@@ -224,25 +220,25 @@ def digests_of(found: Found, progress: Progress) -> Digests:
         OSError: it cannot be read.
     """
     with open(open_found(found), "rb", buffering=0) as file:
-        return digest(file.fileno(), found.signature.size, progress)
+        return digest_of_open(file, found.signature.size, progress)
 
 
-def digest(
-    descriptor: int,
+def digest_of_open(
+    file: BinaryIO,
     size: int,
     progress: Progress,
     write: Callable[[bytes], object] = lambda chunk: None,
 ) -> Digests:
-    """Hash an open file from its begin, and hand on what was read to `write`."""
-    sha256, md5 = hashlib.sha256(), hashlib.md5(usedforsecurity=False)
-    offset = 0
-    while chunk := os.pread(descriptor, _CHUNK_BYTES, offset):
-        sha256.update(chunk)
-        md5.update(chunk)
+    """Hash an open file, and hand on what was read to `write`."""
+    done = 0
+
+    def take(chunk: bytes) -> None:
+        nonlocal done
         write(chunk)
-        offset += len(chunk)
-        progress(offset, size)
-    return Digests(sha256.hexdigest(), md5.hexdigest())
+        done += len(chunk)
+        progress(done, size)
+
+    return digest(file.fileno(), take)
 
 
 def problem_with(release: Release, progress: Progress) -> str:
@@ -274,23 +270,13 @@ def _signature_problem(release: Release, manifest: Manifest) -> str:
     remedy = "publish the same build with its --signature"
     if release.signature is None:
         return f"its signature is missing: {manifest.signature} ({remedy})"
-    sha256 = signature_sha256(release.signature)
+    sha256 = sha256_of(release.signature)
     if manifest.signature_sha256 not in (None, sha256):
         return (
             f"its signature was altered: its SHA-256 is {sha256}, not {manifest.signature_sha256} "
             f"({remedy})"
         )
     return ""
-
-
-def signature_sha256(found: Found) -> str:
-    """Return the SHA-256 of the file of a signature.
-
-    Raises:
-        OSError: it cannot be read.
-    """
-    with open(open_found(found), "rb") as file:
-        return hashlib.sha256(file.read(MAX_SIGNATURE_BYTES + 1)).hexdigest()
 
 
 def announce(data_dir: Path) -> None:

@@ -28,9 +28,8 @@ from ota_server.policy.targets import (
     no_version_file,
     read_found_version,
 )
-from ota_server.releases.copies import Copies
 from ota_server.releases.hashing import SETTLE_SECONDS, Hasher, Hashing, Unreadable
-from ota_server.releases.image import Image
+from ota_server.releases.image import Copies, Image
 from ota_server.system.files import (
     Found,
     Signature,

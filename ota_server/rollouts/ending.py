@@ -1,6 +1,5 @@
 """How rollouts end: what a halt and a good end change, and what must not go on. I/O."""
 
-import hashlib
 import logging
 from pathlib import Path
 
@@ -23,7 +22,7 @@ from ota_server.policy.targets import (
     write_target,
 )
 from ota_server.system.data_dir import log_dir
-from ota_server.system.files import Found, Signature, open_found
+from ota_server.system.files import Found, Signature, sha256_of
 from ota_server.system.locks import locked
 
 log = logging.getLogger(__name__)
@@ -107,9 +106,7 @@ class Obstacles:
     def _sha256(self, found: Found) -> str:
         """Return the SHA-256 of an image, read once as long as its file is as it was."""
         if self._hashed is None or self._hashed[0] != found.signature:
-            with open(open_found(found), "rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
-            self._hashed = (found.signature, digest)
+            self._hashed = (found.signature, sha256_of(found))
         return self._hashed[1]
 
 
