@@ -12,8 +12,8 @@ from pathlib import Path
 from unittest import mock
 
 from ota_server.model.device import Download
-from ota_server.releases.copies import Copies
 from ota_server.releases.hashing import Hasher, Unreadable
+from ota_server.releases.image import Copies
 from ota_server.releases.store import Image, NoImage, NoTarget, NotHashed, Store
 from ota_server.system.files import find, open_found, replace
 from tests.support import TIMEOUT_SECONDS, DataDirCase, until
