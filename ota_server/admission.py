@@ -12,15 +12,15 @@ from typing import NamedTuple
 from zlib import crc32
 
 from ota_server import reply
-from ota_server.places import Places
+from ota_server.places import DownloadSlots
 from ota_server.reply import Reply
 from ota_server.sites import site_of
 from ota_server.window import Hours, Standing, Waiting
 
 log = logging.getLogger(__name__)
 
-# A download without a place comes again after a half to one and a half minutes, each device after
-# another time: a place that nobody uses is free again after one.
+# A download without a slot comes again after a half to one and a half minutes, each device after
+# another time: a slot that nobody uses is free again after one.
 _RETRY_SECONDS = (30, 60)
 # Who was told of a release just before the windows closed may still fetch it.
 _CLOSING_MS = 60_000
@@ -43,21 +43,21 @@ class Refusal(NamedTuple):
 
 
 class Admission:
-    """Lets devices in while there are places and a window is open. Safe for use by many threads."""
+    """Lets devices in while there are free slots and a window is open. Safe for use by many threads."""
 
     def __init__(
         self,
-        places: Places | None,
+        slots: DownloadSlots | None,
         hours: Hours | None = None,
         overdue_seconds: float | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Take what limits it: places, windows, or both.
+        """Take what limits it: download slots, windows, or both.
 
         Args:
             overdue_seconds: a device that has waited for a window for so long is let in.
         """
-        self._places = places
+        self._slots = slots
         self._hours = hours
         self._waiting = Waiting(overdue_seconds)
         self._clock = clock
@@ -65,7 +65,7 @@ class Admission:
         self._say_at = 0.0
 
     def offer(self, mac: str, now_ms: int, address: str = "") -> str:
-        """Return why a device is not told of a release now; "": it is, and has its place.
+        """Return why a device is not told of a release now; "": it is, and has its slot.
 
         Args:
             address: where it asks from; "": nobody knows.
@@ -74,7 +74,7 @@ class Admission:
             now = self._clock()
             if self._is_closed(mac, now_ms, now):
                 return self._closed
-            if self._places is None or self._places.ask(mac, now, _site(address)):
+            if self._slots is None or self._slots.ask(mac, now, _site(address)):
                 return ""
         return self._all_taken
 
@@ -94,9 +94,9 @@ class Admission:
             if is_new and self._is_closed(mac, now_ms, now, _CLOSING_MS):
                 assert self._hours is not None
                 return Refusal(self._closed, self._hours.retry_seconds(now_ms, share))
-            if self._places is None:
+            if self._slots is None:
                 return None
-            ask = self._places.begin if is_transfer else self._places.ask
+            ask = self._slots.begin if is_transfer else self._slots.ask
             if ask(mac, now, _site(address)):
                 return None
         least, spread = _RETRY_SECONDS
@@ -105,8 +105,8 @@ class Admission:
     def end(self, mac: str, is_last: bool) -> None:
         """Note that a transfer has ended; with `is_last` the device has the end of the image."""
         with self._lock:
-            if self._places is not None:
-                self._places.end(mac, self._clock(), is_last)
+            if self._slots is not None:
+                self._slots.end(mac, self._clock(), is_last)
             if is_last:
                 self._waiting.end(mac)
 
@@ -126,16 +126,16 @@ class Admission:
 
     @property
     def downloading(self) -> int:
-        """How many devices with a place download at this moment."""
+        """How many devices with a slot download at this moment."""
         with self._lock:
-            return 0 if self._places is None else self._places.downloading
+            return 0 if self._slots is None else self._slots.downloading
 
     def standing(self, now_ms: int) -> Standing:
         """Return whom it lets in, for operators."""
         hours = self._hours
         with self._lock:
             return Standing(
-                None if self._places is None else self._places.limit,
+                None if self._slots is None else self._slots.limit,
                 "" if hours is None else str(hours),
                 hours is None or hours.are_open(now_ms),
                 self._waiting.longer_than(_UNMET_SECONDS, self._clock()),
@@ -157,7 +157,7 @@ class Admission:
             return False
         if late_ms and hours.were_open(now_ms - late_ms):
             return False
-        if self._places is not None and self._places.has(mac, now):
+        if self._slots is not None and self._slots.has(mac, now):
             return False  # what it began, or was told of, in the window goes on
         return not self._waiting.is_overdue(mac, now)
 
@@ -167,8 +167,8 @@ class Admission:
 
     @property
     def _all_taken(self) -> str:
-        limit = 0 if self._places is None else self._places.limit
-        return f"all {limit} places for downloads are taken; it comes again"
+        limit = 0 if self._slots is None else self._slots.limit
+        return f"all {limit} download slots are taken; it comes again"
 
 
 def _site(address: str) -> int | None:

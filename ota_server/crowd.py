@@ -7,7 +7,7 @@ from datetime import tzinfo
 
 from ota_server.admission import Admission
 from ota_server.pace import Pacing
-from ota_server.places import Places
+from ota_server.places import DownloadSlots
 from ota_server.window import Hours, Window, parse_window
 
 _DURATION = re.compile(r"([1-9][0-9]{0,8})([smhd])")
@@ -26,7 +26,7 @@ def add_crowd_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
     parser.add_argument(
         "--max-downloads",
-        type=_places,
+        type=_slots,
         metavar="N",
         help="devices that may download at once; others are told their own version, and come "
         "again at their next poll (default: as many as come)",
@@ -82,7 +82,7 @@ def make_admission(arguments: argparse.Namespace) -> Admission | None:
     if arguments.max_downloads is None and not arguments.window:
         return None
     return Admission(
-        Places(arguments.max_downloads) if arguments.max_downloads is not None else None,
+        DownloadSlots(arguments.max_downloads) if arguments.max_downloads is not None else None,
         Hours(arguments.window, arguments.window_zone) if arguments.window else None,
         arguments.window_overdue,
     )
@@ -119,7 +119,7 @@ def _in_units(number: int, units: Mapping[str, int]) -> str:
     return f"{number // units[name]}{name}"
 
 
-def _places(text: str) -> int:
+def _slots(text: str) -> int:
     if not text.isascii() or not text.isdigit() or not 1 <= int(text[:9]) <= 1_000_000:
         raise argparse.ArgumentTypeError(f"{text!r:.40} is no whole number from 1 to 1000000")
     return int(text)
