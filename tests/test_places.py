@@ -348,6 +348,8 @@ class Fleet:
         self.running: dict[str, int] = {}
         self.most = 0
         self.longest: dict[str, int] = {}
+        self.absent: set[str] = set()  # they ask, and never download
+        self.coming, self.latest_seconds = 0.95, 90.0  # how many of the others come, and when
         self.served: set[str] = set()
         self.refusals: dict[str, int] = {}
         self.gaps = {mac(n): 60.0 * self.source.choice((1, 1, 5, 60)) for n in range(devices)}
@@ -372,8 +374,9 @@ class Fleet:
             return
         if self.slots.ask(each, now):
             self.refusals[each] = 0
-            if self.source.random() < 0.95:  # some are offered it and never ask
-                self.later(now + self.source.uniform(0.1, 90.0), each, "download")
+            if each not in self.absent and self.source.random() < self.coming:
+                wait = self.source.uniform(0.1, self.latest_seconds)
+                self.later(now + wait, each, "download")
         else:
             self.refusals[each] = self.refusals.get(each, 0) + 1
             self.longest[each] = max(self.longest.get(each, 0), self.refusals[each])
@@ -407,6 +410,19 @@ class ModelTest(unittest.TestCase):
             with self.subTest(seed=seed):
                 fleet = Fleet(seed, limit=5, seconds=5.0, devices=300, again=False)
                 fleet.run(8 * 3600.0)
+                self.assertEqual(len(fleet.served), 300)
+
+    def test_devices_that_never_use_their_slots_hold_up_the_others_once(self):
+        for seed in range(3):
+            with self.subTest(seed=seed):
+                fleet = Fleet(seed, limit=10, seconds=5.0, devices=400, again=False)
+                fleet.gaps = dict.fromkeys(fleet.gaps, 60.0)
+                fleet.events = [(fleet.source.random() * 60.0, each, "poll") for each in fleet.gaps]
+                heapq.heapify(fleet.events)
+                fleet.absent = {mac(number) for number in range(0, 400, 4)}
+                fleet.coming, fleet.latest_seconds = 1.0, 5.0
+                # A minute for each of the hundred in ten slots; the rest is what the others take.
+                fleet.run(100 * RESERVED_SECONDS / 10 + 900.0)
                 self.assertEqual(len(fleet.served), 300)
 
     def test_under_a_load_that_never_ends_nobody_is_refused_for_ever(self):
