@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 from typing import BinaryIO
 
-from ota_server.readahead import WINDOW_BYTES, ReadAhead, is_in_memory
+from ota_server.httpd.readahead import WINDOW_BYTES, ReadAhead, is_in_memory
 
 _PIECE_BYTES = 256 * 1024
 

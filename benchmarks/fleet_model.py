@@ -23,8 +23,8 @@ from benchmarks.fleet_shapes import (
     renumbered_address,
     shared_address,
 )
-from ota_server.record import format_time
-from ota_server.rollout import cohort_percent
+from ota_server.model.timestamp import format_time
+from ota_server.policy.decision import cohort_percent
 
 _SHORTEST_MS = 5 * MINUTE_MS
 _CHURN = 0.01  # so many devices leave within a day, whatever they run

@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ota_server.feedback import Feedback, Known
-from ota_server.plan import Plan
-from ota_server.record import format_time
+from ota_server.evaluation.feedback import Feedback, Known
+from ota_server.model.timestamp import format_time
+from ota_server.policy.rollout_plan import Plan
 
 _START_MS = 1_790_000_000_000
 _HOUR_MS = 3_600_000

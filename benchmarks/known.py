@@ -13,10 +13,10 @@ from benchmarks.plan import Plan, Run
 from benchmarks.server import Server
 from benchmarks.side_by_side import CONNECTIONS, DEVICES, under_load
 from benchmarks.wrk import Load
-from ota_server.device import Device, Download
-from ota_server.journal import Journal
-from ota_server.logfiles import CURRENT_NAME
-from ota_server.record import format_marker, format_record, format_seal
+from ota_server.journal.files import CURRENT_NAME
+from ota_server.journal.record import format_marker, format_record, format_seal
+from ota_server.journal.writer import Journal
+from ota_server.model.device import Device, Download
 
 _START_MS = 1_760_000_000_000
 _LOADING_SECONDS = 1800.0

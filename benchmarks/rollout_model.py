@@ -25,13 +25,13 @@ from typing import NamedTuple
 from benchmarks.fleet_model import MADE_UP_AT, SCENARIOS, Fleet, Scenario
 from benchmarks.fleet_shapes import DAY_MS, HOUR_MS, MINUTE_MS, SHAPES, Shape
 from benchmarks.progress import Progress as Bar
-from ota_server.feedback import Feedback, Known
-from ota_server.plan import Plan, Progress
-from ota_server.proposal import propose_waves
-from ota_server.record import format_time
-from ota_server.release import meaning
-from ota_server.tally import ASKING_WAVE
-from ota_server.waves import advance
+from ota_server.evaluation.feedback import Feedback, Known
+from ota_server.evaluation.proposal import propose_waves
+from ota_server.evaluation.tally import ASKING_WAVE
+from ota_server.evaluation.waves import advance
+from ota_server.model.timestamp import format_time
+from ota_server.model.version import meaning
+from ota_server.policy.rollout_plan import Plan, Progress
 
 MOST_WRONG = 1  # of all runs, so many false halts and as many missed ones
 _LARGE_FLEET = 10_000

@@ -25,12 +25,12 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.simulated import CHURN, NEW, OLD, OLDEST, SHAPES, Count, Device, Scenario, World
-from ota_server.datadir import log_dir
-from ota_server.keeper import LOCK_NAME
-from ota_server.logfiles import CURRENT_NAME
-from ota_server.plan import Plan, Progress, is_over
-from ota_server.rollout import cohort_percent
-from ota_server.rolloutfiles import read_checkpoint, read_plan, read_progress
+from ota_server.journal.files import CURRENT_NAME
+from ota_server.policy.decision import cohort_percent
+from ota_server.policy.rollout_plan import Plan, Progress, is_over
+from ota_server.rollouts.files import read_checkpoint, read_plan, read_progress
+from ota_server.rollouts.keeper import LOCK_NAME
+from ota_server.system.data_dir import log_dir
 
 _ROOT = Path(__file__).resolve().parent.parent
 # So many devices had a bad release when the server is killed.

@@ -11,19 +11,19 @@ from ota_server import __version__
 # The module of each command, in the order of the help. Only that is loaded whose command was typed:
 # to load all was more than half of what most commands take.
 COMMANDS = {
-    "serve": "serve",
-    "devices": "devices",
-    "rollout": "rollouts",
-    "pin": "control",
-    "unpin": "control",
-    "hold": "control",
-    "unhold": "control",
-    "retry": "control",
-    "group": "groups",
-    "device": "deviceedits",
-    "why": "why",
-    "audit": "auditlog",
-    "release": "releases",
+    "serve": "server",
+    "devices": "commands.devices",
+    "rollout": "commands.rollout",
+    "pin": "commands.pin_hold_retry",
+    "unpin": "commands.pin_hold_retry",
+    "hold": "commands.pin_hold_retry",
+    "unhold": "commands.pin_hold_retry",
+    "retry": "commands.pin_hold_retry",
+    "group": "commands.group",
+    "device": "commands.device",
+    "why": "commands.why",
+    "audit": "commands.audit",
+    "release": "commands.release",
 }
 
 

@@ -16,17 +16,16 @@ from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 
-from ota_server.audit import Busy
-from ota_server.datadir import add_data_dir_argument, log_dir
-from ota_server.keeper import COMPLETION_UNKNOWN, HEARTBEAT, LOCK_NAME
-from ota_server.lease import lines_of_a_look
-from ota_server.logfiles import InUse, take_lock
-from ota_server.plan import Plan, is_over
-from ota_server.policy import BadPolicy
-from ota_server.policyfiles import PolicyFiles
-from ota_server.rolling import Rolling
-from ota_server.rolloutfiles import groups_with_plan, read_plan, read_progress
-from ota_server.serverlog import LogThread
+from ota_server.model.refusal import BadPolicy
+from ota_server.policy.files import PolicyFiles
+from ota_server.policy.lease import lines_of_a_look
+from ota_server.policy.rollout_plan import Plan, is_over
+from ota_server.rollouts.files import groups_with_plan, read_plan, read_progress
+from ota_server.rollouts.keeper import COMPLETION_UNKNOWN, HEARTBEAT, LOCK_NAME
+from ota_server.rollouts.mover import Rolling
+from ota_server.system.data_dir import add_data_dir_argument, log_dir
+from ota_server.system.locks import Busy, InUse, take_lock
+from ota_server.system.server_log import LogThread
 
 log = logging.getLogger(__name__)
 

@@ -1,0 +1,242 @@
+"""The `devices` command: the fleet as a table, as CSV or as JSON lines, from the journal."""
+
+import argparse
+import csv
+import json
+import re
+import sys
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from ota_server.commands.common import Commands
+from ota_server.commands.terminal import printable, write_table
+from ota_server.journal.rejected import read_rejected
+from ota_server.journal.replay import history, replay
+from ota_server.model.device import Device, parse_mac
+from ota_server.model.timestamp import ago, format_time
+from ota_server.policy.labels import read_labels
+from ota_server.system.data_dir import add_data_dir_argument, log_dir
+
+EXAMPLES = """\
+examples:
+  %(prog)s                     the fleet as a table
+  %(prog)s --csv > fleet.csv   for a spreadsheet
+  %(prog)s --json | jq .mac    for programs, an object a line
+  %(prog)s 00:11:22:33:44:55   the history of one device
+  %(prog)s --rejected          who was answered 401 of late
+
+It reads the journal in the data directory, so the server may run or not.
+"""
+
+# A cell that begins with one of these is a formula to a spreadsheet (OWASP, CSV injection).
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+_MILLISECONDS = re.compile(r"\.\d+(?=Z$)")
+
+
+def add_commands(commands: Commands) -> None:
+    """Add the command to those of the command line."""
+    parser = commands.add_parser(
+        "devices",
+        help="show the fleet, or the history of one device",
+        description="Show the fleet, the history of one device, or who was answered 401 of late.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_arguments(parser)
+    parser.set_defaults(run=show)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the command."""
+    add_data_dir_argument(parser)
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="a JSON object a line")
+    form.add_argument("--csv", action="store_true", help="CSV with a header line")
+    parser.add_argument(
+        "--rejected", action="store_true", help="who was answered 401 of late, and why"
+    )
+    parser.add_argument("mac", nargs="?", metavar="MAC", help="show the history of this device")
+
+
+def show(arguments: argparse.Namespace) -> int:
+    """Print what was asked for; return the exit code."""
+    logs = log_dir(arguments.data_dir)
+    # A line that somebody wrote into the journal may hold what this terminal cannot show.
+    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    form = "json" if arguments.json else "csv" if arguments.csv else "table"
+    try:
+        if not logs.is_dir():
+            return _fail(f"no log in {arguments.data_dir}; is --data-dir right?")
+        mac = None if arguments.mac is None else parse_mac(arguments.mac)
+        if arguments.mac is not None and mac is None:
+            problem = f"{arguments.mac[:40]!r} is no MAC address, such as 00:11:22:33:44:55"
+            return _fail(problem, code=2)
+        if arguments.rejected:
+            return _show_rejected(logs, mac, form)
+        if mac is not None:
+            return _show_history(logs, mac, form)
+        return _show_fleet(logs, read_labels(arguments.data_dir), form)
+    except OSError as problem:
+        if isinstance(problem, BrokenPipeError):
+            raise
+        what = problem.filename or "the output cannot be written"
+        hint = "; run this as the server's user" if isinstance(problem, PermissionError) else ""
+        return _fail(f"{what}: {problem.strerror}{hint}")
+
+
+def _show_fleet(logs: Path, labels: Mapping[str, str], form: str) -> int:
+    found = replay(logs)
+    try:
+        if form == "json":
+            for mac, device in found.devices():
+                print(json.dumps(_as_fields(mac, device, labels)))
+        elif form == "csv":
+            header = ["mac", "firmware_version", "last_seen_time", "update_time", "target_version"]
+            header += ["label"] if labels else []
+            devices = found.devices()
+            _write_csv(header, (_as_fields(mac, device, labels) for mac, device in devices))
+        else:
+            now_ms = time.time_ns() // 1_000_000
+            rows = [_as_row(mac, device, now_ms) for mac, device in found.devices()]
+            titles = ["MAC", "VERSION", "TARGET", "LAST SEEN", "UPDATED", "ADDRESS"]
+            if labels:
+                titles.append("LABEL")
+                rows = [(*row, printable(labels.get(row[0], "-"))) for row in rows]
+            write_table(titles, rows)
+            print(f"{len(rows)} device{'' if len(rows) == 1 else 's'}")
+    finally:
+        found.close()
+    if found.bad_lines:
+        print(f"bad lines in the journal, skipped: {found.bad_lines}", file=sys.stderr)
+    return 0
+
+
+def _show_history(logs: Path, mac: str, form: str) -> int:
+    records = list(history(logs, mac))
+    if not records:
+        return _fail(f"{mac} is not on record; --rejected lists who was answered 401")
+    if form == "json":
+        for fields in records:
+            print(json.dumps(fields))
+    elif form == "csv":
+        header = (
+            "time",
+            "event",
+            "mac",
+            "firmware_version",
+            "previous_version",
+            "target_version",
+            "status",
+            "bytes_sent",
+            "complete",
+            "address",
+        )
+        _write_csv(header, records)
+    else:
+        write_table(
+            ("TIME", "EVENT", "VERSION", "TARGET", "WHAT", "ADDRESS"),
+            [_history_row(fields) for fields in records],
+            cut_first=(5,),
+        )
+    return 0
+
+
+def _show_rejected(logs: Path, mac: str | None, form: str) -> int:
+    entries = sorted(read_rejected(logs), key=lambda entry: str(entry["time"]))
+    if mac is not None:
+        entries = [entry for entry in entries if entry["mac"] == mac]
+    if form == "json":
+        for entry in entries:
+            print(json.dumps(entry))
+    elif form == "csv":
+        _write_csv(("time", "first_time", "address", "mac", "reason", "count"), entries)
+    else:
+        now_ms = time.time_ns() // 1_000_000
+        rows = [
+            (
+                printable(entry["address"]),
+                printable(entry["mac"] or "-"),
+                printable(entry["reason"]),
+                str(entry["count"]),
+                ago(entry["time"], now_ms),
+            )
+            for entry in entries
+        ]
+        write_table(("ADDRESS", "MAC", "REASON", "COUNT", "LAST"), rows)
+        print(f"{len(rows)} kind{'' if len(rows) == 1 else 's'} of rejected requests")
+    return 0
+
+
+def _as_fields(mac: str, device: Device, labels: Mapping[str, str]) -> dict[str, object]:
+    update = None if device.update_ms is None else format_time(device.update_ms)
+    return {
+        "mac": mac,
+        "firmware_version": device.firmware_version,
+        "target_version": device.target_version,
+        "last_seen_time": format_time(device.last_seen_ms),
+        "update_time": update,
+        "first_seen_time": None
+        if device.first_seen_ms is None
+        else format_time(device.first_seen_ms),
+        "address": device.address,
+        "label": labels.get(mac),
+    }
+
+
+def _as_row(mac: str, device: Device, now_ms: int) -> tuple[str, ...]:
+    updated = "never" if device.update_ms is None else ago(format_time(device.update_ms), now_ms)
+    return (
+        mac,
+        device.firmware_version,
+        device.target_version or "-",
+        ago(format_time(device.last_seen_ms), now_ms),
+        updated,
+        device.address,
+    )
+
+
+def _history_row(fields: dict[str, object]) -> tuple[str, ...]:
+    texts = (
+        _MILLISECONDS.sub("", str(fields.get("time"))),
+        fields.get("event"),
+        fields.get("firmware_version"),
+        fields.get("target_version") or "-",
+        ", ".join(_what_happened(fields)) or "-",
+        fields.get("address"),
+    )
+    return tuple(printable(text) for text in texts)
+
+
+def _what_happened(fields: dict[str, object]) -> Iterator[str]:
+    """Yield what a record says beyond its columns, what matters most first."""
+    event, status = fields.get("event"), fields.get("status")
+    if event == "begin":
+        yield f"{fields.get('method', 'GET')} of {fields.get('download_version')}"
+    elif event == "download" and status in (200, 206):
+        yield "complete" if fields.get("complete") is True else "cut"
+        yield f"{fields.get('bytes_sent')} bytes"
+    elif status is not None:
+        yield f"answered {status}"
+    if "range_start" in fields:
+        yield f"from byte {fields['range_start']}"
+    if "previous_version" in fields:
+        yield f"was {fields['previous_version']}"
+
+
+def _write_csv(header: Sequence[str], entries: Iterable[dict[str, object]]) -> None:
+    writer = csv.writer(sys.stdout, lineterminator="\r\n")
+    writer.writerow(header)
+    writer.writerows(_csv_rows(header, entries))
+
+
+def _csv_rows(header: Sequence[str], entries: Iterable[dict[str, object]]) -> Iterator[list[str]]:
+    for entry in entries:
+        cells = ["" if entry.get(name) is None else str(entry[name]) for name in header]
+        cells = [printable(cell) for cell in cells]
+        yield [f"'{cell}" if cell.startswith(_FORMULA) else cell for cell in cells]
+
+
+def _fail(problem: str, code: int = 1) -> int:
+    print(f"ota-server: {problem}", file=sys.stderr)
+    return code

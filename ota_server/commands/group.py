@@ -1,0 +1,215 @@
+"""The command `group`: devices by name, in `version/groups/<name>.txt`."""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from ota_server.commands.common import Commands, add_command, fail, group_argument, mac_argument
+from ota_server.commands.terminal import write_table
+from ota_server.model.refusal import BadPolicy, Misused, Refused
+from ota_server.model.timestamp import format_time
+from ota_server.policy import edits
+from ota_server.policy.files import GROUP_SUFFIX, GROUPS_FOLDER
+from ota_server.policy.policy import (
+    PINS_NAME,
+    TARGETS_NAME,
+    Pin,
+    is_group_name,
+    parse_group,
+    parse_pins,
+    parse_targets,
+)
+from ota_server.policy.text import time_text
+from ota_server.system.files import named, read
+
+_EXAMPLES = """\
+examples:
+  %(prog)s add beta 00:11:22:33:44:55
+  %(prog)s remove beta 00:11:22:33:44:55
+  %(prog)s list
+
+A group is the file version/groups/NAME.txt, which you may edit too.
+"""
+_ADD_EXAMPLES = """\
+  %(prog)s beta 00:11:22:33:44:55 a0b1c2d3e4f5
+  %(prog)s beta - < macs.txt    one a line; blank lines and what follows a # are left out
+"""
+_REMOVE_EXAMPLES = """\
+  %(prog)s beta 00:11:22:33:44:55
+  %(prog)s beta - < macs.txt    one a line
+
+An empty group stays. To be rid of it, delete its file in version/groups/.
+"""
+_LIST_EXAMPLES = """\
+  %(prog)s             the groups, how many devices each has, its pin and its target
+  %(prog)s beta        its devices, one a line
+  %(prog)s --json      for programs, an object a line
+"""
+
+
+class _Group(NamedTuple):
+    """A group as it is shown."""
+
+    name: str
+    macs: list[str]
+    pin: Pin | None
+    target: str | None
+
+
+def add_commands(commands: Commands) -> None:
+    """Add it, with `add`, `remove` and `list`, to those of the command line."""
+    group = commands.add_parser(
+        "group",
+        help="name devices, to pin them or to roll out to them",
+        description="Name devices, to pin them or to roll out to them.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parts = group.add_subparsers(
+        dest="part", required=True, metavar="PART", help="add, remove or list"
+    )
+    adding = add_command(
+        parts, "add", "add devices", "Add devices to a group.", _ADD_EXAMPLES, _add
+    )
+    removing = add_command(
+        parts, "remove", "remove devices", "Remove devices.", _REMOVE_EXAMPLES, _remove
+    )
+    for parser in (adding, removing):
+        parser.add_argument("name", metavar="NAME", type=group_argument, help="of the group")
+        parser.add_argument(
+            "macs", metavar="MAC", nargs="+", type=_mac_or_input, help="or - for standard input"
+        )
+    listing = add_command(
+        parts, "list", "show groups", "Show the groups, or one.", _LIST_EXAMPLES, _list
+    )
+    listing.add_argument("--json", action="store_true", help="a JSON object a line")
+    listing.add_argument("name", metavar="NAME", nargs="?", type=group_argument, help="one group")
+
+
+def _mac_or_input(text: str) -> str:
+    return text if text == "-" else mac_argument(text)
+
+
+def _add(arguments: argparse.Namespace) -> int:
+    change = edits.add_members(arguments.data_dir, arguments.name, _macs(arguments.macs))
+    _say(arguments.name, change, "added to", "already in")
+    return 0
+
+
+def _remove(arguments: argparse.Namespace) -> int:
+    change = edits.remove_members(arguments.data_dir, arguments.name, _macs(arguments.macs))
+    if not change.changed:
+        return fail(
+            f"none of these is in group {arguments.name}; `group list {arguments.name}` shows it"
+        )
+    _say(arguments.name, change, "removed from", "not in")
+    return 0
+
+
+def _macs(named: list[str]) -> list[str]:
+    macs = [mac for mac in named if mac != "-"]
+    if "-" in named:
+        try:
+            macs += parse_group(sys.stdin.buffer.read())
+        except BadPolicy as problem:
+            raise Misused(f"standard input {problem}; nothing was changed") from problem
+    return list(dict.fromkeys(macs))
+
+
+def _say(group: str, change: edits.Change, done: str, otherwise: str) -> None:
+    rest = sorted(set(change.named) - set(change.changed))
+    for macs, what in ((change.changed, done), (rest, otherwise)):
+        if macs:
+            print(f"{macs[0] if len(macs) == 1 else f'{len(macs)} devices'} {what} group {group}")
+    if not change.named:
+        print(f"nothing was named; group {group} is as it was")
+
+
+def _list(arguments: argparse.Namespace) -> int:
+    version_dir = arguments.data_dir / "version"
+    if not version_dir.is_dir():
+        raise Refused(f"no version/ in {arguments.data_dir}; is --data-dir right?")
+    if arguments.name is not None:
+        return _list_one(version_dir, arguments.name, arguments.json)
+    problems: list[str] = []
+    groups = list(_groups(version_dir, problems))
+    if arguments.json:
+        for group in groups:
+            print(json.dumps(_fields(group)))
+    else:
+        write_table(("GROUP", "DEVICES", "PIN", "TARGET"), [_row(group) for group in groups])
+        print(f"{len(groups)} group{'' if len(groups) == 1 else 's'}")
+    for problem in problems:
+        fail(problem)
+    return 1 if problems else 0
+
+
+def _list_one(version_dir: Path, name: str, as_json: bool) -> int:
+    path = edits.group_path(version_dir, name)
+    if not os.path.lexists(path):
+        raise Refused(f"there is no group {name}; `group list` shows them")
+    for mac in dict.fromkeys(_parsed(path)):
+        print(json.dumps({"group": name, "mac": mac}) if as_json else mac)
+    return 0
+
+
+def _groups(version_dir: Path, problems: list[str]) -> Iterator[_Group]:
+    """Yield the groups whose list can be read, in alphabetical order."""
+    pins, targets = _decided(version_dir, problems)
+    folder = version_dir / GROUPS_FOLDER
+    if os.path.lexists(folder) and not folder.is_dir():
+        problems.append(f"{folder} is no folder; move it away, `group add` makes one")
+    for file_name in sorted(os.listdir(folder)) if folder.is_dir() else ():
+        name = file_name.removesuffix(GROUP_SUFFIX)
+        if name == file_name or not is_group_name(name):
+            continue
+        try:
+            macs = list(dict.fromkeys(_parsed(folder / file_name)))
+        except BadPolicy as problem:
+            problems.append(str(problem))
+            continue
+        yield _Group(name, macs, pins.get(name), targets.get(name))
+
+
+def _decided(version_dir: Path, problems: list[str]) -> tuple[dict[str, Pin], dict[str, str]]:
+    """Return the pins and the targets of groups, as far as they can be read."""
+    pins: dict[str, Pin] = {}
+    targets: dict[str, str] = {}
+    try:
+        with named(version_dir / PINS_NAME):
+            content = read(version_dir, PINS_NAME)
+            pins = parse_pins(content)[1] if content else {}
+        with named(version_dir / TARGETS_NAME):
+            content = read(version_dir, TARGETS_NAME)
+            targets = parse_targets(content) if content else {}
+    except BadPolicy as problem:
+        problems.append(str(problem))
+    return pins, targets
+
+
+def _parsed(path: Path) -> list[str]:
+    with named(path):
+        return parse_group(read(path.parent, path.name))
+
+
+def _row(group: _Group) -> tuple[str, ...]:
+    pin = "-"
+    if group.pin is not None:
+        until = group.pin.until_ms
+        pin = group.pin.version + ("" if until is None else f" until {time_text(until)}")
+    return group.name, str(len(group.macs)), pin, group.target or "-"
+
+
+def _fields(group: _Group) -> dict[str, object]:
+    until_ms = group.pin.until_ms if group.pin else None
+    return {
+        "group": group.name,
+        "devices": len(group.macs),
+        "pin": group.pin.version if group.pin else None,
+        "pin_until": None if until_ms is None else format_time(until_ms),
+        "target_version": group.target,
+    }

@@ -1,0 +1,163 @@
+"""The commands `pin`, `unpin`, `hold`, `unhold` and `retry`: who gets what, against the rule."""
+
+import argparse
+
+from ota_server.commands.common import (
+    Commands,
+    add_command,
+    mac_argument,
+    until_argument,
+    version_argument,
+    warn,
+    who_argument,
+)
+from ota_server.commands.terminal import printable
+from ota_server.journal.replay import newest
+from ota_server.policy import edits
+from ota_server.policy.text import Who, time_text
+from ota_server.system.data_dir import log_dir
+
+_PIN_EXAMPLES = """\
+  %(prog)s 00:11:22:33:44:55 v1.1.0
+      one device
+  %(prog)s 00:11:22:33:44:55 v1.1.0 --until 2027-01-31
+      up to the beginning of that day in UTC
+  %(prog)s beta v1.2.0 \\
+      --until 2027-01-31T18:00:00+01:00
+      each device of a group
+"""
+_UNPIN_EXAMPLES = """\
+  %(prog)s 00:11:22:33:44:55
+      it gets again what its group or the fleet gets
+  %(prog)s beta
+      the same for a group
+"""
+_HOLD_EXAMPLES = """\
+  %(prog)s
+      nobody is offered anything, from this moment on
+  %(prog)s --reason 'v1.2.0 reboots'
+      and `why` says so
+
+Downloads that are under way go on.
+By hand: touch version/hold.json in the data directory.
+"""
+_UNHOLD_EXAMPLES = """\
+  %(prog)s
+      devices are offered again what they should run
+"""
+_RETRY_EXAMPLES = """\
+  %(prog)s 00:11:22:33:44:55
+      it may fetch again what it has fetched too often
+"""
+
+
+def add_commands(commands: Commands) -> None:
+    """Add them to those of the command line."""
+    pinning = add_command(
+        commands,
+        "pin",
+        "keep a device or a group on a release",
+        "Keep a device or a group on a release, whatever rollouts and targets say.",
+        _PIN_EXAMPLES,
+        _pin,
+    )
+    _add_who(pinning)
+    pinning.add_argument(
+        "version", metavar="VERSION", type=version_argument, help="a release that is here"
+    )
+    pinning.add_argument(
+        "--until",
+        type=until_argument,
+        metavar="DATE",
+        help="when the pin ends: a time with its offset, or a date, which is its beginning in UTC "
+        "unless it has an offset (default: never)",
+    )
+    unpinning = add_command(
+        commands,
+        "unpin",
+        "end a pin",
+        "End the pin of a device or a group.",
+        _UNPIN_EXAMPLES,
+        _unpin,
+    )
+    _add_who(unpinning)
+    holding = add_command(
+        commands,
+        "hold",
+        "offer nobody anything, at once",
+        "The big red switch: every device is told to stay where it is, within a second.",
+        _HOLD_EXAMPLES,
+        _hold,
+    )
+    holding.add_argument("--reason", default="", metavar="TEXT", help="why, for those who ask")
+    add_command(
+        commands,
+        "unhold",
+        "end the hold",
+        "End what `hold` began.",
+        _UNHOLD_EXAMPLES,
+        _unhold,
+    )
+    retrying = add_command(
+        commands,
+        "retry",
+        "let a device that is stuck try again",
+        "A device that has fetched one image three times and does not stay on it waits for 1 h, "
+        "then 2 h, 4 h ... 24 h, and is stuck after ten times. This begins anew with it.",
+        _RETRY_EXAMPLES,
+        _retry,
+    )
+    retrying.add_argument("mac", metavar="MAC", type=mac_argument, help="the device")
+
+
+def _add_who(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "who", metavar="MAC|GROUP", type=who_argument, help="a device, or the name of a group"
+    )
+
+
+def _pin(arguments: argparse.Namespace) -> int:
+    who: Who = arguments.who
+    version = edits.pin(arguments.data_dir, who, arguments.version, arguments.until)
+    if who.kind == "devices" and newest(log_dir(arguments.data_dir), who.name) is None:
+        warn(f"{who} is not on record; the pin waits for it, if the MAC address is right")
+    until = "" if arguments.until is None else f" until {time_text(arguments.until)}"
+    print(f"{who} is pinned to {version}{until}")
+    return 0
+
+
+def _unpin(arguments: argparse.Namespace) -> int:
+    before = edits.unpin(arguments.data_dir, arguments.who)
+    print(f"{arguments.who} is no longer pinned to {before.version}")
+    return 0
+
+
+def _retry(arguments: argparse.Namespace) -> int:
+    device = newest(log_dir(arguments.data_dir), arguments.mac)
+    if device is None:
+        warn(f"{arguments.mac} is not on record; is the MAC address right?")
+    edits.retry(arguments.data_dir, arguments.mac)
+    download = None if device is None else device.download
+    had = ""
+    if download is not None and download.attempts:
+        had = f"; it had fetched {download.version} {download.attempts} times"
+    print(f"{arguments.mac} may try again{had}")
+    return 0
+
+
+def _hold(arguments: argparse.Namespace) -> int:
+    before = edits.hold(arguments.data_dir, arguments.reason)
+    if before is None or arguments.reason not in ("", before.reason):
+        print(f"everything is {'on' if before is None else 'still on'} hold; `unhold` ends that")
+        return 0
+    since = f", since {before.time}" if before.time else ""
+    by = f" by {before.user}" if before.user else ""
+    why = f": {before.reason}" if before.reason else "; `unhold` ends that"
+    print(printable(f"everything is on hold already{since}{by}{why}"))
+    return 0
+
+
+def _unhold(arguments: argparse.Namespace) -> int:
+    edits.unhold(arguments.data_dir)
+    print("nothing is on hold any more")
+    return 0

@@ -1,0 +1,136 @@
+"""`release list` and `release show`: what releases there are, as tables and as JSON lines."""
+
+import argparse
+import json
+import re
+import time
+from pathlib import Path
+
+from ota_server.commands.common import warn
+from ota_server.commands.terminal import cut, printable, write_table
+from ota_server.model.timestamp import ago
+from ota_server.model.version import meaning, same_version
+from ota_server.policy.targets import read_stopped, stopped_entry
+from ota_server.releases.header import describe
+from ota_server.releases.inventory import (
+    Release,
+    Site,
+    get_release,
+    header_of,
+    look_at_releases,
+    named_by,
+    releases,
+)
+
+_NOTES_COLUMN = 40
+
+
+def list_all(arguments: argparse.Namespace) -> int:
+    """Print all releases, the newest first; return the exit code."""
+    site = look_at_releases(arguments.data_dir)
+    if site.target_problem:
+        warn(f"version.txt {site.target_problem}; `release activate VERSION` mends it")
+    found = sorted(releases(arguments.data_dir), key=_order, reverse=True)
+    if arguments.json:
+        for release in found:
+            print(json.dumps(_as_fields(release, site)))
+        return 0
+    now_ms = time.time_ns() // 1_000_000
+    rows = [_as_row(release, site, now_ms) for release in found]
+    write_table(("VERSION", "SIZE", "PUBLISHED", "STATE", "IMAGE", "NOTES"), rows, cut_first=(5,))
+    print(f"{len(rows)} release{'' if len(rows) == 1 else 's'}")
+    return 0
+
+
+def _as_row(release: Release, site: Site, now_ms: int) -> tuple[str, ...]:
+    manifest = release.manifest
+    size = release.image.signature.size if release.image else manifest.size if manifest else 0
+    return (
+        release.version,
+        str(size),
+        "by hand" if manifest is None else ago(manifest.time, now_ms),
+        ", ".join(_states(release, site)) or "-",
+        printable(_described(release) or "-"),
+        cut(printable(" ".join(manifest.notes.split())), _NOTES_COLUMN) if manifest else "",
+    )
+
+
+def _order(release: Release) -> tuple[str, list[tuple[int, str]]]:
+    """Return by what releases are sorted: time, and for those without one their numbers."""
+    time_text = "" if release.manifest is None else release.manifest.time
+    parts = re.findall(r"(\d*)(\D*)", release.version)
+    return time_text, [(int(digits or 0), text) for digits, text in parts]
+
+
+def _states(release: Release, site: Site) -> list[str]:
+    """Return what there is to say of a release, in words that are short."""
+    version, policy, manifest = release.version, site.policy, release.manifest
+    stopped = policy.stopped.get(meaning(version))
+    rollouts = policy.rollouts.values()
+    is_altered = (
+        manifest is not None
+        and release.image is not None
+        and release.image.signature.size != manifest.size
+    )
+    said = {
+        "target": site.target is not None and same_version(site.target, version),
+        "previous": site.previous is not None and same_version(site.previous, version),
+        "rollout": any(same_version(rollout.version, version) for rollout in rollouts),
+        "withdrawn": stopped is not None and stopped.is_withdrawn,
+        "aborted": stopped is not None and not stopped.is_withdrawn,
+        "no image": release.image is None,
+        "bad manifest": bool(release.problem),
+        "altered": is_altered,
+    }
+    return [state for state, is_so in said.items() if is_so]
+
+
+def _described(release: Release) -> str | None:
+    if release.manifest is not None:
+        return release.manifest.image
+    header = header_of(release.image) if release.image is not None else None
+    return None if header is None else describe(header)
+
+
+def _as_fields(release: Release, site: Site) -> dict[str, object]:
+    manifest = release.manifest
+    fields: dict[str, object] = {} if manifest is None else manifest._asdict()
+    return {
+        **fields,
+        "version": release.version,
+        "size": release.image.signature.size if release.image else None,
+        "time": None if manifest is None else manifest.time,
+        "image": _described(release),
+        "signature": None if release.signature is None else Path(release.signature.path).name,
+        "states": _states(release, site),
+        "named_by": list(named_by(release.version, site, time.time_ns() // 1_000_000)),
+        "problem": release.problem or None,
+        **_withdrawal(release, site),
+    }
+
+
+def _withdrawal(release: Release, site: Site) -> dict[str, object]:
+    """Return why and when a release was withdrawn; None for both where it was not."""
+    entry = stopped_entry(read_stopped(site.data_dir), release.version)
+    if entry is None or entry["state"] != "withdrawn":
+        entry = {}
+    return {
+        "withdrawn_reason": entry.get("reason") or None,
+        "withdrawn_time": entry.get("time"),
+    }
+
+
+def show(arguments: argparse.Namespace) -> int:
+    """Print all that is on record of one release; return the exit code."""
+    site = look_at_releases(arguments.data_dir)
+    release = get_release(arguments.data_dir, arguments.version)
+    fields = _as_fields(release, site)
+    if arguments.json:
+        print(json.dumps(fields))
+        return 0
+    for name, value in fields.items():
+        text = ", ".join(map(str, value)) if isinstance(value, list | tuple) else value
+        if text not in (None, ""):
+            line = " ".join(str(text).split())
+            print(f"{name.replace('_', ' '):<18}{printable(line)}")
+    return 0

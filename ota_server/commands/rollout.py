@@ -1,0 +1,191 @@
+"""The command `rollout`: a release goes out in waves, and is stopped by itself. Edge."""
+
+import argparse
+import json
+import secrets
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ota_server.commands import rollout_start, rollout_status
+from ota_server.commands.common import group_argument, run_command, warn_of_hold
+from ota_server.commands.rollout_start import warn_of_no_server
+from ota_server.commands.rollout_view import status_fields
+from ota_server.device_port.admission_status import read_standing
+from ota_server.device_port.window import Standing
+from ota_server.model.refusal import Refused
+from ota_server.model.timestamp import format_time
+from ota_server.policy.files import PolicyFiles
+from ota_server.policy.rollout_plan import Plan
+from ota_server.rollouts import edits
+from ota_server.rollouts.audience import what_is_known, who_runs
+from ota_server.rollouts.preview import Reached, reached
+from ota_server.system.data_dir import add_data_dir_argument, log_dir
+from ota_server.system.locks import is_served
+
+_EXAMPLES = """\
+examples:
+  %(prog)s start v1.2.0
+      in waves that fit the fleet
+  %(prog)s status --watch
+      how far it is, redrawn every second
+  %(prog)s abort
+      who has it stays on it
+
+%(prog)s PART --help says more.
+"""
+
+
+def add_commands(commands: Any) -> None:
+    """Add the command, with its parts, to those of the command line."""
+    parser = commands.add_parser(
+        "rollout",
+        help="move the fleet to a release in waves",
+        description="Move the fleet, or a group, to a release in waves.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    names = "start, status, pause, resume, promote or abort"
+    parts = parser.add_subparsers(dest="part", required=True, metavar="PART", help=names)
+    rollout_start.add_options(_add(parts, "start", "begin a rollout", rollout_start.start))
+    status = _add(parts, "status", "show how far rollouts are", _status, with_group=True)
+    status.add_argument(
+        "--watch",
+        action="store_true",
+        help="every second, until it is over; exit code 1 where one ends halted or aborted",
+    )
+    status.add_argument("--json", action="store_true", help="a JSON object a line, for programs")
+    _add(parts, "pause", "offer it to nobody new", _pause, with_group=True)
+    _add(parts, "resume", "go on after a pause, whoever paused it", _resume, with_group=True)
+    _add(parts, "promote", "open the next wave at once, or end the last", _promote, with_group=True)
+    ending = _add(parts, "abort", "end it; who has it stays on it", _abort, with_group=True)
+    ending.add_argument(
+        "--revert",
+        action="store_true",
+        help="take those who have it back, in waves with the same limits; also after a halt",
+    )
+
+
+def _add(
+    parts: Any,
+    name: str,
+    summary: str,
+    run: Callable[[argparse.Namespace], int],
+    with_group: bool = False,
+) -> argparse.ArgumentParser:
+    whom = " --group beta" if with_group else ""
+    parser: argparse.ArgumentParser = parts.add_parser(
+        name,
+        help=summary,
+        description=f"{summary[0].upper()}{summary[1:]}.",
+        epilog=f"examples:\n  %(prog)s\n  %(prog)s{whom}\n      where several rollouts are on",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_data_dir_argument(parser)
+    parser.set_defaults(run=lambda arguments: run_command(run, arguments))
+    if with_group:
+        parser.add_argument(
+            "--group", metavar="G", type=_group_or_fleet, help='whose rollout; "" is the fleet'
+        )
+    return parser
+
+
+# The commands
+
+
+def _status(arguments: argparse.Namespace) -> int:
+    found = edits.all_rollouts(arguments.data_dir)
+    chosen = [each for each in found if arguments.group in (None, each[0].group)]
+    if not chosen:
+        raise edits.none_there(found, arguments.group)
+    if arguments.json:
+        logs = log_dir(arguments.data_dir)
+        standing = read_standing(logs) if is_served(logs) else Standing()
+        for each in chosen:
+            print(json.dumps(status_fields(*each, standing)))
+        return 0
+    if arguments.watch:
+        return rollout_status.watch(arguments.data_dir, arguments.group)
+    print("\n".join(rollout_status.lines_of(arguments.data_dir, arguments.group)))
+    return 0
+
+
+def _pause(arguments: argparse.Namespace) -> int:
+    plan = edits.pause(arguments.data_dir, arguments.group)
+    print(f"the rollout of {plan.version} is paused: nobody new is offered it")
+    return 0
+
+
+def _resume(arguments: argparse.Namespace) -> int:
+    plan = edits.resume(arguments.data_dir, arguments.group)
+    print(f"the rollout of {plan.version} goes on, from {plan.instead_of or 'no target'}")
+    warn_of_hold(arguments.data_dir)
+    warn_of_no_server(arguments.data_dir)
+    return 0
+
+
+def _promote(arguments: argparse.Namespace) -> int:
+    plan, wave = edits.promote(arguments.data_dir, arguments.group)
+    if wave < plan.wave_count:
+        print(f"wave {wave + 1} of {plan.wave_count} opens, {plan.percent(wave):g} %")
+    else:
+        print(f"wave {wave} is the last: the rollout ends without those that are missing")
+    warn_of_hold(arguments.data_dir)
+    warn_of_no_server(arguments.data_dir)
+    return 0
+
+
+def _abort(arguments: argparse.Namespace) -> int:
+    now = format_time(time.time_ns() // 1_000_000)
+    if not arguments.revert:
+        plan = edits.abort(arguments.data_dir, arguments.group, now)
+        print(f"the rollout of {plan.version} is aborted; who has it stays on it")
+        return 0
+    plan, is_on = edits.check_revert(arguments.data_dir, arguments.group)
+    way_back, found = _way_back(arguments.data_dir, plan, now)
+    devices = len(found.stands) + found.inactive
+    if not devices:
+        end = "`rollout abort` alone ends it" if is_on else "it is over"
+        raise Refused(f"nobody runs {plan.version}, there is nothing to take back; {end}")
+    print(f"{devices} device{'s' * (devices != 1)} on {plan.version} to take back")
+    waves = ", ".join(f"{percent:g}" for percent in way_back.waves)
+    edits.revert(arguments.data_dir, way_back, now)
+    print(f"they go back to {way_back.version} in waves of {waves} %; `rollout status` shows it")
+    warn_of_hold(arguments.data_dir)
+    warn_of_no_server(arguments.data_dir)
+    return 0
+
+
+def _way_back(data_dir: Path, plan: Plan, now: str) -> tuple[Plan, Reached]:
+    """Return the plan of the way back, and whom it reaches."""
+    assert plan.instead_of is not None
+    now_ms = time.time_ns() // 1_000_000
+    policy = PolicyFiles(data_dir).current()
+    members = who_runs(log_dir(data_dir), policy, plan.version)
+    back = plan._replace(
+        id=secrets.token_hex(6),
+        version=plan.instead_of,
+        time=now,
+        first_group=None,
+        wanted="run",
+        promoted=-1,
+        resumed=0,
+        is_revert=True,
+        reverts=plan.version,
+    )
+    known = what_is_known(back, policy, members, now_ms)
+    found = reached(log_dir(data_dir), back, known, now_ms)
+    # What it came to so far may be a few devices, of which some waves hold none.
+    added = zip(back.waves, found.added(back), strict=True)
+    kept = [percent for percent, count in added if count]
+    back = back._replace(waves=(*kept[:-1], 100.0))
+    # Those that it bricked were heard from too, and will not come: nobody is to wait for them.
+    return back._replace(counted=()), found
+
+
+# What is typed
+
+
+def _group_or_fleet(text: str) -> str:
+    return text and group_argument(text)

@@ -1,0 +1,186 @@
+"""A rollout before it begins: its waves, what is refused of it, shown and warned of. Edge."""
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+from statistics import median
+
+from ota_server.commands.common import warn
+from ota_server.evaluation.poll_history import SLOW_SOAKS
+from ota_server.evaluation.proposal import propose_waves
+from ota_server.model.refusal import Refused
+from ota_server.model.timestamp import duration
+from ota_server.policy.rollout_plan import Plan
+from ota_server.rollouts.preview import Reached
+
+_A_DAY = "on record for a day"
+_WHAT_TO_DO = "give --count-new if you know these devices, or wait for a day"
+# An interval is shown in the first unit of which it has two or more.
+_UNITS = (86400, 3600, 60, 1)
+
+
+def with_waves(
+    plan: Plan,
+    typed: tuple[float, ...] | None,
+    found: Reached,
+    intervals_ms: Mapping[float, float],
+) -> Plan:
+    """Return a plan with its waves, and how many devices each of them adds.
+
+    Args:
+        typed: the waves that an operator named; None: those that fit are proposed.
+        intervals_ms: how often devices of a sample poll, by where they stand.
+
+    Raises:
+        Refused: there is nobody to roll out to, or a wave from which nothing would be learned.
+    """
+    if not found.stands:
+        whose = f"the group {plan.group}" if plan.group else "the fleet"
+        raise Refused(
+            f"no device of {whose} was heard from within a week: nobody to roll out to. "
+            f"`release activate {plan.version}` makes it the target without a rollout"
+        )
+    if not any(found.counts):
+        raise Refused(
+            f"no device is {_A_DAY} yet, so that none would count and no wave go on: {_WHAT_TO_DO}"
+        )
+    proposed = _proposed(plan, found, intervals_ms)
+    plan = plan._replace(waves=typed or proposed)
+    plan = plan._replace(counted=found.added(plan))
+    if plan.first_group is not None and not plan.counted[0]:
+        raise Refused(
+            f"the first wave, {plan.first_group}, holds no active device; leave --first-group out"
+        )
+    if typed is not None and not all(plan.counted):
+        raise Refused(_empty_text(plan, proposed))
+    if reason := _uncounted_text(plan, found.counting(plan), proposed):
+        raise Refused(reason)
+    return plan
+
+
+def _proposed(plan: Plan, found: Reached, intervals_ms: Mapping[float, float]) -> tuple[float, ...]:
+    """Return waves that fit: by the devices that count, for the first wave has to hold some."""
+    kinds = {stand: _is_slow(plan, interval_ms) for stand, interval_ms in intervals_ms.items()}
+    return propose_waves([(stand, kinds.get(stand)) for stand in found.counting_stands()])
+
+
+def _is_slow(plan: Plan, interval_ms: float) -> bool:
+    return 0 < SLOW_SOAKS * plan.soak_seconds * 1000 < interval_ms
+
+
+def _empty_text(plan: Plan, proposed: Sequence[float]) -> str:
+    """Return that a wave that was typed holds nobody, and what to do."""
+    if plan.first_group is not None and not any(plan.counted[1:]):
+        return (
+            f"the first wave, {plan.first_group}, holds all active devices, and the others nobody; "
+            "leave --first-group out"
+        )
+    empty = plan.counted.index(0)
+    return (
+        f"wave {empty + 1} ({plan.percent(empty):g} %) adds no active device, so nothing would be "
+        f"learned from it; {_better(plan, plan.counted, proposed)}"
+    )
+
+
+def _uncounted_text(plan: Plan, counting: Sequence[int], proposed: Sequence[float]) -> str:
+    """Return that a wave has devices of which none counts, and what to do; "": there is none."""
+    pairs = enumerate(zip(plan.counted, counting, strict=True))
+    wave, added = next(((at, pair[0]) for at, pair in pairs if pair[0] and not pair[1]), (0, 0))
+    if not added:
+        return ""
+    is_first_group = plan.first_group is not None and wave == 0
+    whom = plan.first_group if is_first_group else f"{plan.percent(wave):g} %"
+    better = "leave --first-group out" if is_first_group else _better(plan, counting, proposed)
+    ways = ", or ".join(filter(None, (better, _WHAT_TO_DO)))
+    return (
+        f"wave {wave + 1} ({whom}) adds {added} active device{'s' * (added != 1)}, none of them "
+        f"{_A_DAY}, so that none counts and the wave would not go on: {ways}"
+    )
+
+
+def _better(plan: Plan, counts: Sequence[int], proposed: Sequence[float]) -> str:
+    """Return which waves to take instead of those that were typed, of which some count nobody.
+
+    "": there are none.
+    """
+    counts = counts[plan.first_group is not None :]
+    kept = [percent for percent, count in zip(plan.waves, counts, strict=True) if count]
+    kept = [*kept[:-1], 100.0]  # the last wave is all of them, whichever was the last with devices
+    if len(kept) > 1 and tuple(kept) != plan.waves:
+        return f"try --waves {','.join(f'{percent:g}' for percent in kept)}"
+    if tuple(proposed) == plan.waves:
+        return ""
+    waves = ", ".join(f"{percent:.4g}" for percent in proposed)
+    return f"leave --waves out, for waves of {waves} %, which fit"
+
+
+# What is shown
+
+
+def print_left_alone(groups: Collection[tuple[str, str, int]]) -> None:
+    """Show the groups that a rollout leaves alone, each with its target and its devices."""
+    for group, target, members in groups:
+        print(
+            f"left alone, since it has a target of its own: group {group} ({target}, "
+            f"{members} device{'s' * (members != 1)}); --groups-too reaches it too"
+        )
+
+
+def print_waves(plan: Plan, found: Reached, is_typed: bool) -> None:
+    """Show how many devices each wave adds, and warn where most of them do not count."""
+    devices = len(found.stands)
+    if not is_typed:
+        print(f"waves that fit {devices} active device{'s' * (devices != 1)} (--waves: others)")
+    total = 0
+    for wave, count in enumerate(plan.counted):
+        total += count
+        percent = plan.percent(wave)
+        shown = f"{percent:g}" if is_typed else f"{percent:.4g}"
+        whom = f"{shown} %" if percent else f"{plan.first_group}"
+        print(f"wave {wave + 1}  {whom:>6}  {count:>7} more, {total} in all")
+    if found.inactive:
+        print(f"not heard from for a week, and not counted: {found.inactive}")
+    if new := devices - sum(found.counts):
+        print(f"known for less than a day, and not counted without --count-new: {new}")
+    if any(count < plan.min_devices for count in plan.counted):
+        print(f"of a wave with fewer than {plan.min_devices} devices all have to update")
+    for wave, count in enumerate(found.counting(plan)):
+        if count * 2 < plan.counted[wave]:
+            warn(
+                f"of the {plan.counted[wave]} devices that wave {wave + 1} adds, {count} are "
+                f"{_A_DAY}, and it is judged by them alone: {_WHAT_TO_DO}"
+            )
+
+
+def print_slow_pollers(plan: Plan, intervals_ms: Mapping[float, float]) -> None:
+    """Show how many devices are slow pollers."""
+    known = len(intervals_ms)
+    slow = sum(_is_slow(plan, interval_ms) for interval_ms in intervals_ms.values())
+    if known > 100:
+        known, slow = 100, round(slow * 100 / known)
+    if slow:
+        longest = duration(SLOW_SOAKS * plan.soak_seconds)
+        print(
+            f"{slow} of {known} devices are slow pollers, which wait for more than {longest} "
+            f"({SLOW_SOAKS} soaks) between two checks: waves wait for them by their own rhythm"
+        )
+
+
+def warn_of_soak(plan: Plan, intervals_ms: Mapping[float, float]) -> None:
+    """Warn of a soak in which half of the devices or more do not poll."""
+    usual = median(intervals_ms.values()) / 1000 if intervals_ms else 0.0
+    if usual <= plan.soak_seconds:
+        return
+    unit = next((unit for unit in _UNITS if usual >= 2 * unit), 1)
+    longer = duration((math.floor(usual / unit) + 1) * unit)
+    what = (
+        f"the soak of {duration(plan.soak_seconds)} is shorter than the "
+        f"{duration(max(round(usual / unit), 1) * unit)} that half of the devices wait, or more, "
+        "between two checks"
+    )
+    if _is_slow(plan, usual * 1000):
+        warn(f"{what}: each wave takes longer than that")
+    else:
+        warn(
+            f"{what}: few of those that the release kills are noticed in it. `rollout abort`, then "
+            f"start it again with --soak {longer}, gives them time"
+        )

@@ -1,0 +1,202 @@
+"""`rollout start`: what is typed, and how it begins. Edge."""
+
+import argparse
+import re
+import secrets
+import time
+from pathlib import Path
+
+from ota_server.commands.common import group_argument, version_argument, warn, warn_of_hold
+from ota_server.commands.rollout_preview import (
+    print_left_alone,
+    print_slow_pollers,
+    print_waves,
+    warn_of_soak,
+    with_waves,
+)
+from ota_server.model.refusal import Misused
+from ota_server.model.timestamp import format_time
+from ota_server.policy.files import PolicyFiles
+from ota_server.policy.rollout_plan import MOST_SECONDS, Plan
+from ota_server.rollouts import edits
+from ota_server.rollouts.audience import groups_left_alone, what_is_known
+from ota_server.rollouts.preview import intervals_ms, reached
+from ota_server.system.data_dir import log_dir
+from ota_server.system.locks import is_served
+
+_DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,3})?)([smhd])")
+_PERCENT = re.compile(r"\d{1,3}(?:\.\d{1,4})? ?%?")
+_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_MOST_DEVICES = 1_000_000
+EXAMPLES = """\
+examples:
+  %(prog)s v1.2.0
+      in waves that fit the fleet: of 10,000 devices 1, 10, 50, then 100 %%
+  %(prog)s v1.2.0 --waves 5,25,100 --soak 30m
+  %(prog)s v1.2.0 --first-group canary
+      that group before the first percentage
+  %(prog)s v1.2.0 --group beta --waves 50,100
+      of a group alone
+  %(prog)s v1.2.0 --groups-too
+      groups that have a target of their own are not left alone
+  %(prog)s v1.2.0 --count-new
+      a fleet that is on record for less than a day
+
+Durations are a number and s, m, h or d. A wave goes on when enough of it have
+updated and the soak has passed; where too many fail, or fall silent, the
+release is withdrawn by itself.
+"""
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add what `rollout start` takes."""
+    parser.epilog = EXAMPLES
+    parser.add_argument(
+        "version", metavar="VERSION", type=version_argument, help="a release that is here"
+    )
+    add = parser.add_argument
+    add(
+        "--waves",
+        type=_waves,
+        metavar="PERCENT,...",
+        help="rising, up to 100 (default: waves that fit the fleet, such as 1,10,50,100)",
+    )
+    add("--group", type=group_argument, metavar="G", help="of this group, not of the fleet")
+    add(
+        "--first-group",
+        type=group_argument,
+        metavar="G",
+        help="its members are a wave before these",
+    )
+    add(
+        "--groups-too",
+        action="store_true",
+        help="reach groups that have a target of their own too",
+    )
+    add("--max-failures", type=_limit, default=2.0, metavar="P%", help="limit (default: 2%%)")
+    add("--min-devices", type=_count, default=20, metavar="N", help="to go on (default: 20)")
+    for name, default, what in (
+        ("--soak", "1h", "how long devices have to run it well"),
+        ("--apply-grace", "15m", "how long a device may take to install it"),
+        ("--wave-timeout", "7d", "a wave that does not go on for so long pauses"),
+    ):
+        help_text = f"{what} (default: {default})"
+        add(name, type=_duration, default=_duration(default), metavar="TIME", help=help_text)
+    add(
+        "--held-unknown",
+        choices=("keep", "target"),
+        default="keep",
+        help="what a device that is held back gets where it runs no known release: its own "
+        "version, or the target (default: keep)",
+    )
+    add("--count-new", action="store_true", help="count devices known for less than a day too")
+
+
+def start(arguments: argparse.Namespace) -> int:
+    """Begin a rollout, having shown what it reaches; return the exit code."""
+    data_dir: Path = arguments.data_dir
+    now_ms = time.time_ns() // 1_000_000
+    plan = _plan(arguments, now_ms)
+    edits.check_start(data_dir, plan)
+    plan = plan._replace(version=edits.release_here(data_dir, plan.version))
+    policy = PolicyFiles(data_dir).current()
+    print_left_alone(groups_left_alone(plan, policy))
+    logs = log_dir(data_dir)
+    found = reached(logs, plan, what_is_known(plan, policy, None, now_ms), now_ms)
+    intervals = intervals_ms(logs, found, now_ms)
+    plan = with_waves(plan, arguments.waves, found, intervals)
+    print_waves(plan, found, is_typed=arguments.waves is not None)
+    print_slow_pollers(plan, intervals)
+    warn_of_soak(plan, intervals)
+    plan = edits.start(data_dir, plan)
+    print(f"the rollout of {plan.version} has begun; `rollout status --watch` shows it")
+    warn_of_hold(data_dir)
+    warn_of_no_server(data_dir)
+    return 0
+
+
+def _plan(arguments: argparse.Namespace, now_ms: int) -> Plan:
+    """Return what was typed, still without waves where none were.
+
+    Raises:
+        Misused: two options do not go together.
+    """
+    if arguments.groups_too and arguments.group:
+        raise Misused(
+            "--groups-too is for a rollout to the fleet; one to a group reaches that group alone: "
+            "leave out --groups-too or --group"
+        )
+    return Plan(
+        id=secrets.token_hex(6),
+        version=arguments.version,
+        group=arguments.group or "",
+        waves=arguments.waves or (100.0,),
+        time=format_time(now_ms),
+        instead_of=None,
+        first_group=arguments.first_group,
+        max_failures=arguments.max_failures,
+        min_devices=arguments.min_devices,
+        soak_seconds=arguments.soak,
+        grace_seconds=arguments.apply_grace,
+        wave_timeout_seconds=arguments.wave_timeout,
+        held_unknown=arguments.held_unknown,
+        count_new=arguments.count_new,
+        groups_too=arguments.groups_too,
+    )
+
+
+def warn_of_no_server(data_dir: Path) -> None:
+    """Warn where nobody moves rollouts."""
+    if not is_served(log_dir(data_dir)):
+        warn(f"no server runs on {data_dir}: nothing goes on without it")
+
+
+# What is typed
+
+
+def _waves(text: str) -> tuple[float, ...]:
+    waves = tuple(map(_number, text.split(",")))
+    if None in waves:
+        raise argparse.ArgumentTypeError(
+            f"{text[:40]!r} are no percentages with commas between, such as 1,10,50,100"
+        )
+    percents = [percent for percent in waves if percent is not None]
+    if percents != sorted(set(percents)) or percents[-1] != 100 or not percents[0]:
+        raise argparse.ArgumentTypeError(
+            f"waves rise from above 0, and the last one is 100, such as 1,10,50,100: {text[:40]!r}"
+        )
+    return tuple(percents)
+
+
+def _limit(text: str) -> float:
+    percent = _number(text)
+    if percent is None or percent >= 100:
+        raise argparse.ArgumentTypeError(
+            f"{text[:40]!r} is no percentage from 0, under 100, such as 2%"
+        )
+    return percent
+
+
+def _number(text: str) -> float | None:
+    """Return a percentage as a number; None: it is none."""
+    if not _PERCENT.fullmatch(text.strip()):
+        return None
+    return float(text.strip().rstrip("% "))
+
+
+def _count(text: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,7}", text) or not 1 <= int(text) <= _MOST_DEVICES:
+        raise argparse.ArgumentTypeError(
+            f"{text[:40]!r} is no number of devices from 1 to {_MOST_DEVICES}"
+        )
+    return int(text)
+
+
+def _duration(text: str) -> float:
+    match = _DURATION.fullmatch(text)
+    seconds = 0.0 if match is None else float(match[1]) * _UNITS[match[2]]
+    if match is None or seconds > MOST_SECONDS:
+        raise argparse.ArgumentTypeError(
+            f"{text[:40]!r} is no duration up to a year: a number and s, m, h or d, such as 15m"
+        )
+    return seconds

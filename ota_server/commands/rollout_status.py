@@ -1,0 +1,115 @@
+"""`rollout status`, once or redrawn every second until it is over. Edge."""
+
+import os
+import shutil
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+from ota_server.commands.rollout_view import state_of, status_lines
+from ota_server.device_port.admission_status import read_standing
+from ota_server.policy.policy import HOLD_NAME
+from ota_server.rollouts import edits
+from ota_server.rollouts.keeper import is_attended
+from ota_server.system.data_dir import log_dir
+from ota_server.system.locks import is_served
+
+_EVERY_SECONDS = 1.0
+_HIDE_CURSOR, _SHOW_CURSOR = "\x1b[?25l", "\x1b[?25h"
+# Each line is written over the old one and cleared from there on, so that nothing flickers.
+_END_LINE, _CLEAR_BELOW = "\x1b[K\n", "\x1b[J"
+
+
+def lines_of(data_dir: Path, group: str | None) -> list[str]:
+    """Return the status of rollouts for people.
+
+    Raises:
+        Refused, BadPolicy, OSError: it cannot be told.
+    """
+    now_ms = time.time_ns() // 1_000_000
+    logs = log_dir(data_dir)
+    served = is_served(logs)
+    standing = read_standing(logs) if served else None
+    attended = not served or is_attended(logs, now_ms)
+    is_held = os.path.lexists(data_dir / "version" / HOLD_NAME)
+    lines: list[str] = []
+    for plan, progress in edits.all_rollouts(data_dir):
+        if group in (None, plan.group):
+            shown = status_lines(plan, progress, now_ms, served, standing, attended, is_held)
+            lines += ["", *shown]
+    return lines[1:]
+
+
+def watch(data_dir: Path, group: str | None) -> int:
+    """Show the status of rollouts until none of them is on.
+
+    Returns:
+        The exit code: 1 where one ended halted or aborted that was on, or, if none was, is shown.
+    """
+    draw = _Screen() if sys.stdout.isatty() else _Paper()
+    watched: set[str] = set()
+    try:
+        while True:
+            draw.show(lines_of(data_dir, group))
+            found = edits.all_rollouts(data_dir)
+            shown = [each for each in found if group in (None, each[0].group)]
+            on = {plan.id for plan, progress in shown if edits.is_on(plan, progress)}
+            watched |= on
+            if not on:
+                ends = [state_of(*each) for each in shown if not watched or each[0].id in watched]
+                return int("halted" in ends or "aborted" in ends)
+            time.sleep(_EVERY_SECONDS)
+    finally:
+        draw.end()
+
+
+def wrapped(line: str, columns: int) -> list[str]:
+    """Return a line as rows of a width, the further ones indented as much as the first, and more.
+
+    An option that an operator may have to type is not broken at its hyphens.
+    """
+    indent = " " * (len(line) - len(line.lstrip()) + 2)
+    rows = textwrap.wrap(line, max(columns, 20), subsequent_indent=indent, break_on_hyphens=False)
+    return rows or [""]
+
+
+class _Paper:
+    """Output that is no terminal: each picture that differs from the one before, once."""
+
+    def __init__(self) -> None:
+        self._before: list[str] = []
+
+    def show(self, lines: list[str]) -> None:
+        """Print lines."""
+        if lines != self._before:
+            print("\n".join(lines), end="\n\n", flush=True)
+            self._before = lines
+
+    def end(self) -> None:
+        """Leave it as it is."""
+
+
+class _Screen(_Paper):
+    """A terminal: one picture, drawn over the one before."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        sys.stdout.write(_HIDE_CURSOR)
+
+    def show(self, lines: list[str]) -> None:
+        """Draw lines, wrapped to the width of the terminal, as many as it has room for."""
+        size = shutil.get_terminal_size()
+        # Where the window was made narrower, a line of before takes several rows by now.
+        rows = sum(-(-len(line) // size.columns) or 1 for line in self._before)
+        up = f"\x1b[{min(rows, size.lines - 1)}F" if rows else ""
+        shown = [row for line in lines for row in wrapped(line, size.columns - 1)]
+        shown = shown[: size.lines - 1]
+        sys.stdout.write(up + "".join(line + _END_LINE for line in shown) + _CLEAR_BELOW)
+        sys.stdout.flush()
+        self._before = shown
+
+    def end(self) -> None:
+        """Give the cursor back, below the last picture."""
+        sys.stdout.write(_SHOW_CURSOR)
+        sys.stdout.flush()

@@ -1,0 +1,188 @@
+"""What `rollout status` shows: how far a rollout is, as text. Pure."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from ota_server.device_port.window import Standing
+from ota_server.model.timestamp import parse_time
+from ota_server.policy.rollout_plan import Plan, Progress
+
+_BAR = 24
+_OVER = ("halted", "done", "aborted")
+_ENDING = "ending"  # nobody can change any more how it ends
+_ASKING = "asking"  # the reason of the pause says what to do, and resuming it is no use
+_HELD = "everything is on hold: nobody is offered anything; `unhold` ends that"
+_UNATTENDED = (
+    "nobody new is offered it: the controller, which moves rollouts, does not answer or cannot "
+    "write; the server's log says why"
+)
+_UNITS = (("d", 86400), ("h", 3600), ("m", 60), ("s", 1))
+# In the order in which a device goes through them, then what can go wrong.
+_SHOWN = ("updated", "downloading", "undecided", "cut", "failed", "silent", "mislabelled")
+_MORE = {
+    "too_new": "not known for a day before the start: not counted (--count-new)",
+    "displaced": "heard only from an address that is not their home: not counted",
+    "surplus": "beyond the share of one address in the wave: not counted",
+}
+
+
+def state_of(plan: Plan, progress: Progress | None) -> str:
+    """Return the state of a rollout in one word, as an operator knows it."""
+    if plan.wanted == "abort":
+        return "aborted"
+    if progress is None:
+        return "waiting"
+    if progress.state == "running" and plan.wanted == "pause":
+        return "paused"
+    if progress.state == "paused" and plan.wanted == "run" and plan.resumed > progress.resumed:
+        return "resuming"
+    return progress.state
+
+
+def status_fields(plan: Plan, progress: Progress | None, standing: Standing) -> dict[str, Any]:
+    """Return the status of a rollout for programs."""
+    return {
+        **plan._asdict(),
+        "state": state_of(plan, progress),
+        "reason": progress.reason if progress else "",
+        "waiting": progress.waiting if progress else "",
+        "wave": progress.wave + 1 if progress else None,
+        "wave_time": progress.wave_time if progress else None,
+        "counts": progress.counts if progress else {},
+        "counts_before": progress.before if progress else (),
+        "asks": progress.asks if progress else (),
+        "notes": progress.notes if progress else (),
+        "unmet": standing.unmet,
+    }
+
+
+def status_lines(
+    plan: Plan,
+    progress: Progress | None,
+    now_ms: int,
+    is_served: bool = True,
+    standing: Standing | None = None,
+    is_attended: bool = True,
+    is_held: bool = False,
+) -> list[str]:
+    """Return the status of a rollout for people.
+
+    Args:
+        is_attended: the controller has looked after it of late.
+        is_held: everything is on hold.
+        standing: whom the server that runs lets in; None: everybody.
+    """
+    lines = [_headline(plan, progress, now_ms)]
+    state = state_of(plan, progress)
+    if is_held and state not in _OVER:
+        lines.append(f"  {_HELD}")
+    if progress is not None and progress.reason and state == progress.state:
+        lines.append(f"  {progress.reason}")
+    if progress is not None and progress.waiting and state == "running":
+        lines.append(f"  wave {progress.wave + 1} waits: {progress.waiting}")
+    elif progress is not None and progress.waiting and progress.state == "paused":
+        lines.append(f"  {progress.waiting}")
+        state = _ENDING
+    if state == "paused" and progress is not None and (progress.lifts or progress.asks):
+        state = _ASKING
+    if hint := _hint(plan, state, is_served):
+        lines.append(f"  {hint}")
+    elif state in ("running", "resuming") and not is_attended:
+        lines.append(f"  {_UNATTENDED}")
+    lines.append("")
+    lines += [_wave_line(plan, progress, wave, now_ms) for wave in range(plan.wave_count)]
+    counts = progress.counts if progress else {}
+    for name, meaning in _MORE.items():
+        if counts.get(name):
+            lines.append(f"  {counts[name]} {meaning}")
+    if progress is not None:
+        lines += [f"  {note}" for note in progress.notes]
+    if standing is not None and standing.unmet:
+        lines.append(
+            f"  {standing.unmet} never meet the window {standing.window}, waiting for more than a "
+            "day (`serve --window-overdue` lets them in)"
+        )
+    return lines
+
+
+def _headline(plan: Plan, progress: Progress | None, now_ms: int) -> str:
+    whom = f"to the group {plan.group}" if plan.group else "to the fleet"
+    what = "way back" if plan.is_revert else "rollout"
+    since = f", begun {ago(plan.time, now_ms)}"
+    instead = f", instead of {plan.instead_of}" if plan.instead_of and not plan.is_revert else ""
+    instead = f" from {plan.reverts}" if plan.reverts else instead
+    return f"{what} of {plan.version} {whom}{instead}: {state_of(plan, progress)}{since}"
+
+
+def _hint(plan: Plan, state: str, is_served: bool) -> str:
+    if state in ("running", "waiting", "resuming") and not is_served:
+        return "no server runs on this data directory: start it, nothing goes on without it"
+    if state == "waiting":
+        return "the controller has not seen it yet, or reads what is on record of the fleet"
+    if state == _ENDING:
+        return "nobody new is offered it; it ends when that is no longer the case"
+    if state == _ASKING:
+        return ""
+    if state == "paused":
+        return "nobody new is offered it; `rollout resume` goes on"
+    if state == "halted" and not plan.is_revert:
+        return (
+            f"{plan.version} is withdrawn; who runs it stays on it. Publish a mended release, or "
+            "go back by `rollout abort --revert`"
+        )
+    if plan.is_revert and state in ("halted", "aborted"):
+        stays = f"who went back stays on {plan.version}, who has {plan.reverts} stays on it"
+        return f"{stays}; `rollout start` rolls out what you want"
+    if state == "aborted":
+        return "who has it stays on it; `rollout abort --revert` is the way back"
+    return ""
+
+
+def _wave_line(plan: Plan, progress: Progress | None, wave: int, now_ms: int) -> str:
+    percent = plan.percent(wave)
+    whom = f"{percent:g} %" if percent else str(plan.first_group)
+    name = f"  wave {wave + 1}  {whom:>6}"
+    if progress is None or wave > progress.wave:
+        is_over = state_of(plan, progress) in _OVER
+        return f"{name}  {_bar(0.0)}  {'not opened' if is_over else 'to come'}"
+    if wave < progress.wave:
+        counts = progress.before[wave] if wave < len(progress.before) else {}
+        is_whole = counts.get("updated", 0) >= _devices(counts)
+        how = "done" if is_whole else "passed"
+    else:
+        counts = progress.counts
+        how = f"since {ago(progress.wave_time, now_ms).removesuffix(' ago')}"
+        if progress.state == "done":
+            how = "done"
+    share = counts.get("updated", 0) / max(_devices(counts), 1)
+    return f"{name}  {_bar(share)}  {how}: {_counted(counts)}".rstrip(": ")
+
+
+def _devices(counts: Mapping[str, int]) -> int:
+    """Return how many devices a wave and those before it are for, as far as they are on record."""
+    return max(counts.get("reach", 0), counts.get("active", 0))
+
+
+def _counted(counts: Mapping[str, int]) -> str:
+    """Return what became of how many devices; what happened to none is left out."""
+    if not counts:
+        return ""
+    first = f"{counts.get('updated', 0)} of {_devices(counts)} updated"
+    others = [f"{counts[name]} {name}" for name in _SHOWN[1:] if counts.get(name)]
+    if (unheard := _devices(counts) - counts.get("active", 0) - counts.get("displaced", 0)) > 0:
+        others.append(f"{unheard} not heard from since it opened")
+    return ", ".join([first, *others])
+
+
+def _bar(share: float) -> str:
+    full = int(min(max(share, 0.0), 1.0) * _BAR)
+    return f"[{'#' * full}{'.' * (_BAR - full)}]"
+
+
+def ago(time: str, now_ms: int) -> str:
+    """Return how long ago a time was, in its largest unit."""
+    seconds = max(0, (now_ms - parse_time(time)) // 1000)
+    for unit, size in _UNITS:
+        if seconds >= size:
+            return f"{seconds // size}{unit} ago"
+    return "0s ago"

@@ -1,0 +1,330 @@
+"""Images for devices: which bytes a request gets, the record of its begin and of its end."""
+
+import logging
+import re
+import time
+from collections.abc import Callable
+from http import HTTPStatus
+from typing import NamedTuple
+
+from ota_server.device_port.offers import Offers
+from ota_server.httpd import byterange, reply
+from ota_server.httpd.byterange import Precondition, RangeSpec, Unsatisfiable
+from ota_server.httpd.http1 import Request, http_date
+from ota_server.httpd.reply import Peer, Reply, Transfer
+from ota_server.journal.device_table import Fleet
+from ota_server.journal.record import Scalar
+from ota_server.model.device import (
+    Device,
+    Download,
+    Report,
+    asked_for_image,
+    goes_on,
+    has_settled,
+    previous_version,
+)
+from ota_server.model.version import entity_tag
+from ota_server.policy.decision import Decision, continued_download
+from ota_server.policy.loop_breaker import fetched
+from ota_server.releases.image import Image
+from ota_server.releases.store import Altered, NoImage, NoTarget, NotNow, NotReady, Store
+from ota_server.system.rate_limit import RateLimit
+
+log = logging.getLogger(__name__)
+
+_SHA256_QUERY = re.compile(rb"(?:.*&)?sha256=([0-9A-Fa-f]{64})(?:&.*)?")
+_LOG_EVERY_SECONDS = 60.0
+_NOT_FOUND = "Firmware version not found."
+_NOT_READY = "The image is not ready yet."
+
+TARGET_CACHING = ("Cache-Control", "private, no-cache, no-transform")
+NAMED_CACHING = ("Cache-Control", "no-cache, no-transform")
+_HASH_CACHING = ("Cache-Control", "public, max-age=31536000, immutable, no-transform")
+
+
+class NotOffered(Exception):
+    """The device may have no image now: answer 503."""
+
+    def __init__(self, decision: Decision) -> None:
+        super().__init__(decision.reason)
+        self.decision = decision
+
+
+class _Plan(NamedTuple):
+    """An answer to /firmware.bin, before it is on record; without an image no bytes are sent.
+
+    `is_new`: it does not go on with a download that its device has begun.
+    """
+
+    reply: Reply
+    target_version: str | None
+    image: Image | None = None
+    download: Download | None = None
+    is_new: bool = True
+
+
+class Downloads:
+    """Answers requests for images. Safe for use by many threads."""
+
+    def __init__(
+        self, store: Store, offers: Offers, fleet: Fleet, clock_ms: Callable[[], int]
+    ) -> None:
+        self._store = store
+        self._offers = offers
+        self._fleet = fleet
+        self._clock_ms = clock_ms
+        self._limit = RateLimit(_LOG_EVERY_SECONDS)
+
+    def respond(self, request: Request, report: Report, peer: Peer, may_wait: bool) -> Reply:
+        """Give the device the image that it began, or that of its target.
+
+        What it began is looked up, and the answer planned, without the lock, since that looks at
+        files; if another request of the device began something else meanwhile, it is planned anew.
+
+        Raises:
+            NotReady: an image has to be hashed first, and the caller may wait for that.
+        """
+        fleet = self._fleet
+        while True:
+            with fleet.lock:
+                row, before = fleet.row(report.mac), fleet.get(report.mac)
+                known = before.download if before else None
+                under_way = known is not None and (report.mac, known.sha256) in fleet.under_way
+            plan = self._plan(request, report, peer, before, under_way, may_wait)
+            with fleet.lock:
+                if fleet.row(report.mac) is not row:
+                    before = fleet.get(report.mac)
+                if known == (before.download if before else None):
+                    plan = self._admitted(request, report, peer, plan)
+                    self._record(request, report, peer, before, plan)
+                    return plan.reply
+
+    def respond_by_name(self, request: Request, version: str, peer: Peer, may_wait: bool) -> Reply:
+        """Give an image by its name, to caches and to an operator's curl. Nothing is recorded.
+
+        Raises:
+            NotReady: as `respond`.
+        """
+        try:
+            image = self._store.image(version)
+            self._offers.check_image(image, peer)
+        except NoImage as problem:
+            # What is missing is no news: anybody may ask for any name.
+            if isinstance(problem, Altered) and self._limit.allows(str(problem), time.monotonic()):
+                log.error("no image by its name for %s: %s", peer.address, problem)
+            return reply.text(HTTPStatus.NOT_FOUND, _NOT_FOUND)
+        except NotNow:
+            return reply.later(_NOT_READY)
+        except NotReady:
+            if may_wait:
+                raise
+            return reply.later(_NOT_READY)
+        asked = _SHA256_QUERY.fullmatch(request.query)
+        is_right = asked is not None and asked[1].decode("ascii").lower() == image.sha256
+        # RFC 9110 section 8.8.2.1: never later than the reply, whatever another clock wrote.
+        modified_seconds = min(image.modified_seconds, self._clock_ms() // 1000)
+        ranges = _ranges(request)
+        if not self._if_range_matches(request, image.etag, modified_seconds):
+            ranges = ()
+        caching = _HASH_CACHING if is_right else NAMED_CACHING
+        return _conditional(request, image, ranges, modified_seconds, caching)
+
+    def finish(self, transfer: Transfer, bytes_sent: int, complete: bool) -> None:
+        """Record the end of a download.
+
+        Args:
+            bytes_sent: the bytes of the body that the device's side has acknowledged.
+            complete: it has acknowledged the whole reply, and did not reset after that.
+        """
+        fleet = self._fleet
+        details: dict[str, Scalar] = {
+            "status": transfer.status,
+            "bytes_sent": bytes_sent,
+            "complete": complete,
+            "duration_seconds": round(time.monotonic() - transfer.began_at, 3),
+            "release_version": transfer.image.version,
+            "release_sha256": transfer.image.sha256,
+        }
+        if transfer.range_start is not None:
+            details["range_start"] = transfer.range_start
+        with fleet.lock:
+            fleet.count_down(transfer.mac, transfer.image.sha256)
+            device = fleet.get(transfer.mac)
+            if device is not None:  # there was room to keep it
+                now_ms, download = self._clock_ms(), device.download
+                if download is not None and download.sha256 == transfer.image.sha256:
+                    download = fetched(download, bytes_sent, complete, now_ms)
+                device = device._replace(time_ms=now_ms, download=download)
+                fleet.record("download", transfer.mac, device, details)
+        if self._offers.admission is not None:
+            self._offers.admission.end(transfer.mac, complete and transfer.has_end)
+
+    def _admitted(self, request: Request, report: Report, peer: Peer, plan: _Plan) -> _Plan:
+        """Return the plan, or, where its device may not download now, what that is told instead.
+
+        Just before it is put on record: what is asked for here is given back in `finish`.
+        """
+        admission = self._offers.admission
+        if admission is None or plan.image is None:
+            return plan
+        refusal = admission.begin(
+            report.mac, self._clock_ms(), request.method == "GET", plan.is_new, peer.address
+        )
+        if refusal is None:
+            return plan
+        told = report.firmware_version if plan.is_new else plan.target_version
+        return _Plan(refusal.reply, told)
+
+    def _plan(
+        self,
+        request: Request,
+        report: Report,
+        peer: Peer,
+        device: Device | None,
+        under_way: bool,
+        may_wait: bool,
+    ) -> _Plan:
+        try:
+            return self._plan_image(request, report, peer, device, under_way)
+        except NoTarget:
+            answer = reply.later("No target version.")
+        except NotNow:
+            answer = reply.later(_NOT_READY)
+        except NotReady:
+            if may_wait:
+                raise
+            answer = reply.later(_NOT_READY)
+        except NotOffered as problem:
+            answer = reply.later(f"No update now: {problem.decision.reason}.")
+            return _Plan(answer, problem.decision.version)
+        except NoImage as problem:
+            if self._limit.allows(str(problem), time.monotonic()):
+                log.error("no image for %s: %s", report.mac, problem)
+            answer = reply.text(HTTPStatus.NOT_FOUND, _NOT_FOUND)
+        return _Plan(answer, device.target_version if device else None)
+
+    def _plan_image(
+        self, request: Request, report: Report, peer: Peer, device: Device | None, under_way: bool
+    ) -> _Plan:
+        now_ms = self._clock_ms()
+        ranges = _ranges(request)
+        known = device.download if device else None
+        honoured = known is None or self._if_range_matches(request, entity_tag(known.sha256))
+        continued = continued_download(known, under_way, ranges, honoured, now_ms)
+        if continued is not None and byterange.from_byte_zero(ranges) and not under_way:
+            self._keep_from_looping(report, continued, now_ms)
+        if continued is not None:
+            image = self._store.pinned_image(continued)
+            self._offers.check_image(image, peer)
+            version, target_version = continued.version, device.target_version if device else None
+        else:
+            decision, _ = self._offers.decide(report, peer, now_ms, for_image=True)
+            if decision.release is None:
+                raise NotOffered(decision)
+            version, target_version = decision.release, decision.version
+            image = self._store.image(version)
+            self._offers.check_image(image, peer)
+        if not honoured or not self._if_range_matches(request, image.etag):
+            ranges = ()
+        answer = _conditional(request, image, ranges, None, TARGET_CACHING)
+        if not answer.parts:
+            return _Plan(answer, target_version)
+        download = _begun(device, version, image, now_ms)
+        is_new = continued is None and not goes_on(known, image.sha256, under_way, now_ms)
+        return _Plan(answer, target_version, image, download, is_new)
+
+    def _keep_from_looping(self, report: Report, download: Download, now_ms: int) -> None:
+        reason = self._offers.why_wait(report.mac, download, download.version, now_ms)
+        if reason:
+            raise NotOffered(Decision(report.firmware_version, reason, None))
+
+    def _record(
+        self, request: Request, report: Report, peer: Peer, before: Device | None, plan: _Plan
+    ) -> None:
+        """Queue the record of an answer to /firmware.bin. The caller holds the fleet's lock."""
+        now_ms = self._clock_ms()
+        device = asked_for_image(
+            before, report, plan.target_version, peer.address, now_ms, plan.download
+        )
+        details: dict[str, Scalar] = {"status": plan.reply.status.value}
+        details |= previous_version(before, report)
+        if plan.image is None:
+            details |= {"bytes_sent": 0, "complete": False, "duration_seconds": 0}
+            self._fleet.record("download", report.mac, device, details)
+            return
+        range_start = _range_start(plan.reply)
+        if range_start is not None:
+            details["range_start"] = range_start
+        if request.method == "HEAD":
+            details["method"] = "HEAD"
+        self._fleet.record("begin", report.mac, device, details)
+        plan.reply.reported = report.firmware_version
+        if request.method == "GET":
+            self._fleet.count_up(report.mac, plan.image.sha256)
+            plan.reply.transfer = Transfer(
+                report.mac,
+                plan.image,
+                plan.reply.status.value,
+                range_start,
+                time.monotonic(),
+                _has_end(plan.reply),
+            )
+
+    def _if_range_matches(
+        self, request: Request, etag: str, modified_seconds: int | None = None
+    ) -> bool:
+        return byterange.if_range_matches(
+            request.get(b"if-range"), etag, modified_seconds, self._clock_ms() // 1000
+        )
+
+
+def _begun(device: Device | None, version: str, image: Image, now_ms: int) -> Download:
+    """Return the download that a request begins or goes on with; its attempts are kept."""
+    known = device.download if device is not None else None
+    if device is None or known is None or known.sha256 != image.sha256:
+        return Download(version, image.sha256, image.size, now_ms)
+    if has_settled(device, now_ms):
+        return Download(version, image.sha256, image.size, now_ms)
+    return known._replace(version=version, request_ms=now_ms)
+
+
+def _ranges(request: Request) -> tuple[RangeSpec, ...]:
+    # RFC 9110 section 14.2: Range means something in a GET alone.
+    return byterange.parse_ranges(request.get(b"range")) if request.method == "GET" else ()
+
+
+def _conditional(
+    request: Request,
+    image: Image,
+    ranges: tuple[RangeSpec, ...],
+    modified_seconds: int | None,
+    caching: tuple[str, str],
+) -> Reply:
+    """Answer with the image, a part of it, 304, 412 or 416; dates are ignored where None."""
+    condition = byterange.precondition(request.fields, image.etag, modified_seconds)
+    if condition is Precondition.FAILED:
+        return reply.text(HTTPStatus.PRECONDITION_FAILED, "Precondition Failed")
+    modified = None if modified_seconds is None else http_date(modified_seconds)
+    if condition is Precondition.NOT_MODIFIED:
+        dated = () if modified is None else (("Last-Modified", modified),)
+        return reply.not_modified(image.etag, caching, *dated)
+    try:
+        spans = byterange.resolve(ranges, image.size) if ranges else ()
+    except Unsatisfiable:
+        content_range = ("Content-Range", f"bytes */{image.size}")
+        return reply.text(
+            HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE, "Range Not Satisfiable", content_range
+        )
+    return reply.image_reply(image, spans, caching, modified)
+
+
+def _range_start(answer: Reply) -> int | None:
+    if answer.status is not HTTPStatus.PARTIAL_CONTENT:
+        return None
+    return next(part.start for part in answer.parts if isinstance(part, reply.ImageSpan))
+
+
+def _has_end(answer: Reply) -> bool:
+    """Say whether the last byte of the image is among those that are sent."""
+    spans = (part for part in answer.parts if isinstance(part, reply.ImageSpan))
+    return any(span.stop == span.image.size for span in spans)

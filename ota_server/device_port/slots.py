@@ -1,0 +1,252 @@
+"""Download slots: how many devices may download at once, and who gets the next free slot. Pure.
+
+The rule:
+
+1. A slot is for whoever asks first. A device has one slot at most, however often it asks.
+2. A quarter of the slots is kept for devices that were refused three times or more and still wait:
+   others leave them so many free slots, but one for each such device at most. A device waits until
+   it has a slot, or has not asked for two hours.
+3. A slot that is not used ends after a minute and puts its device behind the others, once: it has
+   a slot only where more are free than devices wait. That ends when as many others have begun to
+   download as waited when its slot ended, or after half an hour.
+4. A slot that is used ends when the device has the whole image and none of its transfers runs, or
+   a minute after its last transfer was cut. One check may make that minute longer, not several.
+5. While devices at another source address wait, one address has a quarter of all slots at most for
+   devices that have not begun to download.
+
+The states of a device:
+
+| state       | what the device has   | what ends it                                             |
+|-------------|-----------------------|----------------------------------------------------------|
+| new         | nothing               | it asks: reserved, or refused and waiting                |
+| waiting     | a number of refusals  | it asks: reserved, or refused once more                  |
+| reserved    | a slot that is unused | it begins: downloading; after a minute: behind           |
+| downloading | a slot, and transfers | it has the whole image: new; it is cut: paused           |
+| paused      | a slot that was used  | it begins again: downloading; after a minute: new        |
+| behind      | others go first       | it asks and enough slots are free: reserved; rule 3: new |
+
+Times are seconds of one monotonic clock. Not locked: the caller holds a lock. The entries of each
+table that ends by time all last equally long, so that those that end first stand first: an answer
+takes the same time however many devices wait.
+"""
+
+import math
+from collections import Counter, OrderedDict
+from typing import NamedTuple
+
+from ota_server.model.device import number_of
+
+# A device begins its download seconds after it was told; after a cut it needs some to connect.
+RESERVED_SECONDS = 60.0
+REFUSALS_FOR_KEPT = 3
+# One of so many slots is kept; one of so many is for the devices of one address.
+_QUARTER = 4
+# Devices that poll each hour, more or less, still wait when their next poll comes.
+WAITING_SECONDS = 7200.0
+# Devices that poll each hour are not kept out by that.
+BEHIND_SECONDS = 1800.0
+# 300 bytes each. Beyond that those that were refused the longest time ago begin again.
+MOST_REFUSED = 100_000
+
+
+class _Slot:
+    """A slot that a device has.
+
+    Attributes:
+        address: where the device asked from, until it has begun; None: not known, or it has begun.
+        may_extend: the next check makes the minute after a cut longer.
+    """
+
+    __slots__ = ("address", "has_begun", "is_whole", "may_extend", "transfers")
+
+    def __init__(self, address: int | None) -> None:
+        self.address = address
+        self.transfers = 0
+        self.has_begun = self.is_whole = self.may_extend = False
+
+
+class _Behind(NamedTuple):
+    """How long a device is behind: until so many downloads have begun, or until a time."""
+
+    begun: int
+    until: float
+
+
+class DownloadSlots:
+    """The download slots of one server."""
+
+    def __init__(self, limit: int, most_refused: int = MOST_REFUSED) -> None:
+        self._limit = limit
+        self._share = max(1, limit // _QUARTER)
+        # Never the only slot: a device that does not come again would keep everybody out.
+        self._kept = min(self._share, limit - 1)
+        self._most_refused = most_refused
+        self._slots: dict[str, _Slot] = {}
+        self._ends: OrderedDict[str, float] = OrderedDict()  # when slots without transfers end
+        self._begun = 0  # downloads, since the server has started
+        self._refusals: OrderedDict[int, int] = OrderedDict()  # in the order of the last one
+        self._waiting: OrderedDict[int, float] = OrderedDict()  # which of these wait, until when
+        self._long_waiting = 0  # those that slots are kept for
+        self._behind: OrderedDict[int, _Behind] = OrderedDict()
+        self._unused: Counter[int] = Counter()  # reserved slots by address
+        self._wanting: OrderedDict[int, float] = OrderedDict()  # the two addresses refused last
+
+    @property
+    def limit(self) -> int:
+        """How many devices may download at once."""
+        return self._limit
+
+    @property
+    def downloading(self) -> int:
+        """How many devices download at this moment."""
+        return len(self._slots) - len(self._ends)
+
+    @property
+    def refused(self) -> int:
+        """How many devices were refused, and have had no slot since."""
+        return len(self._refusals)
+
+    def has(self, mac: str, now: float) -> bool:
+        """Return whether a device has a slot; changes nothing."""
+        return mac in self._slots and now < self._ends.get(mac, math.inf)
+
+    def ask(self, mac: str, now: float, address: int | None = None) -> bool:
+        """Return whether a device has a slot now. A new one is reserved for a minute.
+
+        Args:
+            address: the source address that it asks from, as a number; None: not known.
+        """
+        self._expire(now)
+        slot = self._slots.get(mac)
+        if slot is not None:
+            if slot.may_extend:
+                slot.may_extend = False
+                self._end_later(mac, now)
+            return True
+        number = number_of(mac)
+        is_behind = self._is_behind(number)
+        if self._limit - len(self._slots) <= self._left_to_others(number, is_behind):
+            if not is_behind:
+                self._refuse(number, now, address)
+            return False
+        if self._has_share(address, now):
+            return False  # not for want of slots, so none is kept for it
+        self._give(mac, number, now, address)
+        return True
+
+    def begin(self, mac: str, now: float, address: int | None = None) -> bool:
+        """Return whether a device has a slot now; if it has one, a transfer of it begins."""
+        if not self.ask(mac, now, address):
+            return False
+        slot = self._slots[mac]
+        slot.transfers += 1
+        self._ends.pop(mac, None)
+        if not slot.has_begun:
+            slot.has_begun = True
+            self._begun += 1
+            self._leave_share(slot)
+        return True
+
+    def end(self, mac: str, now: float, is_last: bool) -> None:
+        """Record that a transfer has ended.
+
+        Args:
+            is_last: the device has all of it, the last byte of the image included.
+        """
+        slot = self._slots[mac]
+        slot.transfers -= 1
+        slot.is_whole = slot.is_whole or is_last
+        if slot.transfers:
+            return  # other parts of the image are still under way
+        if slot.is_whole:
+            self._free(mac)
+        else:
+            slot.may_extend = True
+            self._end_later(mac, now)
+
+    def _left_to_others(self, number: int, is_behind: bool) -> int:
+        """Return how many free slots a device may not have.
+
+        1. It is behind: as many as devices wait.
+        2. It was refused three times or more: none.
+        3. Any other: those that are kept, while devices wait for them.
+        """
+        if is_behind:
+            return len(self._waiting)
+        if self._refusals.get(number, 0) >= REFUSALS_FOR_KEPT:
+            return 0
+        return min(self._kept, self._long_waiting)
+
+    def _has_share(self, address: int | None, now: float) -> bool:
+        """Return whether an address has its share of the slots, and another one wants some too."""
+        if address is None or self._unused[address] < self._share:
+            return False
+        return any(each != address and now < until for each, until in self._wanting.items())
+
+    def _give(self, mac: str, number: int, now: float, address: int | None) -> None:
+        self._forget(number)
+        self._behind.pop(number, None)
+        self._slots[mac] = _Slot(address)
+        if address is not None:
+            self._unused[address] += 1
+        self._end_later(mac, now)
+
+    def _end_later(self, mac: str, now: float) -> None:
+        self._ends[mac] = now + RESERVED_SECONDS
+        self._ends.move_to_end(mac)
+
+    def _free(self, mac: str) -> None:
+        self._leave_share(self._slots.pop(mac))
+
+    def _leave_share(self, slot: _Slot) -> None:
+        """Count a slot no longer among those that are reserved for an address."""
+        if slot.address is not None:
+            self._unused[slot.address] -= 1
+            if not self._unused[slot.address]:
+                del self._unused[slot.address]
+            slot.address = None
+
+    def _expire(self, now: float) -> None:
+        """End the slots, the waiting and the being behind whose time is over."""
+        while self._ends and (first := next(iter(self._ends.items())))[1] <= now:
+            mac, _ = self._ends.popitem(last=False)
+            if not self._slots[mac].has_begun:
+                self._put_behind(number_of(mac), first[1])
+            self._free(mac)
+        while self._waiting and (wait := next(iter(self._waiting.items())))[1] <= now:
+            self._stop_waiting(wait[0])
+        while self._behind and next(iter(self._behind.values())).until <= now:
+            self._behind.popitem(last=False)
+
+    def _put_behind(self, number: int, now: float) -> None:
+        self._behind[number] = _Behind(self._begun + len(self._waiting), now + BEHIND_SECONDS)
+        if len(self._behind) > self._most_refused:
+            self._behind.popitem(last=False)
+
+    def _is_behind(self, number: int) -> bool:
+        behind = self._behind.get(number)
+        return behind is not None and self._begun < behind.begun
+
+    def _refuse(self, number: int, now: float, address: int | None) -> None:
+        refusals = self._refusals.get(number, 0) + 1
+        self._forget(number)
+        self._refusals[number] = refusals
+        self._waiting[number] = now + WAITING_SECONDS
+        self._long_waiting += refusals >= REFUSALS_FOR_KEPT
+        if len(self._refusals) > self._most_refused:
+            self._forget(next(iter(self._refusals)))
+        if address is not None:
+            self._wanting[address] = now + WAITING_SECONDS
+            self._wanting.move_to_end(address)
+            if len(self._wanting) > 2:
+                self._wanting.popitem(last=False)
+
+    def _forget(self, number: int) -> None:
+        """Forget that a device was refused."""
+        self._stop_waiting(number)
+        self._refusals.pop(number, None)
+
+    def _stop_waiting(self, number: int) -> None:
+        """Keep no slot for a device any longer; its refusals stay known."""
+        if self._waiting.pop(number, None) is not None:
+            self._long_waiting -= self._refusals[number] >= REFUSALS_FOR_KEPT

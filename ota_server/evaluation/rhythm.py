@@ -1,0 +1,87 @@
+"""How often devices poll, each for itself, by a sample of the fleet. Pure.
+
+The interval of a device, by what the newest part of the journal covers:
+
+1. It polled twice or more: the median of its last gaps.
+2. It polled once: it does so no more often than once in the time covered, which is taken. That time
+   begins when the device was first seen, if that is later.
+3. It did not poll: this moment lies somewhere in a longer gap, on average in the middle. So that is
+   twice the time since it was heard from last.
+
+A median over all gaps would be that of the quick devices: one that polls each minute has as many
+gaps as 1,440 that poll once a day.
+"""
+
+import re
+from collections import deque
+from collections.abc import Iterable
+from statistics import median
+from typing import NamedTuple
+
+from ota_server.model.timestamp import parse_time
+
+_GAPS = 30
+# As the server writes a poll. Devices that ask for nothing but the image poll by that.
+_POLL = re.compile(
+    rb'^\{"time":"([^"]{20,30})","event":"(?:check|begin(?=[^\n]*,"image_only":true))"'
+    rb',"product":"","mac":"([0-9a-f:]{17})"',
+    re.MULTILINE,
+)
+
+
+class Sampled(NamedTuple):
+    """A device of the sample; times in milliseconds since the epoch.
+
+    Attributes:
+        stand: where it stands in the rollout (`cohort_percent`).
+        first_seen_ms: None where that is not on record.
+    """
+
+    stand: float
+    mac: str
+    last_seen_ms: int
+    first_seen_ms: int | None
+
+
+class Rhythms:
+    """The polls of the devices of a sample; take the lines of the journal in their order."""
+
+    def __init__(self, sample: Iterable[Sampled]) -> None:
+        self._sample = {each.mac.encode("ascii"): each for each in sample}
+        self._polled_ms: dict[bytes, int] = {}
+        self._gaps_ms: dict[bytes, deque[int]] = {}
+        self._from_ms: int | None = None
+
+    def take(self, lines: bytes) -> None:
+        """Take whole lines of the journal."""
+        for time, mac in _POLL.findall(lines):
+            if mac not in self._sample and self._from_ms is not None:
+                continue
+            try:
+                time_ms = parse_time(time.decode("ascii"))
+            except ValueError:
+                continue
+            if self._from_ms is None:
+                self._from_ms = time_ms
+            if mac in self._sample:
+                self._poll(mac, time_ms)
+
+    def _poll(self, mac: bytes, time_ms: int) -> None:
+        before_ms = self._polled_ms.get(mac)
+        if before_ms is not None and time_ms > before_ms:
+            self._gaps_ms.setdefault(mac, deque(maxlen=_GAPS)).append(time_ms - before_ms)
+        self._polled_ms[mac] = time_ms
+
+    def intervals_ms(self, now_ms: int) -> dict[float, float]:
+        """Return the intervals of the devices, by where they stand; of some there is none."""
+        found = ((each.stand, self._interval_ms(mac, now_ms)) for mac, each in self._sample.items())
+        return {stand: interval_ms for stand, interval_ms in found if interval_ms > 0}
+
+    def _interval_ms(self, mac: bytes, now_ms: int) -> float:
+        """Return how often a device polls; 0 where nothing is known of that."""
+        if mac in self._gaps_ms:
+            return median(self._gaps_ms[mac])
+        device = self._sample[mac]
+        if mac not in self._polled_ms:
+            return 2 * (now_ms - device.last_seen_ms)
+        return now_ms - max(self._from_ms or 0, device.first_seen_ms or 0)

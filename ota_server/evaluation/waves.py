@@ -1,0 +1,261 @@
+"""Waves: when a rollout goes on, when it is done, and when it stops by itself. Pure.
+
+- It is *halted* where the lower bound of the share of bad devices passes the limit, from three bad
+  ones on. *6 of 100 failed: at least 2.6 %.*
+- So few as 20 devices cannot prove a share: there two bad ones halt it, or all of fewer than four.
+- In a wave of fewer than 50 one bad device is over the usual limit and proves nothing. Where the
+  others are through, it pauses and names the device, and a person decides.
+  *1 of 12 failed: 02:00:00:00:00:07.*
+- It *pauses* where many devices are heard only where few are believed (`homes`, rule 4), before a
+  wave goes on that one home alone would have halted (rule 7), and at the end of a wave's time.
+- A wave *goes on* when enough of its devices have updated, and were heard from after the soak: the
+  slow pollers among them too, by their share. Where only devices are missing that do not come, they
+  are named.
+- The last wave is *done* when most of the devices that were counted at the start were heard from.
+"""
+
+from collections.abc import Iterator, Mapping
+
+from ota_server.evaluation.binomial import lower_bound
+from ota_server.evaluation.tally import (
+    ASKING_WAVE,
+    MOST_NAMED,
+    SLOW,
+    SMALL_WAVE,
+    TINY_WAVE,
+    Evidence,
+    Tally,
+)
+from ota_server.model.timestamp import duration, format_time, parse_time
+from ota_server.policy.rollout_plan import Plan, Progress
+
+# So many different devices, and no fewer, halt a rollout: two may be a coincidence.
+LEAST_DEVICES_TO_HALT = 3
+_LEAST_IN_SMALL_WAVE = 2
+
+_COUNTS = (
+    "active",
+    "offered",
+    "downloading",
+    "cut",
+    "undecided",
+    "updated",
+    "failed",
+    "mislabelled",
+    "silent",
+    "too_new",
+    "surplus",
+    "displaced",
+    "contradicted",
+    "fresh",
+    "soaked",
+    "reach",
+)
+
+
+def advance(plan: Plan, progress: Progress, tally: Tally, now_ms: int) -> Progress:
+    """Return how far a rollout is after a look at what became of its devices.
+
+    A progress that is running goes on, is done, is halted, or is paused. One that is paused can be
+    halted too; it goes on where an operator opens a wave by hand, or where the cause that it had in
+    its devices is gone. Where the wave differs, call `Feedback.open_wave`.
+
+    Args:
+        tally: of the wave that `progress` says is open.
+    """
+    counts = {name: getattr(tally, name) for name in _COUNTS}
+    progress = progress._replace(counts=counts, waiting="", notes=_notes(tally))
+    if progress.state not in ("running", "paused"):
+        return progress
+    if plan.wanted == "abort":
+        return progress._replace(state="aborted", reason="aborted by an operator", asks=())
+    if reason := halting(plan, tally):
+        return progress._replace(state="halted", reason=reason, asks=())
+    if plan.wanted == "pause":
+        return progress
+    if plan.promoted > progress.wave:
+        return _promoted(plan, progress, now_ms)
+    if progress.state == "paused" and not progress.lifts:
+        return progress
+    waiting = waiting_for(plan, progress, tally)
+    is_through = not waiting or bool(tally.stuck)
+    asked, asks = asking(plan, tally) if is_through else ("", ())
+    if reason := pausing(plan, tally) or asked:
+        is_new = progress.state != "paused" or progress.asks != asks
+        reason = reason if is_new else progress.reason
+        return progress._replace(state="paused", reason=reason, lifts=True, asks=asks)
+    progress = progress._replace(state="running", reason="", lifts=False, asks=())
+    if not waiting:
+        if progress.wave + 1 < plan.wave_count:
+            return _opened(progress, progress.wave + 1, now_ms)
+        return progress._replace(state="done")
+    progress = progress._replace(waiting=waiting, asks=tuple(tally.stuck))
+    return _paused_in_time(plan, progress, now_ms)
+
+
+def _promoted(plan: Plan, progress: Progress, now_ms: int) -> Progress:
+    """Open a wave by hand, without the devices that a person was asked about."""
+    accepted = tuple(dict.fromkeys((*progress.accepted, *progress.asks)))
+    progress = progress._replace(accepted=accepted, asks=(), lifts=False)
+    if plan.promoted >= plan.wave_count:
+        return progress._replace(state="done", reason="")
+    return _opened(progress, plan.promoted, now_ms)
+
+
+def _opened(progress: Progress, wave: int, now_ms: int) -> Progress:
+    return progress._replace(state="running", reason="", wave=wave, wave_time=format_time(now_ms))
+
+
+def _paused_in_time(plan: Plan, progress: Progress, now_ms: int) -> Progress:
+    open_ms = now_ms - parse_time(progress.wave_time)
+    if open_ms < plan.wave_timeout_seconds * 1000:
+        return progress
+    time = duration(plan.wave_timeout_seconds)
+    reason = f"wave {progress.wave + 1} did not go on within {time}: {progress.waiting}"
+    return progress._replace(state="paused", reason=reason, waiting="")
+
+
+def waiting_for(plan: Plan, progress: Progress, tally: Tally) -> str:
+    """Return what a wave still waits for, in words; "" where it may go on."""
+    if tally.fresh == 0 and (progress.wave == 0 or tally.members > 0):
+        return f"none of its devices has been heard from{_named(tally.stuck)}"
+    if tally.undecided > plan.max_failures / 100 * tally.active:
+        return (
+            f"{tally.undecided} of {_count(tally.active)} have downloaded it and not reported "
+            f"since, over {plan.max_failures:g} %{_named(tally.stuck)}"
+        )
+    # Of those that the wave has, not of those that happened to poll since it opened.
+    needed = min(plan.min_devices, tally.members)
+    if tally.soaked < needed:
+        quiet = max(tally.members - tally.fresh, 0)
+        unheard = f"; not heard from yet: {quiet}" if quiet and not tally.stuck else ""
+        return (
+            f"{tally.soaked} of the {_count(needed)} that are needed have updated and run it for "
+            f"the soak{unheard}{_named(tally.stuck)}"
+        )
+    is_share = tally.slow_share > plan.max_failures / 100
+    slow_needed = max(int(needed * tally.slow_share), int(is_share))
+    if tally.slow_soaked < slow_needed:
+        return (
+            f"{tally.slow_soaked} of the {_count(slow_needed)} that are needed and that poll "
+            "seldom have updated and run it for the soak"
+        )
+    if tally.age_ms < plan.soak_seconds * 1000:
+        return "the soak has not passed"
+    is_last = progress.wave + 1 == plan.wave_count
+    counted = min(sum(plan.counted), tally.reach)
+    if is_last and counted and tally.heard * 2 <= counted:
+        return f"{tally.heard} of {_count(counted)} have been heard from; it waits for most of them"
+    return ""
+
+
+def pausing(plan: Plan, tally: Tally) -> str:
+    """Return why it pauses whatever its wave waits for; "" where it does not."""
+    share = lower_bound(tally.displaced, tally.active + tally.displaced)
+    if tally.displaced < LEAST_DEVICES_TO_HALT or share <= plan.max_failures / 100:
+        return ""
+    return _displaced_text(tally)
+
+
+def asking(plan: Plan, tally: Tally) -> tuple[str, tuple[str, ...]]:
+    """Return why a person has to decide before the wave goes on, and about which devices.
+
+    "" where nobody has to. Not before the others of the wave are through: more may fail, and halt
+    it.
+    """
+    evidence, limit = tally.overall, plan.max_failures / 100
+    bad = max(evidence.failed + evidence.silent - evidence.expected, evidence.mislabelled)
+    if _size(tally) <= ASKING_WAVE and bad > limit * evidence.base:
+        devices = {**tally.stuck, **tally.bad}
+        return (
+            f"{len(devices)} of {_count(evidence.base)} did not do well: {_list(devices)}. So few "
+            "prove nothing, so you decide: `rollout promote` goes on, `rollout abort` ends it"
+        ), tuple(devices)
+    if tally.displaced > limit * (tally.active + tally.displaced):
+        return _displaced_text(tally), tuple(tally.stuck)
+    if reason := halting(plan, tally._replace(overall=tally.whole, parts={}, bad_elsewhere=0)):
+        address, count = tally.bad_at
+        return (
+            f"{reason}; but {count} of them are at {address}, and one address halts nothing by "
+            "itself where less than three tenths of the fleet live: if they are yours, `rollout "
+            "abort` it; if not, `device forget` them"
+        ), ()
+    return "", ()
+
+
+def _displaced_text(tally: Tally) -> str:
+    address, devices = tally.displaced_at
+    return (
+        f"{_count(tally.displaced)} no longer heard from at home, {devices} only from {address}, "
+        "which cannot be believed for so many: if they have moved there, `rollout abort` it and "
+        "start it again"
+    )
+
+
+def halting(plan: Plan, tally: Tally) -> str:
+    """Return why a release is to be withdrawn, in words with numbers; "" where it is not."""
+    limit = plan.max_failures / 100
+    is_small = _size(tally) <= SMALL_WAVE
+    for whose, evidence in (("", tally.overall), *_by_part(tally)):
+        for hits, what in _charges(evidence):
+            said = f"{hits} of {_count(evidence.base)}{whose} {what}"
+            bound = lower_bound(hits, evidence.base)
+            if hits >= LEAST_DEVICES_TO_HALT and bound > limit:
+                return (
+                    f"{said}: at least {bound * 100:.1f} %, over the limit of "
+                    f"{plan.max_failures:g} %"
+                )
+            # Not by what was said of them from elsewhere: one stranger could halt any canary.
+            sure = hits - tally.bad_elsewhere
+            is_enough = sure >= _LEAST_IN_SMALL_WAVE or sure == evidence.base < TINY_WAVE
+            if is_small and not whose and is_enough and sure > limit * evidence.base:
+                return f"{said}, too many for so small a wave: {_list(tally.bad)}"
+    return ""
+
+
+def _size(tally: Tally) -> int:
+    """Return how many devices the waves up to the open one hold."""
+    return max(tally.overall.base, tally.size)
+
+
+def _by_part(tally: Tally) -> Iterator[tuple[str, Evidence]]:
+    for name, evidence in tally.parts.items():
+        yield " that poll seldom" if name == SLOW else f" that ran {name}", evidence
+
+
+def _charges(evidence: Evidence) -> Iterator[tuple[int, str]]:
+    """Yield how many devices are bad, and in which way."""
+    yield evidence.failed, "failed"
+    what = f"failed or fell silent ({evidence.silent} silent"
+    what += f", {evidence.excused} excused, since others are too)" if evidence.excused else ")"
+    yield evidence.failed + evidence.silent - evidence.excused, what
+    yield evidence.mislabelled, "report a version that is no release (see --reports-as)"
+
+
+def _notes(tally: Tally) -> tuple[str, ...]:
+    if not tally.contradicted:
+        return ()
+    address, devices = tally.contradicted_at
+    others = f", other addresses of {tally.contradicted - devices}"
+    others = others if devices < tally.contradicted else ""
+    return (
+        f"{address} said of {_count(devices)}{others} what their home does not confirm: their home "
+        "is believed",
+    )
+
+
+def _count(devices: int) -> str:
+    return f"{devices} device{'s' * (devices != 1)}"
+
+
+def _named(devices: Mapping[str, str]) -> str:
+    """Return who is missing, and what a person can do."""
+    if not devices:
+        return ""
+    return f"; missing: {_list(devices)}. `rollout promote` goes on without"
+
+
+def _list(devices: Mapping[str, str]) -> str:
+    named = [f"{mac} ({state})" for mac, state in devices.items()]
+    more = len(named) - MOST_NAMED
+    return ", ".join(named[:MOST_NAMED]) + (f" and {more} more" if more > 0 else "")

@@ -1,0 +1,84 @@
+"""Bytes of images that are not in memory: read by a thread, so that no cold disk holds the loop.
+
+Measured: a piece of an image that the kernel had dropped from its memory held `sendfile` for up to
+40 ms, and one that was there for 1 (benchmarks/cold_image.py).
+"""
+
+import os
+from queue import SimpleQueue
+from threading import Thread
+
+from ota_server.httpd.reply import ImageBytes
+
+# What is read at once: what a connection may send in one turn.
+WINDOW_BYTES = 1024 * 1024
+_PIECE_BYTES = 128 * 1024
+_NOWAIT = getattr(os, "RWF_NOWAIT", None)
+_probe = bytearray(1)
+
+
+class Reading:
+    """A part of an image that is being read. `image` is kept open until then."""
+
+    __slots__ = ("descriptor", "image", "is_done", "offset")
+
+    def __init__(self, image: ImageBytes, descriptor: int, offset: int) -> None:
+        self.image = image
+        self.descriptor = descriptor
+        self.offset = offset
+        self.is_done = False
+
+
+class ReadAhead:
+    """Reads parts of images into the kernel's memory, one after the other, in a thread."""
+
+    def __init__(self) -> None:
+        self._queue: SimpleQueue[Reading | None] = SimpleQueue()
+        self._thread: Thread | None = None
+
+    def begin(self, image: ImageBytes, descriptor: int, offset: int) -> Reading:
+        """Have a window of an image read; `is_done` says when it was, also where that failed."""
+        reading = Reading(image, descriptor, offset)
+        self._queue.put(reading)
+        if self._thread is None:
+            thread = Thread(target=self._run, name="read ahead", daemon=True)
+            try:
+                thread.start()
+                self._thread = thread
+            except RuntimeError:
+                reading.is_done = True  # no thread to be had: the loop reads it itself
+        return reading
+
+    def close(self) -> None:
+        """End the thread."""
+        if self._thread is not None:
+            self._queue.put(None)
+            self._thread.join()
+
+    def _run(self) -> None:
+        while reading := self._queue.get():
+            try:
+                for offset in range(reading.offset, reading.offset + WINDOW_BYTES, _PIECE_BYTES):
+                    if not os.pread(reading.descriptor, _PIECE_BYTES, offset):
+                        break
+            except OSError:
+                pass  # whoever sends it meets the same error, and says so
+            finally:
+                reading.is_done = True
+
+
+def is_in_memory(descriptor: int, first: int, last: int) -> bool:
+    """Say whether reading these two bytes of a file would not wait for a disk.
+
+    True also where the system cannot say (no Linux, a file system without RWF_NOWAIT).
+    """
+    if _NOWAIT is None:
+        return True
+    try:
+        os.preadv(descriptor, [_probe], first, _NOWAIT)
+        os.preadv(descriptor, [_probe], last, _NOWAIT)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+    return True

@@ -1,0 +1,281 @@
+"""Records: one line of the journal, made and read. Pure.
+
+A line is one JSON object without nesting. It begins with the same keys in the same order, so that a
+start can read a million of them by one pattern; anything else that is JSON is read too, slower.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from functools import lru_cache
+from json.encoder import encode_basestring_ascii as quoted
+from typing import Any, NamedTuple
+
+from ota_server.model.device import Device, Download, Flat, flatten, parse_mac
+from ota_server.model.timestamp import format_time, parse_time
+from ota_server.model.version import is_version
+
+Scalar = str | int | float | bool | None
+
+SNAPSHOT = "snapshot"
+FORGET = "forget"  # its device is on record no more, up to its next line
+
+# Nothing may match here that is refused when it is asked for: an older line would be forgotten.
+_YEAR = r"(?:19[7-9]\d|[2-9]\d{3})"
+_LEAP_YEAR = r"(?:[12]\d|[3-9]\d)(?:0[48]|[2468][048]|[13579][26])|(?:[2468][048]|[3579][26])00"
+_DAY = (
+    r"(?:(?:0[13-9]|1[0-2])-(?:0[1-9]|[12]\d)|02-(?:0[1-9]|1\d|2[0-8])"
+    r"|(?:0[13-9]|1[0-2])-30|(?:0[13578]|1[02])-31)"
+)
+_DATE = rf"(?:{_YEAR}-{_DAY}|(?!1[0-8]|19[0-6])(?:{_LEAP_YEAR})-02-29)"
+_TIME = rf'"{_DATE}T(?:[01]\d|2[0-3]):[0-5]\d:[0-5]\d\.\d{{3}}Z"'
+_MAC = "(?!(?:00:){5}00|(?:ff:){5}ff)" + ":".join(["[0-9a-f]{2}"] * 6)
+_NUMBER = r"-?(?:0|[1-9]\d{0,17}+)(?:\.\d{1,17}+)?"  # int() refuses thousands of digits
+_TEXT = r'"(?:[ !#-\[\]-~]|\\["\\])*+"'
+_DOWNLOAD = (
+    r',"download_version":"[A-Za-z0-9][A-Za-z0-9._+\-]{0,63}","download_sha256":"[0-9a-f]{64}"'
+    rf',"download_size":[1-9]\d{{0,17}},"download_request_time":{_TIME}'
+    rf'(?:,"download_attempts":(?:0|[1-9]\d{{0,8}}+),"download_attempt_time":{_TIME}'
+    r',"download_fetched":(?:0|[1-9]\d{0,16}+))?'
+)
+# A detail of one event: any name but those that are a device's, which JSON would take from here.
+_DETAIL = (
+    r',"(?!time"|event"|product"|mac"|firmware_version"|last_seen_time"|update_time"'
+    r'|target_version"|address"|image_only"|first_seen_time"|download_)[a-z0-9_]++"'
+    rf":(?:{_TEXT}|{_NUMBER}|true|false|null)"
+)
+# The common line. Possessive throughout: a hostile line costs no more than a good one.
+COMMON_LINE = re.compile(
+    (
+        rf'^\{{"time":{_TIME},"event":"(?!forget")[a-z]++","product":"","mac":"({_MAC})"'
+        rf',"firmware_version":{_TEXT},"last_seen_time":{_TIME},"update_time":(?:null|{_TIME})'
+        rf',"target_version":(?:null|{_TEXT}),"address":{_TEXT}'
+        rf'(?:,"image_only":true)?(?:,"first_seen_time":{_TIME})?(?:{_DOWNLOAD})?(?:{_DETAIL})*+\}}$'
+    ).encode("ascii"),
+    re.MULTILINE,
+)
+
+
+_CONSTANTS = {None: "null", True: "true", False: "false"}
+# As `sealed` has it. No device text can hold it: its quotes would be escaped.
+SEALED = b',"sealed_from":'
+_SEAL = re.compile(SEALED + rb'(0|[1-9]\d{0,17}),"crc32":"([0-9a-f]{8})"\}$')
+
+
+class BadRecord(ValueError):
+    """A line is no record."""
+
+
+class Seal(NamedTuple):
+    """What a line says of the bytes before it: from `start` up to that line they have this CRC-32.
+
+    It tells bytes that were changed by accident or by an editor from those that a server wrote. It
+    keeps nobody out who wants to forge a journal.
+    """
+
+    start: int
+    crc: int
+
+
+@lru_cache(maxsize=16384)
+def _first_seen(ms: int) -> str:
+    return f',"first_seen_time":"{format_time(ms)}"'
+
+
+def format_record(
+    event: str, mac: str, device: Device, details: Mapping[str, Scalar] | None = None
+) -> bytes:
+    """Return the whole record of a device as one line of JSON, with its newline.
+
+    `details` are the fields of this event alone.
+    """
+    return format_flat(event, mac, flatten(device), details)
+
+
+def format_flat(
+    event: str, mac: str, flat: Flat, details: Mapping[str, Scalar] | None = None
+) -> bytes:
+    """Return the record of a device that is flat.
+
+    Formatted by hand: a fifth of the time of json.dumps, on every request.
+    """
+    (
+        time_ms,
+        version,
+        seen_ms,
+        update_ms,
+        target_version,
+        address,
+        image_only,
+        first_ms,
+        *download,
+    ) = flat
+    time = format_time(time_ms)
+    seen = time if seen_ms == time_ms else format_time(seen_ms)
+    update = "null" if update_ms is None else f'"{format_time(update_ms)}"'
+    target = "null" if target_version is None else quoted(target_version)
+    tail = ',"image_only":true' if image_only else ""
+    if first_ms is not None:
+        tail += _first_seen(first_ms)
+    if download:
+        tail += _format_download(*download)
+    if details:
+        for name, value in details.items():
+            tail += f',"{name}":{_scalar(value)}'
+    return (
+        f'{{"time":"{time}","event":"{event}","product":"","mac":"{mac}"'
+        f',"firmware_version":{quoted(version)}'
+        f',"last_seen_time":"{seen}","update_time":{update}'
+        f',"target_version":{target},"address":{quoted(address)}{tail}}}\n'
+    ).encode("ascii")
+
+
+def _scalar(value: Scalar) -> str:
+    """Return a value as JSON, a tenth of the time of json.dumps."""
+    if isinstance(value, str):
+        return quoted(value)
+    if value is None or isinstance(value, bool):
+        return _CONSTANTS[value]
+    return repr(value)  # json.dumps does the same with numbers that are finite
+
+
+def _format_download(version: str, sha256: bytes, size: int, request_ms: int, *count: int) -> str:
+    counted = ""
+    if count:
+        attempts, attempt_ms, fetched_bytes = count
+        counted = (
+            f',"download_attempts":{attempts},"download_attempt_time":"{format_time(attempt_ms)}"'
+            f',"download_fetched":{fetched_bytes}'
+        )
+    return (
+        f',"download_version":{quoted(version)}'
+        f',"download_sha256":"{sha256.hex()}","download_size":{size}'
+        f',"download_request_time":"{format_time(request_ms)}"{counted}'
+    )
+
+
+def format_marker(time_ms: int, devices: int) -> bytes:
+    """Return the line that closes a snapshot of the device table."""
+    return b'{"time":"%b","event":"%b","devices":%d}\n' % (
+        format_time(time_ms).encode("ascii"),
+        SNAPSHOT.encode("ascii"),
+        devices,
+    )
+
+
+def format_seal(time_ms: int) -> bytes:
+    """Return a line that says nothing until it is `sealed`."""
+    return b'{"time":"%b","event":"seal"}\n' % format_time(time_ms).encode("ascii")
+
+
+def sealed(line: bytes, seal: Seal) -> bytes:
+    """Return a line with a seal of the bytes before it."""
+    return b'%b%b%d,"crc32":"%08x"}\n' % (line.removesuffix(b"}\n"), SEALED, *seal)
+
+
+def parse_seal(line: bytes) -> Seal | None:
+    """Return the seal in a line without its newline; None where there is none."""
+    match = _SEAL.search(line)
+    return None if match is None else Seal(int(match[1]), int(match[2], 16))
+
+
+def is_marker(line: bytes) -> bool:
+    """Say whether a line closes a snapshot."""
+    if b'"event":"snapshot"' not in line:
+        return False
+    try:
+        return _object(line).get("event") == SNAPSHOT
+    except BadRecord:
+        return False
+
+
+def parse_record(line: bytes) -> tuple[str, Device | None]:
+    """Return the MAC and the device that a line holds; None: it is forgotten by that.
+
+    Fields that are not known are ignored.
+
+    Raises:
+        BadRecord: the line is no whole device record.
+    """
+    fields = _object(line)
+    try:
+        mac = parse_mac(fields["mac"])
+        if mac is None or fields.get("product", "") != "":
+            raise BadRecord("no device of this product")
+        seen_ms = parse_time(fields["last_seen_time"])
+        device = Device(
+            time_ms=parse_time(fields["time"]),
+            firmware_version=_text(fields["firmware_version"]),
+            last_seen_ms=seen_ms,
+            update_ms=None
+            if fields.get("update_time") is None
+            else parse_time(fields["update_time"]),
+            target_version=None
+            if fields.get("target_version") is None
+            else _text(fields["target_version"]),
+            address=_text(fields.get("address", "")),
+            image_only=fields.get("image_only") is True,
+            download=_download(fields),
+            first_seen_ms=None
+            if fields.get("first_seen_time") is None
+            else parse_time(fields["first_seen_time"]),
+        )
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as problem:
+        raise BadRecord(f"{type(problem).__name__}: {problem}") from problem
+    return mac, None if fields.get("event") == FORGET else device
+
+
+def parse_fields(line: bytes) -> dict[str, Any]:
+    """Return a line as it stands, for those who show it.
+
+    Raises:
+        BadRecord: the line is no JSON object.
+    """
+    return _object(line)
+
+
+def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Refuse a name that is there twice, for it cannot be said which one is the device's."""
+    fields = dict(pairs)
+    if len(fields) != len(pairs):
+        raise ValueError("a name is there twice")
+    return fields
+
+
+def _object(line: bytes) -> dict[str, Any]:
+    try:
+        value = json.loads(line.decode("utf-8"), object_pairs_hook=_without_repetition)
+    except (ValueError, RecursionError) as problem:
+        raise BadRecord(str(problem)) from problem
+    if not isinstance(value, dict):
+        raise BadRecord("not a JSON object")
+    return value
+
+
+def _text(value: object) -> str:
+    # Printable ASCII is all that the server ever wrote here; a line that was edited may hold more.
+    if not isinstance(value, str) or not value.isascii() or not (value.isprintable() or not value):
+        raise TypeError(f"not printable text: {value!r:.40}")
+    return value
+
+
+def _download(fields: dict[str, Any]) -> Download | None:
+    sha256 = fields.get("download_sha256")
+    if sha256 is None:
+        return None
+    if not isinstance(sha256, str) or not re.fullmatch("[0-9a-f]{64}", sha256):
+        raise TypeError("download_sha256 is no SHA-256")
+    size = fields["download_size"]
+    if not isinstance(size, int) or not 0 < size < 10**18:
+        raise TypeError("download_size is no size")
+    version = fields["download_version"]
+    if not isinstance(version, str) or not is_version(version):
+        raise TypeError("download_version is no version")
+    request_ms = parse_time(fields["download_request_time"])
+    if "download_attempts" not in fields:
+        return Download(version, sha256, size, request_ms)
+    attempts, fetched = fields["download_attempts"], fields["download_fetched"]
+    if not all(type(number) is int and 0 <= number < 10**17 for number in (attempts, fetched)):
+        raise TypeError("download_attempts or download_fetched is no number")
+    attempt_ms = parse_time(fields["download_attempt_time"])
+    return Download(version, sha256, size, request_ms, attempts, attempt_ms, fetched)

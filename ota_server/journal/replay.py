@@ -1,0 +1,201 @@
+"""Reading the journal back: which line of it is the newest of each device.
+
+A start must not cost by the history, so it looks for the newest file that a marker closes and reads
+from there; and it must not parse a million lines, so it notes where they are, and they are parsed
+when they are asked for. How a file is scanned is in `scan`.
+"""
+
+import os
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from ota_server.journal.files import CURRENT_NAME, journal_files
+from ota_server.journal.record import BadRecord, Seal, is_marker, parse_fields, parse_record
+from ota_server.journal.scan import FILE_SHIFT, MAX_LINE_BYTES, OFFSET_MASK, FileScan, Found
+from ota_server.model.device import Device, mac_of, number_of
+from ota_server.system.files import open_regular
+
+_BLOCK_BYTES = 4 * 1024 * 1024
+_LINE_BYTES = 1024
+# As `format_marker` has it: no device text can hold it, not even a version named "snapshot".
+_MARKER = b'"event":"snapshot"'
+
+
+class Replay(Found):
+    """Where the newest record of each device is. Values of `locations` are for `read`.
+
+    Attributes:
+        unsealed: the seal that the end of the current file could be given; None: there is none.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.unsealed: Seal | None = None
+        self._descriptors: list[int] = []
+
+    @property
+    def is_open(self) -> bool:
+        """Whether locations can still be read."""
+        return bool(self._descriptors)
+
+    def read(self, location: int) -> Device | None:
+        """Return the device at a location; None where the line has gone bad since."""
+        line = _line_at(self._descriptors[location >> FILE_SHIFT], location & OFFSET_MASK)
+        try:
+            return parse_record(line)[1]
+        except BadRecord:
+            return None
+
+    def devices(self) -> Iterator[tuple[str, Device]]:
+        """Yield each device, in the order of their MACs."""
+        for number in sorted(self.locations):
+            device = self.read(self.locations[number])
+            if device is not None:
+                yield mac_of(number), device
+
+    def close(self) -> None:
+        """Close the files; no location can be read any more."""
+        for descriptor in self._descriptors:
+            os.close(descriptor)
+        self._descriptors.clear()
+
+
+def replay(log_dir: Path) -> Replay:
+    """Find the newest record of each device in the journal of `log_dir`.
+
+    Raises:
+        OSError: a file of it cannot be read.
+    """
+    result = Replay()
+    for number, (path, descriptor) in enumerate(_open_files(log_dir, _files_to_read)):
+        result._descriptors.append(descriptor)
+        scan = FileScan(result, number)
+        while block := os.read(descriptor, _BLOCK_BYTES):
+            scan.feed(block)
+        result.unsealed = scan.end()
+        if path.name != CURRENT_NAME:
+            result.marker_end = result.unsealed = None
+    return result
+
+
+def newest(log_dir: Path, mac: str) -> Device | None:
+    """Return what is known of one device; None where it is not on record.
+
+    Raises:
+        OSError: a file of the journal cannot be read.
+    """
+    found = replay(log_dir) if log_dir.is_dir() else Replay()
+    try:
+        location = found.locations.get(number_of(mac))
+        return None if location is None else found.read(location)
+    finally:
+        found.close()
+
+
+def history(log_dir: Path, mac: str) -> Iterator[dict[str, object]]:
+    """Yield the records of one device, the oldest first, from all files that are kept."""
+    for fields in records_with(log_dir, re.compile(b'"%b"' % mac.encode("ascii"))):
+        if fields.get("mac") == mac:
+            yield fields
+
+
+def records_with(
+    log_dir: Path, pattern: re.Pattern[bytes], since_seconds: float = 0.0
+) -> Iterator[dict[str, object]]:
+    """Yield the records of whose lines a pattern finds something, the oldest first.
+
+    Args:
+        since_seconds: files that were written last before this are left out.
+    """
+    for _, descriptor in _open_files(log_dir, journal_files):
+        with open(descriptor, "rb") as file:
+            if os.fstat(descriptor).st_mtime < since_seconds:
+                continue
+            for line in _lines_of(file):
+                if not pattern.search(line):
+                    continue
+                try:
+                    yield parse_fields(line)
+                except BadRecord:
+                    continue
+
+
+def _lines_of(file: BinaryIO) -> Iterator[bytes]:
+    """Yield the lines of a file that are not too long to be records."""
+    is_rest = False
+    while part := file.readline(MAX_LINE_BYTES):
+        is_whole = part.endswith(b"\n") or len(part) < MAX_LINE_BYTES
+        if is_whole and not is_rest:
+            yield part
+        is_rest = not is_whole
+
+
+def _open_files(log_dir: Path, choose: Callable[[Path], list[Path]]) -> list[tuple[Path, int]]:
+    """Open the files to read; anew if a running server rotates them meanwhile."""
+    while True:
+        there = journal_files(log_dir)
+        opened: list[tuple[Path, int]] = []
+        try:
+            for path in choose(log_dir):
+                opened.append((path, open_regular(path)))
+            if journal_files(log_dir) == there:
+                return opened
+        except OSError as problem:
+            # Pruned between the look and the opening, unless it is a link to nowhere.
+            if not isinstance(problem, FileNotFoundError) or journal_files(log_dir) == there:
+                _close_all(opened)
+                raise
+        _close_all(opened)
+
+
+def _close_all(opened: list[tuple[Path, int]]) -> None:
+    for _, descriptor in opened:
+        os.close(descriptor)
+
+
+def _files_to_read(log_dir: Path) -> list[Path]:
+    files = journal_files(log_dir)
+    for first in reversed(range(len(files))):
+        if _holds_marker(files[first]):
+            return files[first:]
+    return files
+
+
+def _holds_marker(path: Path) -> bool:
+    """Look for a marker from the end of a file, for a large snapshot stands before it."""
+    descriptor = open_regular(path)
+    # Read, not mapped: a mapped file counts as memory of this process.
+    with open(descriptor, "rb", buffering=0):
+        stop = os.fstat(descriptor).st_size
+        rest = b""
+        while stop > 0:
+            start = max(0, stop - _BLOCK_BYTES)
+            block = os.pread(descriptor, stop - start, start) + rest
+            if _marker_in(block):
+                return True
+            rest = block[:_LINE_BYTES]
+            stop = start
+    return False
+
+
+def _marker_in(block: bytes) -> bool:
+    at = block.find(_MARKER)
+    while at >= 0:
+        start = block.rfind(b"\n", 0, at) + 1
+        stop = block.find(b"\n", at)
+        if stop >= 0 and is_marker(block[start:stop]):
+            return True
+        at = block.find(_MARKER, at + 1)
+    return False
+
+
+def _line_at(descriptor: int, offset: int) -> bytes:
+    line = b""
+    while True:
+        part = os.pread(descriptor, _LINE_BYTES, offset + len(line))
+        end = part.find(b"\n")
+        if end >= 0 or not part:
+            return line + (part[:end] if end >= 0 else part)
+        line += part

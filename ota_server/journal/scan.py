@@ -1,0 +1,204 @@
+"""Scanning a file of the journal: which line of it is the newest of each device. Pure.
+
+There are two ways. Bytes under a seal that holds are as a server wrote them, and only the MAC of
+each line is looked for. All others are matched in full: a line that was edited and is no record any
+more must not take the place of an older good one.
+"""
+
+import binascii
+import re
+import struct
+from itertools import accumulate, count
+from operator import add, itemgetter
+from zlib import crc32
+
+from ota_server.journal.record import (
+    COMMON_LINE,
+    SEALED,
+    BadRecord,
+    Seal,
+    is_marker,
+    parse_fields,
+    parse_record,
+    parse_seal,
+)
+from ota_server.model.device import number_of
+
+# Ten times the longest record; what is longer was written by nobody who means well.
+MAX_LINE_BYTES = 64 * 1024
+# Many times what stands between two seals. A file without seals is taken in pieces of this.
+_MAX_HELD_BYTES = 16 * 1024 * 1024
+# A location is one integer, file number above and offset below: half the memory of a pair.
+FILE_SHIFT = 48
+OFFSET_MASK = (1 << FILE_SHIFT) - 1
+# How a record begins, and more bytes than that takes but fewer than it would take twice.
+_HEAD = re.compile(
+    rb'\{"time":".{24}","event":"(?!forget")[a-z]+","product":"","mac":"((?:[0-9a-f]{2}:){5}[0-9a-f]{2})"'
+)
+_head_of = itemgetter(slice(100))
+
+
+class Found:
+    """What was found up to now.
+
+    Attributes:
+        locations: where the newest line of each device stands, by its MAC as a number.
+        bad_lines: how many lines were no records and were skipped.
+        marker_end: where the last snapshot in the newest file ends, in bytes; None: it holds none.
+    """
+
+    def __init__(self) -> None:
+        self.locations: dict[int, int] = {}
+        self.bad_lines = 0
+        self.marker_end: int | None = None
+
+
+class FileScan:
+    """Takes one file in pieces of any size, and adds to `found` what it holds."""
+
+    def __init__(self, found: Found, file_number: int) -> None:
+        found.marker_end = None
+        self._found = found
+        self._file = file_number << FILE_SHIFT
+        # What was not scanned yet, from the byte `_base` of the file on, where a line begins.
+        self._held = bytearray()
+        self._base = 0
+        self._searched = 0
+        self._bad_until = 0
+
+    def feed(self, block: bytes) -> None:
+        """Take the next bytes of the file."""
+        held = self._held
+        held += block
+        while (at := held.find(SEALED, self._searched)) >= 0:
+            end = held.find(b"\n", at) + 1
+            if not end:
+                self._searched = at
+                break
+            self._scan_segment(held.rfind(b"\n", 0, at) + 1, end)
+            self._let_go(end)
+        else:
+            self._searched = max(0, len(held) - len(SEALED))
+        if len(held) > _MAX_HELD_BYTES:
+            self._scan_without_seal()
+
+    def end(self) -> Seal | None:
+        """Take the end of the file; return the seal that its last good lines could be given.
+
+        None: it ends in a line without an end.
+        """
+        rest = bytes(self._held)
+        stop = rest.rfind(b"\n") + 1
+        self._scan_strictly(0, stop)
+        if stop < len(rest):
+            # The journal ends each line; this one was torn, or left by an editor.
+            self._scan_line(rest[stop:], self._base + stop)
+            return None
+        start = max(self._base, self._bad_until)
+        return Seal(start, crc32(rest[start - self._base :]))
+
+    def _let_go(self, length: int) -> None:
+        del self._held[:length]
+        self._base += length
+        self._searched = 0
+
+    def _scan_without_seal(self) -> None:
+        stop = self._held.rfind(b"\n") + 1
+        if stop:
+            self._scan_strictly(0, stop)
+            self._let_go(stop)
+        else:
+            # No line is so long; a NUL block may be. One byte stands for it until the line ends.
+            self._let_go(len(self._held) - 1)
+            self._held[0] = 0
+
+    def _scan_segment(self, stop: int, end: int) -> None:
+        """Scan what is held up to `end`; its last line, from `stop` on, seems to hold a seal."""
+        line = bytes(self._held[stop : end - 1])
+        begin = self._sealed_from(stop, parse_seal(line))
+        self._scan_strictly(0, begin)
+        if not self._scan_sealed(begin, stop):
+            self._scan_strictly(begin, stop)
+        self._scan_line(line, self._base + stop)
+
+    def _sealed_from(self, stop: int, seal: Seal | None) -> int:
+        """Return where the bytes before `stop` begin that its seal stands for; `stop`: nowhere."""
+        begin = stop if seal is None else seal.start - self._base
+        if not 0 <= begin < stop or (begin and self._held[begin - 1] != ord("\n")):
+            return stop
+        with memoryview(self._held) as held, held[begin:stop] as segment:
+            is_whole = seal is not None and crc32(segment) == seal.crc
+        return begin if is_whole else stop
+
+    def _scan_sealed(self, start: int, stop: int) -> bool:
+        """Note the lines of a sealed segment; False, and nothing noted, unless all are records."""
+        lines = bytes(self._held[start:stop]).split(b"\n")
+        lines.pop()
+        # A record can begin but once in so few bytes: as many as lines means one in each.
+        macs = _HEAD.findall(b"\n".join(map(_head_of, lines)))
+        if len(macs) != len(lines):
+            return False
+        starts = accumulate(map(len, lines), initial=self._file | self._base + start)
+        locations = map(add, starts, count())  # the newlines
+        self._found.locations.update(zip(_numbers(macs), locations, strict=False))
+        return True
+
+    def _scan_strictly(self, start: int, stop: int) -> None:
+        """Note all records in whole lines."""
+        lines = bytes(self._held[start:stop])
+        base = self._base + start
+        expected = 0
+        locations = self._found.locations
+        for match in COMMON_LINE.finditer(lines):
+            begin, end = match.span()
+            if end - begin > MAX_LINE_BYTES:
+                continue
+            if begin != expected:
+                self._scan_lines(lines[expected:begin], base + expected)
+            locations[int(match[1].replace(b":", b""), 16)] = self._file | base + begin
+            expected = end + 1
+        self._scan_lines(lines[expected:], base + expected)
+
+    def _scan_lines(self, lines: bytes, offset: int) -> None:
+        start = 0
+        while start < len(lines):
+            end = lines.find(b"\n", start)
+            self._scan_line(lines[start:end], offset + start)
+            start = end + 1
+
+    def _scan_line(self, line: bytes, offset: int) -> None:
+        """Note a line that is not of the common form: a marker, a record by hand, or a bad one."""
+        end = offset + len(line) + 1
+        found = self._found
+        if len(line) > MAX_LINE_BYTES:
+            found.bad_lines += 1
+            self._bad_until = end
+        elif is_marker(line):
+            found.marker_end = end
+        else:
+            try:
+                mac, device = parse_record(line)
+            except BadRecord:
+                if _claims_a_device(line):
+                    found.bad_lines += 1
+                    self._bad_until = end
+            else:
+                if device is None:
+                    found.locations.pop(number_of(mac), None)
+                else:
+                    found.locations[number_of(mac)] = self._file | offset
+
+
+def _numbers(macs: list[bytes]) -> tuple[int, ...]:
+    """Return MAC addresses as numbers, by few calls for all of them."""
+    digits = b"0000".join([b"", *macs]).replace(b":", b"")
+    return struct.unpack(f">{len(macs)}Q", binascii.unhexlify(digits))
+
+
+def _claims_a_device(line: bytes) -> bool:
+    """Say whether a line is bad, and not just a kind of record that this version does not know."""
+    try:
+        fields = parse_fields(line)
+    except BadRecord:
+        return True
+    return "mac" in fields or "event" not in fields

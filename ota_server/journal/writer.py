@@ -1,0 +1,395 @@
+"""The journal: `log/devices.jsonl`, a lock-protected JSON-lines logger.
+
+Lines are queued in the order in which the device table changed, and written by whoever flushes
+first: one write, whole lines, before any reply that they stand for. What cannot be written leaves
+its device marked, so that one line for each of them is written first once writing works again.
+"""
+
+import errno
+import logging
+import os
+import stat
+import time
+from collections import deque
+from collections.abc import Callable
+from itertools import islice
+from pathlib import Path
+from threading import Lock
+from zlib import crc32
+
+from ota_server.journal.files import CURRENT_NAME, next_rotated, prune
+from ota_server.journal.record import Seal, sealed
+from ota_server.system.locks import InUse, take_lock
+
+log = logging.getLogger(__name__)
+
+# Below this a rotation would cost more than it saves: 64 MiB are read in a second.
+ROTATE_BYTES = 64 * 1024 * 1024
+# When records are brought to the disk itself, for a power cut (a crash of the server loses none
+# in any case): before the reply that they stand for, by a thread, or when the kernel likes.
+FSYNC = ("always", "interval", "never")
+# What stands after the last seal is read with more care at a start: 1 MiB in 4 ms.
+SEAL_BYTES = 1024 * 1024
+# Those who wait for the lock do not get it from a thread that takes it again at once.
+_REST_SECONDS = 0.001
+KEEP_FILES = 10
+KEEP_BYTES = 1024 * 1024 * 1024
+
+
+class Journal:
+    """Appends records to the current file and rotates it. Safe for use by many threads.
+
+    Lock order: who syncs before `write_lock`, and that before the device table's lock, never the
+    other way round.
+
+    Attributes:
+        failing: the file cannot be written; devices are marked in `unrecorded` instead.
+        unrecorded: the MACs whose newest record is not in the file.
+        lost_writes: how often writing failed, for operators.
+        failures: how often `failing` began.
+        needs_snapshot: the current file does not hold all known devices yet.
+        generation: counts the files that were opened by this name.
+    """
+
+    def __init__(
+        self,
+        log_dir: Path,
+        rotate_bytes: int = ROTATE_BYTES,
+        keep_files: int = KEEP_FILES,
+        keep_bytes: int = KEEP_BYTES,
+        fsync: str = "interval",
+    ) -> None:
+        """Take the lock and open the current file.
+
+        Args:
+            fsync: one of FSYNC, when records are brought to the disk.
+
+        Raises:
+            InUse: a server runs on this directory already.
+            OSError: the directory or a file in it cannot be written.
+        """
+        self._dir = log_dir
+        self._path = log_dir / CURRENT_NAME
+        self._rotate_bytes = rotate_bytes
+        self._keep_files = keep_files
+        self._keep_bytes = keep_bytes
+        self._fsync = fsync
+        self.write_lock = Lock()
+        self._queue: deque[tuple[str, bytes]] = deque()
+        self.unrecorded: set[str] = set()
+        self.failing = False
+        self._said = False
+        self.lost_writes = 0
+        self.failures = 0
+        self.needs_snapshot = True
+        self.generation = 0
+        self._marker_end = 0
+        self._sync_lock = Lock()
+        self._synced_size = -1
+        self._sync_fails = False
+        self._unsynced: list[int] = []  # files that are written no more
+        self._is_folder_synced = True
+        self._fd = -1
+        self._size = 0
+        # What was written since the last seal; it begins anew where a doubt arises.
+        self._segment = Seal(0, 0)
+        self._lock_fd = take_lock(log_dir / ".lock")
+        try:
+            self._open()
+        except OSError:
+            os.close(self._lock_fd)
+            raise
+
+    def append(self, mac: str, line: bytes) -> None:
+        """Queue one line, newline and all. Call it under the lock that orders the table."""
+        self._queue.append((mac, line))
+
+    def flush(self) -> None:
+        """Write what is queued. On return each line is in the file or its device is marked."""
+        # Also with nothing queued: whoever took our line has written it when the lock is free.
+        with self.write_lock:
+            self._write_queue()
+
+    def _write_queue(self) -> None:
+        batch = [self._queue.popleft() for _ in range(len(self._queue))]
+        if not batch:
+            return
+        if not self.failing and self._write(b"".join([line for _, line in batch])):
+            return
+        self.unrecorded.update(mac for mac, _ in batch)
+
+    def _write(self, lines: bytes) -> bool:
+        """Append whole lines by one write; on failure cut back to the last whole line."""
+        try:
+            written = os.write(self._fd, lines)
+            if written < len(lines):
+                # A disk that fills takes a part; the next write says why.
+                written += os.write(self._fd, lines[written:])
+            if written < len(lines):
+                raise OSError(f"wrote {written} of {len(lines)} bytes")
+            if self._fsync == "always":
+                os.fsync(self._fd)
+                self._sync_folder()
+                self._synced_size = self._size + len(lines)
+        except OSError as problem:
+            self._fail(problem)
+            return False
+        self._size += len(lines)
+        start, crc = self._segment
+        self._segment = Seal(start, crc32(lines, crc))
+        if not self.failing:
+            self._say_written()
+        return True
+
+    def _fail(self, problem: OSError) -> None:
+        self.lost_writes += 1
+        self.failures += not self.failing
+        if not self._said:
+            self._said = True
+            log.error(
+                "%s cannot be written: %s. Devices are answered all the same, and recorded once "
+                "it can be: make room or mend the disk.",
+                self._path,
+                problem,
+            )
+        self.failing = True
+        try:
+            if self._fd >= 0 and os.fstat(self._fd).st_size > self._size:
+                os.ftruncate(self._fd, self._size)
+        except OSError:
+            log.warning("%s ends in a torn line, which readers skip", self._path)
+
+    def _say_written(self) -> None:
+        if self._said:
+            self._said = False
+            log.warning("%s is written again; what devices reported is on record", self._path)
+
+    def resume(self, make_lines: Callable[[list[str]], bytes], slice_size: int = 100) -> bool:
+        """Try to record again: first one line for each marked device, then what is queued.
+
+        Args:
+            make_lines: answers the records of the devices with these MACs.
+
+        Returns:
+            Whether writing works again.
+        """
+        while self.failing:
+            # With no device marked nothing shows yet that it works: the next write says so.
+            with self.write_lock:
+                if self._fd < 0 and not self._reopened():
+                    return False
+                if not self._begin_fresh_line():
+                    return False
+                macs = list(islice(self.unrecorded, slice_size))
+                if macs and not self._write(make_lines(macs)):
+                    return False
+                self.unrecorded.difference_update(macs)
+                if not self.unrecorded:
+                    self.failing = False
+                    if macs:
+                        self._say_written()
+                    self._write_queue()
+            time.sleep(_REST_SECONDS)
+        return True
+
+    def close_snapshot(self, marker: bytes, generation: int) -> bool:
+        """Write the line that closes a snapshot; only now may older files go.
+
+        Args:
+            generation: what `generation` was when the snapshot began.
+
+        Returns:
+            False where the snapshot went into another file, or not on record at all.
+        """
+        with self.write_lock:
+            self._write_queue()
+            if self.failing or generation != self.generation or not self._write_sealed(marker):
+                return False
+            self.adopt_marker(self._size)
+        # Whatever `fsync` is: a power cut must not take the new file once the old ones are gone.
+        if self._bring_to_disk():
+            prune(self._dir, self._keep_files, self._keep_bytes)
+        return True
+
+    def seal(self, line: bytes) -> None:
+        """Write `line` as a seal of what was written since the last one, once that is much."""
+        with self.write_lock:
+            if not self.failing and self._size - self._segment.start >= SEAL_BYTES:
+                self._write_sealed(line)
+
+    def _write_sealed(self, line: bytes) -> bool:
+        """Write a line, with a seal unless somebody else has written into the file."""
+        size = os.fstat(self._fd).st_size
+        is_ours = size == self._size
+        self._size = max(size, self._size)  # a file that was cut is noticed by its size
+        is_written = self._write(sealed(line, self._segment) if is_ours else line)
+        self._segment = Seal(self._size, 0)
+        return is_written
+
+    def adopt_segment(self, segment: Seal) -> None:
+        """Take note that the end of the current file, not sealed yet, holds good lines alone."""
+        self._segment = segment
+
+    def adopt_marker(self, marker_end: int) -> None:
+        """Take note that the current file holds a snapshot that ends at this byte."""
+        self._marker_end = marker_end
+        self.needs_snapshot = False
+
+    def look_after(self) -> None:
+        """Notice a file that was moved, deleted or cut, and rotate one that is long enough."""
+        with self.write_lock:
+            if self._fd >= 0 and self._was_taken_away():
+                log.warning("%s was moved or cut: writing it anew", self._path)
+                self._reopened()
+            elif self._is_long_enough():
+                self._rotate()
+
+    def reopen(self) -> None:
+        """Open the file by its name again, as SIGHUP asks."""
+        with self.write_lock:
+            self._write_queue()
+            # The same file would only get one more snapshot, and never be long enough to rotate.
+            if self.failing or self._was_taken_away():
+                self._reopened()
+
+    def sync(self) -> None:
+        """Bring what was written to the disk, if it is time that decides. Holds nobody up."""
+        if self._fsync == "interval":
+            self._bring_to_disk()
+
+    def _bring_to_disk(self) -> bool:
+        # One at a time: whoever comes second must not believe that it is done while it is going on.
+        with self._sync_lock:
+            with self.write_lock:
+                descriptors = self._unsynced
+                if self._fd >= 0 and self._synced_size != self._size:
+                    descriptors = [*descriptors, os.dup(self._fd)]
+                    self._synced_size = self._size
+                self._unsynced = []
+            are_synced = [self._sync_and_close(descriptor) for descriptor in descriptors]
+            self._sync_folder()
+            if not all(are_synced):
+                self._synced_size = -1
+            elif are_synced:
+                self._sync_fails = False
+            return all(are_synced)
+
+    def _sync_folder(self) -> None:
+        """Bring the name of a file that was made to the disk; what it holds is nothing without."""
+        if self._is_folder_synced:
+            return
+        try:
+            folder = os.open(self._dir, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return  # taken away with its files, which is noticed soon
+        # Before it is done: a file that is made meanwhile needs it again.
+        self._is_folder_synced = True
+        self._sync_and_close(folder)
+
+    def _sync_and_close(self, descriptor: int) -> bool:
+        try:
+            os.fsync(descriptor)
+        except OSError as problem:
+            if not self._sync_fails:
+                log.error("%s cannot be brought to the disk: %s", self._path, problem)
+            self._sync_fails = True
+            return False
+        finally:
+            os.close(descriptor)
+        return True
+
+    def close(self) -> None:
+        """Write and sync what is left, and give the lock back."""
+        self.flush()
+        self.sync()
+        with self.write_lock:
+            for descriptor in self._unsynced:
+                os.close(descriptor)
+            self._unsynced.clear()
+            if self._fd >= 0:
+                os.close(self._fd)
+                self._fd = -1
+            os.close(self._lock_fd)
+
+    def _open(self) -> None:
+        self._dir.mkdir(parents=True, exist_ok=True)
+        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+        self._retake_lock()
+        self._fd = os.open(self._path, flags, 0o644)
+        mode = os.fstat(self._fd).st_mode
+        if not stat.S_ISREG(mode) and not stat.S_ISCHR(mode):
+            os.close(self._fd)
+            self._fd = -1
+            raise OSError(errno.EINVAL, "not a regular file", str(self._path))
+        self._synced_size = -1
+        self._is_folder_synced = False
+        self._size = 0
+        self._segment = Seal(0, 0)
+        self.generation += 1
+        self.needs_snapshot = True
+        self._begin_fresh_line()
+
+    def _retake_lock(self) -> None:
+        """Take the lock anew where its file was deleted, perhaps with its folder."""
+        path = self._dir / ".lock"
+        try:
+            if os.path.samestat(os.fstat(self._lock_fd), path.stat()):
+                return
+        except FileNotFoundError:
+            pass
+        try:
+            anew = take_lock(path)
+        except (InUse, OSError) as problem:
+            log.error("%s was deleted, and cannot be locked again: %s", path, problem)
+            return
+        os.close(self._lock_fd)
+        self._lock_fd = anew
+
+    def _begin_fresh_line(self) -> bool:
+        """End a torn last line, so that the next record stands on a line of its own."""
+        try:
+            size = os.fstat(self._fd).st_size
+            is_torn = size > 0 and os.pread(self._fd, 1, size - 1) != b"\n"
+        except OSError:
+            return True  # not a regular file: the next write says whether it takes records
+        if size == self._size and not is_torn:
+            return True
+        self._size = size  # what stands beyond our last line is not to be sealed
+        is_ended = not is_torn or self._write(b"\n")
+        self._segment = Seal(self._size, 0)
+        return is_ended
+
+    def _reopened(self) -> bool:
+        if self._fd >= 0:
+            self._unsynced.append(self._fd)
+            self._fd = -1
+        try:
+            self._open()
+        except OSError as problem:
+            self._fail(problem)
+            return False
+        return True
+
+    def _was_taken_away(self) -> bool:
+        ours = os.fstat(self._fd)
+        try:
+            there = os.stat(self._path)
+        except OSError:
+            return True
+        same = (ours.st_dev, ours.st_ino) == (there.st_dev, there.st_ino)
+        is_cut = stat.S_ISREG(ours.st_mode) and ours.st_size < self._size
+        return is_cut or not same
+
+    def _is_long_enough(self) -> bool:
+        if self.needs_snapshot or self.failing:
+            return False
+        # What stands before the marker is the snapshot, but for a few lines that came meanwhile.
+        return self._size - self._marker_end > max(self._rotate_bytes, self._marker_end)
+
+    def _rotate(self) -> None:
+        try:
+            os.rename(self._path, next_rotated(self._dir))
+        except OSError as problem:
+            log.warning("%s cannot be rotated: %s", self._path, problem)
+            return
+        self._reopened()

@@ -1,0 +1,31 @@
+"""Source addresses: where requests come from; an IPv6 /64 counts as one. Pure."""
+
+from functools import lru_cache
+from ipaddress import IPv4Address, IPv6Address, IPv6Network
+from zlib import crc32
+
+# Above all IPv4 addresses, below any IPv6 network that is in use.
+_NO_ADDRESS = 1 << 40
+
+
+@lru_cache(maxsize=16384)
+def site_of(address: str) -> int:
+    """Return an address as a number of 64 bits; all of an IPv6 /64 is one, for one host has it."""
+    parts = address.split(".")
+    if len(parts) == 4 and all(part.isascii() and part.isdigit() for part in parts):
+        numbers = [int(part[:4]) for part in parts]
+        if max(numbers) < 256:
+            return numbers[0] << 24 | numbers[1] << 16 | numbers[2] << 8 | numbers[3]
+    try:
+        return int(IPv6Address(address)) >> 64
+    except ValueError:
+        return _NO_ADDRESS | crc32(address.encode("utf-8", "replace"))
+
+
+def address_of(site: int) -> str:
+    """Return a site as text: an IPv4 address, or the IPv6 network of one host."""
+    if site < 1 << 32:
+        return str(IPv4Address(site))
+    if site < _NO_ADDRESS << 1:
+        return "an unknown address"
+    return str(IPv6Network((site << 64, 64)))

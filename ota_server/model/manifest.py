@@ -1,0 +1,213 @@
+"""Manifests: what is on record of a published image, in `firmware_<version>.json`. Pure.
+
+An image that was copied in by hand has none, and is served all the same.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+from ota_server.model.timestamp import parse_time
+from ota_server.model.version import is_version, meaning, same_version
+
+MAX_MANIFEST_BYTES = 64 * 1024
+MAX_NOTES = 16_000
+_MANIFEST_NAME = re.compile(r"firmware_([A-Za-z0-9][A-Za-z0-9._+\-]{0,63})\.json")
+_PATTERN = re.compile(r"[A-Za-z0-9*][A-Za-z0-9._+\-*]{0,63}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_MD5 = re.compile(r"[0-9a-f]{32}")
+_REPORTED = re.compile(r"[!-~](?:[ -~]{0,62}[!-~])?")
+
+
+class BadManifest(ValueError):
+    """A manifest cannot be used; the message says why, for the operator."""
+
+
+class Manifest(NamedTuple):
+    """What is on record of a release.
+
+    Attributes:
+        time: when it was published, RFC 3339.
+        reports_as: what devices report that run it, where that is not its version.
+        via: the stone, the release that a device has to run first.
+        direct_from: patterns of the versions that need not go over the stone.
+        signature: the name of the file beside it that holds a detached signature.
+        signature_sha256: of that file; None: there is none, or it is of an older publication.
+        image: what the image says of itself, for people.
+    """
+
+    version: str
+    sha256: str
+    md5: str
+    size: int
+    time: str
+    notes: str = ""
+    reports_as: str | None = None
+    via: str | None = None
+    direct_from: tuple[str, ...] = ()
+    signature: str | None = None
+    image: str | None = None
+    signature_sha256: str | None = None
+
+
+def manifest_name(version: str) -> str:
+    """Return the name of the file in `firmware/` that holds the manifest of `version`."""
+    return f"firmware_{version}.json"
+
+
+def version_of_manifest_name(name: str) -> str | None:
+    """Return the version that a file name stands for, None if it is no manifest's."""
+    match = _MANIFEST_NAME.fullmatch(name)
+    return match[1] if match else None
+
+
+def is_pattern(text: str) -> bool:
+    """Say whether `text` may name versions: a version in which `*` stands for any text."""
+    return _PATTERN.fullmatch(text) is not None
+
+
+def is_reported_text(text: str) -> bool:
+    """Say whether a device can report `text` as its version."""
+    return _REPORTED.fullmatch(text) is not None
+
+
+def format_manifest(manifest: Manifest) -> bytes:
+    """Return a manifest as JSON that a person can read."""
+    fields = {name: value for name, value in manifest._asdict().items() if value not in (None, ())}
+    return (json.dumps(fields, indent=2) + "\n").encode("ascii")
+
+
+def parse_manifest(content: bytes, version: str) -> Manifest:
+    """Read the manifest of a version. Fields that are not known are ignored.
+
+    Raises:
+        BadManifest: it is none, or one of another version.
+    """
+    try:
+        fields = json.loads(content.decode("utf-8-sig"))
+    except (ValueError, RecursionError) as problem:
+        raise BadManifest(f"is no JSON: {problem}") from None
+    if not isinstance(fields, dict):
+        raise BadManifest("is no JSON object")
+    if fields.get("version") != version:
+        raise BadManifest(f"is of version {fields.get('version')!r:.80}, not {version}")
+    try:
+        return _manifest(fields)
+    except (KeyError, TypeError, ValueError) as problem:
+        raise BadManifest(f"{type(problem).__name__}: {problem}") from None
+
+
+def _manifest(fields: Mapping[str, Any]) -> Manifest:
+    size = fields["size"]
+    if type(size) is not int or not 0 < size < 10**18:
+        raise ValueError("size is no number of bytes")
+    parse_time(_text(fields, "time"))
+    via = _optional(fields, "via")
+    if via is not None and not is_version(via):
+        raise ValueError(f"via is no version: {via[:40]!r}")
+    reports_as = _optional(fields, "reports_as")
+    if reports_as is not None and not is_reported_text(reports_as):
+        raise ValueError(f"reports_as is nothing that a device can report: {reports_as[:40]!r}")
+    signed = None
+    if fields.get("signature_sha256") is not None:
+        signed = _matching(fields, "signature_sha256", _SHA256)
+    patterns = fields.get("direct_from", [])
+    if not isinstance(patterns, list) or not all(
+        isinstance(pattern, str) and is_pattern(pattern) for pattern in patterns
+    ):
+        raise ValueError("direct_from is no list of versions")
+    return Manifest(
+        version=fields["version"],
+        sha256=_matching(fields, "sha256", _SHA256),
+        md5=_matching(fields, "md5", _MD5),
+        size=size,
+        time=fields["time"],
+        notes=_text(fields, "notes", ""),
+        reports_as=reports_as,
+        via=via,
+        direct_from=tuple(patterns),
+        signature=_optional(fields, "signature"),
+        image=_optional(fields, "image"),
+        signature_sha256=signed,
+    )
+
+
+def _text(fields: Mapping[str, Any], name: str, default: str | None = None) -> str:
+    value = fields[name] if default is None else fields.get(name, default)
+    if not isinstance(value, str):
+        raise TypeError(f"{name} is no text")
+    return value
+
+
+def _optional(fields: Mapping[str, Any], name: str) -> str | None:
+    return None if fields.get(name) is None else _text(fields, name)
+
+
+def _matching(fields: Mapping[str, Any], name: str, pattern: re.Pattern[str]) -> str:
+    value = _text(fields, name)
+    if not pattern.fullmatch(value):
+        raise ValueError(f"{name} is none: {value[:40]!r}")
+    return value
+
+
+def next_stop(running: str, wanted: str, manifests: Mapping[str, Manifest]) -> str:
+    """Return the release that a device should run next on its way to `wanted`.
+
+    Args:
+        running: the release that it runs, or what it reports.
+        manifests: by the meaning of their versions.
+    """
+    stop = wanted
+    for _ in range(len(manifests) + 1):
+        manifest = manifests.get(meaning(stop))
+        if manifest is None or manifest.via is None or _is_direct(running, manifest):
+            return stop
+        stop = manifest.via
+    return stop  # a circle, which `publish` refuses: by hand only
+
+
+def _is_direct(running: str, manifest: Manifest) -> bool:
+    assert manifest.via is not None
+    if same_version(running, manifest.via) or same_version(running, manifest.version):
+        return True
+    return any(matches(running, pattern) for pattern in manifest.direct_from)
+
+
+def matches(version: str, pattern: str) -> bool:
+    """Say whether a version is one of those that a pattern names, by meaning."""
+    text = meaning(version)
+    first, *rest = meaning(pattern).split("*")
+    if not rest:
+        return text == first
+    # Not as a regular expression: many stars would take it for ever, on what a device sends.
+    *middle, last = rest
+    at = len(first)
+    for part in middle:
+        found = text.find(part, at)
+        if found < 0:
+            return False
+        at = found + len(part)
+    return text.startswith(first) and text.endswith(last) and at + len(last) <= len(text)
+
+
+def stone_problem(manifest: Manifest, others: Iterable[Manifest], images: Iterable[str]) -> str:
+    """Return what is wrong with the way over stones to a release; "" where it is right.
+
+    Args:
+        images: the versions whose images are there.
+    """
+    manifests = {meaning(other.version): other for other in (*others, manifest)}
+    there = set(map(meaning, images))
+    at, way = manifest, [manifest.version]
+    while at.via is not None:
+        way.append(at.via)
+        if meaning(at.via) in map(meaning, way[:-1]):
+            return f"the way is a circle: {' -> '.join(reversed(way))}"
+        if meaning(at.via) not in there:
+            return f"there is no image of {at.via}, the stone on the way to {at.version}"
+        following = manifests.get(meaning(at.via))
+        if following is None:
+            return ""
+        at = following
+    return ""

@@ -1,0 +1,4 @@
+"""What operators decided in `version/`, the decision that follows for a device, and why.
+
+It imports `journal` and the rooms below it. Begin with `decision`, which is pure.
+"""

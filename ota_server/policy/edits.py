@@ -1,0 +1,312 @@
+"""Changes to the files of the policy, one at a time: on record first, then the file itself.
+
+Last the time stamp of `version/` is moved: by that a running server notices with its next look.
+"""
+
+import logging
+import os
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import NamedTuple
+
+from ota_server.model.refusal import BadPolicy, Refused
+from ota_server.model.version import image_name, meaning, spellings
+from ota_server.policy import audit
+from ota_server.policy.files import GROUP_SUFFIX, GROUPS_FOLDER
+from ota_server.policy.policy import (
+    HOLD_NAME,
+    PINS_NAME,
+    RETRIES_NAME,
+    STOPPED_NAME,
+    Pin,
+    parse_pins,
+    parse_stopped,
+)
+from ota_server.policy.text import (
+    Hold,
+    Who,
+    hold_content,
+    parse_hold,
+    time_text,
+    with_members,
+    with_pin,
+    with_retry,
+    without_members,
+    without_pin,
+)
+from ota_server.system.data_dir import log_dir
+from ota_server.system.files import find, give_to_owner, is_full, named, read, replace, sync_folder
+from ota_server.system.locks import locked
+
+log = logging.getLogger(__name__)
+
+# What the audit log has of one change; of more it has their number.
+_MOST_MACS_ON_RECORD = 1000
+
+
+class Change(NamedTuple):
+    """What became of a list: the MACs that were added or removed, and all those that were named."""
+
+    changed: Sequence[str]
+    named: Sequence[str]
+
+
+def pin(data_dir: Path, who: Who, version: str, until_ms: int | None) -> str:
+    """Pin a device or a group to a release; return the version as its image is named.
+
+    Args:
+        until_ms: when that ends; None: never.
+
+    Raises:
+        Refused: there is no such release or group, the release was withdrawn, or it ends before
+            it begins.
+        BadPolicy, Busy, OSError: as `changing`.
+    """
+    if until_ms is not None and until_ms <= time.time() * 1000:
+        raise Refused(f"{time_text(until_ms)} is past; name a time to come")
+    with changing(data_dir) as version_dir:
+        release = release_here(data_dir, version)
+        if who.kind == "groups":
+            _content_of_group(version_dir, who.name)
+        content = read(version_dir, PINS_NAME)
+        before = _pin_of(version_dir, content, who)
+        with named(version_dir / PINS_NAME):
+            after = with_pin(content, who, release, until_ms)
+        change = _from_to(before, Pin(release, until_ms))
+        audit.note(log_dir(data_dir), "pin", str(who), **change)
+        replace(version_dir / PINS_NAME, after)
+    return release
+
+
+def unpin(data_dir: Path, who: Who) -> Pin:
+    """End the pin of a device or a group; return what it was.
+
+    Raises:
+        Refused: there is none.
+        BadPolicy, Busy, OSError: as `changing`.
+    """
+    with changing(data_dir) as version_dir:
+        content = read(version_dir, PINS_NAME)
+        before = _pin_of(version_dir, content, who)
+        if before is None:
+            raise Refused(f"{who} is not pinned; `why MAC` says what a device gets, and why")
+        audit.note(log_dir(data_dir), "unpin", str(who), **_from_to(before, None))
+        replace(version_dir / PINS_NAME, without_pin(content, who))
+    return before
+
+
+def add_members(data_dir: Path, group: str, macs: Sequence[str]) -> Change:
+    """Add devices to a group, which is made where there is none.
+
+    Raises:
+        BadPolicy, Busy, OSError: as `changing`.
+    """
+    with changing(data_dir) as version_dir:
+        path = group_path(version_dir, group)
+        if not path.parent.is_dir():
+            if os.path.lexists(path.parent):
+                raise BadPolicy(f"{path.parent} is no folder; move it away, `group add` makes one")
+            path.parent.mkdir(mode=0o755)
+            give_to_owner(path.parent, version_dir)
+            sync_folder(version_dir)
+        content = read(path.parent, path.name)
+        with named(path):
+            after, added = with_members(content, macs)
+        if added or not path.exists():
+            audit.note(log_dir(data_dir), "group add", group, **_listed("to", added))
+            replace(path, after)
+    return Change(added, macs)
+
+
+def remove_members(data_dir: Path, group: str, macs: Sequence[str]) -> Change:
+    """Remove devices from a group; the group stays, though nobody is left in it.
+
+    Raises:
+        Refused: there is no such group.
+        BadPolicy, Busy, OSError: as `changing`.
+    """
+    with changing(data_dir) as version_dir:
+        path = group_path(version_dir, group)
+        content = _content_of_group(version_dir, group)
+        with named(path):
+            after, removed = without_members(content, macs)
+        if removed:
+            audit.note(log_dir(data_dir), "group remove", group, **_listed("from", removed))
+            replace(path, after)
+    return Change(removed, macs)
+
+
+def retry(data_dir: Path, mac: str) -> None:
+    """Let a device fetch again what it has fetched too often.
+
+    Raises:
+        BadPolicy, Busy, OSError: as `changing`.
+    """
+    with changing(data_dir) as version_dir:
+        content = read(version_dir, RETRIES_NAME)
+        with named(version_dir / RETRIES_NAME):
+            after = with_retry(content, mac, time.time_ns() // 1_000_000)
+        audit.note(log_dir(data_dir), "retry", mac)
+        replace(version_dir / RETRIES_NAME, after)
+
+
+def hold(data_dir: Path, reason: str) -> Hold | None:
+    """Have nobody offered anything from now on, on a full disk too.
+
+    A hold that is on stays as it is on record, unless there is another reason.
+
+    Returns:
+        The hold that was on before; None: none was.
+
+    Raises:
+        Refused, Busy, OSError: as `changing`.
+    """
+    try:
+        with changing(data_dir) as version_dir:
+            before = current_hold(data_dir)
+            if before is None or (reason and reason != before.reason):
+                audit.note_if_room(log_dir(data_dir), "hold", "everything", reason=reason or None)
+                now_ms = time.time_ns() // 1_000_000
+                replace(version_dir / HOLD_NAME, hold_content(reason, audit.user(), now_ms))
+    except OSError as problem:
+        if not is_full(problem):
+            raise
+        before = current_hold(data_dir)
+        _hold_without_room(data_dir / "version")
+    return before
+
+
+def _hold_without_room(version_dir: Path) -> None:
+    """Hold everything by an empty file: a name needs no room, or no more than there is mostly."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
+    descriptor = os.open(version_dir / HOLD_NAME, flags, 0o644)
+    try:
+        give_to_owner(descriptor, version_dir)
+    finally:
+        os.close(descriptor)
+    with suppress(OSError):
+        sync_folder(version_dir)
+    _move_stamp(version_dir)
+    log.warning("no room to write: %s does not say why, or since when", HOLD_NAME)
+
+
+def unhold(data_dir: Path) -> None:
+    """Let devices be offered again what they should run.
+
+    Raises:
+        Refused: nothing is on hold.
+        Busy, OSError: as `changing`.
+    """
+    with changing(data_dir) as version_dir:
+        path = version_dir / HOLD_NAME
+        if not os.path.lexists(path):
+            raise Refused("nothing is on hold; `why MAC` says what a device gets, and why")
+        audit.note(log_dir(data_dir), "unhold", "everything")
+        path.unlink()
+        sync_folder(version_dir)
+
+
+def current_hold(data_dir: Path) -> Hold | None:
+    """Return what is on record of the hold; None: nothing is on hold."""
+    folder = data_dir / "version"
+    if not os.path.lexists(folder / HOLD_NAME):
+        return None
+    try:
+        return parse_hold(read(folder, HOLD_NAME))
+    except (OSError, BadPolicy):
+        return Hold()
+
+
+def reason_of_hold(data_dir: Path) -> str:
+    """Return why everything is on hold; "" where it is not, or that is not on record."""
+    held = current_hold(data_dir)
+    return "" if held is None else held.reason
+
+
+@contextmanager
+def changing(data_dir: Path) -> Iterator[Path]:
+    """Hold the lock while files in `version/`, which is given, are changed; then tell servers.
+
+    Raises:
+        Refused: it is no data directory.
+        BadPolicy: a file cannot be used, and is not overwritten; the message says where it is.
+        Busy: another command goes on for too long.
+        OSError: a file cannot be read or written.
+    """
+    version_dir = data_dir / "version"
+    if not version_dir.is_dir():
+        raise Refused(f"no version/ in {data_dir}; is --data-dir right?")
+    with locked(data_dir):
+        yield version_dir
+        _move_stamp(version_dir)
+
+
+def _move_stamp(folder: Path) -> None:
+    """Give a folder a time stamp that it never had: two changes may fall into one tick."""
+    stamp_ns = max(time.time_ns(), os.stat(folder).st_mtime_ns + 1)
+    try:
+        os.utime(folder, ns=(stamp_ns, stamp_ns))
+    except PermissionError:
+        os.utime(folder)  # of another user: it can be set to the time of the kernel alone
+
+
+def group_path(version_dir: Path, group: str) -> Path:
+    """Return the file that lists a group."""
+    return version_dir / GROUPS_FOLDER / f"{group}{GROUP_SUFFIX}"
+
+
+def release_here(data_dir: Path, version: str) -> str:
+    """Return the version that means `version` as its image is named.
+
+    Raises:
+        Refused: there is no such image, or it was withdrawn.
+        BadPolicy, OSError: the files do not say so.
+    """
+    firmware_dir, version_dir = data_dir / "firmware", data_dir / "version"
+    for spelling in spellings(version):
+        found = find(firmware_dir, image_name(spelling))
+        if found is not None and found.signature.size:
+            break
+    else:
+        raise Refused(
+            f"{version} is no release here: there is no {firmware_dir / image_name(version)}; "
+            "publish it first"
+        )
+    with named(version_dir / STOPPED_NAME):
+        content = read(version_dir, STOPPED_NAME)
+        stopped = parse_stopped(content).get(meaning(version)) if content else None
+    if stopped is not None and stopped.is_withdrawn:
+        raise Refused(f"{version} was withdrawn, and nobody may have it; name another release")
+    return spelling
+
+
+def _content_of_group(version_dir: Path, group: str) -> bytes:
+    path = group_path(version_dir, group)
+    if not os.path.lexists(path):
+        raise Refused(f"there is no group {group}; `group list` shows them, `group add` makes one")
+    return read(path.parent, path.name)
+
+
+def _pin_of(version_dir: Path, content: bytes, who: Who) -> Pin | None:
+    if not content:
+        return None
+    with named(version_dir / PINS_NAME):
+        devices, groups = parse_pins(content)
+    return (devices if who.kind == "devices" else groups).get(who.name)
+
+
+def _from_to(before: Pin | None, after: Pin | None) -> dict[str, str | None]:
+    return {"from": _pin_text(before), "to": _pin_text(after)}
+
+
+def _pin_text(pin: Pin | None) -> str | None:
+    if pin is None:
+        return None
+    return pin.version if pin.until_ms is None else f"{pin.version} until {time_text(pin.until_ms)}"
+
+
+def _listed(side: str, macs: Sequence[str]) -> dict[str, object]:
+    text = macs[0] if len(macs) == 1 else f"{len(macs)} devices"
+    return {side: text, "macs": list(macs[:_MOST_MACS_ON_RECORD]), "count": len(macs)}

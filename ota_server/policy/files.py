@@ -1,0 +1,271 @@
+"""The policy of one data directory, read anew whenever its files change.
+
+Looked at once a turn by the time stamp of their folder, which each command of ours moves, and a few
+times a second one by one, for those who edit them in place. A turn reads what takes no time; long
+lists of groups are read in the second way, and no turn waits for that.
+"""
+
+import os
+import time
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from threading import Lock
+
+from ota_server.model.manifest import (
+    BadManifest,
+    Manifest,
+    parse_manifest,
+    version_of_manifest_name,
+)
+from ota_server.model.refusal import BadPolicy
+from ota_server.model.version import meaning, version_of_image_name
+from ota_server.policy.policy import (
+    HOLD_NAME,
+    PINS_NAME,
+    RETRIES_NAME,
+    STOPPED_NAME,
+    TARGETS_NAME,
+    Policy,
+    Rollout,
+    groups_by_mac,
+    is_group_name,
+    make_policy,
+    parse_group,
+    parse_pins,
+    parse_retries,
+    parse_stopped,
+    parse_targets,
+)
+from ota_server.policy.rollout_plan import (
+    Plan,
+    Progress,
+    group_of_plan_name,
+    in_force,
+    is_over,
+    parse_plan,
+    parse_progress,
+    progress_name,
+)
+from ota_server.system.files import Signature, is_of, signature_of
+from ota_server.system.watched import RACY_SECONDS, Watched
+
+GROUPS_FOLDER = "groups"
+GROUP_SUFFIX = ".txt"
+# For more members than these, some 10 ms, groups are not made in a turn but by the next chore.
+_MOST_MEMBERS_IN_A_TURN = 15_000
+# Another thread that reads what is short is waited for, so that a command counts at once.
+_SHORT_SECONDS = 0.05
+# What was read so soon after a change that there may be another one with the same time stamp is
+# read again, but not at every turn, of which there are thousands a second.
+_READ_AGAIN_SECONDS = 0.05
+
+
+class PolicyFiles:
+    """Reads the policy of one data directory. Safe for use by many threads.
+
+    Attributes:
+        has_open_rollout: a rollout is on, or its end was not noted by the controller yet.
+        attended_groups: the groups whose rollouts the controller looks after, so that it could
+            stop them, as the keeper says; "" is the fleet. None: all, where there is no keeper.
+    """
+
+    def __init__(self, data_dir: Path) -> None:
+        self.has_open_rollout = False
+        self.attended_groups: frozenset[str] | None = None
+        self._version_dir = data_dir / "version"
+        self._groups_dir = self._version_dir / GROUPS_FOLDER
+        self._firmware_dir = data_dir / "firmware"
+        self._lock = Lock()
+        self._watched = Watched(True, "a server that has not read it before offers nobody anything")
+        self._manifests = Watched(False, "nobody is offered its release")
+        self._groups: dict[str, tuple[str, ...]] = {}
+        self._facts: tuple[bool, frozenset[str], str] | None = None
+        self._folder: Signature | None = None
+        self._again_until = 0.0
+        self._looked_at = 0.0
+        self._has_turns = False
+        self._turn_policy: Policy | None = None
+        self._policy = Policy()
+        self.look_after()
+
+    def begin_turn(self) -> None:
+        """Have `current` look at the folder once until the next turn, not for each request."""
+        self._turn_policy = None
+        self._has_turns = True
+
+    def current(self) -> Policy:
+        """Return the policy as its files have it now, by one look at their folder."""
+        policy = self._turn_policy
+        if policy is None:
+            policy = self._look_for_changes()
+            if self._has_turns:
+                self._turn_policy = policy
+        return policy
+
+    def look_after(self) -> None:
+        """Notice what was edited in place, and read what is long."""
+        with suppress(OSError):
+            folder = signature_of(os.lstat(self._version_dir))
+            with self._lock:
+                try:
+                    self._look(folder, is_turn=False)
+                finally:
+                    self._watched.is_at_length = False
+
+    @property
+    def latest(self) -> Policy:
+        """The policy as it was read last, whichever turn it is."""
+        return self._policy
+
+    def _look_for_changes(self) -> Policy:
+        try:
+            status = os.lstat(self._version_dir)
+        except OSError:
+            return self._policy  # the folder is away: what was decided stays
+        is_racy = self._again_until and time.monotonic() > self._looked_at + _READ_AGAIN_SECONDS
+        if not is_racy and self._folder is not None and is_of(status, self._folder):
+            return self._policy
+        if not self._lock.acquire(timeout=0 if self._watched.is_at_length else _SHORT_SECONDS):
+            # The big red switch waits for nothing.
+            return self._policy._replace(is_held=self._is_held(), is_plain=False)
+        try:
+            self._look(signature_of(status), is_turn=True)
+        finally:
+            self._lock.release()
+        return self._policy
+
+    def _look(self, folder: Signature, is_turn: bool) -> None:
+        now = time.monotonic()
+        if folder != self._folder:
+            self._folder = folder
+            self._again_until = now + RACY_SECONDS
+        elif now >= self._again_until:
+            self._again_until = 0.0
+        self._looked_at = now
+        self._watched.begin(is_turn)
+        self._manifests.begin(is_turn)
+        self._read_all(is_turn)
+
+    def _read_all(self, is_turn: bool) -> None:
+        watched, folder = self._watched, self._version_dir
+        pins = watched.read(folder, PINS_NAME, parse_pins, ({}, {}))
+        targets = watched.read(folder, TARGETS_NAME, parse_targets, {})
+        stopped = watched.read(folder, STOPPED_NAME, parse_stopped, {})
+        retries = watched.read(folder, RETRIES_NAME, parse_retries, {})
+        members = self._read_groups()
+        manifests, unusable, images = self._read_firmware()
+        rollouts = self._read_rollouts()
+        is_held = self._is_held()
+        if not folder.is_dir():
+            return  # it was taken away meanwhile, and what is in it is not gone
+        watched.end()
+        self._manifests.end()
+        facts = (is_held, images, watched.problem)
+        if not watched.changed and not self._manifests.changed and facts == self._facts:
+            return
+        are_groups_left = not self._make_groups(members, is_turn)
+        self._policy = make_policy(
+            problem=watched.problem,
+            is_held=is_held,
+            pins=pins,
+            group_targets=targets,
+            stopped=stopped,
+            groups=self._groups,
+            rollouts=rollouts,
+            manifests=manifests,
+            unusable=unusable,
+            images=images,
+            retries=retries,
+        )
+        self._facts = facts
+        self._manifests.changed.clear()
+        if not are_groups_left:
+            watched.changed.clear()
+
+    def _is_held(self) -> bool:
+        try:
+            os.lstat(self._version_dir / HOLD_NAME)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        except OSError:
+            return self._policy.is_held  # that it cannot be seen does not lift it
+        return True
+
+    def _make_groups(self, members: dict[str, list[str]], is_turn: bool) -> bool:
+        """Bring the groups up to date; say whether they are."""
+        groups_dir = str(self._groups_dir)
+        if not any(os.path.dirname(path) == groups_dir for path in self._watched.changed):
+            return True
+        if sum(map(len, members.values())) > _MOST_MEMBERS_IN_A_TURN:
+            if is_turn:
+                return False
+            self._watched.is_at_length = True
+        self._groups = groups_by_mac(members)
+        return True
+
+    def _read_groups(self) -> dict[str, list[str]]:
+        folder = self._groups_dir
+        names = {name.removesuffix(GROUP_SUFFIX): name for name in self._watched.names(folder)}
+        return {
+            group: self._watched.read(folder, name, parse_group, [])
+            for group, name in names.items()
+            if is_group_name(group) and name != group
+        }
+
+    def _read_rollouts(self) -> dict[str, Rollout]:
+        found = {}
+        watched, folder = self._watched, self._version_dir
+        has_open_rollout = False
+        for name in watched.names(folder):
+            group = group_of_plan_name(name)
+            if group is None:
+                continue
+            plan = watched.read(folder, name, partial(_plan, group), None)
+            progress = watched.read(folder, progress_name(group), _progress, None)
+            rollout = None if plan is None else in_force(plan, progress)
+            if rollout is not None:
+                found[group] = rollout
+            if plan is not None and not is_over(plan, progress):
+                has_open_rollout = True
+        self.has_open_rollout = has_open_rollout
+        return found
+
+    def _read_firmware(self) -> tuple[dict[str, Manifest], dict[str, str], frozenset[str]]:
+        """Return the manifests, those that cannot be used, and for which versions images are."""
+        manifests: dict[str, Manifest] = {}
+        unusable: dict[str, str] = {}
+        images = set()
+        folder = self._firmware_dir
+        for name in self._manifests.names(folder):
+            if image := version_of_image_name(name):
+                images.add(meaning(image))
+            elif version := version_of_manifest_name(name):
+                read = self._manifests.read(folder, name, partial(_manifest, version), None)
+                if isinstance(read, Manifest):
+                    manifests[meaning(version)] = read
+                elif read is not None:
+                    unusable[meaning(version)] = read
+        return manifests, unusable, frozenset(images)
+
+
+def _plan(group: str, content: bytes) -> Plan:
+    plan = parse_plan(content)
+    if plan.group != group:
+        raise BadPolicy(f"is a rollout to {plan.group or 'the whole fleet'}, by its content")
+    return plan
+
+
+def _progress(content: bytes) -> Progress | None:
+    """Return how far a rollout is; None where that cannot be read: it is written anew."""
+    try:
+        return parse_progress(content)
+    except BadPolicy:
+        return None
+
+
+def _manifest(version: str, content: bytes) -> Manifest:
+    try:
+        return parse_manifest(content, version)
+    except BadManifest as problem:
+        raise BadPolicy(str(problem)) from problem

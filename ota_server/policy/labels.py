@@ -1,0 +1,77 @@
+"""Labels: what operators call devices, in `version/labels.json`. I/O."""
+
+import json
+import logging
+from pathlib import Path
+
+from ota_server.model.device import parse_mac
+from ota_server.model.refusal import BadPolicy
+from ota_server.policy import audit, edits
+from ota_server.system.data_dir import log_dir
+from ota_server.system.files import named, read, replace
+
+log = logging.getLogger(__name__)
+
+FILE_NAME = "labels.json"
+MAX_CHARACTERS = 64
+
+
+def parse_labels(content: bytes) -> dict[str, str]:
+    """Read labels by the MACs of their devices, in lower-case pairs with colons; b"": none.
+
+    Raises:
+        BadPolicy: the content is no object of MACs and texts.
+    """
+    try:
+        fields = json.loads(content.decode("utf-8-sig") or "{}")
+    except (ValueError, RecursionError) as problem:
+        raise BadPolicy(f"is no JSON: {problem}") from None
+    if not isinstance(fields, dict):
+        raise BadPolicy("is no JSON object")
+    labels = {}
+    for name, text in fields.items():
+        mac = parse_mac(name)
+        if mac is None or not is_label(text):
+            raise BadPolicy(f"has {name[:40]!r}: {text!r:.80}, which is no MAC with its label")
+        labels[mac] = text
+    return labels
+
+
+def is_label(text: object) -> bool:
+    """Say whether this may be a label: a short text that can be printed."""
+    return isinstance(text, str) and 0 < len(text) <= MAX_CHARACTERS and text.isprintable()
+
+
+def read_labels(data_dir: Path) -> dict[str, str]:
+    """Return the labels; none, and a warning, where their file cannot be used."""
+    try:
+        return parse_labels(read(data_dir / "version", FILE_NAME))
+    except (BadPolicy, OSError) as problem:
+        log.warning("%s %s; no labels are shown", data_dir / "version" / FILE_NAME, problem)
+        return {}
+
+
+def set_label(data_dir: Path, mac: str, text: str) -> str | None:
+    """Give a device a label, "" takes it away; return what it was called before.
+
+    Raises:
+        BadPolicy, Busy, OSError: as `edits.changing`.
+    """
+    with edits.changing(data_dir) as version_dir:
+        return change_label(version_dir, mac, text)
+
+
+def change_label(version_dir: Path, mac: str, text: str) -> str | None:
+    """Do what `set_label` does, for whoever holds the lock."""
+    path = version_dir / FILE_NAME
+    with named(path):
+        labels = parse_labels(read(version_dir, FILE_NAME))
+    before = labels.pop(mac, None)
+    if text:
+        labels[mac] = text
+    if before != (text or None):
+        change = {"from": before, "to": text or None}
+        audit.note(log_dir(version_dir.parent), "label", mac, **change)
+        content = json.dumps(labels, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+        replace(path, content.encode("utf-8"))
+    return before

@@ -1,0 +1,66 @@
+"""The loop breaker: a device that fetches one image again and again is told to wait. Pure.
+
+Each download on record counts its attempts: how often the whole image was fetched, or five times
+its bytes in pieces that never made one. A device that then runs the release for a day has made it.
+"""
+
+from ota_server.model.device import FREE_ATTEMPTS, Download
+from ota_server.model.timestamp import format_time
+from ota_server.model.version import is_sample, meaning, same_version
+from ota_server.policy.policy import Policy
+
+HOUR_MS = 3_600_000
+STUCK_ATTEMPTS = 10
+_LONGEST_HOURS = 24
+# A link that cuts again and again fetches more than one image of bytes and is not to blame.
+_MOST_SIZES = 5
+
+
+def fetched(download: Download, bytes_sent: int, is_whole_reply: bool, now_ms: int) -> Download:
+    """Return a download after a transfer of it has ended.
+
+    Args:
+        bytes_sent: those that the device's side has acknowledged.
+        is_whole_reply: it has the whole reply, to a request without Range or with one.
+    """
+    total = download.fetched_bytes + bytes_sent
+    is_whole = is_whole_reply and (bytes_sent == download.size or total >= download.size)
+    if is_whole or total > _MOST_SIZES * download.size:
+        return download._replace(attempts=download.attempts + 1, attempt_ms=now_ms, fetched_bytes=0)
+    return download._replace(fetched_bytes=total)
+
+
+def why_wait(
+    mac: str,
+    download: Download | None,
+    release: str,
+    policy: Policy,
+    now_ms: int,
+    image_sha256: str | None = None,
+) -> str:
+    """Return why a device has to wait before it may fetch a release again; "": it need not.
+
+    After three whole downloads it waits for 1 h, then 2 h, 4 h ... 24 h; after ten of them until
+    the image is another one, or somebody says `retry`.
+
+    Args:
+        download: what it began last.
+        image_sha256: of the image that is there, for one without a manifest; None: nobody knows.
+    """
+    if download is None or download.attempts < FREE_ATTEMPTS:
+        return ""
+    if is_sample(download.size, download.sha256):
+        return ""  # whoever tries this server out fetches it from the same shell again and again
+    manifest = policy.manifests.get(meaning(release))
+    sha256 = image_sha256 if manifest is None else manifest.sha256
+    is_other = sha256 is not None and sha256 != download.sha256
+    if is_other or not same_version(download.version, release):
+        return ""
+    if policy.retries.get(mac, -1) >= download.attempt_ms:
+        return ""
+    fetched = f"it has fetched {release} {download.attempts} times and does not stay on it"
+    if download.attempts >= STUCK_ATTEMPTS:
+        return f"stuck: {fetched}; until the image changes or an operator says `retry`"
+    hours = min(1 << (download.attempts - FREE_ATTEMPTS), _LONGEST_HOURS)
+    until_ms = download.attempt_ms + hours * HOUR_MS
+    return "" if now_ms >= until_ms else f"{fetched}; it waits until {format_time(until_ms)}"

@@ -1,0 +1,261 @@
+"""Rollouts on record: what an operator wants of one, and how far the controller has come. Pure.
+
+Two files for each, with one writer each: commands write the plan, the controller the progress.
+"""
+
+import json
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from ota_server.model.refusal import BadPolicy
+from ota_server.model.timestamp import parse_time
+from ota_server.model.version import is_version
+from ota_server.policy.policy import Rollout, is_group_name
+
+WANTED = ("run", "pause", "abort")
+STATES = ("running", "paused", "halted", "done", "aborted")
+MOST_SECONDS = 366 * 86400
+
+
+class Plan(NamedTuple):
+    """What an operator wants of a rollout.
+
+    Attributes:
+        id: another one for each rollout, so that its progress is not taken for that of the last.
+        group: whom it is for; "" is the whole fleet.
+        waves: percentages, rising, up to 100.
+        first_group: its members make a wave of their own before these.
+        instead_of: the target when it began; None: there was none.
+        wanted: run, pause or abort.
+        promoted: the wave that an operator has opened by hand, counted from 0; -1: none; the number
+            of waves: the rollout ends without devices that are missing in the last one.
+        max_failures: the limit of the failure rate, in percent.
+        count_new: devices that were not known a day before it began count too.
+        is_revert: it is the way back from a rollout that was aborted or halted.
+        reverts: the release that it leads back from; None: it is no revert.
+        resumed: how often an operator has had it go on after a pause, whoever paused it.
+        counted: the active devices that each wave adds, as they were counted when it began; ():
+            nobody has counted them.
+        groups_too: it reaches groups that have a target of their own too.
+    """
+
+    id: str
+    version: str
+    group: str
+    waves: tuple[float, ...]
+    time: str
+    instead_of: str | None
+    first_group: str | None = None
+    wanted: str = "run"
+    promoted: int = -1
+    max_failures: float = 2.0
+    min_devices: int = 20
+    soak_seconds: float = 3600.0
+    grace_seconds: float = 900.0
+    wave_timeout_seconds: float = 7 * 86400.0
+    held_unknown: str = "keep"
+    count_new: bool = False
+    is_revert: bool = False
+    reverts: str | None = None
+    resumed: int = 0
+    counted: tuple[int, ...] = ()
+    groups_too: bool = False
+
+    @property
+    def wave_count(self) -> int:
+        """The number of waves, that of the first group among them."""
+        return len(self.waves) + (self.first_group is not None)
+
+    def percent(self, wave: int) -> float:
+        """Return up to which percentage devices are in a wave, counted from 0."""
+        index = wave - (self.first_group is not None)
+        return self.waves[min(index, len(self.waves) - 1)] if index >= 0 else 0.0
+
+
+_NEEDED = len(Plan._fields) - len(Plan._field_defaults)
+
+
+class Progress(NamedTuple):
+    """How far a rollout has come.
+
+    Attributes:
+        id: of the plan that this is the progress of.
+        state: running, paused, halted, done or aborted.
+        reason: why it is not running, in words.
+        wave: counted from 0.
+        wave_time: when that wave opened, RFC 3339.
+        counts: the devices by what became of them, for people.
+        resumed: up to which `resumed` of the plan a pause was ended. One that paused stays so
+            until the plan has a higher number.
+        before: the counts of each earlier wave, as they were when the next one opened.
+        waiting: what the open wave waits for, in words; of one that is paused, what keeps it from
+            being halted or done, which it is as soon as it can be; "": nothing.
+        lifts: a pause that ends when its cause does.
+        asks: the MACs of the devices that a person has to look at before it goes on.
+        accepted: the MACs of those that a person went on without: they count for nothing.
+        notes: what a person should know besides, in sentences.
+    """
+
+    id: str
+    state: str
+    wave: int
+    wave_time: str
+    reason: str = ""
+    counts: Mapping[str, int] = {}
+    resumed: int = 0
+    before: tuple[Mapping[str, int], ...] = ()
+    waiting: str = ""
+    lifts: bool = False
+    asks: tuple[str, ...] = ()
+    accepted: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def plan_name(group: str) -> str:
+    """Return the name of the file of a plan in `version/`."""
+    return f"rollout_{group}.json" if group else "rollout.json"
+
+
+def progress_name(group: str) -> str:
+    """Return the name of the file of a progress in `version/`."""
+    return f"progress_{group}.json" if group else "progress.json"
+
+
+def group_of_plan_name(name: str) -> str | None:
+    """Return whom the plan in a file is for, None if it is no plan's."""
+    if name == plan_name(""):
+        return ""
+    group = name.removeprefix("rollout_").removesuffix(".json")
+    return group if name == plan_name(group) and is_group_name(group) else None
+
+
+def in_force(plan: Plan, progress: Progress | None) -> Rollout | None:
+    """Return what devices are to be told by a rollout; None: it is over."""
+    if plan.wanted == "abort":
+        return None
+    if progress is None or progress.id != plan.id:
+        # The controller has not seen it yet: nobody is offered it, nobody taken back from it.
+        return _rollout(plan, "paused", 0.0)
+    if progress.state not in ("running", "paused"):
+        return None
+    is_running = progress.state == "running" and plan.wanted == "run"
+    return _rollout(plan, "running" if is_running else "paused", plan.percent(progress.wave))
+
+
+def _rollout(plan: Plan, state: str, percent: float) -> Rollout:
+    return Rollout(
+        plan.version,
+        state,
+        percent,
+        plan.first_group,
+        plan.held_unknown,
+        plan.groups_too,
+        plan.reverts,
+    )
+
+
+def is_over(plan: Plan, progress: Progress | None) -> bool:
+    """Say whether the controller has nothing more to do about a rollout."""
+    if progress is None or progress.id != plan.id:
+        return False
+    return progress.state in ("halted", "done", "aborted")
+
+
+def format_plan(plan: Plan | Progress) -> bytes:
+    """Return a plan or a progress as JSON that a person can read."""
+    return (json.dumps(plan._asdict(), indent=2) + "\n").encode("ascii")
+
+
+def parse_plan(content: bytes) -> Plan:
+    """Read a plan.
+
+    Raises:
+        BadPolicy: it is none.
+    """
+    fields = _known(content, Plan)
+    missing = [name for name in Plan._fields[:_NEEDED] if name not in fields]
+    if missing:
+        raise BadPolicy(f"is no rollout that a command wrote: it lacks {', '.join(missing)}")
+    try:
+        plan = Plan(**fields)._replace(
+            waves=tuple(float(percent) for percent in fields["waves"]),
+            counted=tuple(fields.get("counted", ())),
+        )
+        problem = plan_problem(plan)
+    except (TypeError, ValueError, AttributeError, OverflowError):
+        raise BadPolicy(
+            "is no rollout that a command wrote: a value in it is of another kind"
+        ) from None
+    if problem:
+        raise BadPolicy(f"is no rollout that a command wrote: {problem}")
+    return plan
+
+
+def plan_problem(plan: Plan) -> str:
+    """Return what is wrong with a plan, for the operator; "" where it is right."""
+    parse_time(plan.time)
+    waves = plan.waves
+    if (type(plan.id), type(plan.group), type(plan.promoted)) != (str, str, int):
+        return f"{plan.id!r:.40} for {plan.group!r:.40} names none"
+    others = (each for each in (plan.instead_of, plan.reverts) if each is not None)
+    for version in (plan.version, *others):
+        if not is_version(version):
+            return f"{version[:40]!r} is no version"
+    if any(type(each) is not int or each < 0 for each in (plan.resumed, *plan.counted)):
+        return "resumed and counted are whole numbers"
+    for group in (plan.group or None, plan.first_group):
+        if group is not None and not is_group_name(group):
+            return f"{group[:40]!r} is no name of a group"
+    if not waves or any(not 0 < percent <= 100 for percent in waves):
+        return "waves are percentages above 0, up to 100"
+    if list(waves) != sorted(set(waves)) or waves[-1] != 100:
+        return "waves rise, and the last one is 100"
+    if plan.wanted not in WANTED or plan.held_unknown not in ("keep", "target"):
+        return f"{plan.wanted!r:.40} or {plan.held_unknown!r:.40} is nothing to be wanted"
+    if type(plan.groups_too) is not bool:
+        return f"groups_too is true or false, not {plan.groups_too!r:.40}"
+    if not 0 <= plan.max_failures < 100:
+        return "the limit of failures is a percentage from 0, under 100"
+    if not 1 <= plan.min_devices <= 1_000_000:
+        return "the least number of devices is from 1 to 1,000,000"
+    seconds = (plan.soak_seconds, plan.grace_seconds, plan.wave_timeout_seconds)
+    if any(not 0 <= each <= MOST_SECONDS for each in seconds):
+        return "times are from 0 to a year"
+    return ""
+
+
+def parse_progress(content: bytes) -> Progress:
+    """Read a progress.
+
+    Raises:
+        BadPolicy: it is none.
+    """
+    try:
+        progress = Progress(**_known(content, Progress))
+        parse_time(progress.wave_time)
+        progress = progress._replace(
+            before=tuple(dict(each) for each in progress.before),
+            asks=tuple(map(str, progress.asks)),
+            accepted=tuple(map(str, progress.accepted)),
+            notes=tuple(map(str, progress.notes)),
+        )
+        numbers = (progress.wave, progress.resumed, *progress.counts.values())
+        is_right = progress.state in STATES
+        is_right = is_right and type(progress.reason) is type(progress.waiting) is str
+        is_right = is_right and all(type(each) is int and each >= 0 for each in numbers)
+    except (AttributeError, TypeError, ValueError, OverflowError) as trouble:
+        raise BadPolicy(f"is no progress of a rollout: {trouble!s:.200}") from None
+    if not is_right:
+        raise BadPolicy("is no progress of a rollout")
+    return progress
+
+
+def _known(content: bytes, kind: type[Plan] | type[Progress]) -> dict[str, Any]:
+    """Return the fields that a kind has; further ones are ignored."""
+    try:
+        fields = json.loads(content.decode("utf-8-sig"))
+    except (ValueError, RecursionError) as problem:
+        raise BadPolicy(f"is no JSON: {problem}") from None
+    if not isinstance(fields, dict):
+        raise BadPolicy("is no JSON object")
+    return {name: fields[name] for name in kind._fields if name in fields}

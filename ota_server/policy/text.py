@@ -1,0 +1,170 @@
+"""The files of the policy as texts: changed, with what people wrote in them kept. Pure."""
+
+import json
+import re
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+from ota_server.model.device import parse_mac
+from ota_server.model.timestamp import format_time, parse_time
+from ota_server.policy.policy import is_group_name, parse_group, parse_pins, parse_retries
+
+_DATE = re.compile(r"(\d{4}-\d{2}-\d{2})(Z|[+-]\d{2}:\d{2})?", re.IGNORECASE | re.ASCII)
+_TIME = re.compile(
+    r"\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}:\d{2}(?:\.\d{1,6})?(?:Z|[+-]\d{2}:\d{2})",
+    re.IGNORECASE | re.ASCII,
+)
+
+
+class Who(NamedTuple):
+    """Whom a pin is for. `kind`: devices or groups, as pins.json has it."""
+
+    kind: str
+    name: str
+
+    def __str__(self) -> str:
+        """Return it in the words of a sentence."""
+        return self.name if self.kind == "devices" else f"group {self.name}"
+
+
+def parse_who(text: str) -> Who | None:
+    """Return the device or the group that an operator names; None where it is neither."""
+    mac = parse_mac(text)
+    if mac is not None:
+        return Who("devices", mac)
+    return Who("groups", text) if is_group_name(text) else None
+
+
+def parse_until(text: str) -> int:
+    """Return when a pin ends, in milliseconds since the epoch.
+
+    A date is its beginning, in UTC unless it has an offset.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    date = _DATE.fullmatch(text)
+    if date:
+        text = f"{date[1]}T00:00:00{date[2] or 'Z'}"
+    if not _TIME.fullmatch(text):
+        raise ValueError("neither a date, such as 2027-01-31, nor a time with its offset")
+    return parse_time(text.upper())
+
+
+def time_text(ms: int) -> str:
+    """Return a time for people: no milliseconds where there are none."""
+    return format_time(ms).replace(".000Z", "Z")
+
+
+def with_pin(content: bytes, who: Who, version: str, until_ms: int | None) -> bytes:
+    """Return pins.json with one more pin, in place of another one of the same device or group.
+
+    Raises:
+        BadPolicy: it cannot be read.
+    """
+    fields = _pins(content)
+    pins = fields.setdefault(who.kind, {})
+    for name in _spellings(pins, who):
+        del pins[name]
+    until = None if until_ms is None else time_text(until_ms)
+    pins[who.name] = {"version": version, "until": until}
+    return _json(fields)
+
+
+def without_pin(content: bytes, who: Who) -> bytes:
+    """Return pins.json without the pin of a device or a group.
+
+    Raises:
+        BadPolicy: it cannot be read.
+    """
+    fields = _pins(content)
+    for name in _spellings(fields.get(who.kind, {}), who):
+        del fields[who.kind][name]
+    return _json(fields)
+
+
+def with_members(content: bytes, macs: Iterable[str]) -> tuple[bytes, list[str]]:
+    """Return the list of a group with more devices at its end, and those that were not in it.
+
+    Raises:
+        BadPolicy: it cannot be read.
+    """
+    there = set(parse_group(content))
+    added = [mac for mac in dict.fromkeys(macs) if mac not in there]
+    end = b"\r\n" if b"\r\n" in content else b"\n"
+    if added and content and not content.endswith(b"\n"):
+        content += end
+    return content + b"".join(mac.encode("ascii") + end for mac in added), added
+
+
+def without_members(content: bytes, macs: Iterable[str]) -> tuple[bytes, list[str]]:
+    """Return the list of a group without the lines of some devices, and those that were in it.
+
+    Raises:
+        BadPolicy: it cannot be read.
+    """
+    there = set(parse_group(content))
+    removed = [mac for mac in dict.fromkeys(macs) if mac in there]
+    going = set(removed)
+    # Not by splitlines, which ends a line in the middle of a comment that holds U+2028.
+    lines = re.findall(r"[^\n]*\n|[^\n]+", content.decode("utf-8"))
+    kept = "".join(line for line in lines if _mac_in(line) not in going)
+    return kept.encode("utf-8"), removed
+
+
+def with_retry(content: bytes, mac: str, now_ms: int) -> bytes:
+    """Return retries.json with one more device that may try again, or may now once more.
+
+    Raises:
+        BadPolicy: it cannot be read.
+    """
+    parse_retries(content or b"{}")
+    fields = json.loads(content.decode("utf-8-sig")) if content else {}
+    kept = {name: value for name, value in fields.items() if parse_mac(name) != mac}
+    return _json({**kept, mac: format_time(now_ms)})
+
+
+class Hold(NamedTuple):
+    """Since when everything is on hold, by whom and why; "": that is not on record."""
+
+    time: str = ""
+    user: str = ""
+    reason: str = ""
+
+
+def hold_content(reason: str, user: str, now_ms: int) -> bytes:
+    """Return hold.json: who holds everything, since when and why, for people."""
+    return _json({"time": format_time(now_ms), "user": user, "reason": reason})
+
+
+def parse_hold(content: bytes) -> Hold:
+    """Return what hold.json says of itself. By hand it may be empty."""
+    try:
+        fields = json.loads(content.decode("utf-8-sig"))
+    except (ValueError, RecursionError):
+        fields = None
+    said = fields if isinstance(fields, dict) else {}
+    texts = [said.get(name) for name in Hold._fields]
+    return Hold(*(text if isinstance(text, str) else "" for text in texts))
+
+
+def _pins(content: bytes) -> dict[str, Any]:
+    """Return the pins with all that else is in the file."""
+    if not content:
+        return {}
+    parse_pins(content)
+    fields = json.loads(content.decode("utf-8-sig"))
+    assert isinstance(fields, dict)
+    return fields
+
+
+def _spellings(pins: Iterable[str], who: Who) -> list[str]:
+    return [name for name in pins if (parse_mac(name) or name) == who.name]
+
+
+def _mac_in(line: str) -> str | None:
+    return parse_mac(line.removeprefix("\ufeff").partition("#")[0].strip())
+
+
+def _json(fields: dict[str, Any]) -> bytes:
+    return (json.dumps(fields, indent=2) + "\n").encode("ascii")

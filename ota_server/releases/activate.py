@@ -1,0 +1,167 @@
+"""The target of the whole fleet, changed by an operator: activated, or rolled back."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ota_server.model.refusal import Refused
+from ota_server.model.version import same_version
+from ota_server.policy import audit
+from ota_server.policy.targets import clear_group_targets, read_stopped, write_stopped
+from ota_server.releases.inventory import (
+    VERSION_NAME,
+    Progress,
+    Release,
+    Site,
+    find_release,
+    look_at,
+    problem_with,
+)
+from ota_server.system.data_dir import log_dir
+from ota_server.system.files import replace
+from ota_server.system.locks import locked
+
+
+class Activated(NamedTuple):
+    """A new target.
+
+    Attributes:
+        previous: the one before, which may be the same; None: there was none.
+        warning: "" or what is odd about that.
+        groups: the targets of groups that had another one.
+    """
+
+    version: str
+    previous: str | None
+    warning: str
+    groups: Mapping[str, str]
+
+
+def activate(data_dir: Path, version: str, progress: Progress, is_forced: bool) -> Activated:
+    """Make a release the target of the whole fleet, at once.
+
+    Args:
+        progress: is told how many bytes of the image are hashed.
+        is_forced: also while a rollout to the fleet goes on.
+
+    Raises:
+        Refused: nothing was changed.
+        Busy: another command goes on for too long.
+        OSError: something cannot be read or written.
+    """
+    _check_image(data_dir, version, progress)
+    with locked(data_dir):
+        return _change(look_at(data_dir), version, "activate", is_forced)
+
+
+def rollback(data_dir: Path, progress: Progress, is_forced: bool) -> Activated:
+    """Make the target before this one the target of the whole fleet, by the audit log.
+
+    Raises:
+        Refused, Busy, OSError: as `activate`.
+    """
+    version = _previous(look_at(data_dir))
+    _check_image(data_dir, version, progress)
+    with locked(data_dir):
+        site = look_at(data_dir)
+        if _previous(site) != version:
+            raise Refused(f"another command has changed the target to {site.target}; look again")
+        return _change(site, version, "rollback", is_forced)
+
+
+def _previous(site: Site) -> str:
+    if site.previous is None:
+        raise Refused(
+            f"the audit log knows no target before {site.target or 'this one'}; "
+            "name one by `release activate VERSION`"
+        )
+    return site.previous
+
+
+def _check_image(data_dir: Path, version: str, progress: Progress) -> None:
+    """Refuse what devices would get 404 for. It takes long, so the caller has no lock."""
+    release = _release(data_dir, version)
+    if release.manifest is None and not release.problem:
+        return  # copied in by hand: there is nothing to compare it with
+    problem = problem_with(release, progress)
+    if problem:
+        raise Refused(
+            f"{release.version} cannot be offered: {problem}; publish the same build again, "
+            "that restores it"
+        )
+
+
+def _release(data_dir: Path, version: str) -> Release:
+    release = find_release(data_dir / "firmware", version)
+    if release is None or release.image is None:
+        raise Refused(
+            f"there is no image of {version}; `release publish FILE --version {version}` brings "
+            "one, `release list` shows what there is"
+        )
+    return release
+
+
+def _change(site: Site, wanted: str, action: str, is_forced: bool) -> Activated:
+    """Write the files. The caller holds the lock."""
+    version = _release(site.data_dir, wanted).version
+    if site.policy.is_withdrawn(version):
+        lift = f"`release withdraw --undo {version}` lifts that"
+        if action == "rollback":
+            lift = f"`release activate VERSION` names another target, {lift}"
+        raise Refused(f"{version} was withdrawn; {lift}")
+    warning = _rollout_warning(site, version, is_forced)
+    targets = site.policy.group_targets
+    groups = {group: each for group, each in targets.items() if not same_version(each, version)}
+    stopped = read_stopped(site.data_dir)
+    after = _let_go(stopped, version)
+    done = Activated(version, site.target, warning, groups)
+    if site.target == version and not targets and after == stopped:
+        return done
+    details = {"from": site.target, "to": version}
+    audit.note(log_dir(site.data_dir), action, version, **details)
+    # The target first: where a crash follows, devices stay on what was stopped, and do not go back
+    # to the old target.
+    try:
+        replace(site.data_dir / "version" / VERSION_NAME, (version + site.end).encode("ascii"))
+    except OSError:
+        # Or `rollback` would go to a target that never was.
+        audit.note(log_dir(site.data_dir), audit.NOT_DONE, version, of=action)
+        raise
+    if targets:
+        clear_group_targets(site.data_dir)
+    if after != stopped:
+        write_stopped(site.data_dir, after)
+    return done
+
+
+def _rollout_warning(site: Site, version: str, is_forced: bool) -> str:
+    """Return what to say of a rollout to the fleet that goes on; "" where there is none.
+
+    Raises:
+        Refused: there is one, and nobody has forced the change.
+    """
+    rollout = site.policy.rollouts.get("")
+    if rollout is None:
+        return ""
+    if is_forced:
+        return f"the rollout of {rollout.version} is still there: `rollout abort` ends it"
+    if same_version(rollout.version, version):
+        raise Refused(
+            f"a rollout of {version} to the fleet is going on, and ends by itself; "
+            f"`rollout abort`, then `release activate {version}`, makes it the target at once"
+        )
+    raise Refused(
+        f"a rollout of {rollout.version} to the fleet is going on; `rollout abort` it "
+        "first, or --force changes the target under it, which pauses it"
+    )
+
+
+def _let_go(stopped: Mapping[str, dict[str, Any]], version: str) -> dict[str, dict[str, Any]]:
+    """Return what is stopped once devices that stayed on such a release go to the new target."""
+    after = {}
+    for name, entry in stopped.items():
+        if entry["state"] != "aborted":
+            # Its devices stay on it for as long as that is the target: only while it is itself.
+            after[name] = {**entry, "instead_of": name}
+            after[name].pop("group_targets", None)
+    return after

@@ -1,0 +1,240 @@
+"""Digests of images, made by one thread off the path of requests."""
+
+import hashlib
+import heapq
+import itertools
+import logging
+import os
+import time
+from collections import OrderedDict
+from threading import Condition, Event, Thread
+from typing import NamedTuple
+
+from ota_server.releases.copies import Copies, PrivateCopy
+from ota_server.system.files import Found, Signature, is_passing, open_found, signature_of
+
+log = logging.getLogger(__name__)
+
+# A copy may be under way: cp and scp leave no longer pauses than this between two writes.
+SETTLE_SECONDS = 2.0
+# What cannot be read is tried again after this, for it may be a disk that comes back.
+_RETRY_SECONDS = 10.0
+_CHUNK_BYTES = 1024 * 1024
+# Of 300 bytes each. A folder with more images than this is not one that somebody looks after.
+_KEPT = 100_000
+# Copies of images that were hashed and that nobody has asked for yet.
+_KEPT_COPIES = 4
+
+
+class Digests(NamedTuple):
+    """The digests of an image, in hex."""
+
+    sha256: str
+    md5: str
+
+
+class Unreadable(Exception):
+    """The file cannot be hashed; the message says why."""
+
+
+class Hashing:
+    """A file that is being hashed: `done` is set when it is, or when it cannot be."""
+
+    def __init__(self, found: Found) -> None:
+        self.path = found.path
+        self.found = found
+        self.seen_at = time.monotonic()
+        self.done = Event()
+
+
+class Hasher:
+    """Hashes each file once for each signature, when it has been unchanged for two seconds."""
+
+    def __init__(self, copies: Copies, settle_seconds: float = SETTLE_SECONDS) -> None:
+        self._copies = copies
+        self._settle_seconds = settle_seconds
+        self._untaken: OrderedDict[Signature, PrivateCopy] = OrderedDict()
+        self._copied_again: set[Signature] = set()
+        self._condition = Condition()
+        self._digests: OrderedDict[Signature, Digests] = OrderedDict()
+        self._problems: dict[Signature, tuple[float, str]] = {}
+        self._by_path: dict[str, Hashing] = {}
+        self._queue: list[tuple[float, int, Hashing]] = []
+        self._order = itertools.count()
+        self._ended = False
+        self._thread: Thread | None = None
+
+    def known(self, signature: Signature) -> Digests | None:
+        """Return the digests of a file, None if it was not hashed yet.
+
+        Raises:
+            Unreadable: hashing it failed a moment ago.
+        """
+        with self._condition:
+            digests = self._digests.get(signature)
+            if digests is None and signature in self._problems:
+                failed_at, problem = self._problems[signature]
+                if time.monotonic() - failed_at < _RETRY_SECONDS:
+                    raise Unreadable(problem)
+                del self._problems[signature]
+            return digests
+
+    def take_copy(self, signature: Signature) -> PrivateCopy | None:
+        """Return the private copy that was made with the digests, once; None: there is none."""
+        with self._condition:
+            return self._untaken.pop(signature, None)
+
+    def want_copy(self, found: Found) -> None:
+        """Have a copy made of a file that was hashed before, once: it may be that there is no room.
+
+        An image that others have pushed out is read again for that, but not each time.
+        """
+        with self._condition:
+            if found.signature in self._copied_again:
+                return
+            if len(self._copied_again) >= _KEPT:
+                self._copied_again.clear()
+            self._copied_again.add(found.signature)
+        self.request(found)
+
+    def request(self, found: Found) -> Hashing:
+        """Have a file hashed, once however many ask."""
+        with self._condition:
+            hashing = self._by_path.get(found.path)
+            if hashing is None:
+                hashing = self._by_path[found.path] = Hashing(found)
+                if self._ended:
+                    hashing.done.set()  # nobody hashes any more, nor would tell who waits
+                heapq.heappush(self._queue, (0.0, next(self._order), hashing))
+                self._condition.notify()
+            self._start()
+            return hashing
+
+    def close(self) -> None:
+        """End the thread; who still waits is told to look again."""
+        with self._condition:
+            self._ended = True
+            self._condition.notify()
+        if self._thread is not None:
+            self._thread.join()
+        self._untaken.clear()
+        for hashing in self._by_path.values():
+            hashing.done.set()
+
+    def _start(self) -> None:
+        if self._thread is None:
+            thread = Thread(target=self._run, name="hasher", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError as problem:
+                log.error(
+                    "images cannot be hashed now: %s", problem
+                )  # the next request tries again
+            else:
+                self._thread = thread
+
+    def _run(self) -> None:
+        while hashing := self._next_due():
+            try:
+                wait_seconds = self._look_at(hashing)
+            except OSError as problem:
+                if is_passing(problem):
+                    wait_seconds = self._settle_seconds or SETTLE_SECONDS
+                    self._look_again(hashing, wait_seconds)
+                else:
+                    self._finish(hashing, None, f"{hashing.path}: {problem.strerror}")
+            except Exception as problem:
+                log.exception("hashing %s failed", hashing.path)
+                self._finish(hashing, None, f"{hashing.path}: {problem}")
+            else:
+                if wait_seconds is not None:
+                    self._look_again(hashing, wait_seconds)
+
+    def _look_again(self, hashing: Hashing, wait_seconds: float) -> None:
+        due = time.monotonic() + wait_seconds
+        with self._condition:
+            heapq.heappush(self._queue, (due, next(self._order), hashing))
+
+    def _next_due(self) -> Hashing | None:
+        with self._condition:
+            while not self._ended:
+                now = time.monotonic()
+                if self._queue and self._queue[0][0] <= now:
+                    return heapq.heappop(self._queue)[2]
+                self._condition.wait(self._queue[0][0] - now if self._queue else None)
+            return None
+
+    def _look_at(self, hashing: Hashing) -> float | None:
+        """Hash the file if it has settled; else return the seconds until it is worth a look."""
+        descriptor = open_found(hashing.found)
+        try:
+            signature = signature_of(os.fstat(descriptor))
+            if signature != hashing.found.signature:
+                hashing.found = Found(hashing.path, signature)
+                hashing.seen_at = time.monotonic()
+            wait_seconds = self._settle_seconds - _settled_seconds(signature, hashing.seen_at)
+            if wait_seconds > 0:
+                return wait_seconds
+            copy = self._copies.begin(signature.size)
+            digests, copy = self._digest(descriptor, copy)
+            if digests is None or signature_of(os.fstat(descriptor)) != signature:
+                return self._settle_seconds
+        finally:
+            os.close(descriptor)
+        self._finish(hashing, digests, None, copy)
+        return None
+
+    def _digest(
+        self, descriptor: int, copy: PrivateCopy | None
+    ) -> tuple[Digests | None, PrivateCopy | None]:
+        """Read a file once, for its digests and into its copy, which may be given up on the way."""
+        sha256, md5 = hashlib.sha256(), hashlib.md5(usedforsecurity=False)
+        offset = 0
+        while chunk := os.pread(descriptor, _CHUNK_BYTES, offset):
+            if self._ended:
+                return None, None
+            sha256.update(chunk)
+            md5.update(chunk)
+            offset += len(chunk)
+            try:
+                if copy is not None:
+                    copy.write(chunk)
+            except OSError as problem:
+                log.debug("no private copy of an image: %s", problem)
+                copy = None
+        return Digests(sha256.hexdigest(), md5.hexdigest()), copy
+
+    def _finish(
+        self,
+        hashing: Hashing,
+        digests: Digests | None,
+        problem: str | None,
+        copy: PrivateCopy | None = None,
+    ) -> None:
+        signature = hashing.found.signature
+        with self._condition:
+            self._by_path.pop(hashing.path, None)
+            if copy is not None:
+                self._untaken[signature] = copy
+                if len(self._untaken) > _KEPT_COPIES:
+                    self._untaken.popitem(last=False)
+            if digests is not None:
+                self._digests[signature] = digests
+                if len(self._digests) > _KEPT:
+                    self._digests.popitem(last=False)
+            elif problem is not None:
+                if len(self._problems) >= _KEPT:
+                    self._problems.clear()
+                self._problems[signature] = (time.monotonic(), problem)
+        hashing.done.set()
+
+
+def _settled_seconds(signature: Signature, seen_at: float) -> float:
+    """Return for how long the file has been as it is.
+
+    By its own change time, or, where that lies in the future (another machine's clock), by how long
+    it was seen like this. The modification time says nothing: cp -p sets it back.
+    """
+    age = time.time() - signature.changed_ns / 1e9
+    watched = time.monotonic() - seen_at
+    return max(age, watched) if age >= 0 else watched

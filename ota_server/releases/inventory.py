@@ -1,0 +1,324 @@
+"""What releases there are on the disk, and what names them: the view that commands decide by."""
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from ota_server.model.manifest import (
+    MAX_MANIFEST_BYTES,
+    BadManifest,
+    Manifest,
+    manifest_name,
+    parse_manifest,
+    version_of_manifest_name,
+)
+from ota_server.model.refusal import Refused
+from ota_server.model.version import (
+    MAX_SIGNATURE_BYTES,
+    MAX_VERSION_FILE_BYTES,
+    NoVersion,
+    image_name,
+    parse_version_file,
+    same_version,
+    signature_name,
+    spellings,
+    version_of_image_name,
+)
+from ota_server.policy import audit
+from ota_server.policy.files import PolicyFiles
+from ota_server.policy.policy import Policy
+from ota_server.releases.hashing import Digests
+from ota_server.releases.header import HEAD_BYTES, ImageHeader, read_header
+from ota_server.system.data_dir import log_dir
+from ota_server.system.files import Found, find, open_found
+
+VERSION_NAME = "version.txt"
+_CHUNK_BYTES = 1024 * 1024
+
+Progress = Callable[[int, int], None]
+
+
+class Release(NamedTuple):
+    """A release as it lies in `firmware/`.
+
+    Attributes:
+        image: None: it is missing, empty or no regular file.
+        manifest: None: there is none, or it cannot be used.
+        problem: why the manifest cannot be used; "" where it can, or there is none.
+        signature: None: there is none.
+    """
+
+    version: str
+    image: Found | None
+    manifest: Manifest | None
+    problem: str
+    signature: Found | None
+
+
+class Site(NamedTuple):
+    """A data directory as a command finds it.
+
+    Attributes:
+        target: what version.txt says; None: it is not there, or says nothing that can be used.
+        target_problem: what is wrong with version.txt; "" where nothing is, or it is not there.
+        end: what ends version.txt, a newline or nothing.
+        previous: the target before this one, by the audit log.
+    """
+
+    data_dir: Path
+    policy: Policy
+    target: str | None
+    target_problem: str
+    end: str
+    previous: str | None
+
+    @property
+    def firmware_dir(self) -> Path:
+        """The folder of images."""
+        return self.data_dir / "firmware"
+
+
+def look_at(data_dir: Path) -> Site:
+    """Read what operators have decided.
+
+    Raises:
+        Refused: a file of the policy cannot be used: nobody knows what it would say.
+        OSError: the audit log or version.txt cannot be read.
+    """
+    policy = PolicyFiles(data_dir).current()
+    if policy.problem:
+        raise Refused(f"{policy.problem}; mend it, or delete it if nothing in it matters")
+    target, end, problem = _read_target(data_dir / "version")
+    previous = audit.previous_target(audit.entries(log_dir(data_dir)), target)
+    return Site(data_dir, policy, target, problem, end, previous)
+
+
+def look_at_releases(data_dir: Path) -> Site:
+    """Do as `look_at`, where there should be releases already.
+
+    Raises:
+        Refused, OSError: as `look_at`.
+    """
+    if not (data_dir / "firmware").is_dir():
+        raise Refused(f"no releases in {data_dir}; is --data-dir right?")
+    return look_at(data_dir)
+
+
+def target_problem(data_dir: Path) -> str:
+    """Return what is wrong with version.txt; "" where nothing is, or it is not there.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    return _read_target(data_dir / "version")[2]
+
+
+def _read_target(folder: Path) -> tuple[str | None, str, str]:
+    found = find(folder, VERSION_NAME)
+    if found is None:
+        is_there = os.path.lexists(folder / VERSION_NAME)
+        return None, "", "is no regular file in its folder" if is_there else ""
+    with open(open_found(found), "rb") as file:
+        content = file.read(MAX_VERSION_FILE_BYTES + 1)
+    try:
+        version, end = parse_version_file(content)
+    except NoVersion as problem:
+        return None, "\n" if content.endswith(b"\n") else "", str(problem)
+    return version, end, ""
+
+
+def releases(data_dir: Path) -> list[Release]:
+    """Return all releases, those without an image or without a manifest among them."""
+    folder = data_dir / "firmware"
+    versions = {
+        version
+        for name in os.listdir(folder)
+        if (version := version_of_image_name(name) or version_of_manifest_name(name))
+    }
+    return [release_at(folder, version) for version in sorted(versions)]
+
+
+def release_at(folder: Path, version: str) -> Release:
+    """Return what there is of a version, by its exact name."""
+    image = find(folder, image_name(version))
+    if image is not None and not image.signature.size:
+        image = None
+    manifest, problem = _read_manifest(folder, version)
+    return Release(version, image, manifest, problem, find(folder, signature_name(version)))
+
+
+def find_release(folder: Path, version: str) -> Release | None:
+    """Return the release of that name, else the one that means the same; None: there is none."""
+    found = [release_at(folder, spelling) for spelling in spellings(version)]
+    for each in found:
+        if each.image is not None:
+            return each
+    return next((each for each in found if each.manifest or each.problem), None)
+
+
+def get_release(data_dir: Path, version: str) -> Release:
+    """Return the release of that name, else the one that means the same.
+
+    Raises:
+        Refused: there is none.
+    """
+    release = find_release(data_dir / "firmware", version)
+    if release is None:
+        raise Refused(f"there is no release {version}; `release list` shows what there is")
+    return release
+
+
+def _read_manifest(folder: Path, version: str) -> tuple[Manifest | None, str]:
+    name = manifest_name(version)
+    try:
+        found = find(folder, name)
+        if found is None:
+            is_there = os.path.lexists(folder / name)
+            return None, "is no regular file in its folder" if is_there else ""
+        with open(open_found(found), "rb") as file:
+            content = file.read(MAX_MANIFEST_BYTES + 1)
+        if len(content) > MAX_MANIFEST_BYTES:
+            return None, f"is over {MAX_MANIFEST_BYTES} bytes"
+        return parse_manifest(content, version), ""
+    except BadManifest as problem:
+        return None, str(problem)
+    except OSError as problem:
+        return None, f"cannot be read: {problem.strerror}"
+
+
+class Naming(NamedTuple):
+    """What names a release, and what to do where it should not; both in words."""
+
+    text: str
+    remedy: str
+
+
+_ANOTHER_TARGET = "`release activate VERSION` names another target"
+
+
+def named_by(version: str, site: Site, now_ms: int) -> Iterator[str]:
+    """Yield what names a release, in words: the target, pins, rollouts, stones."""
+    return (naming.text for naming in namings(version, site, now_ms))
+
+
+def namings(version: str, site: Site, now_ms: int) -> Iterator[Naming]:
+    """Yield what names a release, and what to do where it was withdrawn."""
+    policy = site.policy
+    if site.target is not None and same_version(site.target, version):
+        yield Naming("the target", _ANOTHER_TARGET)
+    if site.previous is not None and same_version(site.previous, version):
+        yield Naming("the previous target, to which `release rollback` goes", "")
+    for group, target in policy.group_targets.items():
+        if same_version(target, version):
+            yield Naming(f"the target of the group {group}", _ANOTHER_TARGET)
+    for kind, pins in (("device", policy.pins), ("group", policy.group_pins)):
+        for name, pin in pins.items():
+            is_over = pin.until_ms is not None and pin.until_ms <= now_ms
+            if same_version(pin.version, version) and not is_over:
+                text = f"what the {kind} {name} is pinned to"
+                yield Naming(text, "pins stay, `unpin WHO` ends one")
+    for group, rollout in policy.rollouts.items():
+        if same_version(rollout.version, version):
+            text = f"what a rollout to {group or 'the fleet'} brings"
+            yield Naming(text, "that halts the rollout")
+    for manifest in policy.manifests.values():
+        is_own = same_version(manifest.version, version)
+        if manifest.via is not None and same_version(manifest.via, version) and not is_own:
+            remedy = f"`release publish` {manifest.version} again with another --via"
+            yield Naming(f"the stone on the way to {manifest.version}", remedy)
+
+
+def header_of(found: Found) -> ImageHeader | None:
+    """Return what an image says of itself; None: nothing.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with open(open_found(found), "rb") as file:
+        return read_header(file.read(HEAD_BYTES))
+
+
+def digests_of(found: Found, progress: Progress) -> Digests:
+    """Hash a file.
+
+    Args:
+        progress: is told how many bytes of how many are done.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with open(open_found(found), "rb", buffering=0) as file:
+        return digest(file.fileno(), found.signature.size, progress)
+
+
+def digest(
+    descriptor: int,
+    size: int,
+    progress: Progress,
+    write: Callable[[bytes], object] = lambda chunk: None,
+) -> Digests:
+    """Hash an open file from its begin, and hand on what was read to `write`."""
+    sha256, md5 = hashlib.sha256(), hashlib.md5(usedforsecurity=False)
+    offset = 0
+    while chunk := os.pread(descriptor, _CHUNK_BYTES, offset):
+        sha256.update(chunk)
+        md5.update(chunk)
+        write(chunk)
+        offset += len(chunk)
+        progress(offset, size)
+    return Digests(sha256.hexdigest(), md5.hexdigest())
+
+
+def problem_with(release: Release, progress: Progress) -> str:
+    """Return what is wrong with a release, all its bytes read; "" where it is as it was published.
+
+    Raises:
+        OSError: the image cannot be read.
+    """
+    if release.image is None:
+        return "its image is missing, empty or no regular file"
+    if release.problem:
+        return f"its manifest {release.problem}"
+    manifest = release.manifest
+    if manifest is None:
+        return "it has no manifest, so nobody knows whether it was altered"
+    if release.image.signature.size != manifest.size:
+        size = release.image.signature.size
+        return f"its image was altered: it has {size} bytes, not {manifest.size}"
+    sha256 = digests_of(release.image, progress).sha256
+    if sha256 != manifest.sha256:
+        return f"its image was altered: its SHA-256 is {sha256}, not {manifest.sha256}"
+    return _signature_problem(release, manifest)
+
+
+def _signature_problem(release: Release, manifest: Manifest) -> str:
+    """Return what is wrong with the signature beside an image; "" where it is as published."""
+    if manifest.signature is None:
+        return ""
+    remedy = "publish the same build with its --signature"
+    if release.signature is None:
+        return f"its signature is missing: {manifest.signature} ({remedy})"
+    sha256 = signature_sha256(release.signature)
+    if manifest.signature_sha256 not in (None, sha256):
+        return (
+            f"its signature was altered: its SHA-256 is {sha256}, not {manifest.signature_sha256} "
+            f"({remedy})"
+        )
+    return ""
+
+
+def signature_sha256(found: Found) -> str:
+    """Return the SHA-256 of the file of a signature.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with open(open_found(found), "rb") as file:
+        return hashlib.sha256(file.read(MAX_SIGNATURE_BYTES + 1)).hexdigest()
+
+
+def announce(data_dir: Path) -> None:
+    """Have a running server notice a change in `firmware/`: it watches the stamp of `version/`."""
+    os.utime(data_dir / "version")

@@ -1,0 +1,373 @@
+"""Publishing: an image is checked, copied into `firmware/` and put on record.
+
+What takes long, copying and hashing, is done on a temporary file without the operators' lock. The
+renames are made under it, manifest first and image last: there is no moment at which an image is
+served without its record, and what a crash leaves is served by nobody.
+"""
+
+import fcntl
+import hashlib
+import os
+import shutil
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+from ota_server.model.manifest import Manifest, format_manifest, manifest_name
+from ota_server.model.refusal import Refused
+from ota_server.model.timestamp import format_time
+from ota_server.model.version import image_name, signature_name, spellings
+from ota_server.policy import audit
+from ota_server.releases.hashing import Digests
+from ota_server.releases.header import HEAD_BYTES, ImageHeader, describe, read_header
+from ota_server.releases.inventory import (
+    Progress,
+    Release,
+    Site,
+    announce,
+    digest,
+    digests_of,
+    find_release,
+    header_of,
+    look_at,
+    release_at,
+    signature_sha256,
+)
+from ota_server.releases.publish_request import Order, check_against, check_order, doubts
+from ota_server.releases.signature_check import check_signature, read_signature
+from ota_server.system.data_dir import log_dir
+from ota_server.system.files import (
+    Signature,
+    find,
+    open_regular,
+    replace,
+    signature_of,
+    sync_folder,
+)
+from ota_server.system.locks import locked
+
+# What a publication leaves free: the journal and the server's private copies need room as well.
+RESERVE_BYTES = 64 * 1024 * 1024
+_TEMPORARY_PREFIX, _TEMPORARY_SUFFIX = ".firmware_", ".new"
+
+
+class Published(NamedTuple):
+    """What became of an order.
+
+    Attributes:
+        outcome: published; there (nothing was changed); recorded (the image was there without a
+            usable manifest); restored (the image was there, but altered); updated (the image was
+            there, and what is on record of it has changed).
+        warnings: what would have been refused without force, and what else is odd.
+        checked_by: the tool that checked the signature; "": it was not checked.
+        updated: what has changed on record of an image that was there, in words.
+    """
+
+    manifest: Manifest
+    outcome: str
+    warnings: tuple[str, ...]
+    checked_by: str
+    updated: tuple[str, ...] = ()
+
+
+def publish(data_dir: Path, order: Order, now_ms: int, progress: Progress) -> Published:
+    """Publish an image.
+
+    Args:
+        progress: is told how many bytes of how many are copied.
+
+    Raises:
+        Refused: nothing was changed.
+        Busy: another command goes on for too long.
+        OSError: something cannot be read or written; nothing is served of it.
+    """
+    check_order(order)
+    firmware = data_dir / "firmware"
+    firmware.mkdir(parents=True, exist_ok=True)
+    signature = None if order.signature is None else read_signature(Path(order.signature))
+    with _opened(Path(order.source)) as source:
+        header = read_header(os.pread(source.fileno(), HEAD_BYTES, 0))
+        size = os.fstat(source.fileno()).st_size
+        with locked(data_dir):
+            _clear_leftovers(firmware)
+            site = look_at(data_dir)
+        warnings = tuple(doubts(order, size, header, _target_header(site)))
+        if warnings and not order.is_forced:
+            raise Refused("; ".join(warnings) + "; --force publishes it all the same")
+        if site.policy.is_withdrawn(order.version):
+            version = order.version
+            warnings = (
+                *warnings,
+                f"{version} is withdrawn still, and nobody is offered it; "
+                f"`release withdraw --undo {version}` lifts that",
+            )
+        job = _Job(data_dir, order, signature, header, now_ms)
+        job.check(site)
+        checked_by = job.check_signature(Path(order.source))
+        if release_at(firmware, order.version).image is not None:
+            manifest = job.manifest(digest(source.fileno(), size, progress), size)
+            outcome = job.settle(manifest)
+            if outcome is not None:
+                recorded = job.recorded or manifest
+                return Published(recorded, outcome, warnings, checked_by, job.updated)
+        manifest, outcome = job.copy(source, progress)
+    return Published(job.recorded or manifest, outcome, warnings, checked_by, job.updated)
+
+
+class _Job:
+    """One order being carried out.
+
+    Attributes:
+        updated: what `settle` has changed on record of an image that was there.
+        recorded: what is on record of it then; None: what the order says.
+    """
+
+    def __init__(
+        self,
+        data_dir: Path,
+        order: Order,
+        signature: bytes | None,
+        header: ImageHeader | None,
+        now_ms: int,
+    ) -> None:
+        self._data_dir = data_dir
+        self._firmware = data_dir / "firmware"
+        self._order = order
+        self._signature = signature
+        self._header = header
+        self._now_ms = now_ms
+        self._known: dict[Signature, str] = {}
+        self.updated: tuple[str, ...] = ()
+        self.recorded: Manifest | None = None
+
+    def check(self, site: Site) -> None:
+        """Refuse what does not go with the releases that are there; the caller may hold the lock.
+
+        Raises:
+            Refused: the message says why.
+        """
+        order = self._order
+        for spelling in spellings(order.version):
+            if spelling != order.version and release_at(self._firmware, spelling).image:
+                raise Refused(
+                    f"{spelling} is there, and {order.version} would be the same release by "
+                    f"meaning; publish it as another version, or `release remove {spelling}` first"
+                )
+        check_against(order, site.policy)
+
+    def check_signature(self, image: Path) -> str:
+        """Check the signature where that is wanted; return the name of the tool that did.
+
+        Raises:
+            Refused: it is not one of this image.
+        """
+        order = self._order
+        if order.verify_key is None or order.signature is None:
+            return ""
+        return check_signature(image, Path(order.signature), Path(order.verify_key))
+
+    def manifest(self, digests: Digests, size: int) -> Manifest:
+        """Return the record of the image."""
+        order = self._order
+        return Manifest(
+            version=order.version,
+            sha256=digests.sha256,
+            md5=digests.md5,
+            size=size,
+            time=format_time(self._now_ms),
+            notes=order.notes,
+            reports_as=order.reports_as,
+            via=order.via,
+            direct_from=order.direct_from,
+            signature=None if self._signature is None else signature_name(order.version),
+            image=None if self._header is None else describe(self._header),
+            signature_sha256=self._signature_sha256,
+        )
+
+    @property
+    def _signature_sha256(self) -> str | None:
+        return None if self._signature is None else hashlib.sha256(self._signature).hexdigest()
+
+    def _with_order(self, recorded: Manifest) -> Manifest:
+        """Return what is on record of an image, with what the order says of it besides."""
+        order = self._order
+        merged = recorded._replace(
+            notes=order.notes or recorded.notes,
+            reports_as=order.reports_as or recorded.reports_as,
+        )
+        if order.via is not None and (order.via != recorded.via or order.direct_from):
+            merged = merged._replace(via=order.via, direct_from=order.direct_from)
+        if self._signature is not None:
+            name, sha256 = signature_name(recorded.version), self._signature_sha256
+            merged = merged._replace(signature=name, signature_sha256=sha256)
+        return merged
+
+    def _changes(self, release: Release, merged: Manifest) -> tuple[str, ...]:
+        """Return what is to be changed on record of an image that is there, in words."""
+        assert release.manifest is not None
+        recorded = release.manifest
+        names = ("notes", "reports_as", "via", "direct_from")
+        changed = [each for each in names if getattr(recorded, each) != getattr(merged, each)]
+        if self._signature is not None:
+            there = None if release.signature is None else signature_sha256(release.signature)
+            if there != self._signature_sha256 or recorded.signature_sha256 != there:
+                changed.append("signature")
+        return tuple(each.replace("_", "-") for each in changed)
+
+    def copy(self, source: BinaryIO, progress: Progress) -> tuple[Manifest, str]:
+        """Copy the image to its place, and return its record and what became of it."""
+        before = signature_of(os.fstat(source.fileno()))
+        free = shutil.disk_usage(self._firmware).free
+        if free < before.size + RESERVE_BYTES:
+            raise Refused(
+                f"the disk would fill: the image has {before.size} bytes, and of {free} that are "
+                f"free in {self._firmware} {RESERVE_BYTES} are kept; remove releases that nobody "
+                "needs by `release remove VERSION`"
+            )
+        with self._temporary() as copy:
+            digests = digest(source.fileno(), before.size, progress, copy.write)
+            if signature_of(os.fstat(source.fileno())) != before:
+                raise Refused(f"{self._order.source} changed while it was read; try again")
+            copy.flush()
+            os.fsync(copy.fileno())
+            # Of the copy: what was checked before may have been another file.
+            self.check_signature(Path(copy.name))
+            manifest = self.manifest(digests, before.size)
+            return manifest, self.settle(manifest, Path(copy.name)) or "published"
+
+    def settle(self, manifest: Manifest, copy: Path | None = None) -> str | None:
+        """Put an image that was hashed on record and in its place, under the lock.
+
+        Returns:
+            The outcome. None: its place is free, or held by an altered one, and there is no copy.
+
+        Raises:
+            Refused: meanwhile something else is there.
+        """
+        release = release_at(self._firmware, manifest.version)
+        if release.image is not None:
+            # Before the lock is taken: it takes long, and `hold` must not wait.
+            self._known[release.image.signature] = digests_of(release.image, _unseen).sha256
+        with locked(self._data_dir):
+            self.check(look_at(self._data_dir))
+            release = release_at(self._firmware, manifest.version)
+            if release.image is None:
+                return None if copy is None else self._put(manifest, copy, "published")
+            there = self._sha256_of(release)
+            recorded = release.manifest.sha256 if release.manifest else there
+            if recorded != manifest.sha256:
+                raise Refused(
+                    f"{manifest.version} is there with other bytes: their SHA-256 is {recorded}, "
+                    f"that of {self._order.source} is {manifest.sha256}; give each build a version "
+                    "of its own"
+                )
+            if release.manifest is None:
+                return self._put(manifest, None, "recorded")
+            merged = self._with_order(release.manifest)
+            changed = self._changes(release, merged)
+            if there != recorded and copy is None:
+                return None
+            self.updated, self.recorded = changed, merged
+            if there != recorded:
+                return self._put(merged, copy, "restored")
+            return self._put(merged, None, "updated") if changed else "there"
+
+    def _sha256_of(self, release: Release) -> str:
+        assert release.image is not None
+        known = self._known.get(release.image.signature)
+        return known or digests_of(release.image, _unseen).sha256
+
+    def _put(self, manifest: Manifest, copy: Path | None, outcome: str) -> str:
+        """Write the files of a release, the image last. The caller holds the lock."""
+        firmware, version = self._firmware, manifest.version
+        details = {"via": manifest.via, "reports_as": manifest.reports_as}
+        if self.updated:
+            details["updated"] = ", ".join(self.updated)
+        audit.note(
+            log_dir(self._data_dir),
+            "publish",
+            version,
+            outcome=outcome,
+            sha256=manifest.sha256,
+            size=manifest.size,
+            **details,
+        )
+        for spelling in spellings(version):
+            if spelling != version:
+                _remove_record(firmware, spelling)  # without an image: of a crash between the two
+        if outcome != "restored" or self.updated:
+            replace(firmware / manifest_name(version), format_manifest(manifest))
+            if self._signature is not None:
+                replace(firmware / signature_name(version), self._signature)
+            elif outcome == "published":
+                (firmware / signature_name(version)).unlink(missing_ok=True)
+        if copy is not None:
+            sync_folder(firmware)
+            os.replace(copy, firmware / image_name(version))
+        sync_folder(firmware)
+        announce(self._data_dir)
+        return outcome
+
+    @contextmanager
+    def _temporary(self) -> Iterator[BinaryIO]:
+        """Make a file beside the images; who does not rename it has it deleted at the end.
+
+        It is locked for as long as this process lives, so that others know a leftover.
+        """
+        name = f"{_TEMPORARY_PREFIX}{self._order.version}.bin.{os.getpid()}{_TEMPORARY_SUFFIX}"
+        path = self._firmware / name
+        with locked(self._data_dir):
+            # Buffered: an unbuffered write may take a part of a chunk, and says so to nobody here.
+            file = open(path, "xb")  # noqa: SIM115
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try:
+            with file:
+                yield file
+        finally:
+            path.unlink(missing_ok=True)
+
+
+def _target_header(site: Site) -> ImageHeader | None:
+    target = None if site.target is None else find_release(site.firmware_dir, site.target)
+    if target is None or target.image is None:
+        return None
+    return header_of(target.image)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[BinaryIO]:
+    """Open the image that is to be published."""
+    try:
+        descriptor = open_regular(path)
+    except OSError as problem:
+        is_other = path.exists() and not stat.S_ISREG(path.stat().st_mode)
+        why = "is no regular file" if is_other else f"cannot be read: {problem.strerror}"
+        raise Refused(f"{path} {why}; give the file of a build") from problem
+    with open(descriptor, "rb", buffering=0) as file:
+        if not os.fstat(descriptor).st_size:
+            raise Refused(f"{path} is empty; build it anew")
+        yield file
+
+
+def _clear_leftovers(firmware: Path) -> None:
+    """Delete what publications left that were killed. The caller holds the lock."""
+    for name in os.listdir(firmware):
+        if not name.startswith(_TEMPORARY_PREFIX) or not name.endswith(_TEMPORARY_SUFFIX):
+            continue
+        found = find(firmware, name)
+        with suppress(OSError):  # one that goes on holds its lock; one of another user is not ours
+            if found is not None:
+                with open(found.path, "rb") as file:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    os.unlink(found.path)
+
+
+def _remove_record(firmware: Path, version: str) -> None:
+    for name in (manifest_name(version), signature_name(version)):
+        (firmware / name).unlink(missing_ok=True)
+
+
+def _unseen(_done: int, _size: int) -> None:
+    pass

@@ -1,0 +1,110 @@
+"""Detached signatures at the time of publishing: read, and checked by the tool that made them."""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+from ota_server.model.refusal import Refused
+from ota_server.model.version import MAX_SIGNATURE_BYTES
+from ota_server.system.files import open_regular
+
+_TOOL_SECONDS = 600.0
+_MOST_SAID = 200
+_COMMENT = b"untrusted comment:"
+_TRUSTED_COMMENT = b"\ntrusted comment:"
+
+
+def read_signature(path: Path) -> bytes:
+    """Return what a signature file holds.
+
+    Raises:
+        Refused: it is none.
+    """
+    try:
+        with open(open_regular(path), "rb") as file:
+            content = file.read(MAX_SIGNATURE_BYTES + 1)
+    except OSError as problem:
+        raise Refused(f"{path}: {problem.strerror}; give --signature a file") from problem
+    if not content:
+        raise Refused(f"{path} is empty; sign the image anew")
+    if len(content) > MAX_SIGNATURE_BYTES:
+        raise Refused(
+            f"{path} is over {MAX_SIGNATURE_BYTES} bytes, so it is no detached signature; "
+            "sign the image by minisign, signify or openssl"
+        )
+    return content
+
+
+def check_signature(image: Path, signature: Path, key: Path) -> str:
+    """Check a detached signature by the tool that made it, and return the name of the tool.
+
+    Raises:
+        Refused: the signature is not of that image by that key, or it cannot be checked.
+    """
+    if not key.is_file():
+        raise Refused(f"{key} is no file; give --verify-key the public key")
+    image, signature, key = image.absolute(), signature.absolute(), key.absolute()
+    content = read_signature(signature)
+    if not content.startswith(_COMMENT):
+        return _check_by_openssl(image, signature, key)
+    if _TRUSTED_COMMENT in content:
+        tool = _tool("minisign", package="minisign")
+        _run([tool, "-V", "-q", "-p", key, "-x", signature, "-m", image], image)
+        return "minisign"
+    # On Debian `signify` is another program.
+    tool = _tool("signify-openbsd", "signify", package="signify-openbsd")
+    _run([tool, "-V", "-q", "-p", key, "-x", signature, "-m", image], image)
+    return "signify"
+
+
+def _check_by_openssl(image: Path, signature: Path, key: Path) -> str:
+    tool = _tool("openssl", package="openssl")
+    described = _call([tool, "pkey", "-pubin", "-in", key, "-noout", "-text"])
+    if described.returncode:
+        raise Refused(f"{key} is no public key that openssl reads, in PEM: {_said(described)}")
+    if described.stdout.upper().startswith("ED"):
+        options: list[str | Path] = ["pkeyutl", "-verify", "-pubin", "-inkey", key, "-rawin"]
+        _run([tool, *options, "-in", image, "-sigfile", signature], image)
+    else:
+        _run([tool, "dgst", "-sha256", "-verify", key, "-signature", signature, image], image)
+    return "openssl"
+
+
+def _tool(*names: str, package: str) -> str:
+    for name in names:
+        path = shutil.which(name)
+        if path is not None:
+            return path
+    raise Refused(
+        f"{names[0]}, which made the signature, is not here to check it; install the package "
+        f"{package}, or leave --verify-key out"
+    )
+
+
+def _run(command: list[str | Path], image: Path) -> None:
+    done = _call(command)
+    if done.returncode:
+        raise Refused(
+            f"the signature is not one of this image by this key ({_said(done)}); sign the very "
+            "file that is published, and give --verify-key the public half of the key that signed"
+        )
+
+
+def _call(command: list[str | Path]) -> subprocess.CompletedProcess[str]:
+    try:
+        return subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=_TOOL_SECONDS,
+        )
+    except (OSError, subprocess.TimeoutExpired) as problem:
+        raise Refused(f"{command[0]} cannot be run: {problem}") from problem
+
+
+def _said(done: subprocess.CompletedProcess[str]) -> str:
+    """Return what a tool said, in one line."""
+    lines = (done.stderr.strip() or done.stdout.strip()).splitlines()
+    return "; ".join(lines)[:_MOST_SAID] or f"exit code {done.returncode}"

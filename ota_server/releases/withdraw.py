@@ -1,0 +1,176 @@
+"""Releases that are taken away from devices: withdrawn, or removed from the disk."""
+
+import re
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from ota_server.journal.replay import records_with
+from ota_server.model.device import RESTART_AFTER_MS
+from ota_server.model.manifest import manifest_name
+from ota_server.model.refusal import Refused
+from ota_server.model.timestamp import format_time, parse_time
+from ota_server.model.version import image_name, same_version, signature_name
+from ota_server.policy import audit
+from ota_server.policy.targets import read_stopped, stopped_entry, write_stopped
+from ota_server.releases.inventory import (
+    Progress,
+    Release,
+    announce,
+    digests_of,
+    find_release,
+    get_release,
+    look_at,
+    named_by,
+)
+from ota_server.system.data_dir import log_dir
+from ota_server.system.files import sync_folder
+from ota_server.system.locks import locked
+
+# A begin without an end is of a server that was killed; after this nobody goes on with it.
+_LONGEST_DOWNLOAD_MS = 24 * 3600 * 1000
+
+
+def withdraw(data_dir: Path, version: str, reason: str, now_ms: int) -> str:
+    """Have a release offered to nobody any more; devices that run it stay on it.
+
+    Returns:
+        Its version, as it was published.
+
+    Raises:
+        Refused: there is no such release, or it was withdrawn before.
+        Busy: another command goes on for too long.
+        OSError: something cannot be read or written.
+    """
+    with locked(data_dir):
+        site = look_at(data_dir)
+        version = get_release(data_dir, version).version
+        if site.policy.is_withdrawn(version):
+            raise Refused(f"{version} was withdrawn before; there is nothing to do")
+        audit.note_if_room(log_dir(data_dir), "withdraw", version, reason=reason or None)
+        stopped = _without(read_stopped(data_dir), version)
+        stopped[version] = {
+            "state": "withdrawn",
+            # Its devices stay on it while that is the target. Where it is the target itself, until
+            # there is another; where nobody knows what the target is, until one is activated.
+            "instead_of": site.target,
+            "group_targets": dict(site.policy.group_targets),
+            "reason": reason,
+            "time": format_time(now_ms),
+        }
+        write_stopped(data_dir, stopped)
+    return version
+
+
+def reinstate(data_dir: Path, version: str) -> str:
+    """Undo `withdraw`: it may be offered again; devices that run it stay until another target.
+
+    Raises:
+        Refused: it was not withdrawn.
+        Busy, OSError: as `withdraw`.
+    """
+    with locked(data_dir):
+        site = look_at(data_dir)
+        release = find_release(data_dir / "firmware", version)
+        version = version if release is None else release.version
+        if not site.policy.is_withdrawn(version):
+            raise Refused(f"{version} was not withdrawn; `release list` shows what was")
+        audit.note(log_dir(data_dir), "withdraw --undo", version)
+        stopped = read_stopped(data_dir)
+        entry = stopped_entry(stopped, version) or {}
+        stopped = _without(stopped, version)
+        if _keeps_devices(entry, version):
+            # The target of the fleet would take back at once all those that run it well.
+            stopped[version] = {**entry, "state": "aborted"}
+        write_stopped(data_dir, stopped)
+    return version
+
+
+def _keeps_devices(entry: Mapping[str, Any], version: str) -> bool:
+    """Say whether devices stay on a release that was stopped while another one is the target."""
+    targets = (entry.get("instead_of"), *entry.get("group_targets", {}).values())
+    return any(target is None or not same_version(target, version) for target in targets)
+
+
+def remove(data_dir: Path, version: str, now_ms: int, progress: Progress) -> str:
+    """Delete a release that nothing names and nobody downloads: image, signature, manifest.
+
+    Args:
+        progress: is told how many bytes of an image without a manifest are hashed.
+
+    Returns:
+        Its version.
+
+    Raises:
+        Refused: it is needed; the message says by what.
+        Busy: another command goes on for too long.
+        OSError: something cannot be read or deleted.
+    """
+    # This takes long where the journal is large, and `hold` must not wait for the lock.
+    busy = _download_of(data_dir, get_release(data_dir, version), now_ms, progress)
+    if busy:
+        raise Refused(busy)
+    with locked(data_dir):
+        site = look_at(data_dir)
+        if site.target_problem:
+            raise Refused(
+                f"version.txt {site.target_problem}, and the server may have any release as its "
+                "last good target; `release activate VERSION` first"
+            )
+        release = get_release(data_dir, version)
+        names = list(named_by(release.version, site, now_ms))
+        if names:
+            raise Refused(f"{release.version} is needed: it is {', '.join(names)}")
+        sha256 = release.manifest.sha256 if release.manifest else None
+        audit.note(log_dir(data_dir), "remove", release.version, sha256=sha256)
+        firmware = site.firmware_dir
+        # The image first: without its manifest it would be served, whatever its bytes are.
+        for name in (image_name, signature_name, manifest_name):
+            (firmware / name(release.version)).unlink(missing_ok=True)
+        sync_folder(firmware)
+        announce(data_dir)
+    return release.version
+
+
+def _without(stopped: dict[str, dict[str, Any]], version: str) -> dict[str, dict[str, Any]]:
+    return {name: entry for name, entry in stopped.items() if not same_version(name, version)}
+
+
+def _download_of(data_dir: Path, release: Release, now_ms: int, progress: Progress) -> str:
+    """Say which device downloads a release, or did a moment ago; "" where none does."""
+    if release.manifest is not None:
+        sha256 = release.manifest.sha256
+    elif release.image is not None:
+        sha256 = digests_of(release.image, progress).sha256
+    else:
+        return ""
+    asked_ms: dict[str, int] = {}
+    running: dict[str, int] = {}
+    since_ms = now_ms - _LONGEST_DOWNLOAD_MS
+    pattern = re.compile(rb'"event":"(?:begin|download)".*"%b"' % sha256.encode("ascii"))
+    for fields in records_with(log_dir(data_dir), pattern, since_ms / 1000):
+        event, mac = fields.get("event"), str(fields.get("mac"))
+        if event == "begin" and fields.get("download_sha256") == sha256:
+            with suppress(ValueError):  # a line that somebody edited
+                asked_ms[mac] = parse_time(str(fields.get("time")))
+            if fields.get("method") != "HEAD" and asked_ms.get(mac, 0) >= since_ms:
+                running[mac] = running.get(mac, 0) + 1
+        elif event == "download" and fields.get("release_sha256") == sha256:
+            # A whole one ends all before it: those without an end are of a server that was killed.
+            is_whole = fields.get("status") == 200 and fields.get("complete") is True
+            running[mac] = 0 if is_whole else max(0, running.get(mac, 0) - 1)
+    for mac, at_ms in asked_ms.items():
+        if now_ms - at_ms < RESTART_AFTER_MS:
+            return (
+                f"{release.version} is being downloaded: {mac} asked for it at "
+                f"{format_time(at_ms)}; try again ten minutes after the last download"
+            )
+    for mac, count in running.items():
+        if count:
+            return (
+                f"{release.version} is being downloaded by {mac} since "
+                f"{format_time(asked_ms[mac])}; try again when that has ended, or a day after it "
+                "began if the server was killed meanwhile"
+            )
+    return ""

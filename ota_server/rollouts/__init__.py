@@ -1,0 +1,4 @@
+"""A release in waves: its files, whom it reaches, what moves it, how it ends.
+
+It imports `releases`, `evaluation` and the rooms below them. Begin with `mover`.
+"""

@@ -1,0 +1,117 @@
+"""Whom a rollout reaches: members of groups, devices that are pinned, those on a release. I/O."""
+
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+
+from ota_server.evaluation.feedback import Known
+from ota_server.journal.replay import replay
+from ota_server.model.manifest import Manifest
+from ota_server.model.version import meaning, same_version
+from ota_server.policy.policy import Policy
+from ota_server.policy.rollout_plan import Plan
+
+
+def what_is_known(plan: Plan, policy: Policy, members: frozenset[str] | None, now_ms: int) -> Known:
+    """Return what the fold of the journal has to know of operators' decisions.
+
+    Args:
+        members: the devices that a way back concerns; None: it is no way back.
+    """
+    if plan.group:
+        group = members_of(policy, plan.group)
+        members = group if members is None else members & group
+    return Known(
+        members=members,
+        first_group=members_of(policy, plan.first_group) if plan.first_group else frozenset(),
+        left_out=pinned(policy, now_ms)
+        | _elsewhere(policy, plan.group)
+        | _left_alone(plan, policy),
+        releases=policy.images,
+        aliases=policy.aliases,
+        stones=stones_on_the_way(plan.version, policy.manifests),
+    )
+
+
+def stones_on_the_way(version: str, manifests: Mapping[str, Manifest]) -> frozenset[str]:
+    """Return the meanings of all stones that a device may have to run before a release."""
+    way = [meaning(version)]
+    while (manifest := manifests.get(way[-1])) is not None and manifest.via is not None:
+        stone = meaning(manifest.via)
+        if stone in way:
+            break  # a circle, which `publish` refuses: by hand only
+        way.append(stone)
+    return frozenset(way[1:])
+
+
+def who_runs(log_dir: Path, policy: Policy, version: str) -> frozenset[str]:
+    """Return the devices that run a release, by the journal.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    found = replay(log_dir)
+    try:
+        return frozenset(
+            mac
+            for mac, device in found.devices()
+            if same_version(policy.release_of(device.firmware_version), version)
+        )
+    finally:
+        found.close()
+
+
+def members_of(policy: Policy, group: str) -> frozenset[str]:
+    """Return the devices of a group."""
+    return frozenset(mac for mac, groups in policy.groups.items() if group in groups)
+
+
+def _elsewhere(policy: Policy, group: str) -> frozenset[str]:
+    """Return the devices that have another rollout before that of a group; "": of the fleet."""
+    others = {
+        other
+        for other, rollout in policy.rollouts.items()
+        if other and not policy.is_withdrawn(rollout.version) and (not group or other < group)
+    }
+    if not others:
+        return frozenset()
+    return frozenset(mac for mac, each in policy.groups.items() if not others.isdisjoint(each))
+
+
+def groups_left_alone(plan: Plan, policy: Policy) -> list[tuple[str, str, int]]:
+    """Return the groups that a rollout leaves alone, since they have a target of their own.
+
+    Of each its name, its target and the number of its members; a group without members is none of
+    them. Members of two such groups are counted in both.
+    """
+    targets = _targets_kept(plan, policy)
+    sizes = Counter(group for each in policy.groups.values() for group in each if group in targets)
+    return [(group, targets[group], sizes[group]) for group in sorted(sizes)]
+
+
+def _left_alone(plan: Plan, policy: Policy) -> frozenset[str]:
+    """Return the devices that a rollout leaves alone, as `rollout.decide` does."""
+    targets = _targets_kept(plan, policy).keys()
+    if not targets:
+        return frozenset()
+    return frozenset(mac for mac, each in policy.groups.items() if not targets.isdisjoint(each))
+
+
+def _targets_kept(plan: Plan, policy: Policy) -> Mapping[str, str]:
+    """Return the targets that groups keep while a rollout is on; that of a group concerns none."""
+    return {} if plan.group or plan.groups_too else policy.group_targets
+
+
+def pinned(policy: Policy, now_ms: int) -> frozenset[str]:
+    """Return the devices that are pinned, alone or with a group."""
+    in_force = {
+        name
+        for pins in (policy.pins, policy.group_pins)
+        for name, pin in pins.items()
+        if pin.until_ms is None or now_ms < pin.until_ms
+    }
+    groups = in_force & policy.group_pins.keys()
+    pinned = in_force & policy.pins.keys()
+    if groups:
+        pinned |= {mac for mac, each in policy.groups.items() if not groups.isdisjoint(each)}
+    return frozenset(pinned)

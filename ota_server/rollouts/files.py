@@ -1,0 +1,129 @@
+"""The files of rollouts: plans, progress, checkpoints, and what the end of one changes. I/O.
+
+Those that several write (stopped.json, targets.json, version.txt) are changed under `audit.locked`.
+"""
+
+import json
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+from ota_server.journal.follow import Position
+from ota_server.model.refusal import BadPolicy
+from ota_server.policy.rollout_plan import (
+    Plan,
+    Progress,
+    format_plan,
+    group_of_plan_name,
+    parse_plan,
+    parse_progress,
+    plan_name,
+    progress_name,
+)
+from ota_server.system.files import read_if_there, replace
+
+
+class Checkpoint(NamedTuple):
+    """Where the controller was: all that it needs to go on as if it had never ended.
+
+    Attributes:
+        id: of the plan.
+        progress: how far the rollout was; None: its first wave was not open yet.
+        position: in the journal, up to which records are folded into `fold`.
+        alive_ms: when this was written.
+        members: the devices that a way back concerns; None: it is no way back.
+    """
+
+    id: str
+    progress: Progress | None
+    position: Position | None
+    alive_ms: int
+    members: frozenset[str] | None
+    fold: bytes
+
+
+def groups_with_plan(data_dir: Path) -> list[str]:
+    """Return for whom there is a plan; "" is the whole fleet."""
+    names = sorted(os.listdir(data_dir / "version"))
+    return [group for group in map(group_of_plan_name, names) if group is not None]
+
+
+def read_plan(data_dir: Path, group: str) -> Plan | None:
+    """Return the plan for a group, None if there is none.
+
+    Raises:
+        BadPolicy: it cannot be used; the message names the file.
+        OSError: it cannot be read.
+    """
+    path = data_dir / "version" / plan_name(group)
+    try:
+        content = read_if_there(path.parent, path.name)
+        if content is None and os.path.lexists(path):
+            raise BadPolicy("is no regular file in its folder")
+        return None if content is None else parse_plan(content)
+    except BadPolicy as problem:
+        raise BadPolicy(
+            f"{path} {problem}; mend it, or delete it: that ends the rollout, and who has its "
+            "release gets the target again"
+        ) from None
+
+
+def write_plan(data_dir: Path, plan: Plan) -> None:
+    """Replace the plan for its group."""
+    replace(data_dir / "version" / plan_name(plan.group), format_plan(plan))
+
+
+def read_progress(data_dir: Path, plan: Plan) -> Progress | None:
+    """Return how far a rollout is; None where that is not on record."""
+    content = read_if_there(data_dir / "version", progress_name(plan.group))
+    try:
+        progress = None if content is None else parse_progress(content)
+    except BadPolicy:
+        return None  # the controller alone writes it, and writes it anew
+    return progress if progress is not None and progress.id == plan.id else None
+
+
+def write_progress(data_dir: Path, group: str, progress: Progress) -> None:
+    """Replace the progress of the rollout to a group."""
+    replace(data_dir / "version" / progress_name(group), format_plan(progress))
+
+
+def read_checkpoint(log_dir: Path, plan: Plan) -> Checkpoint | None:
+    """Return the checkpoint of a rollout; None where there is none that can be used."""
+    content = read_if_there(log_dir, _checkpoint_name(plan.group))
+    head, newline, fold = (content or b"").partition(b"\n")
+    if not newline:
+        return None
+    try:
+        fields = json.loads(head)
+        progress, position = fields["progress"], fields["position"]
+        members = fields["members"]
+        checkpoint = Checkpoint(
+            fields["id"],
+            None if progress is None else parse_progress(json.dumps(progress).encode("ascii")),
+            None if position is None else Position(*position),
+            int(fields["alive_ms"]),
+            None if members is None else frozenset(members),
+            fold,
+        )
+    except (KeyError, TypeError, ValueError):
+        return None
+    return checkpoint if checkpoint.id == plan.id else None
+
+
+def write_checkpoint(log_dir: Path, group: str, checkpoint: Checkpoint) -> None:
+    """Replace the checkpoint of the rollout to a group."""
+    members = checkpoint.members
+    head = {
+        "id": checkpoint.id,
+        "progress": checkpoint.progress and checkpoint.progress._asdict(),
+        "position": checkpoint.position,
+        "alive_ms": checkpoint.alive_ms,
+        "members": None if members is None else sorted(members),
+    }
+    content = json.dumps(head).encode("ascii") + b"\n" + checkpoint.fold
+    replace(log_dir / _checkpoint_name(group), content)
+
+
+def _checkpoint_name(group: str) -> str:
+    return f"rollout_{group}.checkpoint" if group else "rollout.checkpoint"

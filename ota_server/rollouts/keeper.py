@@ -1,0 +1,227 @@
+"""The keeper: starts the controller while a rollout is on, and starts it again when it dies.
+
+Devices never notice: the controller is a process of its own (`controller.py`), which ends when its
+standard input does, that is, with the server. It has a lease for each rollout (`lease`): where it
+does not say every so often that it looked at all that devices did under that one, and could write,
+the rollout offers nothing new until it does.
+"""
+
+import logging
+import os
+import sys
+import time
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ota_server.policy.files import PolicyFiles
+from ota_server.policy.lease import Lease
+
+if TYPE_CHECKING:
+    from subprocess import Popen
+
+log = logging.getLogger(__name__)
+
+# The option of the controller for `Known.completion_unknown`.
+COMPLETION_UNKNOWN = "--completion-unknown"
+# The option of the controller to write the lines of `lease` after each look.
+HEARTBEAT = "--heartbeat"
+# A tally of a million devices, or a checkpoint of theirs, takes seconds on a small machine.
+LEASE_SECONDS = 30.0
+LOCK_NAME = ".controller.lock"
+# Until its first loop it may have to look through the journal for whom a way back concerns.
+_START_SECONDS = 60.0
+_SHORTEST_PAUSE_SECONDS = 1.0
+_LONGEST_PAUSE_SECONDS = 60.0
+# One that ran for so long did not die of what it met at its start.
+_SOUND_SECONDS = 10.0
+_END_SECONDS = 5.0
+_MOST_BYTES = 64 * 1024
+
+
+class Keeper:
+    """Keeps one controller for a data directory. `look_after` and `end` by one thread at a time."""
+
+    def __init__(
+        self,
+        data_dir: Path,
+        policies: PolicyFiles,
+        started_ms: int,
+        options: Sequence[str] = (),
+        lease_seconds: float = LEASE_SECONDS,
+    ) -> None:
+        """Start nothing yet; until a controller has looked after rollouts they offer nothing new.
+
+        Args:
+            started_ms: since when this server answers, in milliseconds since the epoch.
+            options: of the controller, besides.
+            lease_seconds: for so long rollouts go on without a word from it.
+        """
+        policies.attended_groups = frozenset()
+        self._lease_seconds = lease_seconds
+        self._lease = Lease(lease_seconds)
+        self._seen_at: dict[str, float] = {}  # by group: looked after last, or there at all
+        self._said: set[str] = set()  # of which rollouts it was said that they offer nothing new
+        self._is_failing_said = False
+        self._data_dir = data_dir
+        self._policies = policies
+        self._started_ms = started_ms
+        self._options = options
+        self._child: Popen[bytes] | None = None
+        self._began = self._heard_at = 0.0
+        self._is_heard = False
+        self._pause = _SHORTEST_PAUSE_SECONDS
+        self._not_before = 0.0
+
+    def look_after(self) -> None:
+        """Start the controller where there is a rollout for it to move, and note its end."""
+        now = time.monotonic()
+        if self._child is not None:
+            self._hear(self._child, now)
+            code = self._child.poll()
+            if code is not None:
+                self._note_end(code, now)
+            elif now - self._heard_at > self._patience:
+                log.error("the controller hangs, and is killed")
+                self._child.kill()  # its end is noted at the next look
+                self._heard_at, self._is_heard = now, False
+        self._look_at_lease(now)
+        if self._child is None and self._policies.has_open_rollout and now >= self._not_before:
+            self._start(now)
+
+    @property
+    def _patience(self) -> float:
+        """For how many seconds the controller may say nothing at all."""
+        return self._lease_seconds if self._is_heard else max(self._lease_seconds, _START_SECONDS)
+
+    def _hear(self, child: "Popen[bytes]", now: float) -> None:
+        assert child.stdout is not None
+        heard = child.stdout.read(_MOST_BYTES)  # None: nothing is in the pipe
+        if heard:
+            self._heard_at, self._is_heard = now, True
+            self._lease.hear(heard, now)
+
+    def _look_at_lease(self, now: float) -> None:
+        """Let each rollout go on only as long as the controller looks after it, and say so once."""
+        attended = self._policies.attended_groups = self._lease.attended(now)
+        if self._lease.is_failing:
+            if not self._is_failing_said:
+                self._is_failing_said = True
+                log.error(
+                    "the controller cannot do its work: rollouts offer nothing new until it can"
+                )
+            return
+        times = self._lease.times
+        self._seen_at = {
+            group: max(self._seen_at.get(group, now), times.get(group, 0.0))
+            for group in self._policies.latest.rollouts
+        }
+        overdue = {
+            group
+            for group, time in self._seen_at.items()
+            if group not in attended and now - time > self._lease_seconds
+        }
+        if overdue - self._said:
+            self._say_overdue(overdue - self._said, now)
+        if attended and (self._is_failing_said or self._said & attended):
+            self._is_failing_said = False
+            log.info("the controller looks after rollouts again (%s): they go on", _named(attended))
+        self._said = overdue
+
+    def _say_overdue(self, groups: Collection[str], now: float) -> None:
+        is_alive = self._child is not None and self._is_heard
+        if is_alive and now - self._heard_at <= self._lease_seconds:
+            log.warning(
+                "the controller reads what is on record for rollouts (%s), for more than %g s: "
+                "they offer nothing new until it has read all of that",
+                _named(groups),
+                self._lease_seconds,
+            )
+            return
+        log.error(
+            "nobody has looked after rollouts (%s) for %g s: they offer nothing new until the "
+            "controller does",
+            _named(groups),
+            self._lease_seconds,
+        )
+
+    def end(self) -> None:
+        """End the controller and wait for it."""
+        if self._child is None:
+            return
+        assert self._child.stdin is not None and self._child.stdout is not None
+        self._child.stdin.close()
+        self._child.terminate()
+        give_up_at = time.monotonic() + _END_SECONDS
+        while self._child.poll() is None and time.monotonic() < give_up_at:
+            time.sleep(0.01)
+        if self._child.poll() is None:
+            log.error("the controller did not end, and is killed; it goes on at the next start")
+            self._child.kill()
+            self._child.wait()
+        self._child.stdout.close()
+        self._child = None
+
+    def _note_end(self, code: int, now: float) -> None:
+        assert self._child is not None
+        assert self._child.stdin is not None and self._child.stdout is not None
+        self._child.stdin.close()
+        self._child.stdout.close()
+        self._child = None
+        if code == 0:
+            return  # there was nothing more to do
+        if self._lease.renewed_at - self._began >= _SOUND_SECONDS:
+            self._pause = _SHORTEST_PAUSE_SECONDS
+        self._not_before = now + self._pause
+        how = f"exit code {code}" if code > 0 else f"signal {-code}"
+        log.warning(
+            "the controller ended by %s; rollouts stand still until it is started again in %.0f s",
+            how,
+            self._pause,
+        )
+        self._pause = min(self._pause * 2, _LONGEST_PAUSE_SECONDS)
+
+    def _start(self, now: float) -> None:
+        # Loaded here, since it takes memory that a server without a rollout does not need.
+        from subprocess import PIPE, Popen
+
+        # Not by the folder where the server was started: another one may lie there.
+        path = [
+            str(Path(__file__).resolve().parent.parent.parent),
+            os.environ.get("PYTHONPATH", ""),
+        ]
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, path))}
+        command: list[Any] = [sys.executable, "-P", "-m", "ota_server.controller"]
+        command += ["--data-dir", self._data_dir.absolute(), "--server-started", self._started_ms]
+        command += [HEARTBEAT, *self._options]
+        self._began = self._heard_at = now
+        self._is_heard = False
+        self._lease.begin()
+        try:
+            self._child = Popen(
+                list(map(str, command)),
+                bufsize=0,
+                stdin=PIPE,
+                stdout=PIPE,
+                env=environment,
+                close_fds=True,
+            )
+            assert self._child.stdout is not None
+            os.set_blocking(self._child.stdout.fileno(), False)
+        except OSError as problem:
+            self._not_before = now + self._pause
+            log.error("the controller cannot be started: %s; rollouts stand still", problem)
+            self._pause = min(self._pause * 2, _LONGEST_PAUSE_SECONDS)
+
+
+def _named(groups: Collection[str]) -> str:
+    return ", ".join(group or "the fleet" for group in sorted(groups))
+
+
+def is_attended(log_dir: Path, now_ms: int) -> bool:
+    """Say whether a controller has looked after rollouts of late: for commands."""
+    try:
+        status = os.lstat(log_dir / LOCK_NAME)
+    except OSError:
+        return False
+    return now_ms - status.st_mtime_ns // 1_000_000 <= LEASE_SECONDS * 1000

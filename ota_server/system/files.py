@@ -1,0 +1,209 @@
+"""Files in a folder that operators write: looked at and opened without surprises."""
+
+import errno
+import os
+import stat
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import NamedTuple
+
+from ota_server.model.refusal import BadPolicy
+
+# What says nothing of a file: it may be there and well.
+_PASSING = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EINTR, errno.EAGAIN))
+_MAX_BYTES = 64 * 1024 * 1024
+
+
+class Signature(NamedTuple):
+    """What tells that a file has not changed: two equal ones mean the same bytes."""
+
+    device: int
+    inode: int
+    size: int
+    modified_ns: int
+    changed_ns: int
+
+
+class Found(NamedTuple):
+    """A regular file: its path, with links resolved, and its signature."""
+
+    path: str
+    signature: Signature
+
+
+def is_passing(problem: OSError) -> bool:
+    """Say whether an error is about this moment and not about the file."""
+    return problem.errno in _PASSING
+
+
+def is_full(problem: OSError) -> bool:
+    """Say whether an error means that there is no room to write."""
+    return problem.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def signature_of(status: os.stat_result) -> Signature:
+    """Return the signature of a file's status."""
+    return Signature(
+        status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+    )
+
+
+def is_of(status: os.stat_result, signature: Signature) -> bool:
+    """Say whether a status has this signature, without making one of it."""
+    return (
+        status.st_mtime_ns == signature.modified_ns
+        and status.st_ctime_ns == signature.changed_ns
+        and status.st_ino == signature.inode
+        and status.st_size == signature.size
+        and status.st_dev == signature.device
+    )
+
+
+def is_as_it_was(found: Found) -> bool:
+    """Say whether a file is at its path as it was found: a look by few steps, for each turn."""
+    try:
+        return is_of(os.lstat(found.path), found.signature)
+    except OSError:
+        return False
+
+
+def find(folder: Path, name: str) -> Found | None:
+    """Find a regular file in `folder`; None if there is none.
+
+    A link is followed to a file below the same folder and to nowhere else.
+
+    Raises:
+        OSError: the folder cannot be searched.
+    """
+    if "/" in name:
+        return None
+    path = os.path.join(folder, name)
+    try:
+        status = os.lstat(path)
+        if stat.S_ISLNK(status.st_mode):
+            path = os.path.realpath(path)
+            if not path.startswith(os.path.realpath(folder) + os.sep):
+                return None
+            status = os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return Found(path, signature_of(status)) if stat.S_ISREG(status.st_mode) else None
+
+
+def open_found(found: Found) -> int:
+    """Open what `find` found, for reading, and return its descriptor.
+
+    Neither a link nor a pipe that took its place meanwhile is followed or waited for; the caller
+    compares signatures.
+
+    Raises:
+        OSError: it cannot be opened.
+    """
+    return os.open(found.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+
+
+def open_regular(path: Path) -> int:
+    """Open a file of our own for reading and return its descriptor; a pipe is not waited for.
+
+    Raises:
+        OSError: it cannot be opened, or is no regular file.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+    return descriptor
+
+
+def replace(path: Path, content: bytes) -> None:
+    """Write a file so that readers see the old content or the new one, also after a power cut.
+
+    Whoever runs this: root, or an operator with a strict umask, must not lock the server out.
+
+    Raises:
+        OSError: it cannot be written; the old file is as it was.
+    """
+    temporary = path.with_name(f".{path.name}.new")
+    with suppress(FileNotFoundError):
+        temporary.unlink()  # of somebody who was killed meanwhile, perhaps another user
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    try:
+        with open(os.open(temporary, flags, 0o600), "wb") as file:
+            give_to_owner(file.fileno(), path.parent)
+            os.fchmod(file.fileno(), 0o644)
+            file.write(content)
+            file.flush()
+            # By a finer clock than the kernel's: it tells a file that was put in place whole from
+            # one that somebody is writing to.
+            stamp_ns = time.time_ns()
+            os.utime(file.fileno(), ns=(stamp_ns, stamp_ns))
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as problem:
+        with suppress(OSError):
+            temporary.unlink()
+        problem.filename = problem.filename or str(path)
+        raise
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Bring the names in a folder to the disk.
+
+    Raises:
+        OSError: that failed.
+    """
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def give_to_owner(target: int | Path, folder: Path) -> None:
+    """Where root makes a file, give it to who owns the folder: the server's user writes it too."""
+    if os.geteuid() == 0:
+        status = os.stat(folder)
+        os.chown(target, status.st_uid, status.st_gid)
+
+
+def read(folder: Path, name: str) -> bytes:
+    """Return what a file holds; b"" where there is none.
+
+    Raises:
+        BadPolicy: something else has its name.
+        OSError: it cannot be read.
+    """
+    path = folder / name
+    found = find(folder, name)
+    if found is None:
+        if os.path.lexists(path):
+            raise BadPolicy(f"{path} is no regular file in its folder; move it away")
+        return b""
+    with open(open_found(found), "rb") as file:
+        return file.read()
+
+
+@contextmanager
+def named(path: Path) -> Iterator[None]:
+    """Name the file in an error, and say what to do about it."""
+    try:
+        yield
+    except BadPolicy as problem:
+        if str(path) in str(problem):
+            raise
+        raise BadPolicy(f"{path} {problem}; mend it first") from problem
+
+
+def read_if_there(folder: Path, name: str) -> bytes | None:
+    """Return what a file holds, None if there is none."""
+    found = find(folder, name)
+    if found is None:
+        return None
+    try:
+        with open(open_found(found), "rb") as file:
+            return file.read(_MAX_BYTES * 8)
+    except FileNotFoundError:
+        return None

@@ -1,0 +1,198 @@
+"""Files that operators write, read anew whenever they change; a broken one stays what it was."""
+
+import logging
+import os
+import stat
+import time
+from collections.abc import Callable
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ota_server.model.refusal import BadPolicy
+from ota_server.system.files import Found, Signature, find, is_passing, open_found
+
+log = logging.getLogger(__name__)
+
+# The lists of a million devices take so much; and more is no list that somebody keeps.
+MAX_BYTES = 64 * 1024 * 1024
+# Two changes within this may leave one time stamp, so what was read so soon is read again.
+RACY_SECONDS = 2.0
+# What takes longer than a turn may.
+_LONG_BYTES = 256 * 1024
+# A file that was written to in place so short ago may be half of what it will be.
+_WRITING_SECONDS = 0.2
+_NONE = Signature(0, 0, 0, 0, 0)
+
+
+class _Read(NamedTuple):
+    """A file as it was read: what it holds, or what it held while it was good.
+
+    Attributes:
+        seen_at: when it was first seen with this signature, by the monotonic clock.
+        read_at: when it was last read with it.
+        digest: of its content, good or not; b"" where it could not be read.
+        is_bad: nothing good was ever read from it.
+    """
+
+    signature: Signature
+    seen_at: float
+    read_at: float
+    digest: bytes
+    value: Any
+    is_bad: bool
+
+
+class Watched:
+    """Files and what they hold. Used by one thread at a time.
+
+    Args:
+        is_kept: what a broken file held before holds on; else it holds what is wrong with it, as
+            text.
+        consequence: of a broken file that held nothing before, for the log.
+
+    Attributes:
+        changed: the paths of which another value was returned since this was cleared.
+        is_at_length: something long is being read.
+    """
+
+    def __init__(self, is_kept: bool, consequence: str) -> None:
+        self._is_kept = is_kept
+        self._consequence = consequence
+        self.changed: set[str] = set()
+        self.is_at_length = False
+        self._files: dict[str, _Read] = {}
+        self._there: set[str] = set()
+        self._listed: dict[str, list[str]] = {}
+        self._unlisted: set[str] = set()
+        self._said: dict[str, str] = {}
+        self._bytes_left = 0
+
+    def begin(self, is_turn: bool) -> None:
+        """Begin to read all files once more; in a turn not more than takes no time."""
+        self._there = set()
+        self._bytes_left = _LONG_BYTES if is_turn else 2**63
+
+    def end(self) -> None:
+        """Forget the files that were not there any more."""
+        for path in [path for path in self._files if path not in self._there]:
+            del self._files[path]
+            self._said.pop(path, None)
+            self.changed.add(path)
+
+    @property
+    def problem(self) -> str:
+        """What nothing good was ever read from, where there is such a thing."""
+        for path in (*self._unlisted, *(path for path, read in self._files.items() if read.is_bad)):
+            return f"{path} cannot be used"
+        return ""
+
+    def read(self, folder: Path, name: str, parse: Callable[[bytes], Any], default: Any) -> Any:
+        """Return what a file holds, or held while it was good; `default` where there is none."""
+        path = os.path.join(folder, name)
+        known = self._files.get(path)
+        try:
+            found = find(folder, name)
+            if found is None and not os.path.lexists(path):
+                return default
+            self._there.add(path)
+            if found is None:
+                raise BadPolicy("is no regular file in its folder")
+            if known is not None and (_is_settled(known, found) or _is_being_written(known, found)):
+                return known.value
+            if found.signature.size > self._bytes_left:
+                return default if known is None else known.value
+            self._take(path, known, found, parse, default)
+        except (OSError, BadPolicy) as problem:
+            self._there.add(path)
+            if isinstance(problem, OSError) and is_passing(problem) and known is not None:
+                return known.value
+            self._keep(path, known, default, problem, _Read(_NONE, 0.0, 0.0, b"", default, True))
+        return self._files[path].value
+
+    def names(self, folder: Path) -> list[str]:
+        """Return the names in a folder; where it cannot be seen, those that were there."""
+        path = str(folder)
+        try:
+            self._listed[path] = sorted(os.listdir(folder))
+        except (FileNotFoundError, NotADirectoryError):
+            self._listed[path] = []
+        except OSError as problem:
+            if path not in self._listed:
+                self._unlisted.add(path)
+            if not is_passing(problem):
+                self._say(path, str(problem.strerror), self._until_mended(path in self._unlisted))
+            return self._listed.get(path, [])
+        self._unlisted.discard(path)
+        return self._listed[path]
+
+    def _say(self, path: str, what: str, consequence: str) -> None:
+        """Say once what is wrong with a file, until that is something else."""
+        if self._said.get(path) != what:
+            self._said[path] = what
+            log.error("%s %s; %s", path, what, consequence)
+
+    def _take(
+        self, path: str, known: _Read | None, found: Found, parse: Callable[[bytes], Any], old: Any
+    ) -> None:
+        """Read a file that may have changed."""
+        now = time.monotonic()
+        signature = found.signature
+        self.is_at_length = self.is_at_length or signature.size > _LONG_BYTES
+        self._bytes_left -= signature.size
+        is_same = known is not None and known.signature == signature
+        content = _content(found)
+        digest = sha256(content).digest()
+        seen_at = known.seen_at if known is not None and is_same else now
+        read = _Read(signature, seen_at, now, digest, old, True)
+        if known is not None and digest == known.digest:
+            self._files[path] = read._replace(value=known.value, is_bad=known.is_bad)
+            return
+        try:
+            value = parse(content)
+        except BadPolicy as problem:
+            self._keep(path, known, old, problem, read)
+            return
+        self._files[path] = read._replace(value=value, is_bad=False)
+        self.changed.add(path)
+        if self._said.pop(path, None) is not None:
+            log.info("%s is used again", path)
+
+    def _keep(
+        self, path: str, known: _Read | None, default: Any, problem: Exception, read: _Read
+    ) -> None:
+        """Let a file that cannot be used stand for what it held while it was good."""
+        what = str(problem.strerror if isinstance(problem, OSError) else problem)
+        is_bad = known is None or known.is_bad or not self._is_kept
+        value = default if known is None else known.value
+        if not self._is_kept:
+            value = what
+        self._files[path] = read._replace(value=value, is_bad=is_bad)
+        if known is None or (known.value is not value and known.value != value):
+            self.changed.add(path)
+        self._say(path, what, self._until_mended(is_bad))
+
+    def _until_mended(self, is_bad: bool) -> str:
+        what = self._consequence if is_bad else "what it held before holds"
+        return f"{what} until it is mended"
+
+
+def _is_settled(known: _Read, found: Found) -> bool:
+    return known.signature == found.signature and known.read_at > known.seen_at + RACY_SECONDS
+
+
+def _is_being_written(known: _Read, found: Found) -> bool:
+    """Say whether somebody may be writing to a file in place: it may be valid, and half of it."""
+    signature = found.signature
+    if known.signature.inode != signature.inode or signature.modified_ns != signature.changed_ns:
+        return False  # a file that was renamed is there as a whole; `files.replace` has both so
+    return 0 <= time.time() - signature.changed_ns / 1e9 < _WRITING_SECONDS
+
+
+def _content(found: Found) -> bytes:
+    if found.signature.size > MAX_BYTES:
+        raise BadPolicy(f"is over {MAX_BYTES} bytes")
+    with open(open_found(found), "rb") as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise BadPolicy("is no regular file in its folder")
+        return file.read(MAX_BYTES)

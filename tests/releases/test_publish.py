@@ -1,0 +1,407 @@
+"""Publishing: what is refused, what is put on record, what a crash or another publisher leaves."""
+
+import hashlib
+import json
+import os
+import signal
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+from ota_server.model.manifest import parse_manifest
+from ota_server.model.refusal import Misused, Refused
+from ota_server.policy import audit
+from ota_server.releases.publish import Published, publish
+from ota_server.releases.publish_request import Order
+from tests.support import ROOT, TIMEOUT_SECONDS, DataDirCase, until
+
+NOW_MS = 1_800_000_000_000
+CHIPS = {"ESP32": 0, "ESP32-S3": 9}
+
+
+def esp_image(version: str, chip: str = "ESP32", project: bytes = b"blink") -> bytes:
+    """Return an image as ESP-IDF builds it, as far as its head goes."""
+    head = struct.pack("<BBBBI", 0xE9, 1, 0, 0x20, 0x40080000)
+    head += struct.pack("<4xH9xB", CHIPS[chip], 0) + struct.pack("<II", 0x3F400020, 256)
+    head += struct.pack("<I12x32s32s16s16s", 0xABCD5432, version.encode(), project, b"", b"")
+    return head + bytes(64)
+
+
+class PublishCase(DataDirCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.firmware = self.data_dir / "firmware"
+        self.builds = self.data_dir / "builds"
+        self.builds.mkdir()
+
+    def build(self, content: bytes, name: str = "app.bin") -> str:
+        (self.builds / name).write_bytes(content)
+        return str(self.builds / name)
+
+    def publish(self, content: bytes, version: str, **options: object) -> Published:
+        order = Order(self.build(content), version, **options)
+        return publish(self.data_dir, order, NOW_MS, lambda done, size: None)
+
+    def refused(self, content: bytes, version: str, **options: object) -> str:
+        """Return why it is refused; fails unless nothing is changed."""
+        before = self.snapshot()
+        with self.assertRaises(Refused) as caught:
+            self.publish(content, version, **options)
+        self.assertEqual(self.snapshot(), before)
+        return str(caught.exception)
+
+    def snapshot(self) -> dict[str, bytes]:
+        found = {path.name: path.read_bytes() for path in self.firmware.iterdir()}
+        log = self.data_dir / "log" / audit.FILE_NAME
+        found["audit"] = log.read_bytes() if log.exists() else b""
+        return found
+
+    def manifest_of(self, version: str) -> dict[str, object]:
+        return json.loads((self.firmware / f"firmware_{version}.json").read_bytes())
+
+    def signature_of(self, version: str) -> bytes:
+        return (self.firmware / f"firmware_{version}.bin.sig").read_bytes()
+
+    def image_of(self, version: str) -> bytes:
+        return (self.firmware / f"firmware_{version}.bin").read_bytes()
+
+
+class PublishedTest(PublishCase):
+    def test_the_image_is_copied_and_on_record(self):
+        published = self.publish(b"an image", "v1.0.0", notes="the first")
+        self.assertEqual(published.outcome, "published")
+        self.assertEqual(self.image_of("v1.0.0"), b"an image")
+        manifest = self.manifest_of("v1.0.0")
+        self.assertEqual(manifest["sha256"], hashlib.sha256(b"an image").hexdigest())
+        self.assertEqual(manifest["md5"], hashlib.md5(b"an image").hexdigest())
+        self.assertEqual((manifest["size"], manifest["notes"]), (8, "the first"))
+
+    def test_the_manifest_is_one_that_the_server_reads(self):
+        published = self.publish(b"an image", "v1.0.0", reports_as="1.0.0-g3f")
+        content = (self.firmware / "firmware_v1.0.0.json").read_bytes()
+        self.assertEqual(parse_manifest(content, "v1.0.0"), published.manifest)
+
+    def test_it_is_in_the_audit_log(self):
+        self.publish(b"an image", "v1.0.0")
+        (entry,) = audit.entries(self.data_dir / "log")
+        self.assertEqual((entry["action"], entry["what"]), ("publish", "v1.0.0"))
+
+    def test_nothing_else_is_left_in_the_folder(self):
+        self.publish(b"an image", "v1.0.0")
+        names = sorted(path.name for path in self.firmware.iterdir())
+        self.assertEqual(names, ["firmware_v1.0.0.bin", "firmware_v1.0.0.json"])
+
+    def test_a_data_directory_is_made_where_there_is_none(self):
+        order = Order(self.build(b"an image"), "v1")
+        publish(self.data_dir / "new", order, NOW_MS, lambda done, size: None)
+        self.assertTrue((self.data_dir / "new" / "firmware" / "firmware_v1.bin").exists())
+
+    def test_progress_is_told_up_to_the_end(self):
+        told: list[tuple[int, int]] = []
+        order = Order(self.build(bytes(3 << 20)), "v1")
+        publish(self.data_dir, order, NOW_MS, lambda done, size: told.append((done, size)))
+        self.assertEqual(told, [(n << 20, 3 << 20) for n in (1, 2, 3)])
+
+    def test_what_the_image_says_of_itself_is_on_record(self):
+        self.publish(esp_image("v1.2.0"), "v1.2.0")
+        self.assertIn("project blink", str(self.manifest_of("v1.2.0")["image"]))
+
+    def test_a_stone_is_on_record(self):
+        self.publish(b"stone", "v1.9.0")
+        self.publish(b"image", "v2.0.0", via="v1.9.0", direct_from=("v1.9.*",))
+        manifest = self.manifest_of("v2.0.0")
+        self.assertEqual((manifest["via"], manifest["direct_from"]), ("v1.9.0", ["v1.9.*"]))
+
+
+class AgainTest(PublishCase):
+    def test_the_same_bytes_once_more_change_nothing(self):
+        self.publish(b"an image", "v1.0.0")
+        before = self.snapshot()
+        self.assertEqual(self.publish(b"an image", "v1.0.0").outcome, "there")
+        self.assertEqual(self.snapshot(), before)
+
+    def test_what_is_said_of_the_same_bytes_is_taken_over_and_named(self):
+        self.publish(b"stone", "v0.9.0")
+        self.publish(b"an image", "v1.0.0", notes="the first", reports_as="abc")
+        more = {"via": "v0.9.0", "direct_from": ("v0.9.*",), "notes": "mends the clock"}
+        again = self.publish(b"an image", "v1.0.0", **more)
+        self.assertEqual(again.outcome, "updated")
+        self.assertEqual(again.updated, ("notes", "via", "direct-from"))
+        content = (self.firmware / "firmware_v1.0.0.json").read_bytes()
+        self.assertEqual(parse_manifest(content, "v1.0.0"), again.manifest)
+        manifest = self.manifest_of("v1.0.0")
+        self.assertEqual((manifest["via"], manifest["direct_from"]), ("v0.9.0", ["v0.9.*"]))
+        self.assertEqual((manifest["notes"], manifest["reports_as"]), ("mends the clock", "abc"))
+        self.assertEqual(audit.entries(self.data_dir / "log")[-1]["outcome"], "updated")
+        self.assertEqual(self.publish(b"an image", "v1.0.0", **more).outcome, "there")
+        self.assertEqual(self.publish(b"an image", "v1.0.0", via="v0.9.0").outcome, "there")
+
+    def test_a_signature_that_is_given_later_is_kept_and_on_record(self):
+        self.publish(b"an image", "v1.0.0", notes="as it was")
+        signature = self.build(b"signature", "app.sig")
+        again = self.publish(b"an image", "v1.0.0", signature=signature)
+        self.assertEqual((again.outcome, again.updated), ("updated", ("signature",)))
+        self.assertEqual(self.signature_of("v1.0.0"), b"signature")
+        manifest = self.manifest_of("v1.0.0")
+        self.assertEqual(manifest["signature"], "firmware_v1.0.0.bin.sig")
+        self.assertEqual(manifest["signature_sha256"], hashlib.sha256(b"signature").hexdigest())
+        self.assertEqual(manifest["notes"], "as it was")
+
+    def test_a_signature_that_was_altered_or_deleted_is_restored(self):
+        signature = self.build(b"signature", "app.sig")
+        self.publish(b"an image", "v1.0.0", signature=signature)
+        path = self.firmware / "firmware_v1.0.0.bin.sig"
+        for spoil in (lambda: path.write_bytes(b"altered"), path.unlink):
+            spoil()
+            again = self.publish(b"an image", "v1.0.0", signature=signature)
+            self.assertEqual((again.outcome, again.updated), ("updated", ("signature",)))
+            self.assertEqual(self.signature_of("v1.0.0"), b"signature")
+        again = self.publish(b"an image", "v1.0.0", signature=signature)
+        self.assertEqual(again.outcome, "there")
+
+    def test_a_stone_that_is_none_is_no_update(self):
+        self.publish(b"an image", "v1.0.0")
+        self.assertIn("no image of v9", self.refused(b"an image", "v1.0.0", via="v9"))
+
+    def test_an_altered_image_is_restored_and_what_is_said_of_it_is_taken_over(self):
+        self.publish(b"an image", "v1.0.0", notes="as it was")
+        self.put_image("v1.0.0", b"altered!")
+        again = self.publish(b"an image", "v1.0.0", reports_as="abc")
+        self.assertEqual((again.outcome, again.updated), ("restored", ("reports-as",)))
+        manifest = self.manifest_of("v1.0.0")
+        self.assertEqual((manifest["notes"], manifest["reports_as"]), ("as it was", "abc"))
+
+    def test_an_image_that_was_copied_by_hand_gets_its_record(self):
+        self.put_image("v1.0.0", b"an image")
+        self.assertEqual(self.publish(b"an image", "v1.0.0").outcome, "recorded")
+        self.assertEqual(self.manifest_of("v1.0.0")["size"], 8)
+
+    def test_a_manifest_that_cannot_be_used_is_written_anew(self):
+        self.publish(b"an image", "v1.0.0")
+        (self.firmware / "firmware_v1.0.0.json").write_text("{")
+        self.assertEqual(self.publish(b"an image", "v1.0.0").outcome, "recorded")
+        self.assertEqual(self.manifest_of("v1.0.0")["size"], 8)
+
+    def test_an_altered_image_is_restored_by_the_same_build(self):
+        self.publish(b"an image", "v1.0.0", notes="as it was")
+        self.put_image("v1.0.0", b"altered!")
+        self.assertEqual(self.publish(b"an image", "v1.0.0").outcome, "restored")
+        self.assertEqual(self.image_of("v1.0.0"), b"an image")
+        self.assertEqual(self.manifest_of("v1.0.0")["notes"], "as it was")
+
+    def test_an_altered_image_is_no_build_of_that_version(self):
+        self.publish(b"an image", "v1.0.0")
+        self.put_image("v1.0.0", b"altered!")
+        self.assertIn("other bytes", self.refused(b"altered!", "v1.0.0"))
+
+    def test_a_manifest_without_an_image_does_not_stand_in_the_way(self):
+        self.publish(b"an image", "v1.0.0")
+        (self.firmware / "firmware_v1.0.0.bin").unlink()
+        self.assertEqual(self.publish(b"another", "v1.0.0").outcome, "published")
+        self.assertEqual(self.manifest_of("v1.0.0")["size"], 7)
+
+    def test_a_manifest_without_an_image_in_another_spelling_goes(self):
+        self.publish(b"an image", "1.0.0")
+        (self.firmware / "firmware_1.0.0.bin").unlink()
+        self.publish(b"another", "v1.0.0")
+        self.assertFalse((self.firmware / "firmware_1.0.0.json").exists())
+
+    def test_an_empty_image_does_not_stand_in_the_way(self):
+        self.put_image("v1.0.0", b"")
+        self.assertEqual(self.publish(b"an image", "v1.0.0").outcome, "published")
+        self.assertEqual(self.image_of("v1.0.0"), b"an image")
+
+
+class RefusedTest(PublishCase):
+    def test_an_empty_image(self):
+        self.assertIn("is empty", self.refused(b"", "v1.0.0"))
+
+    def test_a_folder(self):
+        with self.assertRaisesRegex(Refused, "builds is no regular file; give the file"):
+            publish(self.data_dir, Order(str(self.builds), "v1"), NOW_MS, lambda *_: None)
+
+    def test_a_pipe_is_not_waited_for(self):
+        os.mkfifo(self.builds / "pipe")
+        with self.assertRaisesRegex(Refused, "no regular file"):
+            publish(self.data_dir, Order(str(self.builds / "pipe"), "v1"), NOW_MS, lambda *_: None)
+
+    def test_a_file_that_is_not_there(self):
+        with self.assertRaisesRegex(Refused, "No such file"):
+            publish(self.data_dir, Order("nowhere.bin", "v1"), NOW_MS, lambda *_: None)
+
+    def test_a_name_that_is_no_version(self):
+        for version in ("", "v 1", "../v1", "-1", "v" * 65):
+            with self.subTest(version), self.assertRaisesRegex(Misused, "is no version"):
+                self.publish(b"an image", version)
+
+    def test_a_version_that_is_there_with_other_bytes_naming_both_hashes(self):
+        self.publish(b"an image", "v1.0.0")
+        problem = self.refused(b"another", "v1.0.0")
+        for content in (b"an image", b"another"):
+            self.assertIn(hashlib.sha256(content).hexdigest(), problem)
+
+    def test_a_version_that_equals_another_by_meaning(self):
+        self.publish(b"an image", "v1.0")
+        self.assertIn("same release by meaning", self.refused(b"an image", "1.0"))
+
+    def test_a_disk_that_would_fill(self):
+        source = self.builds / "huge.bin"
+        with source.open("wb") as file:
+            file.truncate(1 << 42)  # takes no room itself
+        with self.assertRaisesRegex(Refused, "the disk would fill"):
+            publish(self.data_dir, Order(str(source), "v1"), NOW_MS, lambda *_: None)
+        self.assertEqual(list(self.firmware.iterdir()), [])
+
+    def test_a_stone_without_an_image(self):
+        self.assertIn("no image of v1.9", self.refused(b"an image", "v2.0", via="v1.9"))
+
+    def test_a_stone_that_was_withdrawn(self):
+        self.publish(b"stone", "v1.9")
+        stopped = {"v1.9": {"state": "withdrawn"}}
+        (self.data_dir / "version" / "stopped.json").write_text(json.dumps(stopped))
+        self.assertIn("withdrawn", self.refused(b"an image", "v2.0", via="v1.9"))
+
+    def test_a_way_over_stones_that_is_a_circle(self):
+        self.publish(b"first", "v1.0")
+        self.publish(b"second", "v2.0", via="v1.0")
+        (self.firmware / "firmware_v1.0.bin").unlink()
+        (self.firmware / "firmware_v1.0.json").unlink()
+        self.assertIn("circle", self.refused(b"first", "v1.0", via="v2.0"))
+
+    def test_its_own_stone(self):
+        self.assertIn("circle", self.refused(b"first", "v1.0", via="1.0"))
+
+    def test_direct_versions_without_a_stone(self):
+        with self.assertRaisesRegex(Misused, "--via"):
+            self.publish(b"an image", "v2.0", direct_from=("v1.*",))
+
+    def test_a_direct_version_that_is_no_pattern(self):
+        self.publish(b"stone", "v1.9")
+        with self.assertRaisesRegex(Misused, "no pattern"):
+            self.publish(b"an image", "v2.0", via="v1.9", direct_from=("v1 ?",))
+
+    def test_what_no_device_can_report(self):
+        for text in ("", " 1.0", "1.0 ", "1\n0", "é", "x" * 65):
+            with self.subTest(text), self.assertRaisesRegex(Misused, "--reports-as"):
+                self.publish(b"an image", "v2.0", reports_as=text)
+
+    def test_what_another_release_reports_already(self):
+        self.publish(b"an image", "v1.0", reports_as="abc")
+        self.assertIn("v1.0 report 'abc'", self.refused(b"another", "v2.0", reports_as="abc"))
+
+    def test_what_another_release_is_called(self):
+        self.publish(b"an image", "v1.0")
+        self.put_image("v1.5", b"copied by hand")
+        for reported in ("v1.0", "1.0", "v1.5"):
+            with self.subTest(reported):
+                problem = self.refused(b"another", "v2.0", reports_as=reported)
+                self.assertIn("the name of another release", problem)
+
+    def test_a_version_that_another_release_reports(self):
+        self.publish(b"an image", "v1.0", reports_as="v2.0")
+        self.assertIn("v2.0 is what devices report", self.refused(b"another", "v2.0"))
+
+    def test_an_image_that_says_another_version_unless_forced(self):
+        problem = self.refused(esp_image("v1.1.9"), "v1.2.0")
+        self.assertIn("--reports-as v1.1.9", problem)
+        published = self.publish(esp_image("v1.1.9"), "v1.2.0", is_forced=True)
+        self.assertEqual(len(published.warnings), 1)
+
+    def test_what_a_build_calls_itself_may_be_what_it_reports(self):
+        self.publish(esp_image("v1.1.9-4-gabc"), "v1.2.0", reports_as="v1.1.9-4-gabc")
+        self.publish(esp_image("1.3.0"), "v1.3.0")
+
+    def test_what_arduino_writes_into_each_image_is_no_version_of_it(self):
+        self.publish(esp_image("esp-idf: v4.4.6", project=b"arduino-lib-builder"), "v1.2.0")
+
+    def test_an_image_for_another_chip_than_that_of_the_target_unless_forced(self):
+        self.publish(esp_image("v1.0.0", "ESP32"), "v1.0.0")
+        self.set_target("v1.0.0")
+        problem = self.refused(esp_image("v1.1.0", "ESP32-S3"), "v1.1.0")
+        self.assertIn("is for ESP32-S3, and that of the current target for ESP32", problem)
+        self.publish(esp_image("v1.1.0", "ESP32-S3"), "v1.1.0", is_forced=True)
+
+    def test_an_image_that_was_cut_unless_forced(self):
+        bundle = struct.pack("<4s24xH10xQ", b"hsqs", 4, 4096) + bytes(64)
+        self.assertIn("was cut", self.refused(bundle, "v1"))
+
+    def test_a_file_of_the_policy_that_cannot_be_read(self):
+        (self.data_dir / "version" / "pins.json").write_text("{")
+        with self.assertLogs("ota_server"):
+            self.assertIn("pins.json", self.refused(b"an image", "v1"))
+
+
+class InterruptedTest(PublishCase):
+    def test_a_disk_that_fills_in_the_last_piece_leaves_nothing(self):
+        source = self.build(bytes(3 << 20))
+        limited = "import resource, signal, sys; from ota_server.cli import main; "
+        limited += "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
+        limited += "resource.setrlimit(resource.RLIMIT_FSIZE, (2500000, 2500000)); "
+        limited += "sys.exit(main())"
+        command = self.command(source, "v1")
+        done = subprocess.run(
+            [command[0], "-c", limited, *command[3:]], cwd=ROOT, capture_output=True, text=True
+        )
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("File too large", done.stderr)
+        self.assertEqual(list(self.firmware.iterdir()), [])
+
+    def command(self, source: str, version: str) -> list[str]:
+        publishing = ["release", "publish", source, "--version", version]
+        return [
+            sys.executable, "-m", "ota_server", *publishing, "--data-dir", str(self.data_dir),
+        ]  # fmt: skip
+
+    def begin_large(self) -> subprocess.Popen[bytes]:
+        """Start to publish what takes long, and return once it is being copied."""
+        source = self.builds / "large.bin"
+        with source.open("wb") as file:
+            file.truncate(1 << 30)
+        process = subprocess.Popen(
+            self.command(str(source), "v2.0"), cwd=ROOT, stderr=subprocess.PIPE
+        )
+        self.addCleanup(process.communicate)
+        self.addCleanup(process.kill)
+        self.assertTrue(until(lambda: any(p.stat().st_size for p in self.firmware.glob(".*.new"))))
+        return process
+
+    def test_what_kill_leaves_is_no_release_and_is_cleared_by_the_next_publication(self):
+        process = self.begin_large()
+        process.kill()
+        process.wait(TIMEOUT_SECONDS)
+        (left,) = self.firmware.iterdir()
+        self.assertRegex(left.name, r"^\..*\.new$")
+        self.publish(b"an image", "v1.0")
+        names = sorted(path.name for path in self.firmware.iterdir())
+        self.assertEqual(names, ["firmware_v1.0.bin", "firmware_v1.0.json"])
+
+    def test_interrupt_leaves_nothing(self):
+        process = self.begin_large()
+        process.send_signal(signal.SIGINT)
+        self.assertEqual(process.wait(TIMEOUT_SECONDS), 130)
+        self.assertEqual(list(self.firmware.iterdir()), [])
+
+    def test_a_publication_that_goes_on_is_no_leftover(self):
+        process = self.begin_large()
+        self.publish(b"an image", "v1.0")
+        self.assertIsNone(process.poll())
+        self.assertEqual(len(list(self.firmware.glob(".*.new"))), 1)
+
+    def test_of_two_publishers_of_one_version_one_is_refused(self):
+        sources = [self.build(bytes([n]) * (4 << 20), f"{n}.bin") for n in (1, 2)]
+        processes = [
+            subprocess.Popen(
+                self.command(source, "v1"), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            )
+            for source in sources
+        ]
+        said = [process.communicate(timeout=TIMEOUT_SECONDS)[1] for process in processes]
+        codes = [process.returncode for process in processes]
+        self.assertEqual(sorted(codes), [0, 1], said)
+        winner = codes.index(0)
+        self.assertIn(b"is there with other bytes", said[1 - winner])
+        self.assertEqual(self.image_of("v1"), Path(sources[winner]).read_bytes())
+        sha256 = hashlib.sha256(self.image_of("v1")).hexdigest()
+        self.assertEqual(self.manifest_of("v1")["sha256"], sha256)
+        self.assertEqual(len(audit.entries(self.data_dir / "log")), 1)
