@@ -43,7 +43,7 @@ class Refusal(NamedTuple):
 
 
 class Admission:
-    """Lets devices in while there are free slots and a window is open. Safe for use by many threads."""
+    """Lets devices in while slots are free and a window is open. Safe for use by many threads."""
 
     def __init__(
         self,
@@ -168,7 +168,7 @@ class Admission:
     @property
     def _all_taken(self) -> str:
         limit = 0 if self._slots is None else self._slots.limit
-        return f"all {limit} download slots are taken; it comes again"
+        return f"all {limit} download slots are taken or kept for others; it comes again"
 
 
 def _source(address: str) -> int | None:

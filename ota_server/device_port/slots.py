@@ -4,8 +4,9 @@ The rule:
 
 1. A slot is for whoever asks first. A device has one slot at most, however often it asks.
 2. A quarter of the slots is kept for devices that were refused three times or more and still wait:
-   others leave them so many free slots, but one for each such device at most. A device waits until
-   it has a slot, or has not asked for two hours.
+   others leave them so many free slots, but one for each such device at most. Among themselves
+   they leave as many to those that were refused six times or more. A device waits until it has a
+   slot, or has not asked for two hours.
 3. A slot that is not used ends after a minute and puts its device behind the others, once: it has
    a slot only where more are free than devices wait. That ends when as many others have begun to
    download as waited when its slot ended, or after half an hour.
@@ -38,7 +39,8 @@ from ota_server.model.device import number_of
 
 # A device begins its download seconds after it was told; after a cut it needs some to connect.
 RESERVED_SECONDS = 60.0
-REFUSALS_FOR_KEPT = 3
+# So many refusals give a device the kept slots, and so many give it those before the others.
+KEPT_FROM, FIRST_FROM = 3, 6
 # One of so many slots is kept; one of so many is for the devices of one address.
 _QUARTER = 4
 # Devices that poll each hour, more or less, still wait when their next poll comes.
@@ -77,16 +79,14 @@ class DownloadSlots:
 
     def __init__(self, limit: int, most_refused: int = MOST_REFUSED) -> None:
         self._limit = limit
-        self._share = max(1, limit // _QUARTER)
-        # Never the only slot: a device that does not come again would keep everybody out.
-        self._kept = min(self._share, limit - 1)
+        self._quarter = max(1, limit // _QUARTER)
         self._most_refused = most_refused
         self._slots: dict[str, _Slot] = {}
         self._ends: OrderedDict[str, float] = OrderedDict()  # when slots without transfers end
         self._begun = 0  # downloads, since the server has started
         self._refusals: OrderedDict[int, int] = OrderedDict()  # in the order of the last one
         self._waiting: OrderedDict[int, float] = OrderedDict()  # which of these wait, until when
-        self._long_waiting = 0  # those that slots are kept for
+        self._waiting_by_class = [0, 0, 0]
         self._behind: OrderedDict[int, _Behind] = OrderedDict()
         self._unused: Counter[int] = Counter()  # reserved slots by address
         self._wanting: OrderedDict[int, float] = OrderedDict()  # the two addresses refused last
@@ -168,18 +168,17 @@ class DownloadSlots:
         """Return how many free slots a device may not have.
 
         1. It is behind: as many as devices wait.
-        2. It was refused three times or more: none.
-        3. Any other: those that are kept, while devices wait for them.
+        2. Others that wait have a better right to the kept slots: one for each, or all kept ones.
+        3. There are no such others: none.
         """
         if is_behind:
             return len(self._waiting)
-        if self._refusals.get(number, 0) >= REFUSALS_FOR_KEPT:
-            return 0
-        return min(self._kept, self._long_waiting)
+        better = sum(self._waiting_by_class[_class(self._refusals.get(number, 0)) + 1 :])
+        return min(self._quarter, better)
 
     def _has_share(self, address: int | None, now: float) -> bool:
         """Return whether an address has its share of the slots, and another one wants some too."""
-        if address is None or self._unused[address] < self._share:
+        if address is None or self._unused[address] < self._quarter:
             return False
         return any(each != address and now < until for each, until in self._wanting.items())
 
@@ -208,13 +207,13 @@ class DownloadSlots:
 
     def _expire(self, now: float) -> None:
         """End the slots, the waiting and the being behind whose time is over."""
-        while self._ends and (first := next(iter(self._ends.items())))[1] <= now:
-            mac, _ = self._ends.popitem(last=False)
-            if not self._slots[mac].has_begun:
-                self._put_behind(number_of(mac), first[1])
-            self._free(mac)
         while self._waiting and (wait := next(iter(self._waiting.items())))[1] <= now:
             self._stop_waiting(wait[0])
+        while self._ends and (end := next(iter(self._ends.values()))) <= now:
+            mac, _ = self._ends.popitem(last=False)
+            if not self._slots[mac].has_begun:
+                self._put_behind(number_of(mac), end)
+            self._free(mac)
         while self._behind and next(iter(self._behind.values())).until <= now:
             self._behind.popitem(last=False)
 
@@ -232,7 +231,7 @@ class DownloadSlots:
         self._forget(number)
         self._refusals[number] = refusals
         self._waiting[number] = now + WAITING_SECONDS
-        self._long_waiting += refusals >= REFUSALS_FOR_KEPT
+        self._waiting_by_class[_class(refusals)] += 1
         if len(self._refusals) > self._most_refused:
             self._forget(next(iter(self._refusals)))
         if address is not None:
@@ -249,4 +248,9 @@ class DownloadSlots:
     def _stop_waiting(self, number: int) -> None:
         """Keep no slot for a device any longer; its refusals stay known."""
         if self._waiting.pop(number, None) is not None:
-            self._long_waiting -= self._refusals[number] >= REFUSALS_FOR_KEPT
+            self._waiting_by_class[_class(self._refusals[number])] -= 1
+
+
+def _class(refusals: int) -> int:
+    """Return 0 for a device without a right to the kept slots, 1 with it, 2 before the others."""
+    return (refusals >= KEPT_FROM) + (refusals >= FIRST_FROM)

@@ -4,7 +4,12 @@ import heapq
 import random
 import unittest
 
-from ota_server.device_port.slots import BEHIND_SECONDS, RESERVED_SECONDS, WAITING_SECONDS, DownloadSlots
+from ota_server.device_port.slots import (
+    BEHIND_SECONDS,
+    RESERVED_SECONDS,
+    WAITING_SECONDS,
+    DownloadSlots,
+)
 
 
 def mac(number: int) -> str:
@@ -166,17 +171,26 @@ class KeptTest(unittest.TestCase):
         self.assertFalse(slots.ask(mac(102), 3 * 86400.0 - 1.0))
         self.assertTrue(slots.ask(mac(100), 3 * 86400.0))
 
-    def test_of_two_or_three_slots_one_is_kept(self):
-        for limit in (2, 3):
+    def test_of_fewer_than_four_slots_one_is_kept(self):
+        for limit in (1, 2, 3):
             with self.subTest(limit):
                 slots = self.refused(3, devices=3, limit=limit)
                 self.free(slots, limit)
                 self.assertEqual(self.count(slots), limit - 1)
 
-    def test_the_only_slot_is_kept_for_nobody(self):
-        slots = self.refused(3, limit=1)
+    def test_kept_slots_are_left_to_those_that_were_refused_six_times(self):
+        slots = self.refused(6, devices=1)
+        for second in range(3):
+            self.assertFalse(slots.ask(mac(300), 6.0 + second))
         self.free(slots, 1)
-        self.assertTrue(slots.ask(C, 10.0))
+        self.assertFalse(slots.ask(mac(300), 10.0))
+        self.assertTrue(slots.ask(mac(100), 10.0))
+
+    def test_devices_that_never_come_again_keep_a_new_one_out_for_six_polls_at_most(self):
+        slots = self.refused(100, limit=1)
+        self.free(slots, 1, at=100.0)
+        found = [slots.ask(mac(200), 100.0 + 60.0 * poll) for poll in range(7)]
+        self.assertEqual(found, [False] * 6 + [True])
 
     def test_the_table_of_the_refused_is_bounded_and_drops_the_oldest(self):
         slots = DownloadSlots(2, most_refused=2)
@@ -411,6 +425,14 @@ class ModelTest(unittest.TestCase):
                 fleet = Fleet(seed, limit=5, seconds=5.0, devices=300, again=False)
                 fleet.run(8 * 3600.0)
                 self.assertEqual(len(fleet.served), 300)
+
+    def test_under_a_load_that_never_ends_devices_that_come_in_time_wait_for_few_polls(self):
+        for limit, devices in ((1, 14), (3, 40), (20, 280)):
+            with self.subTest(limit=limit):
+                fleet = Fleet(1, limit=limit, seconds=10.0, devices=devices, again=True)
+                fleet.coming, fleet.latest_seconds = 1.0, 5.0
+                fleet.run(12 * 3600.0)
+                self.assertLess(max(fleet.longest.values()), 20)
 
     def test_devices_that_never_use_their_slots_hold_up_the_others_once(self):
         for seed in range(3):
