@@ -44,7 +44,7 @@ _FORMS = {
 _START = """
 import socket
 import sys
-from ota_server.serve import main
+from ota_server.server import main
 from ota_server.server import OTAServer
 {change}
 sys.exit(main())

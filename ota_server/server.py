@@ -24,15 +24,10 @@ from ota_server.device_port.options import (
     make_admission,
     make_pacing,
 )
-from ota_server.device_port.server import (
-    GRACE_SECONDS,
-    IDLE_SECONDS,
-    MAX_LINGERING,
-    TRANSPORTS,
-    OTAServer,
-)
+from ota_server.device_port.server import OTAServer
 from ota_server.device_port.service import Service
-from ota_server.device_port.window import Standing
+from ota_server.httpd.listener import GRACE_SECONDS, IDLE_SECONDS, MAX_LINGERING
+from ota_server.httpd.transports import TRANSPORTS
 from ota_server.journal.device_table import MAX_DEVICES, Fleet
 from ota_server.journal.forget import Forgetting
 from ota_server.journal.rejected import Rejected
@@ -226,14 +221,13 @@ def _serve(arguments: argparse.Namespace, written: LogThread) -> int:
     _install_signals(server, written)
     banner.show(server, log_dir(arguments.data_dir), limits_text(arguments))
     options = [COMPLETION_UNKNOWN] if arguments.buffering_proxy else []
-    keeper = Keeper(arguments.data_dir, server.service.policies, clock_ms(), options)
-    forgetting = Forgetting(arguments.data_dir, server.service.fleet)
-    admission = server.service.offers.admission
-    said = AdmissionFile(
-        log_dir(arguments.data_dir),
-        lambda: Standing() if admission is None else admission.standing(clock_ms()),
+    offers = server.service.offers
+    keeper = Keeper(
+        arguments.data_dir, server.service.policies, offers.attended, clock_ms(), options
     )
-    server.service.more_chores += [keeper.look_after, forgetting.look_after, said.look_after]
+    forgetting = Forgetting(arguments.data_dir, server.service.fleet)
+    said = AdmissionFile(log_dir(arguments.data_dir), lambda: offers.standing(clock_ms()))
+    server.chores += [keeper.look_after, forgetting.look_after, said.look_after]
     garbage.hold_back()
     sys.setswitchinterval(_SWITCH_SECONDS)
     try:

@@ -24,7 +24,10 @@ from ota_server.model.device import (
     previous_version,
 )
 from ota_server.model.version import entity_tag
-from ota_server.policy.decision import Decision, continued_download
+from ota_server.policy.begun_download import continued_download
+from ota_server.policy.decision import Decision
+from ota_server.policy.explain import in_words
+from ota_server.policy.files import PolicyFiles
 from ota_server.policy.loop_breaker import fetched
 from ota_server.releases.image import Image
 from ota_server.releases.store import Altered, NoImage, NoTarget, NotNow, NotReady, Store
@@ -46,8 +49,40 @@ class NotOffered(Exception):
     """The device may have no image now: answer 503."""
 
     def __init__(self, decision: Decision) -> None:
-        super().__init__(decision.reason)
+        super().__init__(in_words(decision.cause))
         self.decision = decision
+
+
+class DeviceTransfer(Transfer):
+    """A reply to /firmware.bin under way, for the record of its end.
+
+    Attributes:
+        began_at: in seconds of the monotonic clock.
+        has_end: the last byte of the image is in it.
+    """
+
+    __slots__ = ("_downloads", "began_at", "has_end", "mac", "range_start", "status")
+
+    def __init__(
+        self,
+        downloads: "Downloads",
+        mac: str,
+        image: Image,
+        status: int,
+        range_start: int | None,
+        has_end: bool,
+    ) -> None:
+        super().__init__(image)
+        self._downloads = downloads
+        self.mac = mac
+        self.status = status
+        self.range_start = range_start
+        self.has_end = has_end
+        self.began_at = time.monotonic()
+
+    def end(self, bytes_sent: int, complete: bool) -> None:
+        """Put its end on record."""
+        self._downloads.finish(self, bytes_sent, complete)
 
 
 class _Plan(NamedTuple):
@@ -67,9 +102,15 @@ class Downloads:
     """Answers requests for images. Safe for use by many threads."""
 
     def __init__(
-        self, store: Store, offers: Offers, fleet: Fleet, clock_ms: Callable[[], int]
+        self,
+        store: Store,
+        policies: PolicyFiles,
+        offers: Offers,
+        fleet: Fleet,
+        clock_ms: Callable[[], int],
     ) -> None:
         self._store = store
+        self._policies = policies
         self._offers = offers
         self._fleet = fleet
         self._clock_ms = clock_ms
@@ -129,7 +170,7 @@ class Downloads:
         caching = _HASH_CACHING if is_right else NAMED_CACHING
         return _conditional(request, image, ranges, modified_seconds, caching)
 
-    def finish(self, transfer: Transfer, bytes_sent: int, complete: bool) -> None:
+    def finish(self, transfer: DeviceTransfer, bytes_sent: int, complete: bool) -> None:
         """Record the end of a download.
 
         Args:
@@ -195,7 +236,7 @@ class Downloads:
                 raise
             answer = reply.later(_NOT_READY)
         except NotOffered as problem:
-            answer = reply.later(f"No update now: {problem.decision.reason}.")
+            answer = reply.later(f"No update now: {problem}.")
             return _Plan(answer, problem.decision.version)
         except NoImage as problem:
             if self._limit.allows(str(problem), time.monotonic()):
@@ -234,9 +275,9 @@ class Downloads:
         return _Plan(answer, target_version, image, download, is_new)
 
     def _keep_from_looping(self, report: Report, download: Download, now_ms: int) -> None:
-        reason = self._offers.why_wait(report.mac, download, download.version, now_ms)
-        if reason:
-            raise NotOffered(Decision(report.firmware_version, reason, None))
+        cause = self._offers.why_wait(report.mac, download, download.version, now_ms)
+        if cause is not None:
+            raise NotOffered(Decision(report.firmware_version, cause, None))
 
     def _record(
         self, request: Request, report: Report, peer: Peer, before: Device | None, plan: _Plan
@@ -258,15 +299,15 @@ class Downloads:
         if request.method == "HEAD":
             details["method"] = "HEAD"
         self._fleet.record("begin", report.mac, device, details)
-        plan.reply.reported = report.firmware_version
+        plan.reply.needs_record = bool(self._policies.latest.rollouts)
         if request.method == "GET":
             self._fleet.count_up(report.mac, plan.image.sha256)
-            plan.reply.transfer = Transfer(
+            plan.reply.transfer = DeviceTransfer(
+                self,
                 report.mac,
                 plan.image,
                 plan.reply.status.value,
                 range_start,
-                time.monotonic(),
                 _has_end(plan.reply),
             )
 

@@ -1,21 +1,17 @@
 """The options for when the whole fleet comes at once: who is let in, when, and how fast."""
 
 import argparse
-import re
-from collections.abc import Mapping
 from datetime import tzinfo
 
 from ota_server.device_port.admission import Admission
 from ota_server.device_port.slots import DownloadSlots
 from ota_server.device_port.window import Hours, Window, parse_window
 from ota_server.httpd.pacing import Pacing
+from ota_server.model.quantity import format_duration, format_size, parse_duration, parse_size
 
-_DURATION = re.compile(r"([1-9][0-9]{0,8})([smhd])")
-_RATE = re.compile(r"([1-9][0-9]{0,14})([KMG]?)")
-_UNITS = {"": 1, "K": 1024, "M": 1024**2, "G": 1024**3}
 # Less than this, and a packet would take longer than a client waits.
 _LEAST_RATE = 1024
-_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_MOST_OVERDUE_SECONDS = 3660 * 86400
 
 
 class WrongOptions(Exception):
@@ -101,22 +97,16 @@ def limits_text(arguments: argparse.Namespace) -> str:
         count = arguments.max_downloads
         limits.append(f"{count} download{'s' * (count != 1)} at once")
     if arguments.max_rate is not None:
-        limits.append(f"{_in_units(arguments.max_rate, _UNITS)} bytes/s in all")
+        limits.append(f"{format_size(arguments.max_rate)} bytes/s in all")
     if arguments.max_download_rate is not None:
-        limits.append(f"{_in_units(arguments.max_download_rate, _UNITS)} bytes/s each")
+        limits.append(f"{format_size(arguments.max_download_rate)} bytes/s each")
     if arguments.window:
         zone = arguments.window_zone or "the system's time"
         limits.append(f"downloads begin {', '.join(map(str, arguments.window))} ({zone})")
     if arguments.window_overdue is not None:
-        overdue = _in_units(int(arguments.window_overdue), _SECONDS)
+        overdue = format_duration(arguments.window_overdue)
         limits.append(f"or after {overdue} of waiting for that")
     return ", ".join(limits)
-
-
-def _in_units(number: int, units: Mapping[str, int]) -> str:
-    """Return a number in the largest unit that shows it whole."""
-    name = max((unit for unit in units if number % units[unit] == 0), key=lambda unit: units[unit])
-    return f"{number // units[name]}{name}"
 
 
 def _slots(text: str) -> int:
@@ -126,10 +116,14 @@ def _slots(text: str) -> int:
 
 
 def _rate(text: str) -> int:
-    match = _RATE.fullmatch(text.upper())
-    rate = 0 if match is None else int(match[1]) * _UNITS[match[2]]
+    try:
+        rate = parse_size(text)
+    except ValueError:
+        rate = 0
     if rate < _LEAST_RATE:
-        raise argparse.ArgumentTypeError(f"{text!r:.40} is no rate such as 500K or 10M, from 1K on")
+        raise argparse.ArgumentTypeError(
+            f"{text!r:.40} is not a rate such as 500K or 10M, from 1K on"
+        )
     return rate
 
 
@@ -154,9 +148,13 @@ def _zone(text: str) -> tzinfo:
 
 
 def _duration(text: str) -> float:
-    match = _DURATION.fullmatch(text)
-    if match is None or int(match[1]) * _SECONDS[match[2]] > 3660 * 86400:
+    try:
+        seconds = parse_duration(text)
+    except ValueError:
+        seconds = 0.0
+    if not 1 <= seconds <= _MOST_OVERDUE_SECONDS:
         raise argparse.ArgumentTypeError(
-            f"{text!r:.40} is no time: a number and s, m, h or d, such as 12h or 7d"
+            f"{text!r:.40} is not a duration up to ten years: a number and s, m, h or d, "
+            "such as 12h or 7d"
         )
-    return float(int(match[1]) * _SECONDS[match[2]])
+    return seconds

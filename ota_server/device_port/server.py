@@ -1,68 +1,32 @@
-"""The server: `OTAServer(ThreadingHTTPServer)` listens, refuses, and ends in order.
+"""The server: `OTAServer(ThreadingHTTPServer)` gives a listener its service and does its chores."""
 
-What drives its connections is one of two: an event loop (`loop.py`), or a thread for each
-connection (`threads.py`). Both drive the same connection machine.
-"""
-
-import errno
 import logging
-import select
-import socket
 import threading
 import time
 from collections.abc import Callable
-from http import HTTPStatus
-from typing import Any
 
 from ota_server.device_port.service import Service
-from ota_server.httpd import reply
-from ota_server.httpd.event_loop import EventLoop
 from ota_server.httpd.handler import OTARequestHandler
-from ota_server.httpd.http1 import reply_head
-from ota_server.httpd.lean_http_server import ThreadingHTTPServer
+from ota_server.httpd.listener import GRACE_SECONDS, IDLE_SECONDS, Listener
 from ota_server.httpd.pacing import Pacing
-from ota_server.httpd.poller import PollPoller
-from ota_server.httpd.sockets import LINGER_SECONDS
-from ota_server.httpd.threads import ThreadDriver
+from ota_server.httpd.transports import TRANSPORTS, drive
 from ota_server.system.garbage import Collector
 
 log = logging.getLogger(__name__)
 
 LOOK_AFTER_SECONDS = 0.1  # a journal that was taken away is noticed by then
 SYNC_SECONDS = 0.1  # what a power cut may take under `--fsync interval`, and what the disk needs
-IDLE_SECONDS = 15.0
-GRACE_SECONDS = 30.0
-MAX_LINGERING = 64
-_OUT_OF_FILES = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
-
-# epoll where there is one; poll, slower, does the same everywhere else.
-TRANSPORTS = (*(("epoll",) if hasattr(select, "epoll") else ()), "poll", "threads")
 
 
-class OTAServer(ThreadingHTTPServer):
-    """Listens from its constructor on; `serve_forever` drives its connections.
+class OTAServer(Listener):
+    """Listens from its constructor on; `serve_forever` answers devices.
 
     `shutdown` drains: no new connections, what is in flight is answered, downloads go on for
     `grace_seconds`; `serve_forever` returns after that.
 
     Attributes:
-        wake_receiver: readable once `is_draining` is set.
-        is_draining: replies close their connections, and none is waited for.
-        is_ending: the grace is over; downloads are cut.
-        ends_at_once: the grace is over already.
-        refused_connections: how many found no room.
-        pacing: how fast images are sent; None: as fast as it goes.
-        pacing_lock: held by threads around what they ask of a pace.
+        chores: what no request should wait for, to be done a few times a second, one by one.
     """
-
-    request_queue_size = 4096  # the stdlib's 5 drops devices when a fleet wakes at once
-    # Why these two, and so much: docs/adr/0008.
-    defer_seconds = 1  # Linux hands a connection over with its first bytes, or after so long
-    unsent_bytes = 64 * 1024  # what the kernel takes of a download beyond what is on its way
-    allow_reuse_address = True
-    # Threads are ended on purpose, by draining: as daemons they would be cut off at exit.
-    daemon_threads = False
-    block_on_close = False
 
     def __init__(
         self,
@@ -80,61 +44,22 @@ class OTAServer(ThreadingHTTPServer):
         Raises:
             OSError: the address cannot be had.
         """
+        super().__init__(
+            address,
+            service,
+            OTARequestHandler,
+            max_connections=max_connections,
+            idle_seconds=idle_seconds,
+            grace_seconds=grace_seconds,
+            pacing=pacing,
+        )
         self.service = service
-        self.idle_seconds = idle_seconds
-        self.is_draining = False
-        self.is_ending = False
-        self.refused_connections = 0
-        self.max_connections = max_connections
-        self.grace_seconds = grace_seconds
-        self.pacing = pacing
-        self.pacing_lock = threading.Lock()
-        self.ends_at_once = False
         self._transport = transport
-        self._lingering: dict[socket.SocketType, float] = {}
         self._collector = Collector()
-        self._serving = threading.Event()
-        self._ended = threading.Event()
-        family, *_, resolved = _resolve(*address)
-        self.wake_receiver, self._wake_sender = socket.socketpair()
-        for end in (self.wake_receiver, self._wake_sender):
-            end.setblocking(False)
-        self.address_family = family
-        super().__init__(resolved[:2], OTARequestHandler, bind_and_activate=False)
-        try:
-            self.server_bind()
-            self.server_activate()
-        except OSError:
-            super().server_close()
-            self._close_wake()
-            raise
-        self.socket.setblocking(False)
-        self._set_options()
-
-    def _set_options(self) -> None:
-        """Set what Linux hands on from the listening socket to its connections."""
-        # With Nagle's algorithm replies wait for ACKs.
-        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        if self.unsent_bytes and hasattr(socket, "TCP_NOTSENT_LOWAT"):
-            unsent = socket.TCP_NOTSENT_LOWAT
-            self.socket.setsockopt(socket.IPPROTO_TCP, unsent, self.unsent_bytes)
-        if self.defer_seconds and hasattr(socket, "TCP_DEFER_ACCEPT"):
-            self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, self.defer_seconds)
-
-    def server_bind(self) -> None:
-        """Bind, to IPv6 and IPv4 at once where both are there. Unlike its base it asks no DNS."""
-        if self.address_family == socket.AF_INET6:
-            both = self.server_address[0] == "::"
-            self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, not both)
-        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self.socket.bind(self.server_address)
-        self.server_address = self.socket.getsockname()
-        self.server_name = str(self.server_address[0])
-        self.server_port = int(self.server_address[1])
+        self.chores = [*service.chores, self._collect]
 
     def serve_forever(self, poll_interval: float = 0.5) -> None:
         """Accept until `shutdown`, then drain. Returns when the last connection has ended."""
-        self._serving.set()
         # Bringing records to the disk is on time also while a chore takes long.
         workers = [
             threading.Thread(target=self._do_chores, name="chores"),
@@ -143,111 +68,15 @@ class OTAServer(ThreadingHTTPServer):
         for worker in workers:
             worker.start()
         try:
-            self._make_driver().run()
+            self.serve(lambda: drive(self, self._transport))
         finally:
-            self.service.fleet.end()
-            self._ended.set()
+            self.service.end_chores()
             for worker in workers:
                 worker.join()
 
-    def _make_driver(self) -> EventLoop | ThreadDriver:
-        if self._transport == "threads":
-            return ThreadDriver(self)
-        return EventLoop(self, select.epoll() if self._transport == "epoll" else PollPoller())
-
-    def shutdown(self) -> None:
-        """Drain, and wait until that is done. Not from a signal handler: see `drain`."""
-        self.drain()
-        if self._serving.is_set():
-            self._ended.wait()
-
-    def drain(self) -> None:
-        """Begin to drain. Safe in a signal handler."""
-        self.is_draining = True
-        self._wake()
-
-    def end_at_once(self) -> None:
-        """Cut downloads instead of waiting for them; each is recorded. Safe in a signal handler."""
-        self.ends_at_once = True
-        self.drain()
-
-    def server_close(self) -> None:
-        """Close the listening socket."""
-        super().server_close()
-        self._close_wake()
-
-    def accept(self, limit: int, take: Callable[[socket.SocketType, Any], None]) -> bool:
-        """Accept up to `limit` connections that wait; False when the system has no room for one.
-
-        Clients that connect faster than they are accepted must not keep a signal from being
-        noticed, hence the limit.
-        """
-        for _ in range(limit):
-            try:
-                # The accept of socket.SocketType, less the object around this one: 4 µs of 60.
-                descriptor, address = self.socket._accept()  # type: ignore[attr-defined]
-            except BlockingIOError:
-                return True
-            except OSError as problem:
-                if problem.errno not in _OUT_OF_FILES:
-                    continue  # that client is gone again
-                if self.service.may_say("accept", time.monotonic()):
-                    log.error("no connection can be accepted: %s; clients wait", problem.strerror)
-                return False
-            take(socket.SocketType(self.address_family, self.socket_type, 0, descriptor), address)
-        return True
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """Log a bug that ended one connection; the others live on."""
-        log.exception("the connection of %s failed", client_address[0])
-
-    def refuse(self, connection: socket.SocketType, reason: str) -> None:
-        """Answer 503 and close, so that the reply arrives, without waiting here."""
-        self.refused_connections += 1
-        if self.service.may_say("refused", time.monotonic()):
-            log.warning("connections are refused with 503: %s", reason)
-        connection.setblocking(False)
-        try:
-            connection.send(_refusal(self.service.clock_ms() // 1000))
-            connection.shutdown(socket.SHUT_WR)
-        except OSError:
-            connection.close()
-            return
-        if len(self._lingering) >= MAX_LINGERING:
-            oldest = next(iter(self._lingering))
-            del self._lingering[oldest]
-            oldest.close()
-        self._lingering[connection] = time.monotonic() + LINGER_SECONDS
-
-    def let_refused_go(self) -> None:
-        """Close the refused connections that have read their reply or had their time."""
-        now = time.monotonic()
-        for connection, until in list(self._lingering.items()):
-            try:
-                is_over = now >= until or not connection.recv(64 * 1024)
-            except BlockingIOError:
-                is_over = False
-            except OSError:
-                is_over = True
-            if is_over:
-                del self._lingering[connection]
-                connection.close()
-
-    @property
-    def has_refused(self) -> bool:
-        """Whether refused connections are still open."""
-        return bool(self._lingering)
-
-    def stop_listening(self) -> None:
-        """Close the listening socket, and what was refused a moment ago."""
-        super().server_close()
-        for connection in self._lingering:
-            connection.close()
-        self._lingering.clear()
-
     def _do_chores(self) -> None:
-        while not self._ended.wait(LOOK_AFTER_SECONDS):
-            for chore in (*self.service.chores, self._collect):
+        while not self.ended.wait(LOOK_AFTER_SECONDS):
+            for chore in tuple(self.chores):
                 self._do_chore(chore)
 
     def _collect(self) -> None:
@@ -255,8 +84,8 @@ class OTAServer(ThreadingHTTPServer):
 
     def _sync(self) -> None:
         due = time.monotonic() + SYNC_SECONDS
-        while not self._ended.wait(due - time.monotonic()):
-            self._do_chore(self.service.fleet.journal.sync)
+        while not self.ended.wait(due - time.monotonic()):
+            self._do_chore(self.service.sync)
             due = max(due + SYNC_SECONDS, time.monotonic())
 
     def _do_chore(self, chore: Callable[[], None]) -> None:
@@ -264,42 +93,8 @@ class OTAServer(ThreadingHTTPServer):
         try:
             chore()
         except OSError as problem:
-            if self.service.may_say("chores", time.monotonic()):
+            if self.may_say("chores", time.monotonic()):
                 log.error("a chore failed: %s", problem)
         except Exception:
-            if self.service.may_say("chores", time.monotonic()):
+            if self.may_say("chores", time.monotonic()):
                 log.exception("a chore failed")
-
-    def _wake(self) -> None:
-        try:
-            self._wake_sender.send(b"\0")
-        except OSError:
-            return  # full: it wakes anyway; or closed: nobody sleeps
-
-    def _close_wake(self) -> None:
-        self.wake_receiver.close()
-        self._wake_sender.close()
-
-
-def _resolve(host: str, port: int) -> tuple[Any, ...]:
-    """Return the first address of a host; none given: all interfaces, IPv6 and IPv4 at once."""
-    if not host:
-        host = "::" if _has_ipv6() else "0.0.0.0"
-    return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-
-
-def _has_ipv6() -> bool:
-    try:
-        with socket.socket(socket.AF_INET6, socket.SOCK_STREAM) as probe:
-            probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-            probe.bind(("::", 0))
-    except OSError:
-        return False
-    return True
-
-
-def _refusal(seconds: int) -> bytes:
-    answer = reply.later("Too many connections.")
-    length = len(answer.body)
-    head = reply_head(HTTPStatus.SERVICE_UNAVAILABLE, answer.fields, length, seconds, False, 1)
-    return head + answer.body

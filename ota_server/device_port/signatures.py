@@ -14,7 +14,7 @@ from ota_server.httpd.reply import Peer, Reply
 from ota_server.journal.device_table import Fleet
 from ota_server.model.device import Device, Report
 from ota_server.model.version import MAX_SIGNATURE_BYTES, meaning, signature_name
-from ota_server.policy.decision import pinned_download
+from ota_server.policy.begun_download import pinned_download
 from ota_server.policy.files import PolicyFiles
 from ota_server.releases.image import Image
 from ota_server.releases.store import NoImage, NoTarget, NotNow, NotReady, Store

@@ -110,6 +110,10 @@ class DownloadSlots:
         """Return whether a device has a slot; changes nothing."""
         return mac in self._slots and now < self._ends.get(mac, math.inf)
 
+    def holders(self, now: float) -> list[str]:
+        """Return the devices that have a slot."""
+        return [mac for mac in self._slots if self.has(mac, now)]
+
     def ask(self, mac: str, now: float, address: int | None = None) -> bool:
         """Return whether a device has a slot now. A new one is reserved for a minute.
 

@@ -31,7 +31,7 @@ from itertools import compress
 
 from ota_server.evaluation.address_caps import QUARTER, most_of_each
 from ota_server.evaluation.device_case import NOT_FAILED, Account, Case
-from ota_server.evaluation.poll_history import FORGOTTEN, GAPS_TO_MISS, Polls
+from ota_server.evaluation.poll_history import FORGOTTEN, GAPS_TO_MISS, PollHistory
 
 _LEAST_TO_MOVE = 2  # one device may have moved alone
 _LEAST_OF_HOME = 3  # so few may all be in one wave by chance
@@ -43,7 +43,9 @@ Accounts = Mapping[int, Account]
 Heard = tuple[int, str, str]
 
 
-def listen(account: Account, polls: Polls, row: int, heard: Heard, now_ms: int) -> Case | None:
+def listen(
+    account: Account, polls: PollHistory, row: int, heard: Heard, now_ms: int
+) -> Case | None:
     """Return the case to be told what is heard: at a site, which version runs, and the release.
 
     None: nobody listens (rules 2 and 3).
@@ -91,7 +93,11 @@ def believed(
 
 
 def move_homes(
-    polls: Polls, accounts: Accounts, has_missed: OfAccount, is_expected: OfRow, is_at_risk: OfRow
+    polls: PollHistory,
+    accounts: Accounts,
+    has_missed: OfAccount,
+    is_expected: OfRow,
+    is_at_risk: OfRow,
 ) -> None:
     """Take a new address for the home of devices that have moved there together (rule 5)."""
     since: dict[int, dict[int, list[int]]] = defaultdict(lambda: defaultdict(list))
@@ -127,7 +133,7 @@ def move_homes(
             polls.polled[row] = max(polls.polled[row], accounts[row].case.seen)
 
 
-def most_in_wave(polls: Polls, homes: Collection[int], wave: int) -> dict[int, int]:
+def most_in_wave(polls: PollHistory, homes: Collection[int], wave: int) -> dict[int, int]:
     """Return how many devices of each home count in the waves up to one (rule 6)."""
     masks = polls.in_waves(FORGOTTEN - 1), polls.in_waves(wave)
     fleet, reached = map(sum, masks)
@@ -139,7 +145,7 @@ def most_in_wave(polls: Polls, homes: Collection[int], wave: int) -> dict[int, i
     return most
 
 
-def large_homes(polls: Polls, in_wave: Counter[int], is_there: OfRow) -> Collection[int]:
+def large_homes(polls: PollHistory, in_wave: Counter[int], is_there: OfRow) -> Collection[int]:
     """Return where three tenths of all that are there live, and a quarter of the wave (rule 7)."""
     total = in_wave.total()
     large = {home for home, count in in_wave.items() if count * QUARTER > total}

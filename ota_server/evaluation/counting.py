@@ -8,8 +8,8 @@ from ota_server.evaluation.address_caps import capped
 from ota_server.evaluation.binomial import most_by_chance
 from ota_server.evaluation.contested import believed, large_homes, most_in_wave, move_homes
 from ota_server.evaluation.device_case import AFTER_DOWNLOAD, NOT_FAILED, Account, Case, Terms
-from ota_server.evaluation.poll_history import SLOW_SOAKS, Polls
-from ota_server.evaluation.silence import Quiet
+from ota_server.evaluation.poll_history import SLOW_SOAKS, PollHistory
+from ota_server.evaluation.silence import Silence
 from ota_server.evaluation.tally import ASKING_WAVE, SLOW, TINY_WAVE, Evidence, Tally
 from ota_server.model.address import address_of
 
@@ -22,7 +22,7 @@ _BAD = ("failed", "silent", "mislabelled")
 _MOST_LOOKED_AT = 4096
 
 
-class _Reading(NamedTuple):
+class _BelievedDevice(NamedTuple):
     """A device as it is believed: its case, what became of it, and where it was heard from."""
 
     case: Case
@@ -31,13 +31,13 @@ class _Reading(NamedTuple):
     is_home: bool
 
 
-class Counting:
+class WaveCounter:
     """Counts the cases of a wave, at one moment."""
 
     def __init__(
         self,
-        polls: Polls,
-        quiet: Quiet,
+        polls: PollHistory,
+        quiet: Silence,
         terms: Terms,
         wave: int,
         chosen_wave: int,
@@ -57,7 +57,7 @@ class Counting:
         self._chosen_wave = chosen_wave
         self._accepted = accepted
         self._now_ms = now_ms
-        self._readings: dict[int, _Reading] = {}
+        self._readings: dict[int, _BelievedDevice] = {}
         self._displaced: dict[int, int] = {}  # from which site, by the row
         self._at_risk: set[int] = set()
         self._share_of: Callable[[int], float] | None = None  # of silence; None: nobody is silent
@@ -82,7 +82,7 @@ class Counting:
                 if state == "failed" and case.failing in AFTER_DOWNLOAD and case.whole >= 0:
                     site = case.fetched_at  # who fetched it made it late
                 is_home = site == polls.home[row]
-                self._readings[row] = _Reading(case, state, site, is_home)
+                self._readings[row] = _BelievedDevice(case, state, site, is_home)
         self._leave_out_surplus()
         return self._sum_up(accounts)
 
@@ -206,7 +206,7 @@ class Counting:
             stuck=stuck,
         )
 
-    def _bad(self, counting: Mapping[int, _Reading]) -> dict[int, _Reading]:
+    def _bad(self, counting: Mapping[int, _BelievedDevice]) -> dict[int, _BelievedDevice]:
         """Return the devices that speak against the release: of the silent ones, the blamed."""
         bad = {row: each for row, each in counting.items() if each.state in _BAD}
         self._at_risk = {row for row, each in counting.items() if self._is_at_risk(row, each.case)}
@@ -225,7 +225,7 @@ class Counting:
         return {row: each for row, each in bad.items() if row not in silent or row in blamed}
 
     def _large(
-        self, bad: Mapping[int, _Reading], counting: Mapping[int, _Reading]
+        self, bad: Mapping[int, _BelievedDevice], counting: Mapping[int, _BelievedDevice]
     ) -> Collection[int]:
         if len(bad) < 2:
             return ()
@@ -238,12 +238,12 @@ class Counting:
 
     def _parts(
         self,
-        counting: Mapping[int, _Reading],
-        bad: Mapping[int, _Reading],
+        counting: Mapping[int, _BelievedDevice],
+        bad: Mapping[int, _BelievedDevice],
         large: Collection[int],
     ) -> dict[str, Evidence]:
         """Return the evidence of those from each version that some bad ones ran, and slow ones."""
-        parts: dict[str, dict[int, _Reading]] = {
+        parts: dict[str, dict[int, _BelievedDevice]] = {
             old: {} for old in sorted({each.case.old for each in bad.values()} - {""})
         }
         if any(map(self._is_slow, bad)):
@@ -258,8 +258,8 @@ class Counting:
 
     def _evidence(
         self,
-        counting: Mapping[int, _Reading],
-        bad: Mapping[int, _Reading],
+        counting: Mapping[int, _BelievedDevice],
+        bad: Mapping[int, _BelievedDevice],
         large: Collection[int] | None,
     ) -> Evidence:
         """Return the evidence of some devices.
@@ -279,7 +279,7 @@ class Counting:
         expected = min(silent, int(sum(shares)))
         return Evidence(len(counting), told, silent, count("mislabelled"), excused, expected)
 
-    def _silence_of(self, counting: Mapping[int, _Reading]) -> Sequence[float]:
+    def _silence_of(self, counting: Mapping[int, _BelievedDevice]) -> Sequence[float]:
         """Return how likely each device at risk would be silent without the release."""
         if self._share_of is None:
             return ()

@@ -1,7 +1,7 @@
 """Feedback without a feedback message: what became of each device under one rollout. Pure.
 
 Folded from the records of the journal, in the order of their lines. What a device did is a `Case`;
-when any device was heard from is in `Polls`; who fell silent is asked of `Quiet`.
+when any device was heard from is in `PollHistory`; who fell silent is asked of `Silence`.
 """
 
 import marshal
@@ -10,10 +10,10 @@ from hashlib import sha256
 from typing import Any, NamedTuple
 
 from ota_server.evaluation.contested import listen
-from ota_server.evaluation.counting import Counting
+from ota_server.evaluation.counting import WaveCounter
 from ota_server.evaluation.device_case import Account, Case, Terms
-from ota_server.evaluation.poll_history import FORGOTTEN, NEVER, NO_WAVE, Polls
-from ota_server.evaluation.silence import Quiet
+from ota_server.evaluation.poll_history import FORGOTTEN, NEVER, NO_WAVE, PollHistory
+from ota_server.evaluation.silence import Silence
 from ota_server.evaluation.tally import Tally
 from ota_server.evaluation.uptime import Uptime
 from ota_server.journal.record import FORGET, SNAPSHOT
@@ -23,7 +23,7 @@ from ota_server.model.device import mac_of, number_of
 from ota_server.model.timestamp import parse_time
 from ota_server.model.version import meaning
 from ota_server.policy.decision import cohort_percent
-from ota_server.policy.rollout_plan import Plan
+from ota_server.policy.rollout_plan import RolloutPlan
 
 _DAY_MS = 24 * 3600 * 1000
 _WEEK_MS = 7 * _DAY_MS
@@ -40,7 +40,7 @@ class BadCheckpoint(ValueError):
     """A checkpoint cannot be used: fold the journal from its beginning."""
 
 
-class Known(NamedTuple):
+class RolloutScope(NamedTuple):
     """What the fold has to know besides the journal; MACs in lower-case pairs with colons.
 
     Attributes:
@@ -71,13 +71,15 @@ class Feedback:
     is a `device` line before the first marker will do: it was known before what is kept began.
     """
 
-    def __init__(self, plan: Plan, known: Known, wave: int, opened_ms: int) -> None:
+    def __init__(self, plan: RolloutPlan, known: RolloutScope, wave: int, opened_ms: int) -> None:
         """Begin with an empty fold, at a wave that opened at a time.
 
         Raises:
             ValueError: the plan is none.
         """
-        self._polls = Polls(int.from_bytes(sha256(plan.id.encode("utf-8")).digest()[:8], "big"))
+        self._polls = PollHistory(
+            int.from_bytes(sha256(plan.id.encode("utf-8")).digest()[:8], "big")
+        )
         self._cases: dict[int, Account] = {}
         self._uptime = Uptime()
         self._spelled: dict[str, str] = {}  # as devices spell them, versions by their meaning
@@ -88,7 +90,7 @@ class Feedback:
         self._opened_up_ms = 0
         self._take(plan, known)
 
-    def _take(self, plan: Plan, known: Known) -> None:
+    def _take(self, plan: RolloutPlan, known: RolloutScope) -> None:
         self._plan = plan
         self._known = known
         self._start_ms = parse_time(plan.time)
@@ -96,7 +98,7 @@ class Feedback:
         soak_ms = plan.soak_seconds * 1000
         self._terms = Terms(self._release, known.releases, soak_ms, known.completion_unknown)
 
-    def change(self, plan: Plan, known: Known) -> None:
+    def change(self, plan: RolloutPlan, known: RolloutScope) -> None:
         """Take a plan with other limits, other groups, pins or releases, in mid rollout."""
         before, self_known = self._plan, self._known
         self._take(plan, known)
@@ -336,13 +338,13 @@ class Feedback:
         polls, uptime = self._polls, self._uptime
         up_ms, anew_ms = uptime.at(now_ms), uptime.anew_ms
         since_ms = self._opened_up_ms if self._opened_ms is None else up_ms
-        quiet = Quiet(
+        quiet = Silence(
             polls, up_ms, since_ms, anew_ms, self._terms.soak_ms, uptime.unheard_ms(now_ms)
         )
         found = (polls.rows.get(number_of(mac)) for mac in accepted)
         rows = {row for row in found if row is not None}
         chosen_wave = NO_WAVE if self._plan.first_group is None else 0
-        counting = Counting(polls, quiet, self._terms, self._wave, chosen_wave, rows, up_ms)
+        counting = WaveCounter(polls, quiet, self._terms, self._wave, chosen_wave, rows, up_ms)
         tally = counting.tally(self._cases)
         return tally._replace(
             parts={self._spelled.get(old, old): each for old, each in tally.parts.items()},

@@ -9,7 +9,7 @@ from array import array
 from collections.abc import Iterable
 from typing import Any
 
-from ota_server.evaluation.int_index import Numbering
+from ota_server.evaluation.int_index import IntIndex
 
 NEVER = -1
 NO_WAVE = 255  # a device that the rollout does not reach
@@ -33,7 +33,7 @@ GAPS_TO_MISS = 1.5
 _MS = [0.0, *(2 ** (code / _STEPS) for code in range(1, 256))]
 
 
-class Polls:
+class PollHistory:
     """A row for each device. Times are in milliseconds of `Uptime`, or NEVER.
 
     Attributes:
@@ -51,8 +51,8 @@ class Polls:
     """
 
     def __init__(self, salt: int = 0) -> None:
-        """Begin without a device. The `salt` is for `Numbering`."""
-        self.rows = Numbering(salt)
+        """Begin without a device. The `salt` is for `IntIndex`."""
+        self.rows = IntIndex(salt)
         self.seen = array("q")
         self.polled = array("q")
         self.gaps = array("Q")

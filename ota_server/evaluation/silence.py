@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Mapping
 from typing import NamedTuple
 
 from ota_server.evaluation.address_caps import QUARTER, capped, most_of_each
-from ota_server.evaluation.poll_history import GAPS_TO_MISS, Polls
+from ota_server.evaluation.poll_history import GAPS_TO_MISS, PollHistory
 
 # Of its longest poll gaps: so many without a word is silence.
 _GAPS = 3
@@ -22,12 +22,12 @@ _LEAST_ALIKE = 12
 _Bands = dict[int, Counter[int]]  # devices by how long they may be silent, and by site
 
 
-class Quiet:
+class Silence:
     """Says who is silent at one moment. Times are milliseconds of `Uptime`."""
 
     def __init__(
         self,
-        polls: Polls,
+        polls: PollHistory,
         now_ms: int,
         since_ms: int,
         anew_ms: int,

@@ -6,23 +6,15 @@ same bytes get the same answer from any driver. Times are seconds of one monoton
 """
 
 import logging
+import time
 from collections.abc import Sequence
 from http import HTTPStatus
 from typing import NamedTuple
 
-from ota_server.device_port.service import CHECK_PATH, Service
 from ota_server.httpd import reply
-from ota_server.httpd.http1 import (
-    MAX_HEAD_BYTES,
-    Refused,
-    Request,
-    common_request,
-    read_common_head,
-    read_request,
-    reply_head,
-)
+from ota_server.httpd.app import App
+from ota_server.httpd.http1 import MAX_HEAD_BYTES, Refused, Request, reply_head
 from ota_server.httpd.reply import ImageSpan, Peer, Reply, Transfer
-from ota_server.model.device import Report
 
 log = logging.getLogger(__name__)
 
@@ -44,13 +36,13 @@ _MOST_UNACKNOWLEDGED = 16
 class Outgoing(NamedTuple):
     """What to send next, in order: bytes, then parts. With `close` nothing comes after it.
 
-    `reported`: as that of a `Reply`.
+    `needs_record`: as that of a `Reply`.
     """
 
     head: bytes
     parts: Sequence[bytes | ImageSpan]
     close: bool
-    reported: str | None = None
+    needs_record: bool = False
 
 
 class Connection:
@@ -58,6 +50,7 @@ class Connection:
 
     __slots__ = (
         "_acknowledged_bytes",
+        "_app",
         "_buffer",
         "_closing",
         "_handed_bytes",
@@ -71,12 +64,11 @@ class Connection:
         "_parked",
         "_progress_at",
         "_sent",
-        "_service",
         "peer",
     )
 
-    def __init__(self, service: Service, peer: Peer, idle_seconds: float, now: float) -> None:
-        self._service = service
+    def __init__(self, app: App, peer: Peer, idle_seconds: float, now: float) -> None:
+        self._app = app
         self.peer = peer
         self._idle_seconds = idle_seconds
         self._buffer = b""
@@ -140,7 +132,7 @@ class Connection:
 
     @property
     def sends_withdrawn(self) -> bool:
-        """Whether a download under way is one that nobody may have any more."""
+        """Whether a download of a withdrawn image is under way."""
         return any(sent.image.is_withdrawn for sent in self._sent)
 
     def receive(self, data: bytes, now: float) -> None:
@@ -164,30 +156,20 @@ class Connection:
             draining: the server is about to stop, so this reply is the last one.
 
         Raises:
-            NotReady: call again when its `hashing.done` is set.
+            NotReady: call again when its `done` is set.
         """
         while len(self._sent) >= _MOST_UNACKNOWLEDGED and not self._is_full:
             self._finish_first(True)
         self._is_held = self._is_full and not draining
         if self._closing or self._is_held:
             return None
-        request = self._parked
-        if self._buffer and request is None and not self._head_is_late:
-            common = read_common_head(self._buffer)
-            if common is not None:
-                path, mac, version, keep_alive, length = common
-                report = Report(mac, version)
-                if path != CHECK_PATH:
-                    request = self._read_common(path, report, keep_alive, length, now)
-                elif outgoing := self._answer_check(report, keep_alive, length, now, draining):
-                    return outgoing
         minor_version = 1
         try:
-            request = request or self._read_request(now)
+            request = self._parked or self._read_request(now)
             if request is None:
                 return None
             self._parked = request
-            answer = self._service.respond(request, self.peer, may_wait)
+            answer = self._app.respond(request, self.peer, may_wait)
             self._parked = None
             minor_version = request.minor_version
             self._must_linger = answer.close or draining
@@ -198,7 +180,7 @@ class Connection:
             self._closing = self._must_linger = True
         return self._hand_out(answer, minor_version, now)
 
-    def answered_check(self, reply_bytes: int, keep_alive: bool, now: float) -> None:
+    def answered_quickly(self, reply_bytes: int, keep_alive: bool, now: float) -> None:
         """Take note of a reply of `reply_bytes` bytes that was made without this machine."""
         self._idle_since = self._progress_at = now
         self._handed_bytes += reply_bytes
@@ -209,42 +191,20 @@ class Connection:
             raise Refused(HTTPStatus.REQUEST_TIMEOUT, f"no whole request in {HEAD_SECONDS:.0f} s")
         if not self._buffer:
             return None
-        found = read_request(self._buffer)
+        found = self._app.read_request(self._buffer)
         if found is None:
             return None
         request, length = found
-        self._take_head(length, now)
-        return request
-
-    def _take_head(self, length: int, now: float) -> None:
         self._buffer = self._buffer[length:]
         self._head_began = now if self._buffer else None
-
-    def _read_common(
-        self, path: bytes, report: Report, keep_alive: bool, length: int, now: float
-    ) -> Request:
-        self._take_head(length, now)
-        return common_request(path, report.as_fields(), keep_alive)
-
-    def _answer_check(
-        self, report: Report, keep_alive: bool, length: int, now: float, draining: bool
-    ) -> Outgoing | None:
-        keep_alive = keep_alive and not draining
-        content = self._service.check(report, self.peer, keep_alive)
-        if content is None:
-            return None
-        self._take_head(length, now)
-        self._closing = not keep_alive
-        self._must_linger = draining
-        self._handed_bytes += len(content)
-        return Outgoing(content, (), self._closing, report.firmware_version)
+        return request
 
     def _hand_out(self, answer: Reply, minor_version: int, now: float) -> Outgoing:
         head = reply_head(
             answer.status,
             answer.fields,
             answer.content_length,
-            self._service.clock_ms() // 1000,
+            int(time.time()),
             not self._closing,
             minor_version,
         )
@@ -258,7 +218,7 @@ class Connection:
         if answer.transfer is not None:
             answer.transfer.start, answer.transfer.stop = start, self._handed_bytes
             self._sent += (answer.transfer,)
-        return Outgoing(head + answer.body, answer.parts, self._closing, answer.reported)
+        return Outgoing(head + answer.body, answer.parts, self._closing, answer.needs_record)
 
     def acknowledged(self, position: int, now: float) -> None:
         """Take note that the other side has acknowledged the first `position` bytes sent."""
@@ -365,4 +325,4 @@ class Connection:
         acknowledged_bytes = min(
             max(0, self._acknowledged_bytes - sent.start), sent.stop - sent.start
         )
-        self._service.downloads.finish(sent, acknowledged_bytes, complete)
+        sent.end(acknowledged_bytes, complete)

@@ -10,20 +10,18 @@ import select
 import socket
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from ota_server.httpd.app import NotReady, QuickReply
 from ota_server.httpd.channel import Link
 from ota_server.httpd.connection import Connection, Outgoing
-from ota_server.httpd.fast_path import Answered, CommonChecks
+from ota_server.httpd.fast_path import QuickAnswers
+from ota_server.httpd.listener import Listener
 from ota_server.httpd.poller import PollPoller
 from ota_server.httpd.readahead import ReadAhead
 from ota_server.httpd.reply import Peer
 from ota_server.httpd.sockets import RECEIVE_BYTES, ImageChanged, peer_of
 from ota_server.httpd.timers import Timers
-from ota_server.releases.store import NotReady
-
-if TYPE_CHECKING:
-    from ota_server.device_port.server import OTAServer
 
 log = logging.getLogger(__name__)
 
@@ -48,15 +46,15 @@ _EMFILE_REST_SECONDS = 0.2
 class EventLoop:
     """Drives the connections of one server until that has drained."""
 
-    def __init__(self, server: "OTAServer", poller: "select.epoll | PollPoller") -> None:
+    def __init__(self, server: Listener, poller: "select.epoll | PollPoller") -> None:
         self._server = server
-        self._service = server.service
+        self._app = server.app
         self._poller = poller
         self._listener = server.socket.fileno()
         self._ahead = ReadAhead()
         self._by_sendfile = not isinstance(poller, PollPoller)
         self._links: dict[int, Link] = {}
-        self._checks = CommonChecks(server.service)
+        self._quick = QuickAnswers(server.app)
         self._ready: list[Link] = []
         self._parked: list[Link] = []
         self._timers = Timers()
@@ -81,7 +79,7 @@ class EventLoop:
     def _turn(self) -> None:
         events = self._poller.poll(self._timeout())
         self._now = time.monotonic()
-        self._service.begin_turn()
+        self._app.begin_turn()
         links, handle = self._links, self._handle
         for fd, mask in events:
             link = links.get(fd)
@@ -110,13 +108,13 @@ class EventLoop:
             self._look_at_parked()
         # Before time is looked at: what has arrived in time is answered, however long the turn.
         self._answer()
-        if self._withdrawals != self._service.offers.withdrawals:
-            self._withdrawals = self._service.offers.withdrawals
+        if self._withdrawals != self._app.withdrawals:
+            self._withdrawals = self._app.withdrawals
             for link in [each for each in self._links.values() if each.sends_withdrawn]:
                 self._timers.add(self._now, link)
         for link in self._timers.due(self._now):
             self._guard(link, self._expire, link)
-        self._service.flush()
+        self._app.flush()
         if self._server.has_refused:
             self._server.let_refused_go()
         if self._rest_until is not None and self._now >= self._rest_until:
@@ -148,7 +146,7 @@ class EventLoop:
             sock.close()
 
     def _take_in(self, sock: socket.SocketType, address: Any) -> None:
-        if len(self._links) + len(self._checks.answered) >= self._server.max_connections:
+        if len(self._links) + len(self._quick.answered) >= self._server.max_connections:
             self._server.refuse(sock, "all connections are in use")
             return
         peer = peer_of(sock, address[0])
@@ -160,12 +158,12 @@ class EventLoop:
         except OSError:
             sock.close()
         else:
-            if self._server.is_draining or not self._checks.take(data, sock, peer, None):
+            if self._server.is_draining or not self._quick.take(data, sock, peer, None):
                 link = self._add(sock, peer)
                 self._guard(link, self._received, link, data)
 
     def _add(self, sock: socket.SocketType, peer: Peer) -> Link:
-        connection = Connection(self._service, peer, self._server.idle_seconds, self._now)
+        connection = Connection(self._app, peer, self._server.idle_seconds, self._now)
         link = Link(sock, connection, self._ahead, self._by_sendfile, self._server.pacing)
         self._links[link.fd] = link
         return link
@@ -192,7 +190,7 @@ class EventLoop:
             self._close(link, was_reset=True)
             return
         may_be_check = link.is_fresh and not self._server.is_draining
-        if not (may_be_check and self._checks.take(data, link.sock, link.connection.peer, link)):
+        if not (may_be_check and self._quick.take(data, link.sock, link.connection.peer, link)):
             self._received(link, data)
 
     def _received(self, link: Link, data: bytes) -> None:
@@ -215,7 +213,7 @@ class EventLoop:
         """Answer what is ready, put that on record by one write, then send; then what is left."""
         for passes in range(_PASSES_A_TURN):
             is_much = passes * len(self._ready) > _PIPELINED_A_TURN
-            if is_much or not (self._ready or self._checks.answered):
+            if is_much or not (self._ready or self._quick.answered):
                 break
             # Each once: a second answer would be sent into the middle of the first.
             ready, self._ready = dict.fromkeys(self._ready), []
@@ -223,22 +221,24 @@ class EventLoop:
             for link in ready:
                 if not link.is_closed and not link.is_sending:
                     self._guard(link, self._next_reply, link, answers)
-            is_lost = self._checks.flush()
+            is_lost = self._quick.flush()
             for link, outgoing in answers:
                 if outgoing is None:
                     self._guard(link, self._wait_for_more, link)
-                elif is_lost and self._service.must_not_leave(outgoing.head, outgoing.reported):
+                elif is_lost and outgoing.needs_record:
                     self._close(link, was_reset=False)
                 else:
                     self._guard(link, self._send, link, outgoing)
-            for check in self._checks.drain():
+            for answered in self._quick.drain():
                 try:
-                    self._send_check(check)
+                    self._send_quickly(*answered)
                 except Exception:
-                    self._drop(check[0])
+                    self._drop(answered[0])
 
-    def _send_check(self, check: Answered) -> None:
-        sock, peer, link, content, keep_alive, _ = check
+    def _send_quickly(
+        self, sock: socket.SocketType, peer: Peer, link: Link | None, quick: QuickReply
+    ) -> None:
+        content, keep_alive, _ = quick
         try:
             sent = sock.send(content, _NOW if keep_alive else _LAST)
         except BlockingIOError:
@@ -251,7 +251,7 @@ class EventLoop:
             return
         if link is None:
             link = self._add(sock, peer)
-        link.answered_check(content, sent, keep_alive, self._now)
+        link.answered_quickly(content, sent, keep_alive, self._now)
         if not is_sent or link.events is None:
             self._guard(link, self._watch, link)
 
@@ -270,7 +270,7 @@ class EventLoop:
     def _look_at_parked(self) -> None:
         parked, self._parked = self._parked, []
         for link in parked:
-            is_hashed = link.not_ready is not None and link.not_ready.hashing.done.is_set()
+            is_hashed = link.not_ready is not None and link.not_ready.done.is_set()
             is_due = is_hashed or self._now >= link.give_up_at
             (self._ready if is_due else self._parked).append(link)
 
@@ -278,7 +278,7 @@ class EventLoop:
         try:
             is_sent = link.begin(outgoing, self._now) if outgoing else link.send(self._now)
         except ImageChanged as problem:
-            if self._service.may_say(str(problem), self._now):
+            if self._server.may_say(str(problem), self._now):
                 log.error("downloads ended: %s", problem)
             self._close(link, was_reset=False)
         except OSError:
@@ -372,7 +372,7 @@ class EventLoop:
             return
         if was_reset and link.connection.awaits_acknowledgement:
             address = link.connection.peer.address
-            if self._service.may_say_left(address, self._now):
+            if self._server.may_say_left(address, self._now):
                 log.info("%s left a download", address)
         del self._links[link.fd]
         self._timers.drop(link)
@@ -384,7 +384,7 @@ class EventLoop:
         """Answer what has arrived, then wait for downloads until the grace is over."""
         server = self._server
         self._now = time.monotonic()
-        self._service.begin_turn()
+        self._app.begin_turn()
         server.accept(server.request_queue_size, self._take)
         server.stop_listening()
         for link in list(self._links.values()):
@@ -397,4 +397,4 @@ class EventLoop:
             self._turn()
         for link in list(self._links.values()):
             self._close(link, was_reset=False)
-        self._service.flush()
+        self._app.flush()

@@ -5,9 +5,10 @@ import select
 import socket
 import time
 from socketserver import BaseRequestHandler
-from typing import TYPE_CHECKING
 
+from ota_server.httpd.app import NotReady
 from ota_server.httpd.connection import Connection, Outgoing
+from ota_server.httpd.listener import Listener
 from ota_server.httpd.pacing import Pace
 from ota_server.httpd.reply import ImageSpan
 from ota_server.httpd.sockets import (
@@ -23,10 +24,6 @@ from ota_server.httpd.sockets import (
     refuse_withdrawn,
     unacknowledged_bytes,
 )
-from ota_server.releases.store import NotReady
-
-if TYPE_CHECKING:
-    from ota_server.device_port.server import OTAServer
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +37,7 @@ _POLL_ERRORS = select.POLLERR | select.POLLNVAL
 class OTARequestHandler(BaseRequestHandler):
     """Reads, answers and sends until the client, the deadlines or the server end it."""
 
-    server: "OTAServer"
+    server: Listener
     request: socket.SocketType
 
     def setup(self) -> None:
@@ -54,7 +51,7 @@ class OTARequestHandler(BaseRequestHandler):
         self._pace = None if self.server.pacing is None else self.server.pacing.pace()
         self._peer = peer_of(self._sock, self.client_address[0])
         self._connection = Connection(
-            self.server.service, self._peer, self.server.idle_seconds, time.monotonic()
+            self.server.app, self._peer, self.server.idle_seconds, time.monotonic()
         )
 
     def handle(self) -> None:
@@ -64,7 +61,7 @@ class OTARequestHandler(BaseRequestHandler):
             self._converse()
             self._linger()
         except ImageChanged as problem:
-            if self.server.service.may_say(str(problem), time.monotonic()):
+            if self.server.may_say(str(problem), time.monotonic()):
                 log.error("downloads ended: %s", problem)
             if isinstance(problem, ImageWithdrawn):
                 discard_unsent(self._sock)
@@ -76,7 +73,7 @@ class OTARequestHandler(BaseRequestHandler):
         finally:
             self._note_acknowledged()
             self._connection.close(was_reset)
-            self.server.service.flush()
+            self.server.app.flush()
 
     def _refuse_withdrawn(self) -> None:
         """End a download that its client has not acknowledged, and that was withdrawn."""
@@ -84,7 +81,7 @@ class OTARequestHandler(BaseRequestHandler):
             raise ImageWithdrawn("what a client has not got yet was withdrawn")
 
     def _say_left(self, problem: OSError) -> None:
-        if self.server.service.may_say_left(self._peer.address, time.monotonic()):
+        if self.server.may_say_left(self._peer.address, time.monotonic()):
             log.info("%s left a download: %s", self._peer.address, problem)
 
     def _converse(self) -> None:
@@ -100,21 +97,21 @@ class OTARequestHandler(BaseRequestHandler):
 
     def _next_reply(self) -> Outgoing | None:
         """Answer the next request, and bring its record to the journal before a byte leaves."""
-        service = self.server.service
+        app = self.server.app
         give_up_at = time.monotonic() + HASHING_WAIT_SECONDS
         while True:
-            now, failures = time.monotonic(), service.failures
+            now, failures = time.monotonic(), app.failures
             try:
                 outgoing = self._connection.next_reply(
                     now, now < give_up_at, self.server.is_draining
                 )
             except NotReady as not_ready:
-                not_ready.hashing.done.wait(give_up_at - now)
+                not_ready.done.wait(give_up_at - now)
                 continue
-            service.flush()
-            if outgoing is None or failures == service.failures:
+            app.flush()
+            if outgoing is None or failures == app.failures:
                 return outgoing
-            if not service.must_not_leave(outgoing.head, outgoing.reported):
+            if not outgoing.needs_record:
                 return outgoing
             self._connection.close(was_reset=False)
             self._connection.stop_reading()
@@ -133,7 +130,7 @@ class OTARequestHandler(BaseRequestHandler):
             # A thread that came late, of thousands, has not lost what its client sent in time.
             if not self._connection.tick(now) and not self._wait(events, 0):
                 return False
-            self.server.service.flush()
+            self.server.app.flush()
             if self._connection.is_due:
                 return True
             wait = self._connection.wait_seconds(now)

@@ -64,44 +64,6 @@ class Request(NamedTuple):
         return self.fields.get(name)
 
 
-# The heads that nearly all devices send, their fields in whatever order: none of them twice, none
-# that changes the answer. All else goes to the careful reader, which reads these the same. Spelled
-# out rather than with counts and flags, which cost a third more.
-_PAIR = rb"[0-9A-Fa-f][0-9A-Fa-f]"
-_COMMON_HEAD = re.compile(
-    rb"GET (/version\.txt|/firmware\.bin) HTTP/1\.1\r\n(?:"
-    rb"_br_(?:mac_: ?(?(2)(?!)|((?!00:00:00:00:00:00|[Ff][Ff](?::[Ff][Ff]){5})%b))"
-    rb"|fwv_: ?(?(3)(?!)|([!-~]{1,64}+)))\r\n"
-    rb"|[Hh]ost: ?(?(4)(?!)|([A-Za-z0-9.\-]{1,200}+(?::[0-5]?[0-9]{1,4})?))\r\n"
-    rb"|[Cc]onnection: ?(?(5)(?!)|([Cc]lose|[Kk]eep-[Aa]live))\r\n"
-    rb"|(?:[Uu]ser-[Aa]gent|[Aa]ccept(?:-[Ee]ncoding)?|[Cc]ache-[Cc]ontrol|[Pp]ragma)"
-    rb": ?[ -~]{0,500}+\r\n"
-    rb"){3,20}+\r\n" % b":".join([_PAIR] * 6)
-)
-
-
-def read_common_head(buffer: bytes) -> tuple[bytes, str, str, bool, int] | None:
-    """Read a common request for the version or the image.
-
-    Returns:
-        The path, the MAC in lower case, the reported version, whether the connection is kept, and
-        the length of the head; None where `read_request` has to look.
-    """
-    match = _COMMON_HEAD.match(buffer)
-    if match is None:
-        return None
-    path, mac, version, host, connection = match.groups()
-    if mac is None or version is None or host is None:
-        return None
-    keep_alive = connection is None or connection.lower() != b"close"
-    return path, str(mac, "ascii").lower(), str(version, "ascii"), keep_alive, match.end()
-
-
-def common_request(path: bytes, fields: dict[bytes, bytes], keep_alive: bool) -> Request:
-    """Return the request of a common head, less the fields that change nothing."""
-    return Request("GET", path, b"", 1, fields, frozenset(), keep_alive, 0)
-
-
 def read_request(buffer: bytes | bytearray) -> tuple[Request, int] | None:
     """Read the request head that `buffer` begins with.
 

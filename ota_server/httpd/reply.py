@@ -59,45 +59,29 @@ class ImageSpan(NamedTuple):
 
 
 class Transfer:
-    """A reply to /firmware.bin under way, for the record of its end.
+    """An image under way to a client. Applications derive their own, and put its end on record.
 
     Attributes:
-        began_at: in seconds of the monotonic clock.
         start: where its body begins in what the connection sends, in bytes; it ends at `stop`.
-        has_end: the last byte of the image is in it.
         whole_at: when the other side had acknowledged all of it.
     """
 
-    __slots__ = (
-        "began_at",
-        "has_end",
-        "image",
-        "mac",
-        "range_start",
-        "start",
-        "status",
-        "stop",
-        "whole_at",
-    )
+    __slots__ = ("image", "start", "stop", "whole_at")
 
-    def __init__(
-        self,
-        mac: str,
-        image: ImageBytes,
-        status: int,
-        range_start: int | None,
-        began_at: float,
-        has_end: bool = True,
-    ) -> None:
-        self.mac = mac
+    def __init__(self, image: ImageBytes) -> None:
         self.image = image
-        self.status = status
-        self.range_start = range_start
-        self.began_at = began_at
-        self.has_end = has_end
         self.start = 0
         self.stop = 0
         self.whole_at: float | None = None
+
+    def end(self, bytes_sent: int, complete: bool) -> None:
+        """Take its end, which comes once, however it ends.
+
+        Args:
+            bytes_sent: the bytes of the body that the other side has acknowledged.
+            complete: it has acknowledged the whole reply, and did not reset after that.
+        """
+        raise NotImplementedError
 
 
 class Reply:
@@ -106,8 +90,8 @@ class Reply:
     Attributes:
         content_length: what the head says: the length of the body that a GET would get.
         close: asks for the end of the connection after it.
-        transfer: what ends with it, where it is on record.
-        reported: what its device runs, where it tells which version to run, or gives an image.
+        transfer: what ends with it, where that is to be on record.
+        needs_record: it must not leave where it could not be put on record.
     """
 
     __slots__ = (
@@ -115,8 +99,8 @@ class Reply:
         "close",
         "content_length",
         "fields",
+        "needs_record",
         "parts",
-        "reported",
         "status",
         "transfer",
     )
@@ -138,7 +122,7 @@ class Reply:
         self.content_length = content_length
         self.close = close
         self.transfer: Transfer | None = None
-        self.reported: str | None = None
+        self.needs_record = False
 
 
 def text(status: HTTPStatus, body: str, *fields: tuple[str, str], close: bool = False) -> Reply:

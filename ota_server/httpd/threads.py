@@ -5,10 +5,9 @@ import select
 import socket
 import time
 from threading import Lock, Thread
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from ota_server.device_port.server import OTAServer
+from ota_server.httpd.listener import Listener
 
 log = logging.getLogger(__name__)
 
@@ -24,7 +23,7 @@ _END_SECONDS = 5.0
 class ThreadDriver:
     """Gives each connection of a server a thread that runs its OTARequestHandler."""
 
-    def __init__(self, server: "OTAServer") -> None:
+    def __init__(self, server: Listener) -> None:
         self._server = server
         self._connections: dict[socket.SocketType, Thread] = {}
         self._lock = Lock()

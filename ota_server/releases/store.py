@@ -14,6 +14,7 @@ from pathlib import Path
 from threading import Lock
 from weakref import WeakSet
 
+from ota_server.httpd import app
 from ota_server.model.device import Download
 from ota_server.model.version import (
     MAX_VERSION_FILE_BYTES,
@@ -64,11 +65,11 @@ class NotNow(Exception):
     """The server is out of descriptors or memory: answer 503."""
 
 
-class NotReady(Exception):
+class NotReady(app.NotReady):
     """The image is being hashed: wait for `hashing.done`, then ask again."""
 
     def __init__(self, hashing: Hashing) -> None:
-        super().__init__(f"{hashing.path} is being hashed")
+        super().__init__(f"{hashing.path} is being hashed", hashing.done)
         self.hashing = hashing
 
 
@@ -121,6 +122,11 @@ class Store:
         if self._has_turns:
             self._turn_target = target
         return target
+
+    @property
+    def last_good(self) -> Target | None:
+        """The target that stays in force where version.txt cannot be used; None: there is none."""
+        return self._last_good
 
     def look_after(self) -> None:
         """Have a wrong version.txt said at once, and a new image hashed, before a device asks."""

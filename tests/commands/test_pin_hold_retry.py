@@ -9,11 +9,12 @@ import unittest
 from collections.abc import Callable
 from unittest import mock
 
-from ota_server.commands.why import Explanation, explain
-from ota_server.model.device import Report
+from ota_server.model.device import Device, Report
 from ota_server.model.version import SAMPLES
 from ota_server.policy import edits
-from ota_server.policy.rollout_plan import Plan, Progress, format_plan
+from ota_server.policy.explain import Explanation, in_words
+from ota_server.policy.gather import explain_device
+from ota_server.policy.rollout_plan import RolloutPlan, RolloutProgress, format_plan
 from ota_server.policy.text import Who
 from tests.journal.test_writer import file_size_limit
 from tests.support import MAC, ROOT, TIMEOUT_SECONDS, ServerCase
@@ -109,7 +110,7 @@ class PinTest(CommandCase):
     def test_a_broken_file_is_not_overwritten_and_what_is_wrong_is_said(self):
         path = self.data_dir / "version" / "pins.json"
         for content, words in (
-            ("{", "is no JSON: .*line 1 column 2"),
+            ("{", "is not JSON: .*line 1 column 2"),
             ('{"devices": {"00:11": {"version": "v1"}}}', "'00:11' is no MAC address"),
         ):
             path.write_text(content)
@@ -357,9 +358,9 @@ def write(case: ServerCase, name: str, content: str | bytes) -> None:
 def roll_out(percent: float, state: str = "running") -> Callable[[ServerCase], None]:
     def put(case: ServerCase) -> None:
         waves = (percent, 100.0) if percent < 100 else (100.0,)
-        plan = Plan("id1", "v1.2", "", waves, TIME, "v1.0.1")
+        plan = RolloutPlan("id1", "v1.2", "", waves, TIME, "v1.0.1")
         write(case, "rollout.json", format_plan(plan))
-        write(case, "progress.json", format_plan(Progress("id1", state, 0, TIME)))
+        write(case, "progress.json", format_plan(RolloutProgress("id1", state, 0, TIME)))
 
     return put
 
@@ -403,7 +404,9 @@ class WhyTest(CommandCase):
 
     def explain(self, reported: str, is_local: bool = True) -> Explanation:
         now_ms = time.time_ns() // 1_000_000
-        return explain(self.data_dir, Report(MAC, reported), is_local, now_ms)
+        address = "127.0.0.1" if is_local else "192.0.2.7"
+        device = Device(now_ms, reported, now_ms, None, None, address, False, None)
+        return explain_device(self.data_dir, Report(MAC, reported), device, now_ms)
 
     def test_it_says_what_the_server_answers(self):
         reports = ("v1.0.0", "1.0.1", "v1.2", "factory 7")
@@ -433,7 +436,7 @@ class WhyTest(CommandCase):
             outer.assertEqual(image.status == 200, may_have_image(found), (reported, found))
             if image.status == 200:
                 released = image.fields["x-firmware-version"]
-                outer.assertEqual(found.image.path.rpartition("firmware_")[2], f"{released}.bin")
+                outer.assertEqual(found.image.name, f"firmware_{released}.bin")
 
     def test_it_shows_the_device_the_decision_and_the_image(self):
         self.see()
@@ -518,7 +521,7 @@ class WhyTest(CommandCase):
         self.assertEqual(self.explain("v1.0.0").decision.version, "v1.0.1")
         elsewhere = self.explain("v1.0.0", is_local=False).decision
         self.assertEqual(elsewhere.version, "v1.0.0")
-        self.assertIn("shipped sample", elsewhere.reason)
+        self.assertIn("shipped sample", in_words(elsewhere.cause))
 
 
 def may_have_image(found: Explanation) -> bool:

@@ -14,7 +14,7 @@ from unittest import mock
 from ota_server.cli import main
 from ota_server.model.timestamp import format_time, parse_time
 from ota_server.policy import audit
-from ota_server.policy.rollout_plan import Plan
+from ota_server.policy.rollout_plan import RolloutPlan
 from ota_server.system.locks import LOCK_NAME
 from tests.support import DEVICE, MAC, ROOT, TIMEOUT_SECONDS, Client, DataDirCase, ServerCase
 
@@ -430,7 +430,7 @@ class TargetTest(CommandsCase):
 
     def test_a_release_whose_manifest_cannot_be_used_is_refused(self):
         (self.data_dir / "firmware" / "firmware_v1.1.0.json").write_text("{")
-        self.assertIn("its manifest is no JSON", self.refused("activate", "v1.1.0"))
+        self.assertIn("its manifest is not JSON", self.refused("activate", "v1.1.0"))
 
     def test_an_altered_image_is_refused(self):
         self.put_image("v1.1.0", b"image of v1.1.1")
@@ -465,7 +465,7 @@ class TargetTest(CommandsCase):
         self.assertIn("rollout.json", " ".join(self.files()))
 
     def test_during_a_rollout_of_the_same_release_it_says_how_that_ends(self):
-        plan = Plan("1", "v1.2.0", "", (100.0,), "2026-11-24T12:00:00.000Z", None)
+        plan = RolloutPlan("1", "v1.2.0", "", (100.0,), "2026-11-24T12:00:00.000Z", None)
         self.decide("rollout.json", plan._asdict())
         said = self.refused("activate", "v1.2.0")
         self.assertIn("ends by itself", said)
@@ -525,7 +525,7 @@ class WithdrawTest(CommandsCase):
         self.assertEqual(self.version_txt, "v1.0.0")
 
     def test_what_names_it_still_is_said_each_with_what_to_do(self):
-        plan = Plan("1", "v1.1.0", "", (100.0,), "2026-11-24T12:00:00.000Z", None)
+        plan = RolloutPlan("1", "v1.1.0", "", (100.0,), "2026-11-24T12:00:00.000Z", None)
         self.decide("rollout.json", plan._asdict())
         self.decide("pins.json", {"devices": {MAC: {"version": "v1.1.0"}}})
         said = self.release("withdraw", "v1.1.0")

@@ -30,10 +30,17 @@ from ota_server.model.version import Target
 from ota_server.policy.audit import entries
 from ota_server.policy.decision import cohort_percent, decide
 from ota_server.policy.files import PolicyFiles
-from ota_server.policy.rollout_plan import Plan, Progress, format_plan, parse_plan, progress_name
+from ota_server.policy.rollout_plan import (
+    RolloutPlan,
+    RolloutProgress,
+    format_plan,
+    parse_plan,
+    progress_name,
+)
+from ota_server.policy.situation import Situation
 from ota_server.rollouts import edits
 from ota_server.rollouts.ending import finish
-from ota_server.rollouts.preview import Reached
+from ota_server.rollouts.preview import ReachedDevices
 from tests.support import ROOT, TIMEOUT_SECONDS, until
 from tests.support.fleet import NEW, OLD, RolloutCase, mac_of, run_rollout
 
@@ -72,12 +79,12 @@ class CommandCase(RolloutCase):
         self.assertEqual(was[0], code, was)
         return was[2]
 
-    def plan(self, name: str = "rollout.json") -> Plan:
+    def plan(self, name: str = "rollout.json") -> RolloutPlan:
         return parse_plan((self.data_dir / "version" / name).read_bytes())
 
     def come_to(self, state: str, wave: int = 0, **more: Any) -> None:
         """Write the progress of the rollout to the fleet, as the controller does."""
-        progress = Progress(self.plan().id, state, wave, format_time(NOW_MS), **more)
+        progress = RolloutProgress(self.plan().id, state, wave, format_time(NOW_MS), **more)
         path = self.data_dir / "version" / progress_name("")
         path.write_bytes(format_plan(progress))
 
@@ -128,8 +135,8 @@ class StartTest(CommandCase):
             ([NEW, "--waves", "a,100"], "such as 1,10,50,100", 2),
             ([NEW, "--max-failures", "100"], "argument --max-failures: '100' is no percentage", 2),
             ([NEW, "--min-devices", "0"], "argument --min-devices: '0' is no number", 2),
-            ([NEW, "--soak", "400d"], "argument --soak: '400d' is no duration up to a year", 2),
-            ([NEW, "--soak", "10"], "no duration", 2),
+            ([NEW, "--soak", "400d"], "argument --soak: '400d' is not a duration up to a year", 2),
+            ([NEW, "--soak", "10"], "not a duration", 2),
             ([NEW, "--group", "beta"], "there is no group beta", 1),
             ([NEW, "--first-group", "beta"], "there is no group beta", 1),
             ([NEW, "--group", "Beta!"], "no name of a group", 2),
@@ -190,12 +197,14 @@ class StartTest(CommandCase):
 
     def test_a_percentage_is_shown_short_and_kept_exact(self):
         self.know(12)
-        plan = Plan("1", NEW, "", (8.123456789, 100.0), format_time(NOW_MS), OLD, counted=(1, 11))
+        plan = RolloutPlan(
+            "1", NEW, "", (8.123456789, 100.0), format_time(NOW_MS), OLD, counted=(1, 11)
+        )
         out = io.StringIO()
         with redirect_stdout(out):
             print_waves(
                 plan,
-                Reached(array("d", [8.0, *[9.0] * 11]), bytearray(b"\1" * 12), 0),
+                ReachedDevices(array("d", [8.0, *[9.0] * 11]), bytearray(b"\1" * 12), 0),
                 is_typed=False,
             )
         self.assertIn("wave 1  8.123 %        1 more, 1 in all\n", out.getvalue())
@@ -580,9 +589,9 @@ class StatusTest(CommandCase):
 
     def test_a_broken_plan_is_named_in_words_with_what_to_do(self):
         path = self.data_dir / "version" / "rollout.json"
-        plan = Plan("1", NEW, "", (100.0,), format_time(NOW_MS), OLD)._asdict()
+        plan = RolloutPlan("1", NEW, "", (100.0,), format_time(NOW_MS), OLD)._asdict()
         for content, words in (
-            ("{", "is no JSON: "),
+            ("{", "is not JSON: "),
             ('{"id": "1"}', "it lacks version, group, waves, time, instead_of; "),
             (json.dumps({**plan, "waves": "ten"}), "a value in it is of another kind; "),
             (json.dumps({**plan, "waves": [100, 50]}), "waves rise, and the last one is 100; "),
@@ -591,7 +600,7 @@ class StatusTest(CommandCase):
             with self.subTest(content=content):
                 for command in ("status", "pause", "abort"):
                     said = self.refused(command)
-                    self.assertIn(f"{path} is no ", said)
+                    self.assertIn(f"{path} is no", said)
                     self.assertIn(words, said)
                     self.assertIn("; mend it, or delete it: that ends the rollout", said)
                     self.assertNotIn("__new__", said)
@@ -604,34 +613,38 @@ class StatusTest(CommandCase):
             self.assertIn(f"{path} is no regular file in its folder; mend it, or delete", said)
             undo()
 
-    def shown(self, progress: Progress, **more: Any) -> str:
-        plan = Plan("1", NEW, "", (50.0, 100.0), format_time(NOW_MS), OLD)
+    def shown(self, progress: RolloutProgress, **more: Any) -> str:
+        plan = RolloutPlan("1", NEW, "", (50.0, 100.0), format_time(NOW_MS), OLD)
         return "\n".join(status_lines(plan, progress, NOW_MS, **more))
 
     def test_a_bar_shows_all_that_a_wave_is_for_and_not_only_who_was_heard_from(self):
         counts = {"active": 3, "updated": 3, "reach": 20}
-        text = self.shown(Progress("1", "running", 0, format_time(NOW_MS), counts=counts))
+        text = self.shown(RolloutProgress("1", "running", 0, format_time(NOW_MS), counts=counts))
         self.assertIn(f"[{'#' * 3}{'.' * 21}]", text)
         self.assertIn("3 of 20 updated, 17 not heard from since it opened", text)
 
     def test_a_wave_that_was_passed_shows_its_true_share(self):
         counts = {"active": 10, "updated": 5, "reach": 20}
-        progress = Progress("1", "running", 1, format_time(NOW_MS), before=(counts,))
+        progress = RolloutProgress("1", "running", 1, format_time(NOW_MS), before=(counts,))
         self.assertIn(f"[{'#' * 6}{'.' * 18}]  passed: 5 of 20 updated", self.shown(progress))
 
     def test_a_wave_that_never_opened_is_not_to_come_once_it_is_over(self):
         for state, words in (("running", "to come"), ("done", "not opened")):
             with self.subTest(state):
-                self.assertIn(words, self.shown(Progress("1", state, 0, format_time(NOW_MS))))
+                self.assertIn(
+                    words, self.shown(RolloutProgress("1", state, 0, format_time(NOW_MS)))
+                )
 
     def test_it_shows_what_the_open_wave_waits_for(self):
-        progress = Progress("1", "running", 1, format_time(NOW_MS), waiting="20 are needed")
+        progress = RolloutProgress("1", "running", 1, format_time(NOW_MS), waiting="20 are needed")
         self.assertIn("\n  wave 2 waits: 20 are needed\n", self.shown(progress))
-        plan = Plan("1", NEW, "", (100.0,), format_time(NOW_MS), OLD, wanted="pause")
+        plan = RolloutPlan("1", NEW, "", (100.0,), format_time(NOW_MS), OLD, wanted="pause")
         self.assertNotIn("20 are needed", "\n".join(status_lines(plan, progress, NOW_MS)))
 
     def test_it_shows_what_keeps_a_release_from_being_withdrawn_and_names_no_resume(self):
-        progress = Progress("1", "paused", 0, format_time(NOW_MS), "3 failed", waiting="not yet: x")
+        progress = RolloutProgress(
+            "1", "paused", 0, format_time(NOW_MS), "3 failed", waiting="not yet: x"
+        )
         text = self.shown(progress)
         self.assertIn("  3 failed\n  not yet: x\n", text)
         self.assertNotIn("resume", text)
@@ -644,23 +657,25 @@ class StatusTest(CommandCase):
         self.assertEqual(self.run_it("status")[1].splitlines()[1], line)
 
     def test_a_way_back_that_is_over_names_no_way_back(self):
-        back = Plan("1", OLD, "", (100.0,), format_time(NOW_MS), OLD, is_revert=True, reverts=NEW)
+        back = RolloutPlan(
+            "1", OLD, "", (100.0,), format_time(NOW_MS), OLD, is_revert=True, reverts=NEW
+        )
         for state in ("aborted", "halted"):
             with self.subTest(state):
-                progress = Progress("1", state, 0, format_time(NOW_MS))
+                progress = RolloutProgress("1", state, 0, format_time(NOW_MS))
                 text = "\n".join(status_lines(back, progress, NOW_MS))
                 self.assertNotIn("--revert", text)
                 self.assertIn("`rollout start`", text)
 
     def test_it_says_why_one_is_halted_and_what_to_do(self):
-        plan = Plan("1", NEW, "", (100.0,), format_time(NOW_MS), OLD)
-        progress = Progress("1", "halted", 0, format_time(NOW_MS), "3 of 9 devices failed")
+        plan = RolloutPlan("1", NEW, "", (100.0,), format_time(NOW_MS), OLD)
+        progress = RolloutProgress("1", "halted", 0, format_time(NOW_MS), "3 of 9 devices failed")
         text = "\n".join(status_lines(plan, progress, NOW_MS))
         self.assertIn("3 of 9 devices failed", text)
         self.assertIn("abort --revert", text)
 
     def test_it_says_how_many_devices_never_meet_the_window(self):
-        plan = Plan("1", NEW, "", (100.0,), format_time(NOW_MS), OLD)
+        plan = RolloutPlan("1", NEW, "", (100.0,), format_time(NOW_MS), OLD)
         standing = Standing(None, "01:00-05:00", False, 12)
         text = "\n".join(status_lines(plan, None, NOW_MS, standing=standing))
         self.assertIn("12 never meet the window 01:00-05:00", text)
@@ -810,8 +825,10 @@ class WayBackTest(RolloutCase):
         target = Target(OLD, "", f"firmware_{OLD}.bin", 1000)
         report = Report(members[0], NEW)
         back = self.roll_out(id="back", version=OLD, reverts=NEW, is_revert=True)
-        self.assertEqual(decide(report, target, PolicyFiles(self.data_dir).current()).version, NEW)
+        self.assertEqual(
+            decide(report, Situation(PolicyFiles(self.data_dir).current(), target)).version, NEW
+        )
         finish(self.data_dir, back)
         (self.data_dir / "version" / "rollout.json").unlink()
-        decision = decide(report, target, PolicyFiles(self.data_dir).current())
+        decision = decide(report, Situation(PolicyFiles(self.data_dir).current(), target))
         self.assertEqual(decision.version, "v1.5.0")

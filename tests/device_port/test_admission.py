@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from ota_server.device_port.admission import Admission
 from ota_server.device_port.slots import DownloadSlots
 from ota_server.device_port.window import Hours, Standing, parse_window
+from ota_server.policy.explain import in_words
 
 A, B = "00:11:22:33:44:55", "00:11:22:33:44:66"
 HOURS = "01:00-05:00"
@@ -32,11 +33,12 @@ class AdmissionTest(unittest.TestCase):
         return round(moment.timestamp() * 1000)
 
     def offer(self, mac: str, time: str) -> str:
-        return self.admission.offer(mac, self.at(time))
+        cause = self.admission.offer(mac, self.at(time))
+        return "" if cause is None else in_words(cause)
 
     def begin(self, mac: str, time: str, is_new: bool = True) -> str:
         refusal = self.admission.begin(mac, self.at(time), is_transfer=True, is_new=is_new)
-        return "" if refusal is None else refusal.reason
+        return "" if refusal is None else in_words(refusal.cause)
 
     def test_a_device_is_offered_a_release_in_the_window_alone(self):
         self.make()

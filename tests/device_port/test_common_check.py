@@ -2,9 +2,11 @@
 
 import random
 import unittest
+from collections import Counter
 
-from ota_server.httpd.http1 import Refused, common_request, read_common_head, read_request
-from ota_server.model.device import parse_report
+from ota_server.device_port.common_check import read_common_check, read_common_image
+from ota_server.httpd.http1 import Refused, read_request
+from ota_server.model.device import Report, parse_report
 
 LINES = (
     b"Host: ota.example:7777",
@@ -77,36 +79,46 @@ def make_head(source: random.Random) -> bytes:
     return bytes(head) + source.choice((b"", b"GET / HTTP/1.1\r\n", b"\r\n"))
 
 
+def read_common(buffer: bytes) -> tuple[Report, bool, int] | None:
+    """Return what a common reader finds: report, whether the connection is kept, bytes read."""
+    check = read_common_check(buffer)
+    if check is not None:
+        return *check, len(buffer)
+    image = read_common_image(buffer)
+    if image is None:
+        return None
+    request, length = image
+    return parse_report(request.fields, request.repeated), request.keep_alive, length
+
+
 class CommonCheckTest(unittest.TestCase):
     def test_what_it_takes_the_careful_reader_reads_the_same(self):
         source = random.Random(20261123)
-        taken = 0
+        taken = Counter()
         for _ in range(ROUNDS):
             buffer = make_head(source)
-            common = read_common_head(buffer)
+            common = read_common(buffer)
             if common is None:
                 continue
-            taken += 1
-            path, mac, version, keep_alive, length = common
+            report, keep_alive, length = common
             try:
                 found = read_request(buffer)
             except Refused as problem:
                 self.fail(f"{problem}: {buffer!r}")
             assert found is not None, buffer
             request, request_length = found
-            report = parse_report(request.fields, request.repeated)
-            self.assertEqual(
-                (request.method, request.path, request.content_length, request.keep_alive),
-                ("GET", path, 0, keep_alive),
-                buffer,
-            )
-            self.assertEqual((mac, version), report, buffer)
+            taken[request.path] += 1
+            self.assertEqual(parse_report(request.fields, request.repeated), report, buffer)
+            self.assertEqual((request.method, request.content_length), ("GET", 0), buffer)
+            self.assertEqual((request.query, request.minor_version), (b"", 1), buffer)
+            self.assertEqual(request.keep_alive, keep_alive, buffer)
             self.assertEqual(length, request_length, buffer)
-            # What was left out changes no answer.
-            short = common_request(path, report.as_fields(), keep_alive)
-            self.assertEqual(parse_report(short.fields, short.repeated), report)
-            self.assertFalse(request.fields.keys() - short.fields.keys() - WITHOUT_MEANING)
-        self.assertGreater(taken, ROUNDS // 4)
+            # What is left out changes no answer.
+            self.assertFalse(request.fields.keys() - report.as_fields().keys() - WITHOUT_MEANING)
+            if image := read_common_image(buffer):
+                self.assertEqual(image[0].path, request.path)
+        self.assertGreater(taken[b"/version.txt"], ROUNDS // 20)
+        self.assertGreater(taken[b"/firmware.bin"], ROUNDS // 8)
 
     def test_it_takes_what_real_clients_send(self):
         for client in (
@@ -118,9 +130,9 @@ class CommonCheckTest(unittest.TestCase):
             for mac in (b"00:11:22:33:44:ab", b"00:11:22:33:44:AB"):
                 head = b"GET /version.txt HTTP/1.1\r\n" + client
                 head += b"_br_mac_: " + mac + b"\r\n_br_fwv_: v1.0.0\r\n\r\n"
-                common = read_common_head(head)
+                common = read_common_check(head)
                 self.assertIsNotNone(common, head)
-                self.assertEqual(common[1:3], ("00:11:22:33:44:ab", "v1.0.0"))
+                self.assertEqual(common[0], ("00:11:22:33:44:ab", "v1.0.0"))
 
     def test_no_input_takes_it_long(self):
         # Each would take years if the pattern tried its parts in all ways.
@@ -129,4 +141,5 @@ class CommonCheckTest(unittest.TestCase):
             b"GET /version.txt HTTP/1.1\r\n" + b"Accept: a\r\n" * 1_400 + b"x",
             b"GET /version.txt HTTP/1.1\r\n_br_fwv_: " + b"a " * 8_000 + b"\r\n\r\n",
         ):
-            self.assertIsNone(read_common_head(hostile))
+            self.assertIsNone(read_common_check(hostile))
+            self.assertIsNone(read_common_image(hostile.replace(b"/version.txt", b"/firmware.bin")))

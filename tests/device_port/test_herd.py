@@ -11,9 +11,9 @@ import unittest
 from datetime import UTC
 
 from ota_server.device_port.admission import Admission
-from ota_server.device_port.server import TRANSPORTS
 from ota_server.device_port.slots import DownloadSlots
 from ota_server.device_port.window import Hours, Window
+from ota_server.httpd.transports import TRANSPORTS
 from tests.support import ROOT, Client, DataDirCase, Process, ServerCase, request_head, until
 
 DEVICES = 500
@@ -204,7 +204,7 @@ class OptionsTest(unittest.TestCase):
 
     def test_how_long_a_device_waits_has_a_unit(self):
         said = self.refused("--window", "01:00-05:00", "--window-overdue", "7")
-        self.assertIn("argument --window-overdue: '7' is no time: a number and s, m, h or d", said)
+        self.assertIn("argument --window-overdue: '7' is not a duration up to ten years", said)
 
 
 class CommandTest(DataDirCase):

@@ -189,7 +189,7 @@ class CrowdTest(DataDirCase):
     CODE = f"""\
 import resource, sys
 resource.setrlimit(resource.RLIMIT_NOFILE, ({FILES}, {FILES}))
-from ota_server.serve import main
+from ota_server.server import main
 sys.exit(main())
 """
 

@@ -4,7 +4,13 @@ from ota_server.httpd.http1 import read_request
 from ota_server.httpd.reply import Peer, Reply
 from ota_server.model.timestamp import format_time
 from ota_server.policy import edits
-from ota_server.policy.rollout_plan import Plan, Progress, format_plan, plan_name, progress_name
+from ota_server.policy.rollout_plan import (
+    RolloutPlan,
+    RolloutProgress,
+    format_plan,
+    plan_name,
+    progress_name,
+)
 from ota_server.policy.text import Who
 from tests.support import DEVICE, MAC, ROOT, ServerCase, request_head
 
@@ -45,12 +51,12 @@ class AttendedTest(ServerCase):
     def test_a_rollout_that_nobody_looks_after_offers_nothing_and_the_others_go_on(self):
         for group, version in (("", "v1.2"), ("beta", "v1.3")):
             self.put_image(version, b"image" * 1000)
-            plan = Plan(f"id{group}", version, group, (100.0,), format_time(0), "v1.0.1")
-            progress = Progress(plan.id, "running", 0, format_time(0))
+            plan = RolloutPlan(f"id{group}", version, group, (100.0,), format_time(0), "v1.0.1")
+            progress = RolloutProgress(plan.id, "running", 0, format_time(0))
             (self.data_dir / "version" / plan_name(group)).write_bytes(format_plan(plan))
             (self.data_dir / "version" / progress_name(group)).write_bytes(format_plan(progress))
         edits.add_members(self.data_dir, "beta", [MAC])
-        policies = self.start().service.policies
+        rollouts = self.start().service.offers.attended
         for attended, versions in (
             (None, ("v1.2", "v1.3")),
             (frozenset(("", "beta", "gamma")), ("v1.2", "v1.3")),
@@ -59,5 +65,5 @@ class AttendedTest(ServerCase):
             (frozenset(), ("v1.0.1", "v1.0.1")),
         ):
             with self.subTest(attended):
-                policies.attended_groups = attended
+                rollouts.groups = attended
                 self.assertEqual((self.told(OTHER), self.told(MAC)), versions)

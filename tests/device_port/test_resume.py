@@ -4,7 +4,7 @@ import unittest
 
 from ota_server.httpd.byterange import parse_ranges
 from ota_server.model.device import RESTART_AFTER_MS, Download
-from ota_server.policy.decision import continued_download
+from ota_server.policy.begun_download import continued_download
 
 BEGAN_MS = 1_000_000
 KNOWN = Download("v1.0.0", "ab" * 32, 1000, BEGAN_MS)

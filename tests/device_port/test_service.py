@@ -10,9 +10,9 @@ import socket
 import time
 from collections.abc import Mapping
 
-from ota_server.httpd.handler import peer_of
 from ota_server.httpd.http1 import read_request
 from ota_server.httpd.reply import Peer, Reply
+from ota_server.httpd.sockets import peer_of
 from tests.support import DEVICE, MAC, ROOT, Client, ServerCase, request_head
 
 ELSEWHERE = Peer("192.0.2.9", False)

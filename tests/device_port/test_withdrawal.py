@@ -6,7 +6,7 @@ import time
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from ota_server.device_port.server import TRANSPORTS
+from ota_server.httpd.transports import TRANSPORTS
 from tests.journal.test_writer import file_size_limit
 from tests.support import DEVICE, Client, ServerCase, until
 

@@ -3,14 +3,14 @@
 import unittest
 
 from ota_server.evaluation.contested import most_in_wave
-from ota_server.evaluation.poll_history import Polls
+from ota_server.evaluation.poll_history import PollHistory
 from ota_server.evaluation.waves import asking, halting, pausing, waiting_for
 from ota_server.policy.decision import cohort_percent
-from ota_server.policy.rollout_plan import Plan, Progress
+from ota_server.policy.rollout_plan import RolloutPlan, RolloutProgress
 from tests.support.story import OLD, PLAN, RELEASE, Story, mac
 
 NAT, OTHER = "198.51.100.7", "203.0.113.66"
-RUNNING = Progress("id", "running", 0, PLAN.time)
+RUNNING = RolloutProgress("id", "running", 0, PLAN.time)
 # Two of the poll intervals that the story gives a device, and half as long again as its gaps.
 GRACE_MINUTES, MISSED_MINUTES = 8 * 60 + 30, 6.5 * 60
 
@@ -23,7 +23,9 @@ def addresses(devices: int, homes: int) -> dict[int, str]:
 class HomesStory(Story):
     """A story of devices at their homes."""
 
-    def __init__(self, devices: int, homes: int = 1, plan: Plan = PLAN, **more: object) -> None:
+    def __init__(
+        self, devices: int, homes: int = 1, plan: RolloutPlan = PLAN, **more: object
+    ) -> None:
         super().__init__(plan, devices=devices, homes=addresses(devices, homes), **more)
 
     def each(self, version: str | None, numbers: range | None = None, **fields: object) -> None:
@@ -169,7 +171,9 @@ class NewHomeTest(unittest.TestCase):
             told = RELEASE if is_first else OLD
             story.check(number, version if is_first else OLD, told, address=address)
 
-    def move(self, numbers: range | list[int], to: str = OTHER, plan: Plan = PLAN) -> HomesStory:
+    def move(
+        self, numbers: range | list[int], to: str = OTHER, plan: RolloutPlan = PLAN
+    ) -> HomesStory:
         """Return a story in which those of the first wave fetch it, and some turn up elsewhere."""
         story = HomesStory(20, plan=plan)
         for number in self.FIRST:
@@ -277,7 +281,7 @@ class ShareTest(unittest.TestCase):
             (40, 0, 0, 52),
         ):
             with self.subTest(devices=devices, others=others):
-                polls = Polls()
+                polls = PollHistory()
                 for number in range(devices):
                     polls.add(number, 7, 0, True)
                 for number in range(others):

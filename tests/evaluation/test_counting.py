@@ -4,7 +4,7 @@ import unittest
 from collections import Counter
 
 from ota_server.evaluation.address_caps import capped
-from ota_server.evaluation.feedback import Feedback, Known
+from ota_server.evaluation.feedback import Feedback, RolloutScope
 from ota_server.model.address import address_of, site_of
 from tests.support.story import DAY_MINUTES, OLD, PLAN, RELEASE, START_MS, Story, mac
 
@@ -116,7 +116,7 @@ class SoakedTest(unittest.TestCase):
 
 
 class CohortTest(unittest.TestCase):
-    def tally(self, known: Known, wave: int) -> tuple[int, int]:
+    def tally(self, known: RolloutScope, wave: int) -> tuple[int, int]:
         plan = PLAN._replace(waves=(10.0, 100.0), first_group="canary", count_new=True)
         feedback = Feedback(plan, known, wave, START_MS)
         story = Story()
@@ -127,7 +127,7 @@ class CohortTest(unittest.TestCase):
         return tally.active, tally.fresh
 
     def test_a_wave_holds_those_of_the_waves_before_and_its_own(self):
-        known = Known(first_group=frozenset({mac(1), mac(2)}))
+        known = RolloutScope(first_group=frozenset({mac(1), mac(2)}))
         counts = [self.tally(known, wave) for wave in range(3)]
         self.assertEqual((counts[0], counts[2][0]), ((2, 2), 200))
         self.assertAlmostEqual(counts[1][0], 22, delta=12)
@@ -138,9 +138,9 @@ class GroupTest(unittest.TestCase):
     def test_devices_that_the_rollout_does_not_reach_are_not_counted(self):
         plan = PLAN._replace(count_new=True)
         for known, active in (
-            (Known(), 3),
-            (Known(members=frozenset({mac(1)})), 1),
-            (Known(left_out=frozenset({mac(1), mac(2)})), 1),
+            (RolloutScope(), 3),
+            (RolloutScope(members=frozenset({mac(1)})), 1),
+            (RolloutScope(left_out=frozenset({mac(1), mac(2)})), 1),
         ):
             with self.subTest(active=active):
                 story = Story()

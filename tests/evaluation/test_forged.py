@@ -3,11 +3,11 @@
 import unittest
 
 from ota_server.evaluation.waves import halting, pausing, waiting_for
-from ota_server.policy.rollout_plan import Progress
+from ota_server.policy.rollout_plan import RolloutProgress
 from tests.support.story import OLD, PLAN, RELEASE, Story
 
 FORGER = "203.0.113.66"
-RUNNING = Progress("id", "running", 0, PLAN.time)
+RUNNING = RolloutProgress("id", "running", 0, PLAN.time)
 FLEET = range(1, 41)
 BAD = range(1, 13)
 GOOD = range(13, 41)

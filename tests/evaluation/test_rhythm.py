@@ -6,7 +6,7 @@ import unittest.mock
 from array import array
 from pathlib import Path
 
-from ota_server.evaluation.rhythm import Rhythms, Sampled
+from ota_server.evaluation.rhythm import Rhythms, SampledDevice
 from ota_server.journal.record import format_marker, format_record
 from ota_server.model.device import Device
 from ota_server.rollouts import preview
@@ -26,7 +26,7 @@ def line(time_ms: int, mac: str = MAC, event: str = "check", image_only: bool = 
 class RhythmTest(unittest.TestCase):
     def interval(self, *ago_ms: int, seen_ms: int = 0, first_ms: int | None = None) -> float | None:
         """Return the interval of a device that polled so long ago, in a journal of ten hours."""
-        rhythms = Rhythms([Sampled(5.0, MAC, NOW_MS - seen_ms, first_ms)])
+        rhythms = Rhythms([SampledDevice(5.0, MAC, NOW_MS - seen_ms, first_ms)])
         lines = [line(NOW_MS - 10 * HOUR_MS, OTHER), *(line(NOW_MS - ago) for ago in ago_ms)]
         rhythms.take(b"".join(lines))
         return rhythms.intervals_ms(NOW_MS).get(5.0)
@@ -46,7 +46,7 @@ class RhythmTest(unittest.TestCase):
         self.assertEqual(self.interval(seen_ms=12 * HOUR_MS), DAY_MS)
 
     def test_what_is_no_poll_is_none(self):
-        rhythms = Rhythms([Sampled(5.0, MAC, NOW_MS, None)])
+        rhythms = Rhythms([SampledDevice(5.0, MAC, NOW_MS, None)])
         rhythms.take(line(NOW_MS - 5 * HOUR_MS) + line(NOW_MS - 3 * HOUR_MS))
         for event, image_only, polls in (
             ("begin", False, False),
@@ -62,7 +62,7 @@ class RhythmTest(unittest.TestCase):
                 self.assertEqual(rhythms.intervals_ms(NOW_MS), {5.0: expected})
 
     def test_what_is_no_record_is_passed_over(self):
-        rhythms = Rhythms([Sampled(5.0, MAC, NOW_MS, None)])
+        rhythms = Rhythms([SampledDevice(5.0, MAC, NOW_MS, None)])
         good = line(NOW_MS - HOUR_MS)
         bad = b"\0\0\0\n{}\n" + good.replace(b"T", b"X", 1) + good[:50] + b"\n"
         rhythms.take(line(NOW_MS - 3 * HOUR_MS) + bad + good)
@@ -74,8 +74,8 @@ class SurveyTest(unittest.TestCase):
         self.logs = Path(self.enterContext(tempfile.TemporaryDirectory()))
 
     def intervals(self, snapshot_end: int = 0) -> dict[float, float]:
-        sample = (Sampled(5.0, MAC, NOW_MS - HOUR_MS, None),)
-        found = preview.Reached(array("d", [5.0]), bytearray(1), 0, sample, snapshot_end)
+        sample = (SampledDevice(5.0, MAC, NOW_MS - HOUR_MS, None),)
+        found = preview.ReachedDevices(array("d", [5.0]), bytearray(1), 0, sample, snapshot_end)
         return preview.intervals_ms(self.logs, found, NOW_MS)
 
     def write(self, name: str, *ago_ms: int, before: bytes = b"") -> None:

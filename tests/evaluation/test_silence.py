@@ -3,8 +3,8 @@
 import random
 import unittest
 
-from ota_server.evaluation.int_index import Numbering
-from ota_server.evaluation.poll_history import Polls
+from ota_server.evaluation.int_index import IntIndex
+from ota_server.evaluation.poll_history import PollHistory
 from ota_server.evaluation.uptime import JUMP_MS, Uptime
 from tests.support.story import DAY_MINUTES, MINUTE_MS, OLD, PLAN, RELEASE, START_MS, Story
 
@@ -215,13 +215,13 @@ class PlacesTest(unittest.TestCase):
     def test_it_does_what_a_dictionary_does(self):
         chance = random.Random(3)
         for salt, bits in ((0, 48), (12345, 12), (1 << 63, 64)):
-            places, known = Numbering(salt), {}
+            places, known = IntIndex(salt), {}
             for _ in range(5000):
                 number = chance.getrandbits(bits)
                 self.assertEqual(places.get(number), known.get(number))
                 if number not in known:
                     known[number] = places.add(number)
-            again = Numbering(salt)
+            again = IntIndex(salt)
             again.restore(places.state())
             with self.subTest(salt=salt, bits=bits):
                 self.assertEqual([again.get(number) for number in known], [*known.values()])
@@ -268,8 +268,8 @@ class UptimeTest(unittest.TestCase):
 
 
 class PollsTest(unittest.TestCase):
-    def polls(self, *gaps_ms: int) -> Polls:
-        polls, now_ms = Polls(), 0
+    def polls(self, *gaps_ms: int) -> PollHistory:
+        polls, now_ms = PollHistory(), 0
         row = polls.add(1, 0, 0, True)
         polls.poll(row, now_ms)
         for gap_ms in gaps_ms:
@@ -293,7 +293,7 @@ class PollsTest(unittest.TestCase):
             ([1, 2] * 30, 2),
         ):
             with self.subTest(sites=[*sites][:4]):
-                polls = Polls()
+                polls = PollHistory()
                 row = polls.add(1, sites[0], 0, True)
                 for hour, site in enumerate(sites):
                     polls.poll(row, hour * 3_600_000, site)
@@ -315,14 +315,14 @@ class PollsTest(unittest.TestCase):
         self.assertGreater(self.polls(9000).longest_ms(0, 5000.0), 8999)
 
     def test_a_device_takes_some_fifty_bytes(self):
-        polls = Polls()
+        polls = PollHistory()
         for number in range(1000):
             polls.add(number, number, 0, True)
         columns = [each for each in polls.state() if isinstance(each, bytes)]
         self.assertLess(sum(map(len, columns)) - 8 * 256, 52 * 1000)
 
     def test_a_device_of_which_little_is_known_is_a_slow_one(self):
-        polls = Polls()
+        polls = PollHistory()
         quick, slow = polls.add(1, 0, 0, True), polls.add(2, 0, 0, True)
         for minute in range(60):
             polls.poll(quick, minute * 60_000)
@@ -333,7 +333,7 @@ class PollsTest(unittest.TestCase):
         self.assertAlmostEqual(polls.interval_ms(quick), 60_000, delta=8000)
 
     def test_what_is_usual_is_told_by_devices_and_not_by_their_polls(self):
-        polls = Polls()
+        polls = PollHistory()
         for number in range(10):
             row = polls.add(number, 0, 0, True)
             for poll in range(100 if number == 0 else 4):

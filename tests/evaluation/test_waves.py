@@ -7,12 +7,12 @@ from ota_server.evaluation.binomial import at_least, lower_bound, most_by_chance
 from ota_server.evaluation.tally import Evidence, Tally
 from ota_server.evaluation.waves import advance, waiting_for
 from ota_server.model.timestamp import format_time
-from ota_server.policy.rollout_plan import Plan, Progress
+from ota_server.policy.rollout_plan import RolloutPlan, RolloutProgress
 
 START_MS = 1_790_000_000_000
 HOUR_MS = 3_600_000
-PLAN = Plan("id", "v2.0.0", "", (1.0, 10.0, 100.0), format_time(START_MS), "v1.0.0")
-RUNNING = Progress("id", "running", 0, PLAN.time)
+PLAN = RolloutPlan("id", "v2.0.0", "", (1.0, 10.0, 100.0), format_time(START_MS), "v1.0.0")
+RUNNING = RolloutProgress("id", "running", 0, PLAN.time)
 # A wave of a hundred devices in which nothing is left to be desired.
 WELL = Tally(
     active=100,
@@ -28,8 +28,8 @@ WELL = Tally(
 
 
 def after(
-    tally: Tally, plan: Plan = PLAN, progress: Progress = RUNNING, hours: float = 2
-) -> Progress:
+    tally: Tally, plan: RolloutPlan = PLAN, progress: RolloutProgress = RUNNING, hours: float = 2
+) -> RolloutProgress:
     """Return the progress after a look so many hours after the wave opened."""
     return advance(plan, progress, tally, START_MS + int(hours * HOUR_MS))
 
@@ -230,7 +230,7 @@ class HaltTest(unittest.TestCase):
 
 
 class SmallWaveTest(unittest.TestCase):
-    def small(self, base: int, bad: int, limit: float = 2.0, size: int = 0) -> Progress:
+    def small(self, base: int, bad: int, limit: float = 2.0, size: int = 0) -> RolloutProgress:
         devices = {f"02:00:00:00:00:{number:02x}": "failed" for number in range(bad)}
         evidence = Evidence(base, bad)
         tally = Tally(active=base, fresh=base, members=base, size=size or base, age_ms=HOUR_MS)

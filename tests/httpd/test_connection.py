@@ -10,6 +10,7 @@ import unittest
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from ota_server.device_port.common_check import Checks
 from ota_server.device_port.offers import Offers
 from ota_server.httpd.connection import HEAD_SECONDS, SETTLE_SECONDS, STALL_SECONDS, Connection
 from ota_server.httpd.reply import ImageSpan, Peer
@@ -455,7 +456,11 @@ class BugTest(ServerCase):
         store = BrokenStore(self.data_dir)
         self.addCleanup(store.close)
         service = self.server.service
-        sound, service.offers = service.offers, Offers(store, service.policies, service.fleet)
+        offers = Offers(store, service.policies, service.fleet)
+        sound, service.checks = (
+            service.checks,
+            Checks(offers, service.policies, service.fleet, service.clock_ms),
+        )
         with self.assertLogs("ota_server", "ERROR") as logs:
             answer = self.get("/version.txt")
         self.assertEqual((answer.status, answer.body), (500, b"Internal Server Error"))
@@ -463,7 +468,7 @@ class BugTest(ServerCase):
         (entry,) = logs.output
         self.assertIn("Traceback", entry)
         self.assertIn("a secret of the inside", entry)
-        service.offers = sound
+        service.checks = sound
         self.assertEqual(self.get("/version.txt").status, 200)
 
 
@@ -479,7 +484,7 @@ class OpenFilesTest(DataDirCase):
         code = (
             "import os, resource, sys; resource.setrlimit(resource.RLIMIT_NOFILE, (200, 200));"
             "held = [os.open('/dev/null', os.O_RDONLY) for _ in range(150)];"
-            "from ota_server.serve import main; sys.exit(main(sys.argv[1:]))"
+            "from ota_server.server import main; sys.exit(main(sys.argv[1:]))"
         )
         server = Process("--data-dir", str(self.data_dir), code=code)
         self.addCleanup(server.kill)

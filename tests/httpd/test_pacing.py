@@ -9,10 +9,10 @@ from argparse import ArgumentTypeError
 from concurrent.futures import ThreadPoolExecutor
 
 from ota_server.device_port.options import _rate
-from ota_server.device_port.server import TRANSPORTS
 from ota_server.httpd.connection import STALL_SECONDS, Connection
 from ota_server.httpd.pacing import Line, Pace, Pacing
 from ota_server.httpd.reply import Peer
+from ota_server.httpd.transports import TRANSPORTS
 from tests.support import DEVICE, Client, ServerCase, request_head, until
 
 KIB = 1024
@@ -105,14 +105,14 @@ class RateTest(unittest.TestCase):
 class HeldBackTest(unittest.TestCase):
     def test_a_client_that_has_all_that_was_sent_does_not_stand_still(self):
         connection = Connection(None, Peer("192.0.2.1", False), 15.0, 0.0)
-        connection.answered_check(1000, True, 0.0)  # of which 600 are sent by now
+        connection.answered_quickly(1000, True, 0.0)  # of which 600 are sent by now
         connection.acknowledged(600, 1.0)
         connection.held_back(600, 100.0)
         self.assertFalse(connection.is_stalled(100.0 + STALL_SECONDS - 1))
 
     def test_a_client_that_has_not_does(self):
         connection = Connection(None, Peer("192.0.2.1", False), 15.0, 0.0)
-        connection.answered_check(1000, True, 0.0)
+        connection.answered_quickly(1000, True, 0.0)
         connection.acknowledged(500, 1.0)
         connection.held_back(600, 100.0)
         self.assertTrue(connection.is_stalled(100.0))

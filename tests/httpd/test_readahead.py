@@ -45,6 +45,19 @@ class ReadAheadTest(DataDirCase):
             self.assertTrue(until(lambda: reading.is_done))
             self.assertTrue(is_in_memory(descriptor, MIB, MIB + WINDOW_BYTES - 1))
 
+    def test_the_kernel_is_asked_once_in_a_moment_for_a_piece_that_many_send(self):
+        path = self.put_image("v1", random.Random(3).randbytes(2 * MIB))
+        ahead = ReadAhead()
+        with path.open("rb") as file:
+            piece = file.fileno(), 0, MIB - 1
+            self.assertTrue(forget(file.fileno()))
+            self.assertTrue(ahead.needs(*piece, now=0.0))
+            file.read()
+            self.assertFalse(ahead.needs(*piece, now=0.01))
+            self.assertTrue(forget(file.fileno()))
+            self.assertFalse(ahead.needs(*piece, now=0.02))
+            self.assertTrue(ahead.needs(*piece, now=1.0))
+
     def test_a_part_beyond_the_end_is_done_at_once(self):
         path = self.put_image("v1", b"short")
         ahead = ReadAhead()

@@ -2,7 +2,7 @@
 
 import re
 
-from ota_server.device_port.server import TRANSPORTS
+from ota_server.httpd.transports import TRANSPORTS
 from tests.support import DEVICE, Client, ServerCase, request_head
 
 PART = {**DEVICE, "Range": "bytes=5-70000"}

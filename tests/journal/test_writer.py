@@ -70,7 +70,7 @@ class JournalCase(unittest.TestCase):
         journal.flush()
 
     def texts(self, path: Path | None = None) -> list[str]:
-        """Return what the lines of a file hold; fails where one is no JSON."""
+        """Return what the lines of a file hold; fails where one is not JSON."""
         content = (path or self.path).read_bytes()
         self.assertIn(content[-1:], (b"", b"\n"))
         return [json.loads(line).get("text", "marker") for line in content.splitlines()]

@@ -3,18 +3,28 @@
 import time
 import unittest
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from ota_server.model.device import Report
 from ota_server.model.manifest import Manifest, matches
 from ota_server.model.version import Target, meaning
-from ota_server.policy.decision import Decision, cohort_percent, decide
+from ota_server.policy.decision import cohort_percent, decide
+from ota_server.policy.explain import in_words
 from ota_server.policy.policy import Pin, Policy, Rollout, Stopped, make_policy
+from ota_server.policy.situation import Situation
 
 MAC = "00:11:22:33:44:55"
 OTHER = "a0:b1:c2:d3:e4:f5"
 NOW_MS = 1_800_000_000_000
 IMAGES = frozenset(map(meaning, ("v1.0", "v1.1", "v1.2", "v1.3", "v1.4", "v1.5", "v1.6")))
+
+
+class Told(NamedTuple):
+    """A decision, with its reason in words."""
+
+    version: str
+    reason: str
+    release: str | None
 
 
 def target(version: str) -> Target:
@@ -28,9 +38,10 @@ def policy(**decided: Any) -> Policy:
 
 def told(
     decided: Policy, reported: str = "v1.0", fleet: str | None = "v1.1", mac: str = MAC
-) -> Decision:
+) -> Told:
     aim = None if fleet is None else target(fleet)
-    return decide(Report(mac, reported), aim, decided, NOW_MS)
+    found = decide(Report(mac, reported), Situation(decided, aim, NOW_MS))
+    return Told(found.version, in_words(found.cause), found.release)
 
 
 def stopped(version: str, is_withdrawn: bool = True, instead_of: str | None = None) -> Any:
@@ -82,17 +93,17 @@ class TargetTest(unittest.TestCase):
     def test_a_device_is_told_the_target(self):
         for reported in ("v1.0", "v2.0.0", "v1.10", "vv1.1", "unknown", "1.1.0"):
             with self.subTest(reported):
-                self.assertEqual(told(Policy(), reported), Decision("v1.1", "target", "v1.1"))
+                self.assertEqual(told(Policy(), reported), Told("v1.1", "target", "v1.1"))
 
     def test_a_device_that_runs_the_target_is_told_its_own_spelling_of_it(self):
         for decided in (Policy(), policy(pins=({OTHER: Pin("v1.2", None)}, {}))):
             for reported in ("v1.1", "1.1"):
                 with self.subTest(reported):
-                    self.assertEqual(told(decided, reported), Decision(reported, "target", "v1.1"))
+                    self.assertEqual(told(decided, reported), Told(reported, "target", "v1.1"))
 
     def test_without_a_target_it_is_told_its_own_version(self):
         decision = told(policy(), fleet=None)
-        self.assertEqual(decision, Decision("v1.0", "there is no target", "v1.0"))
+        self.assertEqual(decision, Told("v1.0", "there is no target", "v1.0"))
 
     def test_a_target_is_offered_though_its_image_is_missing(self):
         # As it was before there was a policy: 404 tells the operator more than silence.
@@ -100,9 +111,9 @@ class TargetTest(unittest.TestCase):
         self.assertEqual((decision.version, decision.release), ("v1.1", "v1.1"))
 
     def test_a_release_whose_manifest_cannot_be_used_is_offered_to_nobody(self):
-        decision = told(make_policy(unusable={"1.1": "is no JSON"}, images=IMAGES))
+        decision = told(make_policy(unusable={"1.1": "is not JSON"}, images=IMAGES))
         self.assertEqual((decision.version, decision.release), ("v1.0", None))
-        self.assertIn("the manifest of v1.1 is no JSON", decision.reason)
+        self.assertIn("the manifest of v1.1 is not JSON", decision.reason)
 
 
 class OrderTest(unittest.TestCase):
@@ -129,7 +140,7 @@ class OrderTest(unittest.TestCase):
 
     def test_under_hold_nobody_may_have_an_image(self):
         decision = told(policy(is_held=True), "v1.1")
-        self.assertEqual(decision, Decision("v1.1", "everything is on hold", None))
+        self.assertEqual(decision, Told("v1.1", "everything is on hold", None))
 
     def test_a_file_that_could_not_be_read_at_the_start_stops_offers(self):
         decision = told(policy(problem="pins.json cannot be used"))
@@ -162,7 +173,7 @@ class PinTest(unittest.TestCase):
         decided = policy(pins=({MAC: Pin("v9", None)}, {}))
         self.assertEqual(
             told(decided),
-            Decision("v1.0", "the image of v9 is missing; it is pinned to v9", None),
+            Told("v1.0", "the image of v9 is missing; it is pinned to v9", None),
         )
 
     def test_a_pin_is_obeyed_without_a_target(self):
@@ -179,7 +190,7 @@ class PinTest(unittest.TestCase):
 class RolloutTest(unittest.TestCase):
     def test_who_is_not_in_the_wave_is_told_the_target(self):
         decision = told(policy(rollouts={"": in_none("v1.2")}))
-        self.assertEqual(decision, Decision("v1.1", "held back by a rollout: target", "v1.1"))
+        self.assertEqual(decision, Told("v1.1", "held back by a rollout: target", "v1.1"))
 
     def test_a_wave_holds_the_devices_below_its_percentage(self):
         percent = cohort_percent("v1.2", MAC)
@@ -266,8 +277,10 @@ class LeftAloneTest(unittest.TestCase):
                 with self.subTest(found=found, reported=reported):
                     decision = told(policy(rollouts={"": found}, **self.BETA), reported)
                     self.assertEqual(decision.version, "v1.4")
-                    words = "the target of its group beta, which the rollout of v1.5 leaves alone"
-                    self.assertEqual(decision.reason, words)
+                    expected = (
+                        "the target of its group beta, which the rollout of v1.5 leaves alone"
+                    )
+                    self.assertEqual(decision.reason, expected)
 
     def test_also_where_the_group_is_the_first_wave(self):
         found = Rollout("v1.5", "running", 100.0, "beta")
@@ -358,7 +371,7 @@ class CohortTest(unittest.TestCase):
 class StoppedTest(unittest.TestCase):
     def test_a_withdrawn_target_is_offered_to_nobody(self):
         decision = told(policy(stopped=stopped("v1.1")))
-        self.assertEqual(decision, Decision("v1.0", "v1.1 was withdrawn; target", None))
+        self.assertEqual(decision, Told("v1.0", "v1.1 was withdrawn; target", None))
 
     def test_who_runs_what_was_withdrawn_stays_on_it(self):
         for fleet in ("v1.0", "1.0", "v1.1", None):
@@ -466,7 +479,7 @@ class StoneTest(unittest.TestCase):
 class ReportsAsTest(unittest.TestCase):
     def test_who_reports_the_other_name_of_the_target_runs_it(self):
         decision = told(policy(manifests=alias("v1.1", "build 77")), "build 77")
-        self.assertEqual(decision, Decision("build 77", "target", "v1.1"))
+        self.assertEqual(decision, Told("build 77", "target", "v1.1"))
 
     def test_the_other_name_is_known_to_a_rollout_and_to_what_was_stopped(self):
         known = alias("v1.2", "build 77")

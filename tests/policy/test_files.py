@@ -5,10 +5,10 @@ import os
 import threading
 from pathlib import Path
 
-from ota_server.device_port.server import TRANSPORTS
+from ota_server.httpd.transports import TRANSPORTS
 from ota_server.policy import edits
 from ota_server.policy.files import PolicyFiles
-from ota_server.policy.rollout_plan import Plan, Progress, format_plan
+from ota_server.policy.rollout_plan import RolloutPlan, RolloutProgress, format_plan
 from ota_server.policy.text import Who
 from tests.support import DEVICE, MAC, DataDirCase, ServerCase, until
 
@@ -16,8 +16,8 @@ OTHER = "a0:b1:c2:d3:e4:f5"
 DEVICE_PIN = Who("devices", MAC)
 GROUP_PIN = Who("groups", "beta")
 TIME = "2026-11-24T12:00:00.000Z"
-PLAN = Plan("id1", "v1.2", "", (100.0,), TIME, "v1.0.1")
-PROGRESS = Progress("id1", "running", 0, TIME)
+PLAN = RolloutPlan("id1", "v1.2", "", (100.0,), TIME, "v1.0.1")
+PROGRESS = RolloutProgress("id1", "running", 0, TIME)
 SECOND = 1.0
 
 

@@ -2,11 +2,12 @@
 
 import unittest
 
-from ota_server.commands.why import explain
 from ota_server.journal.replay import newest
 from ota_server.model.device import Device, Download, Report, checked, has_settled
 from ota_server.model.manifest import Manifest
 from ota_server.policy import edits
+from ota_server.policy.explain import in_words
+from ota_server.policy.gather import explain_device
 from ota_server.policy.loop_breaker import HOUR_MS, fetched, why_wait
 from ota_server.policy.policy import make_policy
 from ota_server.server import clock_ms as now_ms
@@ -23,7 +24,8 @@ def attempted(attempts: int, at_ms: int = 0) -> Download:
 
 
 def waits(attempts: int, now_ms: int) -> str:
-    return why_wait(MAC, attempted(attempts), "v2", PLAIN, now_ms)
+    cause = why_wait(MAC, attempted(attempts), "v2", PLAIN, now_ms)
+    return "" if cause is None else in_words(cause)
 
 
 class CountTest(unittest.TestCase):
@@ -71,20 +73,20 @@ class WaitTest(unittest.TestCase):
         for retry_ms, is_free in ((99, False), (100, True)):
             with self.subTest(retry_ms):
                 policy = make_policy(retries={MAC: retry_ms})
-                reason = why_wait(MAC, attempted(10, 100), "v2", policy, 200)
-                self.assertEqual(reason == "", is_free)
+                cause = why_wait(MAC, attempted(10, 100), "v2", policy, 200)
+                self.assertEqual(cause is None, is_free)
 
     def test_another_release_or_another_image_is_fetched_at_once(self):
-        self.assertEqual(why_wait(MAC, attempted(10), "v3", PLAIN, 0), "")
+        self.assertIsNone(why_wait(MAC, attempted(10), "v3", PLAIN, 0))
         other = Manifest("v2", "cd" * 32, "ef" * 16, 1000, "2026-11-24T00:00:00Z")
         policy = make_policy(manifests={"2": other})
-        self.assertEqual(why_wait(MAC, attempted(10), "v2", policy, 0), "")
+        self.assertIsNone(why_wait(MAC, attempted(10), "v2", policy, 0))
 
     def test_an_image_without_a_manifest_is_another_one_by_its_bytes(self):
         for sha256, is_free in (("cd" * 32, True), (SHA256, False), (None, False)):
             with self.subTest(sha256=sha256):
-                reason = why_wait(MAC, attempted(10), "v2", PLAIN, 0, sha256)
-                self.assertEqual(reason == "", is_free)
+                cause = why_wait(MAC, attempted(10), "v2", PLAIN, 0, sha256)
+                self.assertEqual(cause is None, is_free)
 
 
 class SettledTest(unittest.TestCase):
@@ -173,7 +175,7 @@ class ServerTest(ServerCase):
             with self.subTest(told):
                 self.assertEqual(self.get("/version.txt").body.decode(), told)
                 device = newest(self.data_dir / "log", MAC)
-                found = explain(self.data_dir, report, True, now_ms(), device.download)
+                found = explain_device(self.data_dir, report, device, now_ms())
                 self.assertEqual(found.decision.version, told)
         self.assertEqual(self.get("/firmware.bin").body, b"a mended image")
 

@@ -18,8 +18,8 @@ from ota_server.policy.policy import (
     parse_targets,
 )
 from ota_server.policy.rollout_plan import (
-    Plan,
-    Progress,
+    RolloutPlan,
+    RolloutProgress,
     format_plan,
     in_force,
     parse_plan,
@@ -38,8 +38,8 @@ from ota_server.policy.text import (
 
 MAC = "00:11:22:33:44:55"
 OTHER = "a0:b1:c2:d3:e4:f5"
-PLAN = Plan("id1", "v1.2", "", (1.0, 100.0), "2026-11-24T12:00:00.000Z", "v1.1")
-PROGRESS = Progress("id1", "running", 0, "2026-11-24T12:00:00.000Z")
+PLAN = RolloutPlan("id1", "v1.2", "", (1.0, 100.0), "2026-11-24T12:00:00.000Z", "v1.1")
+PROGRESS = RolloutProgress("id1", "running", 0, "2026-11-24T12:00:00.000Z")
 # What is no file of ours whatever it should hold.
 NO_OBJECTS = (
     b"",
@@ -199,14 +199,14 @@ class PlainTest(unittest.TestCase):
             {"pins": ({}, {"beta": Pin("v1", None)})},
             {"group_targets": {"beta": "v1"}},
             {"stopped": {"1": Stopped("v1", True, None)}},
-            {"unusable": {"1": "is no JSON"}},
+            {"unusable": {"1": "is not JSON"}},
         ):
             with self.subTest(decided):
                 self.assertFalse(make_policy(**decided).is_plain)
 
 
 class PlanTest(ParsingCase):
-    def broken(self, plan: Plan | Progress, **fields: object) -> bytes:
+    def broken(self, plan: RolloutPlan | RolloutProgress, **fields: object) -> bytes:
         return json.dumps({**plan._asdict(), **fields}).encode()
 
     def test_a_plan_and_a_progress_are_read_as_they_were_written(self):

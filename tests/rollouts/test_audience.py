@@ -6,21 +6,23 @@ from itertools import product
 from ota_server.model.device import Report
 from ota_server.model.version import Target
 from ota_server.policy.decision import decide
+from ota_server.policy.explain import in_words
 from ota_server.policy.policy import Pin, Policy, Rollout, Stopped, make_policy
-from ota_server.policy.rollout_plan import Plan
-from ota_server.rollouts.audience import groups_left_alone, what_is_known
+from ota_server.policy.rollout_plan import RolloutPlan
+from ota_server.policy.situation import Situation
+from ota_server.rollouts.audience import groups_left_alone, scope_of
 
 ALPHA, BETA, BOTH, NEITHER = (f"02:00:00:00:00:0{number}" for number in (1, 2, 3, 4))
 GROUPS = {ALPHA: ("alpha",), BETA: ("beta",), BOTH: ("alpha", "beta")}
 TIME = "2026-11-24T12:00:00.000Z"
 
 
-def plan_of(group: str = "", groups_too: bool = False) -> Plan:
-    return Plan("id1", "v2", group, (100.0,), TIME, "v1", groups_too=groups_too)
+def plan_of(group: str = "", groups_too: bool = False) -> RolloutPlan:
+    return RolloutPlan("id1", "v2", group, (100.0,), TIME, "v1", groups_too=groups_too)
 
 
 def left_out(policy: Policy, group: str = "", groups_too: bool = False) -> set[str]:
-    return set(what_is_known(plan_of(group, groups_too), policy, None, 0).left_out)
+    return set(scope_of(plan_of(group, groups_too), policy, None, 0).left_out)
 
 
 class ReachTest(unittest.TestCase):
@@ -72,7 +74,7 @@ class ReachTest(unittest.TestCase):
                 )
                 target = Target("v1", "", "firmware_v1.bin", 1000)
                 reasons = {
-                    mac: decide(Report(mac, "v1"), target, policy).reason
+                    mac: in_words(decide(Report(mac, "v1"), Situation(policy, target)).cause)
                     for mac in (ALPHA, BETA, BOTH, NEITHER)
                 }
                 reached = {mac for mac, why in reasons.items() if why == "the rollout of v2"}

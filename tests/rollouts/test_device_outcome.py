@@ -7,8 +7,8 @@ from ota_server.evaluation.counting import Tally
 from ota_server.journal.record import format_marker
 from ota_server.model.timestamp import format_time
 from ota_server.policy.files import PolicyFiles
-from ota_server.policy.rollout_plan import Plan, Progress, format_plan
-from ota_server.rollouts.device_outcome import WORDS, case_of
+from ota_server.policy.rollout_plan import RolloutPlan, RolloutProgress, format_plan
+from ota_server.rollouts.device_outcome import WORDS, outcome_of
 from tests.support import DataDirCase
 
 MAC = "00:11:22:33:44:55"
@@ -25,8 +25,10 @@ class CaseTest(DataDirCase):
         for version in (OLD, NEW):
             (self.data_dir / "firmware" / f"firmware_{version}.bin").write_bytes(b"image")
         time = format_time(START_MS)
-        plan = Plan("id1", NEW, "", (100.0,), time, OLD, grace_seconds=60.0, soak_seconds=60.0)
-        progress = Progress("id1", "running", 0, time)
+        plan = RolloutPlan(
+            "id1", NEW, "", (100.0,), time, OLD, grace_seconds=60.0, soak_seconds=60.0
+        )
+        progress = RolloutProgress("id1", "running", 0, time)
         (self.data_dir / "version" / "rollout.json").write_bytes(format_plan(plan))
         (self.data_dir / "version" / "progress.json").write_bytes(format_plan(progress))
         self.lines: list[bytes] = []
@@ -65,7 +67,7 @@ class CaseTest(DataDirCase):
     def case(self) -> tuple[str, str] | None:
         (self.data_dir / "log" / "devices.jsonl").write_bytes(b"".join(self.lines))
         policy = PolicyFiles(self.data_dir).current()
-        return case_of(self.data_dir, MAC, "", policy, self.now_ms)
+        return outcome_of(self.data_dir, MAC, "", policy, self.now_ms)
 
     def test_before_it_was_told_of_the_release_it_counts_as_nothing(self):
         self.check(OLD, told=OLD)

@@ -15,7 +15,7 @@ from pathlib import Path
 from ota_server.journal.record import format_marker, format_record
 from ota_server.model.device import Device
 from ota_server.policy.decision import cohort_percent
-from ota_server.policy.rollout_plan import Plan, parse_plan
+from ota_server.policy.rollout_plan import RolloutPlan, parse_plan
 from tests.support import until
 from tests.support.fleet import (
     NEW,
@@ -122,7 +122,7 @@ class ServedFleet:
 
     def first_wave(self) -> set[str]:
         """Return the devices of the first wave."""
-        plan: Plan = parse_plan((self._data_dir / "version" / "rollout.json").read_bytes())
+        plan: RolloutPlan = parse_plan((self._data_dir / "version" / "rollout.json").read_bytes())
         return {mac for mac in self.devices.versions if cohort_percent(NEW, mac) < plan.percent(0)}
 
 

@@ -14,7 +14,8 @@ from ota_server.controller import Controller
 from ota_server.device_port.server import OTAServer
 from ota_server.model.timestamp import format_time
 from ota_server.policy.lease import Lease, lines_of_a_look
-from ota_server.policy.rollout_plan import Progress, format_plan
+from ota_server.policy.rollout_plan import RolloutProgress, format_plan
+from ota_server.rollouts.journal_fold import DeviceServer
 from ota_server.rollouts.keeper import LOCK_NAME, Keeper, is_attended
 from ota_server.server import open_service
 from tests.rollouts.test_mover import children
@@ -98,7 +99,9 @@ class BehindTest(RolloutCase):
         self.lock = self.data_dir / "log" / LOCK_NAME
         lock = os.open(self.lock, os.O_RDWR | os.O_CREAT)
         self.addCleanup(os.close, lock)
-        self.controller = Controller(self.data_dir, 0.25, 0, lock=lock, heartbeat=self.theirs)
+        self.controller = Controller(
+            self.data_dir, 0.25, DeviceServer(0), lock=lock, heartbeat=self.theirs
+        )
 
     def look(self) -> list[bytes]:
         """Have the controller look once; return what it says."""
@@ -114,7 +117,9 @@ class BehindTest(RolloutCase):
         plan = self.roll_out(group="beta", waves=(100.0,))
         path = self.data_dir / "version" / "progress_beta.json"
         path.write_bytes(
-            format_plan(Progress(plan.id, "running", 0, format_time(time.time_ns() // 10**6)))
+            format_plan(
+                RolloutProgress(plan.id, "running", 0, format_time(time.time_ns() // 10**6))
+            )
         )
         lines = self.look()
         behind = 0
@@ -131,7 +136,9 @@ class BehindTest(RolloutCase):
         plan = self.roll_out(waves=(100.0,), soak_seconds=3600.0)
         path = self.data_dir / "version" / "progress.json"
         path.write_bytes(
-            format_plan(Progress(plan.id, "running", 0, format_time(time.time_ns() // 10**6)))
+            format_plan(
+                RolloutProgress(plan.id, "running", 0, format_time(time.time_ns() // 10**6))
+            )
         )
         os.utime(self.lock, (0, 0))
         self.assertEqual(self.look(), [b".\n"])
@@ -164,9 +171,14 @@ class LeaseTest(RolloutCase):
         service = open_service(self.data_dir, settle_seconds=0.0)
         self.server = OTAServer(("127.0.0.1", 0), service, transport=TRANSPORT)
         self.keeper = Keeper(
-            self.data_dir, service.policies, time.time_ns() // 10**6, (), LEASE_SECONDS
+            self.data_dir,
+            service.policies,
+            service.offers.attended,
+            time.time_ns() // 10**6,
+            (),
+            LEASE_SECONDS,
         )
-        service.more_chores.append(self.keeper.look_after)
+        self.server.chores.append(self.keeper.look_after)
         thread = threading.Thread(target=self.server.serve_forever)
         thread.start()
 
@@ -214,7 +226,7 @@ class LeaseTest(RolloutCase):
         lock = self.data_dir / "log" / LOCK_NAME
         lock.mkdir()
         plan = self.roll_out(waves=(100.0,), soak_seconds=3600.0)
-        progress = Progress(plan.id, "running", 0, format_time(time.time_ns() // 10**6))
+        progress = RolloutProgress(plan.id, "running", 0, format_time(time.time_ns() // 10**6))
         (self.data_dir / "version" / "progress.json").write_bytes(format_plan(progress))
         self.assertTrue(until(lambda: self.said("the controller ended by exit code 1") == 1))
         self.assertEqual(self.told(), OLD)

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from ota_server.model.timestamp import format_time, parse_time
 from ota_server.policy.files import PolicyFiles
-from ota_server.rollouts.mover import Rolling
+from ota_server.rollouts.journal_fold import DeviceServer
+from ota_server.rollouts.mover import RolloutMover
 from tests.support import ROOT, TIMEOUT_SECONDS, Client, until
 from tests.support.fleet import NEW, OLD, Fleet, RolloutCase
 
@@ -402,7 +403,7 @@ class AloneTest(RolloutCase):
         self.assertTrue(until(lambda: self.state() == "running"))
         process.terminate()
         _, said = process.communicate(timeout=TIMEOUT_SECONDS)
-        self.assertIn("rollout_beta.json is no JSON", said)
+        self.assertIn("rollout_beta.json is not JSON", said)
         self.assertEqual(process.returncode, 0)
 
     def test_a_progress_that_was_deleted_or_garbled_is_written_anew(self):
@@ -458,12 +459,14 @@ class TimeTest(RolloutCase):
         self.now_ms = parse_time("2026-11-24T12:00:00.000Z")
         plan = self.roll_out(soak_seconds=3600.0, wave_timeout_seconds=7 * 86400.0)
         policies = PolicyFiles(self.data_dir)
-        self.rolling = Rolling(self.data_dir, plan, policies, self.now_ms, self.now_ms)
-        self.addCleanup(self.rolling.close, self.now_ms)
+        self.mover = RolloutMover(
+            self.data_dir, plan, policies, DeviceServer(self.now_ms), self.now_ms
+        )
+        self.addCleanup(self.mover.close, self.now_ms)
 
     def after(self, seconds: float) -> str:
         """Return the state so many seconds after the start."""
-        self.rolling.step(self.now_ms + int(seconds * 1000), 100.0 + seconds)
+        self.mover.step(self.now_ms + int(seconds * 1000), 100.0 + seconds)
         return self.state()
 
     def test_a_target_that_is_being_written_in_place_pauses_nothing(self):
@@ -478,7 +481,7 @@ class TimeTest(RolloutCase):
     def test_a_clock_that_jumps_ends_the_time_of_no_wave(self):
         self.assertEqual(self.after(0), "running")
         month = 30 * 86400
-        self.rolling.note_clock_jump(self.now_ms + month * 1000)
+        self.mover.note_clock_jump(self.now_ms + month * 1000)
         self.assertEqual([self.after(month), self.after(month + 6 * 86400)], ["running"] * 2)
         self.assertEqual(self.after(month + 7 * 86400), "paused")
 
@@ -488,7 +491,7 @@ class OtherFolderTest(RolloutCase):
         (self.data_dir / "ota_server").mkdir()
         (self.data_dir / "ota_server" / "__init__.py").write_text("raise SystemExit(9)\n")
         code = (
-            f"import os, sys; sys.path.insert(0, {str(ROOT)!r}); import ota_server.serve as it; "
+            f"import os, sys; sys.path.insert(0, {str(ROOT)!r}); import ota_server.server as it; "
             f"os.chdir({str(self.data_dir)!r}); it.main(sys.argv[1:])"
         )
         server = self.serve(code=code)

@@ -14,7 +14,7 @@ from typing import Any
 
 from ota_server.cli import main
 from ota_server.model.timestamp import format_time
-from ota_server.policy.rollout_plan import Plan, format_plan, plan_name
+from ota_server.policy.rollout_plan import RolloutPlan, format_plan, plan_name
 from ota_server.rollouts.keeper import LOCK_NAME
 from tests.support import Client, DataDirCase, Process, until
 
@@ -198,9 +198,9 @@ class RolloutCase(DataDirCase):
         """Start a server that ends with the test."""
         return start_server(self, self.data_dir, *arguments, code=code)
 
-    def roll_out(self, **changes: Any) -> Plan:
+    def roll_out(self, **changes: Any) -> RolloutPlan:
         """Write the plan of a rollout that takes seconds, as `rollout start` does."""
-        plan = Plan(
+        plan = RolloutPlan(
             id=f"id-{len(list((self.data_dir / 'version').iterdir()))}",
             version=NEW,
             group="",
@@ -216,7 +216,7 @@ class RolloutCase(DataDirCase):
         self.write_plan(plan)
         return plan
 
-    def write_plan(self, plan: Plan) -> None:
+    def write_plan(self, plan: RolloutPlan) -> None:
         """Replace the plan."""
         temporary = self.data_dir / "version" / "plan.new"
         temporary.write_bytes(format_plan(plan))

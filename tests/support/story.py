@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from ota_server.evaluation.feedback import Feedback, Known
+from ota_server.evaluation.feedback import Feedback, RolloutScope
 from ota_server.evaluation.tally import Tally
 from ota_server.model.timestamp import format_time
-from ota_server.policy.rollout_plan import Plan
+from ota_server.policy.rollout_plan import RolloutPlan
 
 START_MS = 1_790_000_000_000
 MINUTE_MS = 60_000
@@ -14,7 +14,7 @@ OLD, RELEASE = "v1.0.0", "v2.0.0"
 SIZE = 50 * 1024
 SHA256 = "ab" * 32
 
-PLAN = Plan("id", RELEASE, "", (100.0,), format_time(START_MS), OLD)
+PLAN = RolloutPlan("id", RELEASE, "", (100.0,), format_time(START_MS), OLD)
 RELEASES = frozenset(("1.0.0", "1.1.0", "2.0.0"))
 
 
@@ -32,7 +32,7 @@ class Story:
 
     def __init__(
         self,
-        plan: Plan = PLAN,
+        plan: RolloutPlan = PLAN,
         *,
         devices: int = 10,
         completion_unknown: bool = False,
@@ -40,7 +40,7 @@ class Story:
         held_at: str | None = None,
         homes: dict[int, str] | None = None,
     ) -> None:
-        self.known = Known(
+        self.known = RolloutScope(
             frozenset(map(mac, range(1000))),
             releases=RELEASES,
             aliases=aliases or {},

@@ -68,7 +68,7 @@ class StuckLogTest(ServerCase):
             os.set_blocking(writer, True)
         code = (
             f"import os, sys; os.dup2({writer}, 2)\n"
-            "from ota_server.serve import main\nsys.exit(main())"
+            "from ota_server.server import main\nsys.exit(main())"
         )
         server = Process("--data-dir", str(self.data_dir), code=code, pass_fds=(writer,))
         self.addCleanup(server.kill)

@@ -107,6 +107,16 @@ class BoundsTest(unittest.TestCase):
         name = "download of 1 MiB, the worst of 1, 16 and 256 clients: rate, to nginx"
         self.assertEqual(verdict(found, name).figure, 0.5)
 
+    def test_a_bound_at_16_clients_looks_at_no_other_case(self):
+        found = Results()
+        for case, ours in (("1 client", 0.5), ("16 clients", 0.8), ("256 clients", 0.6)):
+            found.measurements += [
+                Measurement("download-1m-new", case, peer, 0, {"mb_per_s": value})
+                for peer, value in ((OURS, ours), ("nginx", 1.0))
+            ]
+        name = "download of 1 MiB, new connection, 16 clients: rate, to nginx"
+        self.assertEqual(verdict(found, name).figure, 0.8)
+
     def test_memory_is_that_of_the_worst_round(self):
         found = results("idle", **{OURS: [{"rss_mb": 30.0}, {"rss_mb": 41.0}, {"rss_mb": 30.0}]})
         self.assertEqual(verdict(found, "10,000 idle connections: RSS").figure, 41.0)

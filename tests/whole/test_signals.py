@@ -26,7 +26,7 @@ from tests.support import (
     until,
 )
 
-SERVE = "from ota_server.serve import main; sys.exit(main())\n"
+SERVE = "from ota_server.server import main; sys.exit(main())\n"
 
 IMAGE: bytes
 firmware_dir: Path

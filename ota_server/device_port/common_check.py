@@ -1,0 +1,160 @@
+"""Checks: which version a device is told; and the common check, answered by few steps.
+
+Nearly all requests of a fleet are one: a GET of the version by a known device that runs what it ran
+before. `Checks.respond` answers any check, and `Checks.answer_quickly` a common one, at a third of
+the cost. Here is what is skipped on its way, step by step, and why nothing comes out otherwise:
+
+1. *The head* is matched by one pattern, in place of `http1.read_request` and `parse_report`. What
+   matches, these accept, and find the same MAC, version and wish to keep the connection in it. The
+   other fields that it allows change no answer to a check. All else is left to them.
+2. *Routing*: the pattern has method and path in it, and no body.
+3. *The decision* is the same call. Where that has none now (no target, an image that has to be
+   hashed first), nothing was done yet, and the general way meets it again.
+4. *The record* is the same call, `Fleet.check`. That skips a step of its own: the row of a device
+   that reports the version on record is changed as it is, by `device.checked_again`, and not
+   unpacked into a `Device` and packed again.
+5. *The reply* is made once a second for each text, from the same parts; `Date` has seconds.
+6. *The connection* (`httpd/driver.py`) is not told of it but for the time: nothing was under way,
+   and the data was this one request, so that there is nothing to keep of it and no order to keep.
+
+Proof: tests/test_common_check.py asks two servers the same at random, one by either way, and wants
+the same bytes and the same journal; tests/test_fuzz.py sends both ways to one.
+"""
+
+import re
+from collections.abc import Callable
+from http import HTTPStatus
+
+from ota_server.device_port.offers import Offers
+from ota_server.httpd import reply
+from ota_server.httpd.app import QuickReply
+from ota_server.httpd.http1 import Request, reply_head
+from ota_server.httpd.reply import Peer, Reply
+from ota_server.journal.device_table import Fleet
+from ota_server.model.device import Report
+from ota_server.policy.files import PolicyFiles
+from ota_server.releases.store import NoTarget, NotNow, NotReady
+
+CHECK_PATH = b"/version.txt"
+IMAGE_PATH = b"/firmware.bin"
+
+# The fields that nearly all devices send, in whatever order: none of them twice, none that changes
+# the answer. Spelled out rather than with counts and flags, which cost a third more.
+_PAIR = rb"[0-9A-Fa-f][0-9A-Fa-f]"
+_FIELDS = (
+    rb" HTTP/1\.1\r\n(?:"
+    rb"_br_(?:mac_: ?(?(1)(?!)|((?!00:00:00:00:00:00|[Ff][Ff](?::[Ff][Ff]){5})%b))"
+    rb"|fwv_: ?(?(2)(?!)|([!-~]{1,64}+)))\r\n"
+    rb"|[Hh]ost: ?(?(3)(?!)|([A-Za-z0-9.\-]{1,200}+(?::[0-5]?[0-9]{1,4})?))\r\n"
+    rb"|[Cc]onnection: ?(?(4)(?!)|([Cc]lose|[Kk]eep-[Aa]live))\r\n"
+    rb"|(?:[Uu]ser-[Aa]gent|[Aa]ccept(?:-[Ee]ncoding)?|[Cc]ache-[Cc]ontrol|[Pp]ragma)"
+    rb": ?[ -~]{0,500}+\r\n"
+    rb"){3,20}+\r\n" % b":".join([_PAIR] * 6)
+)
+_COMMON_CHECK = re.compile(b"GET " + re.escape(CHECK_PATH) + _FIELDS)
+_COMMON_IMAGE = re.compile(b"GET " + re.escape(IMAGE_PATH) + _FIELDS)
+
+
+def read_common_check(data: bytes) -> tuple[Report, bool] | None:
+    """Read `data` as one common check.
+
+    Returns:
+        The report, and whether the connection is kept; None where it is not one, or more than one.
+    """
+    match = _COMMON_CHECK.fullmatch(data)
+    return None if match is None else _report_of(*match.groups())
+
+
+def read_common_image(buffer: bytes) -> tuple[Request, int] | None:
+    """Read a common request for the image, without the fields that change nothing.
+
+    Returns:
+        What `http1.read_request` does; None where that has to look.
+    """
+    match = _COMMON_IMAGE.match(buffer)
+    found = None if match is None else _report_of(*match.groups())
+    if match is None or found is None:
+        return None
+    report, keep_alive = found
+    fields = report.as_fields()
+    return Request("GET", IMAGE_PATH, b"", 1, fields, frozenset(), keep_alive, 0), match.end()
+
+
+def _report_of(
+    mac: bytes | None, version: bytes | None, host: bytes | None, connection: bytes | None
+) -> tuple[Report, bool] | None:
+    if mac is None or version is None or host is None:
+        return None
+    keep_alive = connection is None or connection.lower() != b"close"
+    return Report(str(mac, "ascii").lower(), str(version, "ascii")), keep_alive
+
+
+class Checks:
+    """Answers checks. Safe for use by many threads."""
+
+    def __init__(
+        self, offers: Offers, policies: PolicyFiles, fleet: Fleet, clock_ms: Callable[[], int]
+    ) -> None:
+        self._offers = offers
+        self._policies = policies
+        self._fleet = fleet
+        self._clock_ms = clock_ms
+        self._replies_second = 0
+        self._replies: dict[tuple[str, bool, bool], QuickReply] = {}
+
+    def respond(self, report: Report, peer: Peer, may_wait: bool) -> Reply:
+        """Tell a device which version to run.
+
+        Raises:
+            NotReady: an image has to be hashed first, and the caller may wait for that.
+        """
+        target_version: str | None = None
+        now_ms = self._clock_ms()
+        try:
+            decision, end = self._offers.offer(report, peer, now_ms)
+            target_version = decision.version
+            answer = reply.text(HTTPStatus.OK, target_version + end)
+            answer.needs_record = self._needs_record(report, target_version)
+        except (NoTarget, NotNow):
+            answer = reply.later("No target version.")
+        except NotReady:
+            if may_wait:
+                raise
+            answer = reply.later("The image is not ready yet.")
+        details = {} if answer.status is HTTPStatus.OK else {"status": answer.status.value}
+        self._fleet.check(report, target_version, peer.address, now_ms, details)
+        return answer
+
+    def answer_quickly(self, data: bytes, peer: Peer) -> QuickReply | None:
+        """Answer a common check; None: it is not one, or `respond` has to look."""
+        found = read_common_check(data)
+        if found is None:
+            return None
+        report, keep_alive = found
+        now_ms = self._clock_ms()
+        try:
+            decision, end = self._offers.offer(report, peer, now_ms)
+        except (NoTarget, NotNow, NotReady):
+            return None
+        version = decision.version
+        needs_record = self._needs_record(report, version)
+        quick = self._reply(version + end, keep_alive, needs_record, now_ms // 1000)
+        self._fleet.check(report, version, peer.address, now_ms)
+        return quick
+
+    def _needs_record(self, report: Report, version: str) -> bool:
+        """Return whether this is an offer of a rollout, or may be: nobody else would know of it."""
+        return version != report.firmware_version and bool(self._policies.latest.rollouts)
+
+    def _reply(self, text: str, keep_alive: bool, needs_record: bool, seconds: int) -> QuickReply:
+        if self._replies_second != seconds:
+            self._replies_second = seconds
+            self._replies = {}
+        replies, key = self._replies, (text, keep_alive, needs_record)
+        quick = replies.get(key)
+        if quick is None:
+            answer = reply.text(HTTPStatus.OK, text)
+            length = len(answer.body)
+            head = reply_head(answer.status, answer.fields, length, seconds, keep_alive, 1)
+            quick = replies[key] = QuickReply(head + answer.body, keep_alive, needs_record)
+        return quick
