@@ -17,9 +17,9 @@ from ota_server.commands.rollout_preview import (
 from ota_server.model.quantity import parse_duration
 from ota_server.model.refusal import Misused
 from ota_server.model.timestamp import format_time
-from ota_server.policy.edits import release_here
 from ota_server.policy.files import PolicyFiles
 from ota_server.policy.rollout_plan import MOST_SECONDS, RolloutPlan
+from ota_server.policy.targets import release_here
 from ota_server.rollouts import edits
 from ota_server.rollouts.audience import groups_left_alone, scope_of
 from ota_server.rollouts.preview import find_reached, intervals_ms

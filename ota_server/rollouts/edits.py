@@ -20,11 +20,12 @@ from ota_server.policy.targets import (
     read_base,
     read_group_targets,
     read_stopped,
+    read_version_file,
+    release_here,
     set_stopped,
     stopped_entry,
     targets_before,
 )
-from ota_server.releases.inventory import target_problem
 from ota_server.rollouts.files import read_plan, read_progress, write_plan
 from ota_server.rollouts.find_rollout import RolloutOnFile, find_rollout
 from ota_server.system.data_dir import log_dir
@@ -42,13 +43,14 @@ def check_start(data_dir: Path, plan: RolloutPlan) -> str | None:
     """
     if not (data_dir / "version").is_dir():
         raise Refused(f"no version/ in {data_dir}; is --data-dir right?")
-    problem = target_problem(data_dir)
-    if problem:
+    version_file = read_version_file(data_dir)
+    problem = version_file.problem
+    if problem and version_file.is_there:
         raise Refused(
             f"{data_dir / 'version' / VERSION_NAME} {problem}; fix it, or make another target by "
             "`release activate VERSION`, then begin"
         )
-    edits.release_here(data_dir, plan.version)
+    release_here(data_dir, plan.version)
     for group in filter(None, (plan.group, plan.first_group)):
         if not os.path.lexists(data_dir / "version" / GROUPS_FOLDER / f"{group}{GROUP_SUFFIX}"):
             raise Refused(f"there is no group {group}; `group add {group} MAC` makes one")

@@ -1,17 +1,17 @@
 """How rollouts end: what a halt and a good end change, and what keeps one from going on. I/O."""
 
-import hashlib
 import logging
 from pathlib import Path
 
 from ota_server.model.refusal import BadPolicy
 from ota_server.model.timestamp import format_time
-from ota_server.model.version import image_name, meaning, spellings
+from ota_server.model.version import meaning
 from ota_server.policy import audit
 from ota_server.policy.policy import Policy, RolloutState, StoppedState
 from ota_server.policy.rollout_plan import RolloutPlan, RolloutProgress
 from ota_server.policy.targets import (
     clear_group_targets,
+    find_image,
     is_same_target,
     read_base,
     read_stopped,
@@ -22,7 +22,7 @@ from ota_server.policy.targets import (
     write_target,
 )
 from ota_server.system.data_dir import log_dir
-from ota_server.system.files import Found, Signature, find, open_found
+from ota_server.system.files import Found, Signature, sha256_of
 from ota_server.system.locks import locked
 
 log = logging.getLogger(__name__)
@@ -90,14 +90,13 @@ class Obstacles:
         Raises:
             OSError: it cannot be read.
         """
-        names = [image_name(spelling) for spelling in spellings(version)]
-        found = next(filter(None, (find(self._firmware_dir, name) for name in names)), None)
-        if found is None or not found.signature.size:
+        image = find_image(self._firmware_dir, version)
+        if image is None:
             return f"the image of {version} is missing: put it back, then `rollout resume`"
         if meaning(version) in policy.unusable:
             return f"the manifest of {version} cannot be used: fix it, then `rollout resume`"
         manifest = policy.manifests.get(meaning(version))
-        if manifest is not None and manifest.sha256 != self._sha256(found):
+        if manifest is not None and manifest.sha256 != self._sha256(image[1]):
             return (
                 f"the image of {version} is not the one that was published (`release verify` names "
                 "it): put that back, then `rollout resume`"
@@ -107,9 +106,7 @@ class Obstacles:
     def _sha256(self, found: Found) -> str:
         """Return the SHA-256 of an image, read again only when its file has changed."""
         if self._hashed is None or self._hashed[0] != found.signature:
-            with open(open_found(found), "rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
-            self._hashed = (found.signature, digest)
+            self._hashed = (found.signature, sha256_of(found))
         return self._hashed[1]
 
 
