@@ -53,7 +53,8 @@ class ModelScenario:
             in turn as if they ran the release, their old version, or neither.
         roaming: the share of the devices that come back from another address after a download.
         sleepers: MACs that somebody made up, behind one address, that stop as the rollout begins.
-        stepping_stone_bricks: the share of the devices from `only_from` that the stepping stone on their way kills.
+        stepping_stone_bricks: the share of the devices from `only_from` that the stepping stone on
+            their way bricks.
     """
 
     name: str
