@@ -52,14 +52,16 @@ class Verdict:
 
 
 def _against(
-    peer: str, metric: str, *workloads: str, worst: Callable[..., float]
+    peer: str, metric: str, *workloads: str, worst: Callable[..., float], only: str = ""
 ) -> Callable[[Results], float | None]:
-    """Return what takes ours / peer, the worst of all cases of these workloads."""
+    """Return what takes ours / peer, the worst of all cases of these workloads, or `only` one."""
 
     def figure(results: Results) -> float | None:
         found = []
         for workload in workloads:
             for case in results.cases(workload):
+                if only not in ("", case):
+                    continue
                 ours = results.values(workload, case, OURS, metric)
                 value = ratio(ours, results.values(workload, case, peer, metric))
                 found.append(value)
@@ -126,6 +128,16 @@ def _download(size: str, workload: str) -> tuple[Bound, ...]:
     )
 
 
+def _new_download() -> tuple[Bound, ...]:
+    title, workload, case = "download of 1 MiB, new connection", "download-1m-new", "16 clients"
+    rate = _against("nginx", "mb_per_s", workload, worst=min, only=case)
+    cpu = _against("nginx", "cpu_s_per_gb", workload, worst=max, only=case)
+    return (
+        Bound(f"{title}, 16 clients: rate, to nginx", rate, 0.75, least=True),
+        Bound("the same: CPU per GB, to nginx", cpu, 1.4),
+    )
+
+
 _NEW = "check-new"
 _SLOW = "slow-downloads"
 BOUNDS = (
@@ -139,6 +151,7 @@ BOUNDS = (
     _at_least("check, keep-alive: rate, to nginx", "nginx", 0.8, "rate", *_KEEPALIVE),
     _at_least("the same, to aiohttp", "aiohttp", 3.0, "rate", *_KEEPALIVE),
     *_download("1 MiB", "download-1m"),
+    *_new_download(),
     *_download("64 MiB", "download-64m"),
     Bound(
         "10,000 slow downloads: answered",

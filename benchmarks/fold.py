@@ -12,9 +12,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ota_server.evaluation.feedback import Feedback, Known
+from ota_server.evaluation.feedback import Feedback
+from ota_server.evaluation.scope import RolloutScope
 from ota_server.model.timestamp import format_time
-from ota_server.policy.rollout_plan import Plan
+from ota_server.policy.rollout_plan import RolloutPlan
 
 _START_MS = 1_790_000_000_000
 _HOUR_MS = 3_600_000
@@ -59,8 +60,8 @@ def main() -> None:
     parser.add_argument("--devices", type=int, default=100_000, help="(default: %(default)s)")
     parser.add_argument("--addresses", type=int, default=4, help="(default: %(default)s)")
     options = parser.parse_args()
-    plan = Plan("id", _NEW, "", (10.0, 100.0), format_time(_START_MS), _OLD, count_new=True)
-    known = Known(releases=frozenset(("1.0.0", "2.0.0")))
+    plan = RolloutPlan("id", _NEW, "", (10.0, 100.0), format_time(_START_MS), _OLD, count_new=True)
+    known = RolloutScope(releases=frozenset(("1.0.0", "2.0.0")))
     feedback = Feedback(plan, known, 0, _START_MS)
     devices = options.devices
     rounds = [_fold(feedback, _records(devices, hour, _OLD, _OLD, None)) for hour in range(-4, 0)]

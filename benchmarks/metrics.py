@@ -89,9 +89,17 @@ _ALL = (
         _DOWNLOAD,
     ),
     Workload(
+        "download-1m-new",
+        "Download of 1 MiB, a new connection for each",
+        "wrk, `Connection: close`, as devices do it: they wake, connect, download and restart.",
+        _FILES,
+        _DOWNLOAD,
+    ),
+    Workload(
         "download-64m",
         "Download of 64 MiB",
-        "As before, with an image of 64 MiB; bytes of downloads that the end cut off count too.",
+        "wrk, keep-alive, with an image of 64 MiB; bytes of downloads that the end cut off count "
+        "too.",
         _FILES,
         _DOWNLOAD,
     ),

@@ -101,7 +101,8 @@ def checks(results: Results, path: Path) -> None:
 
 def downloads(results: Results, path: Path) -> None:
     """Draw the rates of downloads, a group of bars for each case."""
-    wanted = [name for name in ("download-1m", "download-64m") if results.cases(name)]
+    names = ("download-1m", "download-1m-new", "download-64m")
+    wanted = [name for name in names if results.cases(name)]
     if not wanted:
         return
     metrics = ("mb_per_s", "cpu_s_per_gb")

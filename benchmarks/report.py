@@ -64,7 +64,8 @@ _SUMMARY = (
     ("check-new", "16 connections", "cpu_us", "CPU each, µs"),
     ("check-keepalive-100k", "16 connections", "rate", "checks/s, keep-alive"),
     ("download-1m", "16 clients", "mb_per_s", "MB/s, 1 MiB, 16 clients"),
-    ("download-64m", "16 clients", "mb_per_s", "the same, 64 MiB"),
+    ("download-1m-new", "16 clients", "mb_per_s", "the same, new connections"),
+    ("download-64m", "16 clients", "mb_per_s", "MB/s, 64 MiB, 16 clients"),
     ("slow-downloads", "10,000 clients", "rss_mb", "MB for 10,000 slow downloads"),
     ("slow-downloads", "10,000 clients", "p99_ms", "a check meanwhile, p99, ms"),
 )

@@ -27,7 +27,7 @@ from typing import Any
 from benchmarks.simulated import CHURN, NEW, OLD, OLDEST, SHAPES, Count, Device, Scenario, World
 from ota_server.journal.files import CURRENT_NAME
 from ota_server.policy.decision import cohort_percent
-from ota_server.policy.rollout_plan import Plan, Progress, is_over
+from ota_server.policy.rollout_plan import RolloutPlan, RolloutProgress, is_over
 from ota_server.rollouts.files import read_checkpoint, read_plan, read_progress
 from ota_server.rollouts.keeper import LOCK_NAME
 from ota_server.system.data_dir import log_dir
@@ -150,13 +150,13 @@ async def _roll_out(
     }
 
 
-def _plan(data_dir: Path) -> Plan:
+def _plan(data_dir: Path) -> RolloutPlan:
     plan = read_plan(data_dir, "")
     assert plan is not None
     return plan
 
 
-def _may_have(plan: Plan, devices: list[Device]) -> int:
+def _may_have(plan: RolloutPlan, devices: list[Device]) -> int:
     """Return how many devices may have a bad release before it is halted.
 
     Fewer than 2 %; but all of the waves up to the first that holds a device that it harms, since
@@ -211,7 +211,7 @@ async def _kill(world: World, devices: list[Device], count: Count) -> str:
     return ", ".join(changed) or "nothing"
 
 
-def _counted(progress: Progress) -> dict[str, int]:
+def _counted(progress: RolloutProgress) -> dict[str, int]:
     counts = dict(progress.counts)
     counts["/".join(_BY_TIME)] = sum(counts.pop(name) for name in _BY_TIME)
     return counts

@@ -16,7 +16,12 @@ CONNECTIONS = 16
 DEVICES = 100_000
 _CLIENTS = (1, 16, 256)
 _DOWNLOADERS = 100_000  # devices: none downloads the image more often than a device may
-_IMAGES = {"download-1m": 1 * MEBIBYTE, "download-64m": 64 * MEBIBYTE}
+_IMAGES = {
+    "download-1m": 1 * MEBIBYTE,
+    "download-1m-new": 1 * MEBIBYTE,
+    "download-64m": 64 * MEBIBYTE,
+}
+_NEW_CONNECTIONS = frozenset(("check-new", "download-1m-new"))
 
 
 def cases(workload: str) -> list[str]:
@@ -77,14 +82,16 @@ def _start(
 def _measure(run: Run, name: str, case: str, clients: int, server: Server, number: int) -> None:
     plan = run.plan
     if name in _IMAGES:
-        load = Load("/firmware.bin", clients, plan.seconds, _DOWNLOADERS)
+        load = Load(
+            "/firmware.bin", clients, plan.seconds, _DOWNLOADERS, close=name in _NEW_CONNECTIONS
+        )
     else:
         load = Load(
             server.peer.check_path,
             CONNECTIONS,
             plan.seconds,
             requests=DEVICES if name == "check-keepalive-100k" else 1,
-            close=name == "check-new",
+            close=name in _NEW_CONNECTIONS,
         )
     run.measure(
         name, case, server.peer.name, number, lambda: under_load(server, load, plan.warm_seconds)

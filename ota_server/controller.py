@@ -19,10 +19,11 @@ from types import FrameType
 from ota_server.model.refusal import BadPolicy
 from ota_server.policy.files import PolicyFiles
 from ota_server.policy.lease import lines_of_a_look
-from ota_server.policy.rollout_plan import Plan, is_over
+from ota_server.policy.rollout_plan import RolloutPlan, is_over
 from ota_server.rollouts.files import groups_with_plan, read_plan, read_progress
+from ota_server.rollouts.journal_fold import DeviceServer
 from ota_server.rollouts.keeper import COMPLETION_UNKNOWN, HEARTBEAT, LOCK_NAME
-from ota_server.rollouts.mover import Rolling
+from ota_server.rollouts.mover import RolloutMover
 from ota_server.system.data_dir import add_data_dir_argument, log_dir
 from ota_server.system.locks import Busy, InUse, take_lock
 from ota_server.system.server_log import LogThread
@@ -46,8 +47,7 @@ class Controller:
         self,
         data_dir: Path,
         tick_seconds: float,
-        server_started_ms: int,
-        completion_unknown: bool = False,
+        server: DeviceServer,
         lock: int | None = None,
         heartbeat: int | None = None,
     ) -> None:
@@ -62,11 +62,10 @@ class Controller:
         self._touch_at = 0.0
         self._is_sound = True
         self._data_dir = data_dir
-        self._completion_unknown = completion_unknown
         self._tick_seconds = tick_seconds
-        self._server_started_ms = server_started_ms
+        self._server = server
         self._policies = PolicyFiles(data_dir)
-        self._rollings: dict[str, Rolling] = {}
+        self._movers: dict[str, RolloutMover] = {}
         self._said: dict[str, float] = {}
         self._is_ending = False
         self._clocks = (time.time_ns(), time.monotonic_ns())
@@ -84,8 +83,8 @@ class Controller:
             ready, _, _ = select.select([parent], [], [], wait_seconds)
             if ready and not os.read(parent, 1024):
                 break
-        for rolling in self._rollings.values():
-            self._close(rolling)
+        for mover in self._movers.values():
+            self._close(mover)
 
     def look(self) -> float | None:
         """Look at each rollout once; return the seconds until the next look, None: all is done.
@@ -96,11 +95,11 @@ class Controller:
         self._is_sound = True
         self._policies.look_after()
         self._update()
-        if not self._rollings and self._is_sound:
+        if not self._movers and self._is_sound:
             return None
         now_ms = self._look_at_clock()
-        behind = {group for group, each in self._rollings.items() if self._step(each, now_ms)}
-        self._beat([group for group in self._rollings if group not in behind])
+        behind = {group for group, each in self._movers.items() if self._step(each, now_ms)}
+        self._beat([group for group in self._movers if group not in behind])
         return 0.0 if behind else self._tick_seconds
 
     def _beat(self, up_to_date: Sequence[str]) -> None:
@@ -134,40 +133,35 @@ class Controller:
     def _update(self) -> None:
         """Begin with rollouts that are new, go on by plans that changed, let go of what is over."""
         plans = self._plans()
-        for group in list(self._rollings):
-            rolling = self._rollings[group]
+        for group in list(self._movers):
+            mover = self._movers[group]
             plan = plans.get(group)
-            if plan is not None and plan.id == rolling.plan.id and not rolling.is_over:
-                rolling.change(plan)
+            if plan is not None and plan.id == mover.plan.id and not mover.is_over:
+                mover.change(plan)
                 continue
-            self._close(rolling)
-            del self._rollings[group]
+            self._close(mover)
+            del self._movers[group]
         for group, plan in plans.items():
-            if group not in self._rollings:
+            if group not in self._movers:
                 self._begin(plan)
 
-    def _begin(self, plan: Plan) -> None:
+    def _begin(self, plan: RolloutPlan) -> None:
         try:
             if not is_over(plan, read_progress(self._data_dir, plan)):
-                self._rollings[plan.group] = Rolling(
-                    self._data_dir,
-                    plan,
-                    self._policies,
-                    self._server_started_ms,
-                    _now_ms(),
-                    self._completion_unknown,
+                self._movers[plan.group] = RolloutMover(
+                    self._data_dir, plan, self._policies, self._server, _now_ms()
                 )
         except OSError as problem:
             self._say(f"the rollout of {plan.version} cannot begin: {problem}")
 
-    def _close(self, rolling: Rolling) -> None:
+    def _close(self, mover: RolloutMover) -> None:
         try:
-            rolling.close(_now_ms())
+            mover.close(_now_ms())
         except OSError as problem:
-            self._say(f"the checkpoint of {rolling.plan.version} cannot be written: {problem}")
+            self._say(f"the checkpoint of {mover.plan.version} cannot be written: {problem}")
 
-    def _plans(self) -> dict[str, Plan]:
-        before = {group: rolling.plan for group, rolling in self._rollings.items()}
+    def _plans(self) -> dict[str, RolloutPlan]:
+        before = {group: mover.plan for group, mover in self._movers.items()}
         try:
             groups = groups_with_plan(self._data_dir)
         except OSError as problem:
@@ -192,17 +186,17 @@ class Controller:
         now_ms = self._clocks[0] // 1_000_000
         if abs(jump_ms) > _JUMP_MS:
             log.warning("the clock jumped by %d s", jump_ms // 1000)
-            for rolling in self._rollings.values():
-                rolling.note_clock_jump(now_ms)
+            for mover in self._movers.values():
+                mover.note_clock_jump(now_ms)
         return now_ms
 
-    def _step(self, rolling: Rolling, now_ms: int) -> bool:
+    def _step(self, mover: RolloutMover, now_ms: int) -> bool:
         try:
-            has_more = rolling.step(now_ms, time.monotonic())
+            has_more = mover.step(now_ms, time.monotonic())
         except (OSError, BadPolicy, Busy) as problem:
-            self._say(f"the rollout of {rolling.plan.version} stands still: {problem}")
+            self._say(f"the rollout of {mover.plan.version} stands still: {problem}")
             return False
-        self._is_sound = self._is_sound and rolling.is_on_record
+        self._is_sound = self._is_sound and mover.is_on_record
         return has_more
 
     def _say(self, problem: str, is_sound: bool = False) -> None:
@@ -280,8 +274,7 @@ def _run(arguments: argparse.Namespace) -> int:
     controller = Controller(
         data_dir,
         arguments.tick,
-        arguments.server_started,
-        arguments.completion_unknown,
+        DeviceServer(arguments.server_started, arguments.completion_unknown),
         lock,
         heartbeat,
     )

@@ -1,10 +1,19 @@
-"""The block diagram of the program's logic, laid by hand and written as SVG. Pure."""
+"""The block diagrams, laid by hand and written as SVG: the path of a request, the rooms. Pure."""
 
 from html import escape
 
 WIDTH, HEIGHT = 1080, 1036
 
-EDGE, IO, PURE, FILE = "#dbeafe", "#fdecc8", "#d9f2e0", "#f1f3f5"
+# One colour for each room that a request passes.
+HTTPD, DEVICE_PORT, RELEASES, JOURNAL = "#dbeafe", "#ede4fb", "#fdecc8", "#fbdcd3"
+PURE, FILE = "#d9f2e0", "#f1f3f5"
+ROOMS_OF_A_REQUEST = (
+    (HTTPD, "httpd"),
+    (DEVICE_PORT, "device_port"),
+    (RELEASES, "releases"),
+    (JOURNAL, "journal"),
+    (PURE, "pure: values in, values out"),
+)
 INK, QUIET, LINE = "#1f2933", "#52606d", "#7b8794"
 
 # Columns: x and width.
@@ -21,78 +30,83 @@ FILES_Y = TOP + 10 * ROW + 18
 # Each step of a request: module, what it does there (two lines), kind.
 STEPS = (
     (
-        "loop.py, link.py",
-        "one event loop, all connections; for the",
-        "common check checks.py goes to 7 at once",
-        EDGE,
+        "event_loop, channel",
+        "one event loop, all connections; the common",
+        "check goes by fast_path from 1 to 7 at once",
+        HTTPD,
     ),
     (
-        "connection.py",
+        "connection",
         "the connection machine, without a socket:",
         "buffer, order, deadlines",
-        EDGE,
+        HTTPD,
     ),
-    ("service.py", "the routes, and the one place where", "an exception becomes a status", EDGE),
     (
-        "offers.py, download.py",
+        "service",
+        "the routes, and the one place where",
+        "an exception becomes a status",
+        DEVICE_PORT,
+    ),
+    (
+        "offers, resume",
         "by version.txt and what operators decided,",
         "or the image that the device began",
-        EDGE,
+        DEVICE_PORT,
     ),
     (
-        "store.py, hashing.py",
+        "store, hashing",
         "the image of that version or SHA-256:",
         "one open file, its digests, a private copy",
-        IO,
+        RELEASES,
     ),
     (
-        "download.py",
+        "downloads",
         "the bytes that are asked for; a check of",
         "/version.txt goes from 4 to 7 at once",
-        EDGE,
+        DEVICE_PORT,
     ),
     (
-        "fleet.py",
+        "device_table",
         "the live table: the device as it is now,",
         "its record queued under the same lock",
-        IO,
+        JOURNAL,
     ),
     (
-        "journal.py",
+        "writer",
         "whole lines by one write, before the",
         "first byte of their replies leaves",
-        IO,
+        JOURNAL,
     ),
-    ("connection.py", "what to send, in order:", "head, bytes, spans of open files", EDGE),
+    ("connection", "what to send, in order:", "head, bytes, spans of open files", HTTPD),
     (
-        "link.py",
+        "channel",
         "what the client takes, by sendfile; the last",
         "64 KiB only while the file is unchanged",
-        EDGE,
+        HTTPD,
     ),
 )
 LAST = len(STEPS) - 1
 
 # What a step asks of the pure modules: step, call, in and out, and what else can come out.
 CALLS = (
-    (1, "http1.read_request", "bytes → Request", "or Refused: 400 413 414 431 501 505"),
-    (2, "device.parse_report", "fields → Report", "or Unidentified: 401"),
+    (1, "httpd.http1", "bytes → Request", "or a refusal: 400 413 414 431 501 505"),
+    (2, "model.device.parse_report", "fields → Report", "or Unidentified: 401"),
     (
         3,
-        "rollout.decide, continued_download",
+        "policy.decision, device_port.resume",
         "Report, Target, Policy → Decision",
         "Download, Range → go on with it, or begin",
     ),
-    (4, "release", "version.txt → version", "which spellings mean the same version"),
-    (5, "byterange.precondition, resolve", "fields, size → spans", "or 304, 412, 416"),
+    (4, "model.version", "version.txt → version", "which spellings mean the same version"),
+    (5, "httpd.byterange", "fields, size → spans", "or 304, 412, 416"),
     (
         6,
-        "device.checked, asked_for_image",
+        "model.device",
         "Device, Report → Device",
         "what was known → what is known",
     ),
-    (7, "record.format_record", "Device → one line of JSON", "the newest line is the device"),
-    (8, "reply, http1.reply_head", "status, image, spans → Reply", "Reply → head and parts"),
+    (7, "journal.record", "Device → one line of JSON", "the newest line is the device"),
+    (8, "httpd.reply", "status, image, spans → Reply", "Reply → head and parts"),
 )
 
 
@@ -101,7 +115,7 @@ def svg() -> str:
     parts = [
         _heading(THREADS, "threads"),
         _heading(PATH, "one request, from top to bottom"),
-        _heading(VALUES, "pure: values in, values out"),
+        _heading(VALUES, "what decides"),
         *_device(),
         *_steps(),
         *_calls(),
@@ -109,14 +123,18 @@ def svg() -> str:
         *_files(),
         *_legend(),
     ]
+    return _document(WIDTH, HEIGHT, "The path of a request through ota_server", parts)
+
+
+def _document(width: int, height: int, title: str, parts: list[str]) -> str:
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{HEIGHT}" '
-        f'viewBox="0 0 {WIDTH} {HEIGHT}" font-family="DejaVu Sans, Verdana, sans-serif">\n'
-        "<title>The path of a request through ota_server</title>\n"
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" '
+        f'viewBox="0 0 {width} {height}" font-family="DejaVu Sans, Verdana, sans-serif">\n'
+        f"<title>{title}</title>\n"
         '<defs><marker id="tip" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="8" '
         'markerHeight="8" orient="auto-start-reverse">'
         f'<path d="M0,0.5 L7.5,4 L0,7.5 z" fill="{LINE}"/></marker></defs>\n'
-        f'<rect width="{WIDTH}" height="{HEIGHT}" fill="#ffffff"/>\n'
+        f'<rect width="{width}" height="{height}" fill="#ffffff"/>\n'
         + "\n".join(parts)
         + "\n</svg>\n"
     )
@@ -193,8 +211,8 @@ def _steps() -> list[str]:
             VALUES,
             _y(LAST),
             BOX,
-            EDGE,
-            "download.finish",
+            DEVICE_PORT,
+            "downloads, when it ends",
             "what was acknowledged, complete or cut,",
             "goes on record by way of 7 and 8",
         ),
@@ -211,7 +229,7 @@ def _calls() -> list[str]:
         lines = (values, otherwise) if otherwise else (values,)
         parts += _card(VALUES, _y(step), BOX, PURE, call, *lines)
         both = 'marker-end="url(#tip)" marker-start="url(#tip)"'
-        if call.startswith("record."):
+        if call == "journal.record":
             # It is the table that has the line made, before the journal writes it.
             turn = (right + VALUES[0]) / 2
             start = f"M{right + 2},{_y(step - 1) + 48} H{turn}"
@@ -228,17 +246,25 @@ def _threads() -> list[str]:
         (
             1,
             0,
-            "server.py: accept",
-            "503 beyond the limit; drains;",
-            "or threads.py in place of 1",
+            HTTPD,
+            "listener",
+            "accepts, or 503 beyond a limit;",
+            "or threads in place of 1",
         ),
-        (4, 0, "hashing.py: hasher", "hashes and copies an image", "unchanged for two seconds"),
-        (6, 41, "chores, and sync", "ten times a second: recover,", "rotate, snapshot; and fsync"),
-        (8, 0, "readahead.py", "reads what of an image", "is not in memory"),
+        (4, 0, RELEASES, "hashing", "hashes and copies an image", "unchanged for two seconds"),
+        (
+            6,
+            41,
+            JOURNAL,
+            "chores, and sync",
+            "ten times a second: recover,",
+            "rotate, snapshot; and fsync",
+        ),
+        (8, 0, HTTPD, "readahead", "reads what of an image", "is not in memory"),
     )
     parts = []
-    for step, offset, title, *lines in cards:
-        parts += _card(THREADS, _y(step) + offset, BOX, EDGE if step == 1 else IO, title, *lines)
+    for step, offset, fill, title, *lines in cards:
+        parts += _card(THREADS, _y(step) + offset, BOX, fill, title, *lines)
     half = left - (left - right) / 2
     parts += [
         _arrow(f"M{right},{_y(1) + 32} H{half} V{_y(0) + 48} H{left}"),
@@ -280,7 +306,70 @@ def _files() -> list[str]:
 def _legend() -> list[str]:
     parts = []
     x = DEVICE[0]
-    for fill, text in ((EDGE, "edge: wiring"), (IO, "I/O: files and locks"), (PURE, "pure")):
+    for fill, text in ROOMS_OF_A_REQUEST:
         parts += [_box(x, 14, 18, 14, fill), _text(x + 25, 26, text, 12, QUIET)]
         x += 56 + round(6.4 * len(text))
     return parts
+
+
+# The rooms from top to bottom, and which process loads them: the device server, the controller.
+DOORS = (
+    ("cli.py", "a command of an operator"),
+    ("server.py", "the process that answers devices"),
+    ("controller.py", "its child, which moves rollouts"),
+)
+ROOMS = (
+    ("commands", "the command line: arguments in, text out", "c"),
+    ("device_port", "what devices ask and get; who may download now", "cs"),
+    ("rollouts", "a release in waves: whom it reaches, moving it, how it ends", "csr"),
+    ("releases", "versions and their images: published, activated, withdrawn", "cs"),
+    ("evaluation", "what became of devices under a release (pure)", "cr"),
+    ("policy", "what operators decided, the decision that follows, and why", "csr"),
+    ("journal", "the device log, and the live table that is its fold", "csr"),
+    ("httpd", "an HTTP/1.1 server that knows no devices", "s"),
+    ("system", "files, locks, the data directory, the log", "csr"),
+    ("model", "versions, devices, manifests, times, addresses (pure)", "csr"),
+)
+HOUSE_WIDTH, HOUSE_HEIGHT = 900, 700
+_ROOM_X, _ROOM_WIDTH, _ROOM_HEIGHT, _ROOM_STEP = 20, 520, 46, 54
+_COLUMNS = (("c", 590), ("s", 706), ("r", 822))
+_FIRST_ROOM = 130
+
+
+def house_svg() -> str:
+    """Return the diagram of the rooms: each imports only rooms below it."""
+    parts = []
+    for (name, text), (_, x) in zip(DOORS, _COLUMNS, strict=True):
+        parts += [
+            _text(x, 40, name, 13, INK, 'text-anchor="middle" font-weight="bold"'),
+            *(
+                _text(x, 60 + 15 * number, line, 10.5, QUIET, 'text-anchor="middle"')
+                for number, line in enumerate(_in_two(text))
+            ),
+            _arrow(f"M{x},{86} V{_FIRST_ROOM - 8}"),
+        ]
+    parts += [
+        _text(_ROOM_X, 40, "the doors, each a program", 13, QUIET, 'font-weight="bold"'),
+        _text(_ROOM_X, _FIRST_ROOM - 26, "a room imports", 13, QUIET, 'font-weight="bold"'),
+        _text(_ROOM_X, _FIRST_ROOM - 10, "only rooms below it", 13, QUIET, 'font-weight="bold"'),
+    ]
+    for number, (name, text, users) in enumerate(ROOMS):
+        y = _FIRST_ROOM + number * _ROOM_STEP
+        fill = PURE if "(pure)" in text else HTTPD
+        parts += [
+            _box(_ROOM_X, y, _ROOM_WIDTH, _ROOM_HEIGHT, fill),
+            _text(_ROOM_X + 14, y + 28, f"{name}/", 14, INK, 'font-weight="bold"'),
+            _text(_ROOM_X + 130, y + 28, text, 12, QUIET),
+        ]
+        for user, x in _COLUMNS:
+            if user in users:
+                parts.append(f'<circle cx="{x}" cy="{y + 23}" r="9" fill="{LINE}"/>')
+            else:
+                parts.append(_text(x, y + 28, "·", 14, LINE, 'text-anchor="middle"'))
+    return _document(HOUSE_WIDTH, HOUSE_HEIGHT, "The rooms of ota_server", parts)
+
+
+def _in_two(text: str) -> tuple[str, str]:
+    words = text.split()
+    half = (len(words) + 1) // 2
+    return " ".join(words[:half]), " ".join(words[half:])

@@ -1,4 +1,4 @@
-"""Make the pictures of the README anew: `python screenshots/make.py`.
+"""Make the pictures of the README again: `python screenshots/make.py`.
 
 Each shows what the program printed just now. The package is copied into a temporary checkout, where
 the server and the commands run as the README has them; only the path of that checkout is shown as
@@ -6,8 +6,8 @@ the server and the commands run as the README has them; only the path of that ch
 clock is set back, so that its devices were last seen at different times. The fleet of the third
 polls twice a second, for rollouts of half a minute.
 
-Needs Chromium beside Python. Makes session.png, devices.png, rollout.png, diagram.svg and
-diagram.png.
+Needs Chromium beside Python. Makes session.png, devices.png, rollout.png, and diagram and
+house as .svg and .png.
 """
 
 import argparse
@@ -32,13 +32,13 @@ sys.path.insert(0, str(ROOT))
 
 import diagram  # noqa: E402
 
-from ota_server.fleet import Fleet  # noqa: E402
-from ota_server.journal import Journal  # noqa: E402
-from ota_server.policyfiles import PolicyFiles  # noqa: E402
-from ota_server.rejected import Rejected  # noqa: E402
-from ota_server.server import OTAServer  # noqa: E402
-from ota_server.service import Service  # noqa: E402
-from ota_server.store import Store  # noqa: E402
+from ota_server.device_port.server import OTAServer  # noqa: E402
+from ota_server.device_port.service import Service  # noqa: E402
+from ota_server.journal.device_table import Fleet  # noqa: E402
+from ota_server.journal.rejected import Rejected  # noqa: E402
+from ota_server.journal.writer import Journal  # noqa: E402
+from ota_server.policy.files import PolicyFiles  # noqa: E402
+from ota_server.releases.store import Store  # noqa: E402
 
 SHOWN_CHECKOUT = "/srv/ota_server"
 DEFAULT_PORT = 7777
@@ -91,8 +91,12 @@ def main() -> int:
         show_text(chromium, session(checkout), HERE / "session.png")
         show_text(chromium, fleet(checkout), HERE / "devices.png")
         show_text(chromium, rollouts(checkout), HERE / "rollout.png")
-    (HERE / "diagram.svg").write_text(diagram.svg(), encoding="utf-8")
-    shoot(chromium, HERE / "diagram.svg", HERE / "diagram.png", diagram.WIDTH, diagram.HEIGHT)
+    for name, drawn, width, height in (
+        ("diagram", diagram.svg(), diagram.WIDTH, diagram.HEIGHT),
+        ("house", diagram.house_svg(), diagram.HOUSE_WIDTH, diagram.HOUSE_HEIGHT),
+    ):
+        (HERE / f"{name}.svg").write_text(drawn, encoding="utf-8")
+        shoot(chromium, HERE / f"{name}.svg", HERE / f"{name}.png", width, height)
     return 0
 
 

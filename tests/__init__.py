@@ -4,7 +4,7 @@ import signal
 import unittest
 from pathlib import Path
 
-from tests.sidebyside import SideBySide
+from tests.support.side_by_side import SideBySide
 
 
 def load_tests(

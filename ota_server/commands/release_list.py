@@ -10,6 +10,7 @@ from ota_server.commands.common import warn
 from ota_server.commands.terminal import cut, printable, write_table
 from ota_server.model.timestamp import ago
 from ota_server.model.version import meaning, same_version
+from ota_server.policy.policy import StoppedState
 from ota_server.policy.targets import read_stopped, stopped_entry
 from ota_server.releases.header import describe
 from ota_server.releases.inventory import (
@@ -76,8 +77,8 @@ def _states(release: Release, site: Site) -> list[str]:
         "target": site.target is not None and same_version(site.target, version),
         "previous": site.previous is not None and same_version(site.previous, version),
         "rollout": any(same_version(rollout.version, version) for rollout in rollouts),
-        "withdrawn": stopped is not None and stopped.is_withdrawn,
-        "aborted": stopped is not None and not stopped.is_withdrawn,
+        StoppedState.WITHDRAWN: stopped is not None and stopped.is_withdrawn,
+        StoppedState.ABORTED: stopped is not None and not stopped.is_withdrawn,
         "no image": release.image is None,
         "bad manifest": bool(release.problem),
         "altered": is_altered,
@@ -112,7 +113,7 @@ def _as_fields(release: Release, site: Site) -> dict[str, object]:
 def _withdrawal(release: Release, site: Site) -> dict[str, object]:
     """Return why and when a release was withdrawn; None for both where it was not."""
     entry = stopped_entry(read_stopped(site.data_dir), release.version)
-    if entry is None or entry["state"] != "withdrawn":
+    if entry is None or entry["state"] != StoppedState.WITHDRAWN:
         entry = {}
     return {
         "withdrawn_reason": entry.get("reason") or None,

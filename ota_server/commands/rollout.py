@@ -17,10 +17,10 @@ from ota_server.device_port.window import Standing
 from ota_server.model.refusal import Refused
 from ota_server.model.timestamp import format_time
 from ota_server.policy.files import PolicyFiles
-from ota_server.policy.rollout_plan import Plan
+from ota_server.policy.rollout_plan import RolloutPlan, RolloutWish
 from ota_server.rollouts import edits
-from ota_server.rollouts.audience import what_is_known, who_runs
-from ota_server.rollouts.preview import Reached, reached
+from ota_server.rollouts.audience import scope_of, who_runs
+from ota_server.rollouts.preview import ReachedDevices, reached
 from ota_server.system.data_dir import add_data_dir_argument, log_dir
 from ota_server.system.locks import is_served
 
@@ -157,7 +157,7 @@ def _abort(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _way_back(data_dir: Path, plan: Plan, now: str) -> tuple[Plan, Reached]:
+def _way_back(data_dir: Path, plan: RolloutPlan, now: str) -> tuple[RolloutPlan, ReachedDevices]:
     """Return the plan of the way back, and whom it reaches."""
     assert plan.instead_of is not None
     now_ms = time.time_ns() // 1_000_000
@@ -168,13 +168,13 @@ def _way_back(data_dir: Path, plan: Plan, now: str) -> tuple[Plan, Reached]:
         version=plan.instead_of,
         time=now,
         first_group=None,
-        wanted="run",
+        wanted=RolloutWish.RUN,
         promoted=-1,
         resumed=0,
         is_revert=True,
         reverts=plan.version,
     )
-    known = what_is_known(back, policy, members, now_ms)
+    known = scope_of(back, policy, members, now_ms)
     found = reached(log_dir(data_dir), back, known, now_ms)
     # What it came to so far may be a few devices, of which some waves hold none.
     added = zip(back.waves, found.added(back), strict=True)

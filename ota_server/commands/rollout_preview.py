@@ -7,10 +7,10 @@ from statistics import median
 from ota_server.commands.common import warn
 from ota_server.evaluation.poll_history import SLOW_SOAKS
 from ota_server.evaluation.proposal import propose_waves
+from ota_server.model.quantity import format_duration
 from ota_server.model.refusal import Refused
-from ota_server.model.timestamp import duration
-from ota_server.policy.rollout_plan import Plan
-from ota_server.rollouts.preview import Reached
+from ota_server.policy.rollout_plan import RolloutPlan
+from ota_server.rollouts.preview import ReachedDevices
 
 _A_DAY = "on record for a day"
 _WHAT_TO_DO = "give --count-new if you know these devices, or wait for a day"
@@ -19,11 +19,11 @@ _UNITS = (86400, 3600, 60, 1)
 
 
 def with_waves(
-    plan: Plan,
+    plan: RolloutPlan,
     typed: tuple[float, ...] | None,
-    found: Reached,
+    found: ReachedDevices,
     intervals_ms: Mapping[float, float],
-) -> Plan:
+) -> RolloutPlan:
     """Return a plan with its waves, and how many devices each of them adds.
 
     Args:
@@ -57,17 +57,19 @@ def with_waves(
     return plan
 
 
-def _proposed(plan: Plan, found: Reached, intervals_ms: Mapping[float, float]) -> tuple[float, ...]:
+def _proposed(
+    plan: RolloutPlan, found: ReachedDevices, intervals_ms: Mapping[float, float]
+) -> tuple[float, ...]:
     """Return waves that fit: by the devices that count, for the first wave has to hold some."""
     kinds = {stand: _is_slow(plan, interval_ms) for stand, interval_ms in intervals_ms.items()}
     return propose_waves([(stand, kinds.get(stand)) for stand in found.counting_stands()])
 
 
-def _is_slow(plan: Plan, interval_ms: float) -> bool:
+def _is_slow(plan: RolloutPlan, interval_ms: float) -> bool:
     return 0 < SLOW_SOAKS * plan.soak_seconds * 1000 < interval_ms
 
 
-def _empty_text(plan: Plan, proposed: Sequence[float]) -> str:
+def _empty_text(plan: RolloutPlan, proposed: Sequence[float]) -> str:
     """Return that a wave that was typed holds nobody, and what to do."""
     if plan.first_group is not None and not any(plan.counted[1:]):
         return (
@@ -81,7 +83,7 @@ def _empty_text(plan: Plan, proposed: Sequence[float]) -> str:
     )
 
 
-def _uncounted_text(plan: Plan, counting: Sequence[int], proposed: Sequence[float]) -> str:
+def _uncounted_text(plan: RolloutPlan, counting: Sequence[int], proposed: Sequence[float]) -> str:
     """Return that a wave has devices of which none counts, and what to do; "": there is none."""
     pairs = enumerate(zip(plan.counted, counting, strict=True))
     wave, added = next(((at, pair[0]) for at, pair in pairs if pair[0] and not pair[1]), (0, 0))
@@ -97,7 +99,7 @@ def _uncounted_text(plan: Plan, counting: Sequence[int], proposed: Sequence[floa
     )
 
 
-def _better(plan: Plan, counts: Sequence[int], proposed: Sequence[float]) -> str:
+def _better(plan: RolloutPlan, counts: Sequence[int], proposed: Sequence[float]) -> str:
     """Return which waves to take instead of those that were typed, of which some count nobody.
 
     "": there are none.
@@ -125,7 +127,7 @@ def print_left_alone(groups: Collection[tuple[str, str, int]]) -> None:
         )
 
 
-def print_waves(plan: Plan, found: Reached, is_typed: bool) -> None:
+def print_waves(plan: RolloutPlan, found: ReachedDevices, is_typed: bool) -> None:
     """Show how many devices each wave adds, and warn where most of them do not count."""
     devices = len(found.stands)
     if not is_typed:
@@ -151,31 +153,31 @@ def print_waves(plan: Plan, found: Reached, is_typed: bool) -> None:
             )
 
 
-def print_slow_pollers(plan: Plan, intervals_ms: Mapping[float, float]) -> None:
+def print_slow_pollers(plan: RolloutPlan, intervals_ms: Mapping[float, float]) -> None:
     """Show how many devices are slow pollers."""
     known = len(intervals_ms)
     slow = sum(_is_slow(plan, interval_ms) for interval_ms in intervals_ms.values())
     if known > 100:
         known, slow = 100, round(slow * 100 / known)
     if slow:
-        longest = duration(SLOW_SOAKS * plan.soak_seconds)
+        longest = format_duration(SLOW_SOAKS * plan.soak_seconds)
         print(
             f"{slow} of {known} devices are slow pollers, which wait for more than {longest} "
             f"({SLOW_SOAKS} soaks) between two checks: waves wait for them by their own rhythm"
         )
 
 
-def warn_of_soak(plan: Plan, intervals_ms: Mapping[float, float]) -> None:
+def warn_of_soak(plan: RolloutPlan, intervals_ms: Mapping[float, float]) -> None:
     """Warn of a soak in which half of the devices or more do not poll."""
     usual = median(intervals_ms.values()) / 1000 if intervals_ms else 0.0
     if usual <= plan.soak_seconds:
         return
     unit = next((unit for unit in _UNITS if usual >= 2 * unit), 1)
-    longer = duration((math.floor(usual / unit) + 1) * unit)
+    longer = format_duration((math.floor(usual / unit) + 1) * unit)
     what = (
-        f"the soak of {duration(plan.soak_seconds)} is shorter than the "
-        f"{duration(max(round(usual / unit), 1) * unit)} that half of the devices wait, or more, "
-        "between two checks"
+        f"the soak of {format_duration(plan.soak_seconds)} is shorter than the "
+        f"{format_duration(max(round(usual / unit), 1) * unit)} that half of the devices wait, "
+        "or more, between two checks"
     )
     if _is_slow(plan, usual * 1000):
         warn(f"{what}: each wave takes longer than that")

@@ -14,19 +14,18 @@ from ota_server.commands.rollout_preview import (
     warn_of_soak,
     with_waves,
 )
+from ota_server.model.quantity import parse_duration
 from ota_server.model.refusal import Misused
 from ota_server.model.timestamp import format_time
 from ota_server.policy.files import PolicyFiles
-from ota_server.policy.rollout_plan import MOST_SECONDS, Plan
+from ota_server.policy.rollout_plan import MOST_SECONDS, RolloutPlan
 from ota_server.rollouts import edits
-from ota_server.rollouts.audience import groups_left_alone, what_is_known
+from ota_server.rollouts.audience import groups_left_alone, scope_of
 from ota_server.rollouts.preview import intervals_ms, reached
 from ota_server.system.data_dir import log_dir
 from ota_server.system.locks import is_served
 
-_DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,3})?)([smhd])")
 _PERCENT = re.compile(r"\d{1,3}(?:\.\d{1,4})? ?%?")
-_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _MOST_DEVICES = 1_000_000
 EXAMPLES = """\
 examples:
@@ -102,7 +101,7 @@ def start(arguments: argparse.Namespace) -> int:
     policy = PolicyFiles(data_dir).current()
     print_left_alone(groups_left_alone(plan, policy))
     logs = log_dir(data_dir)
-    found = reached(logs, plan, what_is_known(plan, policy, None, now_ms), now_ms)
+    found = reached(logs, plan, scope_of(plan, policy, None, now_ms), now_ms)
     intervals = intervals_ms(logs, found, now_ms)
     plan = with_waves(plan, arguments.waves, found, intervals)
     print_waves(plan, found, is_typed=arguments.waves is not None)
@@ -115,7 +114,7 @@ def start(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _plan(arguments: argparse.Namespace, now_ms: int) -> Plan:
+def _plan(arguments: argparse.Namespace, now_ms: int) -> RolloutPlan:
     """Return what was typed, still without waves where none were.
 
     Raises:
@@ -126,7 +125,7 @@ def _plan(arguments: argparse.Namespace, now_ms: int) -> Plan:
             "--groups-too is for a rollout to the fleet; one to a group reaches that group alone: "
             "leave out --groups-too or --group"
         )
-    return Plan(
+    return RolloutPlan(
         id=secrets.token_hex(6),
         version=arguments.version,
         group=arguments.group or "",
@@ -193,10 +192,12 @@ def _count(text: str) -> int:
 
 
 def _duration(text: str) -> float:
-    match = _DURATION.fullmatch(text)
-    seconds = 0.0 if match is None else float(match[1]) * _UNITS[match[2]]
-    if match is None or seconds > MOST_SECONDS:
+    try:
+        seconds = parse_duration(text)
+    except ValueError:
+        seconds = MOST_SECONDS + 1.0
+    if seconds > MOST_SECONDS:
         raise argparse.ArgumentTypeError(
-            f"{text[:40]!r} is no duration up to a year: a number and s, m, h or d, such as 15m"
+            f"{text[:40]!r} is not a duration up to a year: a number and s, m, h or d, such as 15m"
         )
     return seconds

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ota_server.commands.rollout_view import state_of, status_lines
 from ota_server.device_port.admission_status import read_standing
-from ota_server.policy.policy import HOLD_NAME
+from ota_server.policy.policy import HOLD_NAME, RolloutState
 from ota_server.rollouts import edits
 from ota_server.rollouts.keeper import is_attended
 from ota_server.system.data_dir import log_dir
@@ -58,7 +58,7 @@ def watch(data_dir: Path, group: str | None) -> int:
             watched |= on
             if not on:
                 ends = [state_of(*each) for each in shown if not watched or each[0].id in watched]
-                return int("halted" in ends or "aborted" in ends)
+                return int(RolloutState.HALTED in ends or RolloutState.ABORTED in ends)
             time.sleep(_EVERY_SECONDS)
     finally:
         draw.end()

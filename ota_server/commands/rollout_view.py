@@ -4,11 +4,18 @@ from collections.abc import Mapping
 from typing import Any
 
 from ota_server.device_port.window import Standing
-from ota_server.model.timestamp import parse_time
-from ota_server.policy.rollout_plan import Plan, Progress
+from ota_server.model.timestamp import ago
+from ota_server.policy.policy import RolloutState
+from ota_server.policy.rollout_plan import (
+    NOT_BEGUN,
+    OVER,
+    RolloutPlan,
+    RolloutProgress,
+    RolloutWish,
+)
 
 _BAR = 24
-_OVER = ("halted", "done", "aborted")
+_RESUMING = "resuming"  # `rollout resume` was typed, and the controller has not seen it yet
 _ENDING = "ending"  # nobody can change any more how it ends
 _ASKING = "asking"  # the reason of the pause says what to do, and resuming it is no use
 _HELD = "everything is on hold: nobody is offered anything; `unhold` ends that"
@@ -16,7 +23,6 @@ _UNATTENDED = (
     "nobody new is offered it: the controller, which moves rollouts, does not answer or cannot "
     "write; the server's log says why"
 )
-_UNITS = (("d", 86400), ("h", 3600), ("m", 60), ("s", 1))
 # In the order in which a device goes through them, then what can go wrong.
 _SHOWN = ("updated", "downloading", "undecided", "cut", "failed", "silent", "mislabelled")
 _MORE = {
@@ -26,20 +32,26 @@ _MORE = {
 }
 
 
-def state_of(plan: Plan, progress: Progress | None) -> str:
+def state_of(plan: RolloutPlan, progress: RolloutProgress | None) -> str:
     """Return the state of a rollout in one word, as an operator knows it."""
-    if plan.wanted == "abort":
-        return "aborted"
+    if plan.wanted == RolloutWish.ABORT:
+        return RolloutState.ABORTED
     if progress is None:
-        return "waiting"
-    if progress.state == "running" and plan.wanted == "pause":
-        return "paused"
-    if progress.state == "paused" and plan.wanted == "run" and plan.resumed > progress.resumed:
-        return "resuming"
+        return NOT_BEGUN
+    if progress.state == RolloutState.RUNNING and plan.wanted == RolloutWish.PAUSE:
+        return RolloutState.PAUSED
+    if (
+        progress.state == RolloutState.PAUSED
+        and plan.wanted == RolloutWish.RUN
+        and plan.resumed > progress.resumed
+    ):
+        return _RESUMING
     return progress.state
 
 
-def status_fields(plan: Plan, progress: Progress | None, standing: Standing) -> dict[str, Any]:
+def status_fields(
+    plan: RolloutPlan, progress: RolloutProgress | None, standing: Standing
+) -> dict[str, Any]:
     """Return the status of a rollout for programs."""
     return {
         **plan._asdict(),
@@ -57,8 +69,8 @@ def status_fields(plan: Plan, progress: Progress | None, standing: Standing) -> 
 
 
 def status_lines(
-    plan: Plan,
-    progress: Progress | None,
+    plan: RolloutPlan,
+    progress: RolloutProgress | None,
     now_ms: int,
     is_served: bool = True,
     standing: Standing | None = None,
@@ -74,20 +86,20 @@ def status_lines(
     """
     lines = [_headline(plan, progress, now_ms)]
     state = state_of(plan, progress)
-    if is_held and state not in _OVER:
+    if is_held and state not in OVER:
         lines.append(f"  {_HELD}")
     if progress is not None and progress.reason and state == progress.state:
         lines.append(f"  {progress.reason}")
-    if progress is not None and progress.waiting and state == "running":
+    if progress is not None and progress.waiting and state == RolloutState.RUNNING:
         lines.append(f"  wave {progress.wave + 1} waits: {progress.waiting}")
-    elif progress is not None and progress.waiting and progress.state == "paused":
+    elif progress is not None and progress.waiting and progress.state == RolloutState.PAUSED:
         lines.append(f"  {progress.waiting}")
         state = _ENDING
-    if state == "paused" and progress is not None and (progress.lifts or progress.asks):
+    if state == RolloutState.PAUSED and progress is not None and (progress.lifts or progress.asks):
         state = _ASKING
     if hint := _hint(plan, state, is_served):
         lines.append(f"  {hint}")
-    elif state in ("running", "resuming") and not is_attended:
+    elif state in (RolloutState.RUNNING, _RESUMING) and not is_attended:
         lines.append(f"  {_UNATTENDED}")
     lines.append("")
     lines += [_wave_line(plan, progress, wave, now_ms) for wave in range(plan.wave_count)]
@@ -105,7 +117,7 @@ def status_lines(
     return lines
 
 
-def _headline(plan: Plan, progress: Progress | None, now_ms: int) -> str:
+def _headline(plan: RolloutPlan, progress: RolloutProgress | None, now_ms: int) -> str:
     whom = f"to the group {plan.group}" if plan.group else "to the fleet"
     what = "way back" if plan.is_revert else "rollout"
     since = f", begun {ago(plan.time, now_ms)}"
@@ -114,36 +126,36 @@ def _headline(plan: Plan, progress: Progress | None, now_ms: int) -> str:
     return f"{what} of {plan.version} {whom}{instead}: {state_of(plan, progress)}{since}"
 
 
-def _hint(plan: Plan, state: str, is_served: bool) -> str:
-    if state in ("running", "waiting", "resuming") and not is_served:
+def _hint(plan: RolloutPlan, state: str, is_served: bool) -> str:
+    if state in (RolloutState.RUNNING, NOT_BEGUN, _RESUMING) and not is_served:
         return "no server runs on this data directory: start it, nothing goes on without it"
-    if state == "waiting":
+    if state == NOT_BEGUN:
         return "the controller has not seen it yet, or reads what is on record of the fleet"
     if state == _ENDING:
         return "nobody new is offered it; it ends when that is no longer the case"
     if state == _ASKING:
         return ""
-    if state == "paused":
+    if state == RolloutState.PAUSED:
         return "nobody new is offered it; `rollout resume` goes on"
-    if state == "halted" and not plan.is_revert:
+    if state == RolloutState.HALTED and not plan.is_revert:
         return (
             f"{plan.version} is withdrawn; who runs it stays on it. Publish a mended release, or "
             "go back by `rollout abort --revert`"
         )
-    if plan.is_revert and state in ("halted", "aborted"):
+    if plan.is_revert and state in (RolloutState.HALTED, RolloutState.ABORTED):
         stays = f"who went back stays on {plan.version}, who has {plan.reverts} stays on it"
         return f"{stays}; `rollout start` rolls out what you want"
-    if state == "aborted":
+    if state == RolloutState.ABORTED:
         return "who has it stays on it; `rollout abort --revert` is the way back"
     return ""
 
 
-def _wave_line(plan: Plan, progress: Progress | None, wave: int, now_ms: int) -> str:
+def _wave_line(plan: RolloutPlan, progress: RolloutProgress | None, wave: int, now_ms: int) -> str:
     percent = plan.percent(wave)
     whom = f"{percent:g} %" if percent else str(plan.first_group)
     name = f"  wave {wave + 1}  {whom:>6}"
     if progress is None or wave > progress.wave:
-        is_over = state_of(plan, progress) in _OVER
+        is_over = state_of(plan, progress) in OVER
         return f"{name}  {_bar(0.0)}  {'not opened' if is_over else 'to come'}"
     if wave < progress.wave:
         counts = progress.before[wave] if wave < len(progress.before) else {}
@@ -152,7 +164,7 @@ def _wave_line(plan: Plan, progress: Progress | None, wave: int, now_ms: int) ->
     else:
         counts = progress.counts
         how = f"since {ago(progress.wave_time, now_ms).removesuffix(' ago')}"
-        if progress.state == "done":
+        if progress.state == RolloutState.DONE:
             how = "done"
     share = counts.get("updated", 0) / max(_devices(counts), 1)
     return f"{name}  {_bar(share)}  {how}: {_counted(counts)}".rstrip(": ")
@@ -177,12 +189,3 @@ def _counted(counts: Mapping[str, int]) -> str:
 def _bar(share: float) -> str:
     full = int(min(max(share, 0.0), 1.0) * _BAR)
     return f"[{'#' * full}{'.' * (_BAR - full)}]"
-
-
-def ago(time: str, now_ms: int) -> str:
-    """Return how long ago a time was, in its largest unit."""
-    seconds = max(0, (now_ms - parse_time(time)) // 1000)
-    for unit, size in _UNITS:
-        if seconds >= size:
-            return f"{seconds // size}{unit} ago"
-    return "0s ago"

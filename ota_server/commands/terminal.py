@@ -7,7 +7,6 @@ from collections.abc import Sequence
 # What a column keeps on a narrow terminal: a version or an address is still known by this much.
 _NARROWEST = 8
 _CUT = ".."
-_UNITS = (("d", 86400), ("h", 3600), ("m", 60), ("s", 1))
 
 
 def printable(value: object) -> str:

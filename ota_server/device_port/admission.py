@@ -15,7 +15,9 @@ from ota_server.device_port.slots import Places
 from ota_server.device_port.window import Hours, Standing, Waiting
 from ota_server.httpd import reply
 from ota_server.httpd.reply import Reply
-from ota_server.model.address import site_of
+from ota_server.model.address import source_of
+from ota_server.policy.reason import Cause
+from ota_server.policy.situation import ServerState, no_slot, window_closed
 
 log = logging.getLogger(__name__)
 
@@ -27,12 +29,14 @@ _CLOSING_MS = 60_000
 # Devices that poll once a day have met any window by then.
 _UNMET_SECONDS = 86400.0
 _SAY_SECONDS = 3600.0
+# Of each kind, for other processes that ask whom it lets in; of more devices they have to guess.
+_MOST_LET_IN = 1000
 
 
 class Refusal(NamedTuple):
     """Why a device may not download now, and when it may ask again."""
 
-    reason: str
+    cause: Cause
     retry_after_seconds: int
 
     @property
@@ -64,8 +68,8 @@ class Admission:
         self._lock = Lock()
         self._say_at = 0.0
 
-    def offer(self, mac: str, now_ms: int, address: str = "") -> str:
-        """Return why a device is not told of a release now; "": it is, and has its place.
+    def offer(self, mac: str, now_ms: int, address: str = "") -> Cause | None:
+        """Return why a device is not told of a release now; None: it is, and has its place.
 
         Args:
             address: where it asks from; "": nobody knows.
@@ -73,10 +77,10 @@ class Admission:
         with self._lock:
             now = self._clock()
             if self._is_closed(mac, now_ms, now):
-                return self._closed
+                return window_closed(str(self._hours))
             if self._places is None or self._places.ask(mac, now, _site(address)):
-                return ""
-        return self._all_taken
+                return None
+            return no_slot(self._places.limit)
 
     def begin(
         self, mac: str, now_ms: int, is_transfer: bool, is_new: bool, address: str = ""
@@ -93,14 +97,16 @@ class Admission:
             now = self._clock()
             if is_new and self._is_closed(mac, now_ms, now, _CLOSING_MS):
                 assert self._hours is not None
-                return Refusal(self._closed, self._hours.retry_seconds(now_ms, share))
+                cause = window_closed(str(self._hours))
+                return Refusal(cause, self._hours.retry_seconds(now_ms, share))
             if self._places is None:
                 return None
             ask = self._places.begin if is_transfer else self._places.ask
             if ask(mac, now, _site(address)):
                 return None
+            cause = no_slot(self._places.limit)
         least, spread = _RETRY_SECONDS
-        return Refusal(self._all_taken, least + int(share * (spread + 1)))
+        return Refusal(cause, least + int(share * (spread + 1)))
 
     def end(self, mac: str, is_last: bool) -> None:
         """Note that a transfer has ended; with `is_last` the device has the end of the image."""
@@ -141,6 +147,20 @@ class Admission:
                 self._waiting.longer_than(_UNMET_SECONDS, self._clock()),
             )
 
+    def who_waits(self, state: ServerState, now_ms: int) -> ServerState:
+        """Return the state of the server with who has to wait for a window or for a place."""
+        hours, places = self._hours, self._places
+        with self._lock:
+            now = self._clock()
+            holders = [] if places is None else places.holders(now)
+            overdue = [] if hours is None else self._waiting.overdue(now, _MOST_LET_IN)
+            is_full = places is not None and len(holders) >= places.limit
+            return state._replace(
+                closed_window="" if hours is None or hours.are_open(now_ms) else str(hours),
+                taken_slots=places.limit if places is not None and is_full else 0,
+                let_in=frozenset((*holders[:_MOST_LET_IN], *overdue)),
+            )
+
     @property
     def unmet(self) -> int:
         """How many devices have waited for a window for more than a day."""
@@ -161,15 +181,6 @@ class Admission:
             return False  # what it began, or was told of, in the window goes on
         return not self._waiting.is_overdue(mac, now)
 
-    @property
-    def _closed(self) -> str:
-        return f"outside the maintenance window {self._hours}"
-
-    @property
-    def _all_taken(self) -> str:
-        limit = 0 if self._places is None else self._places.limit
-        return f"all {limit} places for downloads are taken; it comes again"
-
 
 def _site(address: str) -> int | None:
-    return site_of(address) if address else None
+    return source_of(address) if address else None

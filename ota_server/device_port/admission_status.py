@@ -1,44 +1,64 @@
-"""What a running server says of whom it lets in, for commands: `log/admission.json`. I/O."""
+"""What a running server says of itself, for other processes: `log/admission.json`. I/O.
+
+Whom it lets in, and what keeps it from offering rollouts: all that decides and stands in no other
+file.
+"""
 
 import json
 import logging
+import os
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from ota_server.device_port.window import Standing
+from ota_server.model.json_object import parse_object
+from ota_server.model.version import Target
+from ota_server.policy.situation import ServerState
 from ota_server.system.files import open_regular, replace
+from ota_server.system.locks import is_served
 
 log = logging.getLogger(__name__)
 
 FILE_NAME = "admission.json"
 _EVERY_SECONDS = 1.0
-_MAX_BYTES = 64 * 1024
+_MAX_BYTES = 256 * 1024
+# A block of most disks: room to write the file anew in its place on a disk that is full, which is
+# when others have to learn that the journal cannot be written.
+_PADDED_BYTES = 4096
 
 
 class AdmissionFile:
     """Keeps the file up to date while a server runs."""
 
-    def __init__(self, log_dir: Path, ask: Callable[[], Standing]) -> None:
+    def __init__(self, log_dir: Path, ask: Callable[[], tuple[Standing, ServerState]]) -> None:
         self._path = log_dir / FILE_NAME
         self._ask = ask
-        self._written: Standing | None = None
+        self._written: tuple[Standing, ServerState] | None = None
         self._look_at = 0.0
         self._said = False
 
     def look_after(self) -> None:
         """Write what has changed, once a second at most."""
         now = time.monotonic()
-        if now < self._look_at:
+        if now >= self._look_at:
+            self._look_at = now + _EVERY_SECONDS
+            self.write()
+
+    def write(self) -> None:
+        """Write what has changed."""
+        said = self._ask()
+        if said == self._written:
             return
-        self._look_at = now + _EVERY_SECONDS
-        standing = self._ask()
-        if standing == self._written:
-            return
+        content = json.dumps(_fields(*said)).encode("ascii").ljust(_PADDED_BYTES)
         try:
-            replace(self._path, (json.dumps(standing._asdict()) + "\n").encode("ascii"))
-            self._written = standing
+            try:
+                replace(self._path, content)
+            except OSError:
+                _write_over(self._path, content)
+            self._written = said
         except OSError as problem:
             if not self._said:
                 self._said = True
@@ -50,11 +70,50 @@ class AdmissionFile:
             self._path.unlink()
 
 
+def _write_over(path: Path, content: bytes) -> None:
+    """Write a file where it lies, by one call, so that readers see all of it or nothing."""
+    with open(os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "wb", 0) as file:
+        # What it held before may have been longer: blanks mean nothing.
+        size = os.fstat(file.fileno()).st_size
+        file.write(content.ljust(size))
+
+
+def _fields(standing: Standing, state: ServerState) -> dict[str, Any]:
+    fields = {**standing._asdict(), **state._asdict()}
+    del fields["runs"]
+    fields["attended"] = None if state.attended is None else sorted(state.attended)
+    fields["let_in"] = sorted(state.let_in)
+    return fields
+
+
+def _read(log_dir: Path) -> dict[str, Any]:
+    with open(open_regular(log_dir / FILE_NAME), "rb") as file:
+        return parse_object(file.read(_MAX_BYTES))
+
+
 def read_standing(log_dir: Path) -> Standing:
     """Return whom the server lets in that runs on a folder; everybody, where nothing says so."""
     try:
-        with open(open_regular(log_dir / FILE_NAME), "rb") as file:
-            fields = json.loads(file.read(_MAX_BYTES))
+        fields = _read(log_dir)
         return Standing(**{name: fields[name] for name in Standing._fields})
-    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+    except (OSError, ValueError, TypeError, KeyError):
         return Standing()
+
+
+def read_server_state(log_dir: Path) -> ServerState:
+    """Return what the server that runs on a folder says of itself; where none does, that."""
+    if not is_served(log_dir):
+        return ServerState()
+    try:
+        fields = _read(log_dir)
+        state = ServerState(
+            **{name: fields[name] for name in ServerState._fields if name != "runs"}, runs=True
+        )
+        attended, last_good = state.attended, state.last_good
+        return state._replace(
+            attended=None if attended is None else frozenset(attended),
+            let_in=frozenset(state.let_in),
+            last_good=None if last_good is None else Target(*last_good),
+        )
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        return ServerState(runs=True)

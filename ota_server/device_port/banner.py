@@ -4,12 +4,11 @@ import argparse
 import logging
 import textwrap
 import threading
-from collections.abc import Mapping
 from pathlib import Path
 
 from ota_server import __version__
-from ota_server.device_port.options import BYTE_UNITS, TIME_UNITS
 from ota_server.device_port.server import OTAServer
+from ota_server.model.quantity import format_duration, format_size
 from ota_server.model.version import is_sample
 from ota_server.releases.store import NoImage, NoTarget, NotReady, Store
 
@@ -105,19 +104,13 @@ def limits_text(arguments: argparse.Namespace) -> str:
         count = arguments.max_downloads
         limits.append(f"{count} download{'s' * (count != 1)} at once")
     if arguments.max_rate is not None:
-        limits.append(f"{_in_units(arguments.max_rate, BYTE_UNITS)} bytes/s in all")
+        limits.append(f"{format_size(arguments.max_rate)} bytes/s in all")
     if arguments.max_download_rate is not None:
-        limits.append(f"{_in_units(arguments.max_download_rate, BYTE_UNITS)} bytes/s each")
+        limits.append(f"{format_size(arguments.max_download_rate)} bytes/s each")
     if arguments.window:
         zone = arguments.window_zone or "the system's time"
         limits.append(f"downloads begin {', '.join(map(str, arguments.window))} ({zone})")
     if arguments.window_overdue is not None:
-        overdue = _in_units(int(arguments.window_overdue), TIME_UNITS)
+        overdue = format_duration(arguments.window_overdue)
         limits.append(f"or after {overdue} of waiting for that")
     return ", ".join(limits)
-
-
-def _in_units(number: int, units: Mapping[str, int]) -> str:
-    """Return a number in the largest unit that shows it whole."""
-    name = max((unit for unit in units if number % units[unit] == 0), key=lambda unit: units[unit])
-    return f"{number // units[name]}{name}"

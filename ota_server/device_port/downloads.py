@@ -27,6 +27,7 @@ from ota_server.model.device import (
 )
 from ota_server.model.version import entity_tag
 from ota_server.policy.decision import Decision
+from ota_server.policy.explain import in_words
 from ota_server.policy.files import PolicyFiles
 from ota_server.policy.loop_breaker import fetched
 from ota_server.releases.image import Image
@@ -49,7 +50,7 @@ class NotOffered(Exception):
     """The device may have no image now: answer 503."""
 
     def __init__(self, decision: Decision) -> None:
-        super().__init__(decision.reason)
+        super().__init__(in_words(decision.cause))
         self.decision = decision
 
 
@@ -237,7 +238,7 @@ class Downloads:
                 raise
             answer = reply.later(_NOT_READY)
         except NotOffered as problem:
-            answer = reply.later(f"No update now: {problem.decision.reason}.")
+            answer = reply.later(f"No update now: {problem}.")
             return _Plan(answer, problem.decision.version)
         except NoImage as problem:
             if self._limit.allows(str(problem), time.monotonic()):
@@ -276,9 +277,9 @@ class Downloads:
         return _Plan(answer, target_version, image, download, is_new)
 
     def _keep_from_looping(self, report: Report, download: Download, now_ms: int) -> None:
-        reason = self._offers.why_wait(report.mac, download, download.version, now_ms)
-        if reason:
-            raise NotOffered(Decision(report.firmware_version, reason, None))
+        cause = self._offers.why_wait(report.mac, download, download.version, now_ms)
+        if cause is not None:
+            raise NotOffered(Decision(report.firmware_version, cause, None))
 
     def _record(
         self, request: Request, report: Report, peer: Peer, before: Device | None, plan: _Plan

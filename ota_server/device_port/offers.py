@@ -1,23 +1,36 @@
-"""What a device is offered: the decision, with the target and the policy that it follows from."""
+"""What a device is offered: the situation, from memory, and the decision that follows from it."""
 
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 
 from ota_server.device_port.admission import Admission
+from ota_server.device_port.window import Standing
 from ota_server.httpd.reply import Peer
 from ota_server.journal.device_table import Fleet
 from ota_server.model.device import Download, Report
-from ota_server.model.version import SAMPLES, Target, is_sample, may_be_sample, meaning
-from ota_server.policy.decision import NO_TARGET, Decision, decide
+from ota_server.model.manifest import Manifest
+from ota_server.model.version import Target, image_name, may_be_sample, meaning
+from ota_server.policy.decision import (
+    NO_TARGET,
+    Decision,
+    admit,
+    choose,
+    choose_target,
+    put_off,
+    why_not_served,
+)
+from ota_server.policy.explain import in_words
 from ota_server.policy.files import PolicyFiles
+from ota_server.policy.lease import Attended
 from ota_server.policy.loop_breaker import why_wait
 from ota_server.policy.policy import Policy
+from ota_server.policy.reason import Cause, Reason
+from ota_server.policy.situation import ImageOnDisk, ServerState, Situation
 from ota_server.releases.image import Image
 from ota_server.releases.store import Altered, NoImage, NoTarget, NotNow, Store
 
 log = logging.getLogger(__name__)
-
-_SAMPLE = "the shipped sample is offered to clients on this machine only"
 
 
 class Offers:
@@ -27,6 +40,7 @@ class Offers:
         altered: how often an image was refused, since it is not the one that was published.
         withdrawals: how often an image that was open was found to be withdrawn.
         admission: lets only so many in; None: all.
+        attended: the rollouts that the controller looks after.
         offer: as `decide`, for a check: who may not be let in now is told its own version.
     """
 
@@ -43,6 +57,7 @@ class Offers:
         self.altered = 0
         self.withdrawals = 0
         self.admission = admission
+        self.attended = Attended()
         self.offer: Callable[[Report, Peer, int], tuple[Decision, str]] = (
             self.decide if admission is None else self._offer_if_admitted
         )
@@ -64,38 +79,89 @@ class Offers:
             NoTarget: there is none, and nothing else says what the device should run.
             NotReady: an image has to be hashed first, for it may be the shipped sample.
         """
-        policy, target = self._policies.current(), None
+        policy = self._policies.current()
         if policy.is_plain and not for_image:
             # Nearly every check of a fleet, by few steps.
             target = self._store.target()
-            decision = decide(report, target, policy)
+            decision = choose_target(report, target)
             is_sure = peer.is_local or not target.may_be_sample
             if is_sure and not self._fleet.needs_look(report.mac):
                 return decision, target.end
-        policy = self._policy(report.mac)
+        situation = self._situation(policy, report.mac, peer, now_ms, for_image)
+        decision = choose(report, situation)
+        if decision.cause is NO_TARGET:
+            raise NoTarget(in_words(decision.cause))
+        if decision.release is not None:
+            closer = self._look_closer(report, decision, decision.release, situation)
+            if closer is not None:
+                decision = admit(report, decision, closer)
+        return decision, situation.target.end if situation.target is not None else ""
+
+    def _situation(
+        self, policy: Policy, mac: str, peer: Peer, now_ms: int, for_image: bool
+    ) -> Situation:
+        """Return what rules 1 to 9 ask for, all of it in memory."""
         try:
             target = self._store.target()
         except NoTarget:
-            if policy.is_plain:
-                raise
             target = None
-        decision = decide(report, target, policy, now_ms)
-        if decision.reason == NO_TARGET:
-            raise NoTarget(NO_TARGET)
-        if not peer.is_local and self._is_sample(decision, target, policy):
-            decision = decision._replace(version=report.firmware_version, reason=_SAMPLE)
-        is_offer = decision.version != report.firmware_version or for_image
-        if is_offer and decision.release is not None and self._fleet.needs_look(report.mac):
+        # In this order, and at once: names, or a second step, would take twice as long.
+        return Situation(
+            policy,
+            target,
+            now_ms,
+            peer.is_local,
+            for_image,
+            self.attended.groups,
+            self._fleet.journal.failing,
+            self._fleet.turns_away(mac),
+        )
+
+    def _look_closer(
+        self, report: Report, chosen: Decision, release: str, situation: Situation
+    ) -> Situation | None:
+        """Return the situation with what rules 10 and 11 ask for; None where neither can decide.
+
+        Raises:
+            NotReady: an image has to be hashed first.
+        """
+        closer, manifest = None, situation.policy.manifests.get(meaning(release))
+        if not situation.is_local and self._may_be_sample(release, manifest, situation.target):
+            closer = situation
+            if manifest is None:
+                closer = situation._replace(image=self._on_disk(release))
+        is_offer = chosen.version != report.firmware_version or situation.wants_image
+        if is_offer and self._fleet.needs_look(report.mac):
             with self._fleet.lock:
                 device = self._fleet.get(report.mac)
             download = device.download if device is not None else None
-            reason = self.why_wait(report.mac, download, decision.release, now_ms)
-            if reason:
-                decision = Decision(report.firmware_version, reason, None)
-        return decision, target.end if target is not None else ""
+            closer = (closer or situation)._replace(download=download)
+            policy, now_ms = situation.policy, situation.now_ms
+            is_waiting = why_wait(report.mac, download, release, policy, now_ms) is not None
+            if is_waiting and manifest is None:
+                with suppress(NotNow):  # then it is taken for the one that the device fetched
+                    closer = closer._replace(image=self._on_disk(release))
+        return closer
 
-    def why_wait(self, mac: str, download: Download | None, release: str, now_ms: int) -> str:
-        """Return why a device has to wait for the image of a release; "": it need not.
+    def _may_be_sample(
+        self, release: str, manifest: Manifest | None, target: Target | None
+    ) -> bool:
+        """Return whether only a hash can tell; the image is not hashed for that."""
+        if target is not None and release == target.version and not target.may_be_sample:
+            return False
+        return may_be_sample(self._store.size(release) if manifest is None else manifest.size)
+
+    def _on_disk(self, release: str) -> ImageOnDisk | None:
+        try:
+            image = self._store.image(release)
+        except NoImage:
+            return None
+        return ImageOnDisk(image_name(image.version), image.size, image.sha256)
+
+    def why_wait(
+        self, mac: str, download: Download | None, release: str, now_ms: int
+    ) -> Cause | None:
+        """Return why a device has to wait for the image of a release; None: it need not.
 
         Args:
             download: what it began last.
@@ -104,39 +170,37 @@ class Offers:
             NotReady: an image has to be hashed first, for it may be another one by now.
         """
         policy = self._policies.current()
-        reason = why_wait(mac, download, release, policy, now_ms)
-        if not reason or meaning(release) in policy.manifests:
-            return reason
+        cause = why_wait(mac, download, release, policy, now_ms)
+        if cause is None or meaning(release) in policy.manifests:
+            return cause
         try:
-            sha256 = self._store.image(release).sha256
-        except (NoImage, NotNow):
-            return reason
+            image = self._on_disk(release)
+        except NotNow:
+            return cause
+        sha256 = None if image is None else image.sha256
         return why_wait(mac, download, release, policy, now_ms, sha256)
 
     def _offer_if_admitted(self, report: Report, peer: Peer, now_ms: int) -> tuple[Decision, str]:
         decision, end = self.decide(report, peer, now_ms)
         if self.admission is not None and decision.version != report.firmware_version:
-            refusal = self.admission.offer(report.mac, now_ms, peer.address)
-            if refusal:
-                decision = Decision(report.firmware_version, refusal, None)
+            cause = self.admission.offer(report.mac, now_ms, peer.address)
+            if cause is not None:
+                decision = put_off(report, decision, cause)
         return decision, end
 
-    def _policy(self, mac: str) -> Policy:
-        """Return the policy; for whom nothing can be recorded, or seen, no rollout in it goes on.
-
-        What became of a device that nobody has on record could not stop a bad release, and neither
-        could it while the controller is dead, hangs or cannot write. While it still reads what is
-        on record for one rollout, the others go on.
-        """
-        policy = self._policies.current()
-        if not policy.rollouts:
-            return policy
-        if self._fleet.journal.failing or self._fleet.turns_away(mac):
-            return policy.paused()
-        attended = self._policies.attended_groups
-        if attended is None or policy.rollouts.keys() <= attended:
-            return policy
-        return policy.paused(but=attended)
+    def standing(self, now_ms: int) -> tuple[Standing, ServerState]:
+        """Return what this server alone knows, for other processes: `AdmissionFile` writes it."""
+        state = ServerState(
+            runs=True,
+            attended=self.attended.groups,
+            is_journal_failing=self._fleet.journal.failing,
+            is_table_full=self._fleet.is_full,
+            last_good=self._store.last_good,
+            is_policy_usable=not self._policies.latest.problem,
+        )
+        if self.admission is None:
+            return Standing(), state
+        return self.admission.standing(now_ms), self.admission.who_waits(state, now_ms)
 
     def look_after(self) -> None:
         """Have transfers of what was withdrawn end, whichever file they are from."""
@@ -157,35 +221,18 @@ class Offers:
         Raises:
             NoImage: the message says why.
         """
-        if not peer.is_local and is_sample(image.size, image.sha256):
-            raise NoImage(_SAMPLE)
         policy = self._policies.current()
-        if policy.is_withdrawn(image.version):
-            raise NoImage(f"{image.version} was withdrawn")
-        manifest = policy.manifests.get(meaning(image.version))
-        if manifest is not None and manifest.sha256 != image.sha256:
-            self.altered += 1
-            raise Altered(
-                f"the image of {image.version} is not the one that was published: its SHA-256 is "
-                f"{image.sha256}, not {manifest.sha256}; `release verify` names what was altered"
-            )
-        if problem := policy.unusable.get(meaning(image.version)):
-            self.altered += 1
-            raise Altered(f"the manifest of {image.version} {problem}")
-
-    def _is_sample(self, decision: Decision, target: Target | None, policy: Policy) -> bool:
-        version = decision.release
-        if version is None:
-            return False
-        if target is not None and version == target.version and not target.may_be_sample:
-            return False
-        manifest = policy.manifests.get(meaning(version))
-        if manifest is not None:
-            return (manifest.size, manifest.sha256) in SAMPLES
-        if not may_be_sample(self._store.size(version)):
-            return False  # without a wait for it to be hashed
-        try:
-            image = self._store.image(version)
-        except NoImage:
-            return False
-        return is_sample(image.size, image.sha256)
+        on_disk = ImageOnDisk(image_name(image.version), image.size, image.sha256)
+        cause = why_not_served(image.version, on_disk, policy, peer.is_local)
+        if cause is None:
+            return
+        if cause.reason not in (Reason.ALTERED, Reason.BAD_MANIFEST):
+            raise NoImage(in_words(cause))
+        self.altered += 1
+        if cause.reason is Reason.BAD_MANIFEST:
+            raise Altered(in_words(cause))
+        raise Altered(
+            f"the image of {image.version} is not the one that was published: its SHA-256 is "
+            f"{image.sha256}, not {policy.manifests[meaning(image.version)].sha256}; "
+            "`release verify` names what was altered"
+        )

@@ -1,7 +1,6 @@
 """The options of the serving command: what can be typed, and what it means."""
 
 import argparse
-import re
 from datetime import tzinfo
 
 from ota_server import __version__
@@ -10,15 +9,13 @@ from ota_server.httpd.listener import GRACE_SECONDS, IDLE_SECONDS
 from ota_server.httpd.transports import TRANSPORTS
 from ota_server.journal.device_table import MAX_DEVICES
 from ota_server.journal.writer import FSYNC, KEEP_BYTES, KEEP_FILES, ROTATE_BYTES
+from ota_server.model.quantity import parse_duration, parse_size
 from ota_server.system.data_dir import add_data_dir_argument
 
 DEFAULT_PORT = 7777
-_DURATION = re.compile(r"([1-9][0-9]{0,8})([smhd])")
-_RATE = re.compile(r"([1-9][0-9]{0,14})([KMG]?)")
-BYTE_UNITS = {"": 1, "K": 1024, "M": 1024**2, "G": 1024**3}
-TIME_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 # Less than this, and a packet would take longer than a client waits.
 _LEAST_RATE = 1024
+_MOST_OVERDUE_SECONDS = 3660 * 86400
 MEBIBYTE = 1024 * 1024
 
 EXAMPLES = """\
@@ -219,10 +216,14 @@ def _places(text: str) -> int:
 
 
 def _rate(text: str) -> int:
-    match = _RATE.fullmatch(text.upper())
-    rate = 0 if match is None else int(match[1]) * BYTE_UNITS[match[2]]
+    try:
+        rate = parse_size(text)
+    except ValueError:
+        rate = 0
     if rate < _LEAST_RATE:
-        raise argparse.ArgumentTypeError(f"{text!r:.40} is no rate such as 500K or 10M, from 1K on")
+        raise argparse.ArgumentTypeError(
+            f"{text!r:.40} is not a rate such as 500K or 10M, from 1K on"
+        )
     return rate
 
 
@@ -247,9 +248,13 @@ def _zone(text: str) -> tzinfo:
 
 
 def _duration(text: str) -> float:
-    match = _DURATION.fullmatch(text)
-    if match is None or int(match[1]) * TIME_UNITS[match[2]] > 3660 * 86400:
+    try:
+        seconds = parse_duration(text)
+    except ValueError:
+        seconds = 0.0
+    if not 1 <= seconds <= _MOST_OVERDUE_SECONDS:
         raise argparse.ArgumentTypeError(
-            f"{text!r:.40} is no time: a number and s, m, h or d, such as 12h or 7d"
+            f"{text!r:.40} is not a duration up to ten years: a number and s, m, h or d, "
+            "such as 12h or 7d"
         )
-    return float(int(match[1]) * TIME_UNITS[match[2]])
+    return seconds

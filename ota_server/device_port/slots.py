@@ -113,6 +113,10 @@ class Places:
         place = self._taken.get(mac)
         return place is not None and (place.transfers > 0 or now < place.until)
 
+    def holders(self, now: float) -> list[str]:
+        """Return the devices that have a place."""
+        return [mac for mac in self._taken if self.has(mac, now)]
+
     def ask(self, mac: str, now: float, site: int | None = None) -> bool:
         """Say whether a device has a place, which is kept for a minute.
 

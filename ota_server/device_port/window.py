@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta, tzinfo
 from typing import NamedTuple
 
-from ota_server.model.device import number_of
+from ota_server.model.device import mac_of, number_of
 
 _WINDOW = re.compile(r"([01][0-9]|2[0-3]):([0-5][0-9])-(?:([01][0-9]|2[0-3]):([0-5][0-9])|24:00)")
 _DAY_MINUTES = 24 * 60
@@ -200,6 +200,17 @@ class Waiting:
                 break
             count += 1
         return count
+
+    def overdue(self, now: float, most: int) -> list[str]:
+        """Return the devices that are let in outside the windows, `most` of them."""
+        if self._overdue_seconds is None:
+            return []
+        macs: list[str] = []
+        for number, since in self._since.items():  # in order of their time
+            if now - since < self._overdue_seconds or len(macs) == most:
+                break
+            macs.append(mac_of(number))
+        return macs
 
     def _let_go(self, now: float) -> None:
         while self._since:

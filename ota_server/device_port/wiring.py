@@ -181,7 +181,7 @@ class Companions:
         """Have the server do the chores of all."""
         data_dir, service = arguments.data_dir, server.service
         options = [COMPLETION_UNKNOWN] if arguments.buffering_proxy else []
-        self._keeper = Keeper(data_dir, service.policies, clock_ms(), options)
+        self._keeper = Keeper(data_dir, service.policies, service.attended, clock_ms(), options)
         self._admission = AdmissionFile(log_dir(data_dir), service.standing)
         forgetting = Forgetting(data_dir, service.fleet)
         looking = self._keeper, forgetting, self._admission

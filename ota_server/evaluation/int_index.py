@@ -10,7 +10,7 @@ _FIRST_SLOTS = 1024
 _WORD = (1 << 64) - 1
 
 
-class Numbering:
+class IntIndex:
     """The place of each number of up to 64 bits, from 0 on: open addressing, half full at most."""
 
     def __init__(self, salt: int = 0) -> None:

@@ -29,7 +29,7 @@ _POLL = re.compile(
 )
 
 
-class Sampled(NamedTuple):
+class SampledDevice(NamedTuple):
     """A device of the sample; times in milliseconds since the epoch.
 
     Attributes:
@@ -46,7 +46,7 @@ class Sampled(NamedTuple):
 class Rhythms:
     """The polls of the devices of a sample; take the lines of the journal in their order."""
 
-    def __init__(self, sample: Iterable[Sampled]) -> None:
+    def __init__(self, sample: Iterable[SampledDevice]) -> None:
         self._sample = {each.mac.encode("ascii"): each for each in sample}
         self._polled_ms: dict[bytes, int] = {}
         self._gaps_ms: dict[bytes, deque[int]] = {}

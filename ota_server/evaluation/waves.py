@@ -26,8 +26,10 @@ from ota_server.evaluation.tally import (
     Evidence,
     Tally,
 )
-from ota_server.model.timestamp import duration, format_time, parse_time
-from ota_server.policy.rollout_plan import Plan, Progress
+from ota_server.model.quantity import format_duration
+from ota_server.model.timestamp import format_time, parse_time
+from ota_server.policy.policy import RolloutState
+from ota_server.policy.rollout_plan import OVER, RolloutPlan, RolloutProgress, RolloutWish
 
 # So many different devices, and no fewer, halt a rollout: two may be a coincidence.
 LEAST_DEVICES_TO_HALT = 3
@@ -53,7 +55,9 @@ _COUNTS = (
 )
 
 
-def advance(plan: Plan, progress: Progress, tally: Tally, now_ms: int) -> Progress:
+def advance(
+    plan: RolloutPlan, progress: RolloutProgress, tally: Tally, now_ms: int
+) -> RolloutProgress:
     """Return how far a rollout is after a look at what became of its devices.
 
     A progress that is running goes on, is done, is halted, or is paused. One that is paused can be
@@ -65,57 +69,61 @@ def advance(plan: Plan, progress: Progress, tally: Tally, now_ms: int) -> Progre
     """
     counts = {name: getattr(tally, name) for name in _COUNTS}
     progress = progress._replace(counts=counts, waiting="", notes=_notes(tally))
-    if progress.state not in ("running", "paused"):
+    if progress.state in OVER:
         return progress
-    if plan.wanted == "abort":
-        return progress._replace(state="aborted", reason="aborted by an operator", asks=())
+    if plan.wanted == RolloutWish.ABORT:
+        return progress._replace(
+            state=RolloutState.ABORTED, reason="aborted by an operator", asks=()
+        )
     if reason := halting(plan, tally):
-        return progress._replace(state="halted", reason=reason, asks=())
-    if plan.wanted == "pause":
+        return progress._replace(state=RolloutState.HALTED, reason=reason, asks=())
+    if plan.wanted == RolloutWish.PAUSE:
         return progress
     if plan.promoted > progress.wave:
         return _promoted(plan, progress, now_ms)
-    if progress.state == "paused" and not progress.lifts:
+    if progress.state == RolloutState.PAUSED and not progress.lifts:
         return progress
     waiting = waiting_for(plan, progress, tally)
     is_through = not waiting or bool(tally.stuck)
     asked, asks = asking(plan, tally) if is_through else ("", ())
     if reason := pausing(plan, tally) or asked:
-        is_new = progress.state != "paused" or progress.asks != asks
+        is_new = progress.state != RolloutState.PAUSED or progress.asks != asks
         reason = reason if is_new else progress.reason
-        return progress._replace(state="paused", reason=reason, lifts=True, asks=asks)
-    progress = progress._replace(state="running", reason="", lifts=False, asks=())
+        return progress._replace(state=RolloutState.PAUSED, reason=reason, lifts=True, asks=asks)
+    progress = progress._replace(state=RolloutState.RUNNING, reason="", lifts=False, asks=())
     if not waiting:
         if progress.wave + 1 < plan.wave_count:
             return _opened(progress, progress.wave + 1, now_ms)
-        return progress._replace(state="done")
+        return progress._replace(state=RolloutState.DONE)
     progress = progress._replace(waiting=waiting, asks=tuple(tally.stuck))
     return _paused_in_time(plan, progress, now_ms)
 
 
-def _promoted(plan: Plan, progress: Progress, now_ms: int) -> Progress:
+def _promoted(plan: RolloutPlan, progress: RolloutProgress, now_ms: int) -> RolloutProgress:
     """Open a wave by hand, without the devices that a person was asked about."""
     accepted = tuple(dict.fromkeys((*progress.accepted, *progress.asks)))
     progress = progress._replace(accepted=accepted, asks=(), lifts=False)
     if plan.promoted >= plan.wave_count:
-        return progress._replace(state="done", reason="")
+        return progress._replace(state=RolloutState.DONE, reason="")
     return _opened(progress, plan.promoted, now_ms)
 
 
-def _opened(progress: Progress, wave: int, now_ms: int) -> Progress:
-    return progress._replace(state="running", reason="", wave=wave, wave_time=format_time(now_ms))
+def _opened(progress: RolloutProgress, wave: int, now_ms: int) -> RolloutProgress:
+    return progress._replace(
+        state=RolloutState.RUNNING, reason="", wave=wave, wave_time=format_time(now_ms)
+    )
 
 
-def _paused_in_time(plan: Plan, progress: Progress, now_ms: int) -> Progress:
+def _paused_in_time(plan: RolloutPlan, progress: RolloutProgress, now_ms: int) -> RolloutProgress:
     open_ms = now_ms - parse_time(progress.wave_time)
     if open_ms < plan.wave_timeout_seconds * 1000:
         return progress
-    time = duration(plan.wave_timeout_seconds)
+    time = format_duration(plan.wave_timeout_seconds)
     reason = f"wave {progress.wave + 1} did not go on within {time}: {progress.waiting}"
-    return progress._replace(state="paused", reason=reason, waiting="")
+    return progress._replace(state=RolloutState.PAUSED, reason=reason, waiting="")
 
 
-def waiting_for(plan: Plan, progress: Progress, tally: Tally) -> str:
+def waiting_for(plan: RolloutPlan, progress: RolloutProgress, tally: Tally) -> str:
     """Return what a wave still waits for, in words; "" where it may go on."""
     if tally.fresh == 0 and (progress.wave == 0 or tally.members > 0):
         return f"none of its devices has been heard from{_named(tally.stuck)}"
@@ -149,7 +157,7 @@ def waiting_for(plan: Plan, progress: Progress, tally: Tally) -> str:
     return ""
 
 
-def pausing(plan: Plan, tally: Tally) -> str:
+def pausing(plan: RolloutPlan, tally: Tally) -> str:
     """Return why it pauses whatever its wave waits for; "" where it does not."""
     share = lower_bound(tally.displaced, tally.active + tally.displaced)
     if tally.displaced < LEAST_DEVICES_TO_HALT or share <= plan.max_failures / 100:
@@ -157,7 +165,7 @@ def pausing(plan: Plan, tally: Tally) -> str:
     return _displaced_text(tally)
 
 
-def asking(plan: Plan, tally: Tally) -> tuple[str, tuple[str, ...]]:
+def asking(plan: RolloutPlan, tally: Tally) -> tuple[str, tuple[str, ...]]:
     """Return why a person has to decide before the wave goes on, and about which devices.
 
     "" where nobody has to. Not before the others of the wave are through: more may fail, and halt
@@ -192,7 +200,7 @@ def _displaced_text(tally: Tally) -> str:
     )
 
 
-def halting(plan: Plan, tally: Tally) -> str:
+def halting(plan: RolloutPlan, tally: Tally) -> str:
     """Return why a release is to be withdrawn, in words with numbers; "" where it is not."""
     limit = plan.max_failures / 100
     is_small = _size(tally) <= SMALL_WAVE

@@ -13,6 +13,8 @@ from ota_server.httpd.reply import ImageBytes
 # What is read at once: what a connection may send in one turn.
 WINDOW_BYTES = 1024 * 1024
 _PIECE_BYTES = 128 * 1024
+# What was in memory is still there so much later: the kernel drops what it used least lately.
+_KEPT_SECONDS = 0.1
 _NOWAIT = getattr(os, "RWF_NOWAIT", None)
 _probe = bytearray(1)
 
@@ -35,6 +37,24 @@ class ReadAhead:
     def __init__(self) -> None:
         self._queue: SimpleQueue[Reading | None] = SimpleQueue()
         self._thread: Thread | None = None
+        self._seen: set[tuple[int, int, int]] = set()
+        self._seen_until = 0.0
+
+    def needs(self, descriptor: int, first: int, last: int, now: float) -> bool:
+        """Return whether these bytes of a file have to be read before they are sent.
+
+        Many connections send the same pieces of the same image: the kernel is asked once for all.
+        """
+        if now >= self._seen_until:
+            self._seen.clear()
+            self._seen_until = now + _KEPT_SECONDS
+        pieces = descriptor, first // _PIECE_BYTES, last // _PIECE_BYTES
+        if pieces in self._seen:
+            return False
+        if not is_in_memory(descriptor, first, last):
+            return True
+        self._seen.add(pieces)
+        return False
 
     def begin(self, image: ImageBytes, descriptor: int, offset: int) -> Reading:
         """Have a window of an image read; `is_done` says when it was, also where that failed."""

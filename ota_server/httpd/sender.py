@@ -8,7 +8,7 @@ import socket
 from threading import Lock
 
 from ota_server.httpd.pacing import Pace, Pacing
-from ota_server.httpd.readahead import WINDOW_BYTES, ReadAhead, Reading, is_in_memory
+from ota_server.httpd.readahead import WINDOW_BYTES, ReadAhead, Reading
 from ota_server.httpd.reply import ImageSpan
 from ota_server.httpd.sockets import read_unchanged, send_copy
 
@@ -84,31 +84,36 @@ class Sender:
             while self._outgoing and left > 0:
                 piece = self._outgoing[0]
                 if isinstance(piece, ImageSpan):
-                    if not was_looked_at and not self._is_in_memory(piece):
+                    if not was_looked_at and not self._is_in_memory(piece, now):
                         return False
                     was_looked_at = True
                     most = WINDOW_BYTES if self._pacing is None else self._allowed(piece, now)
                     if most == 0:
                         return False
-                    sent = self._send_span(piece, most)
+                    sent, wanted = self._send_span(piece, most)
                 else:
+                    wanted = len(piece)
                     sent = self._send_bytes(piece, is_last=len(self._outgoing) == 1)
                 self._sent_bytes += sent
+                if sent < wanted:
+                    return False  # the socket is full: to hear so once more costs a system call
                 left -= sent
         except BlockingIOError:
             return False
         return not self._outgoing
 
-    def _is_in_memory(self, span: ImageSpan) -> bool:
+    def _is_in_memory(self, span: ImageSpan, now: float) -> bool:
         """Return whether the next window of an image can be sent at once; else have it read."""
         if self._ahead is None:
             return True
-        reading, self._reading = self._reading, None
-        if reading is not None and reading.is_done:
-            return True
+        if self._reading is not None:
+            reading, self._reading = self._reading, None
+            if reading.is_done:
+                return True
         image, start = span.image, self._offset or span.start
         descriptor = image.descriptor if image.copy is None else image.copy.descriptor
-        if not is_in_memory(descriptor, start, min(start + WINDOW_BYTES, span.stop) - 1):
+        last = min(start + WINDOW_BYTES, span.stop) - 1
+        if self._ahead.needs(descriptor, start, last, now):
             self._reading = self._ahead.begin(image, descriptor, start)
         return self._reading is None
 
@@ -127,11 +132,13 @@ class Sender:
         self._go_on(piece[sent:] if sent < len(piece) else None)
         return sent
 
-    def _send_span(self, span: ImageSpan, most: int) -> int:
+    def _send_span(self, span: ImageSpan, most: int) -> tuple[int, int]:
+        """Send up to `most` bytes of an image; return how many went, and how many were tried."""
         start = self._offset or span.start
         copy = span.image.copy
         if self._by_sendfile and copy is not None:
-            sent = send_copy(self.sock, span, copy, start, most)
+            length = min(span.stop - start, most)
+            sent = send_copy(self.sock, span, copy, start, length)
         else:
             length = min(self._chunk_bytes, span.stop - start, most)
             sent = self.sock.send(read_unchanged(span, start, length))
@@ -144,7 +151,7 @@ class Sender:
         self._offset = start + sent
         if self._offset == span.stop:
             self._go_on(None)
-        return sent
+        return sent, length
 
     def _go_on(self, rest: memoryview | None) -> None:
         """Put the rest of the first piece in its place, or go on to the next."""

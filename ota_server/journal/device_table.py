@@ -54,7 +54,7 @@ _SHARDS = 256
 class Fleet:
     """All known devices, in memory and on record.
 
-    A row is a device as bytes (`rows.py`). One that has not been asked for since the start is an
+    A row is a device as bytes (`packing`). One that has not been asked for since the start is an
     integer: where its line stands in the journal.
 
     Attributes:
@@ -147,6 +147,11 @@ class Fleet:
         """Return what is another object after each change of a device. The caller holds `lock`."""
         number = number_of(mac)
         return self._rows[number % _SHARDS].get(number)
+
+    @property
+    def is_full(self) -> bool:
+        """There is no room to keep devices that are not on record."""
+        return self._known >= self._max_devices
 
     def turns_away(self, mac: str) -> bool:
         """Say whether a device is not on record, and there is no room to keep it."""

@@ -3,11 +3,11 @@
 The journal has one writer, so a command asks for it by `version/forget.json`.
 """
 
-import json
 from pathlib import Path
 
 from ota_server.journal.device_table import Fleet
 from ota_server.model.device import parse_mac
+from ota_server.model.json_object import parse_object
 from ota_server.model.timestamp import parse_time
 from ota_server.system.files import Signature, find, open_found
 
@@ -42,11 +42,11 @@ class Forgetting:
 def parse_asked(content: bytes) -> dict[str, int]:
     """Return who is to be forgotten, and when that was asked for; what makes no sense is not."""
     try:
-        fields = json.loads(content or b"{}")
-    except (ValueError, RecursionError):
+        fields = parse_object(content or b"{}")
+    except ValueError:
         return {}
     asked = {}
-    for name, text in fields.items() if isinstance(fields, dict) else ():
+    for name, text in fields.items():
         try:
             mac = parse_mac(name)
             if mac is not None:

@@ -4,7 +4,6 @@ A line is one JSON object without nesting. It begins with the same keys in the s
 start can read a million of them by one pattern; anything else that is JSON is read too, slower.
 """
 
-import json
 import re
 from collections.abc import Mapping
 from functools import lru_cache
@@ -12,6 +11,7 @@ from json.encoder import encode_basestring_ascii as quoted
 from typing import Any, NamedTuple
 
 from ota_server.model.device import Device, Download, Flat, flatten, parse_mac
+from ota_server.model.json_object import parse_object
 from ota_server.model.timestamp import format_time, parse_time
 from ota_server.model.version import is_version
 
@@ -184,7 +184,7 @@ def is_marker(line: bytes) -> bool:
     if b'"event":"snapshot"' not in line:
         return False
     try:
-        return _object(line).get("event") == SNAPSHOT
+        return parse_fields(line).get("event") == SNAPSHOT
     except BadRecord:
         return False
 
@@ -197,7 +197,7 @@ def parse_record(line: bytes) -> tuple[str, Device | None]:
     Raises:
         BadRecord: the line is no whole device record.
     """
-    fields = _object(line)
+    fields = parse_fields(line)
     try:
         mac = parse_mac(fields["mac"])
         if mac is None or fields.get("product", "") != "":
@@ -229,27 +229,12 @@ def parse_fields(line: bytes) -> dict[str, Any]:
     """Return a line as it stands, for those who show it.
 
     Raises:
-        BadRecord: the line is no JSON object.
+        BadRecord: the line is not a JSON object.
     """
-    return _object(line)
-
-
-def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Refuse a name that is there twice, for it cannot be said which one is the device's."""
-    fields = dict(pairs)
-    if len(fields) != len(pairs):
-        raise ValueError("a name is there twice")
-    return fields
-
-
-def _object(line: bytes) -> dict[str, Any]:
     try:
-        value = json.loads(line.decode("utf-8"), object_pairs_hook=_without_repetition)
-    except (ValueError, RecursionError) as problem:
+        return parse_object(line)
+    except ValueError as problem:
         raise BadRecord(str(problem)) from problem
-    if not isinstance(value, dict):
-        raise BadRecord("not a JSON object")
-    return value
 
 
 def _text(value: object) -> str:

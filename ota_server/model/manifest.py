@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
+from ota_server.model.json_object import parse_object
 from ota_server.model.timestamp import parse_time
 from ota_server.model.version import is_version, meaning, same_version
 
@@ -85,11 +86,9 @@ def parse_manifest(content: bytes, version: str) -> Manifest:
         BadManifest: it is none, or one of another version.
     """
     try:
-        fields = json.loads(content.decode("utf-8-sig"))
-    except (ValueError, RecursionError) as problem:
-        raise BadManifest(f"is no JSON: {problem}") from None
-    if not isinstance(fields, dict):
-        raise BadManifest("is no JSON object")
+        fields = parse_object(content)
+    except ValueError as problem:
+        raise BadManifest(str(problem)) from None
     if fields.get("version") != version:
         raise BadManifest(f"is of version {fields.get('version')!r:.80}, not {version}")
     try:

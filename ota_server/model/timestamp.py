@@ -3,10 +3,11 @@
 from datetime import UTC, datetime
 from functools import lru_cache
 
+from ota_server.model.quantity import DURATION_UNITS
+
 _LAST_MS = 253_402_300_799_999  # the end of the year 9999
 # A table, since a time is formatted three times for each request: half the cost of a format spec.
 _FRACTIONS = tuple(f".{ms:03d}Z" for ms in range(1000))
-_UNITS = (("d", 86400), ("h", 3600), ("m", 60), ("s", 1))
 
 
 @lru_cache(maxsize=4096)
@@ -34,23 +35,15 @@ def parse_time(text: str) -> int:
     return ms
 
 
-def duration(seconds: float) -> str:
-    """Return a duration in its largest unit that shows it whole."""
-    for unit, size in _UNITS:
-        if seconds >= size and seconds % size == 0:
-            return f"{seconds // size:g}{unit}"
-    return f"{seconds:g}s"
-
-
 def ago(text: str, now_ms: int) -> str:
-    """Return for how long a time has gone by, in its greatest unit."""
+    """Return how long ago a time was, in its largest unit."""
     try:
         seconds = (now_ms - parse_time(text)) // 1000
     except ValueError:
         return "?"
     if seconds < 0:
         return "in future"
-    for unit, size in _UNITS:
+    for unit, size in DURATION_UNITS.items():
         if seconds >= size:
             return f"{seconds // size}{unit} ago"
     return "now"

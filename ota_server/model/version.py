@@ -9,7 +9,6 @@ MAX_SIGNATURE_BYTES = 64 * 1024
 
 _VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+\-]{0,63}")
 _IMAGE_NAME = re.compile(r"firmware_([A-Za-z0-9][A-Za-z0-9._+\-]{0,63})\.bin")
-_LEADING_V = re.compile(r"v(?=[0-9])")
 
 # The demonstration that this project ships, by size and SHA-256. No real device may flash it.
 SAMPLES = {
@@ -47,7 +46,8 @@ def is_version(text: str) -> bool:
 
 def meaning(version: str) -> str:
     """Return what two spellings of one version share: `v1.0` and `1.0` are the same release."""
-    return version[1:] if _LEADING_V.match(version) else version
+    # By characters, since each check under a rollout asks five times: a pattern takes longer.
+    return version[1:] if version[:1] == "v" and "0" <= version[1:2] <= "9" else version
 
 
 @lru_cache(maxsize=4096)

@@ -1,139 +1,273 @@
-"""Which version a device should run. Pure."""
+"""Which version a device is told to run, and why. Pure.
 
+The rules, in their order. Which release (`choose`); what comes first decides:
+
+ 1. A file of the policy that could never be read: nobody is offered anything.
+ 2. The emergency hold: the same.
+ 3. The pin of the device, then that of its group.
+ 4. The rollouts of its groups, then that of the fleet, which leaves alone a group that has a target
+    of its own unless it was begun for such groups too. A device that runs the release stays on it;
+    one in an open wave is offered it; any other is held back, and so are all while the server could
+    not learn what comes of it: the controller is away, the journal fails, the table is full.
+ 5. A device that runs a release that was stopped stays on it until it has another target.
+ 6. One that is held back on a version that is not a known release stays on that.
+ 7. The target of its group, then that of the fleet; without any it is answered 503.
+
+Then of the release that came of these, which is the next stepping stone on the way to it:
+
+ 8. The device runs it: it stays.
+ 9. It was withdrawn, its manifest cannot be used, or its image is missing: nothing is offered.
+
+Then whether the device may have it now (`admit`, `put_off`):
+
+10. The shipped sample is for the machine of the server.
+11. The loop breaker: a device that fetches one image again and again waits.
+12. The maintenance window, then the download slots.
+"""
+
+from functools import lru_cache
 from hashlib import sha256
 from typing import NamedTuple
 
 from ota_server.model.device import Report
 from ota_server.model.manifest import next_stop
-from ota_server.model.version import Target, meaning, same_version
-from ota_server.policy.policy import Pin, Policy, Stopped
+from ota_server.model.version import SAMPLES, Target, meaning, same_version
+from ota_server.policy.loop_breaker import why_wait
+from ota_server.policy.policy import Pin, Policy, RolloutState, Stopped, StoppedState
+from ota_server.policy.reason import Cause, Reason
+from ota_server.policy.situation import ImageOnDisk, Situation
 
-NOTHING_DECIDED = Policy()
-NO_TARGET = "there is no target"
-ON_HOLD = "everything is on hold"
+TARGET = Cause(Reason.TARGET)
+NO_TARGET = Cause(Reason.NO_TARGET)
+_HELD_BACK = Cause(Reason.HELD_BACK)
+# Made once, for it is what most checks under a rollout come to, and making it takes longer.
+_HELD_BACK_ON_TARGET = Cause(Reason.HELD_BACK, behind=TARGET)
+SAMPLE = Cause(Reason.SAMPLE)
 
 
 class Decision(NamedTuple):
-    """The version that a device is told to run, the reason in a few words, and the release.
+    """The version that a device is told to run, why, and the release.
 
     `version` is spelled as the device spells it where it means what the device runs. `release` is
     the one whose image it may have; None: it may have none now.
     """
 
     version: str
-    reason: str
+    cause: Cause
     release: str | None
+
+    @property
+    def reason(self) -> Reason:
+        """The rule that decided."""
+        return self.cause.reason
 
 
 class Wanted(NamedTuple):
-    """The release that a device should run, before it is asked whether it may have it."""
+    """The release that a device should run, before it is asked whether it may have it.
+
+    `version` is None where it should stay on what it runs.
+    """
 
     version: str | None
-    reason: str
+    cause: Cause
 
 
-def decide(
-    report: Report, target: Target | None, policy: Policy = NOTHING_DECIDED, now_ms: int = 0
-) -> Decision:
-    """Decide which version the device should run.
+def decide(report: Report, situation: Situation) -> Decision:
+    """Decide which version the device is told to run, by all rules.
+
+    The server calls the three steps one by one: what the later ones need costs it a look at files,
+    and asking for a download slot takes one.
+    """
+    decision = admit(report, choose(report, situation), situation)
+    if situation.put_off is None:
+        return decision
+    return put_off(report, decision, situation.put_off)
+
+
+def choose(report: Report, situation: Situation) -> Decision:
+    """Decide which version the device should run: rules 1 to 9.
 
     A version that equals the device's own in meaning is spelled as the device spells it: devices
     compare text, and `1.0` against `v1.0` would download for ever.
-
-    Args:
-        target: that of version.txt; None: there is none.
     """
-    if policy.is_plain and target is not None:
-        version = target.version
-        if same_version(report.firmware_version, version):
-            return Decision(report.firmware_version, "target", version)
-        return Decision(version, "target", version)
-    return _decide_by_policy(report, target, policy, now_ms)
+    target = situation.target
+    if situation.policy.is_plain and target is not None:
+        return choose_target(report, target)
+    return _choose_by_policy(report, situation)
 
 
-def _decide_by_policy(
-    report: Report, target: Target | None, policy: Policy, now_ms: int
-) -> Decision:
-    reported = report.firmware_version
+def choose_target(report: Report, target: Target) -> Decision:
+    """Decide as `choose` does where operators have decided nothing but the target of the fleet."""
+    version, reported = target.version, report.firmware_version
+    if same_version(reported, version):
+        return Decision(reported, TARGET, version)
+    return Decision(version, TARGET, version)
+
+
+def admit(report: Report, chosen: Decision, situation: Situation) -> Decision:
+    """Decide whether the device may have the release that was chosen: rules 10 and 11."""
+    release, reported = chosen.release, report.firmware_version
+    if release is None:
+        return chosen
+    image, policy = situation.image, situation.policy
+    if not situation.is_local and _is_sample(release, image, policy):
+        return Decision(reported, SAMPLE, release)
+    is_offer = chosen.version != reported or situation.wants_image
+    if is_offer and situation.download is not None:
+        waits = why_wait(
+            report.mac,
+            situation.download,
+            release,
+            policy,
+            situation.now_ms,
+            None if image is None else image.sha256,
+        )
+        if waits is not None:
+            return Decision(reported, waits, None)
+    return chosen
+
+
+def put_off(report: Report, decision: Decision, cause: Cause) -> Decision:
+    """Return the decision for a device that has to wait for its turn: rule 12."""
+    if decision.version == report.firmware_version:
+        return decision
+    return Decision(report.firmware_version, cause._replace(behind=decision.cause), None)
+
+
+def why_not_served(
+    version: str, image: ImageOnDisk, policy: Policy, is_local: bool
+) -> Cause | None:
+    """Return why a client may not have the bytes of an image; None: it may have them."""
+    if policy.is_withdrawn(version):
+        return Cause(Reason.WITHDRAWN, version)
+    key = meaning(version)
+    if problem := policy.unusable.get(key):
+        return Cause(Reason.BAD_MANIFEST, version, text=problem)
+    if image.problem:
+        return Cause(Reason.NO_IMAGE, version, text=image.problem)
+    if not is_local and (image.size, image.sha256) in SAMPLES:
+        return SAMPLE
+    manifest = policy.manifests.get(key)
+    if manifest is not None and manifest.sha256 != image.sha256:
+        return Cause(Reason.ALTERED, version)
+    return None
+
+
+def _is_sample(release: str, image: ImageOnDisk | None, policy: Policy) -> bool:
+    manifest = policy.manifests.get(meaning(release))
+    if manifest is not None:
+        return (manifest.size, manifest.sha256) in SAMPLES
+    return image is not None and (image.size, image.sha256) in SAMPLES
+
+
+def _choose_by_policy(report: Report, situation: Situation) -> Decision:
+    reported, policy = report.firmware_version, situation.policy
     if policy.problem:
-        return Decision(reported, f"nothing is offered while {policy.problem}", None)
+        return Decision(reported, Cause(Reason.UNUSABLE_FILE, text=policy.problem), None)
     if policy.is_held:
-        return Decision(reported, ON_HOLD, None)
+        return Decision(reported, Cause(Reason.ON_HOLD), None)
     running = policy.release_of(reported)
-    wanted = _wanted(report.mac, running, target, policy, now_ms)
-    if wanted.version is None:
-        return Decision(reported, wanted.reason, running if _has_image(running, policy) else None)
-    stop = next_stop(running, wanted.version, policy.manifests)
-    reason = wanted.reason
-    if stop != wanted.version:
-        reason = f"the stone on the way to {wanted.version}: {reason}"
+    wanted, cause = _wanted(report.mac, running, situation)
+    if wanted is None:
+        return Decision(reported, cause, running if _has_image(running, policy) else None)
+    stop = next_stop(running, wanted, policy.manifests)
+    if stop != wanted:
+        cause = Cause(Reason.STEPPING_STONE, wanted, behind=cause)
     if same_version(running, stop):
-        return Decision(reported, reason, stop)
+        return Decision(reported, cause, stop)
     if policy.is_withdrawn(stop):
-        return Decision(reported, f"{stop} was withdrawn; {reason}", None)
+        return Decision(reported, Cause(Reason.WITHDRAWN, stop, behind=cause), None)
     if problem := policy.unusable.get(meaning(stop)):
-        return Decision(reported, f"the manifest of {stop} {problem}; {reason}", None)
+        refused = Cause(Reason.BAD_MANIFEST, stop, text=problem, behind=cause)
+        return Decision(reported, refused, None)
+    target = situation.target
     is_target = target is not None and stop == target.version  # its image is the store's business
     if not is_target and not _has_image(stop, policy):
-        return Decision(reported, f"the image of {stop} is missing; {reason}", None)
-    return Decision(stop, reason, stop)
+        return Decision(reported, Cause(Reason.NO_IMAGE, stop, behind=cause), None)
+    return Decision(stop, cause, stop)
 
 
 def _has_image(version: str, policy: Policy) -> bool:
     return meaning(version) in policy.images and meaning(version) not in policy.unusable
 
 
-def _wanted(mac: str, running: str, target: Target | None, policy: Policy, now_ms: int) -> Wanted:
-    """Return what a device should run. Without a version: what it runs already."""
-    pinned = _pinned(mac, policy, now_ms)
+def _wanted(mac: str, running: str, situation: Situation) -> Wanted:
+    """Return what a device should run: rules 3 to 7."""
+    policy = situation.policy
+    pinned = _pinned(mac, policy, situation.now_ms)
     if pinned is not None:
         return pinned
     groups = policy.groups.get(mac, ())
-    base, whose_base = _base(groups, target, policy)
-    is_held_back, keeps_unknown = False, False
+    base, whose_base = _base(groups, situation)
+    held_back: Cause | None = None
+    keeps_unknown = False
     for group in (*groups, ""):
         rollout = policy.rollouts.get(group)
         if rollout is None or policy.is_withdrawn(rollout.version):
             continue
         if not group and whose_base and not rollout.groups_too:
-            reason = f"{base.reason}, which the rollout of {rollout.version} leaves alone"
-            base = base if is_held_back else Wanted(base.version, reason)
+            if held_back is None:
+                left = Cause(Reason.LEFT_ALONE, rollout.version, behind=base.cause)
+                base = Wanted(base.version, left)
             continue
-        whose = f"the rollout of {rollout.version}{f' to {group}' if group else ''}"
         if same_version(running, rollout.version):
-            return Wanted(None, f"it runs what {whose} brings")
-        if is_held_back:
+            return Wanted(None, Cause(Reason.RUNS_ROLLOUT, rollout.version, group))
+        if held_back is not None:
             continue  # by the rollout of its group, which goes before that of the fleet
         is_in = rollout.first_group in groups if rollout.first_group else False
         is_in = is_in or cohort_percent(rollout.version, mac) < rollout.percent
         # A way back is for those that are on the release, and takes nobody else anywhere.
         is_concerned = rollout.reverts is None or same_version(running, rollout.reverts)
-        if is_in and is_concerned and rollout.state == "running":
-            return Wanted(rollout.version, whose)
-        is_held_back = True
+        held_back = _HELD_BACK
+        if is_in and is_concerned and rollout.state == RolloutState.RUNNING:
+            paused = _why_paused(group, situation)
+            if paused is None:
+                return Wanted(rollout.version, _by_rollout(rollout.version, group))
+            held_back = Cause(paused)
         keeps_unknown = rollout.held_unknown == "keep"
     stopped = policy.stopped.get(meaning(running))
     if stopped is not None and _stays(stopped, base.version, whose_base):
-        state = "withdrawn" if stopped.is_withdrawn else "aborted"
-        return Wanted(
-            None, f"it stays on {running}, which was {state}, until it has another target"
-        )
-    if is_held_back:
-        if keeps_unknown and meaning(running) not in policy.images:
-            return Wanted(None, f"held back by a rollout, and {running} is no known release")
-        return Wanted(base.version, f"held back by a rollout: {base.reason}")
-    return base
+        state = StoppedState.WITHDRAWN if stopped.is_withdrawn else StoppedState.ABORTED
+        return Wanted(None, Cause(Reason.STOPPED, running, text=state))
+    if held_back is None:
+        return base
+    if keeps_unknown and meaning(running) not in policy.images:
+        unknown = Cause(Reason.UNKNOWN_RELEASE, running)
+        return Wanted(None, held_back._replace(behind=unknown))
+    if held_back is _HELD_BACK and base.cause is TARGET:
+        return Wanted(base.version, _HELD_BACK_ON_TARGET)
+    return Wanted(base.version, held_back._replace(behind=base.cause))
+
+
+@lru_cache(maxsize=256)
+def _by_rollout(version: str, group: str) -> Cause:
+    return Cause(Reason.ROLLOUT, version, group)
+
+
+def _why_paused(group: str, situation: Situation) -> Reason | None:
+    """Return why the server lets nobody into an open wave; None: it does.
+
+    What became of a device that nobody has on record could not stop a bad release, and neither
+    could it while the controller is dead, hangs or cannot write. While it still reads what is on
+    record for one rollout, the others go on.
+    """
+    if situation.is_journal_failing:
+        return Reason.JOURNAL_FAILING
+    if situation.is_turned_away:
+        return Reason.TABLE_FULL
+    attended = situation.attended
+    return None if attended is None or group in attended else Reason.CONTROLLER_AWAY
 
 
 def _pinned(mac: str, policy: Policy, now_ms: int) -> Wanted | None:
     pin = policy.pins.get(mac)
     if pin is not None and _is_in_force(pin, now_ms):
-        return Wanted(pin.version, f"it is pinned to {pin.version}")
+        return Wanted(pin.version, Cause(Reason.PIN, pin.version))
     if policy.group_pins:
         for group in policy.groups.get(mac, ()):
             pin = policy.group_pins.get(group)
             if pin is not None and _is_in_force(pin, now_ms):
-                return Wanted(pin.version, f"its group {group} is pinned to {pin.version}")
+                return Wanted(pin.version, Cause(Reason.GROUP_PIN, pin.version, group))
     return None
 
 
@@ -141,15 +275,16 @@ def _is_in_force(pin: Pin, now_ms: int) -> bool:
     return pin.until_ms is None or now_ms < pin.until_ms
 
 
-def _base(groups: tuple[str, ...], target: Target | None, policy: Policy) -> tuple[Wanted, str]:
+def _base(groups: tuple[str, ...], situation: Situation) -> tuple[Wanted, str]:
     """Return the target of a device where no rollout is on, and of which group; "": the fleet."""
     for group in groups:
-        version = policy.group_targets.get(group)
+        version = situation.policy.group_targets.get(group)
         if version is not None:
-            return Wanted(version, f"the target of its group {group}"), group
+            return Wanted(version, Cause(Reason.GROUP_TARGET, version, group)), group
+    target = situation.target
     if target is None:
         return Wanted(None, NO_TARGET), ""
-    return Wanted(target.version, "target"), ""
+    return Wanted(target.version, TARGET), ""
 
 
 def is_left_alone(groups: tuple[str, ...], policy: Policy) -> bool:

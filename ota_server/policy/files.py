@@ -38,8 +38,8 @@ from ota_server.policy.policy import (
     parse_targets,
 )
 from ota_server.policy.rollout_plan import (
-    Plan,
-    Progress,
+    RolloutPlan,
+    RolloutProgress,
     group_of_plan_name,
     in_force,
     is_over,
@@ -66,13 +66,10 @@ class PolicyFiles:
 
     Attributes:
         has_open_rollout: a rollout is on, or its end was not noted by the controller yet.
-        attended_groups: the groups whose rollouts the controller looks after, so that it could
-            stop them, as the keeper says; "" is the fleet. None: all, where there is no keeper.
     """
 
     def __init__(self, data_dir: Path) -> None:
         self.has_open_rollout = False
-        self.attended_groups: frozenset[str] | None = None
         self._version_dir = data_dir / "version"
         self._groups_dir = self._version_dir / GROUPS_FOLDER
         self._firmware_dir = data_dir / "firmware"
@@ -249,14 +246,14 @@ class PolicyFiles:
         return manifests, unusable, frozenset(images)
 
 
-def _plan(group: str, content: bytes) -> Plan:
+def _plan(group: str, content: bytes) -> RolloutPlan:
     plan = parse_plan(content)
     if plan.group != group:
         raise BadPolicy(f"is a rollout to {plan.group or 'the whole fleet'}, by its content")
     return plan
 
 
-def _progress(content: bytes) -> Progress | None:
+def _progress(content: bytes) -> RolloutProgress | None:
     """Return how far a rollout is; None where that cannot be read: it is written anew."""
     try:
         return parse_progress(content)

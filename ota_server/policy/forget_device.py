@@ -1,7 +1,7 @@
 """Devices taken from the table by an operator's command. I/O.
 
-The journal has one writer: a server that runs is asked to do it (`forgetting.py`); where none does,
-the journal's lock is taken and the record is written here.
+The journal has one writer: a running server is asked to do it (`journal.forget`); where none
+runs, the journal's lock is taken and the record is written here.
 """
 
 import json

@@ -5,6 +5,7 @@ import logging
 from pathlib import Path
 
 from ota_server.model.device import parse_mac
+from ota_server.model.json_object import parse_object
 from ota_server.model.refusal import BadPolicy
 from ota_server.policy import audit, edits
 from ota_server.system.data_dir import log_dir
@@ -23,11 +24,9 @@ def parse_labels(content: bytes) -> dict[str, str]:
         BadPolicy: the content is no object of MACs and texts.
     """
     try:
-        fields = json.loads(content.decode("utf-8-sig") or "{}")
-    except (ValueError, RecursionError) as problem:
-        raise BadPolicy(f"is no JSON: {problem}") from None
-    if not isinstance(fields, dict):
-        raise BadPolicy("is no JSON object")
+        fields = parse_object(content or b"{}")
+    except ValueError as problem:
+        raise BadPolicy(str(problem)) from None
     labels = {}
     for name, text in fields.items():
         mac = parse_mac(name)

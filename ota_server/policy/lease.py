@@ -56,6 +56,18 @@ class Lease:
         return frozenset(group for group, time in self.times.items() if now - time <= self._seconds)
 
 
+class Attended:
+    """Which rollouts the controller looks after now: the keeper says it, who decides reads it.
+
+    Attributes:
+        groups: theirs; "" is the fleet. None: all, where there is no keeper.
+    """
+
+    def __init__(self) -> None:
+        """Begin without a keeper."""
+        self.groups: frozenset[str] | None = None
+
+
 def lines_of_a_look(up_to_date: Iterable[str], is_sound: bool) -> list[bytes]:
     """Return what the controller writes after a look, each to be written at once.
 

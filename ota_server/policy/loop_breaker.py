@@ -5,9 +5,9 @@ its bytes in pieces that never made one. A device that then runs the release for
 """
 
 from ota_server.model.device import FREE_ATTEMPTS, Download
-from ota_server.model.timestamp import format_time
 from ota_server.model.version import is_sample, meaning, same_version
 from ota_server.policy.policy import Policy
+from ota_server.policy.reason import Cause, Reason
 
 HOUR_MS = 3_600_000
 STUCK_ATTEMPTS = 10
@@ -37,8 +37,8 @@ def why_wait(
     policy: Policy,
     now_ms: int,
     image_sha256: str | None = None,
-) -> str:
-    """Return why a device has to wait before it may fetch a release again; "": it need not.
+) -> Cause | None:
+    """Return why a device has to wait before it may fetch a release again; None: it need not.
 
     After three whole downloads it waits for 1 h, then 2 h, 4 h ... 24 h; after ten of them until
     the image is another one, or somebody says `retry`.
@@ -48,19 +48,20 @@ def why_wait(
         image_sha256: of the image that is there, for one without a manifest; None: nobody knows.
     """
     if download is None or download.attempts < FREE_ATTEMPTS:
-        return ""
+        return None
     if is_sample(download.size, download.sha256):
-        return ""  # whoever tries this server out fetches it from the same shell again and again
+        return None  # whoever tries this server out fetches it from the same shell again and again
     manifest = policy.manifests.get(meaning(release))
     sha256 = image_sha256 if manifest is None else manifest.sha256
     is_other = sha256 is not None and sha256 != download.sha256
     if is_other or not same_version(download.version, release):
-        return ""
+        return None
     if policy.retries.get(mac, -1) >= download.attempt_ms:
-        return ""
-    fetched = f"it has fetched {release} {download.attempts} times and does not stay on it"
+        return None
     if download.attempts >= STUCK_ATTEMPTS:
-        return f"stuck: {fetched}; until the image changes or an operator says `retry`"
+        return Cause(Reason.STUCK, release, times=download.attempts)
     hours = min(1 << (download.attempts - FREE_ATTEMPTS), _LONGEST_HOURS)
     until_ms = download.attempt_ms + hours * HOUR_MS
-    return "" if now_ms >= until_ms else f"{fetched}; it waits until {format_time(until_ms)}"
+    if now_ms >= until_ms:
+        return None
+    return Cause(Reason.REPEATED, release, times=download.attempts, until_ms=until_ms)

@@ -1,14 +1,15 @@
 """Policy: what operators have decided, read from the files in `version/`. Pure.
 
-One value holds all of it, made anew when a file has changed; `rollout.decide` asks it.
+One value holds all of it, made anew when a file has changed; `decision` asks it.
 """
 
-import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from enum import StrEnum
 from typing import Any, NamedTuple, TypeVar
 
 from ota_server.model.device import parse_mac
+from ota_server.model.json_object import parse_object
 from ota_server.model.manifest import Manifest
 from ota_server.model.refusal import BadPolicy
 from ota_server.model.timestamp import parse_time
@@ -30,6 +31,16 @@ class Pin(NamedTuple):
     until_ms: int | None
 
 
+class StoppedState(StrEnum):
+    """What became of a release that devices are not offered any more, as stopped.json says it."""
+
+    WITHDRAWN = "withdrawn"
+    ABORTED = "aborted"
+
+
+_STOPPED_STATES = tuple(StoppedState)
+
+
 class Stopped(NamedTuple):
     """A release that was withdrawn, or whose rollout was aborted.
 
@@ -42,6 +53,16 @@ class Stopped(NamedTuple):
     is_withdrawn: bool
     instead_of: str | None
     group_targets: Mapping[str, str] = {}
+
+
+class RolloutState(StrEnum):
+    """How far a rollout is. `rollout_plan` shows what leads from one state to another."""
+
+    RUNNING = "running"
+    PAUSED = "paused"
+    HALTED = "halted"
+    DONE = "done"
+    ABORTED = "aborted"
 
 
 class Rollout(NamedTuple):
@@ -58,7 +79,7 @@ class Rollout(NamedTuple):
     """
 
     version: str
-    state: str
+    state: RolloutState
     percent: float
     first_group: str | None = None
     held_unknown: str = "keep"
@@ -100,14 +121,6 @@ class Policy(NamedTuple):
     def release_of(self, reported: str) -> str:
         """Return the version of the release that a device runs, by what it reports."""
         return self.aliases.get(reported, reported)
-
-    def paused(self, but: frozenset[str] = frozenset()) -> "Policy":
-        """Return the same with each rollout paused, but those of some groups."""
-        rollouts = {
-            group: each if group in but else each._replace(state="paused")
-            for group, each in self.rollouts.items()
-        }
-        return self._replace(rollouts=rollouts)
 
     def is_withdrawn(self, version: str) -> bool:
         """Say whether nobody may have the image of a version."""
@@ -188,13 +201,13 @@ def parse_stopped(content: bytes) -> dict[str, Stopped]:
 
 
 def _stopped(name: str, value: object) -> tuple[str, Stopped]:
-    if not isinstance(value, dict) or value.get("state") not in ("withdrawn", "aborted"):
+    if not isinstance(value, dict) or value.get("state") not in _STOPPED_STATES:
         raise BadPolicy(f"{name[:40]!r} is neither withdrawn nor aborted")
     instead_of = value.get("instead_of")
     if instead_of is not None:
         _version(instead_of)
     groups = {_group(group): _version(each) for group, each in _items(value, "group_targets")}
-    stopped = Stopped(name, value["state"] == "withdrawn", instead_of, groups)
+    stopped = Stopped(name, value["state"] == StoppedState.WITHDRAWN, instead_of, groups)
     return meaning(_version(name)), stopped
 
 
@@ -248,19 +261,9 @@ def groups_by_mac(members: Mapping[str, list[str]]) -> dict[str, tuple[str, ...]
 
 def _object(content: bytes) -> dict[str, Any]:
     try:
-        value = json.loads(content.decode("utf-8-sig"), object_pairs_hook=_without_repetition)
-    except (ValueError, RecursionError) as problem:
-        raise BadPolicy(f"is no JSON: {problem}") from None
-    if not isinstance(value, dict):
-        raise BadPolicy("is no JSON object")
-    return value
-
-
-def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    fields = dict(pairs)
-    if len(fields) != len(pairs):
-        raise ValueError("a name is there twice")
-    return fields
+        return parse_object(content)
+    except ValueError as problem:
+        raise BadPolicy(str(problem)) from None
 
 
 def _distinct(pairs: Iterable[tuple[str, _Value]]) -> dict[str, _Value]:
@@ -276,13 +279,13 @@ def _distinct(pairs: Iterable[tuple[str, _Value]]) -> dict[str, _Value]:
 def _items(fields: Mapping[str, Any], name: str) -> Iterator[tuple[str, Any]]:
     value = fields.get(name, {})
     if not isinstance(value, dict):
-        raise BadPolicy(f"{name} is no JSON object")
+        raise BadPolicy(f"{name} is not a JSON object")
     yield from value.items()
 
 
 def _pin(value: object) -> Pin:
     if not isinstance(value, dict):
-        raise BadPolicy(f"a pin is no JSON object: {value!r:.40}")
+        raise BadPolicy(f"a pin is not a JSON object: {value!r:.40}")
     until = value.get("until")
     try:
         until_ms = None if until is None else parse_time(until)

@@ -1,23 +1,56 @@
 """Rollouts on record: what an operator wants of one, and how far the controller has come. Pure.
 
-Two files for each, with one writer each: commands write the plan, the controller the progress.
+Two files for each, with one writer each: commands write the plan, the controller the progress. The
+states of a rollout (`RolloutProgress.state`):
+
+    no progress --> running <--> paused       running or paused --> halted, done or aborted
+
+    state    who is offered it    next     because
+    -------  -------------------  -------  -------------------------------------------------------
+    none     nobody               running  the controller has read what is on record of the fleet
+    running  the open waves       running  the next wave opens: by itself, or by `rollout promote`
+                                  paused   `rollout pause`; the wave's time is over; a person has to
+                                           decide; the target or the image is not as it was
+                                  halted   too many devices did badly, or it was withdrawn
+                                  done     the last wave is through, or it is the target already
+                                  aborted  `rollout abort`
+    paused   nobody new           running  `rollout resume` or `promote`, or its cause is gone
+                                  halted, done, aborted: as from running
+    halted   nobody: withdrawn    -        it is over
+    done     all: it is target    -        it is over
+    aborted  nobody new           -        it is over; a device that has it stays on it
+
+A rollout that is halted, done or aborted stays paused on record until all that this changes has
+been written (see `mover`).
 """
 
 import json
 from collections.abc import Mapping
+from enum import StrEnum
 from typing import Any, NamedTuple
 
+from ota_server.model.json_object import parse_object
 from ota_server.model.refusal import BadPolicy
 from ota_server.model.timestamp import parse_time
 from ota_server.model.version import is_version
-from ota_server.policy.policy import Rollout, is_group_name
+from ota_server.policy.policy import Rollout, RolloutState, is_group_name
 
-WANTED = ("run", "pause", "abort")
-STATES = ("running", "paused", "halted", "done", "aborted")
+OVER = (RolloutState.HALTED, RolloutState.DONE, RolloutState.ABORTED)
+GOING_ON = (RolloutState.RUNNING, RolloutState.PAUSED)
+# What people and programs are told where there is no progress yet.
+NOT_BEGUN = "waiting"
 MOST_SECONDS = 366 * 86400
 
 
-class Plan(NamedTuple):
+class RolloutWish(StrEnum):
+    """What an operator wants of a rollout that has begun."""
+
+    RUN = "run"
+    PAUSE = "pause"
+    ABORT = "abort"
+
+
+class RolloutPlan(NamedTuple):
     """What an operator wants of a rollout.
 
     Attributes:
@@ -26,7 +59,6 @@ class Plan(NamedTuple):
         waves: percentages, rising, up to 100.
         first_group: its members make a wave of their own before these.
         instead_of: the target when it began; None: there was none.
-        wanted: run, pause or abort.
         promoted: the wave that an operator has opened by hand, counted from 0; -1: none; the number
             of waves: the rollout ends without devices that are missing in the last one.
         max_failures: the limit of the failure rate, in percent.
@@ -46,7 +78,7 @@ class Plan(NamedTuple):
     time: str
     instead_of: str | None
     first_group: str | None = None
-    wanted: str = "run"
+    wanted: RolloutWish = RolloutWish.RUN
     promoted: int = -1
     max_failures: float = 2.0
     min_devices: int = 20
@@ -72,15 +104,14 @@ class Plan(NamedTuple):
         return self.waves[min(index, len(self.waves) - 1)] if index >= 0 else 0.0
 
 
-_NEEDED = len(Plan._fields) - len(Plan._field_defaults)
+_NEEDED = len(RolloutPlan._fields) - len(RolloutPlan._field_defaults)
 
 
-class Progress(NamedTuple):
+class RolloutProgress(NamedTuple):
     """How far a rollout has come.
 
     Attributes:
         id: of the plan that this is the progress of.
-        state: running, paused, halted, done or aborted.
         reason: why it is not running, in words.
         wave: counted from 0.
         wave_time: when that wave opened, RFC 3339.
@@ -97,7 +128,7 @@ class Progress(NamedTuple):
     """
 
     id: str
-    state: str
+    state: RolloutState
     wave: int
     wave_time: str
     reason: str = ""
@@ -129,20 +160,20 @@ def group_of_plan_name(name: str) -> str | None:
     return group if name == plan_name(group) and is_group_name(group) else None
 
 
-def in_force(plan: Plan, progress: Progress | None) -> Rollout | None:
+def in_force(plan: RolloutPlan, progress: RolloutProgress | None) -> Rollout | None:
     """Return what devices are to be told by a rollout; None: it is over."""
-    if plan.wanted == "abort":
+    if plan.wanted == RolloutWish.ABORT:
         return None
     if progress is None or progress.id != plan.id:
         # The controller has not seen it yet: nobody is offered it, nobody taken back from it.
-        return _rollout(plan, "paused", 0.0)
-    if progress.state not in ("running", "paused"):
+        return _rollout(plan, RolloutState.PAUSED, 0.0)
+    if progress.state in OVER:
         return None
-    is_running = progress.state == "running" and plan.wanted == "run"
-    return _rollout(plan, "running" if is_running else "paused", plan.percent(progress.wave))
+    state = progress.state if plan.wanted == RolloutWish.RUN else RolloutState.PAUSED
+    return _rollout(plan, state, plan.percent(progress.wave))
 
 
-def _rollout(plan: Plan, state: str, percent: float) -> Rollout:
+def _rollout(plan: RolloutPlan, state: RolloutState, percent: float) -> Rollout:
     return Rollout(
         plan.version,
         state,
@@ -154,30 +185,28 @@ def _rollout(plan: Plan, state: str, percent: float) -> Rollout:
     )
 
 
-def is_over(plan: Plan, progress: Progress | None) -> bool:
+def is_over(plan: RolloutPlan, progress: RolloutProgress | None) -> bool:
     """Say whether the controller has nothing more to do about a rollout."""
-    if progress is None or progress.id != plan.id:
-        return False
-    return progress.state in ("halted", "done", "aborted")
+    return progress is not None and progress.id == plan.id and progress.state in OVER
 
 
-def format_plan(plan: Plan | Progress) -> bytes:
+def format_plan(plan: RolloutPlan | RolloutProgress) -> bytes:
     """Return a plan or a progress as JSON that a person can read."""
     return (json.dumps(plan._asdict(), indent=2) + "\n").encode("ascii")
 
 
-def parse_plan(content: bytes) -> Plan:
+def parse_plan(content: bytes) -> RolloutPlan:
     """Read a plan.
 
     Raises:
         BadPolicy: it is none.
     """
-    fields = _known(content, Plan)
-    missing = [name for name in Plan._fields[:_NEEDED] if name not in fields]
+    fields = _known(content, RolloutPlan)
+    missing = [name for name in RolloutPlan._fields[:_NEEDED] if name not in fields]
     if missing:
         raise BadPolicy(f"is no rollout that a command wrote: it lacks {', '.join(missing)}")
     try:
-        plan = Plan(**fields)._replace(
+        plan = RolloutPlan(**fields)._replace(
             waves=tuple(float(percent) for percent in fields["waves"]),
             counted=tuple(fields.get("counted", ())),
         )
@@ -188,10 +217,10 @@ def parse_plan(content: bytes) -> Plan:
         ) from None
     if problem:
         raise BadPolicy(f"is no rollout that a command wrote: {problem}")
-    return plan
+    return plan._replace(wanted=RolloutWish(plan.wanted))
 
 
-def plan_problem(plan: Plan) -> str:
+def plan_problem(plan: RolloutPlan) -> str:
     """Return what is wrong with a plan, for the operator; "" where it is right."""
     parse_time(plan.time)
     waves = plan.waves
@@ -210,7 +239,7 @@ def plan_problem(plan: Plan) -> str:
         return "waves are percentages above 0, up to 100"
     if list(waves) != sorted(set(waves)) or waves[-1] != 100:
         return "waves rise, and the last one is 100"
-    if plan.wanted not in WANTED or plan.held_unknown not in ("keep", "target"):
+    if plan.wanted not in tuple(RolloutWish) or plan.held_unknown not in ("keep", "target"):
         return f"{plan.wanted!r:.40} or {plan.held_unknown!r:.40} is nothing to be wanted"
     if type(plan.groups_too) is not bool:
         return f"groups_too is true or false, not {plan.groups_too!r:.40}"
@@ -224,24 +253,24 @@ def plan_problem(plan: Plan) -> str:
     return ""
 
 
-def parse_progress(content: bytes) -> Progress:
+def parse_progress(content: bytes) -> RolloutProgress:
     """Read a progress.
 
     Raises:
         BadPolicy: it is none.
     """
     try:
-        progress = Progress(**_known(content, Progress))
+        progress = RolloutProgress(**_known(content, RolloutProgress))
         parse_time(progress.wave_time)
         progress = progress._replace(
+            state=RolloutState(progress.state),
             before=tuple(dict(each) for each in progress.before),
             asks=tuple(map(str, progress.asks)),
             accepted=tuple(map(str, progress.accepted)),
             notes=tuple(map(str, progress.notes)),
         )
         numbers = (progress.wave, progress.resumed, *progress.counts.values())
-        is_right = progress.state in STATES
-        is_right = is_right and type(progress.reason) is type(progress.waiting) is str
+        is_right = type(progress.reason) is type(progress.waiting) is str
         is_right = is_right and all(type(each) is int and each >= 0 for each in numbers)
     except (AttributeError, TypeError, ValueError, OverflowError) as trouble:
         raise BadPolicy(f"is no progress of a rollout: {trouble!s:.200}") from None
@@ -250,12 +279,10 @@ def parse_progress(content: bytes) -> Progress:
     return progress
 
 
-def _known(content: bytes, kind: type[Plan] | type[Progress]) -> dict[str, Any]:
+def _known(content: bytes, kind: type[RolloutPlan] | type[RolloutProgress]) -> dict[str, Any]:
     """Return the fields that a kind has; further ones are ignored."""
     try:
-        fields = json.loads(content.decode("utf-8-sig"))
-    except (ValueError, RecursionError) as problem:
-        raise BadPolicy(f"is no JSON: {problem}") from None
-    if not isinstance(fields, dict):
-        raise BadPolicy("is no JSON object")
+        fields = parse_object(content)
+    except ValueError as problem:
+        raise BadPolicy(str(problem)) from None
     return {name: fields[name] for name in kind._fields if name in fields}

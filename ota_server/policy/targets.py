@@ -9,10 +9,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ota_server.model.json_object import parse_object
 from ota_server.model.refusal import BadPolicy
 from ota_server.model.version import NoVersion, meaning, parse_version_file, same_version
 from ota_server.policy.policy import STOPPED_NAME, TARGETS_NAME, parse_stopped, parse_targets
-from ota_server.policy.rollout_plan import Plan
+from ota_server.policy.rollout_plan import RolloutPlan
 from ota_server.system.files import read_if_there, replace
 
 log = logging.getLogger(__name__)
@@ -22,10 +23,21 @@ VERSION_NAME = "version.txt"
 def read_target(data_dir: Path) -> str | None:
     """Return what version.txt says; None: nothing that can be used."""
     try:
-        content = read_if_there(data_dir / "version", VERSION_NAME)
-        return None if content is None else parse_version_file(content)[0]
+        content = read_version_file(data_dir)
     except (NoVersion, OSError):
         return None
+    return None if content is None else content[0]
+
+
+def read_version_file(data_dir: Path) -> tuple[str, str] | None:
+    """Return the version in version.txt and what ends it; None where there is no such file.
+
+    Raises:
+        NoVersion: it holds none; the message says why.
+        OSError: it cannot be read.
+    """
+    content = read_if_there(data_dir / "version", VERSION_NAME)
+    return None if content is None else parse_version_file(content)
 
 
 def write_target(data_dir: Path, version: str) -> None:
@@ -84,8 +96,7 @@ def read_stopped(data_dir: Path) -> dict[str, dict[str, Any]]:
         parse_stopped(content)
     except BadPolicy as problem:
         raise BadPolicy(f"{data_dir / 'version' / STOPPED_NAME} {problem}; mend it") from None
-    stopped: dict[str, dict[str, Any]] = json.loads(content.decode("utf-8-sig"))
-    return stopped
+    return parse_object(content)
 
 
 def stopped_entry(stopped: Mapping[str, dict[str, Any]], version: str) -> dict[str, Any] | None:
@@ -126,7 +137,7 @@ def is_same_target(one: str | None, other: str | None) -> bool:
     return same_version(one, other)
 
 
-def targets_before(data_dir: Path, plan: Plan) -> dict[str, object]:
+def targets_before(data_dir: Path, plan: RolloutPlan) -> dict[str, object]:
     """Return what was the target before a rollout, of the fleet and of groups, for stopped.json."""
     try:
         groups = read_group_targets(data_dir)

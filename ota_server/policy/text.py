@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from ota_server.model.device import parse_mac
+from ota_server.model.json_object import parse_object
 from ota_server.model.timestamp import format_time, parse_time
 from ota_server.policy.policy import is_group_name, parse_group, parse_pins, parse_retries
 
@@ -119,7 +120,7 @@ def with_retry(content: bytes, mac: str, now_ms: int) -> bytes:
         BadPolicy: it cannot be read.
     """
     parse_retries(content or b"{}")
-    fields = json.loads(content.decode("utf-8-sig")) if content else {}
+    fields = parse_object(content or b"{}")
     kept = {name: value for name, value in fields.items() if parse_mac(name) != mac}
     return _json({**kept, mac: format_time(now_ms)})
 
@@ -140,11 +141,10 @@ def hold_content(reason: str, user: str, now_ms: int) -> bytes:
 def parse_hold(content: bytes) -> Hold:
     """Return what hold.json says of itself. By hand it may be empty."""
     try:
-        fields = json.loads(content.decode("utf-8-sig"))
-    except (ValueError, RecursionError):
-        fields = None
-    said = fields if isinstance(fields, dict) else {}
-    texts = [said.get(name) for name in Hold._fields]
+        fields = parse_object(content)
+    except ValueError:
+        fields = {}
+    texts = [fields.get(name) for name in Hold._fields]
     return Hold(*(text if isinstance(text, str) else "" for text in texts))
 
 
@@ -153,9 +153,7 @@ def _pins(content: bytes) -> dict[str, Any]:
     if not content:
         return {}
     parse_pins(content)
-    fields = json.loads(content.decode("utf-8-sig"))
-    assert isinstance(fields, dict)
-    return fields
+    return parse_object(content)
 
 
 def _spellings(pins: Iterable[str], who: Who) -> list[str]:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from ota_server.model.refusal import Refused
 from ota_server.model.version import same_version
 from ota_server.policy import audit
+from ota_server.policy.policy import StoppedState
 from ota_server.policy.targets import clear_group_targets, read_stopped, write_stopped
 from ota_server.releases.inventory import (
     VERSION_NAME,
@@ -160,7 +161,7 @@ def _let_go(stopped: Mapping[str, dict[str, Any]], version: str) -> dict[str, di
     """Return what is stopped once devices that stayed on such a release go to the new target."""
     after = {}
     for name, entry in stopped.items():
-        if entry["state"] != "aborted":
+        if entry["state"] != StoppedState.ABORTED:
             # Its devices stay on it for as long as that is the target: only while it is itself.
             after[name] = {**entry, "instead_of": name}
             after[name].pop("group_targets", None)

@@ -123,6 +123,11 @@ class Store:
             self._turn_target = target
         return target
 
+    @property
+    def last_good(self) -> Target | None:
+        """The target that stays in force where version.txt cannot be used; None: there is none."""
+        return self._last_good
+
     def look_after(self) -> None:
         """Have a wrong version.txt said at once, and a new image hashed, before a device asks."""
         with suppress(NoTarget):

@@ -13,6 +13,7 @@ from ota_server.model.refusal import Refused
 from ota_server.model.timestamp import format_time, parse_time
 from ota_server.model.version import image_name, same_version, signature_name
 from ota_server.policy import audit
+from ota_server.policy.policy import StoppedState
 from ota_server.policy.targets import read_stopped, stopped_entry, write_stopped
 from ota_server.releases.inventory import (
     Progress,
@@ -51,7 +52,7 @@ def withdraw(data_dir: Path, version: str, reason: str, now_ms: int) -> str:
         audit.note_if_room(log_dir(data_dir), "withdraw", version, reason=reason or None)
         stopped = _without(read_stopped(data_dir), version)
         stopped[version] = {
-            "state": "withdrawn",
+            "state": StoppedState.WITHDRAWN,
             # Its devices stay on it while that is the target. Where it is the target itself, until
             # there is another; where nobody knows what the target is, until one is activated.
             "instead_of": site.target,
@@ -82,7 +83,7 @@ def reinstate(data_dir: Path, version: str) -> str:
         stopped = _without(stopped, version)
         if _keeps_devices(entry, version):
             # The target of the fleet would take back at once all those that run it well.
-            stopped[version] = {**entry, "state": "aborted"}
+            stopped[version] = {**entry, "state": StoppedState.ABORTED}
         write_stopped(data_dir, stopped)
     return version
 

@@ -4,15 +4,17 @@ from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
-from ota_server.evaluation.feedback import Known
+from ota_server.evaluation.scope import RolloutScope
 from ota_server.journal.replay import replay
 from ota_server.model.manifest import Manifest
 from ota_server.model.version import meaning, same_version
 from ota_server.policy.policy import Policy
-from ota_server.policy.rollout_plan import Plan
+from ota_server.policy.rollout_plan import RolloutPlan
 
 
-def what_is_known(plan: Plan, policy: Policy, members: frozenset[str] | None, now_ms: int) -> Known:
+def scope_of(
+    plan: RolloutPlan, policy: Policy, members: frozenset[str] | None, now_ms: int
+) -> RolloutScope:
     """Return what the fold of the journal has to know of operators' decisions.
 
     Args:
@@ -21,7 +23,7 @@ def what_is_known(plan: Plan, policy: Policy, members: frozenset[str] | None, no
     if plan.group:
         group = members_of(policy, plan.group)
         members = group if members is None else members & group
-    return Known(
+    return RolloutScope(
         members=members,
         first_group=members_of(policy, plan.first_group) if plan.first_group else frozenset(),
         left_out=pinned(policy, now_ms)
@@ -29,12 +31,12 @@ def what_is_known(plan: Plan, policy: Policy, members: frozenset[str] | None, no
         | _left_alone(plan, policy),
         releases=policy.images,
         aliases=policy.aliases,
-        stones=stones_on_the_way(plan.version, policy.manifests),
+        stepping_stones=stepping_stones_to(plan.version, policy.manifests),
     )
 
 
-def stones_on_the_way(version: str, manifests: Mapping[str, Manifest]) -> frozenset[str]:
-    """Return the meanings of all stones that a device may have to run before a release."""
+def stepping_stones_to(version: str, manifests: Mapping[str, Manifest]) -> frozenset[str]:
+    """Return the meanings of all stepping stones that a device may have to run before a release."""
     way = [meaning(version)]
     while (manifest := manifests.get(way[-1])) is not None and manifest.via is not None:
         stone = meaning(manifest.via)
@@ -78,7 +80,7 @@ def _elsewhere(policy: Policy, group: str) -> frozenset[str]:
     return frozenset(mac for mac, each in policy.groups.items() if not others.isdisjoint(each))
 
 
-def groups_left_alone(plan: Plan, policy: Policy) -> list[tuple[str, str, int]]:
+def groups_left_alone(plan: RolloutPlan, policy: Policy) -> list[tuple[str, str, int]]:
     """Return the groups that a rollout leaves alone, since they have a target of their own.
 
     Of each its name, its target and the number of its members; a group without members is none of
@@ -89,7 +91,7 @@ def groups_left_alone(plan: Plan, policy: Policy) -> list[tuple[str, str, int]]:
     return [(group, targets[group], sizes[group]) for group in sorted(sizes)]
 
 
-def _left_alone(plan: Plan, policy: Policy) -> frozenset[str]:
+def _left_alone(plan: RolloutPlan, policy: Policy) -> frozenset[str]:
     """Return the devices that a rollout leaves alone, as `rollout.decide` does."""
     targets = _targets_kept(plan, policy).keys()
     if not targets:
@@ -97,7 +99,7 @@ def _left_alone(plan: Plan, policy: Policy) -> frozenset[str]:
     return frozenset(mac for mac, each in policy.groups.items() if not targets.isdisjoint(each))
 
 
-def _targets_kept(plan: Plan, policy: Policy) -> Mapping[str, str]:
+def _targets_kept(plan: RolloutPlan, policy: Policy) -> Mapping[str, str]:
     """Return the targets that groups keep while a rollout is on; that of a group concerns none."""
     return {} if plan.group or plan.groups_too else policy.group_targets
 

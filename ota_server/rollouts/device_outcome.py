@@ -13,8 +13,8 @@ from ota_server.journal.replay import records_with
 from ota_server.model.timestamp import parse_time
 from ota_server.model.version import same_version
 from ota_server.policy.policy import Policy
-from ota_server.policy.rollout_plan import Plan, Progress
-from ota_server.rollouts.audience import what_is_known
+from ota_server.policy.rollout_plan import RolloutPlan, RolloutProgress
+from ota_server.rollouts.audience import scope_of
 from ota_server.rollouts.files import read_checkpoint, read_plan, read_progress
 from ota_server.system.data_dir import log_dir
 
@@ -34,7 +34,7 @@ WORDS = {
 _WENT_BACK = "it ran the release, and went back to {0}"
 
 
-def case_of(
+def outcome_of(
     data_dir: Path, mac: str, group: str, policy: Policy, now_ms: int
 ) -> tuple[str, str] | None:
     """Return what a device counts as under the rollout to a group, in one word and in several.
@@ -68,10 +68,12 @@ def case_of(
     return name, words.format(reported)
 
 
-def _begin(data_dir: Path, plan: Plan, progress: Progress, policy: Policy, now_ms: int) -> Feedback:
+def _begin(
+    data_dir: Path, plan: RolloutPlan, progress: RolloutProgress, policy: Policy, now_ms: int
+) -> Feedback:
     checkpoint = read_checkpoint(log_dir(data_dir), plan) if plan.is_revert else None
     members = None if checkpoint is None else checkpoint.members
-    known = what_is_known(plan, policy, members, now_ms)
+    known = scope_of(plan, policy, members, now_ms)
     return Feedback(plan, known, progress.wave, parse_time(progress.wave_time))
 
 

@@ -9,7 +9,14 @@ from ota_server.model.refusal import Refused
 from ota_server.model.version import image_name, spellings
 from ota_server.policy import audit, edits
 from ota_server.policy.files import GROUP_SUFFIX, GROUPS_FOLDER
-from ota_server.policy.rollout_plan import Plan, Progress, is_over
+from ota_server.policy.policy import RolloutState, StoppedState
+from ota_server.policy.rollout_plan import (
+    NOT_BEGUN,
+    RolloutPlan,
+    RolloutProgress,
+    RolloutWish,
+    is_over,
+)
 from ota_server.policy.targets import (
     VERSION_NAME,
     is_same_target,
@@ -28,7 +35,7 @@ from ota_server.system.files import find
 # What a full disk must not keep from being done.
 _STOPS = ("rollout pause", "rollout abort")
 
-Found = tuple[Plan, Progress | None]
+Found = tuple[RolloutPlan, RolloutProgress | None]
 
 
 def all_rollouts(data_dir: Path) -> list[Found]:
@@ -46,9 +53,9 @@ def all_rollouts(data_dir: Path) -> list[Found]:
     return [(plan, read_progress(data_dir, plan)) for plan in plans if plan is not None]
 
 
-def is_on(plan: Plan, progress: Progress | None) -> bool:
+def is_on(plan: RolloutPlan, progress: RolloutProgress | None) -> bool:
     """Say whether a rollout goes on, or could."""
-    return plan.wanted != "abort" and not is_over(plan, progress)
+    return plan.wanted != RolloutWish.ABORT and not is_over(plan, progress)
 
 
 def the_rollout(data_dir: Path, group: str | None, or_over: bool = False) -> Found:
@@ -92,20 +99,26 @@ def _whom(group: str) -> str:
     return f"to group {group}" if group else "to the fleet"
 
 
-def over_text(plan: Plan, progress: Progress | None) -> str:
+def over_text(plan: RolloutPlan, progress: RolloutProgress | None) -> str:
     """Return how a rollout ended, and what to do about that."""
-    state = "aborted" if plan.wanted == "abort" or progress is None else progress.state
+    state = (
+        RolloutState.ABORTED
+        if plan.wanted == RolloutWish.ABORT or progress is None
+        else progress.state
+    )
     if plan.is_revert:
-        why = f" ({progress.reason})" if progress is not None and state == "halted" else ""
-        how = "is done" if state == "done" else f"was {state}{why}"
+        why = (
+            f" ({progress.reason})" if progress is not None and state == RolloutState.HALTED else ""
+        )
+        how = "is done" if state == RolloutState.DONE else f"was {state}{why}"
         return f"the way back {how}; `rollout start VERSION` begins another rollout"
-    if state == "halted" and progress is not None:
+    if state == RolloutState.HALTED and progress is not None:
         return (
             f"it was halted ({progress.reason}). {plan.version} is withdrawn: publish a mended "
             "release under another version and roll that out, or go back by "
             "`rollout abort --revert`"
         )
-    if state == "aborted":
+    if state == RolloutState.ABORTED:
         return (
             "it was aborted; `rollout start` begins another one, `rollout abort --revert` goes back"
         )
@@ -127,7 +140,7 @@ def release_here(data_dir: Path, version: str) -> str:
         path = firmware_dir / image_name(version)
         raise Refused(f"{version} is no release here: there is no {path}; publish it first")
     entry = stopped_entry(read_stopped(data_dir), version)
-    if entry is not None and entry.get("state") == "withdrawn":
+    if entry is not None and entry.get("state") == StoppedState.WITHDRAWN:
         reason = f" ({entry['reason']})" if entry.get("reason") else ""
         raise Refused(
             f"{version} was withdrawn{reason}; publish a mended release, and roll that out"
@@ -135,7 +148,7 @@ def release_here(data_dir: Path, version: str) -> str:
     return spelling
 
 
-def check_start(data_dir: Path, plan: Plan) -> str | None:
+def check_start(data_dir: Path, plan: RolloutPlan) -> str | None:
     """Return the target that a rollout begins from.
 
     Raises:
@@ -169,7 +182,7 @@ def check_start(data_dir: Path, plan: Plan) -> str | None:
     return base
 
 
-def _check_first_group(data_dir: Path, plan: Plan) -> None:
+def _check_first_group(data_dir: Path, plan: RolloutPlan) -> None:
     """Refuse a first wave that the rollout would leave alone.
 
     Raises:
@@ -187,7 +200,7 @@ def _check_first_group(data_dir: Path, plan: Plan) -> None:
         )
 
 
-def start(data_dir: Path, plan: Plan) -> Plan:
+def start(data_dir: Path, plan: RolloutPlan) -> RolloutPlan:
     """Begin a rollout; return its plan.
 
     Raises:
@@ -203,7 +216,7 @@ def start(data_dir: Path, plan: Plan) -> Plan:
     return plan
 
 
-def pause(data_dir: Path, group: str | None) -> Plan:
+def pause(data_dir: Path, group: str | None) -> RolloutPlan:
     """Have a rollout offer nothing new.
 
     Raises:
@@ -211,13 +224,16 @@ def pause(data_dir: Path, group: str | None) -> Plan:
     """
     with edits.changing(data_dir):
         plan, progress = the_rollout(data_dir, group)
-        if plan.wanted == "pause":
+        if plan.wanted == RolloutWish.PAUSE:
             raise Refused("it is paused already; `rollout resume` goes on")
-        moved = {"from": "waiting" if progress is None else progress.state, "to": "paused"}
-        return _change(data_dir, "rollout pause", plan, moved, wanted="pause")
+        moved = {
+            "from": NOT_BEGUN if progress is None else progress.state,
+            "to": RolloutState.PAUSED,
+        }
+        return _change(data_dir, "rollout pause", plan, moved, wanted=RolloutWish.PAUSE)
 
 
-def resume(data_dir: Path, group: str | None) -> Plan:
+def resume(data_dir: Path, group: str | None) -> RolloutPlan:
     """Have a rollout go on that was paused, by whomever, from the target as it is now.
 
     Raises:
@@ -225,21 +241,21 @@ def resume(data_dir: Path, group: str | None) -> Plan:
     """
     with edits.changing(data_dir):
         plan, progress = the_rollout(data_dir, group)
-        is_paused = progress is not None and progress.state == "paused"
-        if plan.wanted != "pause" and not is_paused:
+        is_paused = progress is not None and progress.state == RolloutState.PAUSED
+        if plan.wanted != RolloutWish.PAUSE and not is_paused:
             raise Refused("it is not paused; `rollout status` shows it")
-        if plan.wanted != "pause" and progress is not None and progress.lifts:
+        if plan.wanted != RolloutWish.PAUSE and progress is not None and progress.lifts:
             raise Refused(f"it would pause again: {progress.reason}")
         base = read_base(data_dir, plan.group)
         if not plan.is_revert and is_same_target(base, plan.version):
             base = plan.instead_of  # it is the target already; back is to the one before that
         number = plan.resumed + 1
-        moved = {"from": "paused", "to": "running"}
-        changes = {"wanted": "run", "resumed": number, "instead_of": base}
+        moved = {"from": RolloutState.PAUSED, "to": RolloutState.RUNNING}
+        changes = {"wanted": RolloutWish.RUN, "resumed": number, "instead_of": base}
         return _change(data_dir, "rollout resume", plan, moved, **changes)
 
 
-def promote(data_dir: Path, group: str | None) -> tuple[Plan, int]:
+def promote(data_dir: Path, group: str | None) -> tuple[RolloutPlan, int]:
     """Open the next wave at once; return the plan and that wave, counted from 0.
 
     In the last wave it ends the rollout: one device that is unplugged would have it wait for ever.
@@ -252,7 +268,7 @@ def promote(data_dir: Path, group: str | None) -> tuple[Plan, int]:
         plan, progress = the_rollout(data_dir, group)
         if progress is None:
             raise Refused("it has not begun yet: a server has to run on the data directory")
-        if plan.wanted == "pause" and not progress.asks:
+        if plan.wanted == RolloutWish.PAUSE and not progress.asks:
             raise Refused("it is paused; `rollout resume` first")
         wave = progress.wave + 1
         is_last = wave >= plan.wave_count
@@ -263,10 +279,12 @@ def promote(data_dir: Path, group: str | None) -> tuple[Plan, int]:
         if is_last and not progress.asks:
             raise Refused(_last_wave_text(plan))
         moved = {"from": f"wave {wave}", "to": "end" if is_last else f"wave {wave + 1}"}
-        return _change(data_dir, "rollout promote", plan, moved, promoted=wave, wanted="run"), wave
+        return _change(
+            data_dir, "rollout promote", plan, moved, promoted=wave, wanted=RolloutWish.RUN
+        ), wave
 
 
-def _last_wave_text(plan: Plan) -> str:
+def _last_wave_text(plan: RolloutPlan) -> str:
     text = "its last wave is open, and no device is missing that it could end without"
     if plan.group or plan.is_revert:
         return text
@@ -276,7 +294,7 @@ def _last_wave_text(plan: Plan) -> str:
     )
 
 
-def abort(data_dir: Path, group: str | None, now: str) -> Plan:
+def abort(data_dir: Path, group: str | None, now: str) -> RolloutPlan:
     """End a rollout; who has the release stays on it.
 
     Raises:
@@ -287,19 +305,19 @@ def abort(data_dir: Path, group: str | None, now: str) -> Plan:
         return _abort(data_dir, plan, now)
 
 
-def _abort(data_dir: Path, plan: Plan, now: str) -> Plan:
+def _abort(data_dir: Path, plan: RolloutPlan, now: str) -> RolloutPlan:
     _note(data_dir, "rollout abort", plan)
     # Before the plan: between the two nobody is to be taken back. A way back keeps what it has.
     entry = stopped_entry(read_stopped(data_dir), plan.version)
     if entry is None and not plan.is_revert:
-        entry = {"state": "aborted", **targets_before(data_dir, plan), "time": now}
+        entry = {"state": StoppedState.ABORTED, **targets_before(data_dir, plan), "time": now}
         set_stopped(data_dir, plan.version, entry)
-    plan = plan._replace(wanted="abort")
+    plan = plan._replace(wanted=RolloutWish.ABORT)
     write_plan(data_dir, plan)
     return plan
 
 
-def check_revert(data_dir: Path, group: str | None) -> tuple[Plan, bool]:
+def check_revert(data_dir: Path, group: str | None) -> tuple[RolloutPlan, bool]:
     """Return the plan that a way back would undo, and whether its rollout is still on.
 
     Raises:
@@ -311,7 +329,7 @@ def check_revert(data_dir: Path, group: str | None) -> tuple[Plan, bool]:
         raise Refused(
             "this is a way back already; abort it without --revert, and roll out what you want"
         )
-    if progress is not None and progress.state == "done":
+    if progress is not None and progress.state == RolloutState.DONE:
         raise Refused("it is done; `release rollback` goes back to the target before it")
     if plan.instead_of is None:
         raise Refused("there was no target when it began; roll out the release that you want")
@@ -335,7 +353,7 @@ def check_revert(data_dir: Path, group: str | None) -> tuple[Plan, bool]:
     return plan, is_on(plan, progress)
 
 
-def revert(data_dir: Path, way_back: Plan, now: str) -> Plan:
+def revert(data_dir: Path, way_back: RolloutPlan, now: str) -> RolloutPlan:
     """Abort a rollout where it is on, and begin the way back from it.
 
     Raises:
@@ -353,8 +371,8 @@ def revert(data_dir: Path, way_back: Plan, now: str) -> Plan:
 
 
 def _change(
-    data_dir: Path, action: str, plan: Plan, moved: Mapping[str, str], **changes: Any
-) -> Plan:
+    data_dir: Path, action: str, plan: RolloutPlan, moved: Mapping[str, str], **changes: Any
+) -> RolloutPlan:
     """Write a plan anew. `moved`: from what to what, for the audit log."""
     _note(data_dir, action, plan, **moved)
     plan = plan._replace(**changes)
@@ -362,7 +380,7 @@ def _change(
     return plan
 
 
-def _note(data_dir: Path, action: str, plan: Plan, **details: str | None) -> None:
+def _note(data_dir: Path, action: str, plan: RolloutPlan, **details: str | None) -> None:
     more: Mapping[str, str | None] = {
         "group": plan.group or None,
         "rollout": plan.id,

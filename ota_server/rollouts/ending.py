@@ -8,8 +8,8 @@ from ota_server.model.refusal import BadPolicy
 from ota_server.model.timestamp import format_time
 from ota_server.model.version import image_name, meaning, spellings
 from ota_server.policy import audit
-from ota_server.policy.policy import Policy
-from ota_server.policy.rollout_plan import Plan, Progress
+from ota_server.policy.policy import Policy, RolloutState, StoppedState
+from ota_server.policy.rollout_plan import RolloutPlan, RolloutProgress
 from ota_server.policy.targets import (
     clear_group_targets,
     is_same_target,
@@ -42,7 +42,7 @@ class Obstacles:
         self._hashed: tuple[Signature, str] | None = None
         self._unreadable_since: float | None = None
 
-    def reason(self, plan: Plan, policy: Policy, now: float) -> str | None:
+    def reason(self, plan: RolloutPlan, policy: Policy, now: float) -> str | None:
         """Return why a rollout pauses; "" where nothing is in the way, None where that shows soon.
 
         Args:
@@ -71,11 +71,11 @@ class Obstacles:
         except OSError as trouble:
             return f"the image of {plan.version} cannot be read: {trouble}"
 
-    def is_target(self, plan: Plan) -> bool:
+    def is_target(self, plan: RolloutPlan) -> bool:
         """Say whether somebody made the release of a rollout the target already."""
         return plan.reverts is None and is_same_target(self._base(plan)[0], plan.version)
 
-    def _base(self, plan: Plan) -> tuple[str | None, str]:
+    def _base(self, plan: RolloutPlan) -> tuple[str | None, str]:
         """Return the target that the rollout would replace, and why it cannot be read."""
         try:
             return read_base(self._data_dir, plan.group), ""
@@ -113,18 +113,18 @@ class Obstacles:
         return self._hashed[1]
 
 
-def bring_about(data_dir: Path, plan: Plan, progress: Progress, now_ms: int) -> str:
+def bring_about(data_dir: Path, plan: RolloutPlan, progress: RolloutProgress, now_ms: int) -> str:
     """Change what all go by as a rollout ends; return why that is not to be, "" where it is done.
 
     Raises:
         Busy, BadPolicy, OSError: it cannot be done now.
     """
-    if progress.state == "halted" and not plan.is_revert:
+    if progress.state == RolloutState.HALTED and not plan.is_revert:
         withdraw(data_dir, plan, progress.reason, now_ms)
-    return finish(data_dir, plan) if progress.state == "done" else ""
+    return finish(data_dir, plan) if progress.state == RolloutState.DONE else ""
 
 
-def withdraw(data_dir: Path, plan: Plan, reason: str, now_ms: int) -> None:
+def withdraw(data_dir: Path, plan: RolloutPlan, reason: str, now_ms: int) -> None:
     """Take a release back that was halted, unless that is done already.
 
     Raises:
@@ -137,7 +137,7 @@ def withdraw(data_dir: Path, plan: Plan, reason: str, now_ms: int) -> None:
         if _is_withdrawn(data_dir, plan):
             return
         entry = {
-            "state": "withdrawn",
+            "state": StoppedState.WITHDRAWN,
             **targets_before(data_dir, plan),
             "reason": reason,
             "time": format_time(now_ms),
@@ -147,9 +147,9 @@ def withdraw(data_dir: Path, plan: Plan, reason: str, now_ms: int) -> None:
         set_stopped(data_dir, plan.version, entry)
 
 
-def _is_withdrawn(data_dir: Path, plan: Plan) -> bool:
+def _is_withdrawn(data_dir: Path, plan: RolloutPlan) -> bool:
     entry = stopped_entry(read_stopped(data_dir), plan.version)
-    return entry is not None and entry.get("state") == "withdrawn"
+    return entry is not None and entry.get("state") == StoppedState.WITHDRAWN
 
 
 def withdrawn_for(data_dir: Path, version: str) -> str:
@@ -162,7 +162,7 @@ def withdrawn_for(data_dir: Path, version: str) -> str:
     return reason if isinstance(reason, str) and reason else "it was withdrawn by an operator"
 
 
-def finish(data_dir: Path, plan: Plan) -> str:
+def finish(data_dir: Path, plan: RolloutPlan) -> str:
     """Make a release the target of those that all have it; return why not, "" where it is.
 
     Raises:
@@ -193,13 +193,13 @@ def finish(data_dir: Path, plan: Plan) -> str:
     return ""
 
 
-def _let_go(data_dir: Path, plan: Plan, version: str) -> None:
+def _let_go(data_dir: Path, plan: RolloutPlan, version: str) -> None:
     """Keep nobody on a release any more that the fleet came back from."""
     before = stopped_entry(read_stopped(data_dir), version)
     if before is None:
         return
     after = None
-    if before.get("state") == "withdrawn":
+    if before.get("state") == StoppedState.WITHDRAWN:
         # It stays withdrawn; kept on it is who has no other target than this one, that is, nobody.
         after = {**before, "instead_of": version}
         if not plan.group:
@@ -213,7 +213,7 @@ def _let_go(data_dir: Path, plan: Plan, version: str) -> None:
         set_stopped(data_dir, version, after)
 
 
-def _note(data_dir: Path, action: str, plan: Plan, **details: str | None) -> None:
+def _note(data_dir: Path, action: str, plan: RolloutPlan, **details: str | None) -> None:
     try:
         audit.note(
             log_dir(data_dir),

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ota_server.journal.follow import Position
+from ota_server.model.json_object import parse_object
 from ota_server.model.refusal import BadPolicy
 from ota_server.policy.rollout_plan import (
-    Plan,
-    Progress,
+    RolloutPlan,
+    RolloutProgress,
     format_plan,
     group_of_plan_name,
     parse_plan,
@@ -35,7 +36,7 @@ class Checkpoint(NamedTuple):
     """
 
     id: str
-    progress: Progress | None
+    progress: RolloutProgress | None
     position: Position | None
     alive_ms: int
     members: frozenset[str] | None
@@ -48,7 +49,7 @@ def groups_with_plan(data_dir: Path) -> list[str]:
     return [group for group in map(group_of_plan_name, names) if group is not None]
 
 
-def read_plan(data_dir: Path, group: str) -> Plan | None:
+def read_plan(data_dir: Path, group: str) -> RolloutPlan | None:
     """Return the plan for a group, None if there is none.
 
     Raises:
@@ -68,12 +69,12 @@ def read_plan(data_dir: Path, group: str) -> Plan | None:
         ) from None
 
 
-def write_plan(data_dir: Path, plan: Plan) -> None:
+def write_plan(data_dir: Path, plan: RolloutPlan) -> None:
     """Replace the plan for its group."""
     replace(data_dir / "version" / plan_name(plan.group), format_plan(plan))
 
 
-def read_progress(data_dir: Path, plan: Plan) -> Progress | None:
+def read_progress(data_dir: Path, plan: RolloutPlan) -> RolloutProgress | None:
     """Return how far a rollout is; None where that is not on record."""
     content = read_if_there(data_dir / "version", progress_name(plan.group))
     try:
@@ -83,19 +84,19 @@ def read_progress(data_dir: Path, plan: Plan) -> Progress | None:
     return progress if progress is not None and progress.id == plan.id else None
 
 
-def write_progress(data_dir: Path, group: str, progress: Progress) -> None:
+def write_progress(data_dir: Path, group: str, progress: RolloutProgress) -> None:
     """Replace the progress of the rollout to a group."""
     replace(data_dir / "version" / progress_name(group), format_plan(progress))
 
 
-def read_checkpoint(log_dir: Path, plan: Plan) -> Checkpoint | None:
+def read_checkpoint(log_dir: Path, plan: RolloutPlan) -> Checkpoint | None:
     """Return the checkpoint of a rollout; None where there is none that can be used."""
     content = read_if_there(log_dir, _checkpoint_name(plan.group))
     head, newline, fold = (content or b"").partition(b"\n")
     if not newline:
         return None
     try:
-        fields = json.loads(head)
+        fields = parse_object(head)
         progress, position = fields["progress"], fields["position"]
         members = fields["members"]
         checkpoint = Checkpoint(

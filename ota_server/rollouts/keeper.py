@@ -15,14 +15,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ota_server.policy.files import PolicyFiles
-from ota_server.policy.lease import Lease
+from ota_server.policy.lease import Attended, Lease
 
 if TYPE_CHECKING:
     from subprocess import Popen
 
 log = logging.getLogger(__name__)
 
-# The option of the controller for `Known.completion_unknown`.
+# The option of the controller for `RolloutScope.completion_unknown`.
 COMPLETION_UNKNOWN = "--completion-unknown"
 # The option of the controller to write the lines of `lease` after each look.
 HEARTBEAT = "--heartbeat"
@@ -46,6 +46,7 @@ class Keeper:
         self,
         data_dir: Path,
         policies: PolicyFiles,
+        attended: Attended,
         started_ms: int,
         options: Sequence[str] = (),
         lease_seconds: float = LEASE_SECONDS,
@@ -53,11 +54,13 @@ class Keeper:
         """Start nothing yet; until a controller has looked after rollouts they offer nothing new.
 
         Args:
+            attended: where it says which rollouts the controller looks after.
             started_ms: since when this server answers, in milliseconds since the epoch.
             options: of the controller, besides.
             lease_seconds: for so long rollouts go on without a word from it.
         """
-        policies.attended_groups = frozenset()
+        attended.groups = frozenset()
+        self._attended = attended
         self._lease_seconds = lease_seconds
         self._lease = Lease(lease_seconds)
         self._seen_at: dict[str, float] = {}  # by group: looked after last, or there at all
@@ -103,7 +106,7 @@ class Keeper:
 
     def _look_at_lease(self, now: float) -> None:
         """Let each rollout go on only as long as the controller looks after it, and say so once."""
-        attended = self._policies.attended_groups = self._lease.attended(now)
+        attended = self._attended.groups = self._lease.attended(now)
         if self._lease.is_failing:
             if not self._is_failing_said:
                 self._is_failing_said = True

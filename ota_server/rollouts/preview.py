@@ -10,15 +10,15 @@ from heapq import heappush, heappushpop
 from pathlib import Path
 from typing import NamedTuple
 
-from ota_server.evaluation.feedback import Known
-from ota_server.evaluation.rhythm import Rhythms, Sampled
+from ota_server.evaluation.rhythm import Rhythms, SampledDevice
+from ota_server.evaluation.scope import RolloutScope
 from ota_server.journal.files import CURRENT_NAME, journal_files
 from ota_server.journal.record import BadRecord, parse_fields
 from ota_server.journal.replay import replay
 from ota_server.model.device import Device
 from ota_server.model.timestamp import parse_time
 from ota_server.policy.decision import cohort_percent
-from ota_server.policy.rollout_plan import Plan
+from ota_server.policy.rollout_plan import RolloutPlan
 from ota_server.system.files import open_regular
 
 DAY_MS = 86400 * 1000
@@ -33,7 +33,7 @@ _MOST_BYTES = 256 * 1024 * 1024
 _BLOCK_BYTES = 4 * 1024 * 1024
 
 
-class Reached(NamedTuple):
+class ReachedDevices(NamedTuple):
     """The devices that a rollout reaches.
 
     Attributes:
@@ -47,18 +47,18 @@ class Reached(NamedTuple):
     stands: "array[float]"
     counts: bytearray
     inactive: int
-    sample: tuple[Sampled, ...] = ()
+    sample: tuple[SampledDevice, ...] = ()
     snapshot_end: int = 0
 
-    def added(self, plan: Plan) -> tuple[int, ...]:
+    def added(self, plan: RolloutPlan) -> tuple[int, ...]:
         """Return how many active devices each wave adds."""
         return self._per_wave(plan, b"\1" * len(self.stands))
 
-    def counting(self, plan: Plan) -> tuple[int, ...]:
+    def counting(self, plan: RolloutPlan) -> tuple[int, ...]:
         """Return how many of the devices that each wave adds count."""
         return self._per_wave(plan, self.counts)
 
-    def _per_wave(self, plan: Plan, weights: bytes | bytearray) -> tuple[int, ...]:
+    def _per_wave(self, plan: RolloutPlan, weights: bytes | bytearray) -> tuple[int, ...]:
         per_wave = [0] * plan.wave_count
         first, last, waves = plan.first_group is not None, plan.wave_count - 1, plan.waves
         for stand, weight in zip(self.stands, weights, strict=True):
@@ -77,22 +77,22 @@ class _Sample:
     """The devices that stand first, which is a sample at random: they stand where a hash says."""
 
     def __init__(self) -> None:
-        self._heap: list[tuple[float, Sampled]] = []
+        self._heap: list[tuple[float, SampledDevice]] = []
 
     def add(self, stand: float, mac: str, device: Device) -> None:
         """Take a device where it stands before one of those that were taken."""
         if len(self._heap) == _SAMPLE and -stand <= self._heap[0][0]:
             return
-        entry = -stand, Sampled(stand, mac, device.last_seen_ms, device.first_seen_ms)
+        entry = -stand, SampledDevice(stand, mac, device.last_seen_ms, device.first_seen_ms)
         push = heappush if len(self._heap) < _SAMPLE else heappushpop
         push(self._heap, entry)
 
-    def devices(self) -> tuple[Sampled, ...]:
+    def devices(self) -> tuple[SampledDevice, ...]:
         """Return those that stand first."""
         return tuple(each for _, each in self._heap)
 
 
-def reached(log_dir: Path, plan: Plan, known: Known, now_ms: int) -> Reached:
+def reached(log_dir: Path, plan: RolloutPlan, known: RolloutScope, now_ms: int) -> ReachedDevices:
     """Find the devices that a rollout reaches.
 
     Raises:
@@ -115,10 +115,10 @@ def reached(log_dir: Path, plan: Plan, known: Known, now_ms: int) -> Reached:
             counts.append(plan.count_new or now_ms - first_ms >= DAY_MS)
     finally:
         found.close()
-    return Reached(stands, counts, inactive, sample.devices(), found.marker_end or 0)
+    return ReachedDevices(stands, counts, inactive, sample.devices(), found.marker_end or 0)
 
 
-def intervals_ms(log_dir: Path, found: Reached, now_ms: int) -> dict[float, float]:
+def intervals_ms(log_dir: Path, found: ReachedDevices, now_ms: int) -> dict[float, float]:
     """Return how often the devices of the sample poll, by where they stand.
 
     Raises:

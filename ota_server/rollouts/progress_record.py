@@ -3,21 +3,23 @@
 import logging
 from pathlib import Path
 
-from ota_server.policy.rollout_plan import Plan, Progress
-from ota_server.rollouts.files import Checkpoint, read_progress, write_checkpoint, write_progress
+from ota_server.policy.policy import RolloutState
+from ota_server.policy.rollout_plan import RolloutPlan, RolloutProgress
+from ota_server.rollouts import files
+from ota_server.rollouts.files import Checkpoint
 from ota_server.system.data_dir import log_dir
 
 log = logging.getLogger(__name__)
 
 
-class OnRecord:
+class ProgressRecord:
     """The progress and the checkpoint of one rollout. Used by one thread.
 
     Attributes:
         progress: as it was read or written last; None: there is none yet.
     """
 
-    def __init__(self, data_dir: Path, plan: Plan) -> None:
+    def __init__(self, data_dir: Path, plan: RolloutPlan) -> None:
         """Begin with what the last controller wrote.
 
         Raises:
@@ -26,64 +28,69 @@ class OnRecord:
         self._data_dir = data_dir
         self._plan = plan
         self._unwritten: set[str] = set()
-        self.progress = read_progress(data_dir, plan)
+        self.progress = files.read_progress(data_dir, plan)
 
     @property
-    def is_right(self) -> bool:
+    def is_written(self) -> bool:
         """Whether what was to be written last could be written."""
         return not self._unwritten
 
-    def is_gone(self) -> bool:
-        """Say whether somebody deleted or changed the progress, which the controller alone writes.
+    @property
+    def is_paused(self) -> bool:
+        """Whether devices are told, by what is on record, that it is paused."""
+        return self.progress is not None and self.progress.state == RolloutState.PAUSED
+
+    def is_changed_by_others(self) -> bool:
+        """Return whether somebody deleted or changed the progress, which the controller writes.
 
         Raises:
             OSError: it cannot be read.
         """
-        return read_progress(self._data_dir, self._plan) != self.progress
+        return files.read_progress(self._data_dir, self._plan) != self.progress
 
-    def put(self, progress: Progress) -> None:
+    def write_progress(self, progress: RolloutProgress) -> None:
         """Replace the progress.
 
         Raises:
             OSError: it cannot be written.
         """
         self._unwritten.add("progress")
-        write_progress(self._data_dir, self._plan.group, progress)
+        files.write_progress(self._data_dir, self._plan.group, progress)
         self._unwritten.discard("progress")
         self.progress = progress
 
-    def save(self, checkpoint: Checkpoint) -> None:
+    def write_checkpoint(self, checkpoint: Checkpoint) -> None:
         """Replace the checkpoint.
 
         Raises:
             OSError: it cannot be written.
         """
         self._unwritten.add("checkpoint")
-        write_checkpoint(log_dir(self._data_dir), self._plan.group, checkpoint)
+        files.write_checkpoint(log_dir(self._data_dir), self._plan.group, checkpoint)
         self._unwritten.discard("checkpoint")
 
 
-def is_same_state(one: Progress, other: Progress | None) -> bool:
-    """Say whether all is the same but what changes all the time: the counts, and what they say."""
+def is_same_state(one: RolloutProgress, other: RolloutProgress | None) -> bool:
+    """Return whether two are the same, but for the counts and the texts that tell them."""
     if other is None:
         return False
     return other == one._replace(counts=other.counts, waiting=other.waiting, notes=other.notes)
 
 
-def name_of(plan: Plan) -> str:
+def name_of(plan: RolloutPlan) -> str:
     """Return what the log calls a rollout."""
     return f"rollout of {plan.version}{f' to {plan.group}' * bool(plan.group)}"
 
 
-def say(plan: Plan, progress: Progress) -> None:
-    """Tell the log how far a rollout is."""
+def log_state(plan: RolloutPlan, progress: RolloutProgress) -> None:
+    """Write to the log how far a rollout is."""
     name = name_of(plan)
-    if progress.state == "running":
+    if progress.state == RolloutState.RUNNING:
         percent = plan.percent(progress.wave)
         whom = f"{percent:g} %" if percent else f"the group {plan.first_group}"
         wave, waves = progress.wave + 1, plan.wave_count
         log.info("%s: wave %d of %d is open, %s", name, wave, waves, whom)
-    elif progress.state == "done":
+    elif progress.state == RolloutState.DONE:
         log.info("%s is done", name)
     else:
         log.warning("%s is %s: %s", name, progress.state, progress.reason)

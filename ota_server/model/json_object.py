@@ -1,0 +1,30 @@
+"""One strict reader of JSON objects, for all files that people may edit. Pure."""
+
+import json
+from typing import Any
+
+
+def parse_object(content: bytes) -> dict[str, Any]:
+    """Return the one JSON object that `content` holds; a byte order mark is dropped.
+
+    A key that is there twice is an error: nobody knows which of the two is meant.
+
+    Raises:
+        ValueError: it is not one JSON object in UTF-8; the message says why, for an operator.
+    """
+    try:
+        value = json.loads(content.decode("utf-8-sig"), object_pairs_hook=_without_repetition)
+    except (ValueError, RecursionError) as problem:
+        raise ValueError(f"is not JSON: {problem}") from None
+    if not isinstance(value, dict):
+        raise ValueError("is not a JSON object")
+    return value
+
+
+def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    fields = dict(pairs)
+    if len(fields) != len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"{twice[:40]!r} is there twice")
+    return fields

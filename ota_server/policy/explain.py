@@ -1,0 +1,171 @@
+"""The words for a decision, and what else concerns a device. Pure.
+
+`_WORDS` has a sentence for each rule of `decision`, by the numbers and in the order of these:
+
+ 1. a file that cannot be used       7. the target of its group, or of the fleet
+ 2. the hold                         8. a stepping stone
+ 3. a pin                            9. withdrawn, manifest, image
+ 4. a rollout                       10. the shipped sample
+ 5. a release that was stopped      11. the loop breaker
+ 6. an unknown release              12. the window, the download slots
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from ota_server.model.device import Report
+from ota_server.model.timestamp import format_time
+from ota_server.model.version import image_name
+from ota_server.policy.decision import (
+    Decision,
+    cohort_percent,
+    decide,
+    is_left_alone,
+    why_not_served,
+)
+from ota_server.policy.policy import Pin, Policy
+from ota_server.policy.reason import Cause, Reason
+from ota_server.policy.situation import ImageOnDisk, ServerState, Situation
+
+_FETCHED = "it has fetched {version} {times} times and does not stay on it"
+_HELD_BACK = "held back by a rollout"
+_PAUSED = f"{_HELD_BACK}, which offers nothing new"
+
+# {whose} names a rollout; {and_behind}, {of_behind} and {behind} are the words for the cause that
+# stands behind this one, the first two with what joins them where there is one.
+_WORDS = {
+    # 1, 2, 3
+    Reason.UNUSABLE_FILE: "nothing is offered while {text}",
+    Reason.ON_HOLD: "everything is on hold",
+    Reason.PIN: "it is pinned to {version}",
+    Reason.GROUP_PIN: "its group {group} is pinned to {version}",
+    # 4
+    Reason.RUNS_ROLLOUT: "it runs what {whose} brings",
+    Reason.ROLLOUT: "{whose}",
+    Reason.HELD_BACK: _HELD_BACK + "{of_behind}",
+    Reason.CONTROLLER_AWAY: f"{_PAUSED} while the controller does not look after it{{of_behind}}",
+    Reason.JOURNAL_FAILING: f"{_PAUSED} while the journal cannot be written{{of_behind}}",
+    Reason.TABLE_FULL: f"{_PAUSED} to a device that there is no room to keep (--max-devices)"
+    "{of_behind}",
+    Reason.LEFT_ALONE: "{behind}, which {whose} leaves alone",
+    # 5, 6, 7
+    Reason.STOPPED: "it stays on {version}, which was {text}, until it has another target",
+    Reason.UNKNOWN_RELEASE: "{version} is no known release",
+    Reason.GROUP_TARGET: "the target of its group {group}",
+    Reason.TARGET: "target",
+    Reason.NO_TARGET: "there is no target",
+    # 8, 9
+    Reason.STEPPING_STONE: "the stone on the way to {version}: {behind}",
+    Reason.WITHDRAWN: "{version} was withdrawn{and_behind}",
+    Reason.BAD_MANIFEST: "the manifest of {version} {text}{and_behind}",
+    Reason.NO_IMAGE: "{text}{and_behind}",
+    Reason.ALTERED: "{image_name} is not the image that was published",
+    # 10, 11, 12
+    Reason.SAMPLE: "the shipped sample is offered to clients on the server's machine only",
+    Reason.REPEATED: _FETCHED + "; it waits until {until}",
+    Reason.STUCK: f"stuck: {_FETCHED}; until the image changes or an operator says `retry`",
+    Reason.WINDOW_CLOSED: "outside the maintenance window {text}{and_behind}",
+    Reason.NO_SLOT: "all {times} places for downloads are taken; it comes again{and_behind}",
+}
+
+
+class Turn(NamedTuple):
+    """A rollout that concerns a device, and at which percentage its turn comes."""
+
+    group: str
+    version: str
+    state: str
+    percent: float
+    device_percent: float
+
+
+class Explanation(NamedTuple):
+    """What a device gets, and why.
+
+    Attributes:
+        decision: None where it is answered 503, for there is no target.
+        pin: in force or not.
+        fleet_target: what version.txt says; None where that is nothing, for `target_problem`.
+        image: that it may have now.
+        image_problem: why /firmware.bin is answered 404, where it is.
+        server: what the server that runs says of itself.
+    """
+
+    report: Report
+    decision: Decision | None
+    groups: tuple[str, ...]
+    pin: Pin | None
+    fleet_target: str | None
+    target_problem: str
+    turns: tuple[Turn, ...]
+    image: ImageOnDisk | None
+    image_problem: str
+    server: ServerState
+
+
+def in_words(cause: Cause) -> str:
+    """Return a cause as an operator reads it."""
+    behind, version = cause.behind, cause.version
+    said = "" if behind is None else in_words(behind)
+    is_unknown = behind is not None and behind.reason is Reason.UNKNOWN_RELEASE
+    text = cause.text
+    if cause.reason is Reason.NO_IMAGE and not text:
+        text = f"the image of {version} is missing"
+    return _WORDS[cause.reason].format(
+        version=version,
+        group=cause.group,
+        text=text,
+        times=cause.times,
+        until=format_time(cause.until_ms or 0),
+        image_name=image_name(version),
+        whose=f"the rollout of {version}{f' to {cause.group}' if cause.group else ''}",
+        behind=said,
+        and_behind=f"; {said}" if said else "",
+        of_behind=f"{', and' if is_unknown else ':'} {said}",
+    )
+
+
+def explain(
+    report: Report,
+    situation: Situation,
+    image: ImageOnDisk | None,
+    fleet_target: str | None,
+    target_problem: str,
+    server: ServerState,
+) -> Explanation:
+    """Return what a device gets, and why.
+
+    Args:
+        image: of the release that `choose` finds; None: it finds none.
+        fleet_target, target_problem: as in an `Explanation`.
+    """
+    found = decide(report, situation)
+    decision = None if found.reason is Reason.NO_TARGET else found
+    policy = situation.policy
+    refused = None
+    if image is not None and decision is not None and decision.release is not None:
+        refused = why_not_served(decision.release, image, policy, situation.is_local)
+    else:
+        image = None
+    groups = policy.groups.get(report.mac, ())
+    return Explanation(
+        report,
+        decision,
+        groups,
+        policy.pins.get(report.mac),
+        fleet_target,
+        target_problem,
+        tuple(_turns(report.mac, groups, policy)),
+        image if refused is None else None,
+        "" if refused is None else in_words(refused),
+        server,
+    )
+
+
+def _turns(mac: str, groups: tuple[str, ...], policy: Policy) -> Iterator[Turn]:
+    for group in (*groups, ""):
+        found = policy.rollouts.get(group)
+        if found is not None and (group or not is_left_alone(groups, policy)):
+            is_first = found.first_group is not None and found.first_group in groups
+            turn = 0.0 if is_first else cohort_percent(found.version, mac)
+            yield Turn(group, found.version, found.state, found.percent, turn)

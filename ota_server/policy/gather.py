@@ -1,0 +1,116 @@
+"""The situation of a device as a process sees it that is not the server: from files. I/O."""
+
+import hashlib
+import os
+from pathlib import Path
+
+from ota_server.model.device import Device, Report
+from ota_server.model.version import (
+    NoVersion,
+    Target,
+    image_name,
+    may_be_sample,
+    meaning,
+    spellings,
+)
+from ota_server.policy.decision import choose
+from ota_server.policy.explain import Explanation, explain
+from ota_server.policy.files import PolicyFiles
+from ota_server.policy.loop_breaker import why_wait
+from ota_server.policy.situation import ImageOnDisk, ServerState, Situation
+from ota_server.policy.targets import read_version_file
+from ota_server.system.files import Found, find, open_found
+
+NO_SERVER = ServerState()
+
+
+def explain_device(
+    data_dir: Path,
+    report: Report,
+    device: Device | None,
+    now_ms: int,
+    server: ServerState = NO_SERVER,
+) -> Explanation:
+    """Return what a device gets that reports something now, and why.
+
+    Args:
+        device: what is on record of it.
+        server: what the server that runs says of itself.
+    """
+    target, fleet_target, problem = _read_target(data_dir)
+    if problem and server.last_good is not None:
+        target = server.last_good
+    situation = Situation(
+        policy=PolicyFiles(data_dir).current(),
+        target=target,
+        now_ms=now_ms,
+        is_local=_is_local(device),
+        attended=server.attended,
+        is_journal_failing=server.is_journal_failing,
+        is_turned_away=server.is_table_full and device is None,
+        download=None if device is None else device.download,
+        put_off=server.put_off(report.mac),
+    )
+    release = choose(report, situation).release
+    image = None if release is None else _image(data_dir, release, report.mac, situation)
+    situation = situation._replace(image=image)
+    return explain(report, situation, image, fleet_target, problem, server)
+
+
+def _is_local(device: Device | None) -> bool:
+    return device is not None and (device.address == "::1" or device.address.startswith("127."))
+
+
+def _read_target(data_dir: Path) -> tuple[Target | None, str | None, str]:
+    """Return the target, what version.txt says, and what is wrong with either."""
+    try:
+        content = read_version_file(data_dir)
+    except OSError as trouble:
+        return None, None, f"version.txt cannot be read: {trouble.strerror}"
+    except NoVersion as trouble:
+        return None, None, f"version.txt {trouble}"
+    if content is None:
+        return None, None, "version.txt is missing or no regular file in its folder"
+    version, end = content
+    image = _find_image(data_dir, version)
+    if image is None:
+        return Target(version, end, None, 0), version, f"there is no image of {version}"
+    if problem := _problem_with(image):
+        return Target(version, end, None, 0), version, problem
+    return Target(version, end, Path(image.path).name, image.signature.size), version, ""
+
+
+def _find_image(data_dir: Path, version: str) -> Found | None:
+    for spelling in spellings(version):
+        found = find(data_dir / "firmware", image_name(spelling))
+        if found is not None:
+            return found if found.signature.size else None
+    return None
+
+
+def _problem_with(image: Found) -> str:
+    try:
+        os.close(open_found(image))
+    except OSError as problem:
+        return f"{Path(image.path).name} cannot be read: {problem.strerror}"
+    return ""
+
+
+def _image(data_dir: Path, release: str, mac: str, situation: Situation) -> ImageOnDisk:
+    """Return the image of a release; its hash only where something depends on it."""
+    found = _find_image(data_dir, release)
+    if found is None:
+        return ImageOnDisk("", 0, problem=f"{image_name(release)} is missing or empty")
+    name, size = Path(found.path).name, found.signature.size
+    if problem := _problem_with(found):
+        return ImageOnDisk(name, size, problem=problem)
+    policy, download = situation.policy, situation.download
+    is_published = meaning(release) in policy.manifests
+    is_waiting = why_wait(mac, download, release, policy, situation.now_ms) is not None
+    if not is_published and not is_waiting and not may_be_sample(size):
+        return ImageOnDisk(name, size)
+    try:
+        with open(open_found(found), "rb") as file:
+            return ImageOnDisk(name, size, hashlib.file_digest(file, "sha256").hexdigest())
+    except OSError as trouble:
+        return ImageOnDisk(name, size, problem=f"{name} cannot be read: {trouble.strerror}")

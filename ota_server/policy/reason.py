@@ -1,0 +1,59 @@
+"""Why a device is told what it is told: each reason has one name, here. Pure.
+
+`decision` gives the reasons, by its rules; `explain` has the words for them.
+"""
+
+from enum import Enum
+from typing import NamedTuple, Optional
+
+
+class Reason(Enum):
+    """A rule of `decision` that decided, in the order of the rules."""
+
+    UNUSABLE_FILE = "a file of the policy cannot be used"
+    ON_HOLD = "everything is on hold"
+    PIN = "the device is pinned"
+    GROUP_PIN = "its group is pinned"
+    RUNS_ROLLOUT = "it runs what a rollout brings"
+    ROLLOUT = "a rollout offers it a release"
+    HELD_BACK = "a rollout has not come to it"
+    CONTROLLER_AWAY = "a rollout would, but the controller does not look after it"
+    JOURNAL_FAILING = "a rollout would, but the journal cannot be written"
+    TABLE_FULL = "a rollout would, but there is no room to keep the device on record"
+    STOPPED = "it runs a release that was stopped"
+    UNKNOWN_RELEASE = "it is held back on a version that is not a known release"
+    GROUP_TARGET = "the target of its group"
+    TARGET = "the target of the fleet"
+    LEFT_ALONE = "the rollout of the fleet leaves its group alone"
+    NO_TARGET = "there is no target"
+    STEPPING_STONE = "a stepping stone on the way to a release"
+    WITHDRAWN = "the release was withdrawn"
+    BAD_MANIFEST = "the manifest of the release cannot be used"
+    NO_IMAGE = "the image of the release is missing or cannot be read"
+    ALTERED = "the image is not the one that was published"
+    SAMPLE = "the shipped sample is for the machine of the server"
+    REPEATED = "the device fetched the image too often, and waits"
+    STUCK = "the device fetched the image so often that an operator has to look"
+    WINDOW_CLOSED = "no maintenance window is open"
+    NO_SLOT = "all download slots are taken"
+
+
+class Cause(NamedTuple):
+    """A reason with what it is about.
+
+    Attributes:
+        version: of the release that it is about.
+        group: that it is about; "" is the whole fleet.
+        text: what a file, a window or an image says of itself.
+        times: how many downloads, or download slots.
+        until_ms: when it ends; None: nobody can say.
+        behind: the cause that would have decided without this one.
+    """
+
+    reason: Reason
+    version: str = ""
+    group: str = ""
+    text: str = ""
+    times: int = 0
+    until_ms: int | None = None
+    behind: Optional["Cause"] = None

@@ -1,0 +1,105 @@
+"""What a decision follows from, besides the report of the device. Pure.
+
+the server, from memory ── Offers ──────┐
+                                        ├──> Situation ──> decision.decide ──> Decision
+`why`, from files ──────── gather ──────┘                                        │
+   ^                                                                             v
+   └── ServerState <── admission.json <── the server that runs         explain (words)
+"""
+
+from typing import NamedTuple
+
+from ota_server.model.device import Download
+from ota_server.model.version import Target
+from ota_server.policy.policy import Policy
+from ota_server.policy.reason import Cause, Reason
+
+NOTHING_DECIDED = Policy()
+
+
+class ImageOnDisk(NamedTuple):
+    """What is known of the file that holds the image of a release.
+
+    Attributes:
+        sha256: None: nobody has asked for it, as it changes nothing.
+        problem: why there are no bytes to send; "": there are.
+    """
+
+    name: str
+    size: int
+    sha256: str | None = None
+    problem: str = ""
+
+
+class Situation(NamedTuple):
+    """All that a decision follows from, at one moment.
+
+    Attributes:
+        target: that of version.txt; None: there is none.
+        is_local: the device asks from the machine of the server.
+        wants_image: it asks for the image, also where it runs that release already.
+        attended: the groups whose rollouts the controller looks after, so that it could stop them;
+            "" is the fleet. None: all.
+        is_journal_failing: nothing can be put on record.
+        is_turned_away: the device is not on record, and there is no room to keep it.
+        download: what the device began last.
+        image: of the release that `choose` found; None: nothing of it changes the decision.
+        put_off: why it has to wait for its turn, by the window or the download slots.
+    """
+
+    policy: Policy = NOTHING_DECIDED
+    target: Target | None = None
+    now_ms: int = 0
+    is_local: bool = True
+    wants_image: bool = False
+    attended: frozenset[str] | None = None
+    is_journal_failing: bool = False
+    is_turned_away: bool = False
+    download: Download | None = None
+    image: ImageOnDisk | None = None
+    put_off: Cause | None = None
+
+
+class ServerState(NamedTuple):
+    """What a running server knows that no other file says; as it is here: nothing.
+
+    Attributes:
+        runs: a server runs on the data directory.
+        attended, is_journal_failing: as in a `Situation`.
+        is_table_full: there is no room to keep devices that are not on record.
+        closed_window: the maintenance windows, where none of them is open; "": one is, or there are
+            none.
+        taken_slots: the number of download slots, where all of them are taken; 0: some are free, or
+            there is no limit.
+        let_in: MACs of devices that the window and the slots let in all the same.
+        last_good: the target that it stays on where version.txt cannot be used.
+        is_policy_usable: no file of the policy keeps it from offering anything.
+    """
+
+    runs: bool = False
+    attended: frozenset[str] | None = None
+    is_journal_failing: bool = False
+    is_table_full: bool = False
+    closed_window: str = ""
+    taken_slots: int = 0
+    let_in: frozenset[str] = frozenset()
+    last_good: Target | None = None
+    is_policy_usable: bool = True
+
+    def put_off(self, mac: str) -> Cause | None:
+        """Return why a device has to wait for its turn; None: it need not."""
+        if mac in self.let_in:
+            return None
+        if self.closed_window:
+            return window_closed(self.closed_window)
+        return no_slot(self.taken_slots) if self.taken_slots else None
+
+
+def window_closed(windows: str) -> Cause:
+    """Return the cause of a device that has to wait for a maintenance window."""
+    return Cause(Reason.WINDOW_CLOSED, text=windows)
+
+
+def no_slot(limit: int) -> Cause:
+    """Return the cause of a device that has to wait for a download slot."""
+    return Cause(Reason.NO_SLOT, times=limit)

@@ -1,0 +1,204 @@
+"""What the journal says of one rollout: read, folded, and gone on with from a checkpoint. I/O.
+
+`RolloutMover` asks it before each decision. It writes nothing.
+"""
+
+import logging
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+from ota_server.evaluation.checkpoint import BadCheckpoint
+from ota_server.evaluation.feedback import Feedback
+from ota_server.evaluation.scope import RolloutScope
+from ota_server.journal.follow import Follower
+from ota_server.model.timestamp import parse_time
+from ota_server.policy.files import PolicyFiles
+from ota_server.policy.rollout_plan import RolloutPlan, RolloutProgress
+from ota_server.rollouts.audience import scope_of, who_runs
+from ota_server.rollouts.files import Checkpoint, read_checkpoint
+from ota_server.rollouts.progress_record import name_of
+from ota_server.system.data_dir import log_dir
+
+log = logging.getLogger(__name__)
+
+# A step begins no other block of the journal after that: other rollouts wait for their steps.
+_READ_SECONDS = 0.05
+# A pin that ends at a time changes no file.
+_PINS_SECONDS = 60.0
+_NOBODY = RolloutScope(members=frozenset())
+
+
+class DeviceServer(NamedTuple):
+    """What is known of the server that writes the journal.
+
+    Attributes:
+        started_ms: since when it answers, in milliseconds since the epoch.
+        completion_unknown: it stands behind something that buffers whole images.
+        devices_proven: it believes no device that does not prove who it is (`contested`).
+    """
+
+    started_ms: int
+    completion_unknown: bool = False
+    devices_proven: bool = False
+
+
+class JournalFold:
+    """Reads the journal for one rollout. Used by one thread.
+
+    Attributes:
+        feedback: what has been read, folded.
+        policy: what operators had decided at the last look.
+        progress: how far the rollout was at the checkpoint, or by the progress that is on record.
+    """
+
+    def __init__(
+        self,
+        data_dir: Path,
+        plan: RolloutPlan,
+        policies: PolicyFiles,
+        server: DeviceServer,
+        progress: RolloutProgress | None,
+        now_ms: int,
+    ) -> None:
+        """Go on where the last controller was, or begin with the oldest line of the journal.
+
+        Args:
+            progress: what is on record of it.
+        """
+        self.progress = progress
+        self.policy = policies.current()
+        self._plan = plan
+        self._policies = policies
+        self._server = server
+        self._log_dir = log_dir(data_dir)
+        self._members: frozenset[str] | None = None
+        self._outage_from_ms: int | None = None
+        self._losses = 0
+        self._scope_at = 0.0
+        checkpoint = read_checkpoint(self._log_dir, plan)
+        if checkpoint is None or not self._resume(checkpoint):
+            self._begin(now_ms)
+        self._jumps = self.feedback.clock_jumps
+
+    def _begin(self, now_ms: int) -> None:
+        if self._plan.reverts:
+            self._members = who_runs(self._log_dir, self.policy, self._plan.reverts)
+        self._scope = self._find_scope(now_ms)
+        progress = self.progress
+        opened_ms = now_ms if progress is None else parse_time(progress.wave_time)
+        wave = 0 if progress is None else progress.wave
+        self.feedback = self._make_feedback(self._scope, wave, opened_ms)
+        self._follower = Follower(self._log_dir)
+        if progress is not None:
+            name = name_of(self._plan)
+            log.warning("%s: no checkpoint; the journal is read from its oldest line", name)
+
+    def _resume(self, checkpoint: Checkpoint) -> bool:
+        """Go on from a checkpoint; False where it cannot be used."""
+        if checkpoint.progress is not None:
+            self.progress = checkpoint.progress
+        self._members = checkpoint.members
+        self._scope = self._find_scope(checkpoint.alive_ms)
+        # As if nobody was reached up to now: groups and pins may have changed meanwhile.
+        self.feedback = self._make_feedback(_NOBODY, 0, 0)
+        try:
+            self.feedback.load(checkpoint.fold)
+        except BadCheckpoint as problem:
+            log.warning("%s: %s", name_of(self._plan), problem)
+            return False
+        self.feedback.change(self._plan, self._scope)
+        self._follower = Follower(self._log_dir, checkpoint.position)
+        if checkpoint.alive_ms < self._server.started_ms:
+            self._outage_from_ms = checkpoint.alive_ms
+        return True
+
+    def _make_feedback(self, scope: RolloutScope, wave: int, opened_ms: int) -> Feedback:
+        proven = self._server.devices_proven
+        return Feedback(self._plan, scope, wave, opened_ms, devices_proven=proven)
+
+    def change(self, plan: RolloutPlan) -> None:
+        """Take the plan as it is now."""
+        self._plan = plan
+        self.feedback.change(plan, self._scope)
+        self._scope_at = 0.0  # whom it reaches may have changed with it
+
+    def checkpoint(self, progress: RolloutProgress | None, now_ms: int) -> Checkpoint:
+        """Return all that another controller needs to go on from here."""
+        position, fold = self._follower.position, self.feedback.dump()
+        return Checkpoint(self._plan.id, progress, position, now_ms, self._members, fold)
+
+    def close(self) -> None:
+        """Close the journal."""
+        self._follower.close()
+
+    # What is new in the journal
+
+    def read(self) -> bool:
+        """Fold what is new, for a short time; True when all of it is folded."""
+        end_at = time.monotonic() + _READ_SECONDS
+        while records := self._follower.read():
+            for record in records:
+                if self._outage_from_ms is not None:
+                    self._look_for_outage(self._outage_from_ms, record.get("time"))
+                self.feedback.observe(record)
+            if time.monotonic() >= end_at:
+                return False
+        if self._outage_from_ms is not None:
+            self._note_outage(self._outage_from_ms)
+        return True
+
+    def _look_for_outage(self, from_ms: int, time: object) -> None:
+        """Leave out the time between two servers, before what the second one recorded."""
+        try:
+            time_ms = parse_time(str(time))
+        except ValueError:
+            return
+        if time_ms < self._server.started_ms:
+            self._outage_from_ms = max(from_ms, time_ms)
+        else:
+            self._note_outage(from_ms)
+
+    def _note_outage(self, from_ms: int) -> None:
+        self._outage_from_ms = None
+        self.feedback.note_outage(from_ms, self._server.started_ms)
+
+    def has_lost_records(self) -> bool:
+        """Return whether a part of the journal was gone before it was read, since the last call."""
+        before, self._losses = self._losses, self._follower.losses
+        return self._losses != before
+
+    def has_jumped(self) -> bool:
+        """Return whether the clock jumped since the last call."""
+        before, self._jumps = self._jumps, self.feedback.clock_jumps
+        return self._jumps != before
+
+    # Whom the rollout reaches
+
+    def look_at_policy(self, now_ms: int, now: float) -> None:
+        """Take up what operators have decided since the last look.
+
+        Args:
+            now: in seconds of a monotonic clock.
+        """
+        before, self.policy = self.policy, self._policies.current()
+        policy = self.policy
+        is_as_it_was = (
+            policy.groups is before.groups
+            and policy.pins is before.pins
+            and policy.group_pins is before.group_pins
+            and policy.group_targets == before.group_targets
+            and policy.rollouts.keys() == before.rollouts.keys()
+            and (policy.images, policy.aliases) == (before.images, before.aliases)
+        )
+        if is_as_it_was and now < self._scope_at:
+            return
+        self._scope_at = now + _PINS_SECONDS
+        scope = self._find_scope(now_ms)
+        if scope != self._scope:
+            self._scope = scope
+            self.feedback.change(self._plan, scope)
+
+    def _find_scope(self, now_ms: int) -> RolloutScope:
+        scope = scope_of(self._plan, self.policy, self._members, now_ms)
+        return scope._replace(completion_unknown=self._server.completion_unknown)

@@ -1,0 +1,119 @@
+"""The command `device`: labels, and devices that are forgotten, with a server running or not."""
+
+import json
+import unittest
+from pathlib import Path
+
+from ota_server.journal.replay import newest, replay
+from tests.commands.test_pin_hold_retry import OTHER, CommandCase
+from tests.support import MAC, Client, Process, until
+
+
+def known(log_dir: Path) -> list[str]:
+    """Return who is on record, by the files."""
+    found = replay(log_dir)
+    try:
+        return [mac for mac, _ in found.devices()]
+    finally:
+        found.close()
+
+
+class LabelTest(CommandCase):
+    def test_a_label_is_shown_by_devices_and_why_until_it_is_taken_away(self):
+        self.see()
+        self.assertEqual(
+            self.lines("device", "label", "001122334455", "pump house, Zürich"),
+            [f"{MAC} is called pump house, Zürich"],
+        )
+        self.assertRegex("\n".join(self.lines("devices")), r"LABEL\n.*pump house, Zürich\n1 device")
+        self.assertEqual(json.loads(self.lines("devices", "--json")[0])["label"], self.label())
+        self.assertRegex("\n".join(self.lines("devices", "--csv")), r"label\n.*\"pump house, Z")
+        self.assertIn(f"device       {MAC} (pump house, Zürich)", self.lines("why", MAC))
+        self.assertEqual(json.loads(self.lines("why", MAC, "--json")[0])["label"], self.label())
+        self.assertEqual(
+            self.lines("device", "label", MAC, ""),
+            [f"{MAC} has no label, no longer pump house, Zürich"],
+        )
+        self.assertNotIn("LABEL", "\n".join(self.lines("devices")))
+        self.assertEqual(
+            [entry["to"] for entry in map(json.loads, self.audit()) if "to" in entry],
+            ["pump house, Zürich"],
+        )
+
+    def label(self) -> str:
+        return json.loads((self.data_dir / "version" / "labels.json").read_text("utf-8"))[MAC]
+
+    def audit(self) -> list[str]:
+        return (self.data_dir / "log" / "audit.jsonl").read_text().splitlines()
+
+    def test_a_text_that_is_no_label_is_refused(self):
+        for text in ("x" * 65, "two\nlines", "\x1b[31m"):
+            with self.subTest(text):
+                self.assert_refused(2, "is no label: up to 64", "device", "label", MAC, text)
+
+    def test_a_broken_file_of_labels_is_not_overwritten_and_hides_no_device(self):
+        self.see()
+        path = self.data_dir / "version" / "labels.json"
+        path.write_text('{"no mac": "x"}')
+        self.assert_refused(1, "labels.json has 'no mac'.*mend it", "device", "label", MAC, "x")
+        self.assertEqual(path.read_text(), '{"no mac": "x"}')
+        done = self.run_command("devices")
+        self.assertEqual(done.returncode, 0)
+        self.assertIn(MAC, done.stdout)
+        self.assertRegex(done.stderr, "labels.json has 'no mac'.*no labels are shown")
+
+
+class ForgetTest(CommandCase):
+    def test_without_a_server_the_command_takes_it_from_the_record(self):
+        self.see()
+        self.see(OTHER)
+        self.lines("device", "label", MAC, "gone")
+        self.stop()
+        self.assertEqual(self.lines("device", "forget", MAC), [f"{MAC} is forgotten"])
+        self.assertEqual(known(self.data_dir / "log"), [OTHER])
+        self.assertRegex("\n".join(self.lines("devices", MAC)), " check .*\n(.*\n)*.* forget ")
+        self.assertEqual((self.data_dir / "version" / "labels.json").read_text(), "{}\n")
+        self.assert_refused(1, "is not on record; `devices` lists", "device", "forget", MAC)
+
+    def test_what_still_names_it_is_said(self):
+        self.see()
+        self.lines("pin", MAC, "v1.0.0")
+        self.lines("group", "add", "beta", MAC)
+        self.stop()
+        done = self.run_command("device", "forget", MAC)
+        self.assertEqual(done.returncode, 0)
+        self.assertRegex(done.stderr, f"still pinned to v1.0.0; `unpin {MAC}`")
+        self.assertRegex(done.stderr, f"`group remove beta {MAC}` takes it out")
+
+
+class ForgetByServerTest(CommandCase):
+    """A server process runs."""
+
+    def serve(self) -> Process:
+        server = Process("--data-dir", str(self.data_dir), "--host", "127.0.0.1")
+        self.addCleanup(server.kill)
+        return server
+
+    def see_by(self, server: Process, mac: str, version: str) -> None:
+        with Client(server.port) as client:
+            client.request("/version.txt", {"_br_mac_": mac, "_br_fwv_": version})
+            self.assertEqual(client.answer().status, 200)
+
+    def test_a_running_server_forgets_and_knows_it_anew_when_it_asks_again(self):
+        server, logs = self.serve(), self.data_dir / "log"
+        for mac in (MAC, OTHER):
+            self.see_by(server, mac, "v1.0.0")
+        expected = [f"{MAC} is forgotten, by the running server in a moment"]
+        self.assertEqual(self.lines("device", "forget", MAC), expected)
+        self.assertTrue(until(lambda: known(logs) == [OTHER]))
+        server.kill()
+        server = self.serve()
+        self.assertEqual(known(logs), [OTHER])
+        self.see_by(server, MAC, "v9")
+        self.assertIsNone(newest(logs, MAC).update_ms)
+        self.lines("device", "forget", OTHER)
+        self.assertTrue(until(lambda: known(logs) == [MAC]))
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,1 @@
+"""Tests of what devices ask and get, over real sockets."""

@@ -1,0 +1,1 @@
+"""Tests of what became of devices, and of the model of fleets."""

@@ -1,0 +1,39 @@
+"""Durations and sizes: what operators may write, and how both are shown."""
+
+import unittest
+
+from ota_server.model.quantity import format_duration, format_size, parse_duration, parse_size
+
+
+class DurationTest(unittest.TestCase):
+    def test_a_number_with_a_unit_is_a_duration(self):
+        for text, seconds in (("90s", 90), ("15m", 900), ("1.5h", 5400), ("7d", 604800), ("0s", 0)):
+            with self.subTest(text):
+                self.assertEqual(parse_duration(text), seconds)
+
+    def test_anything_else_is_refused(self):
+        for text in ("", "5", "m", "-5m", "+5m", "5 m", "5M", "1.h", "1e3s", "٣m", "1_0s", "5m5s"):
+            with self.subTest(text), self.assertRaises(ValueError):
+                parse_duration(text)
+
+    def test_a_duration_is_shown_in_its_largest_whole_unit(self):
+        for seconds, text in ((0, "0s"), (0.5, "0.5s"), (90, "90s"), (5400, "90m"), (86400, "1d")):
+            with self.subTest(seconds):
+                self.assertEqual(format_duration(seconds), text)
+
+
+class SizeTest(unittest.TestCase):
+    def test_a_number_with_or_without_a_unit_is_a_size(self):
+        for text, size in (("512", 512), ("64K", 65536), ("10m", 10485760), ("2G", 2147483648)):
+            with self.subTest(text):
+                self.assertEqual(parse_size(text), size)
+
+    def test_anything_else_is_refused(self):
+        for text in ("", "0", "K", "-1K", "1.5M", "1KB", "1 K", "٣K", "1_0"):
+            with self.subTest(text), self.assertRaises(ValueError):
+                parse_size(text)
+
+    def test_a_size_is_shown_in_its_largest_whole_unit(self):
+        for size, text in ((1023, "1023"), (1024, "1K"), (1536, "1536"), (10485760, "10M")):
+            with self.subTest(size):
+                self.assertEqual(format_size(size), text)

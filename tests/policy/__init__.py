@@ -1,0 +1,1 @@
+"""Tests of what operators decided, and of the decision that follows."""

@@ -1,0 +1,1 @@
+"""Tests of files, locks and the log of the server."""

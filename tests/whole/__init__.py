@@ -1,0 +1,1 @@
+"""Tests of whole processes, real clients, the benchmarks and the shape of the package."""
