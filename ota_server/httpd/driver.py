@@ -17,10 +17,10 @@ from typing import Any
 
 from ota_server.httpd.app import NotReady, QuickReply
 from ota_server.httpd.channel import ASKED, CLOSED, FRESH, HELD, LINGERING, PARKED, Channel
-from ota_server.httpd.connection import Connection, Outgoing
+from ota_server.httpd.connection import Connection
 from ota_server.httpd.listener import Listener
 from ota_server.httpd.readahead import ReadAhead
-from ota_server.httpd.reply import Peer
+from ota_server.httpd.reply import Outgoing, Peer
 from ota_server.httpd.sockets import RECEIVE_BYTES, ImageChanged, PollPoller, peer_of
 from ota_server.httpd.watching import ERROR, READ, WRITE, Watching
 

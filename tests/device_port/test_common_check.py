@@ -10,9 +10,9 @@ from ota_server.device_port.admission import Admission
 from ota_server.device_port.common_check import read_common_check, read_common_image
 from ota_server.device_port.service import Service
 from ota_server.device_port.slots import Places
-from ota_server.httpd.connection import Connection, Outgoing
+from ota_server.httpd.connection import Connection
 from ota_server.httpd.http1 import Refused, read_request
-from ota_server.httpd.reply import ImageSpan, Peer
+from ota_server.httpd.reply import ImageSpan, Outgoing, Peer
 from ota_server.journal.device_table import Fleet
 from ota_server.journal.rejected import Rejected
 from ota_server.journal.writer import Journal
@@ -53,6 +53,7 @@ ODD_LINES = (
     b"Host: x:70000",
     b"Host: x:65536",
     b"Connection: close, x",
+    b"Connection: Close",
     b"Content-Length: 5",
     b"Transfer-Encoding: chunked",
     b"Range: bytes=0-1",
