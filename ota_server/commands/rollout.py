@@ -1,4 +1,4 @@
-"""The command `rollout`: a release goes out in waves, and is stopped by itself. Edge."""
+"""The command `rollout`: a release goes out in waves, and is halted where it fails. Edge."""
 
 import argparse
 import json
@@ -27,7 +27,7 @@ examples:
   %(prog)s status --watch
       how far it is, redrawn every second
   %(prog)s abort
-      who has it stays on it
+      devices that have it stay on it
 
 %(prog)s PART --help says more.
 """
@@ -49,17 +49,19 @@ def add_commands(commands: Any) -> None:
     status.add_argument(
         "--watch",
         action="store_true",
-        help="every second, until it is over; exit code 1 where one ends halted or aborted",
+        help="every second, until it is over; exit code 1 where a rollout ends halted or aborted",
     )
     status.add_argument("--json", action="store_true", help="a JSON object a line, for programs")
-    _add(parts, "pause", "offer it to nobody new", _pause, with_group=True)
+    _add(parts, "pause", "offer it to no further device", _pause, with_group=True)
     _add(parts, "resume", "go on after a pause, whoever paused it", _resume, with_group=True)
     _add(parts, "promote", "open the next wave at once, or end the last", _promote, with_group=True)
-    ending = _add(parts, "abort", "end it; who has it stays on it", _abort, with_group=True)
+    ending = _add(
+        parts, "abort", "end it; devices that have it stay on it", _abort, with_group=True
+    )
     ending.add_argument(
         "--revert",
         action="store_true",
-        help="take those who have it back, in waves with the same limits; also after a halt",
+        help="take devices that have it back, in waves with the same limits; also after a halt",
     )
 
 
@@ -109,7 +111,7 @@ def _status(arguments: argparse.Namespace) -> int:
 
 def _pause(arguments: argparse.Namespace) -> int:
     plan = edits.pause(arguments.data_dir, arguments.group)
-    print(f"the rollout of {plan.version} is paused: nobody new is offered it")
+    print(f"the rollout of {plan.version} is paused: no further device is offered it")
     return 0
 
 
@@ -126,7 +128,7 @@ def _promote(arguments: argparse.Namespace) -> int:
     if wave < plan.wave_count:
         print(f"wave {wave + 1} of {plan.wave_count} opens, {plan.percent(wave):g} %")
     else:
-        print(f"wave {wave} is the last: the rollout ends without those that are missing")
+        print(f"wave {wave} is the last: the rollout ends without devices that are missing")
     warn_of_hold(arguments.data_dir)
     warn_of_no_server(arguments.data_dir)
     return 0
@@ -137,7 +139,7 @@ def _abort(arguments: argparse.Namespace) -> int:
     now = format_time(now_ms)
     if not arguments.revert:
         plan = edits.abort(arguments.data_dir, arguments.group, now)
-        print(f"the rollout of {plan.version} is aborted; who has it stays on it")
+        print(f"the rollout of {plan.version} is aborted; devices that have it stay on it")
         return 0
     plan, is_on = check_revert(arguments.data_dir, arguments.group)
     back, reached = plan_revert(arguments.data_dir, plan, now_ms, now)

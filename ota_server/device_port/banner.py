@@ -10,7 +10,7 @@ from ota_server import __version__
 from ota_server.device_port.server import OTAServer
 from ota_server.model.quantity import format_duration, format_size
 from ota_server.model.version import is_sample
-from ota_server.releases.store import NoImage, NoTarget, NotReady, Store
+from ota_server.releases.store import NoImage, NoTarget, NotHashed, Store
 
 log = logging.getLogger(__name__)
 
@@ -74,7 +74,7 @@ def _target_lines(store: Store) -> list[str]:
     while image is None:
         try:
             image = store.image(target.version)
-        except NotReady as not_ready:
+        except NotHashed as not_ready:
             not_ready.hashing.done.wait()
             if store.is_closed:
                 return []  # it will never be hashed, and to ask again and again takes a processor

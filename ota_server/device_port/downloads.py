@@ -31,7 +31,7 @@ from ota_server.policy.explain import in_words
 from ota_server.policy.files import PolicyFiles
 from ota_server.policy.loop_breaker import fetched
 from ota_server.releases.image import Image
-from ota_server.releases.store import Altered, NoImage, NoTarget, NotNow, NotReady, Store
+from ota_server.releases.store import Altered, NoImage, NoTarget, NotHashed, NotNow, Store
 from ota_server.system.rate_limit import RateLimit
 
 log = logging.getLogger(__name__)
@@ -125,7 +125,7 @@ class Downloads:
         files; if another request of the device began something else meanwhile, it is planned anew.
 
         Raises:
-            NotReady: an image has to be hashed first, and the caller may wait for that.
+            NotHashed: an image has to be hashed first, and the caller may wait for that.
         """
         fleet = self._fleet
         while True:
@@ -146,7 +146,7 @@ class Downloads:
         """Give an image by its name, to caches and to an operator's curl. Nothing is recorded.
 
         Raises:
-            NotReady: as `respond`.
+            NotHashed: as `respond`.
         """
         try:
             image = self._store.image(version)
@@ -158,7 +158,7 @@ class Downloads:
             return reply.text(HTTPStatus.NOT_FOUND, _NOT_FOUND)
         except NotNow:
             return reply.later(_NOT_READY)
-        except NotReady:
+        except NotHashed:
             if may_wait:
                 raise
             return reply.later(_NOT_READY)
@@ -233,7 +233,7 @@ class Downloads:
             answer = reply.later("No target version.")
         except NotNow:
             answer = reply.later(_NOT_READY)
-        except NotReady:
+        except NotHashed:
             if may_wait:
                 raise
             answer = reply.later(_NOT_READY)

@@ -92,7 +92,7 @@ class Service:
         """Read a request head.
 
         Raises:
-            Refused: the bytes break HTTP or a limit.
+            BadRequest: the bytes break HTTP or a limit.
         """
         return read_common_image(buffer) or read_request(buffer)
 

@@ -18,7 +18,7 @@ from ota_server.model.device import Device, Report
 from ota_server.model.version import MAX_SIGNATURE_BYTES, meaning, signature_name
 from ota_server.policy.files import PolicyFiles
 from ota_server.releases.image import Image
-from ota_server.releases.store import NoImage, NoTarget, NotNow, NotReady, Store
+from ota_server.releases.store import NoImage, NoTarget, NotHashed, NotNow, Store
 from ota_server.system.files import find, is_passing, open_found
 from ota_server.system.rate_limit import RateLimit
 
@@ -59,7 +59,7 @@ class Signatures:
         """Give the device the signature of the image that it has begun, or would get.
 
         Raises:
-            NotReady: an image has to be hashed first, and the caller may wait for that.
+            NotHashed: an image has to be hashed first, and the caller may wait for that.
         """
         with self._fleet.lock:
             device = self._fleet.get(report.mac)
@@ -78,7 +78,7 @@ class Signatures:
         """Give the signature of an image by its name.
 
         Raises:
-            NotReady: as `respond`.
+            NotHashed: as `respond`.
         """
         try:
             return self._answer(lambda: self._store.image(version), peer, NAMED_CACHING, may_wait)
@@ -102,7 +102,7 @@ class Signatures:
             return reply.later("No update now.")
         except NotNow:
             return reply.later(_NOT_READY)
-        except NotReady:
+        except NotHashed:
             if may_wait:
                 raise
             return reply.later(_NOT_READY)

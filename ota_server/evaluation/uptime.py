@@ -1,12 +1,13 @@
 """Uptime: a clock that stands still while no device is answered. Pure.
 
 Made from the times of the journal's records, in the order of its lines. Nothing that is measured by
-it can run backwards, and a time in which nobody was heard is nobody's silence.
+it runs backwards, and a time in which no device was heard makes no device silent.
 """
 
-# A server's clock is set by seconds at most while it runs; by more, and no time is what it was.
+# A clock that runs is corrected by seconds at most. Where it is set by more, times before it do not
+# compare with times after it.
 JUMP_MS = 5 * 60 * 1000
-# Where requests come at random, one gap in 500 million is that many times as long as the mean.
+# Where requests come at random, one gap in 500 million is so many times as long as the mean.
 _MEANS = 20
 # Where they come in bursts, the longest recent gap says more than the mean.
 _USUALS = 4
@@ -46,7 +47,7 @@ class Uptime:
         self._last_ms = now_ms
         longest = self._longest()
         if step > longest:
-            # Unless it happens again and again: then that is how this fleet polls.
+            # Where that happens again and again, it is how this fleet polls.
             self.up_ms += min(step, round(self._usual))
             self._usual = max(self._usual * _USUALS, step / 16)
             return

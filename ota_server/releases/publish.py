@@ -19,20 +19,19 @@ from ota_server.model.refusal import Refused
 from ota_server.model.timestamp import format_time
 from ota_server.model.version import image_name, signature_name, spellings
 from ota_server.policy import audit
-from ota_server.releases.hashing import Digests
 from ota_server.releases.header import HEAD_BYTES, ImageHeader, describe, read_header
+from ota_server.releases.image import Digests
 from ota_server.releases.inventory import (
     Progress,
     Release,
     Site,
     announce,
-    digest,
+    digest_of_open,
     digests_of,
     find_release,
     header_of,
     look_at,
     release_at,
-    signature_sha256,
 )
 from ota_server.releases.publish_request import Order, check_against, check_order, doubts
 from ota_server.releases.signature_check import check_signature, read_signature
@@ -42,6 +41,7 @@ from ota_server.system.files import (
     find,
     open_regular,
     replace,
+    sha256_of,
     signature_of,
     sync_folder,
 )
@@ -106,7 +106,7 @@ def publish(data_dir: Path, order: Order, now_ms: int, progress: Progress) -> Pu
         job.check(site)
         checked_by = job.check_signature(Path(order.source))
         if release_at(firmware, order.version).image is not None:
-            manifest = job.manifest(digest(source.fileno(), size, progress), size)
+            manifest = job.manifest(digest_of_open(source, size, progress), size)
             outcome = job.settle(manifest)
             if outcome is not None:
                 recorded = job.recorded or manifest
@@ -210,7 +210,7 @@ class _Job:
         names = ("notes", "reports_as", "via", "direct_from")
         changed = [each for each in names if getattr(recorded, each) != getattr(merged, each)]
         if self._signature is not None:
-            there = None if release.signature is None else signature_sha256(release.signature)
+            there = None if release.signature is None else sha256_of(release.signature)
             if there != self._signature_sha256 or recorded.signature_sha256 != there:
                 changed.append("signature")
         return tuple(each.replace("_", "-") for each in changed)
@@ -226,7 +226,7 @@ class _Job:
                 "needs by `release remove VERSION`"
             )
         with self._temporary() as copy:
-            digests = digest(source.fileno(), before.size, progress, copy.write)
+            digests = digest_of_open(source, before.size, progress, copy.write)
             if signature_of(os.fstat(source.fileno())) != before:
                 raise Refused(f"{self._order.source} changed while it was read; try again")
             copy.flush()

@@ -1,4 +1,4 @@
-"""What operators' commands change of rollouts: on record first, then the plan itself. I/O."""
+"""What operators' commands change of rollouts: the audit log first, then the plan. I/O."""
 
 import os
 from collections.abc import Mapping
@@ -20,16 +20,17 @@ from ota_server.policy.targets import (
     read_base,
     read_group_targets,
     read_stopped,
+    read_version_file,
+    release_here,
     set_stopped,
     stopped_entry,
     targets_before,
 )
-from ota_server.releases.inventory import target_problem
 from ota_server.rollouts.files import read_plan, read_progress, write_plan
 from ota_server.rollouts.find_rollout import RolloutOnFile, find_rollout
 from ota_server.system.data_dir import log_dir
 
-# What a full disk must not keep from being done.
+# These are done even where a full disk keeps them out of the audit log.
 _STOPS = ("rollout pause", "rollout abort")
 
 
@@ -42,13 +43,14 @@ def check_start(data_dir: Path, plan: RolloutPlan) -> str | None:
     """
     if not (data_dir / "version").is_dir():
         raise Refused(f"no version/ in {data_dir}; is --data-dir right?")
-    problem = target_problem(data_dir)
-    if problem:
+    version_file = read_version_file(data_dir)
+    problem = version_file.problem
+    if problem and version_file.is_there:
         raise Refused(
             f"{data_dir / 'version' / VERSION_NAME} {problem}; fix it, or make another target by "
             "`release activate VERSION`, then begin"
         )
-    edits.release_here(data_dir, plan.version)
+    release_here(data_dir, plan.version)
     for group in filter(None, (plan.group, plan.first_group)):
         if not os.path.lexists(data_dir / "version" / GROUPS_FOLDER / f"{group}{GROUP_SUFFIX}"):
             raise Refused(f"there is no group {group}; `group add {group} MAC` makes one")
@@ -68,10 +70,10 @@ def check_start(data_dir: Path, plan: RolloutPlan) -> str | None:
 
 
 def _check_first_group(data_dir: Path, plan: RolloutPlan) -> None:
-    """Refuse a first wave that the rollout would leave alone.
+    """Check that the rollout does not leave the devices of its first wave alone.
 
     Raises:
-        Refused: it would.
+        Refused: it does.
         BadPolicy, OSError: targets.json cannot be used or read.
     """
     if plan.first_group is None or plan.group or plan.groups_too:
@@ -96,7 +98,7 @@ def start(data_dir: Path, plan: RolloutPlan) -> RolloutPlan:
         waves = ",".join(f"{percent:g}" for percent in plan.waves)
         note(data_dir, "rollout start", plan, to=plan.version, waves=waves)
         write_plan(data_dir, plan)
-        # Who has it from a rollout that was aborted belongs to this one now.
+        # Devices that have it from a rollout that was aborted belong to this one now.
         set_stopped(data_dir, plan.version, None)
     return plan
 
@@ -119,7 +121,7 @@ def pause(data_dir: Path, group: str | None) -> RolloutPlan:
 
 
 def resume(data_dir: Path, group: str | None) -> RolloutPlan:
-    """Have a rollout go on that was paused, by whomever, from the target as it is now.
+    """Have a paused rollout go on, whoever paused it, from the target as it is now.
 
     Raises:
         Refused, Busy, BadPolicy, OSError: it stays as it is.
@@ -133,7 +135,7 @@ def resume(data_dir: Path, group: str | None) -> RolloutPlan:
             raise Refused(f"it would pause again: {progress.reason}")
         base = read_base(data_dir, plan.group)
         if not plan.is_revert and is_same_target(base, plan.version):
-            base = plan.instead_of  # it is the target already; back is to the one before that
+            base = plan.instead_of  # it is the target already; a revert goes to the one before that
         number = plan.resumed + 1
         moved = {"from": RolloutState.PAUSED, "to": RolloutState.RUNNING}
         changes = {"wanted": RolloutWish.RUN, "resumed": number, "instead_of": base}
@@ -143,8 +145,8 @@ def resume(data_dir: Path, group: str | None) -> RolloutPlan:
 def promote(data_dir: Path, group: str | None) -> tuple[RolloutPlan, int]:
     """Open the next wave at once; return the plan and that wave, counted from 0.
 
-    In the last wave it ends the rollout: one device that is unplugged would have it wait for ever.
-    The wave that is returned is then one that the plan does not have.
+    In the last wave it ends the rollout, which would wait for ever for a device that is unplugged.
+    The number that is returned is then one more than there are waves.
 
     Raises:
         Refused, Busy, BadPolicy, OSError: it stays as it is.
@@ -159,7 +161,8 @@ def promote(data_dir: Path, group: str | None) -> tuple[RolloutPlan, int]:
         is_last = wave >= plan.wave_count
         if is_last and plan.promoted >= plan.wave_count:
             raise Refused(
-                "the rollout ends already without those that are missing; `rollout status` shows it"
+                "the rollout ends already without devices that are missing; `rollout status` shows "
+                "it"
             )
         if is_last and not progress.asks:
             raise Refused(_last_wave_text(plan))
@@ -170,7 +173,7 @@ def promote(data_dir: Path, group: str | None) -> tuple[RolloutPlan, int]:
 
 
 def _last_wave_text(plan: RolloutPlan) -> str:
-    text = "its last wave is open, and no device is missing that it could end without"
+    text = "its last wave is open, and there is no missing device that it could end without"
     if plan.group or plan.is_revert:
         return text
     return (
@@ -180,7 +183,7 @@ def _last_wave_text(plan: RolloutPlan) -> str:
 
 
 def abort(data_dir: Path, group: str | None, now: str) -> RolloutPlan:
-    """End a rollout; who has the release stays on it.
+    """End a rollout; devices that have the release stay on it.
 
     Raises:
         Refused, Busy, BadPolicy, OSError: it goes on.

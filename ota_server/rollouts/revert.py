@@ -8,7 +8,7 @@ from ota_server.policy import edits as policy_edits
 from ota_server.policy.files import PolicyFiles
 from ota_server.policy.policy import RolloutState
 from ota_server.policy.rollout_plan import RolloutPlan, RolloutWish
-from ota_server.policy.targets import is_same_target, read_base
+from ota_server.policy.targets import is_same_target, read_base, release_here
 from ota_server.rollouts import edits
 from ota_server.rollouts.audience import scope_of, who_runs
 from ota_server.rollouts.files import write_plan
@@ -50,7 +50,7 @@ def check_revert(data_dir: Path, group: str | None) -> tuple[RolloutPlan, bool]:
             f"the target is {base or 'nothing'} now, not {plan.instead_of}: no device is kept on "
             f"{plan.version}, all get the target"
         )
-    policy_edits.release_here(data_dir, plan.instead_of)
+    release_here(data_dir, plan.instead_of)
     return plan, found.is_on
 
 

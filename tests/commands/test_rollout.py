@@ -130,12 +130,16 @@ class StartTest(CommandCase):
         for arguments, said, code in (
             (["v9"], "publish it first", 1),
             ([OLD], "is the target of the fleet already", 1),
-            ([NEW, "--waves", "50,10,100"], "waves rise", 2),
-            ([NEW, "--waves", "10,50"], "the last one is 100", 2),
-            ([NEW, "--waves", "ten"], "argument --waves: 'ten' are no percentages", 2),
+            ([NEW, "--waves", "50,10,100"], "waves have to rise", 2),
+            ([NEW, "--waves", "10,50"], "the last one has to be 100", 2),
+            ([NEW, "--waves", "ten"], "argument --waves: 'ten' are not percentages", 2),
             ([NEW, "--waves", "a,100"], "such as 1,10,50,100", 2),
-            ([NEW, "--max-failures", "100"], "argument --max-failures: '100' is no percentage", 2),
-            ([NEW, "--min-devices", "0"], "argument --min-devices: '0' is no number", 2),
+            (
+                [NEW, "--max-failures", "100"],
+                "argument --max-failures: '100' is not a percentage",
+                2,
+            ),
+            ([NEW, "--min-devices", "0"], "argument --min-devices: '0' is not a number", 2),
             ([NEW, "--soak", "400d"], "argument --soak: '400d' is not a duration up to a year", 2),
             ([NEW, "--soak", "10"], "not a duration", 2),
             ([NEW, "--group", "beta"], "there is no group beta", 1),
@@ -432,18 +436,18 @@ class ChangeTest(CommandCase):
 
     def test_promote_in_the_last_wave_ends_the_rollout_without_those_that_are_missing(self):
         self.come_to("running", wave=2)
-        self.assertIn("no device is missing", self.refused("promote"))
+        self.assertIn("there is no missing device", self.refused("promote"))
         self.come_to("running", wave=2, asks=(mac_of(1),))
         code, out, _ = self.run_it("promote")
         self.assertEqual(code, 0)
         self.assertEqual(
-            out, "wave 3 is the last: the rollout ends without those that are missing\n"
+            out, "wave 3 is the last: the rollout ends without devices that are missing\n"
         )
         self.assertEqual(self.plan().promoted, 3)
         moved = [(entry["from"], entry["to"]) for entry in entries(self.data_dir / "log")[1:]]
         self.assertEqual(moved, [("wave 3", "end")])
         said = self.refused("promote")
-        self.assertIn("the rollout ends already without those that are missing", said)
+        self.assertIn("the rollout ends already without devices that are missing", said)
         self.assertEqual(len(entries(self.data_dir / "log")), 2)
 
     def test_a_pause_that_would_come_again_is_not_resumed(self):
@@ -594,8 +598,11 @@ class StatusTest(CommandCase):
         for content, words in (
             ("{", "is not JSON: "),
             ('{"id": "1"}', "it lacks version, group, waves, time, instead_of; "),
-            (json.dumps({**plan, "waves": "ten"}), "a value in it is of another kind; "),
-            (json.dumps({**plan, "waves": [100, 50]}), "waves rise, and the last one is 100; "),
+            (json.dumps({**plan, "waves": "ten"}), "a value in it is of the wrong type; "),
+            (
+                json.dumps({**plan, "waves": [100, 50]}),
+                "waves have to rise, and the last one has to be 100; ",
+            ),
         ):
             path.write_text(content)
             with self.subTest(content=content):
@@ -603,7 +610,7 @@ class StatusTest(CommandCase):
                     said = self.refused(command)
                     self.assertIn(f"{path} is no", said)
                     self.assertIn(words, said)
-                    self.assertIn("; mend it, or delete it: that ends the rollout", said)
+                    self.assertIn("; fix it, or delete it: that ends the rollout", said)
                     self.assertNotIn("__new__", said)
 
     def test_what_is_no_file_in_the_place_of_a_plan_is_said(self):
@@ -611,7 +618,7 @@ class StatusTest(CommandCase):
         for make, undo in ((path.mkdir, path.rmdir), (lambda: os.mkfifo(path), path.unlink)):
             make()
             said = self.refused("status")
-            self.assertIn(f"{path} is no regular file in its folder; mend it, or delete", said)
+            self.assertIn(f"{path} is not a regular file in its folder; fix it, or delete", said)
             undo()
 
     def shown(self, progress: RolloutProgress, **more: Any) -> str:

@@ -31,7 +31,7 @@ DOORS = {"__init__", "__main__", "cli", "controller", "server"}
 # What a room below it in the list may still not import.
 APART = {
     "httpd": {"system", "model"},  # it knows no devices
-    "device_port": {*ROOMS} - {"evaluation", "rollouts"},
+    "device_port": {*ROOMS} - {"evaluation"},
 }
 NOT_IN_THE_SERVER = ("commands", "evaluation", "operator_port")
 # Modules of the standard library that touch the world. `datetime` is there to convert alone.
