@@ -192,7 +192,7 @@ class Service:
         return self.offers.withdrawals
 
     def _route(self, request: Request, peer: Peer, may_wait: bool) -> Reply:
-        """Answer in the order that DESIGN has: health, named images, identity, path, method."""
+        """Answer, in this order: health, named images, identity, path, method."""
         if request.content_length > 0 and request.method in ("GET", "HEAD"):
             return reply.text(
                 HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "A request here has no body.", close=True
