@@ -8,7 +8,8 @@ from pathlib import Path
 from ota_server import __version__
 from ota_server.device_port.server import OTAServer
 from ota_server.model.version import is_sample
-from ota_server.releases.store import NoImage, NoTarget, NotReady, Store
+from ota_server.releases.fleet_target import NoTarget
+from ota_server.releases.store import NoImage, NotReady, Store
 
 log = logging.getLogger(__name__)
 

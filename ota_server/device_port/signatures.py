@@ -16,8 +16,9 @@ from ota_server.model.device import Device, Report
 from ota_server.model.version import MAX_SIGNATURE_BYTES, meaning, signature_name
 from ota_server.policy.begun_download import pinned_download
 from ota_server.policy.files import PolicyFiles
+from ota_server.releases.fleet_target import NoTarget
 from ota_server.releases.image import Image
-from ota_server.releases.store import NoImage, NoTarget, NotNow, NotReady, Store
+from ota_server.releases.store import NoImage, NotNow, NotReady, Store
 from ota_server.system.files import find, is_passing, open_found
 from ota_server.system.rate_limit import RateLimit
 
