@@ -21,6 +21,7 @@ PURE = {
     "evaluation.feedback",
     "evaluation.contested",
     "httpd.http1",
+    "releases.chips",
     "releases.header",
     "policy.lease",
     "model.address",
