@@ -131,12 +131,13 @@ def release_here(data_dir: Path, version: str) -> str:
     image = find_image(data_dir / "firmware", version)
     if image is None:
         path = data_dir / "firmware" / image_name(version)
-        raise Refused(f"{version} is no release here: there is no {path}; publish it first")
+        raise Refused(f"{version} is not a release here: there is no {path}; publish it first")
     entry = stopped_entry(read_stopped(data_dir), version)
     if entry is not None and entry.get("state") == StoppedState.WITHDRAWN:
         reason = f" ({entry['reason']})" if entry.get("reason") else ""
         raise Refused(
-            f"{version} was withdrawn{reason}, and no device may have it; name another release"
+            f"{version} was withdrawn{reason}, and no device may have it; name another release, or "
+            "publish a fixed one under another version"
         )
     return version_of_image_name(image[0]) or version
 

@@ -1,6 +1,6 @@
 """Images in `firmware/`, opened with their digests, and the target of the fleet.
 
-Nothing here waits. Who needs an image that is not hashed yet gets `NotReady`, with an event to
+Nothing here waits. Who needs an image that is not hashed yet gets `NotHashed`, with an event to
 wait for.
 """
 
@@ -42,7 +42,7 @@ class NotNow(Exception):
     """The server is out of descriptors or memory: answer 503."""
 
 
-class NotReady(app.NotReady):
+class NotHashed(app.NotReady):
     """The image is being hashed: wait for `hashing.done`, then ask again."""
 
     def __init__(self, hashing: Hashing) -> None:
@@ -107,7 +107,7 @@ class Store:
 
         Raises:
             NoImage: it is missing, empty, no regular file or not readable.
-            NotReady: it has to be hashed first.
+            NotHashed: it has to be hashed first.
         """
         found = self._fleet_target.find_image(version)
         if found is None:
@@ -124,15 +124,15 @@ class Store:
 
         Raises:
             NoImage: no file holds them any more.
-            NotReady: a file that may hold them has to be hashed first.
+            NotHashed: a file that may hold them has to be hashed first.
         """
-        waiting: NotReady | None = None
+        waiting: NotHashed | None = None
         for name, file in self._files_of_size(download):
             try:
                 image = self._open(name, file)
             except NoImage:
                 continue
-            except NotReady as not_ready:
+            except NotHashed as not_ready:
                 waiting = waiting or not_ready
                 continue
             if image.sha256 == download.sha256:
@@ -170,7 +170,7 @@ class Store:
         try:
             digests = self._hasher.known(file.signature)
             if digests is None:
-                raise NotReady(self._hasher.request(file))
+                raise NotHashed(self._hasher.request(file))
             descriptor = open_found(file)
         except Unreadable as problem:
             raise NoImage(str(problem)) from problem
@@ -181,7 +181,7 @@ class Store:
         signature = signature_of(os.fstat(descriptor))
         if signature != file.signature:
             os.close(descriptor)
-            raise NotReady(self._hasher.request(Found(file.path, signature)))
+            raise NotHashed(self._hasher.request(Found(file.path, signature)))
         version = version_of_image_name(name) or name
         copy = self._hasher.take_copy(signature)
         if copy is None:
