@@ -34,7 +34,8 @@ from ota_server.httpd.reply import Peer, Reply
 from ota_server.journal.device_table import Fleet
 from ota_server.model.device import Report
 from ota_server.policy.files import PolicyFiles
-from ota_server.releases.store import NoTarget, NotHashed, NotNow
+from ota_server.releases.fleet_target import NoTarget
+from ota_server.releases.store import NotHashed, NotNow
 
 CHECK_PATH = b"/version.txt"
 IMAGE_PATH = b"/firmware.bin"
