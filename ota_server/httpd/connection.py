@@ -210,8 +210,6 @@ class Connection:
         if self._state is LATE:
             said = f"no whole request in {HEAD_SECONDS:.0f} s"
             raise BadRequest(HTTPStatus.REQUEST_TIMEOUT, said)
-                HTTPStatus.REQUEST_TIMEOUT, f"no whole request in {HEAD_SECONDS:.0f} s"
-            )
         if not self._buffer:
             return None
         found = self._app.read_request(self._buffer)
