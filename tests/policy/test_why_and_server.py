@@ -1,7 +1,9 @@
 """A real server in many situations: what it answers over a socket is what `why` says."""
 
+import os
 import random
 import re
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from datetime import UTC, datetime
@@ -32,7 +34,7 @@ from ota_server.policy.rollout_plan import (
 from ota_server.releases.store import NotReady
 from ota_server.server import clock_ms
 from tests.journal.test_writer import file_size_limit
-from tests.support import ROOT, TIMEOUT_SECONDS, ServerCase, request_head, until
+from tests.support import ROOT, TIMEOUT_SECONDS, TRANSPORT, ServerCase, request_head, until
 
 OTHER = "a0:b1:c2:d3:e4:f5"
 # The journal is longer than that, and so cannot be written where no file may be.
@@ -61,6 +63,16 @@ FACTORS: Mapping[str, tuple[str, ...]] = {
     "reports": ("v1.0.0", "factory 7", "v1.0.1", "v1.2"),
 }
 MILD = {"hold": "", "group file": "", "withdrawn": ""}
+IN_AN_OPEN_WAVE = {
+    **MILD,
+    "pin": "",
+    "rollout": "open",
+    "group target": "",
+    "stone": "",
+    "image": "",
+    "turn": "",
+    "reports": "v1.0.0",
+}
 
 
 def pairs_of(row: Row) -> set[tuple[tuple[str, str], ...]]:
@@ -82,8 +94,12 @@ def covering_rows() -> Iterator[Row]:
         row = max(rows, key=lambda each: len(pairs_of(each) & wanted))
         wanted -= pairs_of(row)
         yield row
-    # Few of these come to the later rules.
-    yield from (chosen(chance) | MILD for _ in range(60))
+    # Few of these come to the later rules, and to what pauses a rollout.
+    yield from (chosen(chance) | MILD for _ in range(50))
+    pauses = ("controller", "journal", "table")
+    for record, *levels in product(("unknown", "known"), *(FACTORS[name] for name in pauses)):
+        paused = dict(zip(pauses, levels, strict=True))
+        yield chosen(chance) | IN_AN_OPEN_WAVE | {"record": record} | paused
 
 
 def chosen(chance: random.Random) -> dict[str, str]:
@@ -126,6 +142,11 @@ class WhyAndServerTest(ServerCase):
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
         temporary.replace(path)
 
+    def touch(self) -> None:
+        """Move the time stamp of version/, as each command does at its end."""
+        now = time.time_ns()  # the time of files goes in steps of some milliseconds
+        os.utime(self.data_dir / "version", ns=(now, now))
+
     def clear(self) -> None:
         """Let nothing be decided, nor wrong, and have the server see that."""
         version_dir = self.data_dir / "version"
@@ -140,6 +161,7 @@ class WhyAndServerTest(ServerCase):
         self.put_image("v1.2", b"third " * 100)
         self.offers.attended.groups = None
         self.fleet._max_devices = 10**6
+        self.touch()
         self.check("v1.0.0", OTHER)
 
     def test_each_answers_what_the_other_says(self) -> None:
@@ -178,6 +200,7 @@ class WhyAndServerTest(ServerCase):
         self.put_release(row)
         if row["target"]:
             self.set_target("v8" if row["target"] == "no image" else "")
+        self.touch()
 
     def roll_out(self, which: str) -> None:
         if not which:
@@ -224,6 +247,7 @@ class WhyAndServerTest(ServerCase):
         if row["record"] == "retried":
             retries = f'{{"{report.mac}": "{format_time(now_ms)}"}}'
             self.write("version/retries.json", retries)
+            self.touch()
 
     def let(self, row: Row, mac: str) -> None:
         """Let be so what the server alone knows."""
@@ -270,7 +294,8 @@ class WhyAndServerTest(ServerCase):
             assert request is not None
             service = self.server.service
             while True:
-                service.begin_turn()
+                if TRANSPORT != "threads":  # which know no turns
+                    service.begin_turn()
                 try:
                     answer = service.respond(request[0], Peer("192.0.2.7", False))
                     break
