@@ -195,8 +195,8 @@ def _write(results: Results, arguments: argparse.Namespace, python: Path) -> Non
     (out / "results.json").write_text(content + "\n", "utf-8")
     (out / "results.md").write_text(markdown(results), "utf-8")
     if out == HERE:
-        readme = ROOT / "README.md"
-        readme.write_text(with_tables(readme.read_text("utf-8"), results), "utf-8")
+        for page in (ROOT / "docs" / "benchmarks.md", ROOT / "README.md"):
+            page.write_text(with_tables(page.read_text("utf-8"), results), "utf-8")
     command = [str(python), "-m", "benchmarks.plots", str((out / "results.json").absolute())]
     drawn = "there is no plot: matplotlib is not installed (python -m benchmarks --setup)"
     if python.exists():

@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ota_server.evaluation.feedback import Feedback, RolloutScope
+from ota_server.evaluation.feedback import Feedback
+from ota_server.evaluation.scope import RolloutScope
 from ota_server.model.timestamp import format_time
 from ota_server.policy.rollout_plan import RolloutPlan
 

@@ -28,8 +28,12 @@ def markdown(results: Results) -> str:
 
 
 def with_tables(text: str, results: Results) -> str:
-    """Return a text with the summary and the bounds of these results between its marks."""
-    for name, table in (("summary", summary(results)), ("bounds", bounds_table(results))):
+    """Return a text with the tables of these results between its marks, where it has any."""
+    for name, table in (
+        ("summary", summary(results)),
+        ("bounds", bounds_table(results)),
+        ("figures", figures(results)),
+    ):
         begin, end = f"<!-- {name} of the benchmarks -->", f"<!-- end of {name} -->"
         before, _, rest = text.partition(begin)
         _, _, after = rest.partition(end)
@@ -86,6 +90,29 @@ def summary(results: Results) -> str:
     about = results.about
     rounds = f"{about['rounds']} round{'s' if about['rounds'] > 1 else ''}"
     return f"Medians of {rounds}, {about['date']}, {about['machine']}:\n\n" + _format(rows)
+
+
+# What README shows of the summary: workload, case, metric, title. Each stands in it too.
+_FIGURES = (
+    ("check-new", "16 connections", "rate", "version checks a second, a new connection for each"),
+    ("check-keepalive-100k", "16 connections", "rate", "the same on kept connections"),
+    ("download-1m", "16 clients", "mb_per_s", "MB a second, images of 1 MiB"),
+    ("slow-downloads", "10,000 clients", "rss_mb", "MB of memory for 10,000 slow downloads"),
+)
+
+
+def figures(results: Results) -> str:
+    """Return the four figures of README, of this server and of nginx."""
+    peers = (OURS, "nginx")
+    rows = [["", *[PEERS[peer].label for peer in peers]]]
+    for workload, case, metric, title in _FIGURES:
+        cells = [title]
+        for peer in peers:
+            values = results.values(workload, case, peer, metric)
+            form = METRICS[metric].form
+            cells.append(form.format(spread([*values.values()]).median) if values else "")
+        rows.append(cells)
+    return _format(rows)
 
 
 def bounds_table(results: Results, *, measured_only: bool = False) -> str:

@@ -25,8 +25,9 @@ from typing import NamedTuple
 from benchmarks.fleet_model import MADE_UP_AT, SCENARIOS, Fleet, Scenario
 from benchmarks.fleet_shapes import DAY_MS, HOUR_MS, MINUTE_MS, SHAPES, Shape
 from benchmarks.progress import Progress as Bar
-from ota_server.evaluation.feedback import Feedback, RolloutScope
+from ota_server.evaluation.feedback import Feedback
 from ota_server.evaluation.proposal import propose_waves
+from ota_server.evaluation.scope import RolloutScope
 from ota_server.evaluation.tally import ASKING_WAVE
 from ota_server.evaluation.waves import advance
 from ota_server.model.timestamp import format_time
@@ -87,19 +88,21 @@ def run(
     devices: int | None = None,
     *,
     is_killed: bool = False,
+    devices_proven: bool = False,
 ) -> Outcome:
     """Let a fleet live through a rollout.
 
     Args:
         devices: how many; None: as many as the shape has.
         is_killed: the controller is, after each look, and goes on from its checkpoint.
+        devices_proven: the server takes devices for proven, made-up ones too.
     """
     if devices is not None:
         shape = replace(shape, devices=devices)
     fleet = Fleet(scenario, seed, shape, _START_MS)
     waves = propose_waves(fleet.stands())
     fleet.forge(waves[0])
-    rollout = _Rollout(fleet, _plan(fleet, f"{scenario.name}-{seed}", waves))
+    rollout = _Rollout(fleet, _plan(fleet, f"{scenario.name}-{seed}", waves), devices_proven)
     while rollout.goes_on():
         rollout.look()
         if is_killed:
@@ -154,17 +157,23 @@ class _Rollout:
         promoted: how often a person opened a wave by hand.
     """
 
-    def __init__(self, fleet: Fleet, plan: RolloutPlan) -> None:
+    def __init__(self, fleet: Fleet, plan: RolloutPlan, devices_proven: bool = False) -> None:
         releases = (*fleet.versions, *fleet.stones, fleet.release)
-        self._known = RolloutScope(releases=_meanings(releases), stones=_meanings(fleet.stones))
+        self._scope = RolloutScope(
+            releases=_meanings(releases), stepping_stones=_meanings(fleet.stones)
+        )
         self._fleet = fleet
         self.plan = plan
         self.progress = RolloutProgress(plan.id, "running", 0, plan.time)
         self.promoted = 0
         self.now_ms = self._opened_ms = self._ran_ms = _START_MS
-        self._feedback = Feedback(plan, self._known, 0, _START_MS)
+        self._devices_proven = devices_proven
+        self._feedback = self._begin()
         for record in fleet.history():
             self._feedback.observe(record)
+
+    def _begin(self) -> Feedback:
+        return Feedback(self.plan, self._scope, 0, _START_MS, self._devices_proven)
 
     def goes_on(self) -> bool:
         """Return whether something can still come of it. One that is paused can be halted."""
@@ -199,13 +208,13 @@ class _Rollout:
             return
         if all(self._fleet.is_lost(mac, self.now_ms) for mac in asks):
             self.plan = self.plan._replace(promoted=self.progress.wave + 1)
-            self._feedback.change(self.plan, self._known)
+            self._feedback.change(self.plan, self._scope)
             self.promoted += 1
 
     def kill(self) -> None:
         """Go on with another controller, from what this one has written."""
         content = self._feedback.dump()
-        self._feedback = Feedback(self.plan, self._known, 0, _START_MS)
+        self._feedback = self._begin()
         self._feedback.load(content)
 
 

@@ -1,7 +1,7 @@
 """The controller: a child process of the server that moves rollouts. Edge.
 
-It reads what operators want and what devices did, and writes how far each rollout is. It serves
-nobody, so that whatever it does, no device waits for it.
+It reads what operators want and what devices did, and writes how far each rollout is. It answers no
+requests, so that no device ever waits for it.
 """
 
 import argparse
@@ -34,7 +34,7 @@ _TICK_SECONDS = 0.25
 _NICENESS = 10
 # A clock that is set jumps; one that is slewed does not.
 _JUMP_MS = 5 * 60 * 1000
-# What fails is said again at most so often.
+# A problem is logged again at most so often.
 _SAY_EVERY_SECONDS = 60.0
 # `rollout status` sees by the time stamp of the lock that rollouts are looked after.
 _TOUCH_SECONDS = 5.0
@@ -89,8 +89,8 @@ class Controller:
     def look(self) -> float | None:
         """Look at each rollout once; return the seconds until the next look, None: all is done.
 
-        One that has much to read gets a short step of that as the others get theirs, and has the
-        next look follow at once.
+        A rollout that has much to read gets a short step in each look, and the next look follows at
+        once.
         """
         self._is_sound = True
         self._policies.look_after()
@@ -103,12 +103,12 @@ class Controller:
         return 0.0 if behind else self._tick_seconds
 
     def _beat(self, up_to_date: Sequence[str]) -> None:
-        """Tell the server of one more look, and of which rollouts all that devices did was seen."""
+        """Tell the server of this look, and for which rollouts the whole journal has been read."""
         self._touch(is_behind=not up_to_date)
         if self._heartbeat is None:
             return
         try:
-            # A pipe that is full has enough in it.
+            # Where the pipe is full, the server has enough to read.
             with suppress(BlockingIOError):
                 for line in lines_of_a_look(up_to_date, self._is_sound):
                     os.write(self._heartbeat, line)
@@ -119,7 +119,7 @@ class Controller:
         """Have `rollout status` see by the time of the lock whether rollouts are looked after.
 
         Args:
-            is_behind: none of them is; one that alone is behind has words of its own there.
+            is_behind: none is looked after. Where one alone is behind, status says it otherwise.
         """
         now = time.monotonic()
         if self._lock is None or (self._is_sound and (is_behind or now < self._touch_at)):
@@ -131,7 +131,7 @@ class Controller:
             self._say(f"{LOCK_NAME} cannot be touched: {problem}")
 
     def _update(self) -> None:
-        """Begin with rollouts that are new, go on by plans that changed, let go of what is over."""
+        """Take up new rollouts and plans that changed, and close rollouts that are over."""
         plans = self._plans()
         for group in list(self._movers):
             mover = self._movers[group]

@@ -1,4 +1,5 @@
 """The command line: arguments in, text out.
 
-It imports all rooms. Each module with `add_commands` is a command; `common` has what they share.
+It imports all rooms. Each module with `add_commands` holds one command, or a few that belong
+together. Begin with `common`, which has what they share.
 """

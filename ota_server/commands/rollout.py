@@ -1,11 +1,9 @@
-"""The command `rollout`: a release goes out in waves, and is stopped by itself. Edge."""
+"""The command `rollout`: a release goes out in waves, and is halted where it fails. Edge."""
 
 import argparse
 import json
-import secrets
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from ota_server.commands import rollout_start, rollout_status
@@ -16,11 +14,9 @@ from ota_server.device_port.admission_status import read_standing
 from ota_server.device_port.window import Standing
 from ota_server.model.refusal import Refused
 from ota_server.model.timestamp import format_time
-from ota_server.policy.files import PolicyFiles
-from ota_server.policy.rollout_plan import RolloutPlan, RolloutWish
 from ota_server.rollouts import edits
-from ota_server.rollouts.audience import scope_of, who_runs
-from ota_server.rollouts.preview import ReachedDevices, reached
+from ota_server.rollouts.find_rollout import all_rollouts, no_such_rollout
+from ota_server.rollouts.revert import check_revert, plan_revert, revert
 from ota_server.system.data_dir import add_data_dir_argument, log_dir
 from ota_server.system.locks import is_served
 
@@ -31,7 +27,7 @@ examples:
   %(prog)s status --watch
       how far it is, redrawn every second
   %(prog)s abort
-      who has it stays on it
+      devices that have it stay on it
 
 %(prog)s PART --help says more.
 """
@@ -53,17 +49,19 @@ def add_commands(commands: Any) -> None:
     status.add_argument(
         "--watch",
         action="store_true",
-        help="every second, until it is over; exit code 1 where one ends halted or aborted",
+        help="every second, until it is over; exit code 1 where a rollout ends halted or aborted",
     )
     status.add_argument("--json", action="store_true", help="a JSON object a line, for programs")
-    _add(parts, "pause", "offer it to nobody new", _pause, with_group=True)
+    _add(parts, "pause", "offer it to no further device", _pause, with_group=True)
     _add(parts, "resume", "go on after a pause, whoever paused it", _resume, with_group=True)
     _add(parts, "promote", "open the next wave at once, or end the last", _promote, with_group=True)
-    ending = _add(parts, "abort", "end it; who has it stays on it", _abort, with_group=True)
+    ending = _add(
+        parts, "abort", "end it; devices that have it stay on it", _abort, with_group=True
+    )
     ending.add_argument(
         "--revert",
         action="store_true",
-        help="take those who have it back, in waves with the same limits; also after a halt",
+        help="take devices that have it back, in waves with the same limits; also after a halt",
     )
 
 
@@ -95,10 +93,10 @@ def _add(
 
 
 def _status(arguments: argparse.Namespace) -> int:
-    found = edits.all_rollouts(arguments.data_dir)
+    found = all_rollouts(arguments.data_dir)
     chosen = [each for each in found if arguments.group in (None, each[0].group)]
     if not chosen:
-        raise edits.none_there(found, arguments.group)
+        raise no_such_rollout(found, arguments.group)
     if arguments.json:
         logs = log_dir(arguments.data_dir)
         standing = read_standing(logs) if is_served(logs) else Standing()
@@ -113,7 +111,7 @@ def _status(arguments: argparse.Namespace) -> int:
 
 def _pause(arguments: argparse.Namespace) -> int:
     plan = edits.pause(arguments.data_dir, arguments.group)
-    print(f"the rollout of {plan.version} is paused: nobody new is offered it")
+    print(f"the rollout of {plan.version} is paused: no further device is offered it")
     return 0
 
 
@@ -130,58 +128,32 @@ def _promote(arguments: argparse.Namespace) -> int:
     if wave < plan.wave_count:
         print(f"wave {wave + 1} of {plan.wave_count} opens, {plan.percent(wave):g} %")
     else:
-        print(f"wave {wave} is the last: the rollout ends without those that are missing")
+        print(f"wave {wave} is the last: the rollout ends without devices that are missing")
     warn_of_hold(arguments.data_dir)
     warn_of_no_server(arguments.data_dir)
     return 0
 
 
 def _abort(arguments: argparse.Namespace) -> int:
-    now = format_time(time.time_ns() // 1_000_000)
+    now_ms = time.time_ns() // 1_000_000
+    now = format_time(now_ms)
     if not arguments.revert:
         plan = edits.abort(arguments.data_dir, arguments.group, now)
-        print(f"the rollout of {plan.version} is aborted; who has it stays on it")
+        print(f"the rollout of {plan.version} is aborted; devices that have it stay on it")
         return 0
-    plan, is_on = edits.check_revert(arguments.data_dir, arguments.group)
-    way_back, found = _way_back(arguments.data_dir, plan, now)
-    devices = len(found.stands) + found.inactive
+    plan, is_on = check_revert(arguments.data_dir, arguments.group)
+    back, reached = plan_revert(arguments.data_dir, plan, now_ms, now)
+    devices = len(reached.stands) + reached.inactive
     if not devices:
         end = "`rollout abort` alone ends it" if is_on else "it is over"
-        raise Refused(f"nobody runs {plan.version}, there is nothing to take back; {end}")
+        raise Refused(f"no device runs {plan.version}, there is nothing to take back; {end}")
     print(f"{devices} device{'s' * (devices != 1)} on {plan.version} to take back")
-    waves = ", ".join(f"{percent:g}" for percent in way_back.waves)
-    edits.revert(arguments.data_dir, way_back, now)
-    print(f"they go back to {way_back.version} in waves of {waves} %; `rollout status` shows it")
+    waves = ", ".join(f"{percent:g}" for percent in back.waves)
+    revert(arguments.data_dir, back, now)
+    print(f"they go back to {back.version} in waves of {waves} %; `rollout status` shows it")
     warn_of_hold(arguments.data_dir)
     warn_of_no_server(arguments.data_dir)
     return 0
-
-
-def _way_back(data_dir: Path, plan: RolloutPlan, now: str) -> tuple[RolloutPlan, ReachedDevices]:
-    """Return the plan of the way back, and whom it reaches."""
-    assert plan.instead_of is not None
-    now_ms = time.time_ns() // 1_000_000
-    policy = PolicyFiles(data_dir).current()
-    members = who_runs(log_dir(data_dir), policy, plan.version)
-    back = plan._replace(
-        id=secrets.token_hex(6),
-        version=plan.instead_of,
-        time=now,
-        first_group=None,
-        wanted=RolloutWish.RUN,
-        promoted=-1,
-        resumed=0,
-        is_revert=True,
-        reverts=plan.version,
-    )
-    known = scope_of(back, policy, members, now_ms)
-    found = reached(log_dir(data_dir), back, known, now_ms)
-    # What it came to so far may be a few devices, of which some waves hold none.
-    added = zip(back.waves, found.added(back), strict=True)
-    kept = [percent for percent, count in added if count]
-    back = back._replace(waves=(*kept[:-1], 100.0))
-    # Those that it bricked were heard from too, and will not come: nobody is to wait for them.
-    return back._replace(counted=()), found
 
 
 # What is typed

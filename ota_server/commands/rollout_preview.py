@@ -1,4 +1,4 @@
-"""A rollout before it begins: its waves, what is refused of it, shown and warned of. Edge."""
+"""A rollout before it begins: its waves are made, checked and shown. Edge."""
 
 import math
 from collections.abc import Collection, Mapping, Sequence
@@ -31,17 +31,17 @@ def with_waves(
         intervals_ms: how often devices of a sample poll, by where they stand.
 
     Raises:
-        Refused: there is nobody to roll out to, or a wave from which nothing would be learned.
+        Refused: there is no device to roll out to, or a wave would show nothing.
     """
     if not found.stands:
         whose = f"the group {plan.group}" if plan.group else "the fleet"
         raise Refused(
-            f"no device of {whose} was heard from within a week: nobody to roll out to. "
+            f"no device of {whose} was heard from within a week: there is none to roll out to. "
             f"`release activate {plan.version}` makes it the target without a rollout"
         )
     if not any(found.counts):
         raise Refused(
-            f"no device is {_A_DAY} yet, so that none would count and no wave go on: {_WHAT_TO_DO}"
+            f"no device is {_A_DAY} yet, so that none counts and no wave would go on: {_WHAT_TO_DO}"
         )
     proposed = _proposed(plan, found, intervals_ms)
     plan = plan._replace(waves=typed or proposed)
@@ -70,21 +70,21 @@ def _is_slow(plan: RolloutPlan, interval_ms: float) -> bool:
 
 
 def _empty_text(plan: RolloutPlan, proposed: Sequence[float]) -> str:
-    """Return that a wave that was typed holds nobody, and what to do."""
+    """Return that a wave that was typed holds no device, and what to do."""
     if plan.first_group is not None and not any(plan.counted[1:]):
         return (
-            f"the first wave, {plan.first_group}, holds all active devices, and the others nobody; "
+            f"the first wave, {plan.first_group}, holds all active devices, and the others none; "
             "leave --first-group out"
         )
     empty = plan.counted.index(0)
     return (
-        f"wave {empty + 1} ({plan.percent(empty):g} %) adds no active device, so nothing would be "
-        f"learned from it; {_better(plan, plan.counted, proposed)}"
+        f"wave {empty + 1} ({plan.percent(empty):g} %) adds no active device, so it would "
+        f"show nothing; {_better(plan, plan.counted, proposed)}"
     )
 
 
 def _uncounted_text(plan: RolloutPlan, counting: Sequence[int], proposed: Sequence[float]) -> str:
-    """Return that a wave has devices of which none counts, and what to do; "": there is none."""
+    """Return that no device of a wave counts, and what to do; "" where some do in each."""
     pairs = enumerate(zip(plan.counted, counting, strict=True))
     wave, added = next(((at, pair[0]) for at, pair in pairs if pair[0] and not pair[1]), (0, 0))
     if not added:
@@ -100,9 +100,10 @@ def _uncounted_text(plan: RolloutPlan, counting: Sequence[int], proposed: Sequen
 
 
 def _better(plan: RolloutPlan, counts: Sequence[int], proposed: Sequence[float]) -> str:
-    """Return which waves to take instead of those that were typed, of which some count nobody.
+    """Return which waves to take instead of those that were typed; "": there are no better ones.
 
-    "": there are none.
+    Args:
+        counts: how many devices each wave adds, or how many of these count: of some waves, none.
     """
     counts = counts[plan.first_group is not None :]
     kept = [percent for percent, count in zip(plan.waves, counts, strict=True) if count]
@@ -163,7 +164,7 @@ def print_slow_pollers(plan: RolloutPlan, intervals_ms: Mapping[float, float]) -
         longest = format_duration(SLOW_SOAKS * plan.soak_seconds)
         print(
             f"{slow} of {known} devices are slow pollers, which wait for more than {longest} "
-            f"({SLOW_SOAKS} soaks) between two checks: waves wait for them by their own rhythm"
+            f"({SLOW_SOAKS} soaks) between two checks: waves wait for some of them too"
         )
 
 
@@ -183,6 +184,6 @@ def warn_of_soak(plan: RolloutPlan, intervals_ms: Mapping[float, float]) -> None
         warn(f"{what}: each wave takes longer than that")
     else:
         warn(
-            f"{what}: few of those that the release kills are noticed in it. `rollout abort`, then "
-            f"start it again with --soak {longer}, gives them time"
+            f"{what}: of the devices that the release bricks, few are noticed in it. `rollout "
+            f"abort`, then start it again with --soak {longer}, gives them time"
         )

@@ -1,4 +1,4 @@
-"""`rollout start`: what is typed, and how it begins. Edge."""
+"""`rollout start`: its options, and how a rollout begins. Edge."""
 
 import argparse
 import re
@@ -19,9 +19,10 @@ from ota_server.model.refusal import Misused
 from ota_server.model.timestamp import format_time
 from ota_server.policy.files import PolicyFiles
 from ota_server.policy.rollout_plan import MOST_SECONDS, RolloutPlan
+from ota_server.policy.targets import release_here
 from ota_server.rollouts import edits
 from ota_server.rollouts.audience import groups_left_alone, scope_of
-from ota_server.rollouts.preview import intervals_ms, reached
+from ota_server.rollouts.preview import find_reached, intervals_ms
 from ota_server.system.data_dir import log_dir
 from ota_server.system.locks import is_served
 
@@ -37,13 +38,13 @@ examples:
   %(prog)s v1.2.0 --group beta --waves 50,100
       of a group alone
   %(prog)s v1.2.0 --groups-too
-      groups that have a target of their own are not left alone
+      groups that have a target of their own too
   %(prog)s v1.2.0 --count-new
       a fleet that is on record for less than a day
 
 Durations are a number and s, m, h or d. A wave goes on when enough of it have
-updated and the soak has passed; where too many fail, or fall silent, the
-release is withdrawn by itself.
+updated and the soak has passed. Where too many fail, or fall silent, the
+server withdraws the release by itself.
 """
 
 
@@ -85,23 +86,23 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--held-unknown",
         choices=("keep", "target"),
         default="keep",
-        help="what a device that is held back gets where it runs no known release: its own "
-        "version, or the target (default: keep)",
+        help="what a device that is held back gets where its version is not a known release: its "
+        "own version, or the target (default: keep)",
     )
     add("--count-new", action="store_true", help="count devices known for less than a day too")
 
 
 def start(arguments: argparse.Namespace) -> int:
-    """Begin a rollout, having shown what it reaches; return the exit code."""
+    """Show what a rollout reaches, and begin it; return the exit code."""
     data_dir: Path = arguments.data_dir
     now_ms = time.time_ns() // 1_000_000
     plan = _plan(arguments, now_ms)
     edits.check_start(data_dir, plan)
-    plan = plan._replace(version=edits.release_here(data_dir, plan.version))
+    plan = plan._replace(version=release_here(data_dir, plan.version))
     policy = PolicyFiles(data_dir).current()
     print_left_alone(groups_left_alone(plan, policy))
     logs = log_dir(data_dir)
-    found = reached(logs, plan, scope_of(plan, policy, None, now_ms), now_ms)
+    found = find_reached(logs, plan, scope_of(plan, policy, None, now_ms), now_ms)
     intervals = intervals_ms(logs, found, now_ms)
     plan = with_waves(plan, arguments.waves, found, intervals)
     print_waves(plan, found, is_typed=arguments.waves is not None)
@@ -115,7 +116,7 @@ def start(arguments: argparse.Namespace) -> int:
 
 
 def _plan(arguments: argparse.Namespace, now_ms: int) -> RolloutPlan:
-    """Return what was typed, still without waves where none were.
+    """Return what was typed; where no waves were, they are still to be made.
 
     Raises:
         Misused: two options do not go together.
@@ -145,7 +146,7 @@ def _plan(arguments: argparse.Namespace, now_ms: int) -> RolloutPlan:
 
 
 def warn_of_no_server(data_dir: Path) -> None:
-    """Warn where nobody moves rollouts."""
+    """Warn where no server runs that moves rollouts."""
     if not is_served(log_dir(data_dir)):
         warn(f"no server runs on {data_dir}: nothing goes on without it")
 
@@ -157,12 +158,13 @@ def _waves(text: str) -> tuple[float, ...]:
     waves = tuple(map(_number, text.split(",")))
     if None in waves:
         raise argparse.ArgumentTypeError(
-            f"{text[:40]!r} are no percentages with commas between, such as 1,10,50,100"
+            f"{text[:40]!r} are not percentages with commas between, such as 1,10,50,100"
         )
     percents = [percent for percent in waves if percent is not None]
     if percents != sorted(set(percents)) or percents[-1] != 100 or not percents[0]:
         raise argparse.ArgumentTypeError(
-            f"waves rise from above 0, and the last one is 100, such as 1,10,50,100: {text[:40]!r}"
+            "waves have to rise from above 0, and the last one has to be 100, such as "
+            f"1,10,50,100: {text[:40]!r}"
         )
     return tuple(percents)
 
@@ -171,13 +173,13 @@ def _limit(text: str) -> float:
     percent = _number(text)
     if percent is None or percent >= 100:
         raise argparse.ArgumentTypeError(
-            f"{text[:40]!r} is no percentage from 0, under 100, such as 2%"
+            f"{text[:40]!r} is not a percentage from 0, under 100, such as 2%"
         )
     return percent
 
 
 def _number(text: str) -> float | None:
-    """Return a percentage as a number; None: it is none."""
+    """Return a percentage as a number, or None if it is not a percentage."""
     if not _PERCENT.fullmatch(text.strip()):
         return None
     return float(text.strip().rstrip("% "))
@@ -186,7 +188,7 @@ def _number(text: str) -> float | None:
 def _count(text: str) -> int:
     if not re.fullmatch(r"[0-9]{1,7}", text) or not 1 <= int(text) <= _MOST_DEVICES:
         raise argparse.ArgumentTypeError(
-            f"{text[:40]!r} is no number of devices from 1 to {_MOST_DEVICES}"
+            f"{text[:40]!r} is not a number of devices from 1 to {_MOST_DEVICES}"
         )
     return int(text)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from ota_server.commands.rollout_view import state_of, status_lines
 from ota_server.device_port.admission_status import read_standing
 from ota_server.policy.policy import HOLD_NAME, RolloutState
-from ota_server.rollouts import edits
+from ota_server.rollouts.find_rollout import all_rollouts
 from ota_server.rollouts.keeper import is_attended
 from ota_server.system.data_dir import log_dir
 from ota_server.system.locks import is_served
@@ -25,7 +25,7 @@ def lines_of(data_dir: Path, group: str | None) -> list[str]:
     """Return the status of rollouts for people.
 
     Raises:
-        Refused, BadPolicy, OSError: it cannot be told.
+        Refused, BadPolicy, OSError: a file cannot be used or read.
     """
     now_ms = time.time_ns() // 1_000_000
     logs = log_dir(data_dir)
@@ -34,7 +34,7 @@ def lines_of(data_dir: Path, group: str | None) -> list[str]:
     attended = not served or is_attended(logs, now_ms)
     is_held = os.path.lexists(data_dir / "version" / HOLD_NAME)
     lines: list[str] = []
-    for plan, progress in edits.all_rollouts(data_dir):
+    for plan, progress in all_rollouts(data_dir):
         if group in (None, plan.group):
             shown = status_lines(plan, progress, now_ms, served, standing, attended, is_held)
             lines += ["", *shown]
@@ -45,16 +45,17 @@ def watch(data_dir: Path, group: str | None) -> int:
     """Show the status of rollouts until none of them is on.
 
     Returns:
-        The exit code: 1 where one ended halted or aborted that was on, or, if none was, is shown.
+        The exit code: 1 where a rollout was halted or aborted meanwhile, or, where none was on at
+        the start, before.
     """
     draw = _Screen() if sys.stdout.isatty() else _Paper()
     watched: set[str] = set()
     try:
         while True:
             draw.show(lines_of(data_dir, group))
-            found = edits.all_rollouts(data_dir)
+            found = all_rollouts(data_dir)
             shown = [each for each in found if group in (None, each[0].group)]
-            on = {plan.id for plan, progress in shown if edits.is_on(plan, progress)}
+            on = {each.plan.id for each in shown if each.is_on}
             watched |= on
             if not on:
                 ends = [state_of(*each) for each in shown if not watched or each[0].id in watched]
@@ -65,7 +66,7 @@ def watch(data_dir: Path, group: str | None) -> int:
 
 
 def wrapped(line: str, columns: int) -> list[str]:
-    """Return a line as rows of a width, the further ones indented as much as the first, and more.
+    """Return a line as rows of a width; the second and further ones are indented more.
 
     An option that an operator may have to type is not broken at its hyphens.
     """
@@ -75,7 +76,7 @@ def wrapped(line: str, columns: int) -> list[str]:
 
 
 class _Paper:
-    """Output that is no terminal: each picture that differs from the one before, once."""
+    """Output that is not a terminal: each picture that differs from the one before, once."""
 
     def __init__(self) -> None:
         self._before: list[str] = []
@@ -100,7 +101,7 @@ class _Screen(_Paper):
     def show(self, lines: list[str]) -> None:
         """Draw lines, wrapped to the width of the terminal, as many as it has room for."""
         size = shutil.get_terminal_size()
-        # Where the window was made narrower, a line of before takes several rows by now.
+        # Where the window was made narrower, a line that was shown takes several rows now.
         rows = sum(-(-len(line) // size.columns) or 1 for line in self._before)
         up = f"\x1b[{min(rows, size.lines - 1)}F" if rows else ""
         shown = [row for line in lines for row in wrapped(line, size.columns - 1)]
@@ -110,6 +111,6 @@ class _Screen(_Paper):
         self._before = shown
 
     def end(self) -> None:
-        """Give the cursor back, below the last picture."""
+        """Show the cursor again, below the last picture."""
         sys.stdout.write(_SHOW_CURSOR)
         sys.stdout.flush()

@@ -15,13 +15,13 @@ from ota_server.policy.rollout_plan import (
 )
 
 _BAR = 24
-_RESUMING = "resuming"  # `rollout resume` was typed, and the controller has not seen it yet
-_ENDING = "ending"  # nobody can change any more how it ends
-_ASKING = "asking"  # the reason of the pause says what to do, and resuming it is no use
+_RESUMING = "resuming"  # `rollout resume` was typed; the controller has not seen it
+_ENDING = "ending"  # how it ends is decided
+_ASKING = "asking"  # the reason of the pause says what to do; `resume` does not help
 _HELD = "everything is on hold: nobody is offered anything; `unhold` ends that"
 _UNATTENDED = (
-    "nobody new is offered it: the controller, which moves rollouts, does not answer or cannot "
-    "write; the server's log says why"
+    "no further device is offered it: the controller, which moves rollouts, does not answer or "
+    "cannot write; the server's log says why"
 )
 # In the order in which a device goes through them, then what can go wrong.
 _SHOWN = ("updated", "downloading", "undecided", "cut", "failed", "silent", "mislabelled")
@@ -80,9 +80,9 @@ def status_lines(
     """Return the status of a rollout for people.
 
     Args:
-        is_attended: the controller has looked after it of late.
+        is_attended: the controller has looked after it recently.
         is_held: everything is on hold.
-        standing: whom the server that runs lets in; None: everybody.
+        standing: which devices the running server lets in; None: all.
     """
     lines = [_headline(plan, progress, now_ms)]
     state = state_of(plan, progress)
@@ -118,35 +118,39 @@ def status_lines(
 
 
 def _headline(plan: RolloutPlan, progress: RolloutProgress | None, now_ms: int) -> str:
-    whom = f"to the group {plan.group}" if plan.group else "to the fleet"
-    what = "way back" if plan.is_revert else "rollout"
+    whom = f"the group {plan.group}" if plan.group else "the fleet"
+    whom = f"{'for' if plan.is_revert else 'to'} {whom}"
+    what = "revert" if plan.is_revert else "rollout"
     since = f", begun {ago(plan.time, now_ms)}"
     instead = f", instead of {plan.instead_of}" if plan.instead_of and not plan.is_revert else ""
     instead = f" from {plan.reverts}" if plan.reverts else instead
-    return f"{what} of {plan.version} {whom}{instead}: {state_of(plan, progress)}{since}"
+    to = "to" if plan.is_revert else "of"
+    return f"{what} {to} {plan.version} {whom}{instead}: {state_of(plan, progress)}{since}"
 
 
 def _hint(plan: RolloutPlan, state: str, is_served: bool) -> str:
     if state in (RolloutState.RUNNING, NOT_BEGUN, _RESUMING) and not is_served:
         return "no server runs on this data directory: start it, nothing goes on without it"
     if state == NOT_BEGUN:
-        return "the controller has not seen it yet, or reads what is on record of the fleet"
+        return (
+            "the controller has not seen it yet, or is still reading what is on record of the fleet"
+        )
     if state == _ENDING:
-        return "nobody new is offered it; it ends when that is no longer the case"
+        return "no further device is offered it; it ends when that is no longer the case"
     if state == _ASKING:
         return ""
     if state == RolloutState.PAUSED:
-        return "nobody new is offered it; `rollout resume` goes on"
+        return "no further device is offered it; `rollout resume` goes on"
     if state == RolloutState.HALTED and not plan.is_revert:
         return (
-            f"{plan.version} is withdrawn; who runs it stays on it. Publish a mended release, or "
-            "go back by `rollout abort --revert`"
+            f"{plan.version} is withdrawn; devices that run it stay on it. Publish a fixed "
+            "release, or go back by `rollout abort --revert`"
         )
     if plan.is_revert and state in (RolloutState.HALTED, RolloutState.ABORTED):
-        stays = f"who went back stays on {plan.version}, who has {plan.reverts} stays on it"
+        stays = f"devices that went back stay on {plan.version}, the others on {plan.reverts}"
         return f"{stays}; `rollout start` rolls out what you want"
     if state == RolloutState.ABORTED:
-        return "who has it stays on it; `rollout abort --revert` is the way back"
+        return "devices that have it stay on it; `rollout abort --revert` goes back"
     return ""
 
 
@@ -171,12 +175,12 @@ def _wave_line(plan: RolloutPlan, progress: RolloutProgress | None, wave: int, n
 
 
 def _devices(counts: Mapping[str, int]) -> int:
-    """Return how many devices a wave and those before it are for, as far as they are on record."""
+    """Return how many devices a wave and those before it have, as far as they are on record."""
     return max(counts.get("reach", 0), counts.get("active", 0))
 
 
 def _counted(counts: Mapping[str, int]) -> str:
-    """Return what became of how many devices; what happened to none is left out."""
+    """Return how many devices are in which state; states without devices are left out."""
     if not counts:
         return ""
     first = f"{counts.get('updated', 0)} of {_devices(counts)} updated"

@@ -15,7 +15,7 @@ from ota_server.device_port.slots import Places
 from ota_server.device_port.window import Hours, Standing, Waiting
 from ota_server.httpd import reply
 from ota_server.httpd.reply import Reply
-from ota_server.model.address import site_of
+from ota_server.model.address import source_of
 from ota_server.policy.reason import Cause
 from ota_server.policy.situation import ServerState, no_slot, window_closed
 
@@ -183,4 +183,4 @@ class Admission:
 
 
 def _site(address: str) -> int | None:
-    return site_of(address) if address else None
+    return source_of(address) if address else None

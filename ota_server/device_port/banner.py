@@ -1,5 +1,6 @@
 """What the server says at its start: where it listens, what it offers, what is wrong with that."""
 
+import argparse
 import logging
 import textwrap
 import threading
@@ -7,8 +8,9 @@ from pathlib import Path
 
 from ota_server import __version__
 from ota_server.device_port.server import OTAServer
+from ota_server.model.quantity import format_duration, format_size
 from ota_server.model.version import is_sample
-from ota_server.releases.store import NoImage, NoTarget, NotReady, Store
+from ota_server.releases.store import NoImage, NoTarget, NotHashed, Store
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +74,7 @@ def _target_lines(store: Store) -> list[str]:
     while image is None:
         try:
             image = store.image(target.version)
-        except NotReady as not_ready:
+        except NotHashed as not_ready:
             not_ready.hashing.done.wait()
             if store.is_closed:
                 return []  # it will never be hashed, and to ask again and again takes a processor
@@ -93,3 +95,22 @@ def _target_lines(store: Store) -> list[str]:
             subsequent_indent="             ",
         )
     return lines
+
+
+def limits_text(arguments: argparse.Namespace) -> str:
+    """Return the limits that are in force, in words; "" where there are none."""
+    limits = []
+    if arguments.max_downloads is not None:
+        count = arguments.max_downloads
+        limits.append(f"{count} download{'s' * (count != 1)} at once")
+    if arguments.max_rate is not None:
+        limits.append(f"{format_size(arguments.max_rate)} bytes/s in all")
+    if arguments.max_download_rate is not None:
+        limits.append(f"{format_size(arguments.max_download_rate)} bytes/s each")
+    if arguments.window:
+        zone = arguments.window_zone or "the system's time"
+        limits.append(f"downloads begin {', '.join(map(str, arguments.window))} ({zone})")
+    if arguments.window_overdue is not None:
+        overdue = format_duration(arguments.window_overdue)
+        limits.append(f"or after {overdue} of waiting for that")
+    return ", ".join(limits)

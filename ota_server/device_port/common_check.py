@@ -33,7 +33,7 @@ from ota_server.httpd.reply import Peer, Reply
 from ota_server.journal.device_table import Fleet
 from ota_server.model.device import Report
 from ota_server.policy.files import PolicyFiles
-from ota_server.releases.store import NoTarget, NotNow, NotReady
+from ota_server.releases.store import NoTarget, NotHashed, NotNow
 
 CHECK_PATH = b"/version.txt"
 IMAGE_PATH = b"/firmware.bin"
@@ -106,7 +106,7 @@ class Checks:
         """Tell a device which version to run.
 
         Raises:
-            NotReady: an image has to be hashed first, and the caller may wait for that.
+            NotHashed: an image has to be hashed first, and the caller may wait for that.
         """
         target_version: str | None = None
         now_ms = self._clock_ms()
@@ -117,7 +117,7 @@ class Checks:
             answer.needs_record = self._needs_record(report, target_version)
         except (NoTarget, NotNow):
             answer = reply.later("No target version.")
-        except NotReady:
+        except NotHashed:
             if may_wait:
                 raise
             answer = reply.later("The image is not ready yet.")
@@ -134,7 +134,7 @@ class Checks:
         now_ms = self._clock_ms()
         try:
             decision, end = self._offers.offer(report, peer, now_ms)
-        except (NoTarget, NotNow, NotReady):
+        except (NoTarget, NotNow, NotHashed):
             return None
         version = decision.version
         needs_record = self._needs_record(report, version)

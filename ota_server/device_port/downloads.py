@@ -7,10 +7,12 @@ from collections.abc import Callable
 from http import HTTPStatus
 from typing import NamedTuple
 
+from ota_server.device_port.image_reply import conditional_reply, has_end_of, range_start_of
 from ota_server.device_port.offers import Offers
+from ota_server.device_port.resume import continued_download
 from ota_server.httpd import byterange, reply
-from ota_server.httpd.byterange import Precondition, RangeSpec, Unsatisfiable
-from ota_server.httpd.http1 import Request, http_date
+from ota_server.httpd.byterange import RangeSpec
+from ota_server.httpd.http1 import Request
 from ota_server.httpd.reply import Peer, Reply, Transfer
 from ota_server.journal.device_table import Fleet
 from ota_server.journal.record import Scalar
@@ -24,13 +26,12 @@ from ota_server.model.device import (
     previous_version,
 )
 from ota_server.model.version import entity_tag
-from ota_server.policy.begun_download import continued_download
 from ota_server.policy.decision import Decision
 from ota_server.policy.explain import in_words
 from ota_server.policy.files import PolicyFiles
 from ota_server.policy.loop_breaker import fetched
 from ota_server.releases.image import Image
-from ota_server.releases.store import Altered, NoImage, NoTarget, NotNow, NotReady, Store
+from ota_server.releases.store import Altered, NoImage, NoTarget, NotHashed, NotNow, Store
 from ota_server.system.rate_limit import RateLimit
 
 log = logging.getLogger(__name__)
@@ -61,6 +62,7 @@ class DeviceTransfer(Transfer):
         has_end: the last byte of the image is in it.
     """
 
+    image: Image
     __slots__ = ("_downloads", "began_at", "has_end", "mac", "range_start", "status")
 
     def __init__(
@@ -123,7 +125,7 @@ class Downloads:
         files; if another request of the device began something else meanwhile, it is planned anew.
 
         Raises:
-            NotReady: an image has to be hashed first, and the caller may wait for that.
+            NotHashed: an image has to be hashed first, and the caller may wait for that.
         """
         fleet = self._fleet
         while True:
@@ -144,7 +146,7 @@ class Downloads:
         """Give an image by its name, to caches and to an operator's curl. Nothing is recorded.
 
         Raises:
-            NotReady: as `respond`.
+            NotHashed: as `respond`.
         """
         try:
             image = self._store.image(version)
@@ -156,7 +158,7 @@ class Downloads:
             return reply.text(HTTPStatus.NOT_FOUND, _NOT_FOUND)
         except NotNow:
             return reply.later(_NOT_READY)
-        except NotReady:
+        except NotHashed:
             if may_wait:
                 raise
             return reply.later(_NOT_READY)
@@ -168,7 +170,7 @@ class Downloads:
         if not self._if_range_matches(request, image.etag, modified_seconds):
             ranges = ()
         caching = _HASH_CACHING if is_right else NAMED_CACHING
-        return _conditional(request, image, ranges, modified_seconds, caching)
+        return conditional_reply(request, image, ranges, modified_seconds, caching)
 
     def finish(self, transfer: DeviceTransfer, bytes_sent: int, complete: bool) -> None:
         """Record the end of a download.
@@ -231,7 +233,7 @@ class Downloads:
             answer = reply.later("No target version.")
         except NotNow:
             answer = reply.later(_NOT_READY)
-        except NotReady:
+        except NotHashed:
             if may_wait:
                 raise
             answer = reply.later(_NOT_READY)
@@ -267,7 +269,7 @@ class Downloads:
             self._offers.check_image(image, peer)
         if not honoured or not self._if_range_matches(request, image.etag):
             ranges = ()
-        answer = _conditional(request, image, ranges, None, TARGET_CACHING)
+        answer = conditional_reply(request, image, ranges, None, TARGET_CACHING)
         if not answer.parts:
             return _Plan(answer, target_version)
         download = _begun(device, version, image, now_ms)
@@ -293,7 +295,7 @@ class Downloads:
             details |= {"bytes_sent": 0, "complete": False, "duration_seconds": 0}
             self._fleet.record("download", report.mac, device, details)
             return
-        range_start = _range_start(plan.reply)
+        range_start = range_start_of(plan.reply)
         if range_start is not None:
             details["range_start"] = range_start
         if request.method == "HEAD":
@@ -308,7 +310,7 @@ class Downloads:
                 plan.image,
                 plan.reply.status.value,
                 range_start,
-                _has_end(plan.reply),
+                has_end_of(plan.image, plan.reply),
             )
 
     def _if_range_matches(
@@ -332,40 +334,3 @@ def _begun(device: Device | None, version: str, image: Image, now_ms: int) -> Do
 def _ranges(request: Request) -> tuple[RangeSpec, ...]:
     # RFC 9110 section 14.2: Range means something in a GET alone.
     return byterange.parse_ranges(request.get(b"range")) if request.method == "GET" else ()
-
-
-def _conditional(
-    request: Request,
-    image: Image,
-    ranges: tuple[RangeSpec, ...],
-    modified_seconds: int | None,
-    caching: tuple[str, str],
-) -> Reply:
-    """Answer with the image, a part of it, 304, 412 or 416; dates are ignored where None."""
-    condition = byterange.precondition(request.fields, image.etag, modified_seconds)
-    if condition is Precondition.FAILED:
-        return reply.text(HTTPStatus.PRECONDITION_FAILED, "Precondition Failed")
-    modified = None if modified_seconds is None else http_date(modified_seconds)
-    if condition is Precondition.NOT_MODIFIED:
-        dated = () if modified is None else (("Last-Modified", modified),)
-        return reply.not_modified(image.etag, caching, *dated)
-    try:
-        spans = byterange.resolve(ranges, image.size) if ranges else ()
-    except Unsatisfiable:
-        content_range = ("Content-Range", f"bytes */{image.size}")
-        return reply.text(
-            HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE, "Range Not Satisfiable", content_range
-        )
-    return reply.image_reply(image, spans, caching, modified)
-
-
-def _range_start(answer: Reply) -> int | None:
-    if answer.status is not HTTPStatus.PARTIAL_CONTENT:
-        return None
-    return next(part.start for part in answer.parts if isinstance(part, reply.ImageSpan))
-
-
-def _has_end(answer: Reply) -> bool:
-    """Say whether the last byte of the image is among those that are sent."""
-    spans = (part for part in answer.parts if isinstance(part, reply.ImageSpan))
-    return any(span.stop == span.image.size for span in spans)

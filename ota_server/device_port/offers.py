@@ -77,7 +77,7 @@ class Offers:
 
         Raises:
             NoTarget: there is none, and nothing else says what the device should run.
-            NotReady: an image has to be hashed first, for it may be the shipped sample.
+            NotHashed: an image has to be hashed first, for it may be the shipped sample.
         """
         policy = self._policies.current()
         if policy.is_plain and not for_image:
@@ -123,7 +123,7 @@ class Offers:
         """Return the situation with what rules 10 and 11 ask for; None where neither can decide.
 
         Raises:
-            NotReady: an image has to be hashed first.
+            NotHashed: an image has to be hashed first.
         """
         closer, manifest = None, situation.policy.manifests.get(meaning(release))
         if not situation.is_local and self._may_be_sample(release, manifest, situation.target):
@@ -167,7 +167,7 @@ class Offers:
             download: what it began last.
 
         Raises:
-            NotReady: an image has to be hashed first, for it may be another one by now.
+            NotHashed: an image has to be hashed first, for it may be another one by now.
         """
         policy = self._policies.current()
         cause = why_wait(mac, download, release, policy, now_ms)

@@ -1,25 +1,141 @@
-"""The options for when the whole fleet comes at once: who is let in, when, and how fast."""
+"""The options of the serving command: what can be typed, and what it means."""
 
 import argparse
 from datetime import tzinfo
 
-from ota_server.device_port.admission import Admission
-from ota_server.device_port.slots import Places
-from ota_server.device_port.window import Hours, Window, parse_window
-from ota_server.httpd.pacing import Pacing
-from ota_server.model.quantity import format_duration, format_size, parse_duration, parse_size
+from ota_server import __version__
+from ota_server.device_port.window import Window, parse_window
+from ota_server.httpd.listener import GRACE_SECONDS, IDLE_SECONDS
+from ota_server.httpd.transports import TRANSPORTS
+from ota_server.journal.device_table import MAX_DEVICES
+from ota_server.journal.writer import FSYNC, KEEP_BYTES, KEEP_FILES, ROTATE_BYTES
+from ota_server.model.quantity import parse_duration, parse_size
+from ota_server.system.data_dir import add_data_dir_argument
 
+DEFAULT_PORT = 7777
+_MOST_OVERDUE_SECONDS = 3660 * 86400
 # Less than this, and a packet would take longer than a client waits.
 _LEAST_RATE = 1024
-_MOST_OVERDUE_SECONDS = 3660 * 86400
+MEBIBYTE = 1024 * 1024
+
+EXAMPLES = """\
+examples:
+  python -m ota_server.server
+  python -m ota_server.server --port 8080 --data-dir /srv/ota
+  OTA_SERVER_DATA=/srv/ota python -m ota_server.server --host 127.0.0.1
+
+A data directory holds version/version.txt, firmware/firmware_<version>.bin and log/devices.jsonl.
+"""
 
 
-class WrongOptions(Exception):
-    """Options that do not go together; the message says what to do."""
+def describe(parser: argparse.ArgumentParser) -> None:
+    """Give a parser the help and the options of the serving command."""
+    parser.description = "Serve firmware to a fleet of devices and keep a record of each."
+    parser.epilog = EXAMPLES
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("--version", action="version", version=f"ota_server {__version__}")
+    _add_arguments(parser)
 
 
-def add_crowd_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options."""
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the serving command."""
+    parser.add_argument(
+        "--host",
+        default="",
+        metavar="H",
+        help="address to listen on (default: all interfaces, IPv4 and IPv6)",
+    )
+    parser.add_argument(
+        "--port",
+        type=_port,
+        default=DEFAULT_PORT,
+        metavar="N",
+        help="port to listen on, 0 for a free one (default: %(default)s)",
+    )
+    add_data_dir_argument(parser)
+    _add_connection_arguments(parser)
+    parser.add_argument(
+        "--max-devices",
+        type=_positive,
+        default=MAX_DEVICES,
+        metavar="N",
+        help="devices to keep on record; further ones are answered all the same "
+        "(default: %(default)s)",
+    )
+    parser.add_argument(
+        "--buffering-proxy",
+        action="store_true",
+        help="a cache, or a proxy that buffers images, stands before this server, so that what "
+        "devices have is not known: a rollout counts one that was offered a release three times, "
+        "past its grace, as failed",
+    )
+    _add_crowd_arguments(parser)
+    _add_journal_arguments(parser)
+
+
+def _add_journal_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--journal-rotate",
+        type=_positive,
+        default=ROTATE_BYTES // MEBIBYTE,
+        metavar="MIB",
+        help="begin a new journal file after so many MiB (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--fsync",
+        choices=FSYNC,
+        default="interval",
+        help="bring records to the disk before each reply (all devices wait for it), every 100 ms, "
+        "or when the system likes: what a power cut may take (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--journal-files",
+        type=_count,
+        default=KEEP_FILES,
+        metavar="N",
+        help="rotated journal files to keep (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--journal-disk",
+        type=_positive,
+        default=KEEP_BYTES // MEBIBYTE,
+        metavar="MIB",
+        help="MiB that the rotated journal files may take (default: %(default)s)",
+    )
+
+
+def _add_connection_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--transport",
+        choices=TRANSPORTS,
+        default=TRANSPORTS[0],
+        help="what drives connections: one event loop, by epoll or poll, or a thread for each; "
+        "epoll alone sends images by sendfile (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--max-connections",
+        type=_positive,
+        metavar="N",
+        help="connections at once, beyond it 503 (default: what the limit of open files allows)",
+    )
+    parser.add_argument(
+        "--idle-timeout",
+        type=_seconds,
+        default=IDLE_SECONDS,
+        metavar="SECONDS",
+        help="close a connection on which nothing is asked for so long (default: %(default)g)",
+    )
+    parser.add_argument(
+        "--grace",
+        type=_seconds,
+        default=GRACE_SECONDS,
+        metavar="SECONDS",
+        help="how long downloads may go on after SIGTERM or SIGINT (default: %(default)g)",
+    )
+
+
+def _add_crowd_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add those for when the whole fleet comes at once: who is let in, when, and how fast."""
     parser.add_argument(
         "--max-downloads",
         type=_places,
@@ -65,48 +181,32 @@ def add_crowd_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def make_admission(arguments: argparse.Namespace) -> Admission | None:
-    """Make what lets devices in; None: nothing keeps any out.
-
-    Raises:
-        WrongOptions: they do not go together.
-    """
-    if not arguments.window:
-        for option in ("window-zone", "window-overdue"):
-            if getattr(arguments, option.replace("-", "_")) is not None:
-                raise WrongOptions(f"--{option} says nothing without --window; give one too")
-    if arguments.max_downloads is None and not arguments.window:
-        return None
-    return Admission(
-        Places(arguments.max_downloads) if arguments.max_downloads is not None else None,
-        Hours(arguments.window, arguments.window_zone) if arguments.window else None,
-        arguments.window_overdue,
-    )
+def _port(text: str) -> int:
+    return _whole_number(text, 0, 65535)
 
 
-def make_pacing(arguments: argparse.Namespace) -> Pacing | None:
-    """Make what paces images; None: they are sent as fast as it goes."""
-    rates = arguments.max_rate, arguments.max_download_rate
-    return None if rates == (None, None) else Pacing(*rates)
+def _positive(text: str) -> int:
+    return _whole_number(text, 1, 10**12)
 
 
-def limits_text(arguments: argparse.Namespace) -> str:
-    """Return the limits that are in force, in words; "" where there are none."""
-    limits = []
-    if arguments.max_downloads is not None:
-        count = arguments.max_downloads
-        limits.append(f"{count} download{'s' * (count != 1)} at once")
-    if arguments.max_rate is not None:
-        limits.append(f"{format_size(arguments.max_rate)} bytes/s in all")
-    if arguments.max_download_rate is not None:
-        limits.append(f"{format_size(arguments.max_download_rate)} bytes/s each")
-    if arguments.window:
-        zone = arguments.window_zone or "the system's time"
-        limits.append(f"downloads begin {', '.join(map(str, arguments.window))} ({zone})")
-    if arguments.window_overdue is not None:
-        overdue = format_duration(arguments.window_overdue)
-        limits.append(f"or after {overdue} of waiting for that")
-    return ", ".join(limits)
+def _count(text: str) -> int:
+    return _whole_number(text, 0, 10**12)
+
+
+def _whole_number(text: str, least: int, most: int) -> int:
+    if not text.isascii() or not text.isdigit() or not least <= int(text[:20]) <= most:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from {least} to {most}")
+    return int(text)
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds <= 86400:
+        raise argparse.ArgumentTypeError(f"{text!r} is no time from 0 to 86400 seconds")
+    return seconds
 
 
 def _places(text: str) -> int:

@@ -6,9 +6,9 @@ import time
 from collections.abc import Callable
 
 from ota_server.device_port.service import Service
-from ota_server.httpd.handler import OTARequestHandler
 from ota_server.httpd.listener import GRACE_SECONDS, IDLE_SECONDS, Listener
 from ota_server.httpd.pacing import Pacing
+from ota_server.httpd.threads import ChannelHandler
 from ota_server.httpd.transports import TRANSPORTS, drive
 from ota_server.system.garbage import Collector
 
@@ -16,6 +16,14 @@ log = logging.getLogger(__name__)
 
 LOOK_AFTER_SECONDS = 0.1  # a journal that was taken away is noticed by then
 SYNC_SECONDS = 0.1  # what a power cut may take under `--fsync interval`, and what the disk needs
+
+
+class OTARequestHandler(ChannelHandler):
+    """Converses with one device: it is run by a thread, under `--transport threads`.
+
+    Of each request `Service` reads `_br_mac_` and `_br_fwv_`, and answers `/version.txt` and
+    `/firmware.bin`; the event loop has the same done for all devices at once.
+    """
 
 
 class OTAServer(Listener):

@@ -92,7 +92,7 @@ class Service:
         """Read a request head.
 
         Raises:
-            Refused: the bytes break HTTP or a limit.
+            BadRequest: the bytes break HTTP or a limit.
         """
         return read_common_image(buffer) or read_request(buffer)
 
@@ -166,6 +166,10 @@ class Service:
         """Return whom it lets in to download, for operators."""
         admission = self.offers.admission
         return Standing() if admission is None else admission.standing(self.clock_ms())
+
+    def reopen_journal(self) -> None:
+        """Have the journal opened by its name again, soon. Safe in a signal handler."""
+        self.fleet.reopen_journal()
 
     def end_chores(self) -> None:
         """Have chores that take long end soon."""

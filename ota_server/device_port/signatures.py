@@ -8,16 +8,17 @@ from http import HTTPStatus
 from pathlib import Path
 
 from ota_server.device_port.downloads import NAMED_CACHING, TARGET_CACHING, NotOffered
+from ota_server.device_port.image_reply import signature_reply
 from ota_server.device_port.offers import Offers
+from ota_server.device_port.resume import pinned_download
 from ota_server.httpd import reply
 from ota_server.httpd.reply import Peer, Reply
 from ota_server.journal.device_table import Fleet
 from ota_server.model.device import Device, Report
 from ota_server.model.version import MAX_SIGNATURE_BYTES, meaning, signature_name
-from ota_server.policy.begun_download import pinned_download
 from ota_server.policy.files import PolicyFiles
 from ota_server.releases.image import Image
-from ota_server.releases.store import NoImage, NoTarget, NotNow, NotReady, Store
+from ota_server.releases.store import NoImage, NoTarget, NotHashed, NotNow, Store
 from ota_server.system.files import find, is_passing, open_found
 from ota_server.system.rate_limit import RateLimit
 
@@ -58,7 +59,7 @@ class Signatures:
         """Give the device the signature of the image that it has begun, or would get.
 
         Raises:
-            NotReady: an image has to be hashed first, and the caller may wait for that.
+            NotHashed: an image has to be hashed first, and the caller may wait for that.
         """
         with self._fleet.lock:
             device = self._fleet.get(report.mac)
@@ -77,7 +78,7 @@ class Signatures:
         """Give the signature of an image by its name.
 
         Raises:
-            NotReady: as `respond`.
+            NotHashed: as `respond`.
         """
         try:
             return self._answer(lambda: self._store.image(version), peer, NAMED_CACHING, may_wait)
@@ -101,7 +102,7 @@ class Signatures:
             return reply.later("No update now.")
         except NotNow:
             return reply.later(_NOT_READY)
-        except NotReady:
+        except NotHashed:
             if may_wait:
                 raise
             return reply.later(_NOT_READY)
@@ -111,7 +112,7 @@ class Signatures:
             return reply.text(HTTPStatus.NOT_FOUND, _NOT_FOUND)
         except NoSignature:
             return reply.text(HTTPStatus.NOT_FOUND, _NOT_FOUND)
-        return reply.signature_reply(content, caching)
+        return signature_reply(content, caching)
 
     def _check(self, content: bytes, version: str) -> None:
         manifest = self._policies.current().manifests.get(meaning(version))

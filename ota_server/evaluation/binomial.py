@@ -1,8 +1,8 @@
 """How sure a share is that was seen in few devices: the exact bound of Clopper and Pearson. Pure.
 
-Exact, for the numbers are small: of three devices out of five, approximations say what they like.
-It never claims more than 95 % where that is meant; with small numbers it claims less, which is the
-side to err on before a release is taken from everybody.
+It is exact, since the numbers are small: for three devices of five, approximations are far off. The
+bound holds in 95 cases of 100 or more. With small numbers it claims less than it could, which is
+the right side to err on before a release is withdrawn from everybody.
 """
 
 import math
@@ -37,7 +37,7 @@ def lower_bound(hits: int, trials: int) -> float:
 
 
 def most_by_chance(trials: int, share: float) -> int:
-    """Return what is exceeded in no more than one case of a hundred, where each has this chance."""
+    """Return the number of hits that is exceeded in at most one case of a hundred."""
     low, high = 0, max(trials, 0)
     while low < high:
         middle = (low + high) // 2

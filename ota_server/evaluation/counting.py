@@ -1,43 +1,54 @@
-"""Evidence: how many devices say what of a release. Pure. `homes` says who is believed."""
+"""How many devices of a wave did well or badly, and what that says of a release. Pure.
+
+`contested` says who is believed; `silence`, whose fault it is that a device is not heard from.
+"""
 
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import NamedTuple
 
-from ota_server.evaluation.address_caps import capped
 from ota_server.evaluation.binomial import most_by_chance
-from ota_server.evaluation.contested import believed, large_homes, most_in_wave, move_homes
-from ota_server.evaluation.device_case import AFTER_DOWNLOAD, NOT_FAILED, Account, Case, Terms
+from ota_server.evaluation.contested import (
+    Account,
+    believed,
+    capped,
+    heard_at,
+    large_homes,
+    move_homes,
+    surplus_of,
+)
+from ota_server.evaluation.device_case import BAD, NO_EVIDENCE, Case, DeviceState, Terms
 from ota_server.evaluation.poll_history import SLOW_SOAKS, PollHistory
 from ota_server.evaluation.silence import Silence
 from ota_server.evaluation.tally import ASKING_WAVE, SLOW, TINY_WAVE, Evidence, Tally
 from ota_server.model.address import address_of
 
-# A transfer that has not ended on record after this time was cut by the server's own end.
-_MOST_TRANSFER_MS = 24 * 3600 * 1000
 _WEEK_MS = 7 * 24 * 3600 * 1000
-_NO_EVIDENCE = ("too_new", "surplus", "displaced")
-_BAD = ("failed", "silent", "mislabelled")
-# Of a wave with more devices than that a sample is looked at for how many are active, and slow.
+# Of a wave with more devices than that, a sample tells how many are active, and how many slow.
 _MOST_LOOKED_AT = 4096
 
 
 class _BelievedDevice(NamedTuple):
-    """A device as it is believed: its case, what became of it, and where it was heard from."""
+    """A device as it is believed.
+
+    Attributes:
+        source: the address that answers for its state.
+        is_home: that is its home.
+    """
 
     case: Case
-    state: str
-    site: int
+    state: DeviceState
+    source: int
     is_home: bool
 
 
 class WaveCounter:
-    """Counts the cases of a wave, at one moment."""
+    """Counts the devices of the waves that are open, at one moment."""
 
     def __init__(
         self,
         polls: PollHistory,
-        quiet: Silence,
+        silence: Silence,
         terms: Terms,
         wave: int,
         chosen_wave: int,
@@ -47,18 +58,18 @@ class WaveCounter:
         """Take a moment.
 
         Args:
-            chosen_wave: the one whose devices an operator chose.
+            chosen_wave: the wave whose devices an operator chose.
             accepted: rows of devices that a person goes on without.
         """
         self._polls = polls
-        self._quiet = quiet
+        self._silence = silence
         self._terms = terms
         self._wave = wave
         self._chosen_wave = chosen_wave
         self._accepted = accepted
         self._now_ms = now_ms
-        self._readings: dict[int, _BelievedDevice] = {}
-        self._displaced: dict[int, int] = {}  # from which site, by the row
+        self._devices: dict[int, _BelievedDevice] = {}
+        self._displaced: dict[int, int] = {}  # from which address, by the row
         self._at_risk: set[int] = set()
         self._share_of: Callable[[int], float] | None = None  # of silence; None: nobody is silent
 
@@ -71,18 +82,17 @@ class WaveCounter:
             cases = () if account is None else account.cases()
             return any(case.is_on_its_way(self._terms) for case in cases)
 
-        move_homes(polls, accounts, self._has_missed, self._quiet.is_expected, is_at_risk)
+        move_homes(polls, accounts, self._has_missed, self._silence.is_expected, is_at_risk)
         concerned = {row: each for row, each in accounts.items() if self._is_concerned(row, each)}
         for row, case, is_home in believed(concerned, self._may_speak, self._has_missed):
-            site = polls.home[row] if is_home else concerned[row].away_site
+            source = polls.home[row] if is_home else concerned[row].away_source
             if case is None:
-                self._displaced[row] = site
+                self._displaced[row] = source
             else:
+                source = heard_at(case, source, self._terms)
+                is_home = source == polls.home[row]
                 state = self._state(row, case)
-                if state == "failed" and case.failing in AFTER_DOWNLOAD and case.whole >= 0:
-                    site = case.fetched_at  # who fetched it made it late
-                is_home = site == polls.home[row]
-                self._readings[row] = _BelievedDevice(case, state, site, is_home)
+                self._devices[row] = _BelievedDevice(case, state, source, is_home)
         self._leave_out_surplus()
         return self._sum_up(accounts)
 
@@ -91,20 +101,20 @@ class WaveCounter:
     def _is_concerned(self, row: int, account: Account) -> bool:
         if self._polls.wave[row] > self._wave or row in self._accepted:
             return False
-        if self._quiet.is_heard(row):
+        if self._silence.is_heard(row):
             return True
         is_waited_for = any(case.is_on_its_way(self._terms) for case in account.cases())
-        return is_waited_for and self._quiet.is_expected(row)
+        return is_waited_for and self._silence.is_expected(row)
 
     def _may_speak(self, row: int, account: Account) -> bool:
         if self._has_missed(row, account):
             return True
         assert account.away is not None
-        is_good = self._state(row, account.away) == "updated"
-        return is_good and self._state(row, account.case) not in _BAD
+        is_good = self._state(row, account.away) == DeviceState.UPDATED
+        return is_good and self._state(row, account.case) not in BAD
 
     def _has_missed(self, row: int, account: Account) -> bool:
-        return self._quiet.has_missed(row, max(account.case.seen, self._polls.polled[row]))
+        return self._silence.has_missed(row, max(account.case.seen, self._polls.polled[row]))
 
     def _is_slow(self, row: int) -> bool:
         return self._polls.interval_ms(row) > SLOW_SOAKS * max(self._terms.soak_ms, 1)
@@ -114,56 +124,36 @@ class WaveCounter:
         is_fresh = self._polls.wave[row] == self._wave
         return case.is_on_its_way(self._terms) or (is_fresh and case.updated >= 0)
 
-    def _state(self, row: int, case: Case) -> str:
-        """Return what became of a device, in a word."""
+    def _state(self, row: int, case: Case) -> DeviceState:
         if not self._polls.counts[row]:
-            return "too_new"
-        if case.failing != NOT_FAILED:
-            return "failed"
-        if case.is_mislabelled:
-            return "mislabelled"
-        if self._is_at_risk(row, case) and self._quiet.is_silent(row, case.seen):
-            return "silent"
-        if case.updated >= 0:
-            return "updated"
-        if case.exposed(self._terms) >= 0:
-            return "undecided"
-        if case.asked >= 0:
-            is_recent = self._now_ms - case.asked < _MOST_TRANSFER_MS
-            return "downloading" if case.under_way and is_recent else "cut"
-        return "offered" if case.offered >= 0 else "waiting"
+            return DeviceState.TOO_NEW
+        is_silent = self._is_at_risk(row, case) and self._silence.is_silent(row, case.seen)
+        return case.state(self._terms, self._now_ms, is_silent)
 
     def _leave_out_surplus(self) -> None:
-        """Have of each home no more devices count than the others' share of the wave (rule 6)."""
-        polls = self._polls
-        chosen = self._chosen_wave
+        """Have no more devices of one home count than is its share, but for chosen devices."""
+        polls, chosen = self._polls, self._chosen_wave
         rows = [
             row
-            for row, each in self._readings.items()
-            if each.state != "too_new" and polls.wave[row] != chosen
+            for row, each in self._devices.items()
+            if each.state != DeviceState.TOO_NEW and polls.wave[row] != chosen
         ]
-        many = {home for home, n in Counter(polls.home[row] for row in rows).items() if n > 1}
-        most = most_in_wave(polls, many, self._wave) if many else {}
-        counted: Counter[int] = Counter()
-        for row in rows:
-            home = polls.home[row]
-            counted[home] += 1
-            if counted[home] > most.get(home, 1):
-                self._readings[row] = self._readings[row]._replace(state="surplus")
+        for row in surplus_of(polls, rows, self._wave, self._terms):
+            self._devices[row] = self._devices[row]._replace(state=DeviceState.SURPLUS)
 
     # All of them
 
     def _sum_up(self, accounts: Mapping[int, Account]) -> Tally:
         polls, displaced = self._polls, Counter(self._displaced.values())
-        states = Counter(reading.state for reading in self._readings.values())
-        counting = {r: each for r, each in self._readings.items() if each.state not in _NO_EVIDENCE}
+        states = Counter(device.state for device in self._devices.values())
+        counting = {r: each for r, each in self._devices.items() if each.state not in NO_EVIDENCE}
         bad = self._bad(counting)
-        reach = sum(polls.in_waves(self._wave)) - states["surplus"]
+        reach = sum(polls.in_waves(self._wave)) - states[DeviceState.SURPLUS]
         reach -= sum(polls.wave[row] <= self._wave for row in self._accepted)
         size = self._size(reach)
         large = self._large(bad, counting)
         fresh = [row for row in counting if polls.wave[row] == self._wave]
-        updated = [row for row in fresh if counting[row].state == "updated"]
+        updated = [row for row in fresh if counting[row].state == DeviceState.UPDATED]
         # So few may not go on by what strangers say of one of them.
         soaked = [
             row
@@ -176,10 +166,10 @@ class WaveCounter:
             for account in accounts.values()
             if account.contradicted_by is not None
         )
-        waiting = states.pop("waiting", 0)
+        waiting = states.pop(DeviceState.WAITING, 0)
         return Tally(
-            **states,
-            active=waiting + sum(n for name, n in states.items() if name not in _NO_EVIDENCE),
+            **{state.value: count for state, count in states.items()},
+            active=waiting + sum(n for name, n in states.items() if name not in NO_EVIDENCE),
             displaced=displaced.total(),
             contradicted=contradictors.total(),
             reach=reach,
@@ -196,51 +186,54 @@ class WaveCounter:
             slow_soaked=sum(map(self._is_slow, soaked)) if slow_share else 0,
             silence_rate=_mean(self._silence_of(counting)),
             bad={
-                row: f"{each.state} at {address_of(each.site)}"
+                row: f"{each.state} at {address_of(each.source)}"
                 for row, each in list(bad.items())[:ASKING_WAVE]
             },
             bad_elsewhere=sum(not each.is_home for each in bad.values()),
-            bad_at=_most(Counter(each.site for each in bad.values())),
+            bad_at=_most(Counter(each.source for each in bad.values())),
             displaced_at=_most(displaced),
             contradicted_at=_most(contradictors),
             stuck=stuck,
         )
 
     def _bad(self, counting: Mapping[int, _BelievedDevice]) -> dict[int, _BelievedDevice]:
-        """Return the devices that speak against the release: of the silent ones, the blamed."""
-        bad = {row: each for row, each in counting.items() if each.state in _BAD}
+        """Return the devices that speak against the release; of the silent ones, those blamed."""
+        bad = {row: each for row, each in counting.items() if each.state in BAD}
         self._at_risk = {row for row, each in counting.items() if self._is_at_risk(row, each.case)}
         silent = {
-            row: (each.site, each.case.seen) for row, each in bad.items() if each.state == "silent"
+            row: (each.source, each.case.seen)
+            for row, each in bad.items()
+            if each.state == DeviceState.SILENT
         }
         if not silent:
             return bad
         # Those that have soaked are at risk up to the end of their wave, and show how others fare.
         on_their_way = {
-            row for row, each in self._readings.items() if each.case.is_on_its_way(self._terms)
+            row for row, each in self._devices.items() if each.case.is_on_its_way(self._terms)
         }
-        blamed = self._quiet.blamed(silent, on_their_way)
-        homes = Counter(counting[row].site for row in self._at_risk)
-        self._share_of = self._quiet.shares(on_their_way, homes)
+        blamed = self._silence.blamed(silent, on_their_way)
+        homes = Counter(counting[row].source for row in self._at_risk)
+        self._share_of = self._silence.shares(on_their_way, homes)
         return {row: each for row, each in bad.items() if row not in silent or row in blamed}
 
     def _large(
         self, bad: Mapping[int, _BelievedDevice], counting: Mapping[int, _BelievedDevice]
-    ) -> Collection[int]:
+    ) -> Collection[int] | None:
         if len(bad) < 2:
             return ()
-        polls, quiet = self._polls, self._quiet
+        polls, silence = self._polls, self._silence
 
         def is_there(row: int) -> bool:
-            return row in counting or not quiet.has_missed(row, polls.seen[row])
+            return row in counting or not silence.has_missed(row, polls.seen[row])
 
-        return large_homes(polls, Counter(polls.home[row] for row in counting), is_there)
+        living = Counter(polls.home[row] for row in counting)
+        return large_homes(polls, living, is_there, self._terms)
 
     def _parts(
         self,
         counting: Mapping[int, _BelievedDevice],
         bad: Mapping[int, _BelievedDevice],
-        large: Collection[int],
+        large: Collection[int] | None,
     ) -> dict[str, Evidence]:
         """Return the evidence of those from each version that some bad ones ran, and slow ones."""
         parts: dict[str, dict[int, _BelievedDevice]] = {
@@ -268,16 +261,17 @@ class WaveCounter:
             large: homes that may give more than a quarter of it; None: all of them.
         """
 
-        def count(*states: str) -> int:
-            sites = Counter(each.site for each in bad.values() if each.state in states)
-            return sites.total() if large is None else capped(sites, large)
+        def count(*states: DeviceState) -> int:
+            sources = Counter(each.source for each in bad.values() if each.state in states)
+            return sources.total() if large is None else capped(sources, large)
 
-        told, told_or_silent = count("failed"), count("failed", "silent")
-        silent = told_or_silent - told
+        failed = count(DeviceState.FAILED)
+        silent = count(DeviceState.FAILED, DeviceState.SILENT) - failed
+        mislabelled = count(DeviceState.MISLABELLED)
         shares = self._silence_of(counting) if silent else ()
         excused = min(silent, most_by_chance(len(shares), _mean(shares)))
         expected = min(silent, int(sum(shares)))
-        return Evidence(len(counting), told, silent, count("mislabelled"), excused, expected)
+        return Evidence(len(counting), failed, silent, mislabelled, excused, expected)
 
     def _silence_of(self, counting: Mapping[int, _BelievedDevice]) -> Sequence[float]:
         """Return how likely each device at risk would be silent without the release."""
@@ -295,36 +289,39 @@ class WaveCounter:
 
     def _members(self) -> tuple[int, float, dict[int, str]]:
         """Return how many devices this wave has, the share of slow ones, and those stuck in it."""
-        polls, quiet = self._polls, self._quiet
-        rows, count = polls.rows_in_wave(self._wave, _MOST_LOOKED_AT)
+        rows, count = self._polls.rows_in_wave(self._wave, _MOST_LOOKED_AT)
         active = [row for row in rows if self._is_member(row)]
         slow = sum(map(self._is_slow, active))
         members = round(count * len(active) / max(len(rows), 1))
-        stuck: dict[int, str] = {}
-        if members <= ASKING_WAVE:
-            for row in active:
-                reading = self._readings.get(row)
-                state = "displaced" if row in self._displaced else "not heard from"
-                state = state if reading is None else reading.state
-                if reading is not None and state == "updated" and reading.case.confirmed:
-                    if reading.is_home or members >= TINY_WAVE:
-                        continue
-                    state = f"heard only at {address_of(reading.site)}, which is not its home"
-                stuck[row] = state
-        open_ms = self._now_ms - quiet.since_ms
+        stuck = self._stuck(active, members) if members <= ASKING_WAVE else {}
+        return members, slow / max(len(active), 1), stuck
+
+    def _stuck(self, rows: Sequence[int], members: int) -> dict[int, str]:
+        """Return what keeps each device of a small wave from being through; not while some move."""
+        silence, stuck = self._silence, dict[int, str]()
+        for row in rows:
+            device = self._devices.get(row)
+            if device is None:
+                stuck[row] = DeviceState.DISPLACED if row in self._displaced else "not heard from"
+            elif device.state != DeviceState.UPDATED or not device.case.confirmed:
+                stuck[row] = device.state
+            elif not device.is_home and members < TINY_WAVE:
+                at = address_of(device.source)
+                stuck[row] = f"heard only at {at}, which is not its home"
+        open_ms = self._now_ms - silence.since_ms
         is_over = all(
-            state in _BAD
-            or open_ms > 2 * quiet.gap_ms(row) + self._terms.soak_ms
-            or quiet.unheard_ms > 3 * quiet.gap_ms(row)
+            state in BAD
+            or open_ms > 2 * silence.gap_ms(row) + self._terms.soak_ms
+            or silence.unheard_ms > 3 * silence.gap_ms(row)
             for row, state in stuck.items()
         )
-        return members, slow / max(len(active), 1), stuck if is_over else {}
+        return stuck if is_over else {}
 
     def _is_member(self, row: int) -> bool:
         seen_ms = self._polls.seen[row]
-        is_active = seen_ms >= 0 and seen_ms >= self._quiet.since_ms - _WEEK_MS
-        reading = self._readings.get(row)
-        is_surplus = reading is not None and reading.state == "surplus"
+        is_active = seen_ms >= 0 and seen_ms >= self._silence.since_ms - _WEEK_MS
+        device = self._devices.get(row)
+        is_surplus = device is not None and device.state == DeviceState.SURPLUS
         is_counted = self._polls.counts[row] and not is_surplus
         return bool(is_counted and is_active and row not in self._accepted)
 
@@ -333,9 +330,9 @@ def _mean(values: Sequence[float]) -> float:
     return sum(values) / max(len(values), 1)
 
 
-def _most(sites: Counter[int]) -> tuple[str, int]:
+def _most(sources: Counter[int]) -> tuple[str, int]:
     """Return the address that most devices are at, and how many."""
-    if not sites:
+    if not sources:
         return "", 0
-    ((site, count),) = sites.most_common(1)
-    return address_of(site), count
+    ((source, count),) = sources.most_common(1)
+    return address_of(source), count

@@ -1,22 +1,73 @@
-"""Cases: what became of one device that a release was offered to. Pure.
+"""What became of one device that a release was offered to. Pure.
 
-Versions are meanings (`release.meaning`); times are milliseconds of `Uptime`, or NEVER.
+Versions are meanings (`version.meaning`); times are milliseconds of `Uptime`, or NEVER. The states
+of a device under a release (`DeviceState`):
+
+    waiting --> offered --> downloading --> undecided --> updated       from undecided on it can
+                             |       ^          |            |          fall silent at any time
+                             v       |          v            v
+                             +- cut -+    failed, mislabelled (or updated again)
+
+    state        the device                                                       counts as
+    -----------  ---------------------------------------------------------------  ---------
+    waiting      was heard from, and has not been told of the release             active
+    offered      was told to run the release                                      active
+    downloading  has a transfer under way                                         active
+    cut          has no transfer under way, and not the whole image               active
+    undecided    has the whole image, and has not reported the release            active
+    updated      reports the release                                              good
+    failed       reports its old version after the time that it takes to install  bad
+                 the release; or downloads all of it again; or left the release
+    mislabelled  reports a third version, which is not a release                  bad
+    silent       was not heard from for too long after it had the whole image     bad, or excused
+    too_new      was not known for a day before the rollout                       nothing
+    surplus      is one of too many at one address (`contested`, rule 6)          nothing
+    displaced    is heard where few are believed (`contested`, rule 4)            nothing
+
+A device that reports a stepping stone on its way, or a version that an operator wants it to run,
+begins again with that version.
 """
 
-from typing import Any, NamedTuple
+from enum import StrEnum
+from typing import NamedTuple
 
 from ota_server.evaluation.poll_history import NEVER
 from ota_server.model.device import RESTART_AFTER_MS
 
 # How a device has failed. The first two are undone when it reports the release after all.
-NOT_FAILED, STILL_OLD, BEGAN_ANEW, WENT_BACK = range(4)
-AFTER_DOWNLOAD = _UNDONE = (STILL_OLD, BEGAN_ANEW)
+NOT_FAILED, STILL_OLD, BEGAN_AGAIN, WENT_BACK = range(4)
+AFTER_DOWNLOAD = (STILL_OLD, BEGAN_AGAIN)
 # Where completion is unknown: so many offers after the grace, and it will not come.
 _VAIN_OFFERS = 3
 # What is known of a download.
 _DOWNLOAD = ("offered", "asked", "whole", "fetched_at", "sha256", "size", "spans", "under_way")
 # Pieces of an image that do not touch. A client that fetches more at once has no image for long.
 _MOST_SPANS = 256
+# A transfer that has not ended on record after this time was cut by the server's own end.
+_MOST_TRANSFER_MS = 24 * 3600 * 1000
+
+
+class DeviceState(StrEnum):
+    """What became of a device under a release; the head of this file explains each."""
+
+    WAITING = "waiting"
+    OFFERED = "offered"
+    DOWNLOADING = "downloading"
+    CUT = "cut"
+    UNDECIDED = "undecided"
+    UPDATED = "updated"
+    FAILED = "failed"
+    MISLABELLED = "mislabelled"
+    SILENT = "silent"
+    TOO_NEW = "too_new"
+    SURPLUS = "surplus"
+    DISPLACED = "displaced"
+
+    __hash__ = str.__hash__  # that of Enum is slow, and states of a million devices are counted
+
+
+BAD = (DeviceState.FAILED, DeviceState.SILENT, DeviceState.MISLABELLED)
+NO_EVIDENCE = (DeviceState.TOO_NEW, DeviceState.SURPLUS, DeviceState.DISPLACED)
 
 
 class Terms(NamedTuple):
@@ -27,30 +78,32 @@ class Terms(NamedTuple):
         releases: all versions that are releases.
         soak_ms: how long a device must have run it.
         completion_unknown: what the server sent may have gone to a proxy alone.
+        devices_proven: devices prove who they are; nobody else can speak for one.
     """
 
     release: str
     releases: frozenset[str]
     soak_ms: float
     completion_unknown: bool
+    devices_proven: bool = False
 
 
 class Case:
     """One device under one rollout.
 
     Attributes:
-        old: the version that it ran before; "": none that is known.
-        came_from: the version from which it was brought to the stone that it runs; "": none.
+        old: the version that it ran before; "": that is not known.
+        came_from: the version that it ran before the stepping stone that it runs; "": it runs none.
         runs: the version that it reported last.
         told: the version that it was told to run, last.
         offered: when it was first told to run the release.
         asked: its newest request for the image.
         whole: when every byte was acknowledged.
-        fetched_at: the site where that was.
+        fetched_at: the address that downloaded it.
         updated: when it first reported the release.
         confirmed: it was heard from on the release after the soak.
         failing: how it has failed.
-        is_mislabelled: it reports a third version, which is no release.
+        is_mislabelled: it reports a third version, which is not a release.
         under_way: transfers that have not ended.
         seen: when it was heard from last.
     """
@@ -81,9 +134,9 @@ class Case:
         self.runs = version
         self.seen = NEVER
         self.told = ""
-        self._begin_again("" if version == release else version)
+        self._restart("" if version == release else version)
 
-    def _begin_again(self, old: str) -> None:
+    def _restart(self, old: str) -> None:
         self.old = old
         self.came_from = ""
         self.offered = self.asked = self.whole = self.updated = NEVER
@@ -95,30 +148,47 @@ class Case:
 
     def copy(self) -> "Case":
         """Return another case that is the same."""
-        return Case.from_state(self.state())
+        return Case.from_tuple(self.as_tuple())
 
-    def state(self) -> tuple[object, ...]:
-        """Return all of it, for `from_state`."""
+    def as_tuple(self) -> tuple[object, ...]:
+        """Return all of it, for `from_tuple`."""
         return tuple(getattr(self, name) for name in self.__slots__)
 
     @classmethod
-    def from_state(cls, state: tuple[object, ...]) -> "Case":
-        """Return the case that `state` was taken from."""
+    def from_tuple(cls, state: tuple[object, ...]) -> "Case":
+        """Return the case that a tuple was taken from."""
         case = cls.__new__(cls)
         for name, value in zip(cls.__slots__, state, strict=True):
             setattr(case, name, value)
         return case
+
+    def state(self, terms: Terms, now_ms: int, is_silent: bool) -> DeviceState:
+        """Return what became of it, where it counts."""
+        if self.failing != NOT_FAILED:
+            return DeviceState.FAILED
+        if self.is_mislabelled:
+            return DeviceState.MISLABELLED
+        if is_silent:
+            return DeviceState.SILENT
+        if self.updated >= 0:
+            return DeviceState.UPDATED
+        if self.exposed(terms) >= 0:
+            return DeviceState.UNDECIDED
+        if self.asked >= 0:
+            is_recent = now_ms - self.asked < _MOST_TRANSFER_MS
+            return DeviceState.DOWNLOADING if self.under_way and is_recent else DeviceState.CUT
+        return DeviceState.OFFERED if self.offered >= 0 else DeviceState.WAITING
 
     def exposed(self, terms: Terms) -> int:
         """Return since when it may be on its way to the release."""
         return self.offered if terms.completion_unknown else self.whole
 
     def is_on_its_way(self, terms: Terms) -> bool:
-        """Say whether it has the image, as far as can be known, and not run it for the soak."""
+        """Return whether it has the image, as far as is known, and has not run it for the soak."""
         return not self.confirmed and (self.updated >= 0 or self.exposed(terms) >= 0)
 
     def is_waited_for(self, terms: Terms) -> bool:
-        """Say whether it has the image, as far as can be known, and not reported it yet."""
+        """Return whether it has the image, as far as is known, and has not reported it yet."""
         return self.updated < 0 and self.failing == NOT_FAILED and self.exposed(terms) >= 0
 
     def report(self, version: str, now_ms: int, terms: Terms, grace_ms: float) -> None:
@@ -138,19 +208,19 @@ class Case:
             if not terms.completion_unknown and since >= 0 and now_ms - since > grace_ms:
                 self._fail(STILL_OLD)
         elif version == self.came_from and version != self.told:
-            self._begin_again(version)
+            self._restart(version)
             self._fail(WENT_BACK)
         elif self.exposed(terms) >= 0 and version not in terms.releases:
             self.is_mislabelled = True
         elif self.exposed(terms) >= 0 and version == self.told:
-            self._runs_stone(version)
+            self._runs_stepping_stone(version)
         else:
-            self._begin_again(version)  # somebody else's doing
+            self._restart(version)  # somebody else's doing
         self.runs = version
 
-    def _runs_stone(self, version: str) -> None:
+    def _runs_stepping_stone(self, version: str) -> None:
         before, has_gone_back = self.old, self.failing == WENT_BACK
-        self._begin_again(version)
+        self._restart(version)
         self.came_from = before
         if has_gone_back:
             self._fail(WENT_BACK)
@@ -158,13 +228,13 @@ class Case:
     def _runs_release(self, now_ms: int) -> None:
         if self.updated < 0:
             self.updated = now_ms
-        if self.failing in _UNDONE:
+        if self.failing in AFTER_DOWNLOAD:
             self.failing = NOT_FAILED
         self.is_mislabelled = False
 
     def _left_release(self, version: str) -> None:
         if version == self.told:
-            self._begin_again(version)  # as an operator wanted
+            self._restart(version)  # as an operator wanted
         else:
             self._fail(WENT_BACK)
 
@@ -172,14 +242,18 @@ class Case:
         if self.failing == NOT_FAILED:
             self.failing = how
 
-    def hear(self, now_ms: int, anew_ms: int, terms: Terms) -> None:
-        """Record that it was heard from, perhaps after the soak."""
+    def hear(self, now_ms: int, restarted_ms: int, terms: Terms) -> None:
+        """Record that it was heard from, perhaps after the soak.
+
+        Args:
+            restarted_ms: when soaks began again (`Uptime`).
+        """
         self.seen = now_ms
-        if self.updated >= 0 and now_ms - max(self.updated, anew_ms) >= terms.soak_ms:
+        if self.updated >= 0 and now_ms - max(self.updated, restarted_ms) >= terms.soak_ms:
             self.confirmed = True
 
     def offer(self, now_ms: int, terms: Terms, grace_ms: float, is_check: bool) -> None:
-        """Note that it was told to run the release, which it does not."""
+        """Record that it was told to run the release, which it does not run."""
         if self.offered < 0:
             self.offered = now_ms
         elif is_check and now_ms - self.offered > grace_ms and self.updated < 0:
@@ -194,23 +268,24 @@ class Case:
         range_start: int | None,
         now_ms: int,
         terms: Terms,
-        site: int = 0,
+        source: int,
     ) -> None:
         """Record that a transfer of the image begins; without `range_start`, of all of it."""
-        is_anew = range_start is None
+        is_restart = range_start is None
         if range_start == 0 and self.under_way <= 0:
             # Sooner, it goes on with what it has: some clients read byte 0 again.
-            is_anew = now_ms - self.asked >= RESTART_AFTER_MS
+            is_restart = now_ms - self.asked >= RESTART_AFTER_MS
         if sha256 != self.sha256:
             self.sha256, self.size, self.whole, self.spans = sha256, size, NEVER, ()
-        elif is_anew:
+        elif is_restart:
             self.spans = ()
-            if self.whole >= 0 and self.fetched_at != site:
-                # Somebody else may have fetched it in its name: what followed from that is void.
+            is_contested = self.fetched_at != source and not terms.devices_proven
+            if self.whole >= 0 and is_contested:
+                # Somebody else may have downloaded it in its name (`contested`, rule 8).
                 self.whole = NEVER
-                self.failing = NOT_FAILED if self.failing in _UNDONE else self.failing
+                self.failing = NOT_FAILED if self.failing in AFTER_DOWNLOAD else self.failing
             elif self.whole >= 0 and self.updated < 0 and not terms.completion_unknown:
-                self._fail(BEGAN_ANEW)
+                self._fail(BEGAN_AGAIN)
         self.asked = now_ms
         self.under_way += 1
 
@@ -222,67 +297,26 @@ class Case:
         return case
 
     def take_download(self, other: "Case") -> None:
-        """Take over what was downloaded elsewhere: that the server knows by itself."""
+        """Take over what was downloaded elsewhere, since the server itself saw that."""
         if self.whole < 0 and other.asked > self.asked:
             for name in _DOWNLOAD:
                 setattr(self, name, getattr(other, name))
 
     def end(
-        self, sha256: str, start: int, stop: int, complete: bool, now_ms: int, site: int = 0
+        self, sha256: str, start: int, stop: int, complete: bool, now_ms: int, source: int
     ) -> None:
-        """Record that a transfer ended; the bytes before `stop` were acknowledged, at a site."""
+        """Record that a transfer to an address ended; the bytes before `stop` were acknowledged."""
         if sha256 != self.sha256:
             return
         self.under_way = max(self.under_way - 1, 0)
         if not complete and stop >= self.size:
-            stop = self.size - 1  # it reset the connection after the last byte: it did not take it
+            stop = (
+                self.size - 1
+            )  # it reset the connection after the last byte, and has not taken that
         self.spans = merged(self.spans, start, stop)
         is_whole = bool(self.spans) and self.spans[0][0] == 0 and self.spans[0][1] >= self.size
         if is_whole and self.whole < 0:
-            self.whole, self.fetched_at = now_ms, site
-
-
-class Account:
-    """What is said of one device, and where; `homes` says what of that counts.
-
-    Attributes:
-        case: by its home.
-        away: by other addresses since its home spoke last, going on from that; None: by none.
-        away_site, away_since: which of them spoke last; when the first one did.
-        contradicted_by: the site that said what its home did not confirm, last; None: none did.
-    """
-
-    __slots__ = ("away", "away_since", "away_site", "case", "contradicted_by")
-
-    def __init__(self, case: Case) -> None:
-        self.case = case
-        self.away: Case | None = None
-        self.away_site, self.away_since = 0, NEVER
-        self.contradicted_by: int | None = None
-
-    def lives_at(self, site: int) -> bool:
-        """Take what was said at a site for what its home said; False where nothing was."""
-        if self.away is None or self.away_site != site:
-            return False
-        self.case, self.away = self.away, None
-        return True
-
-    def cases(self) -> tuple[Case, ...]:
-        """Return what is said of it, by its home and elsewhere."""
-        return (self.case,) if self.away is None else (self.case, self.away)
-
-    def state(self) -> tuple[Any, ...]:
-        """Return all of it, for `from_state`."""
-        away = None if self.away is None else self.away.state()
-        return self.case.state(), away, self.away_site, self.away_since, self.contradicted_by
-
-    @classmethod
-    def from_state(cls, state: tuple[Any, ...]) -> "Account":
-        """Return the account that `state` was taken from."""
-        account = cls(Case.from_state(state[0]))
-        account.away = None if state[1] is None else Case.from_state(state[1])
-        account.away_site, account.away_since, account.contradicted_by = state[2:]
-        return account
+            self.whole, self.fetched_at = now_ms, source
 
 
 def merged(

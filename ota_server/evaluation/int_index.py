@@ -1,4 +1,4 @@
-"""Numbering: a table of numbers, each with its place in the order in which they came. Pure.
+"""An index of numbers: for each, the position at which it was added. Pure.
 
 A dictionary takes a hundred bytes for a device that has thirty bytes of its own; this takes twenty.
 """
@@ -11,10 +11,10 @@ _WORD = (1 << 64) - 1
 
 
 class IntIndex:
-    """The place of each number of up to 64 bits, from 0 on: open addressing, half full at most."""
+    """Positions of numbers of up to 64 bits, from 0 on: open addressing, half full at most."""
 
     def __init__(self, salt: int = 0) -> None:
-        """Begin empty. Who does not know the `salt` cannot choose numbers that collide."""
+        """Begin empty. Without the `salt` nobody can choose numbers that collide."""
         self._numbers = array("Q")
         self._factor = (0x9E3779B97F4A7C15 ^ salt << 1) & _WORD | 1
         self._slots = array("I")
@@ -24,8 +24,8 @@ class IntIndex:
         self._shift = 64 - (slots.bit_length() - 1)
         self._mask = slots - 1
         self._slots = array("I", bytes(self._slots.itemsize * slots))
-        for place, number in enumerate(self._numbers):
-            self._slots[self._free_slot(number)] = place + 1
+        for position, number in enumerate(self._numbers):
+            self._slots[self._free_slot(number)] = position + 1
 
     def __len__(self) -> int:
         """Return how many numbers there are."""
@@ -36,28 +36,28 @@ class IntIndex:
         return iter(self._numbers)
 
     def get(self, number: int) -> int | None:
-        """Return the place of a number, None where it has none."""
+        """Return the position of a number, or None if it was not added."""
         slots, numbers = self._slots, self._numbers
         slot = (number * self._factor & _WORD) >> self._shift
-        while place := slots[slot]:
-            if numbers[place - 1] == number:
-                return place - 1
+        while after := slots[slot]:
+            if numbers[after - 1] == number:
+                return after - 1
             slot = (slot + 1) & self._mask
         return None
 
-    def number_at(self, place: int) -> int:
-        """Return the number that has a place."""
-        return self._numbers[place]
+    def number_at(self, position: int) -> int:
+        """Return the number at a position."""
+        return self._numbers[position]
 
     def add(self, number: int) -> int:
-        """Return the place of a number that had none."""
+        """Add a number that is not there; return its position."""
         self._numbers.append(number)
-        place = len(self._numbers)
-        if 2 * place > len(self._slots):
+        count = len(self._numbers)
+        if 2 * count > len(self._slots):
             self._make_slots(2 * len(self._slots))
         else:
-            self._slots[self._free_slot(number)] = place
-        return place - 1
+            self._slots[self._free_slot(number)] = count
+        return count - 1
 
     def _free_slot(self, number: int) -> int:
         slot = (number * self._factor & _WORD) >> self._shift
@@ -66,10 +66,10 @@ class IntIndex:
         return slot
 
     def state(self) -> bytes:
-        """Return all of it, for `restore`."""
+        """Return all that is known, for `restore`."""
         return self._numbers.tobytes()
 
     def restore(self, state: bytes) -> None:
-        """Be what `state` was taken from."""
+        """Take all that `state` returned, in place of what is known here."""
         self._numbers = array("Q", state)
         self._make_slots(max(_FIRST_SLOTS, 1 << (2 * len(self._numbers)).bit_length()))

@@ -1,7 +1,7 @@
-"""Polls: when each device of a fleet was heard from, and how often it asks. Pure.
+"""When each device of a fleet was heard from, and how often it polls. Pure.
 
-A column for each thing that is known, so that a device takes some fifty bytes with its place in the
-table; a fleet of a million has a row for each.
+A column for each thing that is known, so that a device takes some fifty bytes with its entry in the
+index; a fleet of a million has a row for each.
 """
 
 import math
@@ -13,7 +13,7 @@ from ota_server.evaluation.int_index import IntIndex
 
 NEVER = -1
 NO_WAVE = 255  # a device that the rollout does not reach
-FORGOTTEN = 254  # one that an operator took from the table, up to its next word
+FORGOTTEN = 254  # one that an operator had forgotten, until it is heard from again
 # Of a gap, one byte: six steps for each doubling, up to a month in steps of an eighth.
 _STEPS = 6
 _GAPS = 8
@@ -23,10 +23,10 @@ _GAPS_TO_KNOW = 3
 
 _DAY_MS = 24 * 3600 * 1000
 
-_KINDS = {"seen": "q", "polled": "q", "gaps": "Q", "site": "Q", "home": "Q", "_codes": "Q"}
-_NAMES = (*_KINDS, "wave", "counts", "_is_away")
-# A device that polls less than once in so many soaks is a slow poller, and a kind of its own: what
-# the others say of a release says nothing of it.
+_KINDS = {"seen": "q", "polled": "q", "gaps": "Q", "source": "Q", "home": "Q", "_codes": "Q"}
+_NAMES = (*_KINDS, "wave", "counts", "was_away")
+# A device that polls less than once in so many soaks is a slow poller. They are judged apart: how
+# the others do with a release says nothing of them.
 SLOW_SOAKS = 12
 # So many of its longest gaps without a poll, and a device has missed one.
 GAPS_TO_MISS = 1.5
@@ -42,45 +42,46 @@ class PollHistory:
         polled: when it asked for the version last (or for the image, if it asks for nothing else),
             from its home.
         gaps: the times between its last eight polls, a byte each, the newest one lowest.
-        site: where it was heard from last, as `sites.site_of` has it.
-        home: where it polls from.
+        source: the address from which it was heard last, as `source_of` has it.
+        home: the address that it polls from.
+        was_away: 1 where it has polled from elsewhere since it last did from its home.
         wave: the first wave that holds it.
         counts: 1 where it is known for long enough to be evidence.
         watched_ms: for how long the fold had seen the fleet when the rollout began.
-        moved: the homes that were taken for others' new addresses (`homes`, rule 5).
+        moved: the homes that were taken for others' new addresses (`contested`, rule 5).
     """
 
     def __init__(self, salt: int = 0) -> None:
-        """Begin without a device. The `salt` is for `IntIndex`."""
+        """Begin without a device. The `salt` is for the index."""
         self.rows = IntIndex(salt)
         self.seen = array("q")
         self.polled = array("q")
         self.gaps = array("Q")
-        self.site = array("Q")
+        self.source = array("Q")
         self.home = array("Q")
         self.wave = bytearray()
         self.counts = bytearray()
         self.watched_ms = 0
+        self.was_away = bytearray()
         self.moved: set[int] = set()
-        self._is_away = bytearray()
-        # Devices by their longest gap: a fleet's quick devices have most gaps, and are not most.
+        # How many devices have each longest gap. A few quick devices have most of all gaps.
         self._codes = array("Q", bytes(8 * 256))
 
     def __len__(self) -> int:
         """Return the number of devices."""
         return len(self.seen)
 
-    def add(self, number: int, site: int, wave: int, counts: bool) -> int:
+    def add(self, number: int, source: int, wave: int, counts: bool) -> int:
         """Return the row of a device that had none, not heard from yet."""
         row = self.rows.add(number)
         self.seen.append(NEVER)
         self.polled.append(NEVER)
         self.gaps.append(0)
-        self.site.append(site)
+        self.source.append(source)
         self.wave.append(wave)
         self.counts.append(counts)
-        self.home.append(site)
-        self._is_away.append(0)
+        self.home.append(source)
+        self.was_away.append(0)
         return row
 
     def in_waves(self, last: int) -> bytes:
@@ -95,36 +96,22 @@ class PollHistory:
         return rows[:: max(len(rows) // most, 1)], len(rows)
 
     def forget(self, row: int) -> None:
-        """Take a device out, as if it had never been heard from."""
+        """Forget a device, as if it had never been heard from."""
         longest = _longest(self.gaps[row])
         self._codes[longest] -= longest > 0
         self.seen[row] = self.polled[row] = NEVER
-        self.gaps[row] = self.counts[row] = self._is_away[row] = 0
+        self.gaps[row] = self.counts[row] = self.was_away[row] = 0
         self.wave[row] = FORGOTTEN
 
-    def poll(self, row: int, now_ms: int, site: int = 0) -> None:
-        """Record that a device polled.
-
-        Anybody can poll in its name, as often as they like, to have it thought silent too soon. So
-        its home is where it was, until it has missed a poll there. Of the polls from elsewhere
-        there counts one for each from its home, and that only where it is no sooner than half of
-        its usual interval.
-        """
+    def poll(self, row: int, now_ms: int) -> None:
+        """Record that a device polled from its home."""
         before = self.polled[row]
-        if self.home[row] != site:
-            gap_ms = now_ms - max(before, 0)
-            if gap_ms <= self._trusted_ms(row) * GAPS_TO_MISS:
-                if before >= 0 and not self._is_away[row] and gap_ms * 2 >= self.interval_ms(row):
-                    self._is_away[row] = 1
-                    self._measure(row, gap_ms)
-                return
-            if self._is_away[row]:
-                before = NEVER  # the gap was measured when it was first heard from elsewhere
-        self.home[row], self.polled[row], self._is_away[row] = site, now_ms, 0
+        self.polled[row], self.was_away[row] = now_ms, 0
         if before >= 0:
-            self._measure(row, now_ms - before)
+            self.measure(row, now_ms - before)
 
-    def _measure(self, row: int, gap_ms: int) -> None:
+    def measure(self, row: int, gap_ms: int) -> None:
+        """Record the time between two polls of a device."""
         code = min(int(math.log2(gap_ms + 1) * _STEPS) + 1, 255)
         before = self.gaps[row]
         after = self.gaps[row] = (before << 8 | code) & _ALL_GAPS
@@ -133,10 +120,10 @@ class PollHistory:
             self._codes[was] -= was > 0
             self._codes[longest] += 1
 
-    def _trusted_ms(self, row: int) -> float:
-        """Return how long a device goes without a poll, as far as its home is concerned.
+    def trusted_ms(self, row: int) -> float:
+        """Return how long a device goes without a poll before another address can be its home.
 
-        Where little is known of it, as others do; where nothing is known of any, a day.
+        Where little is known of it, as long as others do; where nothing is known of any, a day.
         """
         gaps = self.gaps[row]
         longest = _MS[_longest(gaps)]
@@ -183,13 +170,13 @@ class PollHistory:
         return 0.0
 
     def state(self) -> tuple[Any, ...]:
-        """Return all of it, for `restore`."""
+        """Return all that is known, for `restore`."""
         columns = (getattr(self, name) for name in _NAMES)
         kept = self.rows.state(), self.watched_ms, sorted(self.moved)
         return (*kept, *(bytes(column) for column in columns))
 
     def restore(self, state: Iterable[Any]) -> None:
-        """Be what `state` was taken from."""
+        """Take all that `state` returned, in place of what is known here."""
         numbers, self.watched_ms, moved, *columns = state
         self.rows.restore(numbers)
         self.moved = set(moved)

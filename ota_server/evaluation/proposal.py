@@ -1,13 +1,13 @@
-"""The waves that a rollout gets where an operator names none: they fit the fleet. Pure.
+"""The waves of a rollout for which an operator did not name any: they fit the fleet. Pure.
 
 - 20 devices or fewer: one goes first, then the rest.
-- Up to 3,000: thirty go first, or a third of a fleet that has fewer than ninety. So many show a
-  release that fails on three of ten in 99 cases of 100, at 20 or more.
+- Up to 3,000: thirty go first, or a third of a fleet that has fewer than ninety. So many show, in
+  99 cases of 100, a release that fails on three of ten.
 - More: 1 % goes first, as a hundred devices of ten thousand.
 - Then 10, 50 and 100 %, as far as each is a good step from the one before.
-- Both kinds of pollers are in the first wave, which is made larger for that, up to half of the
-  fleet (a third of 20 or fewer): a release that kills those which poll once a day is not noticed by
-  those which poll each minute.
+- Devices that poll often and slow pollers are both in the first wave, which is made larger for
+  that, up to half of the fleet (a third of 20 or fewer): devices that poll each minute do not show
+  that a release bricks those which poll once a day.
 """
 
 import math
@@ -32,7 +32,7 @@ def propose_waves(stands: Sequence[Stand]) -> tuple[float, ...]:
 
     Args:
         stands: for each active device where it stands in the rollout (`cohort_percent`), and
-            whether it is a slow poller; None: nobody knows.
+            whether it is a slow poller; None: that is not known.
     """
     ordered = sorted(stands, key=lambda each: each[0])
     devices = len(ordered)
@@ -83,7 +83,7 @@ def _is_enough(count: int, share: float, of: int) -> bool:
 def _just_above(ordered: Sequence[Stand], first: int) -> float:
     """Return the roundest percentage that holds just the first devices.
 
-    Where the next one stands at the same place it holds that one too.
+    Where the next device stands just there too, it holds that one too.
     """
     last, following = ordered[first - 1][0], ordered[first][0]
     for digits in range(15):

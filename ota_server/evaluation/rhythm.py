@@ -73,12 +73,12 @@ class Rhythms:
         self._polled_ms[mac] = time_ms
 
     def intervals_ms(self, now_ms: int) -> dict[float, float]:
-        """Return the intervals of the devices, by where they stand; of some there is none."""
+        """Return the intervals of the devices whose interval is known, by where they stand."""
         found = ((each.stand, self._interval_ms(mac, now_ms)) for mac, each in self._sample.items())
         return {stand: interval_ms for stand, interval_ms in found if interval_ms > 0}
 
     def _interval_ms(self, mac: bytes, now_ms: int) -> float:
-        """Return how often a device polls; 0 where nothing is known of that."""
+        """Return how often a device polls; 0 where that is not known."""
         if mac in self._gaps_ms:
             return median(self._gaps_ms[mac])
         device = self._sample[mac]

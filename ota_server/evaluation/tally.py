@@ -1,15 +1,16 @@
-"""Tally: what a look at the devices of a rollout counted. Pure."""
+"""What was counted: how many devices of a rollout are in which state, and what decides. Pure."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-# Of as many devices or fewer in the waves that are open two bad ones halt it.
+# Where the open waves have so many devices or fewer, two bad ones halt the rollout.
 SMALL_WAVE = 20
-# Of fewer all bad ones do, and none is confirmed by what was said of it elsewhere.
+# Where they have fewer than these, all of them have to be bad, and what another address says of a
+# device confirms nothing.
 TINY_WAVE = 4
-# Of as many or fewer a person is asked about those that do not do well.
+# Where they have so many or fewer, a person is asked about devices that do not do well.
 ASKING_WAVE = 49
-# So many are named.
+# So many devices are named.
 MOST_NAMED = 20
 # The name of slow pollers among `Tally.parts`; all others are versions.
 SLOW = ""
@@ -18,16 +19,15 @@ SLOW = ""
 class Evidence(NamedTuple):
     """What decides whether a release is bad, of all devices or of a part of them.
 
-    Numbers of devices, of each home as many as count.
+    Numbers of devices, with as many of each home as count.
 
     Attributes:
         base: those heard from since the wave opened, or waited for.
-        failed: those that failed in a way that they told.
-        silent: those not heard from since they downloaded it, where that is not everybody's
-            silence.
-        mislabelled: those that report a third version, which is no release.
-        excused: of `silent`, as many as would have been silent without the release, and by far.
-        expected: as many as would have been silent without it.
+        failed: those that failed, as their own requests show.
+        silent: those not heard from since they downloaded it, where others at their address are.
+        mislabelled: those that report a third version, which is not a release.
+        excused: of `silent`, as many as could be silent by chance without the release.
+        expected: of `silent`, as many as would be silent on average without it.
     """
 
     base: int = 0
@@ -45,44 +45,34 @@ class Tally(NamedTuple):
     `active`, `undecided`, `displaced`, and what follows `contradicted`.
 
     Attributes:
-        active: devices heard from since the wave opened, or waited for; those that count for
-            nothing are not among them.
-        offered: of these, told to run the release, and nothing more.
-        downloading: a transfer of it is under way.
-        cut: every transfer ended before the last byte; the network's fault.
-        undecided: all of it was acknowledged, and it is not yet known what came of it.
-        updated: they report the release, and are not silent.
-        failed: they told that it failed; `silent` and `mislabelled` are not among them.
-        mislabelled: they report a third version, which is no release.
-        silent: not heard from since they downloaded it, whoever's fault that is.
-        too_new: not known for a day before the rollout began; they count for nothing.
-        surplus: more of one home than its share of the wave; they count for nothing.
-        displaced: heard from only where few are believed; they count for nothing.
+        active: devices heard from since the wave opened, or waited for, without those that count
+            for nothing.
+        offered to displaced: devices in that `DeviceState`.
         contradicted: another address said of them what their home did not confirm.
         reach: devices on record in this wave and those before it that count, heard from or not.
         heard: of these, those that were heard from since the release reached them.
         overall: the evidence of all that count.
-        whole: the same, if one home could give all of it.
-        parts: the evidence of a part: of those that ran a version before, where some are bad; under
-            `SLOW` that of slow pollers.
+        whole: the same, as if one home could give all of it.
+        parts: the evidence of the devices that ran each old version, where some of them are bad;
+            under `SLOW`, that of slow pollers.
         fresh: active devices that this wave added.
         to_come: devices on record that this wave added, heard from or not.
         members: of these, those that were heard from within a week before it opened, or since.
-        size: as `members`, of the waves before it too.
-        slow_share: the share of slow pollers among those; 0 to 1.
+        size: as `members`, with the waves before it.
+        slow_share: the share of slow pollers among `members`; 0 to 1.
         soaked: of `fresh`, on the release, and heard from when they had run it for the soak; in a
             tiny wave from their homes.
         slow_soaked: of `soaked`, slow pollers.
         silence_rate: the share of devices that would have been silent without it; 0 to 1.
-        age_ms: how long the wave has been open, counting time in which the server answered alone.
-        bad: devices that failed, fell silent or are mislabelled: what became of each, by its MAC
-            (by its row, where they are counted); not all where they are many.
-        bad_elsewhere: how many of all bad ones are so by what was said, or fetched, elsewhere.
+        age_ms: how long the wave has been open while the server answered.
+        bad: what became of devices that failed, fell silent or are mislabelled, by MAC (by row,
+            while they are counted); some of them where they are many.
+        bad_elsewhere: how many of all bad ones are so by what another address said or downloaded.
         bad_at: where most of those were heard from, and how many.
         displaced_at: the same of the displaced ones.
         contradicted_at: the same of who spoke for those that are contradicted.
-        stuck: the same of devices that the wave waits for and that a person has to look at; empty
-            as long as others are on their way.
+        stuck: as `bad`, the devices that keep a small wave from going on, for a person to look at;
+            empty as long as others are on their way.
     """
 
     active: int = 0

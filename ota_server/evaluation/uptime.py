@@ -1,14 +1,15 @@
 """Uptime: a clock that stands still while no device is answered. Pure.
 
 Made from the times of the journal's records, in the order of its lines. Nothing that is measured by
-it can run backwards, and a time in which nobody was heard is nobody's silence.
+it runs backwards, and a time in which no device was heard makes no device silent.
 """
 
-# A server's clock is set by seconds at most while it runs; by more, and no time is what it was.
+# A clock that runs is corrected by seconds at most. Where it is set by more, times before it do not
+# compare with times after it.
 JUMP_MS = 5 * 60 * 1000
-# Where requests come at random, one gap in 500 million is that many times as long as the mean.
+# Where requests come at random, one gap in 500 million is so many times as long as the mean.
 _MEANS = 20
-# Where they come in bursts, the longest gap of late says more than the mean.
+# Where they come in bursts, the longest recent gap says more than the mean.
 _USUALS = 4
 _STEPS_TO_LEARN = 20
 _HALF_LIFE_MS = 6 * 3600 * 1000
@@ -20,13 +21,13 @@ class Uptime:
 
     Attributes:
         up_ms: at the newest record.
-        anew_ms: when soak and silence began anew, since the server's clock had jumped.
+        restarted_ms: when soak and silence began again, since the server's clock had jumped.
         jumps: how often it did.
     """
 
     def __init__(self) -> None:
         self.up_ms = 0
-        self.anew_ms = 0
+        self.restarted_ms = 0
         self.jumps = 0
         self._last_ms: int | None = None
         self._steps = 0
@@ -46,7 +47,7 @@ class Uptime:
         self._last_ms = now_ms
         longest = self._longest()
         if step > longest:
-            # Unless it happens again and again: then that is how this fleet polls.
+            # Where that happens again and again, it is how this fleet polls.
             self.up_ms += min(step, round(self._usual))
             self._usual = max(self._usual * _USUALS, step / 16)
             return
@@ -86,16 +87,16 @@ class Uptime:
         self._last_ms = to_ms
 
     def jump(self, now_ms: int) -> None:
-        """Go on from another time; soak and silence begin anew."""
+        """Go on from another time; soak and silence begin again."""
         self._last_ms = now_ms
-        self.anew_ms = self.up_ms
+        self.restarted_ms = self.up_ms
         self.jumps += 1
 
     def state(self) -> tuple[object, ...]:
-        """Return all of it, for `restore`."""
+        """Return all that is known, for `restore`."""
         return tuple(vars(self).values())
 
     def restore(self, state: tuple[object, ...]) -> None:
-        """Be what `state` was taken from."""
+        """Take all that `state` returned, in place of what is known here."""
         for name, value in zip(vars(self), state, strict=True):
             setattr(self, name, value)

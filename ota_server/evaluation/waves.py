@@ -1,16 +1,16 @@
-"""Waves: when a rollout goes on, when it is done, and when it stops by itself. Pure.
+"""When a rollout goes on, pauses, halts or is done. Pure. `rollout_plan` shows the states.
 
-- It is *halted* where the lower bound of the share of bad devices passes the limit, from three bad
-  ones on. *6 of 100 failed: at least 2.6 %.*
-- So few as 20 devices cannot prove a share: there two bad ones halt it, or all of fewer than four.
-- In a wave of fewer than 50 one bad device is over the usual limit and proves nothing. Where the
-  others are through, it pauses and names the device, and a person decides.
+- It is *halted* where the lower bound of the share of bad devices is over the limit, with three bad
+  ones or more. *6 of 100 failed: at least 2.6 %.*
+- 20 devices are too few to prove a share: there two bad ones halt it, or all of fewer than four.
+- In a wave of fewer than 50, one bad device is over the usual limit and proves nothing. When the
+  others are through, the rollout pauses and names the device, and a person decides.
   *1 of 12 failed: 02:00:00:00:00:07.*
-- It *pauses* where many devices are heard only where few are believed (`homes`, rule 4), before a
-  wave goes on that one home alone would have halted (rule 7), and at the end of a wave's time.
-- A wave *goes on* when enough of its devices have updated, and were heard from after the soak: the
-  slow pollers among them too, by their share. Where only devices are missing that do not come, they
-  are named.
+- It *pauses* where many devices are heard only from addresses that are not believed (`contested`,
+  rule 4), before a wave goes on that one home alone would have halted (rule 7), and when a wave has
+  taken too long.
+- A wave *goes on* when enough of its devices have updated, and were heard from after the soak; by
+  their share, slow pollers are among them. Devices that it waits for in vain are named.
 - The last wave is *done* when most of the devices that were counted at the start were heard from.
 """
 
@@ -31,7 +31,7 @@ from ota_server.model.timestamp import format_time, parse_time
 from ota_server.policy.policy import RolloutState
 from ota_server.policy.rollout_plan import OVER, RolloutPlan, RolloutProgress, RolloutWish
 
-# So many different devices, and no fewer, halt a rollout: two may be a coincidence.
+# So many bad devices at least halt a rollout: two may be a coincidence.
 LEAST_DEVICES_TO_HALT = 3
 _LEAST_IN_SMALL_WAVE = 2
 
@@ -58,11 +58,9 @@ _COUNTS = (
 def advance(
     plan: RolloutPlan, progress: RolloutProgress, tally: Tally, now_ms: int
 ) -> RolloutProgress:
-    """Return how far a rollout is after a look at what became of its devices.
+    """Return how far a rollout is, by what became of its devices.
 
-    A progress that is running goes on, is done, is halted, or is paused. One that is paused can be
-    halted too; it goes on where an operator opens a wave by hand, or where the cause that it had in
-    its devices is gone. Where the wave differs, call `Feedback.open_wave`.
+    Where the wave differs after that, call `Feedback.open_wave`.
 
     Args:
         tally: of the wave that `progress` says is open.
@@ -126,7 +124,7 @@ def _paused_in_time(plan: RolloutPlan, progress: RolloutProgress, now_ms: int) -
 def waiting_for(plan: RolloutPlan, progress: RolloutProgress, tally: Tally) -> str:
     """Return what a wave still waits for, in words; "" where it may go on."""
     if tally.fresh == 0 and (progress.wave == 0 or tally.members > 0):
-        return f"none of its devices has been heard from{_named(tally.stuck)}"
+        return f"no device of this wave has been heard from{_named(tally.stuck)}"
     if tally.undecided > plan.max_failures / 100 * tally.active:
         return (
             f"{tally.undecided} of {_count(tally.active)} have downloaded it and not reported "
@@ -158,7 +156,7 @@ def waiting_for(plan: RolloutPlan, progress: RolloutProgress, tally: Tally) -> s
 
 
 def pausing(plan: RolloutPlan, tally: Tally) -> str:
-    """Return why it pauses whatever its wave waits for; "" where it does not."""
+    """Return why a rollout pauses, whatever its wave waits for; "" where it does not."""
     share = lower_bound(tally.displaced, tally.active + tally.displaced)
     if tally.displaced < LEAST_DEVICES_TO_HALT or share <= plan.max_failures / 100:
         return ""
@@ -168,8 +166,7 @@ def pausing(plan: RolloutPlan, tally: Tally) -> str:
 def asking(plan: RolloutPlan, tally: Tally) -> tuple[str, tuple[str, ...]]:
     """Return why a person has to decide before the wave goes on, and about which devices.
 
-    "" where nobody has to. Not before the others of the wave are through: more may fail, and halt
-    it.
+    "" where nobody has to. Ask when the others of the wave are through: more may fail, and halt it.
     """
     evidence, limit = tally.overall, plan.max_failures / 100
     bad = max(evidence.failed + evidence.silent - evidence.expected, evidence.mislabelled)
@@ -184,9 +181,9 @@ def asking(plan: RolloutPlan, tally: Tally) -> tuple[str, tuple[str, ...]]:
     if reason := halting(plan, tally._replace(overall=tally.whole, parts={}, bad_elsewhere=0)):
         address, count = tally.bad_at
         return (
-            f"{reason}; but {count} of them are at {address}, and one address halts nothing by "
-            "itself where less than three tenths of the fleet live: if they are yours, `rollout "
-            "abort` it; if not, `device forget` them"
+            f"{reason}; but {count} of them are at {address}, and an address with less than three "
+            "tenths of the fleet cannot halt a rollout alone: if they are yours, `rollout abort` "
+            "it; if not, `device forget` them"
         ), ()
     return "", ()
 
@@ -201,7 +198,7 @@ def _displaced_text(tally: Tally) -> str:
 
 
 def halting(plan: RolloutPlan, tally: Tally) -> str:
-    """Return why a release is to be withdrawn, in words with numbers; "" where it is not."""
+    """Return why a release is to be withdrawn, with numbers; "" where it is not."""
     limit = plan.max_failures / 100
     is_small = _size(tally) <= SMALL_WAVE
     for whose, evidence in (("", tally.overall), *_by_part(tally)):
@@ -213,7 +210,7 @@ def halting(plan: RolloutPlan, tally: Tally) -> str:
                     f"{said}: at least {bound * 100:.1f} %, over the limit of "
                     f"{plan.max_failures:g} %"
                 )
-            # Not by what was said of them from elsewhere: one stranger could halt any canary.
+            # What another address said does not count here: one stranger could halt any first wave.
             sure = hits - tally.bad_elsewhere
             is_enough = sure >= _LEAST_IN_SMALL_WAVE or sure == evidence.base < TINY_WAVE
             if is_small and not whose and is_enough and sure > limit * evidence.base:
@@ -235,9 +232,9 @@ def _charges(evidence: Evidence) -> Iterator[tuple[int, str]]:
     """Yield how many devices are bad, and in which way."""
     yield evidence.failed, "failed"
     what = f"failed or fell silent ({evidence.silent} silent"
-    what += f", {evidence.excused} excused, since others are too)" if evidence.excused else ")"
+    what += f", of which {evidence.excused} excused: others are too)" if evidence.excused else ")"
     yield evidence.failed + evidence.silent - evidence.excused, what
-    yield evidence.mislabelled, "report a version that is no release (see --reports-as)"
+    yield evidence.mislabelled, "report a version that is not a release (see --reports-as)"
 
 
 def _notes(tally: Tally) -> tuple[str, ...]:
@@ -257,7 +254,7 @@ def _count(devices: int) -> str:
 
 
 def _named(devices: Mapping[str, str]) -> str:
-    """Return who is missing, and what a person can do."""
+    """Return which devices are missing, and what a person can do."""
     if not devices:
         return ""
     return f"; missing: {_list(devices)}. `rollout promote` goes on without"

@@ -1,65 +1,87 @@
-"""A connection and its socket, as the event loop drives them: nothing here waits."""
+"""A channel: one connection and its socket. Nothing here waits.
+
+Its state says what it waits for, and by that which event a driver looks for (`Watching`):
+
+| state     | waits for                                    | event    | until               |
+|-----------|----------------------------------------------|----------|---------------------|
+| FRESH     | a request; nothing is under way              | readable | idle for too long   |
+| ASKED     | more of a request, or acknowledgements       | readable | as `Connection` has |
+| PARKED    | what the application makes (`NotReady`)      | none     | `give_up_at`        |
+| SENDING   | room in the socket                           | writable | stalled             |
+| HELD      | its turn to send, or a disk                  | none     | then                |
+| LINGERING | the client's end; our side is closed         | readable | a second is over   |
+| CLOSED    | nothing                                      |          |                     |
+
+    FRESH → ASKED      bytes have come
+    ASKED → PARKED     the answer is not ready; back when it is, or may not be waited for
+    ASKED → SENDING    the socket did not take all of a reply
+    SENDING ⇄ HELD     it is not to go on yet; it may
+    SENDING → ASKED    all is sent
+    ASKED → FRESH      all is answered and acknowledged, and the connection is kept
+    ASKED → LINGERING  all is answered, it is not kept, and the client may not have all of it
+    any → CLOSED       at the end, at a reset, when time is over
+
+Where it is ASKED or LINGERING and its client has sent enough, or all, no event is looked for.
+"""
 
 import socket
+from enum import Enum
 
 from ota_server.httpd.app import NotReady
 from ota_server.httpd.connection import Connection, Outgoing
-from ota_server.httpd.pacing import Pace, Pacing
-from ota_server.httpd.readahead import WINDOW_BYTES, ReadAhead, Reading
+from ota_server.httpd.pacing import Pacing
+from ota_server.httpd.readahead import ReadAhead
 from ota_server.httpd.reply import ImageSpan
+from ota_server.httpd.sender import Sender
 from ota_server.httpd.sockets import (
     ACK_POLL_SECONDS,
     HASHING_WAIT_SECONDS,
     LINGER_SECONDS,
     discard_unsent,
-    read_unchanged,
-    send_copy,
     unacknowledged_bytes,
 )
 
-# Read and sent, where there is no private copy that sendfile can be used on (docs/adr/0003).
-_CHUNK_BYTES = 256 * 1024
-_LEAST_CHUNK_BYTES = 16 * 1024
 _READING_LOOK_SECONDS = 0.002
-_MORE = getattr(socket, "MSG_MORE", 0)
 
 
-class Link:
-    """One connection, its socket and what is still to be sent.
+class State(Enum):
+    """What a channel waits for: see the table above."""
+
+    FRESH = "fresh"
+    ASKED = "asked"
+    PARKED = "parked"
+    SENDING = "sending"
+    HELD = "held"
+    LINGERING = "lingering"
+    CLOSED = "closed"
+
+
+# A look at a member of an Enum costs more than one at a name of the module.
+FRESH, ASKED, PARKED = State.FRESH, State.ASKED, State.PARKED
+SENDING, HELD, LINGERING, CLOSED = State.SENDING, State.HELD, State.LINGERING, State.CLOSED
+
+
+class Channel(Sender):
+    """One connection, its socket and what is still to be sent. Used by one thread at a time.
 
     Attributes:
         events: what the poller watches for; None: it does not know this socket.
-        is_fresh: the next bytes begin a request, and nothing else is under way.
-        timer_at: when the loop looks at it again; None: never.
-        not_ready: the image that the request under way waits for.
-        give_up_at: when it is told that the image is not ready.
-        reading: the part of an image that has to be read from the disk first; None: there is none.
-        paced_until: when its next turn to send is; None: it is now.
-        linger_until: our side is closed; when to close the other; None: it is open.
+        timer_at: when its driver looks at it again; None: never.
+        not_ready: what the request under way waits for; None: for nothing.
+        give_up_at: when it is told that this is not ready.
+        close_after: no request is answered after what is being sent.
     """
 
     __slots__ = (
         "_ack_wait",
-        "_ahead",
-        "_by_sendfile",
-        "_chunk_bytes",
-        "_offset",
-        "_outgoing",
-        "_pace",
-        "_pacing",
-        "_sent_bytes",
+        "_linger_until",
         "close_after",
         "connection",
         "events",
         "fd",
         "give_up_at",
-        "is_closed",
-        "is_fresh",
-        "linger_until",
         "not_ready",
-        "paced_until",
-        "reading",
-        "sock",
+        "state",
         "timer_at",
     )
 
@@ -67,59 +89,44 @@ class Link:
         self,
         sock: socket.SocketType,
         connection: Connection,
-        ahead: ReadAhead,
+        ahead: ReadAhead | None,
         by_sendfile: bool,
         pacing: Pacing | None = None,
     ) -> None:
-        sock.setblocking(False)
-        self.sock = sock
+        super().__init__(sock, ahead, by_sendfile, pacing)
         self.fd = sock.fileno()
         self.connection = connection
+        self.state = FRESH
         self.events: int | None = None
         self.timer_at: float | None = None
         self.not_ready: NotReady | None = None
         self.give_up_at = 0.0
-        self.linger_until: float | None = None
         self.close_after = False
-        self.is_closed = False
-        self.is_fresh = True
-        self.reading: Reading | None = None
-        self.paced_until: float | None = None
-        self._pacing = pacing
-        self._pace: Pace | None = None
-        self._ahead = ahead
-        self._by_sendfile = by_sendfile
-        self._outgoing: tuple[memoryview | ImageSpan, ...] = ()
-        self._offset = 0
-        self._sent_bytes = 0
-        self._chunk_bytes = _CHUNK_BYTES
         self._ack_wait = ACK_POLL_SECONDS[0]
+        self._linger_until = 0.0
 
-    def __lt__(self, other: "Link") -> bool:
-        """Put links that are due at the same instant in some order, for the heap of timers."""
+    def __lt__(self, other: "Channel") -> bool:
+        """Put channels that are due at the same instant in some order, for the heap of timers."""
         return id(self) < id(other)
 
     @property
     def is_sending(self) -> bool:
         """Whether there is something left to send."""
-        return bool(self._outgoing)
+        return self.state is SENDING or self.state is HELD
 
     @property
     def is_deaf(self) -> bool:
-        """Whether what the client sends stays with the kernel, as while its request waits."""
+        """Whether what the client sends stays with the kernel for now."""
         connection = self.connection
-        return connection.input_ended or connection.has_enough or self.not_ready is not None
-
-    @property
-    def holds_back(self) -> bool:
-        """Whether what is left must not be sent yet, though the socket may have room."""
-        return self.reading is not None or self.paced_until is not None
+        return connection.input_ended or connection.has_enough
 
     def may_go_on(self, now: float) -> bool:
-        """Say whether what was held back may be sent now."""
-        if self.reading is not None:
-            return self.reading.is_done
-        return self.paced_until is not None and now >= self.paced_until
+        """Return whether what was held back may be sent now."""
+        if self.state is not HELD:
+            return False
+        if self._reading is not None:
+            return self._reading.is_done
+        return self._paced_until is not None and now >= self._paced_until
 
     @property
     def sends_withdrawn(self) -> bool:
@@ -130,18 +137,19 @@ class Link:
 
     def take(self, data: bytes, now: float) -> None:
         """Hand on what has arrived."""
-        self.is_fresh = False
+        if self.state is FRESH:
+            self.state = ASKED
         if self.connection.awaits_acknowledgement:
             self.note_acknowledged(now)
         self.connection.receive(data, now)
 
     def answered_quickly(self, content: bytes, sent: int, keep_alive: bool, now: float) -> None:
-        """Take note of a reply that the connection machine has not made, sent up to `sent`."""
+        """Take note of a reply that was made without the connection, and sent up to `sent`."""
         self.connection.answered_quickly(len(content), keep_alive, now)
         self._sent_bytes += sent
         self.close_after = not keep_alive
         if sent < len(content):
-            self.is_fresh = False
+            self.state = SENDING
             self._outgoing = (memoryview(content)[sent:],)
 
     def begin(self, outgoing: Outgoing, now: float) -> bool:
@@ -161,11 +169,10 @@ class Link:
             if sent == len(outgoing.head):
                 return True
             self._outgoing = (memoryview(outgoing.head)[sent:],)
+            self.state = SENDING
             return False
         pieces = [p if isinstance(p, ImageSpan) else memoryview(p) for p in outgoing.parts]
         self._outgoing = (memoryview(outgoing.head), *pieces)
-        if self._pace is None and self._pacing is not None:
-            self._pace = self._pacing.pace()
         return self.send(now)
 
     def send(self, now: float) -> bool:
@@ -175,97 +182,30 @@ class Link:
             OSError: the connection is gone.
             ImageChanged: the image was cut or written to.
         """
-        left = WINDOW_BYTES
-        was_looked_at = False
-        self.paced_until = None
-        try:
-            while self._outgoing and left > 0:
-                piece = self._outgoing[0]
-                if isinstance(piece, ImageSpan):
-                    if not was_looked_at and not self._is_in_memory(piece, now):
-                        return False
-                    was_looked_at = True
-                    most = WINDOW_BYTES if self._pace is None else self._allowed(piece, now)
-                    if most == 0:
-                        return False
-                    sent, wanted = self._send_span(piece, most)
-                else:
-                    wanted = len(piece)
-                    sent = self._send_bytes(piece, is_last=len(self._outgoing) == 1)
-                self._sent_bytes += sent
-                if sent < wanted:
-                    return False  # the socket is full: to hear so once more costs a system call
-                left -= sent
-        except BlockingIOError:
-            return False
-        return not self._outgoing
-
-    def _is_in_memory(self, span: ImageSpan, now: float) -> bool:
-        """Say whether the next window of an image can be sent at once; else have it read."""
-        if self.reading is not None:
-            reading, self.reading = self.reading, None
-            if reading.is_done:
-                return True
-        image, start = span.image, self._offset or span.start
-        descriptor = image.descriptor if image.copy is None else image.copy.descriptor
-        last = min(start + WINDOW_BYTES, span.stop) - 1
-        if self._ahead.needs(descriptor, start, last, now):
-            self.reading = self._ahead.begin(image, descriptor, start)
-        return self.reading is None
-
-    def _send_bytes(self, piece: memoryview, is_last: bool) -> int:
-        sent = self.sock.send(piece, 0 if is_last else _MORE)
-        self._go_on(piece[sent:] if sent < len(piece) else None)
-        return sent
-
-    def _allowed(self, span: ImageSpan, now: float) -> int:
-        """Return how many bytes of an image may be sent now; 0: none before `paced_until`."""
-        assert self._pace is not None
-        most = self._pace.allowed(span.stop - (self._offset or span.start), now)
-        self.paced_until = None if most else self._pace.due
-        return most
-
-    def _send_span(self, span: ImageSpan, most: int) -> tuple[int, int]:
-        """Send up to `most` bytes of an image; return how many went, and how many were tried."""
-        start = self._offset or span.start
-        copy = span.image.copy
-        if self._by_sendfile and copy is not None:
-            length = min(span.stop - start, most)
-            sent = send_copy(self.sock, span, copy, start, length)
-        else:
-            length = min(self._chunk_bytes, span.stop - start, most)
-            sent = self.sock.send(read_unchanged(span, start, length))
-            # A slow client takes a little at a time: do not read for it what it will not take.
-            self._chunk_bytes = (
-                _CHUNK_BYTES if sent == length else max(_LEAST_CHUNK_BYTES, 2 * sent)
-            )
-        if self._pace is not None:
-            self._pace.sent(sent)
-        self._offset = start + sent
-        if self._offset == span.stop:
-            self._go_on(None)
-        return sent, length
-
-    def _go_on(self, rest: memoryview | None) -> None:
-        """Put the rest of the first piece in its place, or go on to the next."""
-        rest_of_it = () if rest is None else (rest,)
-        self._outgoing = (*rest_of_it, *self._outgoing[1:])
-        self._offset = 0
+        is_sent = self._send_window(now)
+        self.state = ASKED if is_sent else HELD if self.holds_back else SENDING
+        return is_sent
 
     def park(self, not_ready: NotReady, now: float) -> None:
-        """Have the request under way wait for an image."""
+        """Have the request under way wait for what it needs."""
         if self.not_ready is None:
             self.give_up_at = now + HASHING_WAIT_SECONDS
         self.not_ready = not_ready
+        self.state = PARKED
+
+    def unpark(self) -> None:
+        """Have the request under way wait no longer."""
+        self.not_ready = None
+        self.state = ASKED
 
     def wait_for_more(self) -> None:
         """There is nothing to answer until the client sends more, or acknowledges more."""
-        self.is_fresh = self.connection.is_idle
+        self.state = FRESH if self.connection.is_idle else ASKED
         if self.connection.has_enough:
             self._ack_wait = ACK_POLL_SECONDS[0]
 
     def may_wait(self, now: float) -> bool:
-        """Say whether the request under way may wait on for an image."""
+        """Return whether the request under way may wait, or go on to wait."""
         return self.not_ready is None or now < self.give_up_at
 
     def linger(self, now: float) -> None:
@@ -276,7 +216,8 @@ class Link:
         """
         self.connection.stop_reading()
         self.sock.shutdown(socket.SHUT_WR)
-        self.linger_until = now + LINGER_SECONDS
+        self._linger_until = now + LINGER_SECONDS
+        self.state = LINGERING
 
     def note_acknowledged(self, now: float) -> None:
         """Ask the kernel how much of what was sent the other side has."""
@@ -284,35 +225,33 @@ class Link:
             waiting = unacknowledged_bytes(self.sock)
         except OSError:
             return
-        if self.linger_until is not None and waiting:
+        if self.state is LINGERING and waiting:
             waiting -= 1  # our FIN counts as a byte, and is acknowledged last
         self.connection.acknowledged(self._sent_bytes - waiting, now)
 
     def due(self, now: float) -> float:
         """Return when to look at it again if nothing happens before."""
-        connection = self.connection
-        if self.not_ready is not None:
+        connection, state = self.connection, self.state
+        if state is PARKED:
             return self.give_up_at
-        if self.reading is not None:
+        if state is HELD and self._paced_until is None:
             return now + _READING_LOOK_SECONDS
-        if self.paced_until is not None:
-            return min(self.paced_until, connection.stalled_at)
-        if self._outgoing:
-            return connection.stalled_at
+        if state is HELD or state is SENDING:
+            return min(self._paced_until or connection.stalled_at, connection.stalled_at)
         if connection.awaits_acknowledgement:
             return now + min(self._ack_wait, connection.wait_seconds(now))
-        if self.linger_until is not None:
-            return self.linger_until
+        if state is LINGERING:
+            return self._linger_until
         return now + connection.wait_seconds(now)
 
     def has_time_left(self, now: float) -> bool:
-        """Do what time asks for; False when this connection has had its time.
+        """Look at the time; return whether this channel goes on.
 
         Raises:
             OSError: the connection is gone.
         """
-        connection = self.connection
-        if self.linger_until is not None:
+        connection, state = self.connection, self.state
+        if state is LINGERING:
             # With both sides closed no poller watches it: a reset has to be asked for.
             error = self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
             if error:
@@ -320,22 +259,22 @@ class Link:
         if connection.awaits_acknowledgement or self._outgoing:
             self.note_acknowledged(now)
             self._ack_wait = min(self._ack_wait * 2, ACK_POLL_SECONDS[1])
-        if self.paced_until is not None:
+        if state is HELD and self._paced_until is not None:
             connection.held_back(self._sent_bytes, now)
         if self.sends_withdrawn:
             return False
-        if self.not_ready is not None:
+        if state is PARKED:
             return True  # the idle time does not run while we are the ones who are waited for
-        if self._outgoing:
+        if state is SENDING or state is HELD:
             return not connection.is_stalled(now)
         has_time = connection.tick(now)
-        if self.linger_until is None or connection.awaits_acknowledgement:
+        if state is not LINGERING or connection.awaits_acknowledgement:
             return has_time
-        return not connection.input_ended and now < self.linger_until
+        return not connection.input_ended and now < self._linger_until
 
     def close(self, was_reset: bool, now: float) -> None:
-        """Close the socket, and put the ends of downloads on record."""
-        self.is_closed = True
+        """Close the socket, and put the ends of its downloads on record."""
+        self.state = CLOSED
         if self.sends_withdrawn:
             discard_unsent(self.sock)
         if self.connection.awaits_acknowledgement:

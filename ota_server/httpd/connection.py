@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from ota_server.httpd import reply
 from ota_server.httpd.app import App
-from ota_server.httpd.http1 import MAX_HEAD_BYTES, Refused, Request, reply_head
+from ota_server.httpd.http1 import MAX_HEAD_BYTES, BadRequest, Request, reply_head
 from ota_server.httpd.reply import ImageSpan, Peer, Reply, Transfer
 
 log = logging.getLogger(__name__)
@@ -174,7 +174,7 @@ class Connection:
             minor_version = request.minor_version
             self._must_linger = answer.close or draining
             self._closing = self._must_linger or not request.keep_alive
-        except Refused as problem:
+        except BadRequest as problem:
             log.debug("%s: %s", self.peer.address, problem)
             answer = reply.text(problem.status, f"{problem}", close=True)
             self._closing = self._must_linger = True
@@ -188,7 +188,9 @@ class Connection:
 
     def _read_request(self, now: float) -> Request | None:
         if self._head_is_late:
-            raise Refused(HTTPStatus.REQUEST_TIMEOUT, f"no whole request in {HEAD_SECONDS:.0f} s")
+            raise BadRequest(
+                HTTPStatus.REQUEST_TIMEOUT, f"no whole request in {HEAD_SECONDS:.0f} s"
+            )
         if not self._buffer:
             return None
         found = self._app.read_request(self._buffer)

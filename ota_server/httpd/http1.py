@@ -36,7 +36,7 @@ _CONTENT_LENGTH = re.compile(rb"[0-9]{1,19}")
 _EMPTY_LINES = re.compile(rb"(?:\r\n){0,2}")
 
 
-class Refused(Exception):
+class BadRequest(Exception):
     """The bytes are no request that may be answered: reply with `status` and close."""
 
     def __init__(self, status: HTTPStatus, problem: str) -> None:
@@ -71,7 +71,7 @@ def read_request(buffer: bytes | bytearray) -> tuple[Request, int] | None:
         The request and the number of bytes that its head took, or None while the head is not whole.
 
     Raises:
-        Refused: the bytes break HTTP or a limit, also when that can be seen before the head ends.
+        BadRequest: the bytes break HTTP or a limit, also where that is seen before the head ends.
     """
     # RFC 9112 section 2.2: an empty line before the request line is ignored; two, for old clients.
     start = _EMPTY_LINES.match(buffer).end()  # type: ignore[union-attr]
@@ -88,7 +88,7 @@ def parse_head(head: bytes) -> Request:
     """Parse a whole head, without the empty line that ends it.
 
     Raises:
-        Refused: 400, 414, 431, 501 or 505, as RFC 9112 asks.
+        BadRequest: 400, 414, 431, 501 or 505, as RFC 9112 asks.
     """
     line, _, rest = head.partition(b"\r\n")
     method, target, minor_version = _request_line(line)
@@ -112,21 +112,21 @@ def _refuse_hopeless(part: bytes) -> None:
     # Counted: a pattern takes ten times as long, and a head may come byte by byte.
     line_ends = part.count(b"\r\n")
     if part.count(b"\n") > line_ends or part.count(b"\r", 0, len(part) - 1) > line_ends:
-        raise Refused(HTTPStatus.BAD_REQUEST, "a line must end with CR LF")
+        raise BadRequest(HTTPStatus.BAD_REQUEST, "a line must end with CR LF")
     line, end_of_line, _ = part.partition(b"\r\n")
     if end_of_line:
         _request_line(line)
     elif line not in (b"", b"\r") and not _TOKEN.match(line):
-        raise Refused(HTTPStatus.BAD_REQUEST, "the request line does not begin with a method")
+        raise BadRequest(HTTPStatus.BAD_REQUEST, "the request line does not begin with a method")
     # One more than the longest line: the CR that ends it.
     if len(part) > (MAX_HEAD_BYTES if end_of_line else MAX_REQUEST_LINE_BYTES + 1):
         raise _too_large(part)
 
 
-def _too_large(part: bytes) -> Refused:
+def _too_large(part: bytes) -> BadRequest:
     if len(part.partition(b"\r\n")[0]) > MAX_REQUEST_LINE_BYTES:
-        return Refused(HTTPStatus.REQUEST_URI_TOO_LONG, "the request line is over 4 KiB")
-    return Refused(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "the head is over 16 KiB")
+        return BadRequest(HTTPStatus.REQUEST_URI_TOO_LONG, "the request line is over 4 KiB")
+    return BadRequest(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "the head is over 16 KiB")
 
 
 def _request_line(line: bytes) -> tuple[bytes, bytes, int]:
@@ -134,12 +134,12 @@ def _request_line(line: bytes) -> tuple[bytes, bytes, int]:
         raise _too_large(line)
     words = line.split(b" ")
     if len(words) != 3 or not _TOKEN.fullmatch(words[0]):
-        raise Refused(HTTPStatus.BAD_REQUEST, "the request line is not METHOD TARGET VERSION")
+        raise BadRequest(HTTPStatus.BAD_REQUEST, "the request line is not METHOD TARGET VERSION")
     version = _VERSION.fullmatch(words[2])
     if not version:
-        raise Refused(HTTPStatus.BAD_REQUEST, "the request line names no HTTP version")
+        raise BadRequest(HTTPStatus.BAD_REQUEST, "the request line names no HTTP version")
     if version[1] != b"1":
-        raise Refused(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED, "this server speaks HTTP/1.1")
+        raise BadRequest(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED, "this server speaks HTTP/1.1")
     return words[0], words[1], min(int(version[2]), 1)
 
 
@@ -152,12 +152,12 @@ def _target(method: bytes, target: bytes) -> tuple[bytes, bytes]:
     absolute = _ABSOLUTE_FORM.fullmatch(target)
     if absolute:
         if absolute[1][:1] in (b"", b":") or not _valid_host(absolute[1]):
-            raise Refused(HTTPStatus.BAD_REQUEST, "the target has no valid authority")
+            raise BadRequest(HTTPStatus.BAD_REQUEST, "the target has no valid authority")
         target = absolute[2] or b"/"
         if target.startswith(b"?"):
             target = b"/" + target
     elif not _ORIGIN_FORM.fullmatch(target):
-        raise Refused(HTTPStatus.BAD_REQUEST, "the target is no path of visible ASCII")
+        raise BadRequest(HTTPStatus.BAD_REQUEST, "the target is no path of visible ASCII")
     path, _, query = target.partition(b"?")
     return path, query
 
@@ -167,13 +167,13 @@ def _field_lines(block: bytes) -> tuple[dict[bytes, bytes], frozenset[bytes]]:
     repeated = set()
     lines = block.split(b"\r\n") if block else []
     if len(lines) > MAX_FIELDS:
-        raise Refused(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, f"over {MAX_FIELDS} fields")
+        raise BadRequest(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, f"over {MAX_FIELDS} fields")
     for line in lines:
         # Partition before matching: one pattern for the whole line would backtrack over blanks.
         name, colon, value = line.partition(b":")
         value = value.strip(b" \t")
         if not colon or not _TOKEN.fullmatch(name) or not _VALUE.fullmatch(value):
-            raise Refused(HTTPStatus.BAD_REQUEST, f"malformed field line {line[:40]!r}")
+            raise BadRequest(HTTPStatus.BAD_REQUEST, f"malformed field line {line[:40]!r}")
         name = name.lower()
         if name in fields:
             repeated.add(name)
@@ -190,22 +190,22 @@ def _valid_host(host: bytes) -> bool:
 def _check_host(host: bytes | None, repeated: bool, minor_version: int) -> None:
     """RFC 9112 section 3.2: one valid Host, which HTTP/1.0 alone may leave out."""
     if host is None and minor_version >= 1:
-        raise Refused(HTTPStatus.BAD_REQUEST, "no Host field")
+        raise BadRequest(HTTPStatus.BAD_REQUEST, "no Host field")
     if repeated or (host is not None and not _valid_host(host)):
-        raise Refused(HTTPStatus.BAD_REQUEST, "more than one Host, or a malformed one")
+        raise BadRequest(HTTPStatus.BAD_REQUEST, "more than one Host, or a malformed one")
 
 
 def _content_length(fields: dict[bytes, bytes], repeated: bool) -> int:
     text = fields.get(b"content-length")
     if b"transfer-encoding" in fields:
         if text is not None:
-            raise Refused(HTTPStatus.BAD_REQUEST, "Content-Length and Transfer-Encoding")
-        raise Refused(HTTPStatus.NOT_IMPLEMENTED, "no request here has a body to decode")
+            raise BadRequest(HTTPStatus.BAD_REQUEST, "Content-Length and Transfer-Encoding")
+        raise BadRequest(HTTPStatus.NOT_IMPLEMENTED, "no request here has a body to decode")
     if text is None:
         return 0
     # RFC 9112 section 6.3 allows to accept equal repetitions; nobody who is honest sends them.
     if repeated or not _CONTENT_LENGTH.fullmatch(text):
-        raise Refused(HTTPStatus.BAD_REQUEST, "Content-Length is not one number")
+        raise BadRequest(HTTPStatus.BAD_REQUEST, "Content-Length is not one number")
     return int(text)
 
 

@@ -38,7 +38,6 @@ class Listener(ThreadingHTTPServer):
     Attributes:
         wake_receiver: readable once `is_draining` is set.
         is_draining: replies close their connections, and none is waited for.
-        is_ending: the grace is over; downloads are cut.
         ends_at_once: the grace is over already.
         ended: set when the last connection has ended.
         refused_connections: how many found no room.
@@ -73,14 +72,12 @@ class Listener(ThreadingHTTPServer):
         self.app = app
         self.idle_seconds = idle_seconds
         self.is_draining = False
-        self.is_ending = False
         self.ends_at_once = False
         self.ended = threading.Event()
         self.refused_connections = 0
         self.max_connections = max_connections
         self.grace_seconds = grace_seconds
         self.pacing = pacing
-        self.pacing_lock = threading.Lock()
         self._lingering: dict[socket.SocketType, float] = {}
         self._limit = RateLimit(_LOG_EVERY_SECONDS)
         self._left = Budget(_LOG_LINES, _LOG_EVERY_SECONDS)

@@ -1,7 +1,8 @@
-"""What both drivers of a connection do with its socket."""
+"""What a channel does with its socket, and what tells of events where there is no epoll."""
 
 import fcntl
 import os
+import select
 import socket
 import struct
 import sys
@@ -139,3 +140,20 @@ def read_unchanged(span: ImageSpan, offset: int, length: int) -> bytes:
     if offset + length > span.stop - TAIL_BYTES and not image.is_unchanged():
         raise ImageChanged(f"the image of {image.version} was written to")
     return chunk
+
+
+class PollPoller:
+    """`select.poll` with the methods of `select.epoll`, where that is missing."""
+
+    def __init__(self) -> None:
+        self._poll = select.poll()
+        self.register = self._poll.register
+        self.modify = self._poll.modify
+        self.unregister = self._poll.unregister
+
+    def poll(self, timeout: float) -> list[tuple[int, int]]:
+        """Wait up to `timeout` seconds; return descriptors and their events."""
+        return self._poll.poll(timeout * 1000)
+
+    def close(self) -> None:
+        """Do nothing: there is no descriptor behind it."""

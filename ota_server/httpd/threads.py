@@ -1,98 +1,106 @@
-"""A thread for each connection: accepts, starts them, and waits for their ends."""
+"""A thread for each connection: the same channel as in the event loop, with a poll of one socket.
+
+The listener's thread accepts as the event loop does. Each connection has a thread that runs the
+`ChannelHandler` of the `ThreadingHTTPServer`.
+"""
 
 import logging
-import select
 import socket
 import time
-from threading import Lock, Thread
+from socketserver import BaseRequestHandler
+from threading import Lock, Thread, current_thread
 from typing import Any
 
+from ota_server.httpd.channel import FRESH
+from ota_server.httpd.driver import Driver
+from ota_server.httpd.event_loop import EventLoop
 from ota_server.httpd.listener import Listener
+from ota_server.httpd.sockets import PollPoller
+from ota_server.httpd.watching import LOOK_SECONDS, READ
 
 log = logging.getLogger(__name__)
 
-_ACCEPTED_AT_ONCE = 256
-_LOOK_SECONDS = 0.5
-_LINGER_LOOK_SECONDS = 0.1
-_EMFILE_REST_SECONDS = 0.2
-_DRAIN_LOOK_SECONDS = 0.05
-# After the grace sockets are shut and threads end by themselves, but for one in a system call.
+# After the grace threads end by themselves, but for one that waits for a disk.
 _END_SECONDS = 5.0
 
 
-class ThreadDriver:
-    """Gives each connection of a server a thread that runs its OTARequestHandler."""
+class ThreadDriver(EventLoop):
+    """Gives each connection of a listener a thread."""
 
-    def __init__(self, server: Listener) -> None:
-        self._server = server
-        self._connections: dict[socket.SocketType, Thread] = {}
+    def __init__(self, listener: Listener) -> None:
+        super().__init__(listener, PollPoller())
+        self._threads: set[Thread] = set()
         self._lock = Lock()
 
-    def run(self) -> None:
-        """Accept until the server drains; return when the last connection has ended."""
-        server = self._server
-        while not server.is_draining:
-            wait = _LINGER_LOOK_SECONDS if server.has_refused else _LOOK_SECONDS
-            ready, _, _ = select.select([server.socket, server.wake_receiver], [], [], wait)
-            if server.socket in ready and not server.accept(_ACCEPTED_AT_ONCE, self._take):
-                # At the limit of open files accept fails at once and for ever: rest, do not spin.
-                select.select([server.wake_receiver], [], [], _EMFILE_REST_SECONDS)
-            server.let_refused_go()
-        server.accept(server.request_queue_size, self._take)
-        server.stop_listening()
-        self._drain()
+    def _begin_turn(self) -> None:
+        """Begin none: a turn of this thread is not one of those that answer."""
 
-    def _take(self, connection: socket.SocketType, address: Any) -> None:
-        thread = Thread(target=self._run, args=(connection, address), name="connection")
+    def take_in(self, sock: socket.SocketType, address: Any) -> None:
+        """Have a thread converse with a client."""
+        thread = Thread(target=self._run, args=(sock, address), name="connection")
         with self._lock:
-            is_full = len(self._connections) >= self._server.max_connections
-            if not is_full:
-                self._connections[connection] = thread
-        if is_full:
-            self._server.refuse(connection, "all connections are in use")
-            return
+            self._threads.add(thread)
         try:
             thread.start()
         except RuntimeError as problem:
-            with self._lock:
-                del self._connections[connection]
-            self._server.refuse(connection, str(problem))
+            self._forget(thread)
+            self._listener.refuse(sock, str(problem))
 
-    def _run(self, connection: Any, address: Any) -> None:
+    def _run(self, sock: Any, address: Any) -> None:
         try:
-            self._server.process_request_thread(connection, address)
+            self._listener.process_request_thread(sock, address)
         finally:
-            with self._lock:
-                self._connections.pop(connection, None)
+            self._forget(current_thread())
 
-    def _drain(self) -> None:
-        server = self._server
-        # Ends the wait of idle connections; what has arrived can still be read and is answered.
-        self._shut(socket.SHUT_RD)
-        until = time.monotonic() + server.grace_seconds
-        while not self._wait(until) and not server.ends_at_once and time.monotonic() < until:
-            continue
-        server.is_ending = True
-        self._shut(socket.SHUT_RDWR)
-        until = time.monotonic() + _END_SECONDS
-        while not self._wait(until) and time.monotonic() < until:
-            continue
-        if self._connections:
-            log.error("%d connections did not end", len(self._connections))
-
-    def _wait(self, until: float) -> bool:
-        """Wait a moment for a thread to end; True when none is left."""
+    def _forget(self, thread: Thread) -> None:
         with self._lock:
-            threads = list(self._connections.values())
-        if threads:
-            threads[0].join(min(_DRAIN_LOOK_SECONDS, max(0.0, until - time.monotonic())))
-        return not threads
+            self._threads.discard(thread)
 
-    def _shut(self, how: int) -> None:
-        with self._lock:
-            connections = list(self._connections)
-        for connection in connections:
-            try:
-                connection.shutdown(how)
-            except OSError:
-                continue  # it has ended meanwhile
+    def _count_connections(self) -> int:
+        return len(self._threads)
+
+    def end(self) -> None:
+        """Wait for the ends of all threads, which know themselves when that is."""
+        until = time.monotonic() + self._listener.grace_seconds + _END_SECONDS
+        for thread in tuple(self._threads):
+            thread.join(max(0.0, until - time.monotonic()))
+        if self._threads:
+            log.error("%d connections did not end", len(self._threads))
+
+
+class ChannelHandler(BaseRequestHandler):
+    """Drives the channel of one connection to its end."""
+
+    server: Listener
+
+    def handle(self) -> None:
+        """Read, answer and send, until the client, the time or the server ends it."""
+        _OneChannel(self.server).converse(self.request, self.client_address)
+
+
+class _OneChannel(Driver):
+    """Drives one channel, and waits where the event loop may not."""
+
+    def __init__(self, listener: Listener) -> None:
+        super().__init__(listener, PollPoller(), ahead=None)
+
+    def converse(self, sock: socket.SocketType, address: Any) -> None:
+        """Serve one connection to its end."""
+        wake = self._listener.wake_receiver.fileno()
+        self._poller.register(wake, READ)
+        self.take_in(sock, address)
+        self._after_events()
+        while self._channels and not self._listener.is_draining:
+            self.turn()
+        self._poller.unregister(wake)
+        self.end()
+
+    def _timeout(self) -> float:
+        for parked in self._watching.parked:
+            if parked.not_ready is not None:
+                parked.not_ready.done.wait(LOOK_SECONDS)
+                return 0.0
+        due = self._watching.next_due()
+        if due is None or any(each.state is not FRESH for each in self._channels.values()):
+            return super()._timeout()
+        return max(0.0, due - time.monotonic())  # thousands that are idle must not look up

@@ -2,53 +2,53 @@
 
 import heapq
 
-from ota_server.httpd.channel import Link
+from ota_server.httpd.channel import Channel
 
 # A closed connection is kept in memory by its timer: 20,000 short ones a second are 400 MB.
 _MOST_STALE = 1000
 
 
 class Timers:
-    """Deadlines, in seconds of one monotonic clock, one for each link."""
+    """Deadlines, in seconds of one monotonic clock, one for each channel."""
 
     def __init__(self) -> None:
-        self._heap: list[tuple[float, Link]] = []
+        self._heap: list[tuple[float, Channel]] = []
         self._stale = 0
 
     def next_due(self) -> float | None:
         """Return when the next one is due, None if there is none."""
         return self._heap[0][0] if self._heap else None
 
-    def add(self, due: float, link: Link) -> None:
-        """Have `due` yield a link at that time, if not sooner anyway."""
-        if link.timer_at is not None:
-            if due >= link.timer_at:
+    def add(self, due: float, channel: Channel) -> None:
+        """Have `due` yield a channel at that time, if not sooner anyway."""
+        if channel.timer_at is not None:
+            if due >= channel.timer_at:
                 return
             self._forget()
-        link.timer_at = due
-        heapq.heappush(self._heap, (due, link))
+        channel.timer_at = due
+        heapq.heappush(self._heap, (due, channel))
 
-    def drop(self, link: Link) -> None:
-        """Forget a link that is closed."""
-        if link.timer_at is not None:
-            link.timer_at = None
+    def drop(self, channel: Channel) -> None:
+        """Forget a channel that is closed."""
+        if channel.timer_at is not None:
+            channel.timer_at = None
             self._forget()
 
-    def due(self, now: float) -> list[Link]:
+    def due(self, now: float) -> list[Channel]:
         """Return what is due; each has no timer from then on.
 
         A list: what is done about one may make it due again at once, which is for the next time.
         """
-        links = []
+        channels = []
         heap = self._heap
         while heap and heap[0][0] <= now:
-            due, link = heapq.heappop(heap)
-            if link.timer_at == due:
-                link.timer_at = None
-                links.append(link)
+            due, channel = heapq.heappop(heap)
+            if channel.timer_at == due:
+                channel.timer_at = None
+                channels.append(channel)
             else:
                 self._stale -= 1
-        return links
+        return channels
 
     def _forget(self) -> None:
         """Count an entry that nobody waits for; rebuild the heap when most of them are."""

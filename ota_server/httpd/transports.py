@@ -4,7 +4,7 @@ import select
 
 from ota_server.httpd.event_loop import EventLoop
 from ota_server.httpd.listener import Listener
-from ota_server.httpd.poller import PollPoller
+from ota_server.httpd.sockets import PollPoller
 from ota_server.httpd.threads import ThreadDriver
 
 # epoll where there is one; poll, slower, does the same everywhere else.
@@ -13,9 +13,8 @@ TRANSPORTS = (*(("epoll",) if hasattr(select, "epoll") else ()), "poll", "thread
 
 def drive(listener: Listener, transport: str) -> None:
     """Drive the connections of a listener by one of `TRANSPORTS`, until it has drained."""
-    driver: EventLoop | ThreadDriver
     if transport == "threads":
-        driver = ThreadDriver(listener)
+        driver: EventLoop = ThreadDriver(listener)
     else:
         driver = EventLoop(listener, select.epoll() if transport == "epoll" else PollPoller())
     driver.run()

@@ -13,7 +13,7 @@ from typing import BinaryIO
 
 from ota_server.journal.files import CURRENT_NAME, journal_files
 from ota_server.journal.record import BadRecord, Seal, is_marker, parse_fields, parse_record
-from ota_server.journal.scan import FILE_SHIFT, MAX_LINE_BYTES, OFFSET_MASK, FileScan, Found
+from ota_server.journal.scan import FILE_SHIFT, MAX_LINE_BYTES, OFFSET_MASK, FileScan, ScanResult
 from ota_server.model.device import Device, mac_of, number_of
 from ota_server.system.files import open_regular
 
@@ -23,7 +23,7 @@ _LINE_BYTES = 1024
 _MARKER = b'"event":"snapshot"'
 
 
-class Replay(Found):
+class Replay(ScanResult):
     """Where the newest record of each device is. Values of `locations` are for `read`.
 
     Attributes:

@@ -38,7 +38,7 @@ _HEAD = re.compile(
 _head_of = itemgetter(slice(100))
 
 
-class Found:
+class ScanResult:
     """What was found up to now.
 
     Attributes:
@@ -56,7 +56,7 @@ class Found:
 class FileScan:
     """Takes one file in pieces of any size, and adds to `found` what it holds."""
 
-    def __init__(self, found: Found, file_number: int) -> None:
+    def __init__(self, found: ScanResult, file_number: int) -> None:
         found.marker_end = None
         self._found = found
         self._file = file_number << FILE_SHIFT

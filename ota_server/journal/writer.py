@@ -19,7 +19,7 @@ from zlib import crc32
 
 from ota_server.journal.files import CURRENT_NAME, next_rotated, prune
 from ota_server.journal.record import Seal, sealed
-from ota_server.system.locks import InUse, take_lock
+from ota_server.system.locks import LOCK_NAME, InUse, take_lock
 
 log = logging.getLogger(__name__)
 
@@ -93,7 +93,7 @@ class Journal:
         self._size = 0
         # What was written since the last seal; it begins anew where a doubt arises.
         self._segment = Seal(0, 0)
-        self._lock_fd = take_lock(log_dir / ".lock")
+        self._lock_fd = take_lock(log_dir / LOCK_NAME)
         try:
             self._open()
         except OSError:
@@ -331,7 +331,7 @@ class Journal:
 
     def _retake_lock(self) -> None:
         """Take the lock anew where its file was deleted, perhaps with its folder."""
-        path = self._dir / ".lock"
+        path = self._dir / LOCK_NAME
         try:
             if os.path.samestat(os.fstat(self._lock_fd), path.stat()):
                 return

@@ -9,7 +9,7 @@ _NO_ADDRESS = 1 << 40
 
 
 @lru_cache(maxsize=16384)
-def site_of(address: str) -> int:
+def source_of(address: str) -> int:
     """Return an address as a number of 64 bits; all of an IPv6 /64 is one, for one host has it."""
     parts = address.split(".")
     if len(parts) == 4 and all(part.isascii() and part.isdigit() for part in parts):
@@ -22,10 +22,10 @@ def site_of(address: str) -> int:
         return _NO_ADDRESS | crc32(address.encode("utf-8", "replace"))
 
 
-def address_of(site: int) -> str:
-    """Return a site as text: an IPv4 address, or the IPv6 network of one host."""
-    if site < 1 << 32:
-        return str(IPv4Address(site))
-    if site < _NO_ADDRESS << 1:
+def address_of(source: int) -> str:
+    """Return a source address as text: an IPv4 address, or the IPv6 network of one host."""
+    if source < 1 << 32:
+        return str(IPv4Address(source))
+    if source < _NO_ADDRESS << 1:
         return "an unknown address"
-    return str(IPv6Network((site << 64, 64)))
+    return str(IPv6Network((source << 64, 64)))

@@ -12,18 +12,16 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ota_server.model.refusal import BadPolicy, Refused
-from ota_server.model.version import image_name, meaning, spellings
 from ota_server.policy import audit
 from ota_server.policy.files import GROUP_SUFFIX, GROUPS_FOLDER
 from ota_server.policy.policy import (
     HOLD_NAME,
     PINS_NAME,
     RETRIES_NAME,
-    STOPPED_NAME,
     Pin,
     parse_pins,
-    parse_stopped,
 )
+from ota_server.policy.targets import release_here
 from ota_server.policy.text import (
     Hold,
     Who,
@@ -37,7 +35,7 @@ from ota_server.policy.text import (
     without_pin,
 )
 from ota_server.system.data_dir import log_dir
-from ota_server.system.files import find, give_to_owner, is_full, named, read, replace, sync_folder
+from ota_server.system.files import give_to_owner, is_full, named, read, replace, sync_folder
 from ota_server.system.locks import locked
 
 log = logging.getLogger(__name__)
@@ -255,31 +253,6 @@ def _move_stamp(folder: Path) -> None:
 def group_path(version_dir: Path, group: str) -> Path:
     """Return the file that lists a group."""
     return version_dir / GROUPS_FOLDER / f"{group}{GROUP_SUFFIX}"
-
-
-def release_here(data_dir: Path, version: str) -> str:
-    """Return the version that means `version` as its image is named.
-
-    Raises:
-        Refused: there is no such image, or it was withdrawn.
-        BadPolicy, OSError: the files do not say so.
-    """
-    firmware_dir, version_dir = data_dir / "firmware", data_dir / "version"
-    for spelling in spellings(version):
-        found = find(firmware_dir, image_name(spelling))
-        if found is not None and found.signature.size:
-            break
-    else:
-        raise Refused(
-            f"{version} is no release here: there is no {firmware_dir / image_name(version)}; "
-            "publish it first"
-        )
-    with named(version_dir / STOPPED_NAME):
-        content = read(version_dir, STOPPED_NAME)
-        stopped = parse_stopped(content).get(meaning(version)) if content else None
-    if stopped is not None and stopped.is_withdrawn:
-        raise Refused(f"{version} was withdrawn, and nobody may have it; name another release")
-    return spelling
 
 
 def _content_of_group(version_dir: Path, group: str) -> bytes:

@@ -1,25 +1,22 @@
 """The situation of a device as a process sees it that is not the server: from files. I/O."""
 
-import hashlib
 import os
 from pathlib import Path
 
 from ota_server.model.device import Device, Report
 from ota_server.model.version import (
-    NoVersion,
     Target,
     image_name,
     may_be_sample,
     meaning,
-    spellings,
 )
 from ota_server.policy.decision import choose
 from ota_server.policy.explain import Explanation, explain
 from ota_server.policy.files import PolicyFiles
 from ota_server.policy.loop_breaker import why_wait
 from ota_server.policy.situation import ImageOnDisk, ServerState, Situation
-from ota_server.policy.targets import read_version_file
-from ota_server.system.files import Found, find, open_found
+from ota_server.policy.targets import find_image, read_version_file
+from ota_server.system.files import Found, open_found, sha256_of
 
 NO_SERVER = ServerState()
 
@@ -64,28 +61,18 @@ def _is_local(device: Device | None) -> bool:
 def _read_target(data_dir: Path) -> tuple[Target | None, str | None, str]:
     """Return the target, what version.txt says, and what is wrong with either."""
     try:
-        content = read_version_file(data_dir)
+        version, end, problem, _ = read_version_file(data_dir)
     except OSError as trouble:
         return None, None, f"version.txt cannot be read: {trouble.strerror}"
-    except NoVersion as trouble:
-        return None, None, f"version.txt {trouble}"
-    if content is None:
-        return None, None, "version.txt is missing or no regular file in its folder"
-    version, end = content
-    image = _find_image(data_dir, version)
+    if version is None:
+        return None, None, f"version.txt {problem}"
+    image = find_image(data_dir / "firmware", version)
     if image is None:
         return Target(version, end, None, 0), version, f"there is no image of {version}"
-    if problem := _problem_with(image):
+    name, found = image
+    if problem := _problem_with(found):
         return Target(version, end, None, 0), version, problem
-    return Target(version, end, Path(image.path).name, image.signature.size), version, ""
-
-
-def _find_image(data_dir: Path, version: str) -> Found | None:
-    for spelling in spellings(version):
-        found = find(data_dir / "firmware", image_name(spelling))
-        if found is not None:
-            return found if found.signature.size else None
-    return None
+    return Target(version, end, name, found.signature.size), version, ""
 
 
 def _problem_with(image: Found) -> str:
@@ -98,10 +85,11 @@ def _problem_with(image: Found) -> str:
 
 def _image(data_dir: Path, release: str, mac: str, situation: Situation) -> ImageOnDisk:
     """Return the image of a release; its hash only where something depends on it."""
-    found = _find_image(data_dir, release)
-    if found is None:
+    image = find_image(data_dir / "firmware", release)
+    if image is None:
         return ImageOnDisk("", 0, problem=f"{image_name(release)} is missing or empty")
-    name, size = Path(found.path).name, found.signature.size
+    name, found = image
+    size = found.signature.size
     if problem := _problem_with(found):
         return ImageOnDisk(name, size, problem=problem)
     policy, download = situation.policy, situation.download
@@ -110,7 +98,6 @@ def _image(data_dir: Path, release: str, mac: str, situation: Situation) -> Imag
     if not is_published and not is_waiting and not may_be_sample(size):
         return ImageOnDisk(name, size)
     try:
-        with open(open_found(found), "rb") as file:
-            return ImageOnDisk(name, size, hashlib.file_digest(file, "sha256").hexdigest())
+        return ImageOnDisk(name, size, sha256_of(found))
     except OSError as trouble:
         return ImageOnDisk(name, size, problem=f"{name} cannot be read: {trouble.strerror}")

@@ -57,17 +57,17 @@ class RolloutPlan(NamedTuple):
         id: another one for each rollout, so that its progress is not taken for that of the last.
         group: whom it is for; "" is the whole fleet.
         waves: percentages, rising, up to 100.
-        first_group: its members make a wave of their own before these.
+        first_group: its members are a wave before these.
         instead_of: the target when it began; None: there was none.
-        promoted: the wave that an operator has opened by hand, counted from 0; -1: none; the number
-            of waves: the rollout ends without devices that are missing in the last one.
+        promoted: the wave that an operator has opened by hand, counted from 0. -1: no wave. The
+            number of waves: the rollout ends without devices that are missing in the last wave.
         max_failures: the limit of the failure rate, in percent.
         count_new: devices that were not known a day before it began count too.
-        is_revert: it is the way back from a rollout that was aborted or halted.
-        reverts: the release that it leads back from; None: it is no revert.
-        resumed: how often an operator has had it go on after a pause, whoever paused it.
+        is_revert: it takes devices back from a rollout that was aborted or halted.
+        reverts: the release that they are taken back from; None: it is not a revert.
+        resumed: how often an operator has resumed it after a pause, whoever paused it.
         counted: the active devices that each wave adds, as they were counted when it began; ():
-            nobody has counted them.
+            they were not counted.
         groups_too: it reaches groups that have a target of their own too.
     """
 
@@ -99,7 +99,7 @@ class RolloutPlan(NamedTuple):
         return len(self.waves) + (self.first_group is not None)
 
     def percent(self, wave: int) -> float:
-        """Return up to which percentage devices are in a wave, counted from 0."""
+        """Return the percentage up to which devices are in a wave, counted from 0."""
         index = wave - (self.first_group is not None)
         return self.waves[min(index, len(self.waves) - 1)] if index >= 0 else 0.0
 
@@ -116,10 +116,10 @@ class RolloutProgress(NamedTuple):
         wave: counted from 0.
         wave_time: when that wave opened, RFC 3339.
         counts: the devices by what became of them, for people.
-        resumed: up to which `resumed` of the plan a pause was ended. One that paused stays so
-            until the plan has a higher number.
+        resumed: the `resumed` of the plan when a pause was ended last. A rollout that is paused
+            stays so until the plan has a higher number.
         before: the counts of each earlier wave, as they were when the next one opened.
-        waiting: what the open wave waits for, in words; of one that is paused, what keeps it from
+        waiting: what the open wave waits for, in words; where it is paused, what keeps it from
             being halted or done, which it is as soon as it can be; "": nothing.
         lifts: a pause that ends when its cause does.
         asks: the MACs of the devices that a person has to look at before it goes on.
@@ -153,7 +153,7 @@ def progress_name(group: str) -> str:
 
 
 def group_of_plan_name(name: str) -> str | None:
-    """Return whom the plan in a file is for, None if it is no plan's."""
+    """Return the group that the plan in a file is for, or None if it is not a plan's file."""
     if name == plan_name(""):
         return ""
     group = name.removeprefix("rollout_").removesuffix(".json")
@@ -161,11 +161,11 @@ def group_of_plan_name(name: str) -> str | None:
 
 
 def in_force(plan: RolloutPlan, progress: RolloutProgress | None) -> Rollout | None:
-    """Return what devices are to be told by a rollout; None: it is over."""
+    """Return what devices are told by a rollout; None: it is over."""
     if plan.wanted == RolloutWish.ABORT:
         return None
     if progress is None or progress.id != plan.id:
-        # The controller has not seen it yet: nobody is offered it, nobody taken back from it.
+        # The controller has not seen it yet: no device is offered it, or taken back from it.
         return _rollout(plan, RolloutState.PAUSED, 0.0)
     if progress.state in OVER:
         return None
@@ -186,7 +186,7 @@ def _rollout(plan: RolloutPlan, state: RolloutState, percent: float) -> Rollout:
 
 
 def is_over(plan: RolloutPlan, progress: RolloutProgress | None) -> bool:
-    """Say whether the controller has nothing more to do about a rollout."""
+    """Return whether the controller has nothing more to do about a rollout."""
     return progress is not None and progress.id == plan.id and progress.state in OVER
 
 
@@ -199,12 +199,12 @@ def parse_plan(content: bytes) -> RolloutPlan:
     """Read a plan.
 
     Raises:
-        BadPolicy: it is none.
+        BadPolicy: it is not a plan.
     """
     fields = _known(content, RolloutPlan)
     missing = [name for name in RolloutPlan._fields[:_NEEDED] if name not in fields]
     if missing:
-        raise BadPolicy(f"is no rollout that a command wrote: it lacks {', '.join(missing)}")
+        raise BadPolicy(f"is not a rollout that a command wrote: it lacks {', '.join(missing)}")
     try:
         plan = RolloutPlan(**fields)._replace(
             waves=tuple(float(percent) for percent in fields["waves"]),
@@ -213,10 +213,10 @@ def parse_plan(content: bytes) -> RolloutPlan:
         problem = plan_problem(plan)
     except (TypeError, ValueError, AttributeError, OverflowError):
         raise BadPolicy(
-            "is no rollout that a command wrote: a value in it is of another kind"
+            "is not a rollout that a command wrote: a value in it is of the wrong type"
         ) from None
     if problem:
-        raise BadPolicy(f"is no rollout that a command wrote: {problem}")
+        raise BadPolicy(f"is not a rollout that a command wrote: {problem}")
     return plan._replace(wanted=RolloutWish(plan.wanted))
 
 
@@ -225,31 +225,31 @@ def plan_problem(plan: RolloutPlan) -> str:
     parse_time(plan.time)
     waves = plan.waves
     if (type(plan.id), type(plan.group), type(plan.promoted)) != (str, str, int):
-        return f"{plan.id!r:.40} for {plan.group!r:.40} names none"
+        return f"{plan.id!r:.40} or {plan.group!r:.40} is not a name"
     others = (each for each in (plan.instead_of, plan.reverts) if each is not None)
     for version in (plan.version, *others):
         if not is_version(version):
-            return f"{version[:40]!r} is no version"
+            return f"{version[:40]!r} is not a version"
     if any(type(each) is not int or each < 0 for each in (plan.resumed, *plan.counted)):
-        return "resumed and counted are whole numbers"
+        return "resumed and counted have to be whole numbers"
     for group in (plan.group or None, plan.first_group):
         if group is not None and not is_group_name(group):
-            return f"{group[:40]!r} is no name of a group"
+            return f"{group[:40]!r} is not the name of a group"
     if not waves or any(not 0 < percent <= 100 for percent in waves):
-        return "waves are percentages above 0, up to 100"
+        return "waves have to be percentages above 0, up to 100"
     if list(waves) != sorted(set(waves)) or waves[-1] != 100:
-        return "waves rise, and the last one is 100"
+        return "waves have to rise, and the last one has to be 100"
     if plan.wanted not in tuple(RolloutWish) or plan.held_unknown not in ("keep", "target"):
-        return f"{plan.wanted!r:.40} or {plan.held_unknown!r:.40} is nothing to be wanted"
+        return f"{plan.wanted!r:.40} or {plan.held_unknown!r:.40} is not known"
     if type(plan.groups_too) is not bool:
-        return f"groups_too is true or false, not {plan.groups_too!r:.40}"
+        return f"groups_too has to be true or false, not {plan.groups_too!r:.40}"
     if not 0 <= plan.max_failures < 100:
-        return "the limit of failures is a percentage from 0, under 100"
+        return "the limit of failures has to be a percentage from 0, under 100"
     if not 1 <= plan.min_devices <= 1_000_000:
-        return "the least number of devices is from 1 to 1,000,000"
+        return "the least number of devices has to be from 1 to 1,000,000"
     seconds = (plan.soak_seconds, plan.grace_seconds, plan.wave_timeout_seconds)
     if any(not 0 <= each <= MOST_SECONDS for each in seconds):
-        return "times are from 0 to a year"
+        return "times have to be from 0 to a year"
     return ""
 
 
@@ -257,7 +257,7 @@ def parse_progress(content: bytes) -> RolloutProgress:
     """Read a progress.
 
     Raises:
-        BadPolicy: it is none.
+        BadPolicy: it is not a progress.
     """
     try:
         progress = RolloutProgress(**_known(content, RolloutProgress))
@@ -273,14 +273,14 @@ def parse_progress(content: bytes) -> RolloutProgress:
         is_right = type(progress.reason) is type(progress.waiting) is str
         is_right = is_right and all(type(each) is int and each >= 0 for each in numbers)
     except (AttributeError, TypeError, ValueError, OverflowError) as trouble:
-        raise BadPolicy(f"is no progress of a rollout: {trouble!s:.200}") from None
+        raise BadPolicy(f"is not the progress of a rollout: {trouble!s:.200}") from None
     if not is_right:
-        raise BadPolicy("is no progress of a rollout")
+        raise BadPolicy("is not the progress of a rollout")
     return progress
 
 
 def _known(content: bytes, kind: type[RolloutPlan] | type[RolloutProgress]) -> dict[str, Any]:
-    """Return the fields that a kind has; further ones are ignored."""
+    """Return the fields that a type has; further ones are ignored."""
     try:
         fields = parse_object(content)
     except ValueError as problem:

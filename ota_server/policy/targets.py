@@ -1,53 +1,145 @@
-"""What devices should run: the one place that reads and writes the files of targets.
+"""What devices should run: the one place that reads and writes the files of targets. I/O.
 
-These are version.txt (the fleet), targets.json (groups) and stopped.json (halted releases).
+These are version.txt (the fleet), targets.json (groups) and stopped.json (halted releases). What a
+version stands for in `firmware/` is found here as well, by one rule for all who ask.
 """
 
 import json
 import logging
-from collections.abc import Mapping
+import os
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ota_server.model.json_object import parse_object
-from ota_server.model.refusal import BadPolicy
-from ota_server.model.version import NoVersion, meaning, parse_version_file, same_version
-from ota_server.policy.policy import STOPPED_NAME, TARGETS_NAME, parse_stopped, parse_targets
+from ota_server.model.refusal import BadPolicy, Refused
+from ota_server.model.version import (
+    MAX_VERSION_FILE_BYTES,
+    NoVersion,
+    image_name,
+    meaning,
+    parse_version_file,
+    same_version,
+    spellings,
+    version_of_image_name,
+)
+from ota_server.policy.policy import (
+    STOPPED_NAME,
+    TARGETS_NAME,
+    StoppedState,
+    parse_stopped,
+    parse_targets,
+)
 from ota_server.policy.rollout_plan import RolloutPlan
-from ota_server.system.files import read_if_there, replace
+from ota_server.system.files import Found, find, is_of, open_found, read_if_there, replace
 
 log = logging.getLogger(__name__)
 VERSION_NAME = "version.txt"
 
 
-def read_target(data_dir: Path) -> str | None:
-    """Return what version.txt says; None: nothing that can be used."""
-    try:
-        content = read_version_file(data_dir)
-    except (NoVersion, OSError):
-        return None
-    return None if content is None else content[0]
+class VersionFile(NamedTuple):
+    """What version.txt says.
+
+    Attributes:
+        version: None: nothing that can be used.
+        end: what ends the file, a newline or nothing; every reply of the version ends like that.
+        problem: what is wrong with the file; "": nothing.
+        is_there: there is something of that name.
+    """
+
+    version: str | None
+    end: str = ""
+    problem: str = ""
+    is_there: bool = True
 
 
-def read_version_file(data_dir: Path) -> tuple[str, str] | None:
-    """Return the version in version.txt and what ends it; None where there is no such file.
+def read_version_file(data_dir: Path) -> VersionFile:
+    """Return what version.txt says.
 
     Raises:
-        NoVersion: it holds none; the message says why.
         OSError: it cannot be read.
     """
-    content = read_if_there(data_dir / "version", VERSION_NAME)
-    return None if content is None else parse_version_file(content)
+    found = find(data_dir / "version", VERSION_NAME)
+    return no_version_file(data_dir) if found is None else read_found_version(found)[0]
+
+
+def no_version_file(data_dir: Path) -> VersionFile:
+    """Return what to say where no regular file in its folder is called version.txt."""
+    if os.path.lexists(data_dir / "version" / VERSION_NAME):
+        return VersionFile(None, problem="is no regular file in its folder")
+    return VersionFile(None, problem="is missing", is_there=False)
+
+
+def read_found_version(found: Found) -> tuple[VersionFile, bool]:
+    """Return what a version.txt says that was found, and whether that is still the same file.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with open(open_found(found), "rb", buffering=0) as file:
+        is_same = is_of(os.fstat(file.fileno()), found.signature)
+        content = file.read(MAX_VERSION_FILE_BYTES + 1)
+    try:
+        return VersionFile(*parse_version_file(content)), is_same
+    except NoVersion as problem:
+        end = "\n" if content.endswith(b"\n") else ""
+        return VersionFile(None, end, str(problem)), is_same
+
+
+def read_target(data_dir: Path) -> str | None:
+    """Return the version in version.txt, or None if it cannot be used."""
+    try:
+        return read_version_file(data_dir).version
+    except OSError:
+        return None
 
 
 def write_target(data_dir: Path, version: str) -> None:
     """Make a version the target of the fleet; the file ends as it ended before."""
-    content = read_if_there(data_dir / "version", VERSION_NAME) or b""
-    try:
-        end = parse_version_file(content)[1]
-    except NoVersion:
-        end = ""
+    end = read_version_file(data_dir).end
     replace(data_dir / "version" / VERSION_NAME, f"{version}{end}".encode("ascii"))
+
+
+def find_image(
+    firmware_dir: Path, version: str, look: Callable[[Path, str], Found | None] = find
+) -> tuple[str, Found] | None:
+    """Return the name and the file of the image of a version, or None if there is no such image.
+
+    That is the image of exactly this name, else the one whose name is equal in meaning. An empty
+    file of the exact name is not passed over: somebody may be writing to it.
+
+    Args:
+        look: finds a file in a folder by its name.
+
+    Raises:
+        OSError: as `look`.
+    """
+    for name in map(image_name, spellings(version)):
+        found = look(firmware_dir, name)
+        if found is not None:
+            return (name, found) if found.signature.size else None
+    return None
+
+
+def release_here(data_dir: Path, version: str) -> str:
+    """Return the version that means `version` as its image is named.
+
+    Raises:
+        Refused: there is no such image, or it was withdrawn.
+        BadPolicy, OSError: the files do not say so.
+    """
+    image = find_image(data_dir / "firmware", version)
+    if image is None:
+        path = data_dir / "firmware" / image_name(version)
+        raise Refused(f"{version} is not a release here: there is no {path}; publish it first")
+    entry = stopped_entry(read_stopped(data_dir), version)
+    if entry is not None and entry.get("state") == StoppedState.WITHDRAWN:
+        reason = f" ({entry['reason']})" if entry.get("reason") else ""
+        raise Refused(
+            f"{version} was withdrawn{reason}, and no device may have it; name another release, or "
+            "publish a fixed one under another version"
+        )
+    return version_of_image_name(image[0]) or version
 
 
 def read_base(data_dir: Path, group: str) -> str | None:

@@ -8,9 +8,8 @@ from ota_server.model.refusal import Refused
 from ota_server.model.version import same_version
 from ota_server.policy import audit
 from ota_server.policy.policy import StoppedState
-from ota_server.policy.targets import clear_group_targets, read_stopped, write_stopped
+from ota_server.policy.targets import clear_group_targets, read_stopped, write_stopped, write_target
 from ota_server.releases.inventory import (
-    VERSION_NAME,
     Progress,
     Release,
     Site,
@@ -19,7 +18,6 @@ from ota_server.releases.inventory import (
     problem_with,
 )
 from ota_server.system.data_dir import log_dir
-from ota_server.system.files import replace
 from ota_server.system.locks import locked
 
 
@@ -123,7 +121,7 @@ def _change(site: Site, wanted: str, action: str, is_forced: bool) -> Activated:
     # The target first: where a crash follows, devices stay on what was stopped, and do not go back
     # to the old target.
     try:
-        replace(site.data_dir / "version" / VERSION_NAME, (version + site.end).encode("ascii"))
+        write_target(site.data_dir, version)
     except OSError:
         # Or `rollback` would go to a target that never was.
         audit.note(log_dir(site.data_dir), audit.NOT_DONE, version, of=action)

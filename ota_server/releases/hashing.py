@@ -1,6 +1,5 @@
 """Digests of images, made by one thread off the path of requests."""
 
-import hashlib
 import heapq
 import itertools
 import logging
@@ -8,9 +7,8 @@ import os
 import time
 from collections import OrderedDict
 from threading import Condition, Event, Thread
-from typing import NamedTuple
 
-from ota_server.releases.copies import Copies, PrivateCopy
+from ota_server.releases.image import Copies, Digests, PrivateCopy, digest
 from ota_server.system.files import Found, Signature, is_passing, open_found, signature_of
 
 log = logging.getLogger(__name__)
@@ -19,22 +17,18 @@ log = logging.getLogger(__name__)
 SETTLE_SECONDS = 2.0
 # What cannot be read is tried again after this, for it may be a disk that comes back.
 _RETRY_SECONDS = 10.0
-_CHUNK_BYTES = 1024 * 1024
 # Of 300 bytes each. A folder with more images than this is not one that somebody looks after.
 _KEPT = 100_000
 # Copies of images that were hashed and that nobody has asked for yet.
 _KEPT_COPIES = 4
 
 
-class Digests(NamedTuple):
-    """The digests of an image, in hex."""
-
-    sha256: str
-    md5: str
-
-
 class Unreadable(Exception):
     """The file cannot be hashed; the message says why."""
+
+
+class _Ended(Exception):
+    """The hasher ends while it reads a file."""
 
 
 class Hashing:
@@ -177,8 +171,10 @@ class Hasher:
                 return wait_seconds
             copy = self._copies.begin(signature.size)
             digests, copy = self._digest(descriptor, copy)
-            if digests is None or signature_of(os.fstat(descriptor)) != signature:
+            if signature_of(os.fstat(descriptor)) != signature:
                 return self._settle_seconds
+        except _Ended:
+            return self._settle_seconds
         finally:
             os.close(descriptor)
         self._finish(hashing, digests, None, copy)
@@ -186,23 +182,25 @@ class Hasher:
 
     def _digest(
         self, descriptor: int, copy: PrivateCopy | None
-    ) -> tuple[Digests | None, PrivateCopy | None]:
-        """Read a file once, for its digests and into its copy, which may be given up on the way."""
-        sha256, md5 = hashlib.sha256(), hashlib.md5(usedforsecurity=False)
-        offset = 0
-        while chunk := os.pread(descriptor, _CHUNK_BYTES, offset):
+    ) -> tuple[Digests, PrivateCopy | None]:
+        """Read a file once, for its digests and into its copy, which may be given up on the way.
+
+        Raises:
+            _Ended: nobody needs the digests any more.
+        """
+
+        def take(chunk: bytes) -> None:
+            nonlocal copy
             if self._ended:
-                return None, None
-            sha256.update(chunk)
-            md5.update(chunk)
-            offset += len(chunk)
+                raise _Ended
             try:
                 if copy is not None:
                     copy.write(chunk)
             except OSError as problem:
                 log.debug("no private copy of an image: %s", problem)
                 copy = None
-        return Digests(sha256.hexdigest(), md5.hexdigest()), copy
+
+        return digest(descriptor, take), copy
 
     def _finish(
         self,

@@ -1,10 +1,9 @@
 """What releases there are on the disk, and what names them: the view that commands decide by."""
 
-import hashlib
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 from ota_server.model.manifest import (
     MAX_MANIFEST_BYTES,
@@ -16,11 +15,7 @@ from ota_server.model.manifest import (
 )
 from ota_server.model.refusal import Refused
 from ota_server.model.version import (
-    MAX_SIGNATURE_BYTES,
-    MAX_VERSION_FILE_BYTES,
-    NoVersion,
     image_name,
-    parse_version_file,
     same_version,
     signature_name,
     spellings,
@@ -29,13 +24,11 @@ from ota_server.model.version import (
 from ota_server.policy import audit
 from ota_server.policy.files import PolicyFiles
 from ota_server.policy.policy import Policy
-from ota_server.releases.hashing import Digests
+from ota_server.policy.targets import read_version_file
 from ota_server.releases.header import HEAD_BYTES, ImageHeader, read_header
+from ota_server.releases.image import Digests, digest
 from ota_server.system.data_dir import log_dir
-from ota_server.system.files import Found, find, open_found
-
-VERSION_NAME = "version.txt"
-_CHUNK_BYTES = 1024 * 1024
+from ota_server.system.files import Found, find, open_found, sha256_of
 
 Progress = Callable[[int, int], None]
 
@@ -63,7 +56,6 @@ class Site(NamedTuple):
     Attributes:
         target: what version.txt says; None: it is not there, or says nothing that can be used.
         target_problem: what is wrong with version.txt; "" where nothing is, or it is not there.
-        end: what ends version.txt, a newline or nothing.
         previous: the target before this one, by the audit log.
     """
 
@@ -71,7 +63,6 @@ class Site(NamedTuple):
     policy: Policy
     target: str | None
     target_problem: str
-    end: str
     previous: str | None
 
     @property
@@ -90,9 +81,11 @@ def look_at(data_dir: Path) -> Site:
     policy = PolicyFiles(data_dir).current()
     if policy.problem:
         raise Refused(f"{policy.problem}; mend it, or delete it if nothing in it matters")
-    target, end, problem = _read_target(data_dir / "version")
+    version_file = read_version_file(data_dir)
+    problem = version_file.problem if version_file.is_there else ""
+    target = version_file.version
     previous = audit.previous_target(audit.entries(log_dir(data_dir)), target)
-    return Site(data_dir, policy, target, problem, end, previous)
+    return Site(data_dir, policy, target, problem, previous)
 
 
 def look_at_releases(data_dir: Path) -> Site:
@@ -104,29 +97,6 @@ def look_at_releases(data_dir: Path) -> Site:
     if not (data_dir / "firmware").is_dir():
         raise Refused(f"no releases in {data_dir}; is --data-dir right?")
     return look_at(data_dir)
-
-
-def target_problem(data_dir: Path) -> str:
-    """Return what is wrong with version.txt; "" where nothing is, or it is not there.
-
-    Raises:
-        OSError: it cannot be read.
-    """
-    return _read_target(data_dir / "version")[2]
-
-
-def _read_target(folder: Path) -> tuple[str | None, str, str]:
-    found = find(folder, VERSION_NAME)
-    if found is None:
-        is_there = os.path.lexists(folder / VERSION_NAME)
-        return None, "", "is no regular file in its folder" if is_there else ""
-    with open(open_found(found), "rb") as file:
-        content = file.read(MAX_VERSION_FILE_BYTES + 1)
-    try:
-        version, end = parse_version_file(content)
-    except NoVersion as problem:
-        return None, "\n" if content.endswith(b"\n") else "", str(problem)
-    return version, end, ""
 
 
 def releases(data_dir: Path) -> list[Release]:
@@ -250,25 +220,25 @@ def digests_of(found: Found, progress: Progress) -> Digests:
         OSError: it cannot be read.
     """
     with open(open_found(found), "rb", buffering=0) as file:
-        return digest(file.fileno(), found.signature.size, progress)
+        return digest_of_open(file, found.signature.size, progress)
 
 
-def digest(
-    descriptor: int,
+def digest_of_open(
+    file: BinaryIO,
     size: int,
     progress: Progress,
     write: Callable[[bytes], object] = lambda chunk: None,
 ) -> Digests:
-    """Hash an open file from its begin, and hand on what was read to `write`."""
-    sha256, md5 = hashlib.sha256(), hashlib.md5(usedforsecurity=False)
-    offset = 0
-    while chunk := os.pread(descriptor, _CHUNK_BYTES, offset):
-        sha256.update(chunk)
-        md5.update(chunk)
+    """Hash an open file, and hand on what was read to `write`."""
+    done = 0
+
+    def take(chunk: bytes) -> None:
+        nonlocal done
         write(chunk)
-        offset += len(chunk)
-        progress(offset, size)
-    return Digests(sha256.hexdigest(), md5.hexdigest())
+        done += len(chunk)
+        progress(done, size)
+
+    return digest(file.fileno(), take)
 
 
 def problem_with(release: Release, progress: Progress) -> str:
@@ -300,23 +270,13 @@ def _signature_problem(release: Release, manifest: Manifest) -> str:
     remedy = "publish the same build with its --signature"
     if release.signature is None:
         return f"its signature is missing: {manifest.signature} ({remedy})"
-    sha256 = signature_sha256(release.signature)
+    sha256 = sha256_of(release.signature)
     if manifest.signature_sha256 not in (None, sha256):
         return (
             f"its signature was altered: its SHA-256 is {sha256}, not {manifest.signature_sha256} "
             f"({remedy})"
         )
     return ""
-
-
-def signature_sha256(found: Found) -> str:
-    """Return the SHA-256 of the file of a signature.
-
-    Raises:
-        OSError: it cannot be read.
-    """
-    with open(open_found(found), "rb") as file:
-        return hashlib.sha256(file.read(MAX_SIGNATURE_BYTES + 1)).hexdigest()
 
 
 def announce(data_dir: Path) -> None:

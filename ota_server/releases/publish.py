@@ -5,7 +5,6 @@ renames are made under it, manifest first and image last: there is no moment at 
 served without its record, and what a crash leaves is served by nobody.
 """
 
-import fcntl
 import hashlib
 import os
 import shutil
@@ -20,20 +19,19 @@ from ota_server.model.refusal import Refused
 from ota_server.model.timestamp import format_time
 from ota_server.model.version import image_name, signature_name, spellings
 from ota_server.policy import audit
-from ota_server.releases.hashing import Digests
 from ota_server.releases.header import HEAD_BYTES, ImageHeader, describe, read_header
+from ota_server.releases.image import Digests
 from ota_server.releases.inventory import (
     Progress,
     Release,
     Site,
     announce,
-    digest,
+    digest_of_open,
     digests_of,
     find_release,
     header_of,
     look_at,
     release_at,
-    signature_sha256,
 )
 from ota_server.releases.publish_request import Order, check_against, check_order, doubts
 from ota_server.releases.signature_check import check_signature, read_signature
@@ -43,10 +41,11 @@ from ota_server.system.files import (
     find,
     open_regular,
     replace,
+    sha256_of,
     signature_of,
     sync_folder,
 )
-from ota_server.system.locks import locked
+from ota_server.system.locks import acquire, locked
 
 # What a publication leaves free: the journal and the server's private copies need room as well.
 RESERVE_BYTES = 64 * 1024 * 1024
@@ -107,7 +106,7 @@ def publish(data_dir: Path, order: Order, now_ms: int, progress: Progress) -> Pu
         job.check(site)
         checked_by = job.check_signature(Path(order.source))
         if release_at(firmware, order.version).image is not None:
-            manifest = job.manifest(digest(source.fileno(), size, progress), size)
+            manifest = job.manifest(digest_of_open(source, size, progress), size)
             outcome = job.settle(manifest)
             if outcome is not None:
                 recorded = job.recorded or manifest
@@ -211,7 +210,7 @@ class _Job:
         names = ("notes", "reports_as", "via", "direct_from")
         changed = [each for each in names if getattr(recorded, each) != getattr(merged, each)]
         if self._signature is not None:
-            there = None if release.signature is None else signature_sha256(release.signature)
+            there = None if release.signature is None else sha256_of(release.signature)
             if there != self._signature_sha256 or recorded.signature_sha256 != there:
                 changed.append("signature")
         return tuple(each.replace("_", "-") for each in changed)
@@ -227,7 +226,7 @@ class _Job:
                 "needs by `release remove VERSION`"
             )
         with self._temporary() as copy:
-            digests = digest(source.fileno(), before.size, progress, copy.write)
+            digests = digest_of_open(source, before.size, progress, copy.write)
             if signature_of(os.fstat(source.fileno())) != before:
                 raise Refused(f"{self._order.source} changed while it was read; try again")
             copy.flush()
@@ -321,7 +320,7 @@ class _Job:
         with locked(self._data_dir):
             # Buffered: an unbuffered write may take a part of a chunk, and says so to nobody here.
             file = open(path, "xb")  # noqa: SIM115
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            acquire(file.fileno())
         try:
             with file:
                 yield file
@@ -357,11 +356,11 @@ def _clear_leftovers(firmware: Path) -> None:
         if not name.startswith(_TEMPORARY_PREFIX) or not name.endswith(_TEMPORARY_SUFFIX):
             continue
         found = find(firmware, name)
-        with suppress(OSError):  # one that goes on holds its lock; one of another user is not ours
+        with suppress(OSError):  # one of another user is not ours
             if found is not None:
                 with open(found.path, "rb") as file:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    os.unlink(found.path)
+                    if acquire(file.fileno()):  # one that goes on holds its lock
+                        os.unlink(found.path)
 
 
 def _remove_record(firmware: Path, version: str) -> None:

@@ -1,6 +1,6 @@
 """`version/` and `firmware/` on disk: the target, and images with their digests.
 
-Nothing here waits. Who needs an image that is not hashed yet gets `NotReady`, with an event to
+Nothing here waits. Who needs an image that is not hashed yet gets `NotHashed`, with an event to
 wait for.
 """
 
@@ -17,23 +17,24 @@ from weakref import WeakSet
 from ota_server.httpd import app
 from ota_server.model.device import Download
 from ota_server.model.version import (
-    MAX_VERSION_FILE_BYTES,
-    NoVersion,
     Target,
     image_name,
-    parse_version_file,
-    spellings,
     version_of_image_name,
 )
-from ota_server.releases.copies import Copies
+from ota_server.policy.targets import (
+    VERSION_NAME,
+    VersionFile,
+    find_image,
+    no_version_file,
+    read_found_version,
+)
 from ota_server.releases.hashing import SETTLE_SECONDS, Hasher, Hashing, Unreadable
-from ota_server.releases.image import Image
+from ota_server.releases.image import Copies, Image
 from ota_server.system.files import (
     Found,
     Signature,
     find,
     is_as_it_was,
-    is_of,
     is_passing,
     open_found,
     signature_of,
@@ -65,7 +66,7 @@ class NotNow(Exception):
     """The server is out of descriptors or memory: answer 503."""
 
 
-class NotReady(app.NotReady):
+class NotHashed(app.NotReady):
     """The image is being hashed: wait for `hashing.done`, then ask again."""
 
     def __init__(self, hashing: Hashing) -> None:
@@ -81,7 +82,8 @@ class Store:
     """
 
     def __init__(self, data_dir: Path, settle_seconds: float = SETTLE_SECONDS) -> None:
-        self.version_path = data_dir / "version" / "version.txt"
+        self._data_dir = data_dir
+        self.version_path = data_dir / "version" / VERSION_NAME
         self.firmware_dir = data_dir / "firmware"
         self.is_closed = False
         self._hasher = Hasher(Copies(data_dir / "log"), settle_seconds)
@@ -90,7 +92,7 @@ class Store:
         self._images: OrderedDict[str, Image] = OrderedDict()
         # Also those that are let go of, for as long as somebody downloads them.
         self._in_use: WeakSet[Image] = WeakSet()
-        self._version_file: tuple[Signature, float, tuple[str, str] | str] | None = None
+        self._version_file: tuple[Signature, float, VersionFile] | None = None
         self._last_good: Target | None = None
         self._last_read: Target | None = None
         self._unreadable: Signature | None = None
@@ -144,11 +146,8 @@ class Store:
 
     def _look_closer(self) -> Target:
         self._steady = None
-        content = self._read_version_file()
-        if isinstance(content, str):
-            problem = content
-        else:
-            version, end = content
+        version, end, problem, _ = self._read_version_file()
+        if version is not None:
             found = self._find_image(version)
             if found is None:
                 problem = f"names {version}, but {self._missing(version)}"
@@ -178,7 +177,7 @@ class Store:
 
         Raises:
             NoImage: it is missing, empty, no regular file or not readable.
-            NotReady: it has to be hashed first.
+            NotHashed: it has to be hashed first.
         """
         found = self._find_image(version)
         if found is None:
@@ -195,15 +194,15 @@ class Store:
 
         Raises:
             NoImage: no file holds them any more.
-            NotReady: a file that may hold them has to be hashed first.
+            NotHashed: a file that may hold them has to be hashed first.
         """
-        waiting: NotReady | None = None
+        waiting: NotHashed | None = None
         for name, file in self._files_of_size(download):
             try:
                 image = self._open(name, file)
             except NoImage:
                 continue
-            except NotReady as not_ready:
+            except NotHashed as not_ready:
                 waiting = waiting or not_ready
                 continue
             if image.sha256 == download.sha256:
@@ -255,23 +254,21 @@ class Store:
         path = self.firmware_dir / image_name(version)
         return f"{path} is missing, empty, or no regular file in its folder"
 
-    def _read_version_file(self) -> tuple[str, str] | str:
-        """Return the version and its end, or what is wrong with the file."""
+    def _read_version_file(self) -> VersionFile:
         try:
             found = find(self.version_path.parent, self.version_path.name)
             if found is None:
-                return "is missing or no regular file in its folder"
+                return no_version_file(self._data_dir)
             known = self._version_file
             settled_at = found.signature.changed_ns / 1e9 + _RACY_SECONDS
             if known is not None and known[0] == found.signature and known[1] > settled_at:
                 return known[2]
             read_at = time.time()
-            read, is_same = _read_found(found)
+            content, is_same = read_found_version(found)
             if not is_same:
                 read_at = 0.0  # put there between two looks: do not trust it to be this one
-            content = _parse(read)
         except OSError as problem:
-            return f"cannot be read: {problem.strerror}"
+            return VersionFile(None, problem=f"cannot be read: {problem.strerror}")
         self._version_file = (found.signature, read_at, content)
         return content
 
@@ -279,18 +276,14 @@ class Store:
         target, steady = self._turn_target, self._steady
         if steady is not None and target is steady[0] and version == target.version:
             return image_name(version), steady[1][1]  # looked at in this turn
-        for name in map(image_name, spellings(version)):
-            found = self._find(name)
-            if found is not None:
-                return (name, found) if found.signature.size else None
-        return None
+        return find_image(self.firmware_dir, version, self._find)
 
-    def _find(self, name: str) -> Found | None:
+    def _find(self, folder: Path, name: str) -> Found | None:
         try:
-            return find(self.firmware_dir, name)
+            return find(folder, name)
         except OSError as problem:
             if self._limit.allows(name, time.monotonic()):
-                log.error("%s: %s", self.firmware_dir / name, problem.strerror)
+                log.error("%s: %s", folder / name, problem.strerror)
             return None
 
     def _files_of_size(self, download: Download) -> Iterator[tuple[str, Found]]:
@@ -307,7 +300,7 @@ class Store:
         for name in names:
             if version_of_image_name(name) is None or (likely and name == likely[0]):
                 continue
-            found = self._find(name)
+            found = self._find(self.firmware_dir, name)
             if found is not None and found.signature.size == download.size:
                 yield name, found
 
@@ -322,7 +315,7 @@ class Store:
         try:
             digests = self._hasher.known(file.signature)
             if digests is None:
-                raise NotReady(self._hasher.request(file))
+                raise NotHashed(self._hasher.request(file))
             descriptor = open_found(file)
         except Unreadable as problem:
             raise NoImage(str(problem)) from problem
@@ -333,7 +326,7 @@ class Store:
         signature = signature_of(os.fstat(descriptor))
         if signature != file.signature:
             os.close(descriptor)
-            raise NotReady(self._hasher.request(Found(file.path, signature)))
+            raise NotHashed(self._hasher.request(Found(file.path, signature)))
         version = version_of_image_name(name) or name
         copy = self._hasher.take_copy(signature)
         if copy is None:
@@ -376,20 +369,3 @@ class Store:
         except Unreadable as problem:
             return str(problem)
         return None
-
-
-def _read_found(found: Found) -> tuple[bytes, bool]:
-    """Return the beginning of a file, and whether it is the one that was found."""
-    descriptor = open_found(found)
-    try:
-        is_same = is_of(os.fstat(descriptor), found.signature)
-        return os.read(descriptor, MAX_VERSION_FILE_BYTES + 1), is_same
-    finally:
-        os.close(descriptor)
-
-
-def _parse(content: bytes) -> tuple[str, str] | str:
-    try:
-        return parse_version_file(content)
-    except NoVersion as problem:
-        return str(problem)

@@ -1,10 +1,10 @@
-"""Whom a rollout reaches: members of groups, devices that are pinned, those on a release. I/O."""
+"""Which devices a rollout reaches, by groups, pins and the release that they run. I/O."""
 
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
-from ota_server.evaluation.feedback import RolloutScope
+from ota_server.evaluation.scope import RolloutScope
 from ota_server.journal.replay import replay
 from ota_server.model.manifest import Manifest
 from ota_server.model.version import meaning, same_version
@@ -15,10 +15,10 @@ from ota_server.policy.rollout_plan import RolloutPlan
 def scope_of(
     plan: RolloutPlan, policy: Policy, members: frozenset[str] | None, now_ms: int
 ) -> RolloutScope:
-    """Return what the fold of the journal has to know of operators' decisions.
+    """Return whom a rollout reaches, by what operators have decided.
 
     Args:
-        members: the devices that a way back concerns; None: it is no way back.
+        members: the devices that a revert is for; None: it is not a revert.
     """
     if plan.group:
         group = members_of(policy, plan.group)
@@ -31,18 +31,18 @@ def scope_of(
         | _left_alone(plan, policy),
         releases=policy.images,
         aliases=policy.aliases,
-        stones=stones_on_the_way(plan.version, policy.manifests),
+        stepping_stones=stepping_stones_to(plan.version, policy.manifests),
     )
 
 
-def stones_on_the_way(version: str, manifests: Mapping[str, Manifest]) -> frozenset[str]:
-    """Return the meanings of all stones that a device may have to run before a release."""
+def stepping_stones_to(version: str, manifests: Mapping[str, Manifest]) -> frozenset[str]:
+    """Return the meanings of all stepping stones that a device may have to run before a release."""
     way = [meaning(version)]
     while (manifest := manifests.get(way[-1])) is not None and manifest.via is not None:
-        stone = meaning(manifest.via)
-        if stone in way:
+        stop = meaning(manifest.via)
+        if stop in way:
             break  # a circle, which `publish` refuses: by hand only
-        way.append(stone)
+        way.append(stop)
     return frozenset(way[1:])
 
 
@@ -83,8 +83,8 @@ def _elsewhere(policy: Policy, group: str) -> frozenset[str]:
 def groups_left_alone(plan: RolloutPlan, policy: Policy) -> list[tuple[str, str, int]]:
     """Return the groups that a rollout leaves alone, since they have a target of their own.
 
-    Of each its name, its target and the number of its members; a group without members is none of
-    them. Members of two such groups are counted in both.
+    Each with its name, its target and the number of its members. Groups without members are left
+    out; members of two such groups are counted in both.
     """
     targets = _targets_kept(plan, policy)
     sizes = Counter(group for each in policy.groups.values() for group in each if group in targets)
@@ -100,7 +100,7 @@ def _left_alone(plan: RolloutPlan, policy: Policy) -> frozenset[str]:
 
 
 def _targets_kept(plan: RolloutPlan, policy: Policy) -> Mapping[str, str]:
-    """Return the targets that groups keep while a rollout is on; that of a group concerns none."""
+    """Return the targets that groups keep while a rollout is on, unless it is to a group."""
     return {} if plan.group or plan.groups_too else policy.group_targets
 
 

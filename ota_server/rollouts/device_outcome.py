@@ -1,6 +1,7 @@
 """What became of one device under a rollout, by its own records alone. I/O.
 
-The controller sees the others too, and so who fell silent without them; all else is the same.
+The controller sees other devices too, and so which ones fell silent for another reason; all else is
+the same.
 """
 
 import re
@@ -18,16 +19,16 @@ from ota_server.rollouts.audience import scope_of
 from ota_server.rollouts.files import read_checkpoint, read_plan, read_progress
 from ota_server.system.data_dir import log_dir
 
-# As `Tally` names them; the first one that is so is said. {0} is what the device reports.
+# The first state that `Tally` has counted is told. {0}: the version that the device reports.
 WORDS = {
     "displaced": "it is heard only from an address that is not its home, and not believed",
-    "too_new": "it was not known for a day before the start; it counts for nothing (--count-new)",
+    "too_new": "it was not known for a day before the start; it is not counted (--count-new)",
     "failed": "it had the whole image, and reports {0} still",
-    "mislabelled": "it has the image, and reports {0}, which is no release (--reports-as)",
-    "silent": "it has the image, and was not heard of since",
+    "mislabelled": "it has the image, and reports {0}, which is not a release (--reports-as)",
+    "silent": "it has the image, and has not been heard from since",
     "updated": "it reports the release",
     "undecided": "it has the image, and has not reported the release yet",
-    "downloading": "it fetches the image",
+    "downloading": "it is downloading the image",
     "cut": "its download was cut, which is the network's fault",
     "offered": "it was told of the release, and has not asked for the image yet",
 }
@@ -39,7 +40,7 @@ def outcome_of(
 ) -> tuple[str, str] | None:
     """Return what a device counts as under the rollout to a group, in one word and in several.
 
-    None: as nothing yet, since that has not offered it anything.
+    None: it does not count yet, since the rollout has not offered it anything.
 
     Args:
         group: "" is the whole fleet.
@@ -78,7 +79,7 @@ def _begin(
 
 
 def _records(logs: Path, mac: str) -> Iterator[dict[str, object]]:
-    """Yield the records of a device, and the markers that say which repeat what was known."""
+    """Yield the records of a device, and the markers, before which lines repeat what was known."""
     pattern = re.compile(rb'"%b"|"event":"snapshot"' % mac.encode("ascii"))
     for record in records_with(logs, pattern):
         if record.get("mac") in (mac, None):

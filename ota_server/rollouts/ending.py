@@ -1,17 +1,17 @@
-"""How rollouts end: what a halt and a good end change, and what must not go on. I/O."""
+"""How rollouts end: what a halt and a good end change, and what keeps one from going on. I/O."""
 
-import hashlib
 import logging
 from pathlib import Path
 
 from ota_server.model.refusal import BadPolicy
 from ota_server.model.timestamp import format_time
-from ota_server.model.version import image_name, meaning, spellings
+from ota_server.model.version import meaning
 from ota_server.policy import audit
 from ota_server.policy.policy import Policy, RolloutState, StoppedState
 from ota_server.policy.rollout_plan import RolloutPlan, RolloutProgress
 from ota_server.policy.targets import (
     clear_group_targets,
+    find_image,
     is_same_target,
     read_base,
     read_stopped,
@@ -22,7 +22,7 @@ from ota_server.policy.targets import (
     write_target,
 )
 from ota_server.system.data_dir import log_dir
-from ota_server.system.files import Found, Signature, find, open_found
+from ota_server.system.files import Found, Signature, sha256_of
 from ota_server.system.locks import locked
 
 log = logging.getLogger(__name__)
@@ -34,7 +34,7 @@ _UNREADABLE_SECONDS = 2.0
 
 
 class Obstacles:
-    """What stands against it that a rollout goes on by itself."""
+    """What keeps a rollout from going on by itself: the target or the image is not as it was."""
 
     def __init__(self, data_dir: Path) -> None:
         self._data_dir = data_dir
@@ -43,7 +43,7 @@ class Obstacles:
         self._unreadable_since: float | None = None
 
     def reason(self, plan: RolloutPlan, policy: Policy, now: float) -> str | None:
-        """Return why a rollout pauses; "" where nothing is in the way, None where that shows soon.
+        """Return why a rollout pauses; "" where it goes on, None where that is known in a moment.
 
         Args:
             now: in seconds of a monotonic clock.
@@ -58,7 +58,7 @@ class Obstacles:
         else:
             self._unreadable_since = None
         if problem:
-            return f"the target cannot be read: {problem}; mend that, then `rollout resume`"
+            return f"the target cannot be read: {problem}; fix that, then `rollout resume`"
         if not is_same_target(base, plan.instead_of):
             whose = f"the target of {plan.group}" if plan.group else "version.txt"
             return (
@@ -72,7 +72,7 @@ class Obstacles:
             return f"the image of {plan.version} cannot be read: {trouble}"
 
     def is_target(self, plan: RolloutPlan) -> bool:
-        """Say whether somebody made the release of a rollout the target already."""
+        """Return whether somebody made the release of a rollout the target already."""
         return plan.reverts is None and is_same_target(self._base(plan)[0], plan.version)
 
     def _base(self, plan: RolloutPlan) -> tuple[str | None, str]:
@@ -90,14 +90,13 @@ class Obstacles:
         Raises:
             OSError: it cannot be read.
         """
-        names = [image_name(spelling) for spelling in spellings(version)]
-        found = next(filter(None, (find(self._firmware_dir, name) for name in names)), None)
-        if found is None or not found.signature.size:
+        image = find_image(self._firmware_dir, version)
+        if image is None:
             return f"the image of {version} is missing: put it back, then `rollout resume`"
         if meaning(version) in policy.unusable:
-            return f"the manifest of {version} cannot be used: mend it, then `rollout resume`"
+            return f"the manifest of {version} cannot be used: fix it, then `rollout resume`"
         manifest = policy.manifests.get(meaning(version))
-        if manifest is not None and manifest.sha256 != self._sha256(found):
+        if manifest is not None and manifest.sha256 != self._sha256(image[1]):
             return (
                 f"the image of {version} is not the one that was published (`release verify` names "
                 "it): put that back, then `rollout resume`"
@@ -105,16 +104,14 @@ class Obstacles:
         return ""
 
     def _sha256(self, found: Found) -> str:
-        """Return the SHA-256 of an image, read once as long as its file is as it was."""
+        """Return the SHA-256 of an image, read again only when its file has changed."""
         if self._hashed is None or self._hashed[0] != found.signature:
-            with open(open_found(found), "rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
-            self._hashed = (found.signature, digest)
+            self._hashed = (found.signature, sha256_of(found))
         return self._hashed[1]
 
 
 def bring_about(data_dir: Path, plan: RolloutPlan, progress: RolloutProgress, now_ms: int) -> str:
-    """Change what all go by as a rollout ends; return why that is not to be, "" where it is done.
+    """Change what the end of a rollout changes; return why that must not be, "" where it is done.
 
     Raises:
         Busy, BadPolicy, OSError: it cannot be done now.
@@ -125,10 +122,10 @@ def bring_about(data_dir: Path, plan: RolloutPlan, progress: RolloutProgress, no
 
 
 def withdraw(data_dir: Path, plan: RolloutPlan, reason: str, now_ms: int) -> None:
-    """Take a release back that was halted, unless that is done already.
+    """Withdraw a release that was halted, unless that is done already.
 
     Raises:
-        Busy: an operator's command is under way; this waits for none.
+        Busy: an operator's command is under way. The controller does not wait for it.
         BadPolicy, OSError: stopped.json cannot be used or written.
     """
     if _is_withdrawn(data_dir, plan):
@@ -157,16 +154,16 @@ def withdrawn_for(data_dir: Path, version: str) -> str:
     try:
         entry = stopped_entry(read_stopped(data_dir), version) or {}
     except (BadPolicy, OSError):
-        entry = {}  # what it held while it was good is in force
+        entry = {}  # what it held while it could be read is in force
     reason = entry.get("reason")
     return reason if isinstance(reason, str) and reason else "it was withdrawn by an operator"
 
 
 def finish(data_dir: Path, plan: RolloutPlan) -> str:
-    """Make a release the target of those that all have it; return why not, "" where it is.
+    """Make a release that all devices have the target; return why not, "" where it is.
 
     Raises:
-        Busy: an operator's command is under way; this waits for none.
+        Busy: an operator's command is under way. The controller does not wait for it.
         BadPolicy, OSError: a file cannot be used or written.
     """
     with locked(data_dir, wait_seconds=0.0):
@@ -177,7 +174,7 @@ def finish(data_dir: Path, plan: RolloutPlan) -> str:
                 f"it has reached all, but the target was changed to {base or 'nothing'} meanwhile"
             )
         if plan.reverts is not None:
-            _let_go(data_dir, plan, plan.reverts)
+            _keep_no_device_on(data_dir, plan, plan.reverts)
         elif plan.group:
             if not is_target:
                 _note(data_dir, "rollout done", plan, **{"from": base, "to": plan.version})
@@ -193,17 +190,17 @@ def finish(data_dir: Path, plan: RolloutPlan) -> str:
     return ""
 
 
-def _let_go(data_dir: Path, plan: RolloutPlan, version: str) -> None:
-    """Keep nobody on a release any more that the fleet came back from."""
+def _keep_no_device_on(data_dir: Path, plan: RolloutPlan, version: str) -> None:
+    """Let devices that still run a release that the fleet came back from have their target."""
     before = stopped_entry(read_stopped(data_dir), version)
     if before is None:
         return
     after = None
     if before.get("state") == StoppedState.WITHDRAWN:
-        # It stays withdrawn; kept on it is who has no other target than this one, that is, nobody.
+        # It stays withdrawn. A device is kept on it only where its target is that release: none is.
         after = {**before, "instead_of": version}
         if not plan.group:
-            # A group that got a target meanwhile has that one; while it goes back it is left alone.
+            # A group that got a target meanwhile keeps it.
             after.pop("group_targets", None)
         elif plan.group in before.get("group_targets", {}):
             targets = {**before["group_targets"], plan.group: version}

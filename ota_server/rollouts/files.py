@@ -1,7 +1,4 @@
-"""The files of rollouts: plans, progress, checkpoints, and what the end of one changes. I/O.
-
-Those that several write (stopped.json, targets.json, version.txt) are changed under `audit.locked`.
-"""
+"""The files of rollouts: plans, progress and checkpoints, each with one writer. I/O."""
 
 import json
 import os
@@ -32,7 +29,7 @@ class Checkpoint(NamedTuple):
         progress: how far the rollout was; None: its first wave was not open yet.
         position: in the journal, up to which records are folded into `fold`.
         alive_ms: when this was written.
-        members: the devices that a way back concerns; None: it is no way back.
+        members: the devices that a revert is for; None: it is not a revert.
     """
 
     id: str
@@ -44,13 +41,13 @@ class Checkpoint(NamedTuple):
 
 
 def groups_with_plan(data_dir: Path) -> list[str]:
-    """Return for whom there is a plan; "" is the whole fleet."""
+    """Return the groups for which there is a plan; "" is the whole fleet."""
     names = sorted(os.listdir(data_dir / "version"))
     return [group for group in map(group_of_plan_name, names) if group is not None]
 
 
 def read_plan(data_dir: Path, group: str) -> RolloutPlan | None:
-    """Return the plan for a group, None if there is none.
+    """Return the plan for a group, or None if there is no such file.
 
     Raises:
         BadPolicy: it cannot be used; the message names the file.
@@ -60,12 +57,12 @@ def read_plan(data_dir: Path, group: str) -> RolloutPlan | None:
     try:
         content = read_if_there(path.parent, path.name)
         if content is None and os.path.lexists(path):
-            raise BadPolicy("is no regular file in its folder")
+            raise BadPolicy("is not a regular file in its folder")
         return None if content is None else parse_plan(content)
     except BadPolicy as problem:
         raise BadPolicy(
-            f"{path} {problem}; mend it, or delete it: that ends the rollout, and who has its "
-            "release gets the target again"
+            f"{path} {problem}; fix it, or delete it: that ends the rollout, and devices that "
+            "have its release get the target again"
         ) from None
 
 
@@ -80,7 +77,7 @@ def read_progress(data_dir: Path, plan: RolloutPlan) -> RolloutProgress | None:
     try:
         progress = None if content is None else parse_progress(content)
     except BadPolicy:
-        return None  # the controller alone writes it, and writes it anew
+        return None  # the controller alone writes it, and will write it again
     return progress if progress is not None and progress.id == plan.id else None
 
 
@@ -90,7 +87,7 @@ def write_progress(data_dir: Path, group: str, progress: RolloutProgress) -> Non
 
 
 def read_checkpoint(log_dir: Path, plan: RolloutPlan) -> Checkpoint | None:
-    """Return the checkpoint of a rollout; None where there is none that can be used."""
+    """Return the checkpoint of a rollout, or None if there is none that can be used."""
     content = read_if_there(log_dir, _checkpoint_name(plan.group))
     head, newline, fold = (content or b"").partition(b"\n")
     if not newline:

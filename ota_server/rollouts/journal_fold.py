@@ -8,7 +8,9 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-from ota_server.evaluation.feedback import BadCheckpoint, Feedback, RolloutScope
+from ota_server.evaluation.checkpoint import BadCheckpoint
+from ota_server.evaluation.feedback import Feedback
+from ota_server.evaluation.scope import RolloutScope
 from ota_server.journal.follow import Follower
 from ota_server.model.timestamp import parse_time
 from ota_server.policy.files import PolicyFiles
@@ -33,10 +35,12 @@ class DeviceServer(NamedTuple):
     Attributes:
         started_ms: since when it answers, in milliseconds since the epoch.
         completion_unknown: it stands behind something that buffers whole images.
+        devices_proven: it believes no device that does not prove who it is (`contested`).
     """
 
     started_ms: int
     completion_unknown: bool = False
+    devices_proven: bool = False
 
 
 class JournalFold:
@@ -84,7 +88,7 @@ class JournalFold:
         progress = self.progress
         opened_ms = now_ms if progress is None else parse_time(progress.wave_time)
         wave = 0 if progress is None else progress.wave
-        self.feedback = Feedback(self._plan, self._scope, wave, opened_ms)
+        self.feedback = self._make_feedback(self._scope, wave, opened_ms)
         self._follower = Follower(self._log_dir)
         if progress is not None:
             name = name_of(self._plan)
@@ -97,7 +101,7 @@ class JournalFold:
         self._members = checkpoint.members
         self._scope = self._find_scope(checkpoint.alive_ms)
         # As if nobody was reached up to now: groups and pins may have changed meanwhile.
-        self.feedback = Feedback(self._plan, _NOBODY, 0, 0)
+        self.feedback = self._make_feedback(_NOBODY, 0, 0)
         try:
             self.feedback.load(checkpoint.fold)
         except BadCheckpoint as problem:
@@ -108,6 +112,10 @@ class JournalFold:
         if checkpoint.alive_ms < self._server.started_ms:
             self._outage_from_ms = checkpoint.alive_ms
         return True
+
+    def _make_feedback(self, scope: RolloutScope, wave: int, opened_ms: int) -> Feedback:
+        proven = self._server.devices_proven
+        return Feedback(self._plan, scope, wave, opened_ms, devices_proven=proven)
 
     def change(self, plan: RolloutPlan) -> None:
         """Take the plan as it is now."""

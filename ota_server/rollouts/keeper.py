@@ -1,9 +1,9 @@
-"""The keeper: starts the controller while a rollout is on, and starts it again when it dies.
+"""Starts the controller while a rollout is on, and starts it again when it dies.
 
 Devices never notice: the controller is a process of its own (`controller.py`), which ends when its
-standard input does, that is, with the server. It has a lease for each rollout (`lease`): where it
-does not say every so often that it looked at all that devices did under that one, and could write,
-the rollout offers nothing new until it does.
+standard input does, that is, with the server. It has a lease for each rollout (`lease`): it
+has to say, again and again, that it has seen all that devices did under that rollout, and could
+write. When it does not, the rollout offers nothing new until it does.
 """
 
 import logging
@@ -29,11 +29,11 @@ HEARTBEAT = "--heartbeat"
 # A tally of a million devices, or a checkpoint of theirs, takes seconds on a small machine.
 LEASE_SECONDS = 30.0
 LOCK_NAME = ".controller.lock"
-# Until its first loop it may have to look through the journal for whom a way back concerns.
+# Before its first look it may have to find in the whole journal whom a revert is for.
 _START_SECONDS = 60.0
 _SHORTEST_PAUSE_SECONDS = 1.0
 _LONGEST_PAUSE_SECONDS = 60.0
-# One that ran for so long did not die of what it met at its start.
+# A controller that ran for so long did not die of something that it meets at each start.
 _SOUND_SECONDS = 10.0
 _END_SECONDS = 5.0
 _MOST_BYTES = 64 * 1024
@@ -94,7 +94,7 @@ class Keeper:
 
     @property
     def _patience(self) -> float:
-        """For how many seconds the controller may say nothing at all."""
+        """How many seconds the controller may be silent before it is killed."""
         return self._lease_seconds if self._is_heard else max(self._lease_seconds, _START_SECONDS)
 
     def _hear(self, child: "Popen[bytes]", now: float) -> None:
@@ -105,7 +105,7 @@ class Keeper:
             self._lease.hear(heard, now)
 
     def _look_at_lease(self, now: float) -> None:
-        """Let each rollout go on only as long as the controller looks after it, and say so once."""
+        """Let each rollout go on only while the controller looks after it, and log changes once."""
         attended = self._attended.groups = self._lease.attended(now)
         if self._lease.is_failing:
             if not self._is_failing_said:
@@ -222,7 +222,7 @@ def _named(groups: Collection[str]) -> str:
 
 
 def is_attended(log_dir: Path, now_ms: int) -> bool:
-    """Say whether a controller has looked after rollouts of late: for commands."""
+    """Return whether a controller has looked after rollouts recently: for commands."""
     try:
         status = os.lstat(log_dir / LOCK_NAME)
     except OSError:

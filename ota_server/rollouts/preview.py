@@ -1,6 +1,6 @@
-"""What is known of a fleet before a rollout begins: who is active, who counts, how often each asks.
+"""A fleet before a rollout: which devices are active, which count, how often each polls. I/O.
 
-I/O. A device takes nine bytes here, since a fleet may have a million of them.
+A device takes nine bytes here, since a fleet may have a million of them.
 """
 
 from array import array
@@ -10,8 +10,8 @@ from heapq import heappush, heappushpop
 from pathlib import Path
 from typing import NamedTuple
 
-from ota_server.evaluation.feedback import RolloutScope
 from ota_server.evaluation.rhythm import Rhythms, SampledDevice
+from ota_server.evaluation.scope import RolloutScope
 from ota_server.journal.files import CURRENT_NAME, journal_files
 from ota_server.journal.record import BadRecord, parse_fields
 from ota_server.journal.replay import replay
@@ -38,7 +38,7 @@ class ReachedDevices(NamedTuple):
 
     Attributes:
         stands: where each active device stands in the rollout (`cohort_percent`).
-        counts: for each of these 1 where what becomes of it is evidence: it was known a day ago.
+        counts: for each of these, 1 where it counts as evidence: it was known a day ago.
         inactive: how many devices were not heard from for a week.
         sample: of the active devices the first ones, by where they stand.
         snapshot_end: up to where the journal's current file repeats what is known, in bytes.
@@ -80,7 +80,7 @@ class _Sample:
         self._heap: list[tuple[float, SampledDevice]] = []
 
     def add(self, stand: float, mac: str, device: Device) -> None:
-        """Take a device where it stands before one of those that were taken."""
+        """Take a device, unless the sample is full of devices that stand before it."""
         if len(self._heap) == _SAMPLE and -stand <= self._heap[0][0]:
             return
         entry = -stand, SampledDevice(stand, mac, device.last_seen_ms, device.first_seen_ms)
@@ -92,7 +92,9 @@ class _Sample:
         return tuple(each for _, each in self._heap)
 
 
-def reached(log_dir: Path, plan: RolloutPlan, known: RolloutScope, now_ms: int) -> ReachedDevices:
+def find_reached(
+    log_dir: Path, plan: RolloutPlan, scope: RolloutScope, now_ms: int
+) -> ReachedDevices:
     """Find the devices that a rollout reaches.
 
     Raises:
@@ -103,14 +105,14 @@ def reached(log_dir: Path, plan: RolloutPlan, known: RolloutScope, now_ms: int) 
     found = replay(log_dir)
     try:
         for mac, device in found.devices():
-            if mac in known.left_out or not (known.members is None or mac in known.members):
+            if not scope.reaches(mac):
                 continue
             if now_ms - device.last_seen_ms > ACTIVE_MS:
                 inactive += 1
                 continue
             stand = cohort_percent(plan.version, mac)
             sample.add(stand, mac, device)
-            stands.append(_IN_FIRST_GROUP if mac in known.first_group else stand)
+            stands.append(_IN_FIRST_GROUP if mac in scope.first_group else stand)
             first_ms = oldest_ms if device.first_seen_ms is None else device.first_seen_ms
             counts.append(plan.count_new or now_ms - first_ms >= DAY_MS)
     finally:

@@ -1,6 +1,7 @@
 """Files in a folder that operators write: looked at and opened without surprises."""
 
 import errno
+import hashlib
 import os
 import stat
 import time
@@ -102,6 +103,16 @@ def open_found(found: Found) -> int:
         OSError: it cannot be opened.
     """
     return os.open(found.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+
+
+def sha256_of(found: Found) -> str:
+    """Return the SHA-256 of a file, in hex; it takes a second for each GB or so.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with open(open_found(found), "rb", buffering=0) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def open_regular(path: Path) -> int:

@@ -1,4 +1,14 @@
-"""Locks on files: of the commands that change files, and of the one server of a data directory."""
+"""Locks on files: of the commands that change files, and of the one server of a data directory.
+
+| the lock of | file | held by | who waits how long |
+|---|---|---|---|
+| commands | version/.lock | a command, while it changes files | another command, 30 s |
+| the server | log/.lock | a server, or for a moment a command | a server, 0.3 s |
+| the controller | log/.controller.lock | a controller | another controller, 0.3 s |
+| a publication | firmware/.firmware_*.new | `release publish`, while it copies | nobody |
+
+The kernel gives a lock back when the process that holds it ends, however it ends.
+"""
 
 import fcntl
 import os
@@ -11,14 +21,39 @@ from ota_server.system.files import give_to_owner
 
 LOCK_NAME = ".lock"
 _EDIT_LOCK_SECONDS = 30.0
-_EDIT_LOOK_SECONDS = 0.02
 # A command that looks whether a server runs, or forgets a device, holds the lock for a moment.
 _SERVER_LOCK_SECONDS = 0.3
-_SERVER_LOOK_SECONDS = 0.01
+_LOOK_SECONDS = 0.01
 
 
 class Busy(Exception):
     """Another operator's command goes on for too long."""
+
+
+class InUse(Exception):
+    """Another server holds the lock of this data directory."""
+
+
+def acquire(descriptor: int, wait_seconds: float = 0.0, *, is_shared: bool = False) -> bool:
+    """Lock an open file until it is closed; return whether that succeeded.
+
+    Args:
+        wait_seconds: for how long to try while somebody else holds the lock.
+        is_shared: others may hold it shared as well.
+
+    Raises:
+        OSError: the file system has no locks.
+    """
+    operation = fcntl.LOCK_SH if is_shared else fcntl.LOCK_EX
+    give_up_at = time.monotonic() + wait_seconds
+    while True:
+        try:
+            fcntl.flock(descriptor, operation | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            if time.monotonic() >= give_up_at:
+                return False
+        time.sleep(_LOOK_SECONDS)
 
 
 @contextmanager
@@ -31,41 +66,22 @@ def locked(data_dir: Path, wait_seconds: float = _EDIT_LOCK_SECONDS) -> Iterator
     """
     path = data_dir / "version" / LOCK_NAME
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = _open_lock(path)
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except PermissionError:
+        # Another user made it. To lock a file it need not be written.
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         give_to_owner(descriptor, path.parent)
-        _take(descriptor, path, wait_seconds)
+        if not acquire(descriptor, wait_seconds):
+            raise Busy(f"another command holds {path}; try again when it is done")
         yield
     finally:
         os.close(descriptor)
 
 
-def _open_lock(path: Path) -> int:
-    try:
-        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    except PermissionError:
-        # Another user made it. To lock a file it needs not be written.
-        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-
-
-def _take(descriptor: int, path: Path, wait_seconds: float) -> None:
-    give_up_at = time.monotonic() + wait_seconds
-    while True:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
-        except BlockingIOError:
-            if time.monotonic() >= give_up_at:
-                raise Busy(f"another command holds {path}; try again when it is done") from None
-            time.sleep(_EDIT_LOOK_SECONDS)
-
-
-class InUse(Exception):
-    """Another server holds the lock of this data directory."""
-
-
 def take_lock(path: Path) -> int:
-    """Lock a file, made where it is missing; return the descriptor that holds the lock.
+    """Lock a file of a server, made where it is missing; return the descriptor that holds the lock.
 
     Raises:
         InUse: another process holds it.
@@ -73,31 +89,22 @@ def take_lock(path: Path) -> int:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    give_up_at = time.monotonic() + _SERVER_LOCK_SECONDS
-    while True:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return descriptor
-        except BlockingIOError:
-            if time.monotonic() >= give_up_at:
-                os.close(descriptor)
-                raise InUse(f"another server runs on {path.parent.parent}") from None
-            time.sleep(_SERVER_LOOK_SECONDS)
+    if not acquire(descriptor, _SERVER_LOCK_SECONDS):
+        os.close(descriptor)
+        raise InUse(f"another server runs on {path.parent.parent}")
+    return descriptor
 
 
 def is_served(log_dir: Path) -> bool:
-    """Say whether a server runs on the data directory: it holds the lock of the journal.
+    """Return whether a server runs on the data directory: it holds the lock of the journal.
 
-    To see that it is taken for a moment, and shared: a server that starts just then is refused.
+    To see that it is taken for a moment, and shared: a server that starts just then waits for it.
     """
     try:
-        descriptor = os.open(log_dir / ".lock", os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = os.open(log_dir / LOCK_NAME, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return False
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
+        return not acquire(descriptor, is_shared=True)
     finally:
         os.close(descriptor)
-    return False

@@ -91,7 +91,7 @@ class PinTest(CommandCase):
     def test_what_makes_no_sense_is_refused(self):
         (self.data_dir / "version" / "stopped.json").write_text('{"1.0.0": {"state": "withdrawn"}}')
         for code, words, arguments in (
-            (1, "v9 is no release here: .*firmware_v9.bin; publish it first", (MAC, "v9")),
+            (1, "v9 is not a release here: .*firmware_v9.bin; publish it first", (MAC, "v9")),
             (1, "v1.0.0 was withdrawn, .*name another release", (MAC, "v1.0.0")),
             (1, "there is no group beta; .*`group add` makes one", ("beta", "v1.0.1")),
             (1, "is past; name a time to come", (MAC, "v1.0.1", "--until", "2020-01-01")),

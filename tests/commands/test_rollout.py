@@ -41,6 +41,7 @@ from ota_server.policy.situation import Situation
 from ota_server.rollouts import edits
 from ota_server.rollouts.ending import finish
 from ota_server.rollouts.preview import ReachedDevices
+from ota_server.rollouts.revert import revert
 from tests.support import ROOT, TIMEOUT_SECONDS, until
 from tests.support.fleet import NEW, OLD, RolloutCase, mac_of, run_rollout
 
@@ -129,12 +130,16 @@ class StartTest(CommandCase):
         for arguments, said, code in (
             (["v9"], "publish it first", 1),
             ([OLD], "is the target of the fleet already", 1),
-            ([NEW, "--waves", "50,10,100"], "waves rise", 2),
-            ([NEW, "--waves", "10,50"], "the last one is 100", 2),
-            ([NEW, "--waves", "ten"], "argument --waves: 'ten' are no percentages", 2),
+            ([NEW, "--waves", "50,10,100"], "waves have to rise", 2),
+            ([NEW, "--waves", "10,50"], "the last one has to be 100", 2),
+            ([NEW, "--waves", "ten"], "argument --waves: 'ten' are not percentages", 2),
             ([NEW, "--waves", "a,100"], "such as 1,10,50,100", 2),
-            ([NEW, "--max-failures", "100"], "argument --max-failures: '100' is no percentage", 2),
-            ([NEW, "--min-devices", "0"], "argument --min-devices: '0' is no number", 2),
+            (
+                [NEW, "--max-failures", "100"],
+                "argument --max-failures: '100' is not a percentage",
+                2,
+            ),
+            ([NEW, "--min-devices", "0"], "argument --min-devices: '0' is not a number", 2),
             ([NEW, "--soak", "400d"], "argument --soak: '400d' is not a duration up to a year", 2),
             ([NEW, "--soak", "10"], "not a duration", 2),
             ([NEW, "--group", "beta"], "there is no group beta", 1),
@@ -431,18 +436,18 @@ class ChangeTest(CommandCase):
 
     def test_promote_in_the_last_wave_ends_the_rollout_without_those_that_are_missing(self):
         self.come_to("running", wave=2)
-        self.assertIn("no device is missing", self.refused("promote"))
+        self.assertIn("there is no missing device", self.refused("promote"))
         self.come_to("running", wave=2, asks=(mac_of(1),))
         code, out, _ = self.run_it("promote")
         self.assertEqual(code, 0)
         self.assertEqual(
-            out, "wave 3 is the last: the rollout ends without those that are missing\n"
+            out, "wave 3 is the last: the rollout ends without devices that are missing\n"
         )
         self.assertEqual(self.plan().promoted, 3)
         moved = [(entry["from"], entry["to"]) for entry in entries(self.data_dir / "log")[1:]]
         self.assertEqual(moved, [("wave 3", "end")])
         said = self.refused("promote")
-        self.assertIn("the rollout ends already without those that are missing", said)
+        self.assertIn("the rollout ends already without devices that are missing", said)
         self.assertEqual(len(entries(self.data_dir / "log")), 2)
 
     def test_a_pause_that_would_come_again_is_not_resumed(self):
@@ -489,7 +494,7 @@ class ChangeTest(CommandCase):
         self.run_it("abort", "--revert")
         self.run_it("abort")
         said = self.refused("pause")
-        self.assertIn("the way back was aborted; `rollout start VERSION`", said)
+        self.assertIn("the revert was aborted; `rollout start VERSION`", said)
         self.assertNotIn("--revert", said)
 
     def test_a_halted_release_has_a_way_back_too(self):
@@ -504,7 +509,7 @@ class ChangeTest(CommandCase):
     def test_there_is_no_way_back_from_what_nobody_runs_or_what_is_done(self):
         self.come_to("running")
         said = self.refused("abort", "--revert")
-        self.assertIn(f"nobody runs {NEW}, there is nothing to take back; `rollout abort`", said)
+        self.assertIn(f"no device runs {NEW}, there is nothing to take back; `rollout abort`", said)
         self.assertEqual(self.plan().wanted, "run")
         self.come_to("halted", reason="bad")
         said = self.refused("abort", "--revert")
@@ -593,8 +598,11 @@ class StatusTest(CommandCase):
         for content, words in (
             ("{", "is not JSON: "),
             ('{"id": "1"}', "it lacks version, group, waves, time, instead_of; "),
-            (json.dumps({**plan, "waves": "ten"}), "a value in it is of another kind; "),
-            (json.dumps({**plan, "waves": [100, 50]}), "waves rise, and the last one is 100; "),
+            (json.dumps({**plan, "waves": "ten"}), "a value in it is of the wrong type; "),
+            (
+                json.dumps({**plan, "waves": [100, 50]}),
+                "waves have to rise, and the last one has to be 100; ",
+            ),
         ):
             path.write_text(content)
             with self.subTest(content=content):
@@ -602,7 +610,7 @@ class StatusTest(CommandCase):
                     said = self.refused(command)
                     self.assertIn(f"{path} is no", said)
                     self.assertIn(words, said)
-                    self.assertIn("; mend it, or delete it: that ends the rollout", said)
+                    self.assertIn("; fix it, or delete it: that ends the rollout", said)
                     self.assertNotIn("__new__", said)
 
     def test_what_is_no_file_in_the_place_of_a_plan_is_said(self):
@@ -610,7 +618,7 @@ class StatusTest(CommandCase):
         for make, undo in ((path.mkdir, path.rmdir), (lambda: os.mkfifo(path), path.unlink)):
             make()
             said = self.refused("status")
-            self.assertIn(f"{path} is no regular file in its folder; mend it, or delete", said)
+            self.assertIn(f"{path} is not a regular file in its folder; fix it, or delete", said)
             undo()
 
     def shown(self, progress: RolloutProgress, **more: Any) -> str:
@@ -787,7 +795,7 @@ class WayBackTest(RolloutCase):
         self.devices.ask(server.port)
         self.assertIn(NEW, self.devices.versions.values())
         back = plan._replace(id="back", version=OLD, reverts=NEW, is_revert=True, soak_seconds=0.3)
-        edits.revert(self.data_dir, back, format_time(NOW_MS))
+        revert(self.data_dir, back, format_time(NOW_MS))
         self.ask_until(server, lambda: self.state() == "done")
         self.assertEqual(set(self.devices.versions.values()), {OLD})
         self.assertEqual(json.loads((self.data_dir / "version" / "stopped.json").read_bytes()), {})
@@ -808,7 +816,7 @@ class WayBackTest(RolloutCase):
         plan = self.roll_out(waves=(100.0,), soak_seconds=3600.0)
         self.ask_until(server, lambda: set(self.devices.versions.values()) == {NEW})
         back = plan._replace(id="back", version=OLD, reverts=NEW, is_revert=True, soak_seconds=0.3)
-        edits.revert(self.data_dir, back, format_time(NOW_MS))
+        revert(self.data_dir, back, format_time(NOW_MS))
         self.ask_until(server, lambda: self.state() == "done")
         self.devices.ask(server.port)
         on_new = [mac for mac, version in self.devices.versions.items() if version == NEW]

@@ -5,7 +5,7 @@ import io
 import threading
 
 from ota_server.device_port.banner import _announce_image
-from ota_server.releases.store import NotReady, Store
+from ota_server.releases.store import NotHashed, Store
 from tests.support import TIMEOUT_SECONDS, DataDirCase
 
 
@@ -28,6 +28,6 @@ class AnnouncingTest(DataDirCase):
 
     def test_nobody_waits_for_a_hash_that_is_wanted_after_the_end(self):
         self.store.close()
-        with self.assertRaises(NotReady) as caught:
+        with self.assertRaises(NotHashed) as caught:
             self.store.image("v1")
         self.assertTrue(caught.exception.hashing.done.is_set())

@@ -5,7 +5,7 @@ import unittest
 from collections import Counter
 
 from ota_server.device_port.common_check import read_common_check, read_common_image
-from ota_server.httpd.http1 import Refused, read_request
+from ota_server.httpd.http1 import BadRequest, read_request
 from ota_server.model.device import Report, parse_report
 
 LINES = (
@@ -103,7 +103,7 @@ class CommonCheckTest(unittest.TestCase):
             report, keep_alive, length = common
             try:
                 found = read_request(buffer)
-            except Refused as problem:
+            except BadRequest as problem:
                 self.fail(f"{problem}: {buffer!r}")
             assert found is not None, buffer
             request, request_length = found

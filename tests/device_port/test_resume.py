@@ -2,9 +2,9 @@
 
 import unittest
 
+from ota_server.device_port.resume import continued_download
 from ota_server.httpd.byterange import parse_ranges
 from ota_server.model.device import RESTART_AFTER_MS, Download
-from ota_server.policy.begun_download import continued_download
 
 BEGAN_MS = 1_000_000
 KNOWN = Download("v1.0.0", "ab" * 32, 1000, BEGAN_MS)

@@ -6,9 +6,9 @@ import subprocess
 import unittest
 from pathlib import Path
 
+from ota_server.device_port.resume import pinned_download
 from ota_server.model.device import RESTART_AFTER_MS, Download
 from ota_server.model.refusal import Misused, Refused
-from ota_server.policy.begun_download import pinned_download
 from ota_server.releases.publish import Published, publish
 from ota_server.releases.publish_request import Order
 from tests.support import DEVICE, Client, DataDirCase, ServerCase

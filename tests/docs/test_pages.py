@@ -1,4 +1,4 @@
-"""The README is true: its commands run as written, and it leaves no option or module out."""
+"""The pages are true: their commands run as written, and they leave no option, room or link out."""
 
 import argparse
 import os
@@ -16,27 +16,37 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ota_server.cli import make_parser
-from ota_server.server import DEFAULT_PORT
+from ota_server.device_port.options import DEFAULT_PORT
 from tests.support import ROOT, TIMEOUT_SECONDS
 
 README = ROOT / "README.md"
-TEXT = README.read_text(encoding="utf-8")
+DOCS = ROOT / "docs"
+COMMANDS = DOCS / "commands.md"
+PAGES = (README, *sorted(DOCS.glob("*.md")))
+TEXTS = (*PAGES, *sorted((DOCS / "adr").glob("*.md")))
+MOST_README_BYTES = 12 * 1024
+SERVE = "python -m ota_server.server"
 DOCUMENTED_CHECKOUT = "/srv/ota_server"
-BLOCK = re.compile(r"^```(?P<kind>\w+)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(r"^```(?P<kind>\w*)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
 TOOLS = ("curl", "sha256sum")
 
 
+def read(page: Path) -> str:
+    """Return the text of a page."""
+    return page.read_text(encoding="utf-8")
+
+
 class Example(NamedTuple):
-    """Commands of the README, and what it says that they print (None: it does not say)."""
+    """Commands of a page, and what it says that they print (None: it does not say)."""
 
     commands: str
     output: str | None
 
 
-def examples() -> list[Example]:
+def examples(page: Path) -> list[Example]:
     """Return the `sh` blocks in their order, each with the `text` block that follows it."""
-    blocks = [(match["kind"], match["text"]) for match in BLOCK.finditer(TEXT)]
-    after = [*blocks[1:], ("", "")]
+    blocks = [(match["kind"], match["text"]) for match in BLOCK.finditer(read(page))]
+    after = [*blocks, ("", "")][1:]
     return [
         Example(text, output if kind_after == "text" else None)
         for (kind, text), (kind_after, output) in zip(blocks, after, strict=True)
@@ -66,7 +76,7 @@ class Checkout:
         shutil.copy(ROOT / "pyproject.toml", self.path)
         (self.path / "build").mkdir()
         (self.path / "build" / "firmware.bin").write_bytes(b"a build of one's own " * 1000)
-        # `python` as the README has it is the one that runs the tests.
+        # `python` as the pages have it is the one that runs the tests.
         tools = folder / "bin"
         tools.mkdir()
         (tools / "python").write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} "$@"\n')
@@ -96,7 +106,7 @@ class Checkout:
         return process, self.as_documented(banner)
 
     def run(self, commands: str) -> str:
-        """Run commands of the README in this checkout; return what they print."""
+        """Run commands of a page in this checkout; return what they print."""
         there = commands.replace(f":{DEFAULT_PORT}/", f":{self.port}/")
         done = subprocess.run(
             ["sh", "-e"],
@@ -111,54 +121,147 @@ class Checkout:
         return self.as_documented(done.stdout)
 
     def as_documented(self, text: str) -> str:
-        """Return text with the path and the port that the README has."""
+        """Return text with the path and the port that the pages have."""
         return text.replace(str(self.path), DOCUMENTED_CHECKOUT).replace(
             f":{self.port}/", f":{DEFAULT_PORT}/"
         )
 
 
-class CommandsTest(unittest.TestCase):
-    maxDiff = None
+class PageCase:
+    """Runs the commands of one page, in a fresh checkout with a server of its own."""
 
-    def test_the_quick_start_is_a_clone_and_the_two_commands(self):
-        quick_start = TEXT.split("## Quick start\n")[1].split("\n## ")[0]
-        first = BLOCK.search(quick_start)
-        clone, *commands = first["text"].splitlines()
-        self.assertEqual(first["kind"], "sh")
-        self.assertRegex(clone, r"^git clone .* && cd ota_server$")
-        self.assertEqual(commands, ["python -m ota_server.server", "python -m unittest discover"])
+    PAGE: Path
+    maxDiff = None
 
     @unittest.skipUnless(all(map(shutil.which, TOOLS)), f"needs {' and '.join(TOOLS)}")
     def test_each_command_prints_what_is_documented(self):
-        start, *others = examples()
         folder = Path(self.enterContext(tempfile.TemporaryDirectory()))
         checkout = Checkout(folder)
         log = folder / "server.log"
-        process, banner = checkout.start(start.commands.splitlines()[1], log)
+        process, banner = checkout.start(SERVE, log)
         try:
-            self.assertEqual(comparable(banner), comparable(start.output))
-            for commands, output in others:
+            for commands, output in examples(self.PAGE):
                 with self.subTest(commands):
                     self.assertIsNotNone(output, "the output is not documented")
-                    printed = comparable(checkout.run(commands))
-                    until = time.monotonic() + TIMEOUT_SECONDS
-                    # The list of 401s is saved a few times a second, not before each answer.
-                    while "--rejected" in commands and printed != comparable(output):
-                        self.assertLess(time.monotonic(), until, printed)
-                        printed = comparable(checkout.run(commands))
-                    self.assertEqual(printed, comparable(output))
+                    if SERVE in commands.splitlines():
+                        self.assertEqual(comparable(banner), comparable(output))
+                    else:
+                        self.assert_prints(checkout, commands, output)
         finally:
             process.send_signal(signal.SIGTERM)
             with process:
                 self.assertEqual(process.wait(TIMEOUT_SECONDS), 0)
         self.assert_logged(checkout.as_documented(log.read_text()))
 
+    def assert_prints(self, checkout: Checkout, commands: str, output: str) -> None:
+        """Fail unless the commands print that."""
+        printed = comparable(checkout.run(commands))
+        until = time.monotonic() + TIMEOUT_SECONDS
+        # The list of 401s is saved a few times a second, not before each answer.
+        while "--rejected" in commands and printed != comparable(output):
+            self.assertLess(time.monotonic(), until, printed)
+            printed = comparable(checkout.run(commands))
+        self.assertEqual(printed, comparable(output))
+
     def assert_logged(self, log: str) -> None:
-        """Fail unless the lines of the server's log that the README shows are in its log."""
-        shown = re.findall(r"^[-0-9]+ [0-9:,]+ (ERROR .*)$", TEXT, re.MULTILINE)
-        self.assertTrue(shown)
-        for line in shown:
+        """Fail unless the lines of the server's log that the page shows are in its log."""
+        for line in logged(self.PAGE):
             self.assertIn(line, log)
+
+
+def logged(page: Path) -> list[str]:
+    """Return the lines of the server's log that a page shows, without their time."""
+    return re.findall(r"^[-0-9]+ [0-9:,]+ (ERROR .*)$", read(page), re.MULTILINE)
+
+
+class ReadmeTest(PageCase, unittest.TestCase):
+    PAGE = README
+
+    def test_the_quick_start_is_a_clone_and_the_two_commands(self):
+        quick_start = read(README).split("## Quick start\n")[1].split("\n## ")[0]
+        first = BLOCK.search(quick_start)
+        clone, *commands = first["text"].splitlines()
+        self.assertEqual(first["kind"], "sh")
+        self.assertRegex(clone, r"^git clone .* && cd ota_server$")
+        self.assertEqual(commands, [SERVE, "python -m unittest discover"])
+
+    def test_a_person_reads_it_in_five_minutes(self):
+        self.assertLessEqual(README.stat().st_size, MOST_README_BYTES)
+
+    def test_every_room_is_named_and_nothing_else(self):
+        rooms = [path.parent.name for path in (ROOT / "ota_server").glob("*/__init__.py")]
+        named = re.findall(r"^\| `(\w+)/` \|", read(README), re.MULTILINE)
+        self.assertEqual(sorted(named), sorted(rooms))
+
+    def test_its_figures_stand_in_the_page_of_the_benchmarks(self):
+        table = read(README).split("<!-- figures of the benchmarks -->")[1].split("<!-- end")[0]
+        figures = re.findall(r"\d[\d.,]*(?= \|)", table)
+        self.assertEqual(len(re.findall(r"^\| \w", table, re.MULTILINE)), 4)
+        self.assertGreaterEqual(len(figures), 4)
+        page = read(DOCS / "benchmarks.md")
+        for figure in figures:
+            with self.subTest(figure):
+                self.assertIn(f"| {figure} |", page)
+
+
+class DeviceProtocolTest(PageCase, unittest.TestCase):
+    PAGE = DOCS / "device-protocol.md"
+
+
+class ReleasesTest(PageCase, unittest.TestCase):
+    PAGE = DOCS / "releases.md"
+
+
+class SteeringTest(PageCase, unittest.TestCase):
+    PAGE = DOCS / "steering.md"
+
+
+class CommandsTest(PageCase, unittest.TestCase):
+    PAGE = COMMANDS
+
+
+class PagesTest(unittest.TestCase):
+    def test_the_commands_of_every_page_are_run(self):
+        run = {case.PAGE for case in PageCase.__subclasses__()}
+        self.assertEqual(run, {page for page in TEXTS if examples(page)})
+
+    def test_some_page_shows_the_log_of_the_server(self):
+        self.assertTrue([line for page in PAGES for line in logged(page)])
+
+    def test_each_page_begins_with_one_sentence_that_says_for_whom_it_is(self):
+        for page in PAGES:
+            with self.subTest(page.name):
+                self.assertRegex(read(page), r"\A# [^\n]+\n\nFor [^.]+\.\n\n")
+
+    def test_the_index_links_every_page_and_every_decision(self):
+        index = read(DOCS / "README.md")
+        for page in TEXTS:
+            if page not in (README, DOCS / "README.md"):
+                with self.subTest(page.name):
+                    self.assertIn(f"]({page.relative_to(DOCS)})", index)
+
+    def test_every_picture_file_and_heading_that_is_linked_is_there(self):
+        for page in TEXTS:
+            for target in re.findall(r"\]\(([^)\s]+)\)", BLOCK.sub("", read(page))):
+                if "://" in target:
+                    continue
+                path, _, heading = target.partition("#")
+                with self.subTest(f"{page.name}: {target}"):
+                    there = (page.parent / path).resolve() if path else page
+                    self.assertTrue(there.exists())
+                    if heading:
+                        self.assertIn(heading, anchors(there))
+
+    def test_no_path_of_a_machine_is_in_it(self):
+        for page in PAGES:
+            with self.subTest(page.name):
+                self.assertNotRegex(read(page), r"/(home|root|Users|tmp|work)/")
+
+
+def anchors(page: Path) -> list[str]:
+    """Return what the headings of a page are linked by."""
+    headings = re.findall(r"^#+ (.*)$", BLOCK.sub("", read(page)), re.MULTILINE)
+    return [re.sub(r"[^\w\- ]", "", text.lower()).replace(" ", "-") for text in headings]
 
 
 def commands_of(
@@ -173,16 +276,68 @@ def commands_of(
                 yield from commands_of(command, f"{before}{name} ")
 
 
+def leaves() -> dict[str, argparse.ArgumentParser]:
+    """Return the commands that do something, by name; not those that only hold others."""
+    names = {name: command for name, command, _ in commands_of(make_parser())}
+    return {
+        name: command
+        for name, command in names.items()
+        if not any(other.startswith(f"{name} ") for other in names)
+    }
+
+
+def options_of(command: argparse.ArgumentParser) -> dict[str, argparse.Action]:
+    """Return the options of a command by name, without those that all have."""
+    found = {
+        action.option_strings[-1]: action for action in command._actions if action.option_strings
+    }
+    return {name: found[name] for name in found if name not in ("--help", "--data-dir")}
+
+
+class Row(NamedTuple):
+    """A row of a table of options: of which command, the option, its metavar, what else it says."""
+
+    command: str
+    option: str
+    metavar: str
+    cells: list[str]
+
+
+def option_rows() -> Iterator[Row]:
+    """Yield the rows of all tables of options in docs/commands.md."""
+    table = re.compile(r"^\| option of `([a-z ]+)` \|.*\n\|-.*\n((?:\|.*\n)+)", re.MULTILINE)
+    for command, rows in table.findall(read(COMMANDS)):
+        for row in rows.splitlines():
+            name, *cells = row.strip("| ").split(" | ")
+            option, _, metavar = name.strip("`").partition(" ")
+            yield Row(command, option, metavar, cells)
+
+
 class CompletenessTest(unittest.TestCase):
-    def test_every_command_and_option_is_documented_and_has_help(self):
+    def test_the_page_names_the_commands_that_there_are_and_the_options_of_each(self):
+        documented: dict[str, set[str]] = {}
+        for usage in re.findall(r"^\| `([a-z][^`]*)` \|", read(COMMANDS), re.MULTILINE):
+            name = re.match(r"[a-z]+(?: [a-z]+)*", usage)[0]
+            self.assertNotIn(name, documented)
+            documented[name] = set(re.findall(r"--[a-z-]+", usage))
+        for row in option_rows():
+            options = documented.setdefault(row.command, set())
+            self.assertNotIn(row.option, options)
+            options.add(row.option)
+        there = {name: set(options_of(command)) for name, command in leaves().items()}
+        self.assertEqual(documented, there)
+
+    def test_every_command_has_the_option_that_the_page_says_all_have(self):
+        self.assertIn("`--data-dir DIR`, which each command has", read(COMMANDS))
+        for name, command in leaves().items():
+            with self.subTest(name):
+                self.assertIn("--data-dir", command._option_string_actions)
+
+    def test_every_command_and_option_has_help(self):
         for name, command, summary in commands_of(make_parser()):
             with self.subTest(name):
-                self.assertRegex(TEXT, rf"`[^`]*\b{name}\b[^`]*`")
                 self.assertTrue(summary)
             for action in command._actions:
-                for option in action.option_strings[-1:]:
-                    with self.subTest(f"{name} {option}"):
-                        self.assertRegex(TEXT, rf"`[^`\n]*{option}\b[^`\n]*`")
                 self.assertTrue(action.help, f"{name}: {action.dest}")
 
     def test_every_command_has_examples(self):
@@ -190,28 +345,17 @@ class CompletenessTest(unittest.TestCase):
             with self.subTest(name):
                 self.assertIn("examples:", command.epilog or "")
 
-    def test_the_defaults_in_the_table_of_options_are_those_of_the_command(self):
-        arguments = make_parser().parse_args(["serve"])
-        for row in re.findall(r"^\| `--([a-z-]+) [A-Z]+` \| (\d+) \|", TEXT, re.MULTILINE):
-            with self.subTest(row[0]):
-                default = getattr(arguments, row[0].replace("-", "_"))
-                self.assertEqual(default, int(row[1]))
-
-    def test_every_room_is_named(self):
-        rooms = [path.parent.name for path in (ROOT / "ota_server").glob("*/__init__.py")]
-        self.assertEqual(sorted(re.findall(r"^\| `(\w+)/` \|", TEXT, re.M)), sorted(rooms))
-
-    def test_every_picture_and_every_file_that_is_linked_is_there(self):
-        targets = re.findall(r"\]\(([^)\s]+)\)", TEXT)
-        for target in targets:
-            if "://" in target:
-                continue
-            path, _, heading = target.partition("#")
-            with self.subTest(target):
-                self.assertTrue((ROOT / path).exists())
-                if heading:
-                    headings = re.findall(r"^#+ (.*)$", TEXT, re.MULTILINE)
-                    self.assertIn(heading, [text.lower().replace(" ", "-") for text in headings])
-
-    def test_no_path_of_a_machine_is_in_it(self):
-        self.assertNotRegex(TEXT, r"/(home|root|Users|tmp|work)/")
+    def test_the_tables_of_options_have_the_values_and_defaults_of_the_command(self):
+        commands = leaves()
+        for row in option_rows():
+            with self.subTest(f"{row.command} {row.option}"):
+                action = options_of(commands[row.command])[row.option]
+                if action.choices is None:
+                    self.assertEqual(row.metavar, action.metavar or "")
+                else:
+                    self.assertRegex(row.metavar, r"^[A-Z]+$")
+                default = row.cells[0].strip("`") if len(row.cells) > 1 else ""
+                if re.match(r"\d", default):
+                    self.assertEqual(action.type(default), action.default)
+                elif action.choices is not None:
+                    self.assertEqual(default.split("`")[0], action.default)

@@ -2,6 +2,7 @@
 
 import unittest
 
+from ota_server.evaluation.checkpoint import BadCheckpoint
 from ota_server.evaluation.contested import most_in_wave
 from ota_server.evaluation.poll_history import PollHistory
 from ota_server.evaluation.waves import asking, halting, pausing, waiting_for
@@ -288,11 +289,11 @@ class ShareTest(unittest.TestCase):
                     polls.add(devices + number, 1000 + number, int(number >= in_wave), True)
                 self.assertEqual(most_in_wave(polls, {7}, 0), {7: most})
 
-    def chosen(self, share: float, first_group: str | None = None) -> HomesStory:
+    def chosen(self, share: float, first_group: str | None = None, **more: object) -> HomesStory:
         """Return a story of devices behind one address that are all in the first wave."""
         plan = PLAN._replace(waves=(share, 100.0), first_group=first_group)
         numbers = [n for n in range(1010, 6000) if cohort_percent(RELEASE, mac(n)) < share][:20]
-        story = Story(plan)
+        story = Story(plan, **more)
         story.known = story.known._replace(members=None)
         if first_group:
             story.known = story.known._replace(first_group=frozenset(map(mac, numbers)))
@@ -413,6 +414,56 @@ class OtherAddressesTest(unittest.TestCase):
                 story.check(1, RELEASE, address=OTHER)
                 story.check(1, version, address=OTHER)
                 self.assertEqual(halting(PLAN, story.tally()), "")
+
+
+class ProvenTest(unittest.TestCase):
+    """Where devices prove who they are, nothing is contested."""
+
+    def test_an_honest_fleet_is_counted_the_same(self):
+        for devices, homes in ((1, 1), (12, 4), (60, 1), (200, 5), (40, 40)):
+            for bad in (0, devices // 3):
+                tallies = []
+                for devices_proven in (False, True):
+                    story = HomesStory(devices, homes, devices_proven=devices_proven)
+                    story.each(None)
+                    story.wait(GRACE_MINUTES)
+                    story.each(OLD, range(1, bad + 1))
+                    story.each(RELEASE, range(bad + 1, devices + 1))
+                    story.wait(61)
+                    story.each(RELEASE, range(bad + 1, devices + 1))
+                    tallies.append(story.tally())
+                with self.subTest(devices=devices, homes=homes, bad=bad):
+                    self.assertEqual(*tallies)
+
+    def test_a_device_that_speaks_from_elsewhere_is_believed_at_once(self):
+        story = HomesStory(40, devices_proven=True)
+        story.each(None)
+        story.each(RELEASE, address=OTHER)
+        story.each(OLD, range(1, 3), address=OTHER)
+        tally = story.tally()
+        self.assertEqual((tally.updated, tally.failed, tally.displaced), (38, 2, 0))
+        self.assertEqual((tally.bad_elsewhere, tally.contradicted), (0, 0))
+        story.each(OLD, range(3, 41))
+        self.assertEqual((story.tally().failed, story.tally().contradicted), (40, 0))
+
+    def test_a_device_that_downloads_again_from_elsewhere_has_failed(self):
+        for devices_proven, failed in ((False, 0), (True, 40)):
+            with self.subTest(devices_proven=devices_proven):
+                story = HomesStory(40, 40, devices_proven=devices_proven)
+                story.each(None)
+                for number in story.devices:
+                    story.begin(number, address=f"192.0.2.{number}")
+                self.assertEqual(story.tally().failed, failed)
+
+    def test_all_that_are_at_one_address_count_and_may_halt_it(self):
+        story = ShareTest().chosen(1.0, devices_proven=True)
+        tally = story.feedback.tally(0)
+        self.assertEqual((tally.failed, tally.surplus, tally.overall), (20, 0, tally.whole))
+
+    def test_a_checkpoint_of_the_other_way_is_not_used(self):
+        content = HomesStory(1).feedback.dump()
+        with self.assertRaises(BadCheckpoint):
+            HomesStory(1, devices_proven=True).feedback.load(content)
 
 
 if __name__ == "__main__":

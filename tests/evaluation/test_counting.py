@@ -3,9 +3,10 @@
 import unittest
 from collections import Counter
 
-from ota_server.evaluation.address_caps import capped
-from ota_server.evaluation.feedback import Feedback, RolloutScope
-from ota_server.model.address import address_of, site_of
+from ota_server.evaluation.contested import capped
+from ota_server.evaluation.feedback import Feedback
+from ota_server.evaluation.scope import RolloutScope
+from ota_server.model.address import address_of, source_of
 from tests.support.story import DAY_MINUTES, OLD, PLAN, RELEASE, START_MS, Story, mac
 
 
@@ -78,15 +79,15 @@ class CappedTest(unittest.TestCase):
             ("nowhere", "an unknown address"),
         ):
             with self.subTest(address):
-                self.assertEqual(address_of(site_of(address)), told)
+                self.assertEqual(address_of(source_of(address)), told)
 
     def test_sites_are_addresses_and_networks_of_one_host(self):
-        self.assertEqual(site_of("192.0.2.1"), 0xC0000201)
-        self.assertEqual(site_of("2001:db8::1"), site_of("2001:db8::ffff:2"))
-        self.assertNotEqual(site_of("2001:db8::1"), site_of("2001:db8:0:1::1"))
+        self.assertEqual(source_of("192.0.2.1"), 0xC0000201)
+        self.assertEqual(source_of("2001:db8::1"), source_of("2001:db8::ffff:2"))
+        self.assertNotEqual(source_of("2001:db8::1"), source_of("2001:db8:0:1::1"))
         for odd in ("", "256.1.1.1", "1.2.3", "x", "²", "\ud800", "1.1.1.0000000000001"):
             with self.subTest(odd):
-                self.assertIsInstance(site_of(odd), int)
+                self.assertIsInstance(source_of(odd), int)
 
 
 class ReachTest(unittest.TestCase):

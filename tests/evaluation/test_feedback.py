@@ -3,7 +3,8 @@
 import random
 import unittest
 
-from ota_server.evaluation.feedback import BadCheckpoint, Feedback
+from ota_server.evaluation.checkpoint import BadCheckpoint
+from ota_server.evaluation.feedback import Feedback
 from ota_server.model.timestamp import format_time
 from tests.support.story import DAY_MINUTES, MINUTE_MS, OLD, PLAN, RELEASE, SIZE, START_MS, Story
 

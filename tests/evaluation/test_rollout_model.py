@@ -55,6 +55,28 @@ class RolloutModelTest(unittest.TestCase):
         outcome = run(FORGED, 0)
         self.assertTrue(is_right(FORGED, outcome), outcome)
 
+    def test_an_honest_fleet_that_stays_where_it_is_needs_no_guard(self):
+        for scenario in (GOOD, CANNOT_BOOT, BRICKED):
+            with self.subTest(scenario.name):
+                guarded, proven = (
+                    run(scenario, 0, devices=DEVICES, devices_proven=proven)
+                    for proven in (False, True)
+                )
+                self.assertEqual(guarded, proven)
+
+    def test_without_the_guard_forged_macs_halt_a_good_release(self):
+        for devices_proven, state in ((False, "paused"), (True, "halted")):
+            with self.subTest(devices_proven=devices_proven):
+                outcome = run(FORGED, 0, shape("10 sites of 10"), devices_proven=devices_proven)
+                self.assertEqual(outcome.state, state)
+
+    def test_proven_devices_need_not_be_waited_for_where_they_move(self):
+        guarded, proven = (
+            run(GOOD, 0, shape("mobile"), devices_proven=proven) for proven in (False, True)
+        )
+        self.assertTrue(is_right(GOOD, proven), proven)
+        self.assertLess(proven.hours, guarded.hours)
+
     def test_the_same_seed_is_the_same_run(self):
         self.assertEqual(*(run(BRICKED, 2, devices=DEVICES) for _ in range(2)))
 

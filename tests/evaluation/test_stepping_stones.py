@@ -3,7 +3,7 @@
 import unittest
 
 from ota_server.model.manifest import Manifest
-from ota_server.rollouts.audience import stones_on_the_way
+from ota_server.rollouts.audience import stepping_stones_to
 from tests.support.story import DAY_MINUTES, OLD, PLAN, RELEASE, Story
 
 STONE = "v1.1.0"
@@ -19,7 +19,7 @@ class StoneStory(Story):
     def __init__(self, waves: tuple[float, ...] = (100.0,)) -> None:
         super().__init__(PLAN._replace(waves=waves))
         self.plan = PLAN._replace(waves=waves)
-        self.known = self.known._replace(stones=frozenset(("1.1.0",)))
+        self.known = self.known._replace(stepping_stones=frozenset(("1.1.0",)))
         self.feedback.change(self.plan, self.known)
 
     def get_stone(self, number: int, version: str = OLD) -> None:
@@ -104,7 +104,7 @@ class StoneTest(unittest.TestCase):
 
     def test_where_no_stone_is_known_other_releases_are_none(self):
         story = StoneStory()
-        story.feedback.change(PLAN, story.known._replace(stones=frozenset()))
+        story.feedback.change(PLAN, story.known._replace(stepping_stones=frozenset()))
         story.get_stone(1)
         self.assertEqual(story.state(), "")
 
@@ -129,7 +129,7 @@ class WayTest(unittest.TestCase):
             ("v4.0.0", {"4.1.0"}),
         ):
             with self.subTest(version):
-                self.assertEqual(stones_on_the_way(version, manifests), stones)
+                self.assertEqual(stepping_stones_to(version, manifests), stones)
 
 
 if __name__ == "__main__":

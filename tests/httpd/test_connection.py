@@ -12,10 +12,10 @@ from pathlib import Path
 
 from ota_server.device_port.common_check import Checks
 from ota_server.device_port.offers import Offers
+from ota_server.device_port.wiring import open_service
 from ota_server.httpd.connection import HEAD_SECONDS, SETTLE_SECONDS, STALL_SECONDS, Connection
 from ota_server.httpd.reply import ImageSpan, Peer
-from ota_server.releases.store import NotReady, Store
-from ota_server.server import open_service
+from ota_server.releases.store import NotHashed, Store
 from tests.support import (
     DEVICE,
     Client,
@@ -53,7 +53,7 @@ class DeadlineTest(ServerCase):
         self.connection.receive(request_head("/firmware.bin"), now)
         try:
             outgoing = self.connection.next_reply(now)
-        except NotReady as not_ready:
+        except NotHashed as not_ready:
             not_ready.hashing.done.wait()
             outgoing = self.connection.next_reply(now)
         self.connection.sent_all(now)

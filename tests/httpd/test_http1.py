@@ -10,7 +10,7 @@ from ota_server.httpd.http1 import (
     MAX_FIELDS,
     MAX_HEAD_BYTES,
     MAX_REQUEST_LINE_BYTES,
-    Refused,
+    BadRequest,
     Request,
     field_lines,
     http_date,
@@ -51,7 +51,7 @@ class ReaderCase(unittest.TestCase):
         """Return the status with which the bytes are refused; 0 where they are not."""
         try:
             read_request(content)
-        except Refused as refused:
+        except BadRequest as refused:
             return refused.status.value
         return 0
 

@@ -14,7 +14,7 @@ from ota_server.journal.record import (
     sealed,
 )
 from ota_server.journal.replay import Replay, replay
-from ota_server.journal.scan import FileScan, Found
+from ota_server.journal.scan import FileScan, ScanResult
 from ota_server.model.device import Device, mac_of, number_of
 
 NOW_MS = 1_795_435_200_123
@@ -84,7 +84,7 @@ class SealedSegmentTest(SealedFileCase):
         whole = self.replay(content)
         for size in (1, 7, 100, 333, 1000):
             with self.subTest(size):
-                found = Found()
+                found = ScanResult()
                 file = FileScan(found, 0)
                 for at in range(0, len(content), size):
                     file.feed(content[at : at + size])

@@ -31,7 +31,7 @@ from ota_server.policy.rollout_plan import (
     plan_name,
     progress_name,
 )
-from ota_server.releases.store import NotReady
+from ota_server.releases.store import NotHashed
 from ota_server.server import clock_ms
 from tests.journal.test_writer import file_size_limit
 from tests.support import ROOT, TIMEOUT_SECONDS, TRANSPORT, ServerCase, request_head, until
@@ -299,8 +299,8 @@ class WhyAndServerTest(ServerCase):
                 try:
                     answer = service.respond(request[0], Peer("192.0.2.7", False))
                     break
-                except NotReady as not_ready:
-                    self.assertTrue(not_ready.hashing.done.wait(TIMEOUT_SECONDS))
+                except NotHashed as not_hashed:
+                    self.assertTrue(not_hashed.hashing.done.wait(TIMEOUT_SECONDS))
             if answer.transfer is not None:
                 service.downloads.finish(answer.transfer, 0, False)
             service.flush()

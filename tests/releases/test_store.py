@@ -12,9 +12,9 @@ from pathlib import Path
 from unittest import mock
 
 from ota_server.model.device import Download
-from ota_server.releases.copies import Copies
 from ota_server.releases.hashing import Hasher, Unreadable
-from ota_server.releases.store import Image, NoImage, NoTarget, NotReady, Store
+from ota_server.releases.image import Copies
+from ota_server.releases.store import Image, NoImage, NoTarget, NotHashed, Store
 from ota_server.system.files import find, open_found, replace
 from tests.support import TIMEOUT_SECONDS, DataDirCase, until
 
@@ -60,7 +60,7 @@ class StoreCase(DataDirCase):
         while True:
             try:
                 return ask()
-            except NotReady as not_ready:
+            except NotHashed as not_ready:
                 self.assertTrue(not_ready.hashing.done.wait(TIMEOUT_SECONDS))
 
     def assert_no_image(self, version: str) -> None:
@@ -194,10 +194,10 @@ class ImageTest(StoreCase):
 
     def test_an_image_may_be_gone_before_it_is_hashed(self):
         path = self.put_image("v1", b"image")
-        with self.assertRaises(NotReady):
+        with self.assertRaises(NotHashed):
             self.open(settle_seconds=60.0).image("v1")
         self.store = self.open(settle_seconds=0.1)
-        with self.assertRaises(NotReady) as raised:
+        with self.assertRaises(NotHashed) as raised:
             self.store.image("v1")
         path.unlink()
         self.assertTrue(raised.exception.hashing.done.wait(TIMEOUT_SECONDS))
@@ -336,7 +336,7 @@ class PinnedTest(StoreCase):
     def test_a_file_that_may_hold_them_is_waited_for(self):
         self.put_image("v2", b"image")
         self.store = self.open(settle_seconds=60.0)
-        with self.assertRaises(NotReady):
+        with self.assertRaises(NotHashed):
             self.store.pinned_image(Download("v1", sha256_of(b"image"), 5, 0))
         with self.assertRaises(NoImage):
             self.store.pinned_image(Download("v1", sha256_of(b"longer"), 6, 0))
@@ -527,7 +527,7 @@ class SettlingTest(StoreCase):
     def test_a_file_that_is_still_being_copied_is_hashed_when_that_is_done(self):
         path = self.put_image("v1", b"the first")
         self.store = self.open(settle_seconds=self.SETTLE_SECONDS)
-        with self.assertRaises(NotReady) as raised:
+        with self.assertRaises(NotHashed) as raised:
             self.store.image("v1")
         with path.open("ab") as file:
             file.write(b" and the second half")
@@ -544,7 +544,7 @@ class SettlingTest(StoreCase):
         self.store = self.open(settle_seconds=60.0)
         hashings = set()
         for _ in range(3):
-            with self.assertRaises(NotReady) as raised:
+            with self.assertRaises(NotHashed) as raised:
                 self.store.image("v1")
             hashings.add(raised.exception.hashing)
         self.assertEqual(len(hashings), 1)
@@ -552,7 +552,7 @@ class SettlingTest(StoreCase):
     def test_who_waits_when_the_store_closes_is_told(self):
         self.put_image("v1", b"image")
         store = self.open(settle_seconds=60.0)
-        with self.assertRaises(NotReady) as raised:
+        with self.assertRaises(NotHashed) as raised:
             store.image("v1")
         store.close()
         self.assertTrue(raised.exception.hashing.done.is_set())

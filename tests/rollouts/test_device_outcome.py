@@ -103,7 +103,7 @@ class CaseTest(DataDirCase):
         case = self.case()
         assert case is not None
         self.assertEqual(case[0], "mislabelled")
-        self.assertIn("reports 2.0-rc, which is no release", case[1])
+        self.assertIn("reports 2.0-rc, which is not a release", case[1])
 
     def test_what_another_address_says_of_a_device_does_not_count_after_its_own_word(self):
         for _ in range(4):

@@ -13,8 +13,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from ota_server.device_port.server import OTAServer
+from ota_server.device_port.wiring import open_service
 from ota_server.httpd.transports import TRANSPORTS
-from ota_server.server import open_service
 from tests.support.client import DEVICE, MAC, TIMEOUT_SECONDS, Answer, Client
 from tests.support.data_dir import ROOT, DataDirCase
 

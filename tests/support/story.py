@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from ota_server.evaluation.feedback import Feedback, RolloutScope
+from ota_server.evaluation.feedback import Feedback
+from ota_server.evaluation.scope import RolloutScope
 from ota_server.evaluation.tally import Tally
 from ota_server.model.timestamp import format_time
 from ota_server.policy.rollout_plan import RolloutPlan
@@ -39,6 +40,7 @@ class Story:
         aliases: dict[str, str] | None = None,
         held_at: str | None = None,
         homes: dict[int, str] | None = None,
+        devices_proven: bool = False,
     ) -> None:
         self.known = RolloutScope(
             frozenset(map(mac, range(1000))),
@@ -46,7 +48,7 @@ class Story:
             aliases=aliases or {},
             completion_unknown=completion_unknown,
         )
-        self.feedback = Feedback(plan, self.known, 0, START_MS)
+        self.feedback = Feedback(plan, self.known, 0, START_MS, devices_proven)
         self.devices = range(1, devices + 1)
         self.held = range(1000, 1010)
         self.held_at = held_at

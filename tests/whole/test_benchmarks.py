@@ -151,15 +151,18 @@ class ReportTest(unittest.TestCase):
         self.assertIn("- aiohttp: aiohttp is not installed", text)
         self.assertIn("- idle, 10,000 clients, nginx, round 1: exit code 1: no port", text)
 
-    def test_the_readme_and_the_report_show_the_results_of_the_json(self):
+    def test_the_pages_and_the_report_show_the_results_of_the_json(self):
         text = (ROOT / "benchmarks" / "results.json").read_text("utf-8")
         found = Results.from_json(json.loads(text))
         shown = (ROOT / "benchmarks" / "results.md").read_text("utf-8")
         self.assertEqual(report.markdown(found), shown)
+        page = (ROOT / "docs" / "benchmarks.md").read_text("utf-8")
+        self.assertEqual(report.with_tables(page, found), page)
+        self.assertIn(report.summary(found), page)
+        self.assertIn(report.bounds_table(found), page)
         readme = (ROOT / "README.md").read_text("utf-8")
         self.assertEqual(report.with_tables(readme, found), readme)
-        self.assertIn(report.summary(found), readme)
-        self.assertIn(report.bounds_table(found), readme)
+        self.assertIn(report.figures(found), readme)
 
     def test_every_workload_names_peers_and_metrics_that_there_are(self):
         for workload in WORKLOADS.values():

@@ -1,4 +1,4 @@
-"""The shape of the package: what it may import, how large its parts may grow."""
+"""The shape of the package: which room may import which, how large its parts may grow."""
 
 import ast
 import functools
@@ -8,56 +8,32 @@ import tomllib
 import unittest
 from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
+from importlib.util import module_from_spec, spec_from_file_location
+from types import ModuleType
 
-from tests.support import ROOT
+from tests.support import ROOT, Client, DataDirCase, Process
 
 PACKAGE = "ota_server"
-PURE = {
-    "evaluation.binomial",
-    "policy.loop_breaker",
-    "httpd.byterange",
-    "evaluation.device_case",
-    "evaluation.counting",
-    "evaluation.feedback",
-    "evaluation.contested",
-    "httpd.http1",
-    "releases.header",
-    "policy.lease",
-    "model.address",
-    "model.device",
-    "model.json_object",
-    "model.manifest",
-    "model.quantity",
-    "model.refusal",
-    "model.timestamp",
-    "model.version",
-    "evaluation.int_index",
-    "releases.publish_request",
-    "httpd.pacing",
-    "device_port.slots",
-    "policy.rollout_plan",
-    "policy.policy",
-    "policy.text",
-    "evaluation.poll_history",
-    "evaluation.proposal",
-    "journal.record",
-    "journal.record_fields",
-    "httpd.reply",
-    "evaluation.rhythm",
-    "policy.begun_download",
-    "policy.decision",
-    "policy.explain",
-    "policy.reason",
-    "policy.situation",
-    "commands.rollout_view",
-    "journal.scan",
-    "evaluation.silence",
-    "evaluation.address_caps",
-    "evaluation.tally",
-    "evaluation.uptime",
-    "evaluation.waves",
-    "device_port.window",
+# The doors stand above all rooms; a room imports itself and the rooms below it.
+ROOMS = (
+    "commands",
+    "device_port",
+    "rollouts",
+    "releases",
+    "evaluation",
+    "policy",
+    "journal",
+    "httpd",
+    "system",
+    "model",
+)
+DOORS = {"__init__", "__main__", "cli", "controller", "server"}
+# What a room below it in the list may still not import.
+APART = {
+    "httpd": {"system", "model"},  # it knows no devices
+    "device_port": {*ROOMS} - {"evaluation"},
 }
+NOT_IN_THE_SERVER = ("commands", "evaluation", "operator_port")
 # Modules of the standard library that touch the world. `datetime` is there to convert alone.
 IMPURE = {
     "asyncio",
@@ -81,6 +57,31 @@ SOURCES = {
     ".".join(path.relative_to(ROOT / PACKAGE).with_suffix("").parts): path.read_text("utf-8")
     for path in sorted((ROOT / PACKAGE).rglob("*.py"))
 }
+# Rooms that are pure as a whole; of the others, the modules that decide.
+PURE = {name for name in SOURCES if name.partition(".")[0] in ("model", "evaluation")}
+PURE |= {
+    "commands.rollout_view",
+    "device_port.slots",
+    "device_port.window",
+    "httpd.byterange",
+    "httpd.http1",
+    "httpd.pacing",
+    "httpd.reply",
+    "journal.record",
+    "journal.record_fields",
+    "journal.scan",
+    "policy.decision",
+    "policy.explain",
+    "policy.lease",
+    "policy.loop_breaker",
+    "policy.policy",
+    "policy.reason",
+    "policy.rollout_plan",
+    "policy.situation",
+    "policy.text",
+    "releases.header",
+    "releases.publish_request",
+}
 
 
 @functools.cache
@@ -90,22 +91,14 @@ def tree_of(name: str) -> ast.Module:
 
 
 def imported(tree: ast.AST) -> Iterator[str]:
-    """Yield the dotted names of what a module imports when it is imported, or later."""
-    for node in ast.iter_child_nodes(tree):
+    """Yield the dotted names of what a module imports, also late or for type checkers alone."""
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             module = f"{'.' * node.level}{node.module or ''}"
-            # `from ota_server import reply` imports a module of the package.
+            # `from ota_server.httpd import reply` imports a module of the package.
             yield from (f"{module}.{alias.name}" for alias in node.names)
-        elif not is_apart(node):
-            yield from imported(node)
-
-
-def is_apart(node: ast.AST) -> bool:
-    """Say whether a statement does not run on import: for type checkers, or for a command."""
-    guards = ("TYPE_CHECKING", "__name__ == '__main__'")
-    return isinstance(node, ast.If) and ast.unparse(node.test) in guards
 
 
 def own_imports(name: str) -> set[str]:
@@ -117,14 +110,52 @@ def own_imports(name: str) -> set[str]:
     return dotted & SOURCES.keys()
 
 
-class LayoutTest(unittest.TestCase):
-    def test_nothing_outside_the_standard_library_is_imported(self):
-        known = {*sys.stdlib_module_names, PACKAGE}
+def room_of(name: str) -> str | None:
+    """Return the room of a module, None for a door."""
+    return name.partition(".")[0] if "." in name else None
+
+
+def allowed_below(room: str) -> set[str]:
+    """Return the rooms that modules of a room may import."""
+    below = {*ROOMS[ROOMS.index(room) :]}
+    return below & {room, *APART.get(room, ROOMS)}
+
+
+def all_imported(start: set[str]) -> set[str]:
+    """Return modules with all that they import, and that those import."""
+    found: set[str] = set()
+    todo = [*start]
+    while todo:
+        name = todo.pop()
+        if name not in found:
+            found.add(name)
+            todo += own_imports(name)
+    return found
+
+
+def picture() -> ModuleType:
+    """Return the module that draws the rooms."""
+    spec = spec_from_file_location("diagram", ROOT / "screenshots" / "diagram.py")
+    assert spec is not None and spec.loader is not None
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+class RoomsTest(DataDirCase):
+    def test_every_module_stands_in_a_room_or_is_a_door(self):
+        self.assertEqual({room_of(name) for name in SOURCES if "." in name}, {*ROOMS})
+        self.assertEqual({name for name in SOURCES if "." not in name}, DOORS)
+
+    def test_a_room_imports_only_itself_and_rooms_below_it(self):
         for name in SOURCES:
+            room = room_of(name)
+            if room is None:
+                continue
             with self.subTest(module=name):
-                self.assertLessEqual(
-                    {full.split(".")[0] for full in imported(tree_of(name))}, known
-                )
+                imports = own_imports(name)
+                wrong = {each for each in imports if room_of(each) not in allowed_below(room)}
+                self.assertEqual(wrong, set())
 
     def test_imports_form_no_circle(self):
         try:
@@ -132,6 +163,54 @@ class LayoutTest(unittest.TestCase):
         except CycleError as problem:
             self.fail(" → ".join(problem.args[1]))
 
+    def test_the_head_of_a_room_says_what_it_is_for_and_holds_nothing_else(self):
+        for room in ROOMS:
+            with self.subTest(room):
+                body = tree_of(f"{room}.__init__").body
+                self.assertEqual([type(node) for node in body], [ast.Expr])
+                docstring = ast.get_docstring(tree_of(f"{room}.__init__"))
+                self.assertRegex(docstring or "", r"(?s)imports .*Begin\s+with `")
+
+    def test_a_type_has_one_name_and_a_name_one_type(self):
+        modules: dict[str, list[str]] = {}
+        for name in SOURCES:
+            for node in tree_of(name).body:
+                if isinstance(node, ast.ClassDef):
+                    modules.setdefault(node.name, []).append(name)
+        self.assertEqual({name: where for name, where in modules.items() if len(where) > 1}, {})
+
+    def test_the_picture_of_the_house_shows_what_each_process_imports(self):
+        doors = {"c": {name for name in SOURCES if name.startswith("commands.")}}
+        doors |= {"s": {"server"}, "r": {"controller"}}
+        for room, _, users in picture().ROOMS:
+            for door, start in doors.items():
+                with self.subTest(room=room, door=door):
+                    imported_rooms = {room_of(name) for name in all_imported(start)}
+                    self.assertEqual(room in imported_rooms, door in users)
+        self.assertEqual([room for room, _, _ in picture().ROOMS], [*ROOMS])
+
+    def test_the_process_that_serves_loads_nothing_that_operators_or_evaluation_need(self):
+        code = (
+            "import atexit, sys;"
+            "atexit.register(lambda: print('loaded', *sys.modules));"
+            "from ota_server.server import main; sys.exit(main())"
+        )
+        self.put_image("v1.0.1", b"image")
+        self.set_target("v1.0.1")
+        server = Process("--data-dir", str(self.data_dir), code=code)
+        self.addCleanup(server.kill)
+        for path in ("/version.txt", "/firmware.bin"):
+            with Client(server.port) as client:
+                client.request(path)
+                self.assertEqual(client.answer().status, 200)
+        self.assertEqual(server.end()[0], 0)
+        loaded = server.banner.rpartition("loaded ")[2].split()
+        self.assertIn(f"{PACKAGE}.device_port.service", loaded)
+        rooms = {name.split(".")[1] for name in loaded if name.startswith(f"{PACKAGE}.")}
+        self.assertEqual(rooms & {*NOT_IN_THE_SERVER}, set())
+
+
+class PureTest(unittest.TestCase):
     def test_pure_modules_import_pure_ones_alone(self):
         for name in PURE:
             with self.subTest(module=name):
@@ -150,6 +229,8 @@ class LayoutTest(unittest.TestCase):
             with self.subTest(module=name):
                 self.assertEqual(called & IMPURE_CALLS, set())
 
+
+class SizeTest(unittest.TestCase):
     def test_files_and_functions_stay_short(self):
         for name, source in SOURCES.items():
             with self.subTest(file=name):
@@ -167,6 +248,14 @@ class LayoutTest(unittest.TestCase):
 
 
 class NothingToInstallTest(unittest.TestCase):
+    def test_nothing_outside_the_standard_library_is_imported(self):
+        known = {*sys.stdlib_module_names, PACKAGE}
+        for name in SOURCES:
+            with self.subTest(module=name):
+                self.assertLessEqual(
+                    {full.split(".")[0] for full in imported(tree_of(name))}, known
+                )
+
     def test_requirements_name_no_package(self):
         lines = (ROOT / "requirements.txt").read_text("utf-8").splitlines()
         self.assertEqual([line for line in lines if line.partition("#")[0].strip()], [])

@@ -4,7 +4,7 @@ import gc
 import os
 import random
 
-from ota_server.releases.copies import Copies
+from ota_server.releases.image import Copies
 from tests.support import Client, DataDirCase, ServerCase
 
 MIB = 1024 * 1024

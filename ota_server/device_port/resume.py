@@ -1,4 +1,4 @@
-"""Which download a request goes on with: the one that its device began, or none. Pure."""
+"""Which download a request goes on with: that of the bytes that its device has begun. Pure."""
 
 from ota_server.httpd.byterange import RangeSpec, from_byte_zero
 from ota_server.model.device import RESTART_AFTER_MS, Download
@@ -15,7 +15,7 @@ def continued_download(
     """Return the download that a request for the image continues; None: it begins one.
 
     No real client sends If-Range, and some fetch one image in many ranges, in parallel, or read
-    byte 0 again; so a Range keeps the release that its device began (DESIGN rule 3).
+    byte 0 again; so a Range keeps the release that its device began.
 
     Args:
         under_way: a transfer of that download is running at this moment.
