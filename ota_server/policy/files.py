@@ -2,7 +2,7 @@
 
 A turn looks at the time stamp of their folder alone, which each command of ours moves. A chore
 looks at the files themselves a few times a second, for those who edit them in place, and reads what
-is long: no turn waits for that. What a turn does, by how it finds the folder (`_Look`):
+is long: no turn waits for that. What a turn does, by how it finds the folder (`_FolderLook`):
 
     STEADY    as it was at the last look                      the policy is as it was
     RACY      the same, and that look was within 2 s of a     as CHANGED, every 50 ms; as STEADY
@@ -74,7 +74,7 @@ _SHORT_SECONDS = 0.05
 _READ_AGAIN_SECONDS = 0.05
 
 
-class _Look(Enum):
+class _FolderLook(Enum):
     """How a turn finds the folder; the table above says what it does."""
 
     STEADY = auto()
@@ -147,9 +147,9 @@ class PolicyFiles:
 
     def _look_for_changes(self) -> Policy:
         look, folder = self._look()
-        if folder is None or look in (_Look.STEADY, _Look.AWAY):
+        if folder is None or look in (_FolderLook.STEADY, _FolderLook.AWAY):
             return self._policy
-        if look is _Look.RACY and time.monotonic() <= self._seen.at + _READ_AGAIN_SECONDS:
+        if look is _FolderLook.RACY and time.monotonic() <= self._seen.at + _READ_AGAIN_SECONDS:
             return self._policy
         if not self._lock.acquire(timeout=0 if self._watched.is_at_length else _SHORT_SECONDS):
             # The emergency hold waits for nothing.
@@ -160,16 +160,16 @@ class PolicyFiles:
             self._lock.release()
         return self._policy
 
-    def _look(self) -> tuple[_Look, Signature | None]:
+    def _look(self) -> tuple[_FolderLook, Signature | None]:
         """Return how the folder is found, and what it is like where that is not as it was."""
         try:
             status = os.lstat(self._version_dir)
         except OSError:
-            return _Look.AWAY, None
+            return _FolderLook.AWAY, None
         seen = self._seen
         if seen.folder is None or not is_of(status, seen.folder):
-            return _Look.CHANGED, signature_of(status)
-        return (_Look.RACY, seen.folder) if seen.racy_until else (_Look.STEADY, None)
+            return _FolderLook.CHANGED, signature_of(status)
+        return (_FolderLook.RACY, seen.folder) if seen.racy_until else (_FolderLook.STEADY, None)
 
     def _read(self, folder: Signature, is_turn: bool) -> None:
         """Read what has changed. The caller holds the lock."""

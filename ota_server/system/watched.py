@@ -1,6 +1,6 @@
 """Files that operators write, read again whenever they change; a broken one stays what it was.
 
-What is done about a file, by how it is found (`_Look`):
+What is done about a file, by how it is found (`_FileLook`):
 
     MISSING    there is no such file                              it holds the default
     SETTLED    as it was when it was read, 2 s after it changed   what it holds is known
@@ -48,7 +48,7 @@ _WRITING_SECONDS = 0.2
 _NONE = Signature(0, 0, 0, 0, 0)
 
 
-class _Look(Enum):
+class _FileLook(Enum):
     """How a file is found; the table above says what is done."""
 
     MISSING = auto()
@@ -134,12 +134,12 @@ class Watched:
         try:
             found = find(folder, name)
             look = self._look(path, known, found)
-            if look is _Look.MISSING:
+            if look is _FileLook.MISSING:
                 return default
             self._there.add(path)
             if found is None:
                 raise BadPolicy("is no regular file in its folder")
-            if look is not _Look.UNREAD:
+            if look is not _FileLook.UNREAD:
                 return default if known is None else known.value
             self._take(path, known, found, parse, default)
         except (OSError, BadPolicy) as problem:
@@ -150,15 +150,15 @@ class Watched:
             self._keep(path, known, default, problem, unread)
         return self._files[path].value
 
-    def _look(self, path: str, known: _Read | None, found: Found | None) -> _Look:
+    def _look(self, path: str, known: _Read | None, found: Found | None) -> _FileLook:
         """Return how a file is found, None for what is not a regular file."""
         if found is None:
-            return _Look.UNREAD if os.path.lexists(path) else _Look.MISSING
+            return _FileLook.UNREAD if os.path.lexists(path) else _FileLook.MISSING
         if known is not None and _is_settled(known, found):
-            return _Look.SETTLED
+            return _FileLook.SETTLED
         if known is not None and _is_being_written(known, found):
-            return _Look.WRITTEN
-        return _Look.TOO_LONG if found.signature.size > self._bytes_left else _Look.UNREAD
+            return _FileLook.WRITTEN
+        return _FileLook.TOO_LONG if found.signature.size > self._bytes_left else _FileLook.UNREAD
 
     def names(self, folder: Path) -> list[str]:
         """Return the names in a folder; where it cannot be seen, those that were there."""

@@ -14,6 +14,7 @@ from ota_server.device_port.admission import Admission
 from ota_server.device_port.admission_status import AdmissionFile, read_server_state
 from ota_server.device_port.slots import Places
 from ota_server.device_port.window import Hours, parse_window
+from ota_server.device_port.wiring import clock_ms
 from ota_server.httpd.http1 import read_request
 from ota_server.httpd.reply import Peer
 from ota_server.journal.replay import newest
@@ -32,7 +33,6 @@ from ota_server.policy.rollout_plan import (
     progress_name,
 )
 from ota_server.releases.store import NotHashed
-from ota_server.server import clock_ms
 from tests.journal.test_writer import file_size_limit
 from tests.support import ROOT, TIMEOUT_SECONDS, TRANSPORT, ServerCase, request_head, until
 
@@ -54,7 +54,7 @@ FACTORS: Mapping[str, tuple[str, ...]] = {
     "stone": ("", "on"),
     "withdrawn": ("", "v1.2", "v1.0.1"),
     "target": ("", "no image", "empty"),
-    "image": ("", "altered", "bad manifest", "unreadable", "sample"),
+    "image": ("", "altered", "bad manifest", "no file", "sample"),
     "record": ("unknown", "known", "repeating", "stuck", "retried"),
     "controller": ("", "away"),
     "journal": ("", "failing"),
@@ -216,7 +216,7 @@ class WhyAndServerTest(ServerCase):
         """Put the image of v1.2 and, where a situation has one, its manifest."""
         image = SAMPLE.read_bytes() if row["image"] == "sample" else b"image" * 100
         path = self.put_image("v1.2", b"other" * 100 if row["image"] == "altered" else image)
-        if row["image"] == "unreadable":
+        if row["image"] == "no file":
             path.unlink()
             path.mkdir()
         if row["image"] == "bad manifest":
