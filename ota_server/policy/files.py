@@ -2,7 +2,7 @@
 
 A turn looks at the time stamp of their folder alone, which each command of ours moves. A chore
 looks at the files themselves a few times a second, for those who edit them in place, and reads what
-is long: no turn waits for that. What a turn does, by how it finds the folder (`_FolderLook`):
+is long: no turn waits for that. What a turn does, by how it finds the folder:
 
     STEADY    as it was at the last look                      the policy is as it was
     RACY      the same, and that look was within 2 s of a     as CHANGED, every 50 ms; as STEADY
@@ -19,7 +19,6 @@ nothing.
 import os
 import time
 from contextlib import suppress
-from enum import Enum, auto
 from functools import partial
 from pathlib import Path
 from threading import Lock
@@ -72,15 +71,6 @@ _SHORT_SECONDS = 0.05
 # What was read so soon after a change that there may be another one with the same time stamp is
 # read again, but not at every turn, of which there are thousands a second.
 _READ_AGAIN_SECONDS = 0.05
-
-
-class _FolderLook(Enum):
-    """How a turn finds the folder; the table above says what it does."""
-
-    STEADY = auto()
-    RACY = auto()
-    CHANGED = auto()
-    AWAY = auto()
 
 
 class _Seen(NamedTuple):
@@ -146,30 +136,24 @@ class PolicyFiles:
         return self._policy
 
     def _look_for_changes(self) -> Policy:
-        look, folder = self._look()
-        if folder is None or look in (_FolderLook.STEADY, _FolderLook.AWAY):
-            return self._policy
-        if look is _FolderLook.RACY and time.monotonic() <= self._seen.at + _READ_AGAIN_SECONDS:
-            return self._policy
+        seen = self._seen
+        try:
+            status = os.lstat(self._version_dir)
+        except OSError:
+            return self._policy  # AWAY
+        if seen.folder is not None and is_of(status, seen.folder):
+            if not seen.racy_until:
+                return self._policy  # STEADY
+            if time.monotonic() <= seen.at + _READ_AGAIN_SECONDS:
+                return self._policy  # RACY
         if not self._lock.acquire(timeout=0 if self._watched.is_at_length else _SHORT_SECONDS):
             # The emergency hold waits for nothing.
             return self._policy._replace(is_held=self._is_held(), is_plain=False)
         try:
-            self._read(folder, is_turn=True)
+            self._read(signature_of(status), is_turn=True)
         finally:
             self._lock.release()
         return self._policy
-
-    def _look(self) -> tuple[_FolderLook, Signature | None]:
-        """Return how the folder is found, and what it is like where that is not as it was."""
-        try:
-            status = os.lstat(self._version_dir)
-        except OSError:
-            return _FolderLook.AWAY, None
-        seen = self._seen
-        if seen.folder is None or not is_of(status, seen.folder):
-            return _FolderLook.CHANGED, signature_of(status)
-        return (_FolderLook.RACY, seen.folder) if seen.racy_until else (_FolderLook.STEADY, None)
 
     def _read(self, folder: Signature, is_turn: bool) -> None:
         """Read what has changed. The caller holds the lock."""
