@@ -12,13 +12,15 @@ import tempfile
 import time
 import unittest
 from collections.abc import Iterator
+from enum import StrEnum
 from pathlib import Path
 from typing import NamedTuple
 
 from ota_server.cli import make_parser
 from ota_server.device_port.options import DEFAULT_PORT
 from ota_server.evaluation.device_case import DeviceState
-from ota_server.httpd import channel
+from ota_server.httpd.channel import ChannelState
+from ota_server.httpd.connection import ConnectionState
 from ota_server.policy.policy import RolloutState
 from tests.support import ROOT, TIMEOUT_SECONDS
 
@@ -264,10 +266,10 @@ class PagesTest(unittest.TestCase):
 
     def test_the_diagrams_of_states_name_every_state(self):
         text = read(DOCS / "architecture.md").partition("\n## States\n")[2]
-        states = (*channel.ChannelState, *RolloutState, *DeviceState)
+        states = (*ConnectionState, *ChannelState, *RolloutState, *DeviceState)
         self.assertTrue(states)
         for state in states:
-            name = state.name if isinstance(state, channel.ChannelState) else state.value
+            name = state.value if isinstance(state, StrEnum) else state.name
             with self.subTest(name):
                 self.assertRegex(text, rf"\b{name}\b")
 

@@ -12,7 +12,7 @@ from itertools import combinations, product
 
 from ota_server.device_port.admission import Admission
 from ota_server.device_port.admission_status import AdmissionFile, read_server_state
-from ota_server.device_port.slots import Places
+from ota_server.device_port.slots import DownloadSlots
 from ota_server.device_port.window import Hours, parse_window
 from ota_server.device_port.wiring import clock_ms
 from ota_server.httpd.http1 import read_request
@@ -115,7 +115,7 @@ class WhyAndServerTest(ServerCase):
         self.retries.unlink()
         for version in ("v1.1", "v1.3"):
             self.put_image(version, version.encode() * 300)
-        service = self.start(service={"admission": Admission(Places(1000))}).service
+        service = self.start(service={"admission": Admission(DownloadSlots(1000))}).service
         self.fleet, self.offers = service.fleet, service.offers
         self.asked: list[Decision] = []
         offer = self.offers.offer
@@ -257,7 +257,7 @@ class WhyAndServerTest(ServerCase):
             self.fleet._max_devices = 0
         hour = (datetime.now(UTC).hour + 12) % 24
         hours = Hours([parse_window(f"{hour:02}:00-{hour:02}:30")], UTC)
-        admission = Admission(Places(1), hours if row["turn"] == "closed" else None)
+        admission = Admission(DownloadSlots(1), hours if row["turn"] == "closed" else None)
         if row["turn"] in ("taken", "let in"):
             admission.offer(OTHER if row["turn"] == "taken" else mac, clock_ms())
         self.offers.admission = admission
