@@ -30,8 +30,9 @@ from ota_server.policy.decision import Decision
 from ota_server.policy.explain import in_words
 from ota_server.policy.files import PolicyFiles
 from ota_server.policy.loop_breaker import fetched
+from ota_server.releases.fleet_target import NoTarget
 from ota_server.releases.image import Image
-from ota_server.releases.store import Altered, NoImage, NoTarget, NotHashed, NotNow, Store
+from ota_server.releases.store import Altered, NoImage, NotHashed, NotNow, Store
 from ota_server.system.rate_limit import RateLimit
 
 log = logging.getLogger(__name__)

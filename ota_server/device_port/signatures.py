@@ -17,8 +17,9 @@ from ota_server.journal.device_table import Fleet
 from ota_server.model.device import Device, Report
 from ota_server.model.version import MAX_SIGNATURE_BYTES, meaning, signature_name
 from ota_server.policy.files import PolicyFiles
+from ota_server.releases.fleet_target import NoTarget
 from ota_server.releases.image import Image
-from ota_server.releases.store import NoImage, NoTarget, NotHashed, NotNow, Store
+from ota_server.releases.store import NoImage, NotHashed, NotNow, Store
 from ota_server.system.files import find, is_passing, open_found
 from ota_server.system.rate_limit import RateLimit
 

@@ -12,11 +12,16 @@ import tempfile
 import time
 import unittest
 from collections.abc import Iterator
+from enum import StrEnum
 from pathlib import Path
 from typing import NamedTuple
 
 from ota_server.cli import make_parser
 from ota_server.device_port.options import DEFAULT_PORT
+from ota_server.evaluation.device_case import DeviceState
+from ota_server.httpd.channel import ChannelState
+from ota_server.httpd.connection import ConnectionState
+from ota_server.policy.policy import RolloutState
 from tests.support import ROOT, TIMEOUT_SECONDS
 
 README = ROOT / "README.md"
@@ -251,6 +256,22 @@ class PagesTest(unittest.TestCase):
                     self.assertTrue(there.exists())
                     if heading:
                         self.assertIn(heading, anchors(there))
+
+    def test_every_file_of_the_code_that_is_named_is_there(self):
+        for page in PAGES:
+            for name in re.findall(r"`((?:\w+/)*\w+\.py)`", read(page)):
+                with self.subTest(f"{page.name}: {name}"):
+                    found = [ROOT / name, ROOT / "ota_server" / name]
+                    self.assertTrue(any(path.is_file() for path in found))
+
+    def test_the_diagrams_of_states_name_every_state(self):
+        text = read(DOCS / "architecture.md").partition("\n## States\n")[2]
+        states = (*ConnectionState, *ChannelState, *RolloutState, *DeviceState)
+        self.assertTrue(states)
+        for state in states:
+            name = state.value if isinstance(state, StrEnum) else state.name
+            with self.subTest(name):
+                self.assertRegex(text, rf"\b{name}\b")
 
     def test_no_path_of_a_machine_is_in_it(self):
         for page in PAGES:
