@@ -17,7 +17,7 @@ from typing import NoReturn
 
 from benchmarks import crowds, known, side_by_side
 from benchmarks.bounds import broken_gates
-from benchmarks.figures import OURS, Broken, Failure, Results
+from benchmarks.figures import NOT_ASKED, OURS, Broken, Failure, Results
 from benchmarks.metrics import WORKLOADS
 from benchmarks.options import make_parser
 from benchmarks.peers import PEERS, ROOT, versions
@@ -30,7 +30,6 @@ _REQUIREMENTS = HERE / "requirements.txt"
 _INTERRUPTED = "the rest"
 # What a run that only shows that all works has in place of the defaults.
 _ROUNDS = 7  # with fewer a run is no one to publish
-_NOT_ASKED = "not asked for"
 _SHORT_ROUNDS, _SHORT_SECONDS, _SHORT_HOLD_SECONDS = 1, 1, 5.0
 _HOLD_SECONDS = 10.0
 _WARM_SECONDS = 1
@@ -138,7 +137,7 @@ def _plan(
 def _missing(found: dict[str, str]) -> dict[str, str]:
     """Return the peers that are not installed, each with what it needs."""
     return {
-        peer.name: f"{peer.needs} is not installed"
+        peer.name: NOT_ASKED if peer.name == "before" else f"{peer.needs} is not installed"
         for peer in PEERS.values()
         if peer.needs and peer.needs not in found
     }
@@ -147,10 +146,10 @@ def _missing(found: dict[str, str]) -> dict[str, str]:
 def _left_out(arguments: argparse.Namespace, missing: dict[str, str]) -> dict[str, str]:
     wanted = arguments.peers or list(PEERS)
     left_out = {name: reason for name, reason in missing.items() if name in wanted}
-    left_out |= {name: _NOT_ASKED for name in PEERS if name not in wanted}
+    left_out |= {name: NOT_ASKED for name in PEERS if name not in wanted}
     for name in WORKLOADS:
         if arguments.only and name not in arguments.only:
-            left_out[f"workload {name}"] = _NOT_ASKED
+            left_out[f"workload {name}"] = NOT_ASKED
     if arguments.short:
         left_out["in the short form"] = (
             f"peers but {' and '.join(_SHORT_CROWDS)} with 10,000 connections; growth beyond "
@@ -206,7 +205,7 @@ def _write(results: Results, arguments: argparse.Namespace, python: Path) -> Non
         drawn = f"plots: {plots}/benchmark-*.png" if done.returncode == 0 else done.stderr[-500:]
     print(bounds_table(results, measured_only=not whole))
     for name, reason in results.left_out.items():
-        if reason != _NOT_ASKED:
+        if reason != NOT_ASKED:
             print(f"left out: {name}: {reason}")
     for failure in results.failures:
         print(f"failed: {failure.workload}, {failure.case}, {failure.peer}: {failure.reason[:300]}")

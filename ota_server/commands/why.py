@@ -155,7 +155,7 @@ def _standing_lines(standing: Standing) -> Iterator[tuple[str, str]]:
     if standing.max_downloads is not None:
         limit = standing.max_downloads
         most = f"{limit} download{'s' * (limit != 1)} at once"
-        yield "places", f"{most}; while all are taken it is told its own version"
+        yield "slots", f"{most}; while all slots are taken it is told its own version"
 
 
 def _pin_text(pin: Pin, now_ms: int) -> str:

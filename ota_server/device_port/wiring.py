@@ -12,7 +12,7 @@ from ota_server.device_port.admission_status import AdmissionFile
 from ota_server.device_port.options import MEBIBYTE
 from ota_server.device_port.server import OTAServer
 from ota_server.device_port.service import Service
-from ota_server.device_port.slots import Places
+from ota_server.device_port.slots import DownloadSlots
 from ota_server.device_port.window import Hours
 from ota_server.httpd.listener import MAX_LINGERING
 from ota_server.httpd.pacing import Pacing
@@ -162,7 +162,7 @@ def _make_admission(arguments: argparse.Namespace) -> Admission | None:
     if arguments.max_downloads is None and not arguments.window:
         return None
     return Admission(
-        Places(arguments.max_downloads) if arguments.max_downloads is not None else None,
+        DownloadSlots(arguments.max_downloads) if arguments.max_downloads is not None else None,
         Hours(arguments.window, arguments.window_zone) if arguments.window else None,
         arguments.window_overdue,
     )

@@ -65,7 +65,8 @@ _WORDS = {
     Reason.REPEATED: _FETCHED + "; it waits until {until}",
     Reason.STUCK: f"stuck: {_FETCHED}; until the image changes or an operator says `retry`",
     Reason.WINDOW_CLOSED: "outside the maintenance window {text}{and_behind}",
-    Reason.NO_SLOT: "all {times} places for downloads are taken; it comes again{and_behind}",
+    Reason.NO_SLOT: "all {times} download slots are taken or kept for others; it comes again"
+    "{and_behind}",
 }
 
 
