@@ -16,6 +16,7 @@ DEFAULT_PORT = 7777
 _MOST_OVERDUE_SECONDS = 3660 * 86400
 # Less than this, and a packet would take longer than a client waits.
 _LEAST_RATE = 1024
+_MOST_OVERDUE_SECONDS = 3660 * 86400
 MEBIBYTE = 1024 * 1024
 
 EXAMPLES = """\

@@ -181,9 +181,8 @@ class Companions:
         """Have the server do the chores of all."""
         data_dir, service = arguments.data_dir, server.service
         options = [COMPLETION_UNKNOWN] if arguments.buffering_proxy else []
-        attended, standing = service.offers.attended, service.offers.standing
-        self._keeper = Keeper(data_dir, service.policies, attended, clock_ms(), options)
-        self._admission = AdmissionFile(log_dir(data_dir), lambda: standing(clock_ms()))
+        self._keeper = Keeper(data_dir, service.policies, service.attended, clock_ms(), options)
+        self._admission = AdmissionFile(log_dir(data_dir), service.standing)
         forgetting = Forgetting(data_dir, service.fleet)
         looking = self._keeper, forgetting, self._admission
         server.chores += [each.look_after for each in looking]

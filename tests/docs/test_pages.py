@@ -265,10 +265,10 @@ class PagesTest(unittest.TestCase):
 
     def test_the_diagrams_of_states_name_every_state(self):
         text = read(DOCS / "architecture.md").partition("\n## States\n")[2]
-        states = (*channel.State, *RolloutState, *DeviceState)
+        states = (*channel.ChannelState, *RolloutState, *DeviceState)
         self.assertTrue(states)
         for state in states:
-            name = state.name if isinstance(state, channel.State) else state.value
+            name = state.name if isinstance(state, channel.ChannelState) else state.value
             with self.subTest(name):
                 self.assertRegex(text, rf"\b{name}\b")
 
