@@ -8,7 +8,7 @@ _EVERY_SECONDS = 0.1
 
 
 class ProgressBar:
-    """Shows how much of something is done; on the same line, which it wipes at the end."""
+    """Shows how much is done, on one line, which it clears at the end."""
 
     def __init__(self, what: str) -> None:
         self._what = what
@@ -23,7 +23,7 @@ class ProgressBar:
             print("\r\x1b[K", end="", file=sys.stderr, flush=True)
 
     def __call__(self, done: int, size: int) -> None:
-        """Show that `done` of `size` bytes are done."""
+        """Show that `done` of `size` bytes are done, at most ten times a second."""
         now = time.monotonic()
         if not self._is_shown or (now < self._next_at and done < size):
             return

@@ -30,7 +30,7 @@ def list_all(arguments: argparse.Namespace) -> int:
     """Print all releases, the newest first; return the exit code."""
     site = look_at_releases(arguments.data_dir)
     if site.target_problem:
-        warn(f"version.txt {site.target_problem}; `release activate VERSION` mends it")
+        warn(f"version.txt {site.target_problem}; `release activate VERSION` writes it again")
     found = sorted(releases(arguments.data_dir), key=_order, reverse=True)
     if arguments.json:
         for release in found:
@@ -57,14 +57,14 @@ def _as_row(release: Release, site: Site, now_ms: int) -> tuple[str, ...]:
 
 
 def _order(release: Release) -> tuple[str, list[tuple[int, str]]]:
-    """Return by what releases are sorted: time, and for those without one their numbers."""
+    """Return the sort key of a release: its time, then the numbers in its version."""
     time_text = "" if release.manifest is None else release.manifest.time
     parts = re.findall(r"(\d*)(\D*)", release.version)
     return time_text, [(int(digits or 0), text) for digits, text in parts]
 
 
 def _states(release: Release, site: Site) -> list[str]:
-    """Return what there is to say of a release, in words that are short."""
+    """Return the states of a release, as the table shows them."""
     version, policy, manifest = release.version, site.policy, release.manifest
     stopped = policy.stopped.get(meaning(version))
     rollouts = policy.rollouts.values()
@@ -111,7 +111,7 @@ def _as_fields(release: Release, site: Site) -> dict[str, object]:
 
 
 def _withdrawal(release: Release, site: Site) -> dict[str, object]:
-    """Return why and when a release was withdrawn; None for both where it was not."""
+    """Return why and when a release was withdrawn; None for both if it was not."""
     entry = stopped_entry(read_stopped(site.data_dir), release.version)
     if entry is None or entry["state"] != StoppedState.WITHDRAWN:
         entry = {}

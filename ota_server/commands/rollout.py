@@ -1,4 +1,4 @@
-"""The command `rollout`: a release goes out in waves, and is halted where it fails. Edge."""
+"""The command `rollout`: a release goes out in waves, and is halted if it fails. I/O."""
 
 import argparse
 import json
@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ota_server.commands import rollout_start, rollout_status
-from ota_server.commands.common import group_argument, run_command, warn_of_hold
+from ota_server.commands.common import add_command, group_argument, warn_of_hold
 from ota_server.commands.rollout_start import warn_of_no_server
 from ota_server.commands.rollout_view import status_fields
 from ota_server.device_port.admission_status import read_standing
@@ -17,7 +17,7 @@ from ota_server.model.timestamp import format_time
 from ota_server.rollouts import edits
 from ota_server.rollouts.find_rollout import all_rollouts, no_such_rollout
 from ota_server.rollouts.revert import check_revert, plan_revert, revert
-from ota_server.system.data_dir import add_data_dir_argument, log_dir
+from ota_server.system.data_dir import log_dir
 from ota_server.system.locks import is_served
 
 _EXAMPLES = """\
@@ -25,7 +25,7 @@ examples:
   %(prog)s start v1.2.0
       in waves that fit the fleet
   %(prog)s status --watch
-      how far it is, redrawn every second
+      how far it has come, redrawn every second
   %(prog)s abort
       devices that have it stay on it
 
@@ -34,7 +34,7 @@ examples:
 
 
 def add_commands(commands: Any) -> None:
-    """Add the command, with its parts, to those of the command line."""
+    """Add `rollout` with its parts."""
     parser = commands.add_parser(
         "rollout",
         help="move the fleet to a release in waves",
@@ -45,14 +45,14 @@ def add_commands(commands: Any) -> None:
     names = "start, status, pause, resume, promote or abort"
     parts = parser.add_subparsers(dest="part", required=True, metavar="PART", help=names)
     rollout_start.add_options(_add(parts, "start", "begin a rollout", rollout_start.start))
-    status = _add(parts, "status", "show how far rollouts are", _status, with_group=True)
+    status = _add(parts, "status", "show how far rollouts have come", _status, with_group=True)
     status.add_argument(
         "--watch",
         action="store_true",
-        help="every second, until it is over; exit code 1 where a rollout ends halted or aborted",
+        help="every second until it is over; exit code 1 if a rollout ends halted or aborted",
     )
     status.add_argument("--json", action="store_true", help="a JSON object a line, for programs")
-    _add(parts, "pause", "offer it to no further device", _pause, with_group=True)
+    _add(parts, "pause", "offer it to no further devices", _pause, with_group=True)
     _add(parts, "resume", "go on after a pause, whoever paused it", _resume, with_group=True)
     _add(parts, "promote", "open the next wave at once, or end the last", _promote, with_group=True)
     ending = _add(
@@ -61,7 +61,7 @@ def add_commands(commands: Any) -> None:
     ending.add_argument(
         "--revert",
         action="store_true",
-        help="take devices that have it back, in waves with the same limits; also after a halt",
+        help="take devices that have it back, in waves with the same limits; even after a halt",
     )
 
 
@@ -73,15 +73,8 @@ def _add(
     with_group: bool = False,
 ) -> argparse.ArgumentParser:
     whom = " --group beta" if with_group else ""
-    parser: argparse.ArgumentParser = parts.add_parser(
-        name,
-        help=summary,
-        description=f"{summary[0].upper()}{summary[1:]}.",
-        epilog=f"examples:\n  %(prog)s\n  %(prog)s{whom}\n      where several rollouts are on",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    add_data_dir_argument(parser)
-    parser.set_defaults(run=lambda arguments: run_command(run, arguments))
+    examples = f"  %(prog)s\n  %(prog)s{whom}\n      if several rollouts are on"
+    parser = add_command(parts, name, summary, f"{summary[0].upper()}{summary[1:]}.", examples, run)
     if with_group:
         parser.add_argument(
             "--group", metavar="G", type=_group_or_fleet, help='whose rollout; "" is the fleet'
@@ -111,7 +104,7 @@ def _status(arguments: argparse.Namespace) -> int:
 
 def _pause(arguments: argparse.Namespace) -> int:
     plan = edits.pause(arguments.data_dir, arguments.group)
-    print(f"the rollout of {plan.version} is paused: no further device is offered it")
+    print(f"the rollout of {plan.version} is paused: no further devices are offered it")
     return 0
 
 
@@ -128,7 +121,7 @@ def _promote(arguments: argparse.Namespace) -> int:
     if wave < plan.wave_count:
         print(f"wave {wave + 1} of {plan.wave_count} opens, {plan.percent(wave):g} %")
     else:
-        print(f"wave {wave} is the last: the rollout ends without devices that are missing")
+        print(f"wave {wave} is the last: the rollout ends without the devices that are missing")
     warn_of_hold(arguments.data_dir)
     warn_of_no_server(arguments.data_dir)
     return 0
@@ -146,7 +139,7 @@ def _abort(arguments: argparse.Namespace) -> int:
     devices = len(reached.stands) + reached.inactive
     if not devices:
         end = "`rollout abort` alone ends it" if is_on else "it is over"
-        raise Refused(f"no device runs {plan.version}, there is nothing to take back; {end}")
+        raise Refused(f"no device runs {plan.version}, so there is nothing to take back; {end}")
     print(f"{devices} device{'s' * (devices != 1)} on {plan.version} to take back")
     waves = ", ".join(f"{percent:g}" for percent in back.waves)
     revert(arguments.data_dir, back, now)

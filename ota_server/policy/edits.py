@@ -105,7 +105,9 @@ def add_members(data_dir: Path, group: str, macs: Sequence[str]) -> Change:
         path = group_path(version_dir, group)
         if not path.parent.is_dir():
             if os.path.lexists(path.parent):
-                raise BadPolicy(f"{path.parent} is no folder; move it away, `group add` makes one")
+                raise BadPolicy(
+                    f"{path.parent} is not a folder; move it away, and `group add` makes one"
+                )
             path.parent.mkdir(mode=0o755)
             give_to_owner(path.parent, version_dir)
             sync_folder(version_dir)

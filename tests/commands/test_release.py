@@ -148,7 +148,7 @@ class HelpTest(CommandsCase):
     def test_a_version_that_is_none_is_wrong_usage(self):
         for name in ("show", "verify", "remove", "withdraw", "activate"):
             with self.subTest(name):
-                self.assertIn("is no version", self.refused(name, "v 1", code=2))
+                self.assertIn("is not a version", self.refused(name, "v 1", code=2))
 
     def test_a_stone_that_is_missing_for_direct_versions_is_wrong_usage(self):
         source = self.build(b"an image")
@@ -174,13 +174,13 @@ class PublishTest(CommandsCase):
     def test_the_same_bytes_once_more_are_no_failure(self):
         self.publish("v1.0.0")
         again = self.release("publish", self.build(b"image of v1.0.0"), "--version", "v1.0.0")
-        self.assertIn("there already", again)
+        self.assertIn("already there", again)
 
     def test_of_the_same_bytes_it_says_what_was_updated(self):
         self.publish("v1.0.0")
         source = self.build(b"image of v1.0.0")
         again = self.release("publish", source, "--version", "v1.0.0", "--notes", "mends it")
-        self.assertIn("the image is there already; updated: notes\n", again)
+        self.assertIn("the image is already there; updated: notes\n", again)
         self.assertIn("mends it", self.release("list"))
 
     def test_a_signature_that_was_not_checked_is_said_to_be_so(self):
@@ -277,7 +277,7 @@ class VerifyTest(CommandsCase):
         done = self.run_release("verify")
         self.assertEqual(done.returncode, 1)
         self.assertRegex(done.stdout, r"v1\.1\.0: its image was altered: its SHA-256 is \w{64}")
-        self.assertIn("1 of 2 are not right", done.stderr)
+        self.assertIn("1 of 2 missing or altered", done.stderr)
         self.assertEqual(self.run_release("verify", "v1.0.0").returncode, 0)
 
     def test_an_image_of_another_size_is_named(self):
@@ -313,7 +313,7 @@ class VerifyTest(CommandsCase):
         done = self.run_release("verify", "v2.0.0")
         self.assertEqual(done.returncode, 1)
         self.assertIn("has no manifest", done.stdout)
-        self.assertIn("v2.0.0: copied in by hand, there is nothing", self.release("verify"))
+        self.assertIn("v2.0.0: copied in by hand: there is nothing", self.release("verify"))
 
 
 class RemoveTest(CommandsCase):
@@ -474,14 +474,14 @@ class TargetTest(CommandsCase):
     def test_what_is_the_target_already_is_said_to_be_so_and_is_no_change(self):
         self.release("activate", "v1.1.0")
         before = self.files()
-        self.assertEqual(self.release("activate", "v1.1.0"), "v1.1.0 is the target already\n")
+        self.assertEqual(self.release("activate", "v1.1.0"), "v1.1.0 is already the target\n")
         self.assertEqual(self.files(), before)
 
     def test_what_is_the_target_already_is_given_to_groups_all_the_same(self):
         self.release("activate", "v1.1.0")
         self.decide("targets.json", {"beta": "v1.0.0"})
         said = self.release("activate", "v1.1.0")
-        self.assertIn("v1.1.0 is the target already", said)
+        self.assertIn("v1.1.0 is already the target", said)
         self.assertIn("group beta had v1.0.0 and gets v1.1.0 too", said)
         self.assertEqual(json.loads(self.files()[str(self.data_dir / "version/targets.json")]), {})
 
@@ -498,7 +498,7 @@ class TargetTest(CommandsCase):
         for arguments in (("activate", "v1.1.0"), ("rollback",)):
             done = self.run_release(*arguments)
             self.assertEqual(done.returncode, 0)
-            said = "everything is on hold: it bricks; nobody is offered anything until `unhold`"
+            said = "everything is on hold: it bricks; no device is offered anything until `unhold`"
             self.assertIn(said, done.stderr)
 
     def test_a_policy_that_cannot_be_read_is_refused(self):

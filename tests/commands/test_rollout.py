@@ -130,9 +130,9 @@ class StartTest(CommandCase):
         for arguments, said, code in (
             (["v9"], "publish it first", 1),
             ([OLD], "is the target of the fleet already", 1),
-            ([NEW, "--waves", "50,10,100"], "waves have to rise", 2),
-            ([NEW, "--waves", "10,50"], "the last one has to be 100", 2),
-            ([NEW, "--waves", "ten"], "argument --waves: 'ten' are not percentages", 2),
+            ([NEW, "--waves", "50,10,100"], "does not rise from above 0", 2),
+            ([NEW, "--waves", "10,50"], "from above 0 to 100", 2),
+            ([NEW, "--waves", "ten"], "argument --waves: 'ten' is not a list of percentages", 2),
             ([NEW, "--waves", "a,100"], "such as 1,10,50,100", 2),
             (
                 [NEW, "--max-failures", "100"],
@@ -144,7 +144,7 @@ class StartTest(CommandCase):
             ([NEW, "--soak", "10"], "not a duration", 2),
             ([NEW, "--group", "beta"], "there is no group beta", 1),
             ([NEW, "--first-group", "beta"], "there is no group beta", 1),
-            ([NEW, "--group", "Beta!"], "no name of a group", 2),
+            ([NEW, "--group", "Beta!"], "not a group's name", 2),
         ):
             with self.subTest(arguments=arguments):
                 self.assertIn(said, self.refused("start", *arguments, code=code))
@@ -259,7 +259,7 @@ class StartTest(CommandCase):
         self.know(9, first=3, first_seen_ms=NOW_MS - HOUR_MS, hours=(0,))
         self.group("canary", range(3))
         said = self.refused("start", NEW, "--first-group", "canary")
-        self.assertIn("so that none counts and the wave would not go on: give --count-new", said)
+        self.assertIn("so none counts and the wave would not go on: give --count-new", said)
 
     def test_the_first_wave_that_is_proposed_holds_devices_that_count(self):
         macs = sorted(range(100), key=lambda number: cohort_percent(NEW, mac_of(number)))
@@ -278,8 +278,8 @@ class StartTest(CommandCase):
         self.know(100)
         self.group("beta", range(30))
         (self.data_dir / "version" / "targets.json").write_text('{"beta": "v1.4.0"}')
-        line = "left alone, since it has a target of its own: group beta (v1.4.0, 30 devices); "
-        self.assertIn(f"{line}--groups-too reaches it too\n", self.run_it("start", NEW)[1])
+        line = "left alone because it has its own target: group beta (v1.4.0, 30 devices); "
+        self.assertIn(f"{line}--groups-too includes it\n", self.run_it("start", NEW)[1])
         self.assertFalse(self.plan().groups_too)
         self.run_it("abort")
         said = self.refused("start", NEW, "--first-group", "beta")
@@ -350,7 +350,7 @@ class StartTest(CommandCase):
     def test_a_hold_is_warned_of(self):
         self.know(100)
         (self.data_dir / "version" / "hold.json").write_text('{"reason": "it bricks"}')
-        said = "everything is on hold: it bricks; nobody is offered anything until `unhold`"
+        said = "everything is on hold: it bricks; no device is offered anything until `unhold`"
         self.assertIn(said, self.run_it("start", NEW, "--waves", "50,100")[2])
         self.run_it("pause")
         self.assertIn(said, self.run_it("resume")[2])
@@ -441,7 +441,7 @@ class ChangeTest(CommandCase):
         code, out, _ = self.run_it("promote")
         self.assertEqual(code, 0)
         self.assertEqual(
-            out, "wave 3 is the last: the rollout ends without devices that are missing\n"
+            out, "wave 3 is the last: the rollout ends without the devices that are missing\n"
         )
         self.assertEqual(self.plan().promoted, 3)
         moved = [(entry["from"], entry["to"]) for entry in entries(self.data_dir / "log")[1:]]
@@ -509,7 +509,9 @@ class ChangeTest(CommandCase):
     def test_there_is_no_way_back_from_what_nobody_runs_or_what_is_done(self):
         self.come_to("running")
         said = self.refused("abort", "--revert")
-        self.assertIn(f"no device runs {NEW}, there is nothing to take back; `rollout abort`", said)
+        self.assertIn(
+            f"no device runs {NEW}, so there is nothing to take back; `rollout abort`", said
+        )
         self.assertEqual(self.plan().wanted, "run")
         self.come_to("halted", reason="bad")
         said = self.refused("abort", "--revert")
@@ -661,7 +663,7 @@ class StatusTest(CommandCase):
         self.know(100)
         self.run_it("start", NEW, "--waves", "50,100")
         (self.data_dir / "version" / "hold.json").write_text("{}")
-        line = "  everything is on hold: nobody is offered anything; `unhold` ends that"
+        line = "  everything is on hold: no device is offered anything; `unhold` ends that"
         self.assertEqual(self.run_it("status")[1].splitlines()[1], line)
 
     def test_a_way_back_that_is_over_names_no_way_back(self):
@@ -686,7 +688,7 @@ class StatusTest(CommandCase):
         plan = RolloutPlan("1", NEW, "", (100.0,), format_time(NOW_MS), OLD)
         standing = Standing(None, "01:00-05:00", False, 12)
         text = "\n".join(status_lines(plan, None, NOW_MS, standing=standing))
-        self.assertIn("12 never meet the window 01:00-05:00", text)
+        self.assertIn("12 never ask within the window 01:00-05:00", text)
         self.assertIn("--window-overdue", text)
 
     def test_json_has_an_object_a_line(self):

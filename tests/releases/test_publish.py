@@ -124,7 +124,7 @@ class AgainTest(PublishCase):
     def test_what_is_said_of_the_same_bytes_is_taken_over_and_named(self):
         self.publish(b"stone", "v0.9.0")
         self.publish(b"an image", "v1.0.0", notes="the first", reports_as="abc")
-        more = {"via": "v0.9.0", "direct_from": ("v0.9.*",), "notes": "mends the clock"}
+        more = {"via": "v0.9.0", "direct_from": ("v0.9.*",), "notes": "fixes the clock"}
         again = self.publish(b"an image", "v1.0.0", **more)
         self.assertEqual(again.outcome, "updated")
         self.assertEqual(again.updated, ("notes", "via", "direct-from"))
@@ -132,7 +132,7 @@ class AgainTest(PublishCase):
         self.assertEqual(parse_manifest(content, "v1.0.0"), again.manifest)
         manifest = self.manifest_of("v1.0.0")
         self.assertEqual((manifest["via"], manifest["direct_from"]), ("v0.9.0", ["v0.9.*"]))
-        self.assertEqual((manifest["notes"], manifest["reports_as"]), ("mends the clock", "abc"))
+        self.assertEqual((manifest["notes"], manifest["reports_as"]), ("fixes the clock", "abc"))
         self.assertEqual(audit.entries(self.data_dir / "log")[-1]["outcome"], "updated")
         self.assertEqual(self.publish(b"an image", "v1.0.0", **more).outcome, "there")
         self.assertEqual(self.publish(b"an image", "v1.0.0", via="v0.9.0").outcome, "there")

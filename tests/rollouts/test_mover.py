@@ -383,7 +383,7 @@ class AloneTest(RolloutCase):
         second = self.start()
         _, said = second.communicate(timeout=TIMEOUT_SECONDS)
         self.assertEqual(second.returncode, 1)
-        self.assertIn("another controller runs on", said)
+        self.assertIn("another controller already runs on", said)
 
     def test_it_ends_by_itself_where_there_is_nothing_to_do(self):
         self.assertEqual(self.start().wait(TIMEOUT_SECONDS), 0)
