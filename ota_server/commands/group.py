@@ -162,7 +162,7 @@ def _groups(version_dir: Path, problems: list[str]) -> Iterator[_Group]:
     pins, targets = _decided(version_dir, problems)
     folder = version_dir / GROUPS_FOLDER
     if os.path.lexists(folder) and not folder.is_dir():
-        problems.append(f"{folder} is not a folder; move it away, and `group add` makes one")
+        problems.append(f"{folder} is not a folder; move it away, and `group add` creates one")
     for file_name in sorted(os.listdir(folder)) if folder.is_dir() else ():
         name = file_name.removesuffix(GROUP_SUFFIX)
         if name == file_name or not is_group_name(name):

@@ -1,6 +1,6 @@
 """Policy: what operators have decided, read from the files in `version/`. Pure.
 
-One value holds all of it, made anew when a file has changed; `decision` asks it.
+One value holds all of it, made again when a file has changed; `decision` asks it.
 """
 
 import re
@@ -25,14 +25,14 @@ _GROUP_NAME = re.compile(r"[a-z][a-z0-9_\-]{0,31}")
 
 
 class Pin(NamedTuple):
-    """A release that a device or a group stays on. `until_ms`: when that ends; None: never."""
+    """A release that a device or a group stays on, until `until_ms`; None: for ever."""
 
     version: str
     until_ms: int | None
 
 
 class StoppedState(StrEnum):
-    """What became of a release that devices are not offered any more, as stopped.json says it."""
+    """Why devices are no longer offered a release, as in stopped.json."""
 
     WITHDRAWN = "withdrawn"
     ABORTED = "aborted"
@@ -44,9 +44,9 @@ _STOPPED_STATES = tuple(StoppedState)
 class Stopped(NamedTuple):
     """A release that was withdrawn, or whose rollout was aborted.
 
-    Devices that run it stay on it until they have another target than was theirs when it was
-    stopped: `instead_of`, that of the fleet, or that of their group, where it had one of its own.
-    None: until that is lifted.
+    Devices that run it stay on it until their target differs from what it was when the release was
+    stopped: `instead_of`, the fleet's target, or their group's, if it had its own. None: until the
+    stop is lifted.
     """
 
     version: str
@@ -56,7 +56,7 @@ class Stopped(NamedTuple):
 
 
 class RolloutState(StrEnum):
-    """How far a rollout is. `rollout_plan` shows what leads from one state to another."""
+    """The state of a rollout; `rollout_plan` shows what leads from one to another."""
 
     RUNNING = "running"
     PAUSED = "paused"
@@ -66,16 +66,16 @@ class RolloutState(StrEnum):
 
 
 class Rollout(NamedTuple):
-    """A rollout, as far as it has come.
+    """A rollout, as decisions need it.
 
     Attributes:
-        state: running, or paused: then nobody is offered it any more.
+        state: running, or paused: then no further devices are offered it.
         percent: of the fleet or the group, by `cohort_percent`.
-        first_group: its members are in every wave; None: there is none.
-        held_unknown: what a device that is held back is told where its version is no known
+        first_group: its members are in every wave; None: there is no first group.
+        held_unknown: what a device that is held back is told if its version is not a known
             release: keep (its own) or target.
-        groups_too: that of the fleet reaches groups that have a target of their own too.
-        reverts: the release that it leads back from; None: it is not a way back.
+        groups_too: the fleet's rollout includes groups that have their own target.
+        reverts: the release that it leads back from; None: it is not a revert.
     """
 
     version: str
@@ -91,16 +91,16 @@ class Policy(NamedTuple):
     """All that operators have decided; keys of versions are their meanings.
 
     Attributes:
-        problem: a file that could not be read at the start: nobody is offered anything.
+        problem: a file that could not be read at the start: no device is offered anything.
         pins: by MAC.
-        group_targets: the target of a group, where it has one of its own.
+        group_targets: the targets of groups that have their own.
         groups: the groups of a MAC, in alphabetical order.
         rollouts: by group; "" is the whole fleet.
         manifests: of published releases.
         unusable: releases whose manifest cannot be read, and why.
-        images: releases whose image is there.
+        images: releases that have an image.
         aliases: the version of a release by what its devices report.
-        retries: when an operator said `retry` for a device, by MAC, in ms.
+        retries: when an operator ran `retry` for a device, by MAC, in ms.
     """
 
     problem: str = ""
@@ -123,13 +123,13 @@ class Policy(NamedTuple):
         return self.aliases.get(reported, reported)
 
     def is_withdrawn(self, version: str) -> bool:
-        """Say whether nobody may have the image of a version."""
+        """Return whether a version was withdrawn."""
         stopped = self.stopped.get(meaning(version)) if self.stopped else None
         return stopped is not None and stopped.is_withdrawn
 
 
 def is_group_name(text: str) -> bool:
-    """Say whether `text` may name a group: a letter, then up to 31 of a-z 0-9 _ -."""
+    """Return whether `text` may name a group: a letter, then up to 31 of a-z 0-9 _ -."""
     return _GROUP_NAME.fullmatch(text) is not None
 
 
@@ -150,7 +150,7 @@ def make_policy(
     """Put a policy together from what the files hold."""
     manifests = manifests or {}
     aliases = {each.reports_as: each.version for each in manifests.values() if each.reports_as}
-    has_stones = any(manifest.via for manifest in manifests.values())
+    has_stepping_stones = any(manifest.via for manifest in manifests.values())
     decided = (problem, is_held, *pins, group_targets, stopped, rollouts, unusable)
     return Policy(
         problem=problem,
@@ -166,7 +166,7 @@ def make_policy(
         images=images,
         aliases=aliases,
         retries=retries or {},
-        is_plain=not any((*decided, aliases, has_stones)),
+        is_plain=not any((*decided, aliases, has_stepping_stones)),
     )
 
 
@@ -212,7 +212,7 @@ def _stopped(name: str, value: object) -> tuple[str, Stopped]:
 
 
 def parse_retries(content: bytes) -> dict[str, int]:
-    """Return when `retry` was said for a device, in milliseconds, by MAC.
+    """Return when `retry` was run for a device, in milliseconds, by MAC.
 
     Raises:
         BadPolicy: they cannot be read.
@@ -220,14 +220,14 @@ def parse_retries(content: bytes) -> dict[str, int]:
     try:
         return {_mac(name): parse_time(value) for name, value in _object(content).items()}
     except (TypeError, ValueError) as problem:
-        raise BadPolicy(f"a value is no time: {problem}") from None
+        raise BadPolicy(f"a value is not a time: {problem}") from None
 
 
 def parse_group(content: bytes) -> list[str]:
-    """Return the MACs of a group: one a line, blank lines and what follows a # left out.
+    """Return the MACs of a group: one a line, without blank lines and what follows a #.
 
     Raises:
-        BadPolicy: a line holds no MAC.
+        BadPolicy: a line is not a MAC address.
     """
     try:
         text = content.decode("utf-8-sig")
@@ -240,7 +240,7 @@ def parse_group(content: bytes) -> list[str]:
             continue
         mac = parse_mac(entry)
         if mac is None:
-            raise BadPolicy(f"line {number} holds no MAC address: {entry[:40]!r}")
+            raise BadPolicy(f"line {number} is not a MAC address: {entry[:40]!r}")
         macs.append(mac)
     return macs
 
@@ -267,11 +267,11 @@ def _object(content: bytes) -> dict[str, Any]:
 
 
 def _distinct(pairs: Iterable[tuple[str, _Value]]) -> dict[str, _Value]:
-    """Return a table. Two spellings of one name are refused: nobody knows which one holds."""
+    """Return a table; refuse two spellings of one name, since either could be meant."""
     table: dict[str, _Value] = {}
     for name, value in pairs:
         if name in table:
-            raise BadPolicy(f"{name} is there twice")
+            raise BadPolicy(f"{name} is given twice")
         table[name] = value
     return table
 
@@ -290,13 +290,13 @@ def _pin(value: object) -> Pin:
     try:
         until_ms = None if until is None else parse_time(until)
     except (TypeError, ValueError, OverflowError) as problem:
-        raise BadPolicy(f"until is no time: {problem}") from None
+        raise BadPolicy(f"until is not a time: {problem}") from None
     return Pin(_version(value.get("version")), until_ms)
 
 
 def _checked(value: object, is_right: Callable[[str], bool], what: str) -> str:
     if not isinstance(value, str) or not is_right(value):
-        raise BadPolicy(f"{value!r:.40} is no {what}")
+        raise BadPolicy(f"{value!r:.40} is not a {what}")
     return value
 
 
@@ -305,11 +305,11 @@ def _version(value: object) -> str:
 
 
 def _group(value: object) -> str:
-    return _checked(value, is_group_name, "name of a group")
+    return _checked(value, is_group_name, "group's name")
 
 
 def _mac(value: str) -> str:
     mac = parse_mac(value)
     if mac is None:
-        raise BadPolicy(f"{value[:40]!r} is no MAC address")
+        raise BadPolicy(f"{value[:40]!r} is not a MAC address")
     return mac

@@ -197,7 +197,7 @@ def namings(version: str, site: Site, now_ms: int) -> Iterator[Naming]:
         is_own = same_version(manifest.version, version)
         if manifest.via is not None and same_version(manifest.via, version) and not is_own:
             remedy = f"`release publish` {manifest.version} again with another --via"
-            yield Naming(f"the stone on the way to {manifest.version}", remedy)
+            yield Naming(f"the stepping stone to {manifest.version}", remedy)
 
 
 def header_of(found: Found) -> ImageHeader | None:

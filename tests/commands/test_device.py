@@ -99,7 +99,7 @@ class ForgetByServerTest(CommandCase):
             client.request("/version.txt", {"_br_mac_": mac, "_br_fwv_": version})
             self.assertEqual(client.answer().status, 200)
 
-    def test_a_running_server_forgets_and_knows_it_anew_when_it_asks_again(self):
+    def test_a_running_server_forgets_and_takes_it_for_a_new_one_when_it_asks_again(self):
         server, logs = self.serve(), self.data_dir / "log"
         for mac in (MAC, OTHER):
             self.see_by(server, mac, "v1.0.0")

@@ -92,9 +92,9 @@ class PinTest(CommandCase):
         (self.data_dir / "version" / "stopped.json").write_text('{"1.0.0": {"state": "withdrawn"}}')
         for code, words, arguments in (
             (1, "v9 is not a release here: .*firmware_v9.bin; publish it first", (MAC, "v9")),
-            (1, "v1.0.0 was withdrawn, .*name another release", (MAC, "v1.0.0")),
-            (1, "there is no group beta; .*`group add` makes one", ("beta", "v1.0.1")),
-            (1, "is past; name a time to come", (MAC, "v1.0.1", "--until", "2020-01-01")),
+            (1, "v1.0.0 was withdrawn, .*give another release", (MAC, "v1.0.0")),
+            (1, "there is no group beta; .*`group add` creates one", ("beta", "v1.0.1")),
+            (1, "is past; give a time in the future", (MAC, "v1.0.1", "--until", "2020-01-01")),
             (2, "'00:11' is neither a MAC address", ("00:11", "v1.0.1")),
             (2, "'../x' is not a version", (MAC, "../x")),
             (2, "'soon' is not a time", (MAC, "v1.0.1", "--until", "soon")),
@@ -111,7 +111,7 @@ class PinTest(CommandCase):
         path = self.data_dir / "version" / "pins.json"
         for content, words in (
             ("{", "is not JSON: .*line 1 column 2"),
-            ('{"devices": {"00:11": {"version": "v1"}}}', "'00:11' is no MAC address"),
+            ('{"devices": {"00:11": {"version": "v1"}}}', "'00:11' is not a MAC address"),
         ):
             path.write_text(content)
             for command in (("pin", MAC, "v1.0.0"), ("unpin", MAC)):
@@ -144,7 +144,7 @@ class GroupTest(CommandCase):
     def test_a_file_in_the_place_of_the_folder_is_named_with_what_to_do(self):
         path = self.data_dir / "version" / "groups"
         path.write_text("")
-        words = f"{path} is not a folder; move it away, and `group add` makes one"
+        words = f"{path} is not a folder; move it away, and `group add` creates one"
         self.assert_refused(1, words, "group", "add", "beta", MAC)
         done = self.run_command("group", "list")
         self.assertEqual(done.returncode, 1)
@@ -157,7 +157,7 @@ class GroupTest(CommandCase):
         )
 
     def test_a_wrong_line_of_standard_input_changes_nothing(self):
-        words = "standard input line 2 holds no MAC address: 'x'; nothing was changed"
+        words = "standard input line 2 is not a MAC address: 'x'; nothing was changed"
         self.assert_refused(2, words, "group", "add", "beta", "-", given=f"{MAC}\nx\n")
         self.assertFalse((self.data_dir / "version" / "groups").exists())
 
@@ -185,7 +185,7 @@ class GroupTest(CommandCase):
         path.write_text("all")
         done = self.run_command("group", "list")
         self.assertEqual((done.returncode, "beta   1" in done.stdout), (1, True))
-        self.assertIn(f"{path} line 1 holds no MAC address: 'all'; mend it first", done.stderr)
+        self.assertIn(f"{path} line 1 is not a MAC address: 'all'; mend it first", done.stderr)
         self.assert_refused(1, "mend it first", "group", "add", "alpha", MAC)
         self.assertEqual(path.read_text(), "all")
 

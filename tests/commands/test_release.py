@@ -365,7 +365,7 @@ class RemoveTest(CommandsCase):
     def test_a_stone_is_refused(self):
         source = self.build(b"another")
         self.release("publish", source, "--version", "v2.0.0", "--via", "v1.0.0")
-        self.assertIn("the stone on the way to v2.0.0", self.refused("remove", "v1.0.0"))
+        self.assertIn("the stepping stone to v2.0.0", self.refused("remove", "v1.0.0"))
         self.release("remove", "v2.0.0")
         self.release("remove", "v1.0.0")
 

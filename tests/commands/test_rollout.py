@@ -399,7 +399,7 @@ class ChangeTest(CommandCase):
         self.assertEqual(self.run_it("resume")[0], 0)
         self.assertEqual(self.plan().instead_of, OLD)
 
-    def test_there_is_no_way_back_to_the_release_of_the_rollout_itself(self):
+    def test_there_is_no_revert_to_the_release_of_the_rollout_itself(self):
         self.know(30, days_ago=0.05, version=NEW)
         self.come_to("running", wave=1)
         self.set_target(NEW)
@@ -468,7 +468,7 @@ class ChangeTest(CommandCase):
         self.assertEqual((entry["state"], entry["instead_of"]), ("aborted", OLD))
         self.assertIn("it was aborted", self.refused("pause"))
 
-    def test_a_way_back_shows_the_number_of_devices_and_is_a_rollout_of_its_own(self):
+    def test_a_revert_shows_the_number_of_devices_and_is_a_rollout_of_its_own(self):
         self.know(30, days_ago=0.05, version=NEW)
         self.come_to("running", wave=1)
         code, out, _ = self.run_it("abort", "--revert")
@@ -480,7 +480,7 @@ class ChangeTest(CommandCase):
         self.assertEqual(plan.counted, ())
         self.assertEqual(self.stopped()[NEW]["state"], "aborted")
 
-    def test_a_way_back_drops_waves_that_hold_nobody(self):
+    def test_a_revert_drops_waves_that_hold_nobody(self):
         self.write_plan(self.plan()._replace(waves=(0.01, 50.0, 100.0), counted=(1, 49, 50)))
         self.know(30, days_ago=0.05, version=NEW)
         self.come_to("running", wave=1)
@@ -488,7 +488,7 @@ class ChangeTest(CommandCase):
         plan = self.plan()
         self.assertEqual(plan.waves, (50.0, 100.0))
 
-    def test_a_way_back_that_was_aborted_has_no_way_back(self):
+    def test_a_revert_that_was_aborted_has_no_revert(self):
         self.know(30, days_ago=0.05, version=NEW)
         self.come_to("running", wave=1)
         self.run_it("abort", "--revert")
@@ -497,7 +497,7 @@ class ChangeTest(CommandCase):
         self.assertIn("the revert was aborted; `rollout start VERSION`", said)
         self.assertNotIn("--revert", said)
 
-    def test_a_halted_release_has_a_way_back_too(self):
+    def test_a_halted_release_has_a_revert_too(self):
         self.know(30, days_ago=0.05, version=NEW)
         self.come_to("halted", reason="bad")
         stopped = {NEW: {"state": "withdrawn", "instead_of": OLD}}
@@ -506,7 +506,7 @@ class ChangeTest(CommandCase):
         self.assertEqual(self.stopped(), stopped)
         self.assertEqual(self.plan().reverts, NEW)
 
-    def test_there_is_no_way_back_from_what_nobody_runs_or_what_is_done(self):
+    def test_there_is_no_revert_from_what_nobody_runs_or_what_is_done(self):
         self.come_to("running")
         said = self.refused("abort", "--revert")
         self.assertIn(
@@ -666,7 +666,7 @@ class StatusTest(CommandCase):
         line = "  everything is on hold: no device is offered anything; `unhold` ends that"
         self.assertEqual(self.run_it("status")[1].splitlines()[1], line)
 
-    def test_a_way_back_that_is_over_names_no_way_back(self):
+    def test_a_revert_that_is_over_names_no_revert(self):
         back = RolloutPlan(
             "1", OLD, "", (100.0,), format_time(NOW_MS), OLD, is_revert=True, reverts=NEW
         )

@@ -177,7 +177,7 @@ class AgainTest(PublishCase):
         self.assertEqual(self.publish(b"an image", "v1.0.0").outcome, "recorded")
         self.assertEqual(self.manifest_of("v1.0.0")["size"], 8)
 
-    def test_a_manifest_that_cannot_be_used_is_written_anew(self):
+    def test_a_manifest_that_cannot_be_used_is_written_again(self):
         self.publish(b"an image", "v1.0.0")
         (self.firmware / "firmware_v1.0.0.json").write_text("{")
         self.assertEqual(self.publish(b"an image", "v1.0.0").outcome, "recorded")
