@@ -19,12 +19,12 @@ from ota_server.releases.inventory import (
     get_release,
     look_at,
     look_at_releases,
-    namings,
     problem_with,
     releases,
+    uses_of,
 )
 from ota_server.releases.publish import publish
-from ota_server.releases.publish_request import Order
+from ota_server.releases.publish_request import PublishRequest
 from ota_server.releases.withdraw import reinstate, remove, withdraw
 
 _EXAMPLES = """\
@@ -207,7 +207,7 @@ def _now_ms() -> int:
 
 
 def _publish(arguments: argparse.Namespace) -> int:
-    order = Order(
+    request = PublishRequest(
         source=arguments.image,
         version=arguments.version,
         notes=arguments.notes,
@@ -218,16 +218,16 @@ def _publish(arguments: argparse.Namespace) -> int:
         verify_key=arguments.verify_key,
         is_forced=arguments.force,
     )
-    with ProgressBar(f"copying {order.version}") as progress:
-        published = publish(arguments.data_dir, order, _now_ms(), progress)
+    with ProgressBar(f"copying {request.version}") as progress:
+        published = publish(arguments.data_dir, request, _now_ms(), progress)
     for warning in published.warnings:
         warn(warning)
-    manifest, version = published.manifest, order.version
+    manifest, version = published.manifest, request.version
     print(f"{version}: {manifest.size} bytes, SHA-256 {manifest.sha256}")
     print(f"image: {manifest.image or 'of an unknown format'}")
     if published.checked_by:
         print(f"signature: valid, checked by {published.checked_by}")
-    elif order.signature is not None:
+    elif request.signature is not None:
         print("signature: stored, not checked (give --verify-key)")
     updated = ", ".join(published.updated)
     print(
@@ -279,7 +279,7 @@ def _withdraw(arguments: argparse.Namespace) -> int:
         return 0
     version = withdraw(arguments.data_dir, arguments.version, arguments.reason, _now_ms())
     print(f"{version} was withdrawn: no device is offered it any longer")
-    found = list(namings(version, look_at(arguments.data_dir), _now_ms()))
+    found = list(uses_of(version, look_at(arguments.data_dir), _now_ms()))
     if found:
         names = ", ".join(each.text for each in found)
         remedies = dict.fromkeys(each.remedy for each in found if each.remedy)

@@ -1,8 +1,8 @@
 """Publishing: an image is checked, copied into `firmware/` and put on record.
 
-What takes long, copying and hashing, is done on a temporary file without the operators' lock. The
-renames are made under it, manifest first and image last: there is no moment at which an image is
-served without its record, and what a crash leaves is served by nobody.
+Copying and hashing, which take long, are done on a temporary file without the operators' lock. The
+renames are made under it, manifest first and image last: an image is never served without its
+record, and what a crash leaves is never served.
 """
 
 import hashlib
@@ -22,9 +22,9 @@ from ota_server.policy import audit
 from ota_server.releases.header import HEAD_BYTES, ImageHeader, describe, read_header
 from ota_server.releases.image import Digests
 from ota_server.releases.inventory import (
+    Overview,
     Progress,
     Release,
-    Site,
     announce,
     digest_of_open,
     digests_of,
@@ -33,7 +33,7 @@ from ota_server.releases.inventory import (
     look_at,
     release_at,
 )
-from ota_server.releases.publish_request import Order, check_against, check_order, doubts
+from ota_server.releases.publish_request import PublishRequest, check_against, check_request, doubts
 from ota_server.releases.signature_check import check_signature, read_signature
 from ota_server.system.data_dir import log_dir
 from ota_server.system.files import (
@@ -47,21 +47,21 @@ from ota_server.system.files import (
 )
 from ota_server.system.locks import acquire, locked
 
-# What a publication leaves free: the journal and the server's private copies need room as well.
+# Room that must stay free: the journal and the server's private copies need some too.
 RESERVE_BYTES = 64 * 1024 * 1024
 _TEMPORARY_PREFIX, _TEMPORARY_SUFFIX = ".firmware_", ".new"
 
 
 class Published(NamedTuple):
-    """What became of an order.
+    """What became of a request.
 
     Attributes:
         outcome: published; there (nothing was changed); recorded (the image was there without a
             usable manifest); restored (the image was there, but altered); updated (the image was
-            there, and what is on record of it has changed).
-        warnings: what would have been refused without force, and what else is odd.
+            there, and its record has changed).
+        warnings: what would have been refused without force, and other warnings.
         checked_by: the tool that checked the signature; "": it was not checked.
-        updated: what has changed on record of an image that was there, in words.
+        updated: what has changed in the record of an image that was there, in words.
     """
 
     manifest: Manifest
@@ -71,7 +71,7 @@ class Published(NamedTuple):
     updated: tuple[str, ...] = ()
 
 
-def publish(data_dir: Path, order: Order, now_ms: int, progress: Progress) -> Published:
+def publish(data_dir: Path, request: PublishRequest, now_ms: int, progress: Progress) -> Published:
     """Publish an image.
 
     Args:
@@ -79,33 +79,31 @@ def publish(data_dir: Path, order: Order, now_ms: int, progress: Progress) -> Pu
 
     Raises:
         Refused: nothing was changed.
-        Busy: another command goes on for too long.
-        OSError: something cannot be read or written; nothing is served of it.
+        Busy: another command takes too long.
+        OSError: something cannot be read or written; the image is not served.
     """
-    check_order(order)
+    check_request(request)
     firmware = data_dir / "firmware"
     firmware.mkdir(parents=True, exist_ok=True)
-    signature = None if order.signature is None else read_signature(Path(order.signature))
-    with _opened(Path(order.source)) as source:
+    signature = None if request.signature is None else read_signature(Path(request.signature))
+    with _opened(Path(request.source)) as source:
         header = read_header(os.pread(source.fileno(), HEAD_BYTES, 0))
         size = os.fstat(source.fileno()).st_size
         with locked(data_dir):
             _clear_leftovers(firmware)
-            site = look_at(data_dir)
-        warnings = tuple(doubts(order, size, header, _target_header(site)))
-        if warnings and not order.is_forced:
-            raise Refused("; ".join(warnings) + "; --force publishes it all the same")
-        if site.policy.is_withdrawn(order.version):
-            version = order.version
-            warnings = (
-                *warnings,
-                f"{version} is withdrawn still, and nobody is offered it; "
-                f"`release withdraw --undo {version}` lifts that",
+            overview = look_at(data_dir)
+        warnings = tuple(doubts(request, size, header, _target_header(overview)))
+        if warnings and not request.is_forced:
+            raise Refused("; ".join(warnings) + "; --force publishes it anyway")
+        if overview.policy.is_withdrawn(version := request.version):
+            warnings += (
+                f"{version} is still withdrawn, and no device is offered it; "
+                f"`release withdraw --undo {version}` undoes that",
             )
-        job = _Job(data_dir, order, signature, header, now_ms)
-        job.check(site)
-        checked_by = job.check_signature(Path(order.source))
-        if release_at(firmware, order.version).image is not None:
+        job = _Job(data_dir, request, signature, header, now_ms)
+        job.check(overview)
+        checked_by = job.check_signature(Path(request.source))
+        if release_at(firmware, request.version).image is not None:
             manifest = job.manifest(digest_of_open(source, size, progress), size)
             outcome = job.settle(manifest)
             if outcome is not None:
@@ -116,24 +114,24 @@ def publish(data_dir: Path, order: Order, now_ms: int, progress: Progress) -> Pu
 
 
 class _Job:
-    """One order being carried out.
+    """One request being carried out.
 
     Attributes:
-        updated: what `settle` has changed on record of an image that was there.
-        recorded: what is on record of it then; None: what the order says.
+        updated: what `settle` has changed in the record of an image that was there.
+        recorded: its record then; None: as requested.
     """
 
     def __init__(
         self,
         data_dir: Path,
-        order: Order,
+        request: PublishRequest,
         signature: bytes | None,
         header: ImageHeader | None,
         now_ms: int,
     ) -> None:
         self._data_dir = data_dir
         self._firmware = data_dir / "firmware"
-        self._order = order
+        self._request = request
         self._signature = signature
         self._header = header
         self._now_ms = now_ms
@@ -141,46 +139,46 @@ class _Job:
         self.updated: tuple[str, ...] = ()
         self.recorded: Manifest | None = None
 
-    def check(self, site: Site) -> None:
-        """Refuse what does not go with the releases that are there; the caller may hold the lock.
+    def check(self, overview: Overview) -> None:
+        """Refuse what conflicts with other releases; the caller may hold the lock.
 
         Raises:
             Refused: the message says why.
         """
-        order = self._order
-        for spelling in spellings(order.version):
-            if spelling != order.version and release_at(self._firmware, spelling).image:
+        request = self._request
+        for spelling in spellings(request.version):
+            if spelling != request.version and release_at(self._firmware, spelling).image:
                 raise Refused(
-                    f"{spelling} is there, and {order.version} would be the same release by "
-                    f"meaning; publish it as another version, or `release remove {spelling}` first"
+                    f"{spelling} is there, and {request.version} would mean the same "
+                    f"release; publish it as another version, or `release remove {spelling}` first"
                 )
-        check_against(order, site.policy)
+        check_against(request, overview.policy)
 
     def check_signature(self, image: Path) -> str:
-        """Check the signature where that is wanted; return the name of the tool that did.
+        """Check the signature if a key was given; return the name of the tool that did.
 
         Raises:
-            Refused: it is not one of this image.
+            Refused: it is not a signature of this image.
         """
-        order = self._order
-        if order.verify_key is None or order.signature is None:
+        request = self._request
+        if request.verify_key is None or request.signature is None:
             return ""
-        return check_signature(image, Path(order.signature), Path(order.verify_key))
+        return check_signature(image, Path(request.signature), Path(request.verify_key))
 
     def manifest(self, digests: Digests, size: int) -> Manifest:
         """Return the record of the image."""
-        order = self._order
+        request = self._request
         return Manifest(
-            version=order.version,
+            version=request.version,
             sha256=digests.sha256,
             md5=digests.md5,
             size=size,
             time=format_time(self._now_ms),
-            notes=order.notes,
-            reports_as=order.reports_as,
-            via=order.via,
-            direct_from=order.direct_from,
-            signature=None if self._signature is None else signature_name(order.version),
+            notes=request.notes,
+            reports_as=request.reports_as,
+            via=request.via,
+            direct_from=request.direct_from,
+            signature=None if self._signature is None else signature_name(request.version),
             image=None if self._header is None else describe(self._header),
             signature_sha256=self._signature_sha256,
         )
@@ -189,22 +187,22 @@ class _Job:
     def _signature_sha256(self) -> str | None:
         return None if self._signature is None else hashlib.sha256(self._signature).hexdigest()
 
-    def _with_order(self, recorded: Manifest) -> Manifest:
-        """Return what is on record of an image, with what the order says of it besides."""
-        order = self._order
+    def _with_request(self, recorded: Manifest) -> Manifest:
+        """Return the record of an image, updated by what the request says."""
+        request = self._request
         merged = recorded._replace(
-            notes=order.notes or recorded.notes,
-            reports_as=order.reports_as or recorded.reports_as,
+            notes=request.notes or recorded.notes,
+            reports_as=request.reports_as or recorded.reports_as,
         )
-        if order.via is not None and (order.via != recorded.via or order.direct_from):
-            merged = merged._replace(via=order.via, direct_from=order.direct_from)
+        if request.via is not None and (request.via != recorded.via or request.direct_from):
+            merged = merged._replace(via=request.via, direct_from=request.direct_from)
         if self._signature is not None:
             name, sha256 = signature_name(recorded.version), self._signature_sha256
             merged = merged._replace(signature=name, signature_sha256=sha256)
         return merged
 
     def _changes(self, release: Release, merged: Manifest) -> tuple[str, ...]:
-        """Return what is to be changed on record of an image that is there, in words."""
+        """Return what has to change in the record of an image that is there, in words."""
         assert release.manifest is not None
         recorded = release.manifest
         names = ("notes", "reports_as", "via", "direct_from")
@@ -216,38 +214,38 @@ class _Job:
         return tuple(each.replace("_", "-") for each in changed)
 
     def copy(self, source: BinaryIO, progress: Progress) -> tuple[Manifest, str]:
-        """Copy the image to its place, and return its record and what became of it."""
+        """Copy the image to its place; return its record and the outcome."""
         before = signature_of(os.fstat(source.fileno()))
         free = shutil.disk_usage(self._firmware).free
         if free < before.size + RESERVE_BYTES:
             raise Refused(
-                f"the disk would fill: the image has {before.size} bytes, and of {free} that are "
-                f"free in {self._firmware} {RESERVE_BYTES} are kept; remove releases that nobody "
-                "needs by `release remove VERSION`"
+                f"the disk would fill up: the image has {before.size} bytes, {free} are free in "
+                f"{self._firmware}, and {RESERVE_BYTES} of them are kept; delete releases that are "
+                "not in use by `release remove VERSION`"
             )
         with self._temporary() as copy:
             digests = digest_of_open(source, before.size, progress, copy.write)
             if signature_of(os.fstat(source.fileno())) != before:
-                raise Refused(f"{self._order.source} changed while it was read; try again")
+                raise Refused(f"{self._request.source} changed while it was read; try again")
             copy.flush()
             os.fsync(copy.fileno())
-            # Of the copy: what was checked before may have been another file.
+            # Check the copy: what was checked before may have been another file.
             self.check_signature(Path(copy.name))
             manifest = self.manifest(digests, before.size)
             return manifest, self.settle(manifest, Path(copy.name)) or "published"
 
     def settle(self, manifest: Manifest, copy: Path | None = None) -> str | None:
-        """Put an image that was hashed on record and in its place, under the lock.
+        """Put a hashed image on record and in its place, under the lock.
 
         Returns:
-            The outcome. None: its place is free, or held by an altered one, and there is no copy.
+            The outcome. None: a copy is needed: there is no image, or an altered one.
 
         Raises:
-            Refused: meanwhile something else is there.
+            Refused: there is something else meanwhile.
         """
         release = release_at(self._firmware, manifest.version)
         if release.image is not None:
-            # Before the lock is taken: it takes long, and `hold` must not wait.
+            # Before the lock is taken: this takes long, and `hold` must not wait.
             self._known[release.image.signature] = digests_of(release.image, _unseen).sha256
         with locked(self._data_dir):
             self.check(look_at(self._data_dir))
@@ -259,12 +257,12 @@ class _Job:
             if recorded != manifest.sha256:
                 raise Refused(
                     f"{manifest.version} is there with other bytes: their SHA-256 is {recorded}, "
-                    f"that of {self._order.source} is {manifest.sha256}; give each build a version "
-                    "of its own"
+                    f"that of {self._request.source} is {manifest.sha256}; give each build its own "
+                    "version"
                 )
             if release.manifest is None:
                 return self._put(manifest, None, "recorded")
-            merged = self._with_order(release.manifest)
+            merged = self._with_request(release.manifest)
             changed = self._changes(release, merged)
             if there != recorded and copy is None:
                 return None
@@ -295,7 +293,7 @@ class _Job:
         )
         for spelling in spellings(version):
             if spelling != version:
-                _remove_record(firmware, spelling)  # without an image: of a crash between the two
+                _remove_record(firmware, spelling)  # without an image: left by a crash
         if outcome != "restored" or self.updated:
             replace(firmware / manifest_name(version), format_manifest(manifest))
             if self._signature is not None:
@@ -311,14 +309,14 @@ class _Job:
 
     @contextmanager
     def _temporary(self) -> Iterator[BinaryIO]:
-        """Make a file beside the images; who does not rename it has it deleted at the end.
+        """Make a file beside the images, which is deleted at the end unless it was renamed.
 
-        It is locked for as long as this process lives, so that others know a leftover.
+        It is locked while this process lives, so that others recognise a leftover.
         """
-        name = f"{_TEMPORARY_PREFIX}{self._order.version}.bin.{os.getpid()}{_TEMPORARY_SUFFIX}"
+        name = f"{_TEMPORARY_PREFIX}{self._request.version}.bin.{os.getpid()}{_TEMPORARY_SUFFIX}"
         path = self._firmware / name
         with locked(self._data_dir):
-            # Buffered: an unbuffered write may take a part of a chunk, and says so to nobody here.
+            # Buffered: an unbuffered write may take a part of a chunk, which is not noticed here.
             file = open(path, "xb")  # noqa: SIM115
             acquire(file.fileno())
         try:
@@ -328,11 +326,11 @@ class _Job:
             path.unlink(missing_ok=True)
 
 
-def _target_header(site: Site) -> ImageHeader | None:
-    target = None if site.target is None else find_release(site.firmware_dir, site.target)
-    if target is None or target.image is None:
+def _target_header(overview: Overview) -> ImageHeader | None:
+    if overview.target is None:
         return None
-    return header_of(target.image)
+    release = find_release(overview.firmware_dir, overview.target)
+    return None if release is None or release.image is None else header_of(release.image)
 
 
 @contextmanager
@@ -342,24 +340,24 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
         descriptor = open_regular(path)
     except OSError as problem:
         is_other = path.exists() and not stat.S_ISREG(path.stat().st_mode)
-        why = "is no regular file" if is_other else f"cannot be read: {problem.strerror}"
+        why = "is not a regular file" if is_other else f"cannot be read: {problem.strerror}"
         raise Refused(f"{path} {why}; give the file of a build") from problem
     with open(descriptor, "rb", buffering=0) as file:
         if not os.fstat(descriptor).st_size:
-            raise Refused(f"{path} is empty; build it anew")
+            raise Refused(f"{path} is empty; build it again")
         yield file
 
 
 def _clear_leftovers(firmware: Path) -> None:
-    """Delete what publications left that were killed. The caller holds the lock."""
+    """Delete what killed publications left. The caller holds the lock."""
     for name in os.listdir(firmware):
         if not name.startswith(_TEMPORARY_PREFIX) or not name.endswith(_TEMPORARY_SUFFIX):
             continue
         found = find(firmware, name)
-        with suppress(OSError):  # one of another user is not ours
+        with suppress(OSError):  # that of another user stays
             if found is not None:
                 with open(found.path, "rb") as file:
-                    if acquire(file.fileno()):  # one that goes on holds its lock
+                    if acquire(file.fileno()):  # one that still runs holds its lock
                         os.unlink(found.path)
 
 

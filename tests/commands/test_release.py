@@ -197,7 +197,7 @@ class PublishTest(CommandsCase):
         source = self.build(b"image of v1.0.0")
         done = self.run_release("publish", source, "--version", "v1.0.0")
         self.assertEqual(done.returncode, 0)
-        self.assertIn("v1.0.0 is withdrawn still", done.stderr)
+        self.assertIn("v1.0.0 is still withdrawn", done.stderr)
         self.assertIn("`release withdraw --undo v1.0.0`", done.stderr)
 
     def test_a_progress_bar_is_on_a_terminal_alone(self):
@@ -458,7 +458,7 @@ class TargetTest(CommandsCase):
             "instead_of": None,
         }
         self.decide("rollout.json", plan)
-        self.assertIn("`rollout abort` it first", self.refused("activate", "v1.1.0"))
+        self.assertIn("end it by `rollout abort` first", self.refused("activate", "v1.1.0"))
         done = self.run_release("activate", "v1.1.0", "--force")
         self.assertEqual(done.returncode, 0)
         self.assertIn("the rollout of v1.2.0 is still there", done.stderr)
@@ -468,7 +468,7 @@ class TargetTest(CommandsCase):
         plan = RolloutPlan("1", "v1.2.0", "", (100.0,), "2026-11-24T12:00:00.000Z", None)
         self.decide("rollout.json", plan._asdict())
         said = self.refused("activate", "v1.2.0")
-        self.assertIn("ends by itself", said)
+        self.assertIn("will end by itself", said)
         self.assertIn("`rollout abort`, then `release activate v1.2.0`", said)
 
     def test_what_is_the_target_already_is_said_to_be_so_and_is_no_change(self):
@@ -490,7 +490,7 @@ class TargetTest(CommandsCase):
         self.release("activate", "v1.1.0")
         self.release("withdraw", "v1.0.0")
         said = self.refused("rollback")
-        self.assertIn("v1.0.0 was withdrawn; `release activate VERSION` names another", said)
+        self.assertIn("v1.0.0 was withdrawn; `release activate VERSION` sets another", said)
 
     def test_a_hold_is_warned_of(self):
         self.release("activate", "v1.0.0")
@@ -530,7 +530,7 @@ class WithdrawTest(CommandsCase):
         self.decide("pins.json", {"devices": {MAC: {"version": "v1.1.0"}}})
         said = self.release("withdraw", "v1.1.0")
         self.assertIn(f"it is still what the device {MAC} is pinned to, what a rollout", said)
-        self.assertIn("; pins stay, `unpin WHO` ends one; that halts the rollout\n", said)
+        self.assertIn("; `unpin WHO` ends a pin; the rollout will be halted\n", said)
         self.assertNotIn("release activate", said)
 
     def test_show_says_why_and_when(self):
@@ -546,7 +546,7 @@ class WithdrawTest(CommandsCase):
 
     def test_twice_it_is_refused(self):
         self.release("withdraw", "v1.1.0")
-        self.assertIn("was withdrawn before", self.refused("withdraw", "v1.1.0"))
+        self.assertIn("is already withdrawn", self.refused("withdraw", "v1.1.0"))
 
     def test_what_is_not_there_is_refused(self):
         self.assertIn("there is no release v9", self.refused("withdraw", "v9"))

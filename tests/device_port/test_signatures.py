@@ -10,7 +10,7 @@ from ota_server.device_port.resume import pinned_download
 from ota_server.model.device import RESTART_AFTER_MS, Download
 from ota_server.model.refusal import Misused, Refused
 from ota_server.releases.publish import Published, publish
-from ota_server.releases.publish_request import Order
+from ota_server.releases.publish_request import PublishRequest
 from tests.support import DEVICE, Client, DataDirCase, ServerCase
 
 NOW_MS = 1_800_000_000_000
@@ -52,8 +52,8 @@ class SignedCase(DataDirCase):
 
     def publish(self, version: str = "v1", **options: object) -> Published:
         options.setdefault("signature", str(self.signature))
-        order = Order(str(self.image), version, **options)
-        return publish(self.data_dir, order, NOW_MS, lambda done, size: None)
+        request = PublishRequest(str(self.image), version, **options)
+        return publish(self.data_dir, request, NOW_MS, lambda done, size: None)
 
     def checked(self) -> Published:
         return self.publish(verify_key=str(self.public))
@@ -98,7 +98,7 @@ class CheckedTest(SignedCase):
                 self.clear()
                 sign()
                 self.image.write_bytes(IMAGE + b"altered")
-                with self.assertRaisesRegex(Refused, "is not one of this image by this key"):
+                with self.assertRaisesRegex(Refused, "does not match this image and this key"):
                     self.checked()
                 self.assert_nothing_published()
 
@@ -112,7 +112,7 @@ class CheckedTest(SignedCase):
                 self.public.unlink()
                 sign()
                 self.signature.write_bytes(signature)
-                with self.assertRaisesRegex(Refused, "is not one of this image by this key"):
+                with self.assertRaisesRegex(Refused, "does not match this image and this key"):
                     self.checked()
                 self.assert_nothing_published()
 
@@ -128,7 +128,7 @@ class CheckedTest(SignedCase):
     def test_a_key_that_is_none_is_refused(self):
         self.sign_by_openssl("ed25519")
         self.public.write_text("no key")
-        with self.assertRaisesRegex(Refused, "no public key"):
+        with self.assertRaisesRegex(Refused, "not a public key"):
             self.checked()
 
 
@@ -145,7 +145,7 @@ class KeptTest(SignedCase):
 
     def test_a_key_that_is_not_there_is_refused(self):
         self.signature.write_bytes(b"anything")
-        with self.assertRaisesRegex(Refused, "is no file"):
+        with self.assertRaisesRegex(Refused, "is not a file"):
             self.checked()
 
     def test_what_is_no_signature_is_refused(self):
@@ -264,8 +264,8 @@ class ServedTest(ServerCase):
         self.assertEqual(self.get("/firmware/firmware_v1.0.1.bin.sig", {}).status, 404)
 
     def test_of_an_altered_image_it_is_404(self):
-        order = Order(str(self.put_image("build", b"as published")), "v3.0.0")
-        publish(self.data_dir, order, NOW_MS, lambda done, size: None)
+        request = PublishRequest(str(self.put_image("build", b"as published")), "v3.0.0")
+        publish(self.data_dir, request, NOW_MS, lambda done, size: None)
         self.sign("v3.0.0")
         self.set_target("v3.0.0")
         self.assertEqual(self.get("/firmware.bin.sig").status, 200)
@@ -278,8 +278,8 @@ class ServedTest(ServerCase):
         build = str(self.put_image("build", b"as published"))
         signature = self.data_dir / "app.sig"
         signature.write_bytes(b"as signed")
-        order = Order(build, "v3.0.0", signature=str(signature))
-        publish(self.data_dir, order, NOW_MS, lambda done, size: None)
+        request = PublishRequest(build, "v3.0.0", signature=str(signature))
+        publish(self.data_dir, request, NOW_MS, lambda done, size: None)
         self.set_target("v3.0.0")
         self.assertEqual(self.get("/firmware.bin.sig").body, b"as signed")
         self.sign("v3.0.0")
@@ -288,7 +288,7 @@ class ServedTest(ServerCase):
         self.assertIn("is not the signature that was published", logged.output[0])
         self.assertEqual(self.get("/firmware/firmware_v3.0.0.bin.sig", {}).status, 404)
         self.assertEqual(self.get("/firmware.bin").status, 200)
-        publish(self.data_dir, order, NOW_MS, lambda done, size: None)
+        publish(self.data_dir, request, NOW_MS, lambda done, size: None)
         self.assertEqual(self.get("/firmware.bin.sig").body, b"as signed")
 
     def test_a_device_that_may_have_no_image_is_to_come_again(self):

@@ -13,7 +13,7 @@ from ota_server.model.manifest import parse_manifest
 from ota_server.model.refusal import Misused, Refused
 from ota_server.policy import audit
 from ota_server.releases.publish import Published, publish
-from ota_server.releases.publish_request import Order
+from ota_server.releases.publish_request import PublishRequest
 from tests.support import ROOT, TIMEOUT_SECONDS, DataDirCase, until
 
 NOW_MS = 1_800_000_000_000
@@ -40,8 +40,8 @@ class PublishCase(DataDirCase):
         return str(self.builds / name)
 
     def publish(self, content: bytes, version: str, **options: object) -> Published:
-        order = Order(self.build(content), version, **options)
-        return publish(self.data_dir, order, NOW_MS, lambda done, size: None)
+        request = PublishRequest(self.build(content), version, **options)
+        return publish(self.data_dir, request, NOW_MS, lambda done, size: None)
 
     def refused(self, content: bytes, version: str, **options: object) -> str:
         """Return why it is refused; fails unless nothing is changed."""
@@ -93,14 +93,14 @@ class PublishedTest(PublishCase):
         self.assertEqual(names, ["firmware_v1.0.0.bin", "firmware_v1.0.0.json"])
 
     def test_a_data_directory_is_made_where_there_is_none(self):
-        order = Order(self.build(b"an image"), "v1")
-        publish(self.data_dir / "new", order, NOW_MS, lambda done, size: None)
+        request = PublishRequest(self.build(b"an image"), "v1")
+        publish(self.data_dir / "new", request, NOW_MS, lambda done, size: None)
         self.assertTrue((self.data_dir / "new" / "firmware" / "firmware_v1.bin").exists())
 
     def test_progress_is_told_up_to_the_end(self):
         told: list[tuple[int, int]] = []
-        order = Order(self.build(bytes(3 << 20)), "v1")
-        publish(self.data_dir, order, NOW_MS, lambda done, size: told.append((done, size)))
+        request = PublishRequest(self.build(bytes(3 << 20)), "v1")
+        publish(self.data_dir, request, NOW_MS, lambda done, size: told.append((done, size)))
         self.assertEqual(told, [(n << 20, 3 << 20) for n in (1, 2, 3)])
 
     def test_what_the_image_says_of_itself_is_on_record(self):
@@ -218,21 +218,26 @@ class RefusedTest(PublishCase):
         self.assertIn("is empty", self.refused(b"", "v1.0.0"))
 
     def test_a_folder(self):
-        with self.assertRaisesRegex(Refused, "builds is no regular file; give the file"):
-            publish(self.data_dir, Order(str(self.builds), "v1"), NOW_MS, lambda *_: None)
+        with self.assertRaisesRegex(Refused, "builds is not a regular file; give the file"):
+            publish(self.data_dir, PublishRequest(str(self.builds), "v1"), NOW_MS, lambda *_: None)
 
     def test_a_pipe_is_not_waited_for(self):
         os.mkfifo(self.builds / "pipe")
-        with self.assertRaisesRegex(Refused, "no regular file"):
-            publish(self.data_dir, Order(str(self.builds / "pipe"), "v1"), NOW_MS, lambda *_: None)
+        with self.assertRaisesRegex(Refused, "not a regular file"):
+            publish(
+                self.data_dir,
+                PublishRequest(str(self.builds / "pipe"), "v1"),
+                NOW_MS,
+                lambda *_: None,
+            )
 
     def test_a_file_that_is_not_there(self):
         with self.assertRaisesRegex(Refused, "No such file"):
-            publish(self.data_dir, Order("nowhere.bin", "v1"), NOW_MS, lambda *_: None)
+            publish(self.data_dir, PublishRequest("nowhere.bin", "v1"), NOW_MS, lambda *_: None)
 
     def test_a_name_that_is_no_version(self):
         for version in ("", "v 1", "../v1", "-1", "v" * 65):
-            with self.subTest(version), self.assertRaisesRegex(Misused, "is no version"):
+            with self.subTest(version), self.assertRaisesRegex(Misused, "is not a version"):
                 self.publish(b"an image", version)
 
     def test_a_version_that_is_there_with_other_bytes_naming_both_hashes(self):
@@ -243,14 +248,14 @@ class RefusedTest(PublishCase):
 
     def test_a_version_that_equals_another_by_meaning(self):
         self.publish(b"an image", "v1.0")
-        self.assertIn("same release by meaning", self.refused(b"an image", "1.0"))
+        self.assertIn("would mean the same release", self.refused(b"an image", "1.0"))
 
     def test_a_disk_that_would_fill(self):
         source = self.builds / "huge.bin"
         with source.open("wb") as file:
             file.truncate(1 << 42)  # takes no room itself
         with self.assertRaisesRegex(Refused, "the disk would fill"):
-            publish(self.data_dir, Order(str(source), "v1"), NOW_MS, lambda *_: None)
+            publish(self.data_dir, PublishRequest(str(source), "v1"), NOW_MS, lambda *_: None)
         self.assertEqual(list(self.firmware.iterdir()), [])
 
     def test_a_stone_without_an_image(self):
@@ -278,7 +283,7 @@ class RefusedTest(PublishCase):
 
     def test_a_direct_version_that_is_no_pattern(self):
         self.publish(b"stone", "v1.9")
-        with self.assertRaisesRegex(Misused, "no pattern"):
+        with self.assertRaisesRegex(Misused, "nor a pattern"):
             self.publish(b"an image", "v2.0", via="v1.9", direct_from=("v1 ?",))
 
     def test_what_no_device_can_report(self):
@@ -288,7 +293,9 @@ class RefusedTest(PublishCase):
 
     def test_what_another_release_reports_already(self):
         self.publish(b"an image", "v1.0", reports_as="abc")
-        self.assertIn("v1.0 report 'abc'", self.refused(b"another", "v2.0", reports_as="abc"))
+        self.assertIn(
+            "v1.0 already report 'abc'", self.refused(b"another", "v2.0", reports_as="abc")
+        )
 
     def test_what_another_release_is_called(self):
         self.publish(b"an image", "v1.0")
@@ -296,11 +303,11 @@ class RefusedTest(PublishCase):
         for reported in ("v1.0", "1.0", "v1.5"):
             with self.subTest(reported):
                 problem = self.refused(b"another", "v2.0", reports_as=reported)
-                self.assertIn("the name of another release", problem)
+                self.assertIn("the version of another release", problem)
 
     def test_a_version_that_another_release_reports(self):
         self.publish(b"an image", "v1.0", reports_as="v2.0")
-        self.assertIn("v2.0 is what devices report", self.refused(b"another", "v2.0"))
+        self.assertIn("v2.0 is what devices that run v1.0 report", self.refused(b"another", "v2.0"))
 
     def test_an_image_that_says_another_version_unless_forced(self):
         problem = self.refused(esp_image("v1.1.9"), "v1.2.0")
@@ -319,7 +326,7 @@ class RefusedTest(PublishCase):
         self.publish(esp_image("v1.0.0", "ESP32"), "v1.0.0")
         self.set_target("v1.0.0")
         problem = self.refused(esp_image("v1.1.0", "ESP32-S3"), "v1.1.0")
-        self.assertIn("is for ESP32-S3, and that of the current target for ESP32", problem)
+        self.assertIn("is for ESP32-S3, that of the current target for ESP32", problem)
         self.publish(esp_image("v1.1.0", "ESP32-S3"), "v1.1.0", is_forced=True)
 
     def test_an_image_that_was_cut_unless_forced(self):
