@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         code = int(arguments.run(arguments))
     except BrokenPipeError:
-        code = 0  # `devices | head`: nobody reads on, which is not worth a traceback
+        code = 0  # `devices | head`: the reader has gone, which is not worth a traceback
     except KeyboardInterrupt:
         return 130
     return _flushed(code)

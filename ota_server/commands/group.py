@@ -176,7 +176,7 @@ def _groups(version_dir: Path, problems: list[str]) -> Iterator[_Group]:
 
 
 def _decided(version_dir: Path, problems: list[str]) -> tuple[dict[str, Pin], dict[str, str]]:
-    """Return the pins and the targets of groups; none where the files cannot be used."""
+    """Return the pins and the targets of groups; no entries where the files cannot be used."""
     pins: dict[str, Pin] = {}
     targets: dict[str, str] = {}
     try:

@@ -2,7 +2,7 @@
 
 The rules, in their order. Which release (`choose`); what comes first decides:
 
- 1. A file of the policy that could never be read: nobody is offered anything.
+ 1. A file of the policy that could never be read: no device is offered anything.
  2. The emergency hold: the same.
  3. The pin of the device, then that of its group.
  4. The rollouts of its groups, then that of the fleet, which leaves alone a group that has its own
