@@ -5,7 +5,6 @@ import csv
 import json
 import re
 import sys
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from ota_server.journal.replay import history, replay
 from ota_server.model.device import Device, parse_mac
 from ota_server.model.timestamp import ago, format_time
 from ota_server.policy.labels import read_labels
+from ota_server.system import clock
 from ota_server.system.data_dir import add_data_dir_argument, log_dir
 
 EXAMPLES = """\
@@ -97,7 +97,7 @@ def _show_fleet(logs: Path, labels: Mapping[str, str], form: str) -> int:
             devices = found.devices()
             _write_csv(header, (_as_fields(mac, device, labels) for mac, device in devices))
         else:
-            now_ms = time.time_ns() // 1_000_000
+            now_ms = clock.now_ms()
             rows = [_as_row(mac, device, now_ms) for mac, device in found.devices()]
             titles = ["MAC", "VERSION", "TARGET", "LAST SEEN", "UPDATED", "ADDRESS"]
             if labels:
@@ -152,7 +152,7 @@ def _show_rejected(logs: Path, mac: str | None, form: str) -> int:
     elif form == "csv":
         _write_csv(("time", "first_time", "address", "mac", "reason", "count"), entries)
     else:
-        now_ms = time.time_ns() // 1_000_000
+        now_ms = clock.now_ms()
         rows = [
             (
                 printable(entry["address"]),

@@ -1,7 +1,6 @@
 """The `release` commands: their arguments and what they print."""
 
 import argparse
-import time
 from collections.abc import Callable
 
 from ota_server.commands.common import Commands, fail, run_command, warn, warn_of_hold
@@ -20,6 +19,7 @@ from ota_server.releases.inventory import (
 from ota_server.releases.publish import publish
 from ota_server.releases.publish_request import VERSION_RULE, Order
 from ota_server.releases.withdraw import reinstate, remove, withdraw
+from ota_server.system import clock
 from ota_server.system.data_dir import add_data_dir_argument
 
 EXAMPLES = """\
@@ -224,10 +224,6 @@ def _version(text: str) -> str:
     return text
 
 
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000
-
-
 def _publish(arguments: argparse.Namespace) -> int:
     order = Order(
         source=arguments.image,
@@ -241,7 +237,7 @@ def _publish(arguments: argparse.Namespace) -> int:
         is_forced=arguments.force,
     )
     with ProgressBar(f"copying {order.version}") as progress:
-        published = publish(arguments.data_dir, order, _now_ms(), progress)
+        published = publish(arguments.data_dir, order, clock.now_ms(), progress)
     for warning in published.warnings:
         warn(warning)
     manifest, version = published.manifest, order.version
@@ -289,7 +285,7 @@ def _verify(arguments: argparse.Namespace) -> int:
 def _remove(arguments: argparse.Namespace) -> int:
     look_at_releases(arguments.data_dir)
     with ProgressBar(f"hashing {arguments.version}") as progress:
-        version = remove(arguments.data_dir, arguments.version, _now_ms(), progress)
+        version = remove(arguments.data_dir, arguments.version, clock.now_ms(), progress)
     print(f"{version} was removed")
     return 0
 
@@ -299,9 +295,9 @@ def _withdraw(arguments: argparse.Namespace) -> int:
     if arguments.undo:
         print(f"{reinstate(arguments.data_dir, arguments.version)} is no longer withdrawn")
         return 0
-    version = withdraw(arguments.data_dir, arguments.version, arguments.reason, _now_ms())
+    version = withdraw(arguments.data_dir, arguments.version, arguments.reason, clock.now_ms())
     print(f"{version} was withdrawn: nobody is offered it any more")
-    found = list(namings(version, look_at(arguments.data_dir), _now_ms()))
+    found = list(namings(version, look_at(arguments.data_dir), clock.now_ms()))
     if found:
         names = ", ".join(each.text for each in found)
         remedies = dict.fromkeys(each.remedy for each in found if each.remedy)

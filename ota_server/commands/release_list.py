@@ -3,7 +3,6 @@
 import argparse
 import json
 import re
-import time
 from pathlib import Path
 
 from ota_server.commands.common import warn
@@ -22,6 +21,7 @@ from ota_server.releases.inventory import (
     named_by,
     releases,
 )
+from ota_server.system import clock
 
 _NOTES_COLUMN = 40
 
@@ -36,7 +36,7 @@ def list_all(arguments: argparse.Namespace) -> int:
         for release in found:
             print(json.dumps(_as_fields(release, site)))
         return 0
-    now_ms = time.time_ns() // 1_000_000
+    now_ms = clock.now_ms()
     rows = [_as_row(release, site, now_ms) for release in found]
     write_table(("VERSION", "SIZE", "PUBLISHED", "STATE", "IMAGE", "NOTES"), rows, cut_first=(5,))
     print(f"{len(rows)} release{'' if len(rows) == 1 else 's'}")
@@ -104,7 +104,7 @@ def _as_fields(release: Release, site: Site) -> dict[str, object]:
         "image": _described(release),
         "signature": None if release.signature is None else Path(release.signature.path).name,
         "states": _states(release, site),
-        "named_by": list(named_by(release.version, site, time.time_ns() // 1_000_000)),
+        "named_by": list(named_by(release.version, site, clock.now_ms())),
         "problem": release.problem or None,
         **_withdrawal(release, site),
     }

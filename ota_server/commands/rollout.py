@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -17,6 +16,7 @@ from ota_server.model.timestamp import format_time
 from ota_server.rollouts import edits
 from ota_server.rollouts.find_rollout import all_rollouts, no_such_rollout
 from ota_server.rollouts.revert import check_revert, plan_revert, revert
+from ota_server.system import clock
 from ota_server.system.data_dir import add_data_dir_argument, log_dir
 from ota_server.system.locks import is_served
 
@@ -135,7 +135,7 @@ def _promote(arguments: argparse.Namespace) -> int:
 
 
 def _abort(arguments: argparse.Namespace) -> int:
-    now_ms = time.time_ns() // 1_000_000
+    now_ms = clock.now_ms()
     now = format_time(now_ms)
     if not arguments.revert:
         plan = edits.abort(arguments.data_dir, arguments.group, now)

@@ -3,7 +3,6 @@
 import argparse
 import re
 import secrets
-import time
 from pathlib import Path
 
 from ota_server.commands.common import group_argument, version_argument, warn, warn_of_hold
@@ -23,6 +22,7 @@ from ota_server.policy.targets import release_here
 from ota_server.rollouts import edits
 from ota_server.rollouts.audience import groups_left_alone, scope_of
 from ota_server.rollouts.preview import find_reached, intervals_ms
+from ota_server.system import clock
 from ota_server.system.data_dir import log_dir
 from ota_server.system.locks import is_served
 
@@ -95,7 +95,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def start(arguments: argparse.Namespace) -> int:
     """Show what a rollout reaches, and begin it; return the exit code."""
     data_dir: Path = arguments.data_dir
-    now_ms = time.time_ns() // 1_000_000
+    now_ms = clock.now_ms()
     plan = _plan(arguments, now_ms)
     edits.check_start(data_dir, plan)
     plan = plan._replace(version=release_here(data_dir, plan.version))

@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import time
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -24,6 +23,7 @@ from ota_server.policy.policy import Pin
 from ota_server.policy.reason import Reason
 from ota_server.policy.text import time_text
 from ota_server.rollouts.device_outcome import outcome_of
+from ota_server.system import clock
 from ota_server.system.data_dir import log_dir
 
 _EXAMPLES = """\
@@ -85,7 +85,7 @@ def _show(arguments: argparse.Namespace) -> int:
             f"{mac} is not on record; --version TEXT says what it would get if it reported that, "
             "`devices --rejected` who was answered 401"
         )
-    now_ms = time.time_ns() // 1_000_000
+    now_ms = clock.now_ms()
     logs = log_dir(data_dir)
     server = read_server_state(logs)
     found = explain_device(data_dir, Report(mac, version), device, now_ms, server)

@@ -34,6 +34,7 @@ from ota_server.policy.text import (
     without_members,
     without_pin,
 )
+from ota_server.system import clock
 from ota_server.system.data_dir import log_dir
 from ota_server.system.files import give_to_owner, is_full, named, read, replace, sync_folder
 from ota_server.system.locks import locked
@@ -62,7 +63,7 @@ def pin(data_dir: Path, who: Who, version: str, until_ms: int | None) -> str:
             it begins.
         BadPolicy, Busy, OSError: as `changing`.
     """
-    if until_ms is not None and until_ms <= time.time() * 1000:
+    if until_ms is not None and until_ms <= clock.now_ms():
         raise Refused(f"{time_text(until_ms)} is past; name a time to come")
     with changing(data_dir) as version_dir:
         release = release_here(data_dir, version)
@@ -145,7 +146,7 @@ def retry(data_dir: Path, mac: str) -> None:
     with changing(data_dir) as version_dir:
         content = read(version_dir, RETRIES_NAME)
         with named(version_dir / RETRIES_NAME):
-            after = with_retry(content, mac, time.time_ns() // 1_000_000)
+            after = with_retry(content, mac, clock.now_ms())
         audit.note(log_dir(data_dir), "retry", mac)
         replace(version_dir / RETRIES_NAME, after)
 
@@ -166,7 +167,7 @@ def hold(data_dir: Path, reason: str) -> Hold | None:
             before = current_hold(data_dir)
             if before is None or (reason and reason != before.reason):
                 audit.note_if_room(log_dir(data_dir), "hold", "everything", reason=reason or None)
-                now_ms = time.time_ns() // 1_000_000
+                now_ms = clock.now_ms()
                 replace(version_dir / HOLD_NAME, hold_content(reason, audit.user(), now_ms))
     except OSError as problem:
         if not is_full(problem):
