@@ -29,7 +29,6 @@ from ota_server.system.locks import is_served
 _PERCENT = re.compile(r"\d{1,3}(?:\.\d{1,4})? ?%?")
 _MOST_DEVICES = 1_000_000
 EXAMPLES = """\
-examples:
   %(prog)s v1.2.0
       in waves that fit the fleet: of 10,000 devices 1, 10, 50, then 100 %%
   %(prog)s v1.2.0 --waves 5,25,100 --soak 30m
@@ -50,7 +49,6 @@ server withdraws the release by itself.
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add what `rollout start` takes."""
-    parser.epilog = EXAMPLES
     parser.add_argument(
         "version", metavar="VERSION", type=version_argument, help="a release that is here"
     )

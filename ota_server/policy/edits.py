@@ -35,7 +35,7 @@ from ota_server.policy.text import (
     without_pin,
 )
 from ota_server.system import clock
-from ota_server.system.data_dir import log_dir
+from ota_server.system.data_dir import existing_folder, log_dir
 from ota_server.system.files import give_to_owner, is_full, named, read, replace, sync_folder
 from ota_server.system.locks import locked
 
@@ -234,9 +234,7 @@ def changing(data_dir: Path) -> Iterator[Path]:
         Busy: another command goes on for too long.
         OSError: a file cannot be read or written.
     """
-    version_dir = data_dir / "version"
-    if not version_dir.is_dir():
-        raise Refused(f"no version/ in {data_dir}; is --data-dir right?")
+    version_dir = existing_folder(data_dir, "version")
     with locked(data_dir):
         yield version_dir
         _move_stamp(version_dir)

@@ -27,7 +27,7 @@ from ota_server.policy.policy import Policy
 from ota_server.policy.targets import read_version_file
 from ota_server.releases.header import HEAD_BYTES, ImageHeader, read_header
 from ota_server.releases.image import Digests, digest
-from ota_server.system.data_dir import log_dir
+from ota_server.system.data_dir import existing_folder, log_dir
 from ota_server.system.files import Found, find, open_found, sha256_of
 
 Progress = Callable[[int, int], None]
@@ -94,8 +94,7 @@ def look_at_releases(data_dir: Path) -> Site:
     Raises:
         Refused, OSError: as `look_at`.
     """
-    if not (data_dir / "firmware").is_dir():
-        raise Refused(f"no releases in {data_dir}; is --data-dir right?")
+    existing_folder(data_dir, "firmware")
     return look_at(data_dir)
 
 
