@@ -11,8 +11,8 @@ from ota_server.commands.common import (
     warn,
     warn_of_hold,
 )
-from ota_server.commands.progress_bar import ProgressBar
 from ota_server.commands.release_list import list_all, show
+from ota_server.commands.terminal import ProgressBar
 from ota_server.model.version import is_version
 from ota_server.releases.activate import Activated, activate, rollback
 from ota_server.releases.inventory import (

@@ -33,7 +33,7 @@ from ota_server.policy.loop_breaker import fetched
 from ota_server.releases.fleet_target import NoTarget
 from ota_server.releases.image import Image
 from ota_server.releases.store import Altered, NoImage, NotHashed, NotNow, Store
-from ota_server.system.rate_limit import RateLimit
+from ota_server.system.server_log import RateLimit
 
 log = logging.getLogger(__name__)
 

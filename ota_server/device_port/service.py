@@ -38,7 +38,7 @@ from ota_server.model.device import (
 )
 from ota_server.policy.files import PolicyFiles
 from ota_server.releases.store import Store
-from ota_server.system.rate_limit import Budget, RateLimit
+from ota_server.system.server_log import Budget, RateLimit
 
 log = logging.getLogger(__name__)
 

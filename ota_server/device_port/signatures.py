@@ -21,7 +21,7 @@ from ota_server.releases.fleet_target import NoTarget
 from ota_server.releases.image import Image
 from ota_server.releases.store import NoImage, NotHashed, NotNow, Store
 from ota_server.system.files import find, is_passing, open_found
-from ota_server.system.rate_limit import RateLimit
+from ota_server.system.server_log import RateLimit
 
 log = logging.getLogger(__name__)
 
