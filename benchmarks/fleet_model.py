@@ -36,7 +36,7 @@ _FAR_MS = 1 << 60
 
 
 @dataclass(frozen=True)
-class Scenario:
+class ModelScenario:
     """What a release does to devices, or the world to all of them.
 
     Attributes:
@@ -53,7 +53,8 @@ class Scenario:
             in turn as if they ran the release, their old version, or neither.
         roaming: the share of the devices that come back from another address after a download.
         sleepers: MACs that somebody made up, behind one address, that stop as the rollout begins.
-        stone_bricks: the share of the devices from `only_from` that the stone on their way kills.
+        stepping_stone_bricks: the share of the devices from `only_from` that the stepping stone on
+            their way bricks.
     """
 
     name: str
@@ -70,40 +71,40 @@ class Scenario:
     spoken_for: float = 0.0
     roaming: float = 0.0
     sleepers: int = 0
-    stone_bricks: float = 0.0
+    stepping_stone_bricks: float = 0.0
 
 
 SCENARIOS = (
-    Scenario("good", is_good=True),
-    Scenario("good; half of all transfers are cut", is_good=True, cut=0.5),
-    Scenario("good; the server is away for three hours", is_good=True, outage=(1.0, 4.0)),
-    Scenario("good; a site has no power for six hours", is_good=True, dark_site=(0.5, 6.5)),
-    Scenario("good; half of all sleep for six hours", True, dark_site=(0.5, 6.5), asleep=0.5),
-    Scenario("good; twenty forged MACs say it fails", is_good=True, forged=20),
-    Scenario("30 % cannot boot it", cannot_boot=0.3),
-    Scenario("30 % are bricked, silently", bricked=0.3),
-    Scenario("it fails on devices from v0.9.0 only", cannot_boot=1.0, only_from="v0.9.0"),
-    Scenario("30 % fall back after a good first boot", falls_back=0.3),
-    Scenario("30 % cannot boot it; half of all is cut", cannot_boot=0.3, cut=0.5),
-    Scenario("30 % cannot boot it; twenty forged are happy", cannot_boot=0.3, forged=20),
-    Scenario("good; one address speaks for all", is_good=True, spoken_for=1.0),
-    Scenario("good; half of all move with it", is_good=True, roaming=0.5),
-    Scenario("30 % cannot boot it; one speaks for all", cannot_boot=0.3, spoken_for=1.0),
-    Scenario("30 % are bricked; one speaks for all", bricked=0.3, spoken_for=1.0),
-    Scenario("30 % are bricked; half of all move", bricked=0.3, roaming=0.5),
-    Scenario("30 % are bricked; 5000 made up fall asleep", bricked=0.3, sleepers=5000),
-    Scenario("a stone bricks all from v0.9.0", only_from="v0.9.0", stone_bricks=1.0),
+    ModelScenario("good", is_good=True),
+    ModelScenario("good; half of all transfers are cut", is_good=True, cut=0.5),
+    ModelScenario("good; the server is away for three hours", is_good=True, outage=(1.0, 4.0)),
+    ModelScenario("good; a site has no power for six hours", is_good=True, dark_site=(0.5, 6.5)),
+    ModelScenario("good; half of all sleep for six hours", True, dark_site=(0.5, 6.5), asleep=0.5),
+    ModelScenario("good; twenty forged MACs say it fails", is_good=True, forged=20),
+    ModelScenario("30 % cannot boot it", cannot_boot=0.3),
+    ModelScenario("30 % are bricked, silently", bricked=0.3),
+    ModelScenario("it fails on devices from v0.9.0 only", cannot_boot=1.0, only_from="v0.9.0"),
+    ModelScenario("30 % fall back after a good first boot", falls_back=0.3),
+    ModelScenario("30 % cannot boot it; half of all is cut", cannot_boot=0.3, cut=0.5),
+    ModelScenario("30 % cannot boot it; twenty forged are happy", cannot_boot=0.3, forged=20),
+    ModelScenario("good; one address speaks for all", is_good=True, spoken_for=1.0),
+    ModelScenario("good; half of all move with it", is_good=True, roaming=0.5),
+    ModelScenario("30 % cannot boot it; one speaks for all", cannot_boot=0.3, spoken_for=1.0),
+    ModelScenario("30 % are bricked; one speaks for all", bricked=0.3, spoken_for=1.0),
+    ModelScenario("30 % are bricked; half of all move", bricked=0.3, roaming=0.5),
+    ModelScenario("30 % are bricked; 5000 made up fall asleep", bricked=0.3, sleepers=5000),
+    ModelScenario("a stone bricks all from v0.9.0", only_from="v0.9.0", stepping_stone_bricks=1.0),
 )
 # Nobody lives at these: one address has made-up devices, the other speaks for devices elsewhere.
 MADE_UP_AT = "203.0.113.66"
 _FORGER = "203.0.113.99"
 _FORGES_EVERY_MS = 30 * MINUTE_MS
-_STONE = "v1.5.0"
-_STONE_SHA256 = "cd" * 32
+_STEPPING_STONE = "v1.5.0"
+_STEPPING_STONE_SHA256 = "cd" * 32
 
 
 @dataclass(slots=True)
-class _Device:
+class _ModelDevice:
     mac: str
     address: str
     site: int  # -1: it has an address of its own
@@ -123,21 +124,21 @@ class _Device:
     is_bricked: bool = False
 
 
-class Fleet:
+class ModelFleet:
     """The devices of one run.
 
     Ask for `stands`, which make the waves; `forge`; then take the `history`, and what follows.
 
     Attributes:
-        downloaded: how many ever had the whole image, or that of a stone.
-        stones: the releases on the way to it.
+        downloaded: how many ever had the whole image, or that of a stepping stone.
+        stepping_stones: the releases on the way to it.
     """
 
     release = "v2.0.0"
     versions = ("v1.1.0", "v1.0.0", "v0.9.0")
 
     def __init__(
-        self, scenario: Scenario, seed: int, shape: Shape = SHAPES[0], start_ms: int = 0
+        self, scenario: ModelScenario, seed: int, shape: Shape = SHAPES[0], start_ms: int = 0
     ) -> None:
         self.downloaded = 0
         self._scenario = scenario
@@ -152,7 +153,7 @@ class Fleet:
         self._changes_at = [self._random.randrange(24 * 60) for _ in range(shape.addresses)]
         self._devices = [self._device(number) for number in range(shape.devices)]
         self._by_mac = {device.mac: device for device in self._devices}
-        self.stones = (_STONE,) if scenario.stone_bricks else ()
+        self.stepping_stones = (_STEPPING_STONE,) if scenario.stepping_stone_bricks else ()
         self._rounds = 0
         self._end_ms = _FAR_MS - 1
         self._events: list[tuple[int, int, int]] = []
@@ -174,7 +175,7 @@ class Fleet:
 
     # Who is there
 
-    def _device(self, number: int) -> _Device:
+    def _device(self, number: int) -> _ModelDevice:
         chance, shape = self._random, self._shape
         mac = (0x02_00_00_00_00_00 + chance.randrange(1 << 20) * 16384 + number).to_bytes(6)
         text = mac.hex(":")
@@ -183,7 +184,7 @@ class Fleet:
         leaves_ms = self._start_ms + int(chance.random() * DAY_MS)
         old = chance.choices(self.versions, (60, 25, 15))[0]
         is_dark = site == 0 if shape.has_sites else chance.random() < _NO_POWER
-        return _Device(
+        return _ModelDevice(
             mac=text,
             address=shared_address(site) if is_at_site else own_address(number),
             site=site,
@@ -211,7 +212,7 @@ class Fleet:
         for number in range(scenario.sleepers):
             self._devices.append(self._sleeper(number, first_percent))
 
-    def _forged(self, number: int, first_percent: float) -> _Device:
+    def _forged(self, number: int, first_percent: float) -> _ModelDevice:
         device = self._device(1 << 14 | number)
         is_asleep = number >= 1 << 13
         while (device.percent < first_percent) == is_asleep:
@@ -222,7 +223,7 @@ class Fleet:
         device.is_dark, device.is_forged = False, True
         return device
 
-    def _sleeper(self, number: int, first_percent: float) -> _Device:
+    def _sleeper(self, number: int, first_percent: float) -> _ModelDevice:
         device = self._forged(1 << 13 | number, first_percent)
         device.address, device.percent = _FORGER, 100.0
         device.interval_ms = _between(*SHAPES[0].minutes, self._random.random())
@@ -251,19 +252,19 @@ class Fleet:
         """
         honest = [device for device in self._devices if not device.is_forged]
         harmed = sorted(device.percent for device in honest if self._is_harmed(device))
-        is_silent = self._scenario.bricked or self._scenario.stone_bricks
+        is_silent = self._scenario.bricked or self._scenario.stepping_stone_bricks
         lowest = harmed[min(1 if is_silent else 0, len(harmed) - 1)] if harmed else 0.0
         limit = next(wave for wave in waves if lowest < wave) if harmed else 100.0
         return sum(device.percent < limit for device in honest)
 
-    def _is_harmed(self, device: _Device) -> bool:
-        """Return whether the release, or a stone before it, does harm to a device that stays."""
+    def _is_harmed(self, device: _ModelDevice) -> bool:
+        """Return whether the release, or a stepping stone before it, harms a device that stays."""
         scenario = self._scenario
         shares = (
             scenario.cannot_boot,
             scenario.bricked,
             scenario.falls_back,
-            scenario.stone_bricks,
+            scenario.stepping_stone_bricks,
         )
         is_hit = scenario.only_from in (None, device.old)
         return is_hit and device.fate < max(shares) and device.leaves_ms == _FAR_MS
@@ -299,7 +300,7 @@ class Fleet:
             self._write("check", self._devices[index], at_ms, details={"address": address})
         return self._taken()
 
-    def _polls_before(self, device: _Device, next_ms: float) -> list[int]:
+    def _polls_before(self, device: _ModelDevice, next_ms: float) -> list[int]:
         """Return when a device polled before the start, the oldest poll first."""
         times: list[int] = []
         # Of devices that move, more is on record: the addresses that they had.
@@ -310,7 +311,7 @@ class Fleet:
                 times.append(int(next_ms))
         return times[::-1]
 
-    def _settle(self, device: _Device, at_ms: int) -> None:
+    def _settle(self, device: _ModelDevice, at_ms: int) -> None:
         """Give a device another address, if it is time for that."""
         if at_ms < device.moves_ms or device.is_fetching:
             return
@@ -323,7 +324,7 @@ class Fleet:
         device.address = renumbered_address(device.site, day, self._shape.addresses)
         device.moves_ms = at_ms - since_ms + DAY_MS
 
-    def _wait_ms(self, device: _Device) -> float:
+    def _wait_ms(self, device: _ModelDevice) -> float:
         return device.interval_ms * (1 - JITTER + 2 * JITTER * self._random.random())
 
     def records_until(
@@ -358,26 +359,26 @@ class Fleet:
         taken, self._written = self._written, []
         return taken
 
-    def _back_ms(self, device: _Device, at_ms: int) -> int:
+    def _back_ms(self, device: _ModelDevice, at_ms: int) -> int:
         """Return when a device can reach the server again; at once, where it can."""
         if self._outage[0] <= at_ms < self._outage[1]:
             return self._outage[1]
         return self._dark[1] if device.is_dark and self._dark[0] <= at_ms < self._dark[1] else at_ms
 
-    def _poll(self, device: _Device, at_ms: int, index: int) -> None:
+    def _poll(self, device: _ModelDevice, at_ms: int, index: int) -> None:
         if not (self._is_over and device.runs == self.release):
             next_ms = at_ms + int(self._wait_ms(device))
             heapq.heappush(self._events, (next_ms, 0, index))
         self._check(device, at_ms, index)
 
-    def _check(self, device: _Device, at_ms: int, index: int) -> None:
+    def _check(self, device: _ModelDevice, at_ms: int, index: int) -> None:
         is_offered = self._is_offered and device.percent < self._percent
         target = self._next_stop(device) if is_offered else device.runs
         self._write("check", device, at_ms, target)
         if is_offered and device.runs != self.release and not device.is_fetching:
             self._begin(device, at_ms, index)
 
-    def _begin(self, device: _Device, at_ms: int, index: int) -> None:
+    def _begin(self, device: _ModelDevice, at_ms: int, index: int) -> None:
         device.is_fetching = True
         details = {"range_start": device.got, "status": 206} if device.got else {"status": 200}
         device.fetches = self._next_stop(device)
@@ -385,7 +386,7 @@ class Fleet:
         self._write("begin", device, at_ms, device.fetches, details)
         heapq.heappush(self._events, (at_ms + self._random.randint(3_000, 60_000), 1, index))
 
-    def _end(self, device: _Device, at_ms: int, index: int) -> None:
+    def _end(self, device: _ModelDevice, at_ms: int, index: int) -> None:
         start, rest = device.got, _IMAGE_BYTES - device.got
         complete = self._random.random() >= self._scenario.cut
         sent = rest if complete else self._random.randrange(rest)
@@ -403,18 +404,18 @@ class Fleet:
         device.has_downloaded = True
         heapq.heappush(self._events, (at_ms + 20_000, 2, index))
 
-    def _boot(self, device: _Device, at_ms: int, index: int) -> None:
+    def _boot(self, device: _ModelDevice, at_ms: int, index: int) -> None:
         scenario = self._scenario
         if device.is_forged and scenario.is_good:
             self._write("check", device, at_ms, self.release)
             return
         if self._random.random() < scenario.roaming:
             device.address = carrier_address(self._random.random())
-        if device.fetches == _STONE:
-            if device.fate < scenario.stone_bricks:
+        if device.fetches == _STEPPING_STONE:
+            if device.fate < scenario.stepping_stone_bricks:
                 device.leaves_ms, device.is_bricked = at_ms, True
                 return
-            device.runs = _STONE
+            device.runs = _STEPPING_STONE
             self._check(device, at_ms, index)
             return
         is_hit = scenario.only_from in (None, device.old) and not device.is_forged
@@ -430,14 +431,14 @@ class Fleet:
             heapq.heappush(self._events, (at_ms + int(minutes * MINUTE_MS), 3, index))
         self._check(device, at_ms, index)
 
-    def _fall_back(self, device: _Device, at_ms: int, index: int) -> None:
+    def _fall_back(self, device: _ModelDevice, at_ms: int, index: int) -> None:
         device.runs = device.old
         self._write("check", device, at_ms, self.release)
 
     def _write(
         self,
         event: str,
-        device: _Device,
+        device: _ModelDevice,
         at_ms: int,
         target: str | None = None,
         details: dict[str, Any] | None = None,
@@ -457,11 +458,11 @@ class Fleet:
             record.update(details)
         self._written.append(record)
 
-    def _next_stop(self, device: _Device) -> str:
-        is_direct = not self.stones or device.runs != self._scenario.only_from
-        return self.release if is_direct else _STONE
+    def _next_stop(self, device: _ModelDevice) -> str:
+        is_direct = not self.stepping_stones or device.runs != self._scenario.only_from
+        return self.release if is_direct else _STEPPING_STONE
 
-    def _speak(self, _: _Device, at_ms: int, index: int) -> None:
+    def _speak(self, _: _ModelDevice, at_ms: int, index: int) -> None:
         """Have one address speak for devices of the wave that is open."""
         if self._is_over:
             return
@@ -500,9 +501,9 @@ def _between(least: int, most: int, number: float) -> float:
     return least * MINUTE_MS * math.exp(number * math.log(most / least))
 
 
-def _image(device: _Device, kind: str) -> dict[str, Any]:
+def _image(device: _ModelDevice, kind: str) -> dict[str, Any]:
     """Return what a record tells of the image that a device fetches."""
-    sha256 = _STONE_SHA256 if device.fetches == _STONE else _SHA256
+    sha256 = _STEPPING_STONE_SHA256 if device.fetches == _STEPPING_STONE else _SHA256
     return {
         f"{kind}_version": device.fetches,
         f"{kind}_sha256": sha256,

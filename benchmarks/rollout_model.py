@@ -22,7 +22,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks.fleet_model import MADE_UP_AT, SCENARIOS, Fleet, Scenario
+from benchmarks.fleet_model import MADE_UP_AT, SCENARIOS, ModelFleet, ModelScenario
 from benchmarks.fleet_shapes import DAY_MS, HOUR_MS, MINUTE_MS, SHAPES, Shape
 from benchmarks.progress import Progress as Bar
 from ota_server.evaluation.feedback import Feedback
@@ -49,7 +49,7 @@ _LONGEST_MS = 14 * DAY_MS
 _LONGEST_PAUSE_MS = DAY_MS
 
 
-class Outcome(NamedTuple):
+class ModelOutcome(NamedTuple):
     """What came of one run.
 
     Attributes:
@@ -82,14 +82,14 @@ class Outcome(NamedTuple):
 
 
 def run(
-    scenario: Scenario,
+    scenario: ModelScenario,
     seed: int,
     shape: Shape = SHAPES[0],
     devices: int | None = None,
     *,
     is_killed: bool = False,
     devices_proven: bool = False,
-) -> Outcome:
+) -> ModelOutcome:
     """Let a fleet live through a rollout.
 
     Args:
@@ -99,7 +99,7 @@ def run(
     """
     if devices is not None:
         shape = replace(shape, devices=devices)
-    fleet = Fleet(scenario, seed, shape, _START_MS)
+    fleet = ModelFleet(scenario, seed, shape, _START_MS)
     waves = propose_waves(fleet.stands())
     fleet.forge(waves[0])
     rollout = _Rollout(fleet, _plan(fleet, f"{scenario.name}-{seed}", waves), devices_proven)
@@ -110,7 +110,7 @@ def run(
     plan, progress, now_ms = rollout.plan, rollout.progress, rollout.now_ms
     if progress.state == "done":
         fleet.finish(now_ms)
-    return Outcome(
+    return ModelOutcome(
         scenario=scenario.name,
         shape=shape.name,
         seed=seed,
@@ -128,7 +128,7 @@ def run(
     )
 
 
-def _plan(fleet: Fleet, name: str, waves: tuple[float, ...]) -> RolloutPlan:
+def _plan(fleet: ModelFleet, name: str, waves: tuple[float, ...]) -> RolloutPlan:
     return RolloutPlan(
         id=name,
         version=fleet.release,
@@ -140,7 +140,7 @@ def _plan(fleet: Fleet, name: str, waves: tuple[float, ...]) -> RolloutPlan:
     )
 
 
-def _may_have(fleet: Fleet, shape: Shape, waves: tuple[float, ...]) -> int:
+def _may_have(fleet: ModelFleet, shape: Shape, waves: tuple[float, ...]) -> int:
     if shape.devices >= _LARGE_FLEET:
         return math.ceil(shape.devices * _MOST_EXPOSED) - 1
     return fleet.exposed_at_most(waves)
@@ -157,10 +157,10 @@ class _Rollout:
         promoted: how often a person opened a wave by hand.
     """
 
-    def __init__(self, fleet: Fleet, plan: RolloutPlan, devices_proven: bool = False) -> None:
-        releases = (*fleet.versions, *fleet.stones, fleet.release)
+    def __init__(self, fleet: ModelFleet, plan: RolloutPlan, devices_proven: bool = False) -> None:
+        releases = (*fleet.versions, *fleet.stepping_stones, fleet.release)
         self._scope = RolloutScope(
-            releases=_meanings(releases), stepping_stones=_meanings(fleet.stones)
+            releases=_meanings(releases), stepping_stones=_meanings(fleet.stepping_stones)
         )
         self._fleet = fleet
         self.plan = plan
@@ -222,7 +222,7 @@ def _meanings(versions: Iterable[str]) -> frozenset[str]:
     return frozenset(map(meaning, versions))
 
 
-def is_right(scenario: Scenario, outcome: Outcome) -> bool:
+def is_right(scenario: ModelScenario, outcome: ModelOutcome) -> bool:
     """Return whether a run ended as its release deserves."""
     if scenario.is_good:
         if outcome.state == "done":
@@ -232,7 +232,7 @@ def is_right(scenario: Scenario, outcome: Outcome) -> bool:
     return is_stopped and outcome.had <= outcome.may_have
 
 
-def is_right_pause(scenario: Scenario, outcome: Outcome) -> bool:
+def is_right_pause(scenario: ModelScenario, outcome: ModelOutcome) -> bool:
     """Return whether a rollout is paused for a reason for which it may be.
 
     1. One address speaks for all devices.
@@ -256,7 +256,7 @@ class _Job(NamedTuple):
     shape: Shape
 
 
-def _run(job: _Job) -> Outcome:
+def _run(job: _Job) -> ModelOutcome:
     # To look for garbage again and again in the middle of a run takes a twelfth of its time.
     gc.disable()
     outcome = run(SCENARIOS[job.scenario], job.seed, job.shape)
@@ -264,7 +264,7 @@ def _run(job: _Job) -> Outcome:
     return outcome
 
 
-def run_all(jobs: Sequence[_Job], processes: int) -> Iterator[Outcome]:
+def run_all(jobs: Sequence[_Job], processes: int) -> Iterator[ModelOutcome]:
     """Yield what came of each run, in their order."""
     if processes <= 1:
         yield from map(_run, jobs)
@@ -273,7 +273,7 @@ def run_all(jobs: Sequence[_Job], processes: int) -> Iterator[Outcome]:
         yield from pool.map(_run, jobs)
 
 
-def table(outcomes: Sequence[Outcome]) -> str:
+def table(outcomes: Sequence[ModelOutcome]) -> str:
     """Return the runs over one shape as a table, a line for each scenario."""
     lines = [
         f"{'SCENARIO':44} {'RELEASE':7} {'HALTED':>7} {'PAUSED':>7} {'DONE':>7} {'BY HAND':>7} "
@@ -298,7 +298,7 @@ def table(outcomes: Sequence[Outcome]) -> str:
     return "\n".join(lines)
 
 
-def matrix(outcomes: Sequence[Outcome]) -> str:
+def matrix(outcomes: Sequence[ModelOutcome]) -> str:
     """Return all runs as a table in Markdown: a line for each scenario, a column for each shape.
 
     Each cell says how many runs of how many went wrong; of a good release, after how many hours the
@@ -319,7 +319,7 @@ def matrix(outcomes: Sequence[Outcome]) -> str:
     return "\n".join(f"| {' | '.join(map(str.ljust, row, widths))} |" for row in rows)
 
 
-def _cell(scenario: Scenario, outcomes: Sequence[Outcome]) -> str:
+def _cell(scenario: ModelScenario, outcomes: Sequence[ModelOutcome]) -> str:
     if not outcomes:
         return ""
     parts = [f"{_count_wrong(outcomes)}/{len(outcomes)}"]
@@ -336,26 +336,26 @@ def _cell(scenario: Scenario, outcomes: Sequence[Outcome]) -> str:
     return ", ".join(parts)
 
 
-def _scenario(name: str) -> Scenario:
+def _scenario(name: str) -> ModelScenario:
     return next(scenario for scenario in SCENARIOS if scenario.name == name)
 
 
-def _wrong(outcomes: Sequence[Outcome]) -> list[Outcome]:
+def _wrong(outcomes: Sequence[ModelOutcome]) -> list[ModelOutcome]:
     return [each for each in outcomes if not is_right(_scenario(each.scenario), each)]
 
 
-def _count_wrong(outcomes: Sequence[Outcome]) -> int:
+def _count_wrong(outcomes: Sequence[ModelOutcome]) -> int:
     return len(_wrong(outcomes))
 
 
-def verdict(outcomes: Sequence[Outcome]) -> tuple[int, int]:
+def verdict(outcomes: Sequence[ModelOutcome]) -> tuple[int, int]:
     """Return how many good releases did not reach all, and how many bad ones were missed."""
     wrong = _wrong(outcomes)
     good = sum(_scenario(each.scenario).is_good for each in wrong)
     return good, len(wrong) - good
 
 
-def _say_what_went_wrong(outcomes: Sequence[Outcome]) -> None:
+def _say_what_went_wrong(outcomes: Sequence[ModelOutcome]) -> None:
     for outcome in _wrong(outcomes):
         print(
             f"WRONG {outcome.shape}: {outcome.scenario}, seed {outcome.seed}: {outcome.state} "

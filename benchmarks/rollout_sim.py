@@ -24,7 +24,17 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.simulated import CHURN, NEW, OLD, OLDEST, SHAPES, Count, Device, Scenario, World
+from benchmarks.simulated import (
+    CHURN,
+    NEW,
+    OLD,
+    OLDEST,
+    SHAPES,
+    FleetCount,
+    SimulatedDevice,
+    SimulatedScenario,
+    World,
+)
 from ota_server.journal.files import CURRENT_NAME
 from ota_server.policy.decision import cohort_percent
 from ota_server.policy.rollout_plan import RolloutPlan, RolloutProgress, is_over
@@ -42,19 +52,19 @@ _CATCH_UP_SECONDS = 120.0
 _BY_TIME = ("undecided", "updated", "silent")
 
 SCENARIOS = (
-    Scenario("good", True),
-    Scenario("cut", True, cut=0.5),
-    Scenario("outage", True, outage=20.0),
-    Scenario("killed", True, kills=3),
-    Scenario("power", True, dark=0.05),
-    Scenario("boot", False, cannot_boot=0.3),
-    Scenario("bricks", False, bricked=0.3),
-    Scenario("one-version", False, cannot_boot=1.0, only_from=OLDEST),
-    Scenario("falls-back", False, falls_back=0.3),
+    SimulatedScenario("good", True),
+    SimulatedScenario("cut", True, cut=0.5),
+    SimulatedScenario("outage", True, outage=20.0),
+    SimulatedScenario("killed", True, kills=3),
+    SimulatedScenario("power", True, dark=0.05),
+    SimulatedScenario("boot", False, cannot_boot=0.3),
+    SimulatedScenario("bricks", False, bricked=0.3),
+    SimulatedScenario("one-version", False, cannot_boot=1.0, only_from=OLDEST),
+    SimulatedScenario("falls-back", False, falls_back=0.3),
 )
 
 
-def _prepare(data_dir: Path, scenario: Scenario) -> None:
+def _prepare(data_dir: Path, scenario: SimulatedScenario) -> None:
     for name in ("version", "firmware", "log"):
         (data_dir / name).mkdir()
     for version in (OLDEST, OLD, NEW):
@@ -74,13 +84,15 @@ def _start(data_dir: Path, options: argparse.Namespace) -> None:
         raise SystemExit(done.stderr)
 
 
-async def _run(scenario: Scenario, options: argparse.Namespace, data_dir: Path) -> dict[str, Any]:
+async def _run(
+    scenario: SimulatedScenario, options: argparse.Namespace, data_dir: Path
+) -> dict[str, Any]:
     """Run one scenario, and end what it started, however that goes."""
     _prepare(data_dir, scenario)
-    world, count = World(data_dir), Count()
+    world, count = World(data_dir), FleetCount()
     world.serve()
     devices = [
-        Device(number, options.slowest, scenario, count, options.shape)
+        SimulatedDevice(number, options.slowest, scenario, count, options.shape)
         for number in range(options.devices)
     ]
     if scenario.only_from:
@@ -96,11 +108,11 @@ async def _run(scenario: Scenario, options: argparse.Namespace, data_dir: Path) 
 
 
 async def _roll_out(
-    scenario: Scenario,
+    scenario: SimulatedScenario,
     options: argparse.Namespace,
     world: World,
-    devices: list[Device],
-    count: Count,
+    devices: list[SimulatedDevice],
+    count: FleetCount,
 ) -> dict[str, Any]:
     data_dir = world.data_dir
     await asyncio.sleep(options.slowest * 2.2)
@@ -156,7 +168,7 @@ def _plan(data_dir: Path) -> RolloutPlan:
     return plan
 
 
-def _may_have(plan: RolloutPlan, devices: list[Device]) -> int:
+def _may_have(plan: RolloutPlan, devices: list[SimulatedDevice]) -> int:
     """Return how many devices may have a bad release before it is halted.
 
     Fewer than 2 %; but all of the waves up to the first that holds a device that it harms, since
@@ -169,7 +181,7 @@ def _may_have(plan: RolloutPlan, devices: list[Device]) -> int:
     return max(exposed, math.ceil(0.02 * len(devices)) - 1)
 
 
-def _keep_the_oldest(data_dir: Path, devices: list[Device]) -> None:
+def _keep_the_oldest(data_dir: Path, devices: list[SimulatedDevice]) -> None:
     """Keep those on the oldest version there: the target would take them on before the rollout."""
     groups = data_dir / "version" / "groups"
     groups.mkdir()
@@ -178,7 +190,7 @@ def _keep_the_oldest(data_dir: Path, devices: list[Device]) -> None:
     (data_dir / "version" / "targets.json").write_text(json.dumps({"oldest": OLDEST}))
 
 
-async def _kill(world: World, devices: list[Device], count: Count) -> str:
+async def _kill(world: World, devices: list[SimulatedDevice], count: FleetCount) -> str:
     """Kill the server in the middle of all; return what that changed: "nothing", as it should."""
     await world.freeze()
     others = [device for device in devices if device.number not in count.had]
@@ -281,7 +293,7 @@ def main() -> int:
 
 
 def _is_right(result: dict[str, Any]) -> bool:
-    """Say whether a scenario ended as it should."""
+    """Return whether a scenario ended as it should."""
     if result["kill"] != "nothing":
         return False
     if result["is_good"]:

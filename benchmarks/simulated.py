@@ -34,7 +34,7 @@ _RESET = struct.pack("ii", 1, 0)
 
 
 @dataclass(frozen=True)
-class Scenario:
+class SimulatedScenario:
     """What a release does to devices, or the world to all of them: shares of the fleet.
 
     Attributes:
@@ -57,7 +57,7 @@ class Scenario:
 
 
 @dataclass
-class Count:
+class FleetCount:
     """What became of the fleet: who has had a whole image, who runs it, at which second."""
 
     had: set[int] = field(default_factory=set)
@@ -66,11 +66,16 @@ class Count:
     refused: int = 0
 
 
-class Device:
+class SimulatedDevice:
     """One device: it polls, downloads, and does what the scenario does to it."""
 
     def __init__(
-        self, number: int, slow_seconds: float, scenario: Scenario, count: Count, shape: str = "own"
+        self,
+        number: int,
+        slow_seconds: float,
+        scenario: SimulatedScenario,
+        count: FleetCount,
+        shape: str = "own",
     ) -> None:
         chance = random.Random(number)
         self.number = number

@@ -133,7 +133,7 @@ class Downloads:
             with fleet.lock:
                 row, before = fleet.row(report.mac), fleet.get(report.mac)
                 known = before.download if before else None
-                under_way = known is not None and (report.mac, known.sha256) in fleet.under_way
+                under_way = known is not None and fleet.is_under_way(report.mac, known.sha256)
             plan = self._plan(request, report, peer, before, under_way, may_wait)
             with fleet.lock:
                 if fleet.row(report.mac) is not row:

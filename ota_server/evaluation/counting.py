@@ -42,6 +42,9 @@ class _BelievedDevice(NamedTuple):
     is_home: bool
 
 
+_Devices = Mapping[int, _BelievedDevice]  # by their rows
+
+
 class WaveCounter:
     """Counts the devices of the waves that are open, at one moment."""
 
@@ -152,21 +155,12 @@ class WaveCounter:
         reach -= sum(polls.wave[row] <= self._wave for row in self._accepted)
         size = self._size(reach)
         large = self._large(bad, counting)
-        fresh = [row for row in counting if polls.wave[row] == self._wave]
-        updated = [row for row in fresh if counting[row].state == DeviceState.UPDATED]
-        # So few may not go on by what strangers say of one of them.
-        soaked = [
-            row
-            for row in updated
-            if counting[row].case.confirmed and (counting[row].is_home or size >= TINY_WAVE)
-        ]
         members, slow_share, stuck = self._members()
-        contradictors = Counter(
-            account.contradicted_by
-            for account in accounts.values()
-            if account.contradicted_by is not None
-        )
+        soaked = self._soaked(counting, size)
+        said_by = (account.contradicted_by for account in accounts.values())
+        contradictors = Counter(source for source in said_by if source is not None)
         waiting = states.pop(DeviceState.WAITING, 0)
+        named = list(bad.items())[:ASKING_WAVE]
         return Tally(
             **{state.value: count for state, count in states.items()},
             active=waiting + sum(n for name, n in states.items() if name not in NO_EVIDENCE),
@@ -177,7 +171,7 @@ class WaveCounter:
             overall=self._evidence(counting, bad, large),
             whole=self._evidence(counting, bad, None),
             parts=self._parts(counting, bad, large),
-            fresh=len(fresh),
+            fresh=sum(polls.wave[row] == self._wave for row in counting),
             to_come=polls.wave.count(self._wave),
             members=members,
             size=size,
@@ -185,10 +179,7 @@ class WaveCounter:
             soaked=len(soaked),
             slow_soaked=sum(map(self._is_slow, soaked)) if slow_share else 0,
             silence_rate=_mean(self._silence_of(counting)),
-            bad={
-                row: f"{each.state} at {address_of(each.source)}"
-                for row, each in list(bad.items())[:ASKING_WAVE]
-            },
+            bad={row: f"{each.state} at {address_of(each.source)}" for row, each in named},
             bad_elsewhere=sum(not each.is_home for each in bad.values()),
             bad_at=_most(Counter(each.source for each in bad.values())),
             displaced_at=_most(displaced),
@@ -196,29 +187,34 @@ class WaveCounter:
             stuck=stuck,
         )
 
-    def _bad(self, counting: Mapping[int, _BelievedDevice]) -> dict[int, _BelievedDevice]:
+    def _soaked(self, counting: _Devices, size: int) -> list[int]:
+        """Return the devices of this wave that have soaked; of a tiny one, those at home alone."""
+        return [
+            row
+            for row, each in counting.items()
+            if self._polls.wave[row] == self._wave
+            and each.state == DeviceState.UPDATED
+            and each.case.confirmed
+            and (each.is_home or size >= TINY_WAVE)
+        ]
+
+    def _bad(self, counting: _Devices) -> dict[int, _BelievedDevice]:
         """Return the devices that speak against the release; of the silent ones, those blamed."""
         bad = {row: each for row, each in counting.items() if each.state in BAD}
         self._at_risk = {row for row, each in counting.items() if self._is_at_risk(row, each.case)}
-        silent = {
-            row: (each.source, each.case.seen)
-            for row, each in bad.items()
-            if each.state == DeviceState.SILENT
-        }
+        rows = [row for row, each in bad.items() if each.state == DeviceState.SILENT]
+        silent = {row: (bad[row].source, bad[row].case.seen) for row in rows}
         if not silent:
             return bad
         # Those that have soaked are at risk up to the end of their wave, and show how others fare.
-        on_their_way = {
-            row for row, each in self._devices.items() if each.case.is_on_its_way(self._terms)
-        }
+        devices, terms = self._devices.items(), self._terms
+        on_their_way = {row for row, each in devices if each.case.is_on_its_way(terms)}
         blamed = self._silence.blamed(silent, on_their_way)
         homes = Counter(counting[row].source for row in self._at_risk)
         self._share_of = self._silence.shares(on_their_way, homes)
         return {row: each for row, each in bad.items() if row not in silent or row in blamed}
 
-    def _large(
-        self, bad: Mapping[int, _BelievedDevice], counting: Mapping[int, _BelievedDevice]
-    ) -> Collection[int] | None:
+    def _large(self, bad: _Devices, counting: _Devices) -> Collection[int] | None:
         if len(bad) < 2:
             return ()
         polls, silence = self._polls, self._silence
@@ -230,10 +226,7 @@ class WaveCounter:
         return large_homes(polls, living, is_there, self._terms)
 
     def _parts(
-        self,
-        counting: Mapping[int, _BelievedDevice],
-        bad: Mapping[int, _BelievedDevice],
-        large: Collection[int] | None,
+        self, counting: _Devices, bad: _Devices, large: Collection[int] | None
     ) -> dict[str, Evidence]:
         """Return the evidence of those from each version that some bad ones ran, and slow ones."""
         parts: dict[str, dict[int, _BelievedDevice]] = {
@@ -250,10 +243,7 @@ class WaveCounter:
         }
 
     def _evidence(
-        self,
-        counting: Mapping[int, _BelievedDevice],
-        bad: Mapping[int, _BelievedDevice],
-        large: Collection[int] | None,
+        self, counting: _Devices, bad: _Devices, large: Collection[int] | None
     ) -> Evidence:
         """Return the evidence of some devices.
 
@@ -273,7 +263,7 @@ class WaveCounter:
         expected = min(silent, int(sum(shares)))
         return Evidence(len(counting), failed, silent, mislabelled, excused, expected)
 
-    def _silence_of(self, counting: Mapping[int, _BelievedDevice]) -> Sequence[float]:
+    def _silence_of(self, counting: _Devices) -> Sequence[float]:
         """Return how likely each device at risk would be silent without the release."""
         if self._share_of is None:
             return ()

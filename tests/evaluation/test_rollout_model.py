@@ -9,9 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from benchmarks import rollout_model
-from benchmarks.fleet_model import MADE_UP_AT, SCENARIOS, Fleet
+from benchmarks.fleet_model import MADE_UP_AT, SCENARIOS, ModelFleet
 from benchmarks.fleet_shapes import DAY_MS, HOUR_MS, MINUTE_MS, SHAPES, Shape
-from benchmarks.rollout_model import Outcome, is_right, matrix, run, table, verdict
+from benchmarks.rollout_model import ModelOutcome, is_right, matrix, run, table, verdict
 from ota_server.model.timestamp import format_time, parse_time
 
 # Of these, the first wave holds thirty: enough to go on, enough to halt.
@@ -31,9 +31,9 @@ def shape(name: str) -> Shape:
     return next(each for each in SHAPES if each.name == name)
 
 
-def outcome(scenario=GOOD, **fields) -> Outcome:
+def outcome(scenario=GOOD, **fields) -> ModelOutcome:
     """Return what came of a run: a release that reached all in time, but for these fields."""
-    usual = Outcome(scenario.name, "homes", 0, "done", 1000, 10, 30, 1.0, 5.0, 104.0, "")
+    usual = ModelOutcome(scenario.name, "homes", 0, "done", 1000, 10, 30, 1.0, 5.0, 104.0, "")
     return usual._replace(**fields)
 
 
@@ -176,7 +176,7 @@ class OperatorTest(unittest.TestCase):
 
     def rollout(self, scenario, asks_for):
         """Return a rollout that asks about some devices of its fleet, after the first look."""
-        fleet = Fleet(scenario, 0, shape("5 sites of 40"), rollout_model._START_MS)
+        fleet = ModelFleet(scenario, 0, shape("5 sites of 40"), rollout_model._START_MS)
         waves = (50.0, 100.0)
         fleet.forge(waves[0])
         rollout = rollout_model._Rollout(fleet, rollout_model._plan(fleet, "r", waves))
@@ -207,7 +207,7 @@ class OperatorTest(unittest.TestCase):
 class ShapeTest(unittest.TestCase):
     def history(self, each, scenario=GOOD):
         """Return the addresses of each device before the start, with the times of its polls."""
-        fleet = Fleet(scenario, 0, each, START_MS)
+        fleet = ModelFleet(scenario, 0, each, START_MS)
         fleet.forge(30.0)
         polls = defaultdict(list)
         for record in fleet.history():
@@ -253,7 +253,7 @@ class ShapeTest(unittest.TestCase):
 
     def test_a_home_gets_another_address_once_a_day_that_no_other_home_has_then(self):
         each = replace(shape("daily change"), devices=30, addresses=10)
-        fleet = Fleet(GOOD, 0, each, START_MS)
+        fleet = ModelFleet(GOOD, 0, each, START_MS)
         fleet.history()
         homes = [[], []]
         for days, found in enumerate(homes):
@@ -293,7 +293,7 @@ class ShapeTest(unittest.TestCase):
         # One that is silent may have been unplugged: there it takes two.
         for scenario, needed in ((CANNOT_BOOT, 1), (BRICKED, 2)):
             with self.subTest(scenario.name):
-                fleet = Fleet(scenario, 0, shape("one NAT"), START_MS)
+                fleet = ModelFleet(scenario, 0, shape("one NAT"), START_MS)
                 harmed = (each.percent for each in fleet._devices if fleet._is_harmed(each))
                 last = sorted(harmed)[needed - 1]
                 below = sum(percent < last for percent, _ in fleet.stands())
@@ -301,7 +301,7 @@ class ShapeTest(unittest.TestCase):
                 self.assertEqual(fleet.exposed_at_most((100.0,)), 60)
 
     def test_while_a_rollout_is_paused_nobody_is_told_to_run_the_release(self):
-        fleet = Fleet(GOOD, 0, shape("one NAT"), START_MS)
+        fleet = ModelFleet(GOOD, 0, shape("one NAT"), START_MS)
         fleet.history()
         for is_offered in (False, True):
             now_ms = START_MS + HOUR_MS * (1 + is_offered)
