@@ -21,15 +21,8 @@ from ota_server.model.refusal import BadPolicy, Misused, Refused
 from ota_server.model.timestamp import format_time
 from ota_server.policy import edits
 from ota_server.policy.files import GROUP_SUFFIX, GROUPS_FOLDER
-from ota_server.policy.policy import (
-    PINS_NAME,
-    TARGETS_NAME,
-    Pin,
-    is_group_name,
-    parse_group,
-    parse_pins,
-    parse_targets,
-)
+from ota_server.policy.parse import parse_group, parse_pins, parse_targets
+from ota_server.policy.policy import PINS_NAME, TARGETS_NAME, Pin, is_group_name
 from ota_server.policy.text import time_text
 from ota_server.system.data_dir import existing_folder
 from ota_server.system.files import named, read

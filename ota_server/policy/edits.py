@@ -14,13 +14,8 @@ from typing import NamedTuple
 from ota_server.model.refusal import BadPolicy, Refused
 from ota_server.policy import audit
 from ota_server.policy.files import GROUP_SUFFIX, GROUPS_FOLDER
-from ota_server.policy.policy import (
-    HOLD_NAME,
-    PINS_NAME,
-    RETRIES_NAME,
-    Pin,
-    parse_pins,
-)
+from ota_server.policy.parse import parse_pins
+from ota_server.policy.policy import HOLD_NAME, PINS_NAME, RETRIES_NAME, Pin
 from ota_server.policy.targets import release_here
 from ota_server.policy.text import (
     Hold,

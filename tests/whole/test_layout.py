@@ -83,6 +83,7 @@ PURE |= {
     "policy.explain",
     "policy.lease",
     "policy.loop_breaker",
+    "policy.parse",
     "policy.policy",
     "policy.reason",
     "policy.rollout_plan",
