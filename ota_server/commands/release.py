@@ -24,7 +24,7 @@ from ota_server.releases.inventory import (
     releases,
 )
 from ota_server.releases.publish import publish
-from ota_server.releases.publish_request import VERSION_RULE, Order
+from ota_server.releases.publish_request import VERSION_RULE, PublishRequest
 from ota_server.releases.withdraw import reinstate, remove, withdraw
 from ota_server.system import clock
 
@@ -207,7 +207,7 @@ def _version(text: str) -> str:
 
 
 def _publish(arguments: argparse.Namespace) -> int:
-    order = Order(
+    request = PublishRequest(
         source=arguments.image,
         version=arguments.version,
         notes=arguments.notes,
@@ -218,16 +218,16 @@ def _publish(arguments: argparse.Namespace) -> int:
         verify_key=arguments.verify_key,
         is_forced=arguments.force,
     )
-    with ProgressBar(f"copying {order.version}") as progress:
-        published = publish(arguments.data_dir, order, clock.now_ms(), progress)
+    with ProgressBar(f"copying {request.version}") as progress:
+        published = publish(arguments.data_dir, request, clock.now_ms(), progress)
     for warning in published.warnings:
         warn(warning)
-    manifest, version = published.manifest, order.version
+    manifest, version = published.manifest, request.version
     print(f"{version}: {manifest.size} bytes, SHA-256 {manifest.sha256}")
     print(f"image: {manifest.image or 'says nothing of itself'}")
     if published.checked_by:
         print(f"signature: right, by {published.checked_by}")
-    elif order.signature is not None:
+    elif request.signature is not None:
         print("signature: stored, not checked (give --verify-key)")
     updated = ", ".join(published.updated)
     print(
