@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 OURS = "ota_server"
+NOT_ASKED = "not asked for"  # why a peer, or a workload, was left out
 
 
 class Broken(Exception):

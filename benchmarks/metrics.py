@@ -53,7 +53,7 @@ class Workload:
     metrics: tuple[str, ...]
 
 
-_PAGE = ("ota_server", "nginx", "http.server", "aiohttp", "uvicorn", "goosebit")
+_PAGE = ("ota_server", "before", "nginx", "http.server", "aiohttp", "uvicorn", "goosebit")
 _CHECK = ("rate", "cpu_us", "p50_ms", "p99_ms", "rss_mb")
 _KEPT = tuple(name for name in _PAGE if name != "http.server")
 _FILES = tuple(name for name in _PAGE if name != "goosebit")
@@ -110,7 +110,7 @@ _ALL = (
         "4 KiB/s of an image of 1 MiB. Delivery is what they got of that. Meanwhile a check on a "
         "new connection each 20 ms: median and 99th percentile. RSS is the most that was seen. "
         "aiohttp and uvicorn take part in the first round alone.",
-        ("ota_server", "nginx", "nginx-default", "aiohttp", "uvicorn"),
+        ("ota_server", "before", "nginx", "nginx-default", "aiohttp", "uvicorn"),
         ("answered", "delivery", "rss_mb", "tcp_mb", "threads", "p50_ms", "p99_ms"),
     ),
     Workload(
@@ -118,7 +118,7 @@ _ALL = (
         "10,000 idle connections",
         "Each made one check and stays open. Meanwhile a check on a new connection each 20 ms. "
         "aiohttp and uvicorn take part in the first round alone.",
-        ("ota_server", "nginx", "aiohttp", "uvicorn"),
+        ("ota_server", "before", "nginx", "aiohttp", "uvicorn"),
         ("answered", "rss_mb", "threads", "p50_ms", "p99_ms"),
     ),
     Workload(

@@ -124,8 +124,21 @@ def _introduce_to_goosebit(port: int) -> None:
     urllib.request.urlopen(request, timeout=20).read()
 
 
+def _ours_before(place: Place) -> list[str]:
+    """Serve by another checkout: -P keeps this one, the current folder, off the path."""
+    command = _ours(place)
+    return [command[0], "-P", *command[1:]]
+
+
 _ALL = (
     Peer(OURS, "this server", "", _ours),
+    Peer(
+        "before",
+        "this server, the checkout that OTA_SERVER_BEFORE names",
+        "OTA_SERVER_BEFORE",
+        _ours_before,
+        environment=lambda place: {"PYTHONPATH": os.environ["OTA_SERVER_BEFORE"]},
+    ),
     Peer("nginx", "nginx, one worker", "nginx", lambda place: _nginx(place, "sndbuf=64k")),
     Peer(
         "nginx-default",
@@ -153,6 +166,8 @@ PEERS = {peer.name: peer for peer in _ALL}
 def versions(python: Path) -> dict[str, str]:
     """Return the versions of programs and packages that are there."""
     found = {"Python": sys.version.split()[0]}
+    if before := os.environ.get("OTA_SERVER_BEFORE"):
+        found["OTA_SERVER_BEFORE"] = Path(before).name
     for program, option in (("nginx", "-v"), ("wrk", "-v")):
         if shutil.which(program):
             done = subprocess.run([program, option], capture_output=True, text=True)

@@ -19,6 +19,7 @@ from benchmarks.metrics import METRICS, WORKLOADS
 _OURS_COLOUR = "#d1495b"
 _COLOURS = {
     OURS: _OURS_COLOUR,
+    "before": "#e9a3ad",
     "nginx": "#2e4057",
     "nginx-default": "#7d8ca3",
     "http.server": "#c9b458",

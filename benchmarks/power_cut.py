@@ -1,13 +1,18 @@
 """A power cut: ten thousand devices come within ten seconds, and each has an update to fetch.
 
     python -m benchmarks.power_cut [--devices 10000] [--max-downloads 50 0] [--poll-seconds 5]
+                                   [--slow-percent 5] [--absent-percent 10]
 
-Starts the server as its own process for each number of places (0: without the option), and speaks
-to it as the devices would: check, and where another version is told download it, with a small
-buffer and pauses, then report it; else check again after the poll interval, which differs by up to
-a half between devices. Prints a line of a table for each: connections that were refused, by their
-errors; the most downloads at once, by the server's journal and as the devices saw it; the devices
-that have the release at the end; how long it took; and how long a check took that was answered.
+Starts the server as its own process for each number of download slots (0: without the option), and
+speaks to it as the devices would: check, and where another version is told download it, with a
+small buffer and pauses, then report it; else check again after the poll interval, which differs by
+up to a half between devices. A slow device takes twenty times as long for its download. An absent
+one checks like the others, and never downloads what it is told of.
+
+Prints a line of a table for each: connections that were refused, by their errors; the most
+downloads at once, by the server's journal and as the devices saw it; the devices that have the
+release at the end, of those that are not absent; how long it took; how long a device waited, from
+its first check until it had the image; and how long a check took that was answered.
 Linux only. A machine with two processors shows what they can do, and not what the server could.
 """
 
@@ -34,19 +39,24 @@ _SOURCES = 16  # addresses 127.0.0.2 and on, or ports run out
 _RECEIVE_BUFFER = 4096  # an ESP8266 has little more
 _READ_BYTES = 8192
 _PAUSE_SECONDS = 0.05
+_SLOW_PAUSE_SECONDS = 1.0
 _SETTLE_SECONDS = 4.0  # the server hashes an image that has not changed for two seconds
 _TITLE = (
-    "places | refused connections | 429 | most at once, journal | most at once, devices "
-    "| updated | seconds | check p50, ms | check p99, ms"
+    "slots | refused connections | 429 | most at once, journal | most at once, devices "
+    "| updated | seconds | wait p50, s | wait p90, s | wait p99, s | longest wait, s "
+    "| check p50, ms | check p99, ms"
 )
 
 
 class Device:
     """One device: what it runs, and the request that is under way."""
 
-    def __init__(self, number: int, poll_seconds: float) -> None:
+    def __init__(self, number: int, poll_seconds: float, is_slow: bool, is_absent: bool) -> None:
         self.mac = (0x020000000000 + number).to_bytes(6, "big").hex(":")
         self.poll_seconds = poll_seconds
+        self.pause_seconds = _SLOW_PAUSE_SECONDS if is_slow else _PAUSE_SECONDS
+        self.is_absent = is_absent
+        self.first_at: float | None = None
         self.version = _OLD
         self.wants = ""
         self.sock: socket.socket | None = None
@@ -71,6 +81,7 @@ class Seen(NamedTuple):
     most_at_once: int
     updated: int
     seconds: float
+    wait_seconds: list[float]
     check_seconds: list[float]
 
 
@@ -84,30 +95,42 @@ class Crowd:
         self._poller = select.epoll()
         self._busy: dict[int, Device] = {}
         self._errors: Counter[str] = Counter()
+        self._wait_seconds: list[float] = []
         self._check_seconds: list[float] = []
         self._downloading = self._most = self._updated = 0
+        self.coming = 0  # devices that fetch what they are told of
         source = random.Random(20261124)
         self._source = source
         self._due: list[tuple[float, int, Device]] = []
         for number in range(arguments.devices):
             poll_seconds = arguments.poll_seconds * source.uniform(0.5, 1.5)
             at = source.uniform(0.0, _COMING_SECONDS)
-            self._due.append((at, number, Device(number, poll_seconds)))
+            percent = 100 * number / arguments.devices
+            is_slow = percent < arguments.slow_percent
+            is_absent = percent >= 100 - arguments.absent_percent
+            self.coming += not is_absent
+            self._due.append((at, number, Device(number, poll_seconds, is_slow, is_absent)))
         heapq.heapify(self._due)
         self._number = arguments.devices
 
     def run(self) -> Seen:
-        """Have all devices come, until each has the release or the time is over."""
-        most = len(self._due)
+        """Have all devices come, until each that fetches has the release or the time is over."""
         self._began = time.monotonic()
-        while self._updated < most and (now := self._now()) < self._give_up_seconds:
+        while self._updated < self.coming and (now := self._now()) < self._give_up_seconds:
             while self._due and self._due[0][0] <= now:
                 self._wake(heapq.heappop(self._due)[2])
             wait = max(0.0, self._due[0][0] - now) if self._due else 0.1
             for descriptor, events in self._poller.poll(min(wait, 0.1)):
                 self._take(self._busy[descriptor], events)
         seconds = self._now()
-        return Seen(self._errors, self._most, self._updated, seconds, self._check_seconds)
+        return Seen(
+            self._errors,
+            self._most,
+            self._updated,
+            seconds,
+            sorted(self._wait_seconds),
+            sorted(self._check_seconds),
+        )
 
     def _now(self) -> float:
         return time.monotonic() - self._began
@@ -127,6 +150,8 @@ class Crowd:
         device.reply.clear()
         device.is_read_slowly = False
         device.asked_at = self._now()
+        if device.first_at is None:
+            device.first_at = device.asked_at
         sock.connect_ex(("127.0.0.1", self._port))
         self._busy[sock.fileno()] = device
         self._poller.register(sock, select.EPOLLOUT)
@@ -154,7 +179,7 @@ class Crowd:
                 self._downloading += 1
                 self._most = max(self._most, self._downloading)
             self._poller.modify(device.sock, 0)
-            self._later(device, _PAUSE_SECONDS)
+            self._later(device, device.pause_seconds)
 
     def _end(self, device: Device) -> None:
         assert device.sock is not None
@@ -174,6 +199,7 @@ class Crowd:
         elif device.wants:
             if body == self._image:
                 device.version = device.wants
+                self._wait_seconds.append(self._now() - (device.first_at or 0.0))
             else:
                 self._errors["a part of the image"] += 1
             device.wants = ""
@@ -181,7 +207,7 @@ class Crowd:
         else:
             self._check_seconds.append(self._now() - device.asked_at)
             told = body.decode("ascii", "replace").strip()
-            if told != device.version:
+            if told != device.version and not device.is_absent:
                 device.wants = told
                 self._later(device, self._source.uniform(0.0, 0.05))
             elif told == _NEW:
@@ -203,7 +229,7 @@ def most_at_once(journal: Path) -> int:
     return most
 
 
-def start(data_dir: Path, image: bytes, places: int) -> tuple[subprocess.Popen[str], int]:
+def start(data_dir: Path, image: bytes, slots: int) -> tuple[subprocess.Popen[str], int]:
     """Start the server on a new data directory; return it and its port."""
     for name in ("version", "firmware"):
         (data_dir / name).mkdir()
@@ -211,8 +237,8 @@ def start(data_dir: Path, image: bytes, places: int) -> tuple[subprocess.Popen[s
     (data_dir / "version" / "version.txt").write_text(_NEW)
     command = [sys.executable, "-m", "ota_server.server", "--port", "0", "--journal-rotate", "1024"]
     command += ["--data-dir", str(data_dir)]
-    if places:
-        command += ["--max-downloads", str(places)]
+    if slots:
+        command += ["--max-downloads", str(slots)]
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     )
@@ -221,14 +247,15 @@ def start(data_dir: Path, image: bytes, places: int) -> tuple[subprocess.Popen[s
     return process, int(line.split("//")[1].split("/")[0].rsplit(":", 1)[1])
 
 
-def measure(arguments: argparse.Namespace, places: int) -> str:
-    """Let the devices come to a server with so many places; return the line of the table."""
+def measure(arguments: argparse.Namespace, slots: int) -> str:
+    """Let the devices come to a server with so many slots; return the line of the table."""
     image = random.Random(1).randbytes(arguments.image_bytes)
     with tempfile.TemporaryDirectory() as folder:
-        process, port = start(Path(folder), image, places)
+        process, port = start(Path(folder), image, slots)
         try:
             time.sleep(_SETTLE_SECONDS)
-            seen = Crowd(arguments, port, image).run()
+            crowd = Crowd(arguments, port, image)
+            seen = crowd.run()
         finally:
             process.send_signal(signal.SIGTERM)
             process.communicate()
@@ -236,12 +263,17 @@ def measure(arguments: argparse.Namespace, places: int) -> str:
     late = seen.errors.pop("429", 0)
     refused = seen.errors.total()
     which = f" ({dict(seen.errors)})" if refused else ""
-    times = sorted(seen.check_seconds)
-    p50, p99 = (1000 * times[int(len(times) * share)] for share in (0.5, 0.99))
+    waits = " | ".join(f"{_at(seen.wait_seconds, share):.1f}" for share in (0.5, 0.9, 0.99, 1.0))
+    checks = " | ".join(f"{1000 * _at(seen.check_seconds, share):.1f}" for share in (0.5, 0.99))
     return (
-        f"{places or 'no limit'} | {refused}{which} | {late} | {most} | {seen.most_at_once} "
-        f"| {seen.updated} of {arguments.devices} | {seen.seconds:.0f} | {p50:.1f} | {p99:.1f}"
+        f"{slots or 'no limit'} | {refused}{which} | {late} | {most} | {seen.most_at_once} "
+        f"| {seen.updated} of {crowd.coming} | {seen.seconds:.0f} | {waits} | {checks}"
     )
+
+
+def _at(times: list[float], share: float) -> float:
+    """Return the quantile of times that are in order."""
+    return times[min(int(len(times) * share), len(times) - 1)] if times else float("nan")
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -254,12 +286,14 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--poll-seconds", type=float, default=5.0, help="default: %(default)s")
     parser.add_argument("--image-bytes", type=int, default=50_000, help="default: %(default)s")
     parser.add_argument("--give-up-seconds", type=float, default=900.0, help="default: %(default)s")
+    parser.add_argument("--slow-percent", type=float, default=0.0, help="default: %(default)s")
+    parser.add_argument("--absent-percent", type=float, default=0.0, help="default: %(default)s")
     arguments = parser.parse_args(argv)
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    print(f"{_TITLE}\n{'---|' * 8}---:")
-    for places in arguments.max_downloads:
-        print(measure(arguments, places), flush=True)
+    print(f"{_TITLE}\n{'---|' * 12}---:")
+    for slots in arguments.max_downloads:
+        print(measure(arguments, slots), flush=True)
 
 
 if __name__ == "__main__":

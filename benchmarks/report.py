@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from benchmarks.bounds import Verdict, judge
-from benchmarks.figures import OURS, Results, ratio, spread
+from benchmarks.figures import NOT_ASKED, OURS, Results, ratio, spread
 from benchmarks.metrics import METRICS, WORKLOADS, Workload
 from benchmarks.peers import PEERS
 
@@ -151,7 +151,8 @@ def _tables(results: Results, workload: Workload) -> list[str]:
 
 def peers_table(results: Results, workload: Workload, case: str) -> str:
     """Return the table of one case: a row for each peer, ours first."""
-    rows = [(PEERS[peer].label, case, peer) for peer in workload.peers]
+    asked = [peer for peer in workload.peers if results.left_out.get(peer) != NOT_ASKED]
+    rows = [(PEERS[peer].label, case, peer) for peer in asked]
     return f"**{case}**\n\n" + _table(results, workload, rows, "ours/peer", ratio)
 
 

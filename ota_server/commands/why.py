@@ -129,16 +129,16 @@ def _decision_lines(found: Explanation, besides: Besides) -> Iterator[tuple[str,
     cause = NO_TARGET if decision is None else decision.cause
     is_held = cause.reason is Reason.ON_HOLD and besides.hold
     yield "because", f"{in_words(cause)}: {besides.hold}" if is_held else in_words(cause)
-    is_put_off = cause.reason in _PUT_OFF
     is_offer = decision is not None and decision.release and decision.version != reported
-    if is_offer or is_put_off:
+    if is_offer or found.for_image.reason in _PUT_OFF:
         yield from _standing_lines(besides.standing)
     if found.image is not None:
         yield "image", f"{found.image.name}, {found.image.size} bytes"
     elif found.image_problem:
         yield "image", f"none, /firmware.bin is answered 404: {found.image_problem}"
     else:
-        yield "image", f"none now, /firmware.bin is answered {429 if is_put_off else 503}"
+        status = 429 if found.for_image.reason in _PUT_OFF else 503
+        yield "image", f"none now, /firmware.bin is answered {status}"
     if found.target_problem:
         yield "but", f"{found.target_problem}; a running server stays on its last good target"
     if not found.server.runs:
@@ -155,7 +155,7 @@ def _standing_lines(standing: Standing) -> Iterator[tuple[str, str]]:
     if standing.max_downloads is not None:
         limit = standing.max_downloads
         most = f"{limit} download{'s' * (limit != 1)} at once"
-        yield "places", f"{most}; while all are taken it is told its own version"
+        yield "slots", f"{most}; while all slots are taken it is told its own version"
 
 
 def _pin_text(pin: Pin, now_ms: int) -> str:

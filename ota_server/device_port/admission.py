@@ -11,7 +11,7 @@ from threading import Lock
 from typing import NamedTuple
 from zlib import crc32
 
-from ota_server.device_port.slots import Places
+from ota_server.device_port.slots import DownloadSlots
 from ota_server.device_port.window import Hours, Standing, Waiting
 from ota_server.httpd import reply
 from ota_server.httpd.reply import Reply
@@ -21,8 +21,8 @@ from ota_server.policy.situation import ServerState, no_slot, window_closed
 
 log = logging.getLogger(__name__)
 
-# A download without a place comes again after a half to one and a half minutes, each device after
-# another time: a place that nobody uses is free again after one.
+# A download without a slot comes again after a half to one and a half minutes, each device after
+# another time: a slot that nobody uses is free again after one.
 _RETRY_SECONDS = (30, 60)
 # Who was told of a release just before the windows closed may still fetch it.
 _CLOSING_MS = 60_000
@@ -47,21 +47,21 @@ class Refusal(NamedTuple):
 
 
 class Admission:
-    """Lets devices in while there are places and a window is open. Safe for use by many threads."""
+    """Lets devices in while slots are free and a window is open. Safe for use by many threads."""
 
     def __init__(
         self,
-        places: Places | None,
+        slots: DownloadSlots | None,
         hours: Hours | None = None,
         overdue_seconds: float | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Take what limits it: places, windows, or both.
+        """Take what limits it: download slots, windows, or both.
 
         Args:
             overdue_seconds: a device that has waited for a window for so long is let in.
         """
-        self._places = places
+        self._slots = slots
         self._hours = hours
         self._waiting = Waiting(overdue_seconds)
         self._clock = clock
@@ -69,7 +69,7 @@ class Admission:
         self._say_at = 0.0
 
     def offer(self, mac: str, now_ms: int, address: str = "") -> Cause | None:
-        """Return why a device is not told of a release now; None: it is, and has its place.
+        """Return why a device is not told of a release now; None: it is, and has its slot.
 
         Args:
             address: where it asks from; "": nobody knows.
@@ -78,9 +78,9 @@ class Admission:
             now = self._clock()
             if self._is_closed(mac, now_ms, now):
                 return window_closed(str(self._hours))
-            if self._places is None or self._places.ask(mac, now, _site(address)):
+            if self._slots is None or self._slots.ask(mac, now, _source(address)):
                 return None
-            return no_slot(self._places.limit)
+            return no_slot(self._slots.limit)
 
     def begin(
         self, mac: str, now_ms: int, is_transfer: bool, is_new: bool, address: str = ""
@@ -99,20 +99,20 @@ class Admission:
                 assert self._hours is not None
                 cause = window_closed(str(self._hours))
                 return Refusal(cause, self._hours.retry_seconds(now_ms, share))
-            if self._places is None:
+            if self._slots is None:
                 return None
-            ask = self._places.begin if is_transfer else self._places.ask
-            if ask(mac, now, _site(address)):
+            ask = self._slots.begin if is_transfer else self._slots.ask
+            if ask(mac, now, _source(address)):
                 return None
-            cause = no_slot(self._places.limit)
+            cause = no_slot(self._slots.limit)
         least, spread = _RETRY_SECONDS
         return Refusal(cause, least + int(share * (spread + 1)))
 
     def end(self, mac: str, is_last: bool) -> None:
         """Note that a transfer has ended; with `is_last` the device has the end of the image."""
         with self._lock:
-            if self._places is not None:
-                self._places.end(mac, self._clock(), is_last)
+            if self._slots is not None:
+                self._slots.end(mac, self._clock(), is_last)
             if is_last:
                 self._waiting.end(mac)
 
@@ -132,32 +132,32 @@ class Admission:
 
     @property
     def downloading(self) -> int:
-        """How many devices with a place download at this moment."""
+        """How many devices with a slot download at this moment."""
         with self._lock:
-            return 0 if self._places is None else self._places.downloading
+            return 0 if self._slots is None else self._slots.downloading
 
     def standing(self, now_ms: int) -> Standing:
         """Return whom it lets in, for operators."""
         hours = self._hours
         with self._lock:
             return Standing(
-                None if self._places is None else self._places.limit,
+                None if self._slots is None else self._slots.limit,
                 "" if hours is None else str(hours),
                 hours is None or hours.are_open(now_ms),
                 self._waiting.longer_than(_UNMET_SECONDS, self._clock()),
             )
 
     def who_waits(self, state: ServerState, now_ms: int) -> ServerState:
-        """Return the state of the server with who has to wait for a window or for a place."""
-        hours, places = self._hours, self._places
+        """Return the state of the server with who has to wait for a window or for a slot."""
+        hours, slots = self._hours, self._slots
         with self._lock:
             now = self._clock()
-            holders = [] if places is None else places.holders(now)
+            holders = [] if slots is None else slots.holders(now)
             overdue = [] if hours is None else self._waiting.overdue(now, _MOST_LET_IN)
-            is_full = places is not None and len(holders) >= places.limit
+            is_full = slots is not None and not slots.has_free_slot(now)
             return state._replace(
                 closed_window="" if hours is None or hours.are_open(now_ms) else str(hours),
-                taken_slots=places.limit if places is not None and is_full else 0,
+                taken_slots=slots.limit if slots is not None and is_full else 0,
                 let_in=frozenset((*holders[:_MOST_LET_IN], *overdue)),
             )
 
@@ -177,10 +177,10 @@ class Admission:
             return False
         if late_ms and hours.were_open(now_ms - late_ms):
             return False
-        if self._places is not None and self._places.has(mac, now):
+        if self._slots is not None and self._slots.has(mac, now):
             return False  # what it began, or was told of, in the window goes on
         return not self._waiting.is_overdue(mac, now)
 
 
-def _site(address: str) -> int | None:
+def _source(address: str) -> int | None:
     return source_of(address) if address else None

@@ -10,7 +10,8 @@ from ota_server import __version__
 from ota_server.device_port.server import OTAServer
 from ota_server.model.quantity import format_duration, format_size
 from ota_server.model.version import is_sample
-from ota_server.releases.store import NoImage, NoTarget, NotHashed, Store
+from ota_server.releases.fleet_target import NoTarget
+from ota_server.releases.store import NoImage, NotHashed, Store
 
 log = logging.getLogger(__name__)
 

@@ -17,8 +17,9 @@ the cost. Here is what is skipped on its way, step by step, and why nothing come
 6. *The connection* (`httpd/driver.py`) is not told of it but for the time: nothing was under way,
    and the data was this one request, so that there is nothing to keep of it and no order to keep.
 
-Proof: tests/test_common_check.py asks two servers the same at random, one by either way, and wants
-the same bytes and the same journal; tests/test_fuzz.py sends both ways to one.
+Proof: tests/device_port/test_common_check.py asks two services the same at random, one by either
+way, and wants the same bytes and the same journal of both; and that what the pattern matches is
+read alike. tests/httpd/test_fuzz.py mutates requests of both kinds.
 """
 
 import re
@@ -33,7 +34,8 @@ from ota_server.httpd.reply import Peer, Reply
 from ota_server.journal.device_table import Fleet
 from ota_server.model.device import Report
 from ota_server.policy.files import PolicyFiles
-from ota_server.releases.store import NoTarget, NotHashed, NotNow
+from ota_server.releases.fleet_target import NoTarget
+from ota_server.releases.store import NotHashed, NotNow
 
 CHECK_PATH = b"/version.txt"
 IMAGE_PATH = b"/firmware.bin"

@@ -30,8 +30,9 @@ from ota_server.policy.decision import Decision
 from ota_server.policy.explain import in_words
 from ota_server.policy.files import PolicyFiles
 from ota_server.policy.loop_breaker import fetched
+from ota_server.releases.fleet_target import NoTarget
 from ota_server.releases.image import Image
-from ota_server.releases.store import Altered, NoImage, NoTarget, NotHashed, NotNow, Store
+from ota_server.releases.store import Altered, NoImage, NotHashed, NotNow, Store
 from ota_server.system.rate_limit import RateLimit
 
 log = logging.getLogger(__name__)
@@ -132,7 +133,7 @@ class Downloads:
             with fleet.lock:
                 row, before = fleet.row(report.mac), fleet.get(report.mac)
                 known = before.download if before else None
-                under_way = known is not None and (report.mac, known.sha256) in fleet.under_way
+                under_way = known is not None and fleet.is_under_way(report.mac, known.sha256)
             plan = self._plan(request, report, peer, before, under_way, may_wait)
             with fleet.lock:
                 if fleet.row(report.mac) is not row:

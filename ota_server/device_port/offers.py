@@ -27,8 +27,9 @@ from ota_server.policy.loop_breaker import why_wait
 from ota_server.policy.policy import Policy
 from ota_server.policy.reason import Cause, Reason
 from ota_server.policy.situation import ImageOnDisk, ServerState, Situation
+from ota_server.releases.fleet_target import NoTarget
 from ota_server.releases.image import Image
-from ota_server.releases.store import Altered, NoImage, NoTarget, NotNow, Store
+from ota_server.releases.store import Altered, NoImage, NotNow, Store
 
 log = logging.getLogger(__name__)
 

@@ -16,6 +16,7 @@ DEFAULT_PORT = 7777
 _MOST_OVERDUE_SECONDS = 3660 * 86400
 # Less than this, and a packet would take longer than a client waits.
 _LEAST_RATE = 1024
+_MOST_OVERDUE_SECONDS = 3660 * 86400
 MEBIBYTE = 1024 * 1024
 
 EXAMPLES = """\
@@ -138,7 +139,7 @@ def _add_crowd_arguments(parser: argparse.ArgumentParser) -> None:
     """Add those for when the whole fleet comes at once: who is let in, when, and how fast."""
     parser.add_argument(
         "--max-downloads",
-        type=_places,
+        type=_slots,
         metavar="N",
         help="devices that may download at once; others are told their own version, and come "
         "again at their next poll (default: as many as come)",
@@ -209,7 +210,7 @@ def _seconds(text: str) -> float:
     return seconds
 
 
-def _places(text: str) -> int:
+def _slots(text: str) -> int:
     if not text.isascii() or not text.isdigit() or not 1 <= int(text[:9]) <= 1_000_000:
         raise argparse.ArgumentTypeError(f"{text!r:.40} is no whole number from 1 to 1000000")
     return int(text)

@@ -37,6 +37,8 @@ from ota_server.model.device import (
     reported,
 )
 from ota_server.policy.files import PolicyFiles
+from ota_server.policy.lease import Attended
+from ota_server.policy.situation import ServerState
 from ota_server.releases.store import Store
 from ota_server.system.rate_limit import Budget, RateLimit
 
@@ -162,10 +164,14 @@ class Service:
         """Bring records to the disk, where that is not done before each reply."""
         self.fleet.journal.sync()
 
-    def standing(self) -> Standing:
-        """Return whom it lets in to download, for operators."""
-        admission = self.offers.admission
-        return Standing() if admission is None else admission.standing(self.clock_ms())
+    @property
+    def attended(self) -> Attended:
+        """The rollouts that the controller looks after, as the server has it."""
+        return self.offers.attended
+
+    def standing(self) -> tuple[Standing, ServerState]:
+        """Return what this server alone knows, for other processes."""
+        return self.offers.standing(self.clock_ms())
 
     def reopen_journal(self) -> None:
         """Have the journal opened by its name again, soon. Safe in a signal handler."""
@@ -186,7 +192,7 @@ class Service:
         return self.offers.withdrawals
 
     def _route(self, request: Request, peer: Peer, may_wait: bool) -> Reply:
-        """Answer in the order that DESIGN has: health, named images, identity, path, method."""
+        """Answer, in this order: health, named images, identity, path, method."""
         if request.content_length > 0 and request.method in ("GET", "HEAD"):
             return reply.text(
                 HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "A request here has no body.", close=True

@@ -17,8 +17,9 @@ from ota_server.journal.device_table import Fleet
 from ota_server.model.device import Device, Report
 from ota_server.model.version import MAX_SIGNATURE_BYTES, meaning, signature_name
 from ota_server.policy.files import PolicyFiles
+from ota_server.releases.fleet_target import NoTarget
 from ota_server.releases.image import Image
-from ota_server.releases.store import NoImage, NoTarget, NotHashed, NotNow, Store
+from ota_server.releases.store import NoImage, NotHashed, NotNow, Store
 from ota_server.system.files import find, is_passing, open_found
 from ota_server.system.rate_limit import RateLimit
 
@@ -64,7 +65,7 @@ class Signatures:
         with self._fleet.lock:
             device = self._fleet.get(report.mac)
             known = device.download if device else None
-            under_way = known is not None and (report.mac, known.sha256) in self._fleet.under_way
+            under_way = known is not None and self._fleet.is_under_way(report.mac, known.sha256)
         try:
             return self._answer(
                 lambda: self._image(report, peer, device, under_way), peer, TARGET_CACHING, may_wait

@@ -1,97 +1,95 @@
-"""Places for downloads: how many devices may download at once, and who is next. Pure.
+"""Download slots: how many devices may download at once, and who gets the next free slot. Pure.
 
-A device that is offered a release has a place for a minute; its download keeps that until it is
-whole. Who finds none comes again at its next poll, and the third time it has been refused it goes
-before those that were refused less: shortly before it comes, by its own rhythm, a place that is
-free is left free for it. One that does not come blocks nothing.
+The rule:
 
-A place that its device lets lapse without a transfer was not worth having: that device goes behind
-the others, the longer the more often it does so. And while others want places, one address gets no
-more than a quarter of all for devices that have not begun.
+1. A slot is for whoever asks first. A device has one slot at most, however often it asks.
+2. A quarter of the slots is kept for devices that were refused three times or more and still wait:
+   others leave them so many free slots, but one for each such device at most. Among themselves
+   they leave as many to those that were refused six times or more. A device waits until it has a
+   slot, or has not asked for two hours.
+3. A slot that is not used ends after a minute and puts its device behind the others, once: it has
+   a slot only where more are free than devices wait. That ends when as many others have begun to
+   download as waited when its slot ended, or after half an hour.
+4. A slot that is used ends when the device has the whole image and none of its transfers runs, or
+   a minute after its last transfer was cut. One check may make that minute longer, not several.
+5. While devices at another source address wait, one address has a quarter of all slots at most for
+   devices that have not begun to download.
 
-Times are seconds of one monotonic clock. No lock: the caller holds one.
+The states of a device:
+
+| state       | what the device has   | what ends it                                             |
+|-------------|-----------------------|----------------------------------------------------------|
+| new         | nothing               | it asks: reserved, or refused and waiting                |
+| waiting     | a number of refusals  | it asks: reserved, or refused once more                  |
+| reserved    | a slot that is unused | it begins: downloading; after a minute: behind           |
+| downloading | a slot, and transfers | it has the whole image: new; it is cut: paused           |
+| paused      | a slot that was used  | it begins again: downloading; after a minute: new        |
+| behind      | others go first       | it asks and enough slots are free: reserved; rule 3: new |
+
+Times are seconds of one monotonic clock. Not locked: the caller holds a lock. The entries of each
+table that ends by time all last equally long, so that those that end first stand first: an answer
+takes the same time however many devices wait.
 """
 
+import math
 from collections import Counter, OrderedDict
-from itertools import islice
 from typing import NamedTuple
 
 from ota_server.model.device import number_of
 
 # A device begins its download seconds after it was told; after a cut it needs some to connect.
 RESERVED_SECONDS = 60.0
-# So many refusals put a device before those that have fewer, so many more before these, and so on.
-REFUSALS_A_RANK = 3
-_TOP_RANK = 7
-# How long before a device is expected a place is left free for it, and how long after. Longer
-# leaves places empty, shorter misses devices whose clocks are bad.
-SOON_SECONDS = 15.0
-_SLOT_SECONDS = 5.0
-_SOON_SLOTS = int(SOON_SECONDS / _SLOT_SECONDS)
-# For so long a device that was refused is taken to want a place still: most poll more often.
-_WANTED_SECONDS = 3600.0
-# Of the places that nobody has begun to use, one address gets one of so many.
-_SITE_SHARE = 4
-# How long a device is behind that let a place lapse, twice as long each time, up to 32 minutes:
-# one that polls each hour is not kept out by that.
-_BEHIND_SECONDS = 60.0
-_MOST_DOUBLINGS = 5
-# Of those that were refused last, to know whether a place that is free is wanted.
-_MOST_LOOKED_AT = 1000
-# 300 bytes each. Beyond that those that were not heard of for the longest time begin anew.
+# So many refusals give a device the kept slots, and so many give it those before the others.
+KEPT_FROM, FIRST_FROM = 3, 6
+# One of so many slots is kept; one of so many is for the devices of one address.
+_QUARTER = 4
+# Devices that poll each hour, more or less, still wait when their next poll comes.
+WAITING_SECONDS = 7200.0
+# Devices that poll each hour are not kept out by that.
+BEHIND_SECONDS = 1800.0
+# 300 bytes each. Beyond that those that were refused the longest time ago begin again.
 MOST_REFUSED = 100_000
 
 
-class _Place:
-    """A place that is taken: until a time, or for as long as transfers run.
+class _Slot:
+    """A slot that a device has.
 
     Attributes:
-        site: where its device is, while no transfer has begun; None: nobody knows, or one has.
-        is_used: a transfer has begun.
-        may_ask_on: the next check keeps it for longer; then there has to be another transfer.
+        address: where the device asked from, until it has begun; None: not known, or it has begun.
+        may_extend: the next check makes the minute after a cut longer.
     """
 
-    __slots__ = ("is_used", "is_whole", "may_ask_on", "site", "transfers", "until")
+    __slots__ = ("address", "has_begun", "is_whole", "may_extend", "transfers")
 
-    def __init__(self, until: float, site: int | None) -> None:
-        self.until = until
-        self.site = site
+    def __init__(self, address: int | None) -> None:
+        self.address = address
         self.transfers = 0
-        self.is_used = self.is_whole = self.may_ask_on = False
+        self.has_begun = self.is_whole = self.may_extend = False
 
 
-class _Refused(NamedTuple):
-    """A device that found no place: how many times, when last, and in which slot it comes."""
+class _Behind(NamedTuple):
+    """How long a device is behind: until so many downloads have begun, or until a time."""
 
-    times: int
-    at: float
-    slot: int | None
-
-    @property
-    def rank(self) -> int:
-        return min(self.times // REFUSALS_A_RANK, _TOP_RANK)
-
-
-class _Lapses(NamedTuple):
-    """A device that let places lapse: how many since its last transfer; until when it is behind."""
-
-    times: int
+    begun: int
     until: float
 
 
-class Places:
-    """The places of one server."""
+class DownloadSlots:
+    """The download slots of one server."""
 
     def __init__(self, limit: int, most_refused: int = MOST_REFUSED) -> None:
         self._limit = limit
+        self._quarter = max(1, limit // _QUARTER)
         self._most_refused = most_refused
-        self._taken: dict[str, _Place] = {}
-        self._next_until = float("inf")
-        self._refused: OrderedDict[int, _Refused] = OrderedDict()
-        self._slots: dict[int, list[int]] = {}
-        self._unused: Counter[int] = Counter()  # places by site that no transfer has begun in
-        self._wanting: OrderedDict[int, float] = OrderedDict()  # the two sites refused last
-        self._lapses: OrderedDict[int, _Lapses] = OrderedDict()
+        self._slots: dict[str, _Slot] = {}
+        self._ends: OrderedDict[str, float] = OrderedDict()  # when slots without transfers end
+        self._begun = 0  # downloads, since the server has started
+        self._refusals: OrderedDict[int, int] = OrderedDict()  # in the order of the last one
+        self._waiting: OrderedDict[int, float] = OrderedDict()  # which of these wait, until when
+        self._waiting_by_class = [0, 0, 0]
+        self._behind: OrderedDict[int, _Behind] = OrderedDict()
+        self._unused: Counter[int] = Counter()  # reserved slots by address
+        self._wanting: OrderedDict[int, float] = OrderedDict()  # the two addresses refused last
 
     @property
     def limit(self) -> int:
@@ -101,165 +99,167 @@ class Places:
     @property
     def downloading(self) -> int:
         """How many devices download at this moment."""
-        return sum(place.transfers > 0 for place in self._taken.values())
+        return len(self._slots) - len(self._ends)
 
     @property
-    def waiting(self) -> int:
-        """How many devices were refused, and have had no place since."""
-        return len(self._refused)
+    def refused(self) -> int:
+        """How many devices were refused, and have had no slot since."""
+        return len(self._refusals)
 
     def has(self, mac: str, now: float) -> bool:
-        """Say whether a device has a place, and leave all as it is."""
-        place = self._taken.get(mac)
-        return place is not None and (place.transfers > 0 or now < place.until)
+        """Return whether a device has a slot; changes nothing."""
+        return mac in self._slots and now < self._ends.get(mac, math.inf)
 
     def holders(self, now: float) -> list[str]:
-        """Return the devices that have a place."""
-        return [mac for mac in self._taken if self.has(mac, now)]
+        """Return the devices that have a slot."""
+        return [mac for mac in self._slots if self.has(mac, now)]
 
-    def ask(self, mac: str, now: float, site: int | None = None) -> bool:
-        """Say whether a device has a place, which is kept for a minute.
+    def has_free_slot(self, now: float) -> bool:
+        """Return whether rules 1 and 2 have a slot for a device that was never refused."""
+        self._expire(now)
+        return self._limit - len(self._slots) > min(self._quarter, sum(self._waiting_by_class[1:]))
 
-        Asking again does not keep it for longer, unless a transfer was cut meanwhile.
+    def ask(self, mac: str, now: float, address: int | None = None) -> bool:
+        """Return whether a device has a slot now. A new one is reserved for a minute.
 
         Args:
-            site: the address that it asks from, or its network; None: nobody knows.
+            address: the source address that it asks from, as a number; None: not known.
         """
-        self._let_lapse(now)
-        place = self._taken.get(mac)
-        if place is not None:
-            if place.may_ask_on:
-                place.may_ask_on = False
-                place.until = max(place.until, now + RESERVED_SECONDS)
+        self._expire(now)
+        slot = self._slots.get(mac)
+        if slot is not None:
+            if slot.may_extend:
+                slot.may_extend = False
+                self._end_later(mac, now)
             return True
         number = number_of(mac)
-        refused = self._refused.get(number)
-        free = self._limit - len(self._taken)
-        is_behind = self._has_share(site, now) or self._is_behind(number, free, now)
-        if free <= 0 or is_behind or (self._slots and free <= self._expected(refused, now)):
-            self._refuse(number, refused, now, has_turn=not is_behind)
-            if site is not None and number not in self._lapses:
-                self._note_wanting(site, now)
+        is_behind = self._is_behind(number)
+        if self._limit - len(self._slots) <= self._left_to_others(number, is_behind):
+            if not is_behind:
+                self._refuse(number, now, address)
             return False
-        if refused is not None:
-            self._forget(number, refused)
-        self._taken[mac] = _Place(now + RESERVED_SECONDS, site)
-        if site is not None:
-            self._unused[site] += 1
-        self._next_until = min(self._next_until, now + RESERVED_SECONDS)
+        if self._has_share(address, now):
+            return False  # not for want of slots, so none is kept for it
+        self._give(mac, number, now, address)
         return True
 
-    def begin(self, mac: str, now: float, site: int | None = None) -> bool:
-        """Say whether a device has a place, and note that a transfer of it begins if so."""
-        if not self.ask(mac, now, site):
+    def begin(self, mac: str, now: float, address: int | None = None) -> bool:
+        """Return whether a device has a slot now; if it has one, a transfer of it begins."""
+        if not self.ask(mac, now, address):
             return False
-        place = self._taken[mac]
-        place.transfers += 1
-        place.until = max(place.until, now + RESERVED_SECONDS)
-        if not place.is_used:
-            place.is_used = True
-            self._lapses.pop(number_of(mac), None)
-            self._leave_share(place)
+        slot = self._slots[mac]
+        slot.transfers += 1
+        self._ends.pop(mac, None)
+        if not slot.has_begun:
+            slot.has_begun = True
+            self._begun += 1
+            self._leave_share(slot)
         return True
 
     def end(self, mac: str, now: float, is_last: bool) -> None:
-        """Note that a transfer has ended.
+        """Record that a transfer has ended.
 
         Args:
             is_last: the device has all of it, the last byte of the image included.
         """
-        place = self._taken[mac]
-        place.transfers -= 1
-        place.is_whole = place.is_whole or is_last
-        if place.transfers:
-            return  # others of its parts are still under way
-        if place.is_whole:
-            del self._taken[mac]
-            return
-        place.until, place.may_ask_on = now + RESERVED_SECONDS, True
-        self._next_until = min(self._next_until, place.until)
-
-    def _let_lapse(self, now: float) -> None:
-        """Free the places whose time is over; they are looked at only when one may be."""
-        if now < self._next_until:
-            return
-        idle = [(mac, place) for mac, place in self._taken.items() if not place.transfers]
-        for mac, place in idle:
-            if place.until <= now:
-                del self._taken[mac]
-                if not place.is_used:
-                    self._leave_share(place)
-                    self._note_lapse(number_of(mac), now)
-        self._next_until = min(
-            (place.until for _, place in idle if place.until > now), default=float("inf")
-        )
-
-    def _note_lapse(self, number: int, now: float) -> None:
-        before = self._lapses.pop(number, None)
-        times = 1 if before is None else min(before.times + 1, _MOST_DOUBLINGS)
-        self._lapses[number] = _Lapses(times, now + _BEHIND_SECONDS * (1 << times))
-        if len(self._lapses) > self._most_refused:
-            self._lapses.popitem(last=False)
-
-    def _is_behind(self, number: int, free: int, now: float) -> bool:
-        """Say whether a device that let places lapse has to leave those that are free to others."""
-        lapses = self._lapses.get(number)
-        if lapses is None or now >= lapses.until or free <= 0:
-            return False
-        latest = islice(reversed(self._refused.items()), _MOST_LOOKED_AT)
-        others = (refused for each, refused in latest if each not in self._lapses)
-        last = next(islice(others, free - 1, None), None)
-        return last is not None and now - last.at < _WANTED_SECONDS
-
-    def _has_share(self, site: int | None, now: float) -> bool:
-        """Say whether an address has its share of the places, and another one wants some too."""
-        if site is None or self._unused[site] < max(1, self._limit // _SITE_SHARE):
-            return False
-        return any(
-            other != site and now - at < _WANTED_SECONDS for other, at in self._wanting.items()
-        )
-
-    def _leave_share(self, place: _Place) -> None:
-        """Count a place no longer among those that nobody has begun to use."""
-        if place.site is not None:
-            self._unused[place.site] -= 1
-            if not self._unused[place.site]:
-                del self._unused[place.site]
-            place.site = None
-
-    def _note_wanting(self, site: int, now: float) -> None:
-        self._wanting[site] = now
-        self._wanting.move_to_end(site)
-        if len(self._wanting) > 2:
-            self._wanting.popitem(last=False)
-
-    def _expected(self, refused: _Refused | None, now: float) -> int:
-        """Return how many devices of a higher rank come about now."""
-        above = (0 if refused is None else refused.rank) + 1
-        slot = int(now // _SLOT_SECONDS)
-        near = range(slot - _SOON_SLOTS, slot + _SOON_SLOTS + 1)
-        return sum(sum(self._slots[at][above:]) for at in near if at in self._slots)
-
-    def _refuse(self, number: int, before: _Refused | None, now: float, has_turn: bool) -> None:
-        """Note a refusal. With `has_turn` a place is left free for it when it comes again."""
-        if before is None:
-            refused = _Refused(1, now, None)
+        slot = self._slots[mac]
+        slot.transfers -= 1
+        slot.is_whole = slot.is_whole or is_last
+        if slot.transfers:
+            return  # other parts of the image are still under way
+        if slot.is_whole:
+            self._free(mac)
         else:
-            self._forget(number, before)
-            refused = _Refused(before.times + 1, now, None)
-            if refused.rank and has_turn:
-                # It comes again after as long as it took this time.
-                slot = int((2 * now - before.at) // _SLOT_SECONDS)
-                refused = refused._replace(slot=slot)
-                self._slots.setdefault(slot, [0] * (_TOP_RANK + 1))[refused.rank] += 1
-        self._refused[number] = refused
-        if len(self._refused) > self._most_refused:
-            self._forget(*next(iter(self._refused.items())))
+            slot.may_extend = True
+            self._end_later(mac, now)
 
-    def _forget(self, number: int, refused: _Refused) -> None:
-        del self._refused[number]
-        if refused.slot is not None:
-            counts = self._slots[refused.slot]
-            counts[refused.rank] -= 1
-            if not any(counts):
-                del self._slots[refused.slot]
+    def _left_to_others(self, number: int, is_behind: bool) -> int:
+        """Return how many free slots a device may not have.
+
+        1. It is behind: as many as devices wait.
+        2. Others that wait have a better right to the kept slots: one for each, or all kept ones.
+        3. There are no such others: none.
+        """
+        if is_behind:
+            return len(self._waiting)
+        better = sum(self._waiting_by_class[_class(self._refusals.get(number, 0)) + 1 :])
+        return min(self._quarter, better)
+
+    def _has_share(self, address: int | None, now: float) -> bool:
+        """Return whether an address has its share of the slots, and another one wants some too."""
+        if address is None or self._unused[address] < self._quarter:
+            return False
+        return any(each != address and now < until for each, until in self._wanting.items())
+
+    def _give(self, mac: str, number: int, now: float, address: int | None) -> None:
+        self._forget(number)
+        self._behind.pop(number, None)
+        self._slots[mac] = _Slot(address)
+        if address is not None:
+            self._unused[address] += 1
+        self._end_later(mac, now)
+
+    def _end_later(self, mac: str, now: float) -> None:
+        self._ends[mac] = now + RESERVED_SECONDS
+        self._ends.move_to_end(mac)
+
+    def _free(self, mac: str) -> None:
+        self._leave_share(self._slots.pop(mac))
+
+    def _leave_share(self, slot: _Slot) -> None:
+        """Count a slot no longer among those that are reserved for an address."""
+        if slot.address is not None:
+            self._unused[slot.address] -= 1
+            if not self._unused[slot.address]:
+                del self._unused[slot.address]
+            slot.address = None
+
+    def _expire(self, now: float) -> None:
+        """End the slots, the waiting and the being behind whose time is over."""
+        while self._waiting and (wait := next(iter(self._waiting.items())))[1] <= now:
+            self._stop_waiting(wait[0])
+        while self._ends and (end := next(iter(self._ends.values()))) <= now:
+            mac, _ = self._ends.popitem(last=False)
+            if not self._slots[mac].has_begun:
+                self._put_behind(number_of(mac), end)
+            self._free(mac)
+        while self._behind and next(iter(self._behind.values())).until <= now:
+            self._behind.popitem(last=False)
+
+    def _put_behind(self, number: int, now: float) -> None:
+        self._behind[number] = _Behind(self._begun + len(self._waiting), now + BEHIND_SECONDS)
+        if len(self._behind) > self._most_refused:
+            self._behind.popitem(last=False)
+
+    def _is_behind(self, number: int) -> bool:
+        behind = self._behind.get(number)
+        return behind is not None and self._begun < behind.begun
+
+    def _refuse(self, number: int, now: float, address: int | None) -> None:
+        refusals = self._refusals.get(number, 0) + 1
+        self._forget(number)
+        self._refusals[number] = refusals
+        self._waiting[number] = now + WAITING_SECONDS
+        self._waiting_by_class[_class(refusals)] += 1
+        if len(self._refusals) > self._most_refused:
+            self._forget(next(iter(self._refusals)))
+        if address is not None:
+            self._wanting[address] = now + WAITING_SECONDS
+            self._wanting.move_to_end(address)
+            if len(self._wanting) > 2:
+                self._wanting.popitem(last=False)
+
+    def _forget(self, number: int) -> None:
+        """Forget that a device was refused."""
+        self._stop_waiting(number)
+        self._refusals.pop(number, None)
+
+    def _stop_waiting(self, number: int) -> None:
+        """Keep no slot for a device any longer; its refusals stay known."""
+        if self._waiting.pop(number, None) is not None:
+            self._waiting_by_class[_class(self._refusals[number])] -= 1
+
+
+def _class(refusals: int) -> int:
+    """Return 0 for a device without a right to the kept slots, 1 with it, 2 before the others."""
+    return (refusals >= KEPT_FROM) + (refusals >= FIRST_FROM)

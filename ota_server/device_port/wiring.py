@@ -12,7 +12,7 @@ from ota_server.device_port.admission_status import AdmissionFile
 from ota_server.device_port.options import MEBIBYTE
 from ota_server.device_port.server import OTAServer
 from ota_server.device_port.service import Service
-from ota_server.device_port.slots import Places
+from ota_server.device_port.slots import DownloadSlots
 from ota_server.device_port.window import Hours
 from ota_server.httpd.listener import MAX_LINGERING
 from ota_server.httpd.pacing import Pacing
@@ -162,7 +162,7 @@ def _make_admission(arguments: argparse.Namespace) -> Admission | None:
     if arguments.max_downloads is None and not arguments.window:
         return None
     return Admission(
-        Places(arguments.max_downloads) if arguments.max_downloads is not None else None,
+        DownloadSlots(arguments.max_downloads) if arguments.max_downloads is not None else None,
         Hours(arguments.window, arguments.window_zone) if arguments.window else None,
         arguments.window_overdue,
     )
@@ -181,9 +181,8 @@ class Companions:
         """Have the server do the chores of all."""
         data_dir, service = arguments.data_dir, server.service
         options = [COMPLETION_UNKNOWN] if arguments.buffering_proxy else []
-        attended, standing = service.offers.attended, service.offers.standing
-        self._keeper = Keeper(data_dir, service.policies, attended, clock_ms(), options)
-        self._admission = AdmissionFile(log_dir(data_dir), lambda: standing(clock_ms()))
+        self._keeper = Keeper(data_dir, service.policies, service.attended, clock_ms(), options)
+        self._admission = AdmissionFile(log_dir(data_dir), service.standing)
         forgetting = Forgetting(data_dir, service.fleet)
         looking = self._keeper, forgetting, self._admission
         server.chores += [each.look_after for each in looking]

@@ -28,10 +28,10 @@ import socket
 from enum import Enum
 
 from ota_server.httpd.app import NotReady
-from ota_server.httpd.connection import Connection, Outgoing
+from ota_server.httpd.connection import Connection
 from ota_server.httpd.pacing import Pacing
 from ota_server.httpd.readahead import ReadAhead
-from ota_server.httpd.reply import ImageSpan
+from ota_server.httpd.reply import ImageSpan, Outgoing
 from ota_server.httpd.sender import Sender
 from ota_server.httpd.sockets import (
     ACK_POLL_SECONDS,
@@ -44,7 +44,7 @@ from ota_server.httpd.sockets import (
 _READING_LOOK_SECONDS = 0.002
 
 
-class State(Enum):
+class ChannelState(Enum):
     """What a channel waits for: see the table above."""
 
     FRESH = "fresh"
@@ -57,8 +57,13 @@ class State(Enum):
 
 
 # A look at a member of an Enum costs more than one at a name of the module.
-FRESH, ASKED, PARKED = State.FRESH, State.ASKED, State.PARKED
-SENDING, HELD, LINGERING, CLOSED = State.SENDING, State.HELD, State.LINGERING, State.CLOSED
+FRESH, ASKED, PARKED = ChannelState.FRESH, ChannelState.ASKED, ChannelState.PARKED
+SENDING, HELD, LINGERING, CLOSED = (
+    ChannelState.SENDING,
+    ChannelState.HELD,
+    ChannelState.LINGERING,
+    ChannelState.CLOSED,
+)
 
 
 class Channel(Sender):

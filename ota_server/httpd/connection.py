@@ -3,18 +3,37 @@
 Whatever drives it is thin: it reads when `next_reply` has nothing to send, sends what that returns,
 tells how much the other side has acknowledged, and calls `tick` when `wait_seconds` are over. The
 same bytes get the same answer from any driver. Times are seconds of one monotonic clock.
+
+Its states:
+
+| state   | what it means                                   | until                           |
+|---------|-------------------------------------------------|---------------------------------|
+| IDLE    | no byte of a request has come                   | the idle time is over           |
+| HEAD    | the head of a request has begun                 | `HEAD_SECONDS` after its begin  |
+| LATE    | that time is over                               | `next_reply`: 408               |
+| PARKED  | a request waits for what the application makes  | `next_reply`, called when that is |
+| CLOSING | no further request is answered                  | the driver closes               |
+
+    IDLE → HEAD             bytes have come
+    HEAD → PARKED           the answer is not ready
+    HEAD, PARKED → IDLE     it is answered, and nothing more has come; HEAD where more has
+    HEAD → LATE             time is over
+    any → CLOSING           the reply says so, or the driver will read no more
+
+Beside that: downloads that were sent end one by one, by acknowledgements, in any state; with too
+many of them under way a request is held, and answered when there are fewer; and the client may have
+closed its side, after which what it sent before is answered all the same.
 """
 
 import logging
 import time
-from collections.abc import Sequence
+from enum import Enum
 from http import HTTPStatus
-from typing import NamedTuple
 
 from ota_server.httpd import reply
 from ota_server.httpd.app import App
 from ota_server.httpd.http1 import MAX_HEAD_BYTES, BadRequest, Request, reply_head
-from ota_server.httpd.reply import ImageSpan, Peer, Reply, Transfer
+from ota_server.httpd.reply import ImageSpan, Outgoing, Peer, Reply, Transfer
 
 log = logging.getLogger(__name__)
 
@@ -33,37 +52,43 @@ _MOST_UNREAD_BYTES = MAX_HEAD_BYTES + 4
 _MOST_UNACKNOWLEDGED = 16
 
 
-class Outgoing(NamedTuple):
-    """What to send next, in order: bytes, then parts. With `close` nothing comes after it.
+class ConnectionState(Enum):
+    """What a connection waits for: see the table above."""
 
-    `needs_record`: as that of a `Reply`.
-    """
+    IDLE = "idle"
+    HEAD = "head"
+    LATE = "late"
+    PARKED = "parked"
+    CLOSING = "closing"
 
-    head: bytes
-    parts: Sequence[bytes | ImageSpan]
-    close: bool
-    needs_record: bool = False
+
+# A look at a member of an Enum costs more than one at a name of the module.
+IDLE, HEAD, LATE = ConnectionState.IDLE, ConnectionState.HEAD, ConnectionState.LATE
+PARKED, CLOSING = ConnectionState.PARKED, ConnectionState.CLOSING
 
 
 class Connection:
-    """The state of one connection. Used by one thread at a time."""
+    """One connection. Used by one thread at a time.
+
+    Attributes:
+        input_ended: the client has closed its side.
+    """
 
     __slots__ = (
         "_acknowledged_bytes",
         "_app",
         "_buffer",
-        "_closing",
         "_handed_bytes",
         "_head_began",
-        "_head_is_late",
         "_idle_seconds",
         "_idle_since",
-        "_input_ended",
         "_is_held",
         "_must_linger",
         "_parked",
         "_progress_at",
         "_sent",
+        "_state",
+        "input_ended",
         "peer",
     )
 
@@ -71,13 +96,12 @@ class Connection:
         self._app = app
         self.peer = peer
         self._idle_seconds = idle_seconds
+        self._state = IDLE
         self._buffer = b""
         self._parked: Request | None = None
-        self._input_ended = False
+        self.input_ended = False
         self._is_held = False  # the next request waits for acknowledgements
-        self._head_began: float | None = None
-        self._head_is_late = False
-        self._closing = False
+        self._head_began = now
         self._must_linger = False
         self._idle_since = now
         self._progress_at = now
@@ -89,10 +113,9 @@ class Connection:
     def is_due(self) -> bool:
         """Whether to call `next_reply` though nothing has arrived.
 
-        The client has had its time for a head, and is told so; or it has acknowledged enough for
-        its next request to be answered.
+        The time for a head is over; or enough was acknowledged for the next request to be answered.
         """
-        return self._head_is_late or (self._is_held and not self._is_full)
+        return self._state is LATE or (self._is_held and not self._is_full)
 
     @property
     def has_input(self) -> bool:
@@ -106,7 +129,7 @@ class Connection:
         Else one that pipelines faster than it is answered fills the memory.
         """
         is_more_than_a_head = len(self._buffer) > _MOST_UNREAD_BYTES
-        return not self._closing and (is_more_than_a_head or self._is_full)
+        return self._state is not CLOSING and (is_more_than_a_head or self._is_full)
 
     @property
     def _is_full(self) -> bool:
@@ -114,16 +137,9 @@ class Connection:
         return len(self._sent) >= _MOST_UNACKNOWLEDGED and self._sent[0].whole_at is None
 
     @property
-    def input_ended(self) -> bool:
-        """Whether the client has closed its side."""
-        return self._input_ended
-
-    @property
     def is_idle(self) -> bool:
         """Whether nothing is under way, so that the next bytes begin a request."""
-        return not (
-            self._buffer or self._sent or self._input_ended or self._closing or self._parked
-        )
+        return self._state is IDLE and not self._sent and not self.input_ended
 
     @property
     def awaits_acknowledgement(self) -> bool:
@@ -139,12 +155,14 @@ class Connection:
         """Take what the client sent; no bytes mean that it will send no more."""
         self._finish_whole()
         if not data:
-            self._input_ended = True
+            self.input_ended = True
+        if not data or self._state is CLOSING:
             return
-        if not self._closing:
-            if not self._buffer:
-                self._head_began = now
-            self._buffer += data
+        if not self._buffer:
+            self._head_began = now
+        if self._state is IDLE:
+            self._state = HEAD
+        self._buffer += data
 
     def next_reply(
         self, now: float, may_wait: bool = True, draining: bool = False
@@ -161,36 +179,37 @@ class Connection:
         while len(self._sent) >= _MOST_UNACKNOWLEDGED and not self._is_full:
             self._finish_first(True)
         self._is_held = self._is_full and not draining
-        if self._closing or self._is_held:
+        if self._state is CLOSING or self._is_held:
             return None
         minor_version = 1
         try:
             request = self._parked or self._read_request(now)
             if request is None:
                 return None
-            self._parked = request
+            self._parked, self._state = request, PARKED
             answer = self._app.respond(request, self.peer, may_wait)
-            self._parked = None
+            self._parked, self._state = None, HEAD if self._buffer else IDLE
             minor_version = request.minor_version
             self._must_linger = answer.close or draining
-            self._closing = self._must_linger or not request.keep_alive
+            if self._must_linger or not request.keep_alive:
+                self._state = CLOSING
         except BadRequest as problem:
             log.debug("%s: %s", self.peer.address, problem)
             answer = reply.text(problem.status, f"{problem}", close=True)
-            self._closing = self._must_linger = True
+            self._state, self._must_linger = CLOSING, True
         return self._hand_out(answer, minor_version, now)
 
     def answered_quickly(self, reply_bytes: int, keep_alive: bool, now: float) -> None:
-        """Take note of a reply of `reply_bytes` bytes that was made without this machine."""
+        """Record a reply of `reply_bytes` bytes that was made without this machine."""
         self._idle_since = self._progress_at = now
         self._handed_bytes += reply_bytes
-        self._closing = not keep_alive
+        if not keep_alive:
+            self._state = CLOSING
 
     def _read_request(self, now: float) -> Request | None:
-        if self._head_is_late:
-            raise BadRequest(
-                HTTPStatus.REQUEST_TIMEOUT, f"no whole request in {HEAD_SECONDS:.0f} s"
-            )
+        if self._state is LATE:
+            said = f"no whole request in {HEAD_SECONDS:.0f} s"
+            raise BadRequest(HTTPStatus.REQUEST_TIMEOUT, said)
         if not self._buffer:
             return None
         found = self._app.read_request(self._buffer)
@@ -198,7 +217,7 @@ class Connection:
             return None
         request, length = found
         self._buffer = self._buffer[length:]
-        self._head_began = now if self._buffer else None
+        self._head_began = now
         return request
 
     def _hand_out(self, answer: Reply, minor_version: int, now: float) -> Outgoing:
@@ -207,7 +226,7 @@ class Connection:
             answer.fields,
             answer.content_length,
             int(time.time()),
-            not self._closing,
+            self._state is not CLOSING,
             minor_version,
         )
         body_bytes = len(answer.body)
@@ -220,26 +239,28 @@ class Connection:
         if answer.transfer is not None:
             answer.transfer.start, answer.transfer.stop = start, self._handed_bytes
             self._sent += (answer.transfer,)
-        return Outgoing(head + answer.body, answer.parts, self._closing, answer.needs_record)
+        return Outgoing(
+            head + answer.body, answer.parts, self._state is CLOSING, answer.needs_record
+        )
 
     def acknowledged(self, position: int, now: float) -> None:
-        """Take note that the other side has acknowledged the first `position` bytes sent."""
+        """Record that the other side has acknowledged the first `position` bytes sent."""
         if position > self._acknowledged_bytes:
             self._acknowledged_bytes = position
             self._progress_at = now
-        if self._head_began is not None and self.has_enough:
+        if self._buffer and self.has_enough:
             self._head_began = now  # the rest of that head is not read: the client waits for us
         for sent in self._sent:
             if sent.whole_at is None and sent.stop <= position:
                 sent.whole_at = now
 
     def held_back(self, sent_bytes: int, now: float) -> None:
-        """Take note that we are the ones who are waited for, after `sent_bytes` bytes."""
+        """Record that we are the ones who are waited for, after `sent_bytes` bytes."""
         if self._acknowledged_bytes >= sent_bytes:
             self._progress_at = now
 
     def sent_all(self, now: float) -> None:
-        """Take note that a reply went to the kernel whole: the client's turn begins."""
+        """Record that a reply went to the kernel whole: the client's turn begins."""
         self._idle_since = now
         if self._buffer:
             self._head_began = now
@@ -255,10 +276,8 @@ class Connection:
         return self._must_linger or bool(self._buffer)
 
     def is_stalled(self, now: float) -> bool:
-        """Say whether something was sent and nothing acknowledged for too long."""
-        if self._acknowledged_bytes >= self._handed_bytes:
-            return False
-        return now - self._progress_at >= STALL_SECONDS
+        """Return whether something was sent and nothing acknowledged for too long."""
+        return self._acknowledged_bytes < self._handed_bytes and now >= self.stalled_at
 
     def wait_seconds(self, now: float) -> float:
         """Return how long to wait for the client before `tick`."""
@@ -270,15 +289,11 @@ class Connection:
 
     def stop_reading(self) -> None:
         """Answer no further request: our side is about to be closed."""
-        self._closing = True
+        self._state = CLOSING
         self._buffer = b""
 
-    @property
-    def _awaits_head(self) -> bool:
-        return self._head_began is not None and not (self._closing or self._head_is_late)
-
     def _deadline(self) -> float:
-        if self._head_began is not None and self._awaits_head:
+        if self._state is HEAD:
             return self._head_began + HEAD_SECONDS
         if self._acknowledged_bytes < self._handed_bytes and self._sent:
             return self._progress_at + STALL_SECONDS
@@ -289,21 +304,23 @@ class Connection:
 
         A head that is late is answered by `next_reply` before the end.
         """
-        while self._sent and self._is_settled(self._sent[0], now):
+        while self._sent and (whole_at := self._sent[0].whole_at) is not None:
+            if now - whole_at < SETTLE_SECONDS:
+                break
             self._finish_first(True)
         if self._sent and self.is_stalled(now):
             return False
         if now < self._deadline():
             return True
-        if not self._awaits_head:
+        if self._state is not HEAD:
             return False
-        self._head_is_late = True
+        self._state = LATE
         return True
 
     @property
     def is_over(self) -> bool:
         """Whether the client has sent its last request, and that has been answered."""
-        return self._closing or (self._input_ended and not self._is_held)
+        return self._state is CLOSING or (self.input_ended and not self._is_held)
 
     def close(self, was_reset: bool) -> None:
         """End all downloads, and put on record what was acknowledged of each.
@@ -317,9 +334,6 @@ class Connection:
     def _finish_whole(self) -> None:
         while self._sent and self._sent[0].whole_at is not None:
             self._finish_first(True)
-
-    def _is_settled(self, sent: Transfer, now: float) -> bool:
-        return sent.whole_at is not None and now - sent.whole_at >= SETTLE_SECONDS
 
     def _finish_first(self, complete: bool) -> None:
         sent, *rest = self._sent

@@ -17,10 +17,10 @@ from typing import Any
 
 from ota_server.httpd.app import NotReady, QuickReply
 from ota_server.httpd.channel import ASKED, CLOSED, FRESH, HELD, LINGERING, PARKED, Channel
-from ota_server.httpd.connection import Connection, Outgoing
+from ota_server.httpd.connection import Connection
 from ota_server.httpd.listener import Listener
 from ota_server.httpd.readahead import ReadAhead
-from ota_server.httpd.reply import Peer
+from ota_server.httpd.reply import Outgoing, Peer
 from ota_server.httpd.sockets import RECEIVE_BYTES, ImageChanged, PollPoller, peer_of
 from ota_server.httpd.watching import ERROR, READ, WRITE, Watching
 
@@ -71,7 +71,7 @@ class Driver:
                 try:
                     handle(channel, mask)
                 except Exception:
-                    self._fail(channel)
+                    self._fail(channel.sock)
             else:
                 self._handle_other(fd)
         self._after_events()
@@ -189,7 +189,10 @@ class Driver:
             for channel in ready:
                 if channel.state is not CLOSED and not channel.is_sending:
                     self._guard(channel, self._next_reply, channel, answers)
-            is_lost = self._flush()
+            self._app.flush()
+            # What was answered since the last time was decided as if it could be put on record.
+            failures, self._failures = self._failures, self._app.failures
+            is_lost = failures != self._failures
             for channel, outgoing in answers:
                 if outgoing is None:
                     self._guard(channel, self._wait_for_more, channel)
@@ -202,17 +205,7 @@ class Driver:
                 try:
                     self._send_quickly(answered, is_lost)
                 except Exception:
-                    self._drop(answered[0])
-
-    def _flush(self) -> bool:
-        """Put answers on record; return whether that has begun to fail.
-
-        What was answered since the last time was decided as if it could be put on record.
-        """
-        failures, app = self._failures, self._app
-        app.flush()
-        self._failures = app.failures
-        return failures != self._failures
+                    self._fail(answered[0])
 
     def _send_quickly(self, answered: Answered, is_lost: bool) -> None:
         sock, peer, channel, (content, keep_alive, needs_record) = answered
@@ -320,21 +313,14 @@ class Driver:
         try:
             do(*arguments)
         except Exception:
-            self._fail(channel)
+            self._fail(channel.sock)
 
-    def _fail(self, channel: Channel) -> None:
+    def _fail(self, sock: socket.SocketType) -> None:
         """End a connection that met a bug, and not the others."""
-        log.exception("the connection of %s failed", channel.connection.peer.address)
-        self._close(channel, was_reset=False)
-
-    def _drop(self, sock: socket.SocketType) -> None:
-        """Close a connection that met a bug, perhaps before it had a channel."""
-        log.exception("a connection failed")
         channel = self._channels.get(sock.fileno())
-        if channel is not None and channel.sock is sock:
-            self._close(channel, was_reset=False)
-        else:
-            sock.close()
+        peer = None if channel is None else channel.connection.peer
+        log.exception("the connection of %s failed", "a client" if peer is None else peer.address)
+        sock.close() if channel is None else self._close(channel, was_reset=False)
 
     def _close(self, channel: Channel, was_reset: bool) -> None:
         if channel.state is CLOSED:

@@ -74,7 +74,7 @@ class EventLoop(Driver):
             else:
                 self.take_in(sock, address)
         except Exception:
-            self._drop(sock)
+            self._fail(sock)
 
     def _count_connections(self) -> int:
         return len(self._channels) + len(self._quick)

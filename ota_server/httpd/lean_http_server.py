@@ -1,9 +1,14 @@
-"""`ThreadingHTTPServer` without what nobody here needs of it: 6 MB of memory.
+"""`ThreadingHTTPServer` without the modules that it imports and this server does not use.
 
-`http.server` imports `http.client` for a parser that this server does not use, and that imports
-`email` and `ssl`; `email.utils` for dates, which `http1` makes; and `html` for pages that nobody
-makes here. For this one import there are empty modules in their place; whoever imports them later
-gets them anew and whole.
+`http.server` imports `http.client` for a parser that is not used here, and that imports `email` and
+`ssl`; `email.utils` for dates, which `http1` makes; and `html` for pages, of which there are none.
+During this one import empty modules stand in their place. Whoever imports them later gets the real
+ones.
+
+To drop this file costs 2.3 MB of memory (Python 3.11; 5 rounds in turns with it and without): 28.0
+in place of 25.7 MB with no connection, and 40.8 in place of 38.5 MB with 10,000 slow downloads,
+whose bound is 40. A slow download takes 1.3 KB in some 20 objects, none of which is large: leaving
+out one or two of them does not make up for it.
 """
 
 import http

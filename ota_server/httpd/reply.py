@@ -122,6 +122,18 @@ class Reply:
         self.needs_record = False
 
 
+class Outgoing(NamedTuple):
+    """What to send next, in order: bytes, then parts. With `close` nothing comes after it.
+
+    `needs_record`: as that of a `Reply`.
+    """
+
+    head: bytes
+    parts: Sequence[bytes | ImageSpan]
+    close: bool
+    needs_record: bool = False
+
+
 def text(status: HTTPStatus, body: str, *fields: tuple[str, str], close: bool = False) -> Reply:
     """Return a short reply that nobody may store."""
     content = body.encode("utf-8")

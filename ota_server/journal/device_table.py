@@ -7,7 +7,6 @@ the order of lines is the order of changes and the newest line of a device is th
 import logging
 import marshal
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from threading import Lock
@@ -59,7 +58,7 @@ class Fleet:
 
     Attributes:
         lock: held around `get` and `record` where one follows from the other.
-        under_way: how many transfers of an image, by its SHA-256, each MAC has at this moment.
+        under_way: by the SHA-256 of an image, how many transfers of it each MAC has now.
         turned_away: how often a new device was answered but not kept, for want of room.
         bad_lines: how many lines of the journal were skipped at the start.
     """
@@ -78,7 +77,7 @@ class Fleet:
         """
         self.lock = Lock()
         self.journal = journal
-        self.under_way: Counter[tuple[str, str]] = Counter()
+        self.under_way: dict[str, dict[str, int]] = {}
         self.turned_away = 0
         self._clock_ms = clock_ms
         self._max_devices = max_devices
@@ -199,15 +198,23 @@ class Fleet:
         else:
             self._repeating.discard(number)
 
+    def is_under_way(self, mac: str, sha256: str) -> bool:
+        """Return whether a device has a transfer of an image. The caller holds `lock`."""
+        return mac in self.under_way.get(sha256, ())
+
     def count_up(self, mac: str, sha256: str) -> None:
         """Note that a transfer begins. The caller holds `lock`."""
-        self.under_way[mac, sha256] += 1
+        counts = self.under_way.setdefault(sha256, {})
+        counts[mac] = counts.get(mac, 0) + 1
 
     def count_down(self, mac: str, sha256: str) -> None:
         """Note that a transfer has ended. The caller holds `lock`."""
-        self.under_way[mac, sha256] -= 1
-        if not self.under_way[mac, sha256]:
-            del self.under_way[mac, sha256]
+        counts = self.under_way[sha256]
+        left = counts.pop(mac) - 1
+        if left:
+            counts[mac] = left
+        elif not counts:
+            del self.under_way[sha256]
 
     def reopen_journal(self) -> None:
         """Have the journal opened by its name again, soon. Safe in a signal handler."""

@@ -19,6 +19,7 @@ from zlib import crc32
 
 from ota_server.journal.files import CURRENT_NAME, next_rotated, prune
 from ota_server.journal.record import Seal, sealed
+from ota_server.journal.sync import DiskSync
 from ota_server.system.locks import LOCK_NAME, InUse, take_lock
 
 log = logging.getLogger(__name__)
@@ -45,7 +46,7 @@ class Journal:
     Attributes:
         failing: the file cannot be written; devices are marked in `unrecorded` instead.
         unrecorded: the MACs whose newest record is not in the file.
-        lost_writes: how often writing failed, for operators.
+        lost_writes: how often writing failed. Kept for metrics: nothing shows it yet.
         failures: how often `failing` began.
         needs_snapshot: the current file does not hold all known devices yet.
         generation: counts the files that were opened by this name.
@@ -84,13 +85,9 @@ class Journal:
         self.needs_snapshot = True
         self.generation = 0
         self._marker_end = 0
-        self._sync_lock = Lock()
-        self._synced_size = -1
-        self._sync_fails = False
-        self._unsynced: list[int] = []  # files that are written no more
-        self._is_folder_synced = True
         self._fd = -1
         self._size = 0
+        self._disk = DiskSync(self._path, self.write_lock, lambda: (self._fd, self._size))
         # What was written since the last seal; it begins anew where a doubt arises.
         self._segment = Seal(0, 0)
         self._lock_fd = take_lock(log_dir / LOCK_NAME)
@@ -128,9 +125,7 @@ class Journal:
             if written < len(lines):
                 raise OSError(f"wrote {written} of {len(lines)} bytes")
             if self._fsync == "always":
-                os.fsync(self._fd)
-                self._sync_folder()
-                self._synced_size = self._size + len(lines)
+                self._disk.sync_at_once(self._fd, self._size + len(lines))
         except OSError as problem:
             self._fail(problem)
             return False
@@ -207,7 +202,7 @@ class Journal:
                 return False
             self.adopt_marker(self._size)
         # Whatever `fsync` is: a power cut must not take the new file once the old ones are gone.
-        if self._bring_to_disk():
+        if self._disk.sync():
             prune(self._dir, self._keep_files, self._keep_bytes)
         return True
 
@@ -255,57 +250,14 @@ class Journal:
     def sync(self) -> None:
         """Bring what was written to the disk, if it is time that decides. Holds nobody up."""
         if self._fsync == "interval":
-            self._bring_to_disk()
-
-    def _bring_to_disk(self) -> bool:
-        # One at a time: whoever comes second must not believe that it is done while it is going on.
-        with self._sync_lock:
-            with self.write_lock:
-                descriptors = self._unsynced
-                if self._fd >= 0 and self._synced_size != self._size:
-                    descriptors = [*descriptors, os.dup(self._fd)]
-                    self._synced_size = self._size
-                self._unsynced = []
-            are_synced = [self._sync_and_close(descriptor) for descriptor in descriptors]
-            self._sync_folder()
-            if not all(are_synced):
-                self._synced_size = -1
-            elif are_synced:
-                self._sync_fails = False
-            return all(are_synced)
-
-    def _sync_folder(self) -> None:
-        """Bring the name of a file that was made to the disk; what it holds is nothing without."""
-        if self._is_folder_synced:
-            return
-        try:
-            folder = os.open(self._dir, os.O_RDONLY | os.O_CLOEXEC)
-        except FileNotFoundError:
-            return  # taken away with its files, which is noticed soon
-        # Before it is done: a file that is made meanwhile needs it again.
-        self._is_folder_synced = True
-        self._sync_and_close(folder)
-
-    def _sync_and_close(self, descriptor: int) -> bool:
-        try:
-            os.fsync(descriptor)
-        except OSError as problem:
-            if not self._sync_fails:
-                log.error("%s cannot be brought to the disk: %s", self._path, problem)
-            self._sync_fails = True
-            return False
-        finally:
-            os.close(descriptor)
-        return True
+            self._disk.sync()
 
     def close(self) -> None:
         """Write and sync what is left, and give the lock back."""
         self.flush()
         self.sync()
         with self.write_lock:
-            for descriptor in self._unsynced:
-                os.close(descriptor)
-            self._unsynced.clear()
+            self._disk.close()
             if self._fd >= 0:
                 os.close(self._fd)
                 self._fd = -1
@@ -321,8 +273,7 @@ class Journal:
             os.close(self._fd)
             self._fd = -1
             raise OSError(errno.EINVAL, "not a regular file", str(self._path))
-        self._synced_size = -1
-        self._is_folder_synced = False
+        self._disk.begin_file()
         self._size = 0
         self._segment = Seal(0, 0)
         self.generation += 1
@@ -361,7 +312,7 @@ class Journal:
 
     def _reopened(self) -> bool:
         if self._fd >= 0:
-            self._unsynced.append(self._fd)
+            self._disk.end_file(self._fd)
             self._fd = -1
         try:
             self._open()

@@ -12,6 +12,13 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
+from ota_server.releases.chips import (
+    ELF_MACHINES,
+    ESP_CHIPS,
+    U_BOOT_ARCHITECTURES,
+    UF2_FAMILIES,
+)
+
 # A block of UF2 is 512 bytes and ends in a magic number. All else lies within the first 256, but
 # for the file name of a gzip header.
 HEAD_BYTES = 512
@@ -29,22 +36,6 @@ _ESP32_FIRST_DATA = _ESP_HEADER.size + _ESP_EXTENSION.size + _ESP_SEGMENT.size
 _ESP_MOST_SEGMENTS = 16
 _ESP_MOST_SPI_MODE = 5
 _ESP_MOST_SEGMENT_BYTES = 16 << 20
-_ESP_CHIPS = {
-    0: "ESP32",
-    2: "ESP32-S2",
-    5: "ESP32-C3",
-    9: "ESP32-S3",
-    12: "ESP32-C2",
-    13: "ESP32-C6",
-    16: "ESP32-H2",
-    18: "ESP32-P4",
-    20: "ESP32-C61",
-    23: "ESP32-C5",
-    25: "ESP32-H21",
-    28: "ESP32-H4",
-    31: "ESP32-E22",
-    32: "ESP32-S31",
-}
 # By the high four bits of byte 3, in KiB. The two families count differently.
 _ESP32_FLASH = {code: 1024 << code for code in range(8)}
 _ESP8266_FLASH = {0: 512, 1: 256, 2: 1024, 3: 2048, 4: 4096, 5: 2048, 6: 4096, 8: 8192, 9: 16384}
@@ -65,12 +56,6 @@ _ESP_BOOT_LOADER_MAGIC = 80
 # CRC of the data, operating system, architecture, type, compression, name.
 _U_BOOT = struct.Struct(">4xIII12xxBxx32s")
 _U_BOOT_CRC = slice(4, 8)
-# By their numbers, in the words of mkimage.
-_U_BOOT_NAMES = """
-    invalid alpha arm x86 ia64 mips mips64 powerpc s390 sh sparc sparc64 m68k nios microblaze nios2
-    blackfin avr32 st200 sandbox nds32 or1k arm64 arc x86_64 xtensa riscv
-"""
-_U_BOOT_ARCHITECTURES = _U_BOOT_NAMES.split()
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 # Devicetree Specification, chapter 5: total size, five fields of which the last two are versions.
@@ -86,34 +71,12 @@ _UF2_END = b"\x30\x6f\xb1\x0a"
 _UF2_END_OFFSET = 508
 _UF2_BLOCK_BYTES = 512
 _UF2_HAS_FAMILY = 0x2000
-# microsoft/uf2, utils/uf2families.json, and the Pico SDK: the boards that are flashed by UF2.
-_UF2_FAMILIES = {
-    0x55114460: "SAMD51",
-    0x68ED2B88: "SAMD21",
-    0xADA52840: "nRF52840",
-    0xBFDD4EEE: "ESP32-S2",
-    0xC47E5767: "ESP32-S3",
-    0xE48BFF56: "RP2040",
-    0xE48BFF59: "RP2350",
-    0xE48BFF5A: "RP2350",
-    0xE48BFF5B: "RP2350",
-}
 
 _SQUASHFS = struct.Struct("<28xH10xQ")  # major version, bytes used
 _SQUASHFS_VERSION = 4
 
 _ELF_ORDER_OFFSET, _ELF_MACHINE_OFFSET = 5, 18
 _ELF_LITTLE_ENDIAN, _ELF_BIG_ENDIAN = 1, 2
-_ELF_MACHINES = {
-    3: "x86",
-    8: "mips",
-    40: "arm",
-    62: "x86_64",
-    83: "avr",
-    94: "xtensa",
-    183: "arm64",
-    243: "riscv",
-}
 
 _GZIP_EXTRA, _GZIP_NAME, _GZIP_RESERVED = 0x04, 0x08, 0xE0  # RFC 1952 section 2.3.1
 _GZIP_HEADER_BYTES = 10
@@ -210,7 +173,7 @@ def _esp32(head: bytes, flash: int) -> ImageHeader | None:
     kibibytes = _ESP32_FLASH.get(flash >> 4)
     header = ImageHeader(
         "ESP32 image",
-        chip=_ESP_CHIPS.get(chip, f"ESP chip {chip}"),
+        chip=ESP_CHIPS.get(chip, f"ESP chip {chip}"),
         flash_size=kibibytes << 10 if kibibytes else None,
     )
     boot_loader = _esp_boot_loader(head)
@@ -266,12 +229,11 @@ def _u_boot(head: bytes) -> ImageHeader | None:
     zeroed[_U_BOOT_CRC] = bytes(4)
     if zlib.crc32(zeroed) != crc:
         return None
-    is_known = 0 < architecture < len(_U_BOOT_ARCHITECTURES)
     # Not fromtimestamp: with a time_t of 32 bits it knows no time after 2038.
     built = _EPOCH + timedelta(seconds=time)
     return ImageHeader(
         "U-Boot legacy image",
-        chip=_U_BOOT_ARCHITECTURES[architecture] if is_known else None,
+        chip=U_BOOT_ARCHITECTURES.get(architecture),
         name=_text(name),
         built=f"{built:%Y-%m-%dT%H:%M:%SZ}" if time else None,
         least_size=_U_BOOT.size + size,
@@ -297,7 +259,7 @@ def _uf2(head: bytes) -> ImageHeader | None:
     if not head.startswith(_UF2_END, _UF2_END_OFFSET):
         return None
     flags, blocks, family = _UF2.unpack_from(head)
-    chip = _UF2_FAMILIES.get(family) if flags & _UF2_HAS_FAMILY else None
+    chip = UF2_FAMILIES.get(family) if flags & _UF2_HAS_FAMILY else None
     return ImageHeader("UF2", chip=chip, least_size=blocks * _UF2_BLOCK_BYTES)
 
 
@@ -314,7 +276,7 @@ def _elf(head: bytes) -> ImageHeader | None:
         return None
     field = head[_ELF_MACHINE_OFFSET : _ELF_MACHINE_OFFSET + 2]
     machine = int.from_bytes(field, "little" if order == little else "big")
-    return ImageHeader("ELF", chip=_ELF_MACHINES.get(machine))
+    return ImageHeader("ELF", chip=ELF_MACHINES.get(machine))
 
 
 def _gzip(head: bytes) -> ImageHeader | None:

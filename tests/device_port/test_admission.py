@@ -1,10 +1,10 @@
-"""Admission: windows and places together, at times that the tests say."""
+"""Admission: windows and download slots together, at times that the tests say."""
 
 import unittest
 from datetime import UTC, datetime
 
 from ota_server.device_port.admission import Admission
-from ota_server.device_port.slots import Places
+from ota_server.device_port.slots import DownloadSlots
 from ota_server.device_port.window import Hours, Standing, parse_window
 from ota_server.policy.explain import in_words
 
@@ -19,9 +19,9 @@ class AdmissionTest(unittest.TestCase):
     def setUp(self) -> None:
         self.seconds = 0.0
 
-    def make(self, places: int | None = None, overdue_seconds: float | None = None) -> None:
+    def make(self, slots: int | None = None, overdue_seconds: float | None = None) -> None:
         self.admission = Admission(
-            None if places is None else Places(places),
+            None if slots is None else DownloadSlots(slots),
             Hours([parse_window(HOURS)], UTC),
             overdue_seconds,
             lambda: self.seconds,
@@ -56,22 +56,22 @@ class AdmissionTest(unittest.TestCase):
         self.make()
         self.assertEqual(self.begin(A, "07:00", is_new=False), "")
 
-    def test_a_device_with_a_place_keeps_it_after_the_window(self):
-        self.make(places=1)
+    def test_a_device_with_a_slot_keeps_it_after_the_window(self):
+        self.make(slots=1)
         self.assertEqual(self.begin(A, "04:59"), "")
         self.assertEqual(self.offer(A, "06:00"), "")
         self.assertEqual(self.begin(A, "06:00"), "")
         self.assertEqual(self.offer(B, "06:00"), CLOSED)
 
-    def test_outside_the_window_no_place_is_taken(self):
-        self.make(places=1)
+    def test_outside_the_window_no_slot_is_taken(self):
+        self.make(slots=1)
         self.offer(A, "00:30")
         self.assertEqual(self.offer(B, "01:00"), "")
 
-    def test_in_the_window_places_are_given_as_ever(self):
-        self.make(places=1)
+    def test_in_the_window_slots_are_given_as_ever(self):
+        self.make(slots=1)
         self.assertEqual(self.offer(A, "01:00"), "")
-        self.assertIn("all 1 places for downloads are taken", self.offer(B, "01:00"))
+        self.assertIn("all 1 download slots are taken", self.offer(B, "01:00"))
 
     def test_a_device_that_is_overdue_is_let_in_until_it_has_the_image(self):
         self.make(overdue_seconds=3 * 3600.0)

@@ -1,4 +1,4 @@
-"""When the whole fleet comes at once: a real server with few places, by each transport."""
+"""When the whole fleet comes at once: a real server with few slots, by each transport."""
 
 import random
 import selectors
@@ -11,13 +11,13 @@ import unittest
 from datetime import UTC
 
 from ota_server.device_port.admission import Admission
-from ota_server.device_port.slots import Places
+from ota_server.device_port.slots import DownloadSlots
 from ota_server.device_port.window import Hours, Window
 from ota_server.httpd.transports import TRANSPORTS
 from tests.support import ROOT, Client, DataDirCase, Process, ServerCase, request_head, until
 
 DEVICES = 500
-PLACES = 20
+SLOTS = 20
 
 
 def device(number: int, version: str = "v1.0.0") -> dict[str, str]:
@@ -27,29 +27,29 @@ def device(number: int, version: str = "v1.0.0") -> dict[str, str]:
 A, B, C = map(device, range(3))
 
 
-class PlacesCase(ServerCase):
-    """A server with few places."""
+class SlotsCase(ServerCase):
+    """A server with few slots."""
 
-    def start_with(self, places: int, **options: object) -> None:
-        self.admission = Admission(Places(places))
+    def start_with(self, slots: int, **options: object) -> None:
+        self.admission = Admission(DownloadSlots(slots))
         self.start(service={"admission": self.admission}, **options)
 
     def version(self, fields: dict[str, str]) -> str:
         return self.get("/version.txt", fields).body.decode()
 
 
-class OfferTest(PlacesCase):
-    def test_a_check_that_finds_no_place_answers_the_own_version_of_the_device(self):
+class OfferTest(SlotsCase):
+    def test_a_check_that_finds_no_slot_answers_the_own_version_of_the_device(self):
         self.start_with(1)
         self.assertEqual(self.version(A), "v1.0.1")
         self.assertEqual(self.version(B), "v1.0.0")
 
-    def test_a_device_that_is_up_to_date_takes_no_place(self):
+    def test_a_device_that_is_up_to_date_takes_no_slot(self):
         self.start_with(1)
         self.assertEqual(self.version(device(0, "v1.0.1")), "v1.0.1")
         self.assertEqual(self.version(B), "v1.0.1")
 
-    def test_a_device_that_asks_again_has_its_place_still(self):
+    def test_a_device_that_asks_again_still_has_its_slot(self):
         self.start_with(1)
         for _ in range(3):
             self.assertEqual(self.version(A), "v1.0.1")
@@ -61,14 +61,14 @@ class OfferTest(PlacesCase):
         told = [record["target_version"] for record in self.records(event="check")]
         self.assertEqual(told, ["v1.0.1", "v1.0.0"])
 
-    def test_a_check_by_head_reserves_a_place_too(self):
+    def test_a_check_by_head_reserves_a_slot_too(self):
         self.start_with(1)
         self.get("/version.txt", A, "HEAD")
         self.assertEqual(self.version(B), "v1.0.0")
 
 
-class DownloadTest(PlacesCase):
-    def test_a_download_without_a_place_is_told_when_to_come_again(self):
+class DownloadTest(SlotsCase):
+    def test_a_download_without_a_slot_is_told_when_to_come_again(self):
         self.start_with(1)
         self.version(A)
         answer = self.get("/firmware.bin", B)
@@ -88,19 +88,19 @@ class DownloadTest(PlacesCase):
         (record,) = self.records(event="download", status=429)
         self.assertEqual((record["target_version"], record["complete"]), ("v1.0.0", False))
 
-    def test_a_client_that_never_checks_takes_a_place_by_its_download(self):
+    def test_a_client_that_never_checks_takes_a_slot_by_its_download(self):
         self.start_with(1)
         with Client(self.port, receive_buffer=4096) as client:
             client.request("/firmware.bin", A)
             client.read(1000)
             self.assertEqual(self.get("/firmware.bin", B).status, 429)
 
-    def test_a_whole_download_gives_its_place_to_the_next(self):
+    def test_a_whole_download_gives_its_slot_to_the_next(self):
         self.start_with(1)
         self.assertEqual(self.get("/firmware.bin", A).body, self.IMAGE)
         self.assertTrue(until(lambda: self.version(B) == "v1.0.1"))
 
-    def test_a_download_that_was_cut_keeps_its_place(self):
+    def test_a_download_that_was_cut_keeps_its_slot(self):
         self.start_with(1)
         with Client(self.port, receive_buffer=4096) as client:
             client.request("/firmware.bin", A)
@@ -111,7 +111,7 @@ class DownloadTest(PlacesCase):
         answer = self.get("/firmware.bin", {**A, "Range": "bytes=1000-"})
         self.assertEqual(answer.status, 206)
 
-    def test_a_download_in_parts_keeps_its_place_until_the_last_part(self):
+    def test_a_download_in_parts_keeps_its_slot_until_the_last_part(self):
         self.start_with(1)
         self.version(A)
         size = len(self.IMAGE)
@@ -121,19 +121,19 @@ class DownloadTest(PlacesCase):
             self.assertEqual(self.get("/firmware.bin", {**A, "Range": part}).status, 206)
         self.assertTrue(until(lambda: self.version(B) == "v1.0.1"))
 
-    def test_a_head_before_the_download_takes_the_same_place(self):
+    def test_a_head_before_the_download_takes_the_same_slot(self):
         self.start_with(1)
         self.assertEqual(self.get("/firmware.bin", A, "HEAD").status, 200)
         self.assertEqual(self.get("/firmware.bin", B, "HEAD").status, 429)
         self.assertEqual(self.get("/firmware.bin", A).status, 200)
 
-    def test_a_client_that_has_the_image_needs_no_place(self):
+    def test_a_client_that_has_the_image_needs_no_slot(self):
         self.start_with(1)
         etag = self.get("/firmware/firmware_v1.0.1.bin", {}).fields["etag"]
         self.version(A)
         self.assertEqual(self.get("/firmware.bin", {**B, "If-None-Match": etag}).status, 304)
 
-    def test_without_the_option_everybody_has_a_place(self):
+    def test_without_the_option_everybody_may_download(self):
         for number in range(20):
             self.assertEqual(self.version(device(number)), "v1.0.1")
 
@@ -144,7 +144,7 @@ def closed() -> Hours:
     return Hours([Window((minute + 120) % 1440, (minute + 240) % 1440)], UTC)
 
 
-class WindowTest(PlacesCase):
+class WindowTest(SlotsCase):
     def start_closed(self, overdue_seconds: float | None = None) -> None:
         admission = Admission(None, closed(), overdue_seconds)
         self.start(service={"admission": admission})
@@ -225,10 +225,10 @@ class CommandTest(DataDirCase):
             self.assertEqual(client.answer().body, b"v1.0.1")
             client.request("/version.txt", C)
             self.assertEqual(client.answer().body, b"v1.0.0")
-        self.assertIn("places       1 download at once; while", self.why(C))
+        self.assertIn("slots        1 download at once; while", self.why(C))
         self.assertIn("window       00:00-12:00, 12:00-24:00, open now", self.why(C))
         process.kill()
-        self.assertNotIn("places", self.why(C))
+        self.assertNotIn("slots", self.why(C))
 
     def why(self, fields: dict[str, str]) -> str:
         command = [sys.executable, "-m", "ota_server", "why", fields["_br_mac_"]]
@@ -265,11 +265,11 @@ class Device:
         return not part
 
 
-class FleetTest(PlacesCase):
+class FleetTest(SlotsCase):
     """Five hundred devices come within half a second."""
 
     def run_fleet(self, transport: str) -> None:
-        self.start_with(PLACES, transport=transport)
+        self.start_with(SLOTS, transport=transport)
         source = random.Random(4)
         begun = time.monotonic()
         due = [(begun + 0.5 * n / DEVICES, Device(n)) for n in range(DEVICES)]
@@ -313,10 +313,10 @@ class FleetTest(PlacesCase):
         for transport in TRANSPORTS:
             with self.subTest(transport):
                 self.run_fleet(transport)
-                self.assertLessEqual(self.most, PLACES)
+                self.assertLessEqual(self.most, SLOTS)
                 self.assertEqual(self.server.refused_connections, 0)
                 self.stop()
-                self.assertLessEqual(most_at_once(self.records()), PLACES)
+                self.assertLessEqual(most_at_once(self.records()), SLOTS)
                 (self.data_dir / "log" / "devices.jsonl").unlink()
 
 

@@ -120,7 +120,7 @@ class VersionTest(ServerCase):
 
     def test_a_bad_version_txt_is_said_once(self):
         self.get("/version.txt")
-        with self.assertLogs("ota_server.releases.store", "ERROR") as logs:
+        with self.assertLogs("ota_server.releases.fleet_target", "ERROR") as logs:
             self.set_target("no version at all")
             for _ in range(3):
                 self.get("/version.txt")

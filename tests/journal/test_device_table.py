@@ -188,10 +188,10 @@ class TableTest(FleetCase):
             fleet.count_up("a", "1")
             fleet.count_up("a", "1")
             fleet.count_down("a", "1")
-            self.assertIn(("a", "1"), fleet.under_way)
+            self.assertTrue(fleet.is_under_way("a", "1"))
             fleet.count_down("a", "1")
         self.assertEqual(fleet.under_way, Counter())
-        self.assertNotIn(("a", "1"), fleet.under_way)
+        self.assertFalse(fleet.is_under_way("a", "1"))
 
 
 class SnapshotTest(FleetCase):

@@ -12,6 +12,8 @@ from ota_server.journal.writer import FSYNC, Journal
 from tests.journal.test_writer import LOGGER, MARKER, JournalCase, line_of
 from tests.support import DEVICE, TIMEOUT_SECONDS, ServerCase
 
+SYNC_LOGGER = "ota_server.journal.sync"
+
 
 class SyncCase(JournalCase):
     def setUp(self) -> None:
@@ -95,7 +97,7 @@ class PromiseTest(SyncCase):
     def test_a_failure_is_said_once_and_tried_again(self):
         journal = self.open()
         with (
-            self.assertLogs(LOGGER, logging.ERROR) as logged,
+            self.assertLogs(SYNC_LOGGER, logging.ERROR) as logged,
             mock.patch("os.fsync", side_effect=OSError(5, "Input/output error")),
         ):
             for text in "abc":
@@ -128,7 +130,7 @@ class PruneTest(SyncCase):
     def test_a_snapshot_that_cannot_be_brought_to_the_disk_deletes_nothing(self):
         journal = self.open(keep_files=0)
         with (
-            self.assertLogs(LOGGER, logging.ERROR),
+            self.assertLogs(SYNC_LOGGER, logging.ERROR),
             mock.patch("os.fsync", side_effect=OSError(5, "Input/output error")),
         ):
             journal.close_snapshot(MARKER, journal.generation)

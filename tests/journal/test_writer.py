@@ -480,7 +480,7 @@ class DeviceFileTest(JournalCase):
     def test_a_link_to_nowhere_takes_records_without_a_flood_in_the_log(self):
         journal = self.open()
         self.link(journal, "/dev/null")
-        with self.assertLogs(LOGGER, logging.WARNING) as logged:
+        with self.assertLogs("ota_server.journal", logging.WARNING) as logged:
             for _ in range(5):
                 self.write(journal, "a")
                 journal.look_after()

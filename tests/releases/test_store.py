@@ -12,13 +12,14 @@ from pathlib import Path
 from unittest import mock
 
 from ota_server.model.device import Download
+from ota_server.releases.fleet_target import NoTarget
 from ota_server.releases.hashing import Hasher, Unreadable
 from ota_server.releases.image import Copies
-from ota_server.releases.store import Image, NoImage, NoTarget, NotHashed, Store
+from ota_server.releases.store import Image, NoImage, NotHashed, Store
 from ota_server.system.files import find, open_found, replace
 from tests.support import TIMEOUT_SECONDS, DataDirCase, until
 
-LOGGER = "ota_server.releases.store"
+LOGGER = "ota_server.releases.fleet_target"
 NOBODY = 65534
 
 
@@ -374,7 +375,9 @@ class TargetTest(StoreCase):
 
     def test_a_version_txt_that_was_settled_is_read_anew_when_it_changes(self):
         self.set_target("v1")
-        with mock.patch("ota_server.releases.store.time.time", return_value=time.time() + 60):
+        with mock.patch(
+            "ota_server.releases.fleet_target.time.time", return_value=time.time() + 60
+        ):
             self.store.target()
             self.store.target()
         write_in_place(self.version_path, b"v2")

@@ -79,6 +79,7 @@ PURE |= {
     "policy.rollout_plan",
     "policy.situation",
     "policy.text",
+    "releases.chips",
     "releases.header",
     "releases.publish_request",
 }

@@ -1,0 +1,206 @@
+"""The target of the fleet as the server has it in force: version.txt, or the last good one.
+
+| state | version.txt and its image | `target()` | what leads out of it |
+|---|---|---|---|
+| none | version.txt unusable, no good target since the start | `NoTarget` | a usable file |
+| without image | no usable image of it, no good target since the start | it, no image | an image |
+| unread | an image that is not hashed yet, taken for good meanwhile | it | hashing ends |
+| read | an image that was hashed | it | a file changes |
+| kept | version.txt or its image unusable | the last good target | a usable file |
+
+From unread hashing leads to read; where the image cannot be read, back to the one that was read
+before it (kept), or to without image. A good target is `_unread`, else `_read`. Two short cuts
+change no state and spare looks at the files: `_steady`, for as long as version.txt and the image of
+a target that was read are as they were, and `_turn_target`, until the next turn of the event loop.
+"""
+
+import logging
+import os
+import time
+from pathlib import Path
+from threading import Lock
+
+from ota_server.model.version import Target, image_name
+from ota_server.policy.targets import (
+    VERSION_NAME,
+    VersionFile,
+    find_image,
+    no_version_file,
+    read_found_version,
+)
+from ota_server.releases.hashing import Hasher, Unreadable
+from ota_server.system.files import Found, Signature, find, is_as_it_was
+from ota_server.system.rate_limit import RateLimit
+
+log = logging.getLogger(__name__)
+
+# A file that was written twice within this may carry one time stamp for both contents.
+_RACY_SECONDS = 2.0
+_LOG_EVERY_SECONDS = 60.0
+
+
+class NoTarget(Exception):
+    """There is no target version and never was one: answer 503."""
+
+
+class FleetTarget:
+    """The target of the fleet, looked up again when a file has changed. Safe for many threads."""
+
+    def __init__(self, data_dir: Path, hasher: Hasher) -> None:
+        self._data_dir = data_dir
+        self._path = data_dir / "version" / VERSION_NAME
+        self._firmware_dir = data_dir / "firmware"
+        self._hasher = hasher
+        self._look_lock = Lock()
+        self._version_file: tuple[Signature, float, VersionFile] | None = None
+        self._unread: Target | None = None
+        self._read: Target | None = None
+        self._unreadable: Signature | None = None
+        self._steady: tuple[Target, tuple[Found, Found]] | None = None
+        self._has_turns = False
+        self._turn_target: Target | None = None
+        self._said: str | None = None
+        self._limit = RateLimit(_LOG_EVERY_SECONDS)
+
+    def begin_turn(self) -> None:
+        """Have `target` look at the files once until the next turn, not for each request."""
+        self._turn_target = None
+        self._has_turns = True
+
+    def target(self) -> Target:
+        """Return the target in force.
+
+        Raises:
+            NoTarget: version.txt names none and there was none since the start.
+        """
+        target = self._turn_target or self.look()
+        if self._has_turns:
+            self._turn_target = target
+        return target
+
+    @property
+    def last_good(self) -> Target | None:
+        """The target that stays in force where version.txt cannot be used; None: there is none."""
+        return self._unread or self._read
+
+    def look(self) -> Target:
+        """Do as `target`, in mid turn as well.
+
+        Raises:
+            NoTarget: as `target`.
+        """
+        steady = self._steady
+        if steady is not None and all(map(is_as_it_was, steady[1])):
+            return steady[0]
+        # One at a time: what one thread read must not be taken for what another one saw.
+        with self._look_lock:
+            return self._look_closer()
+
+    def find_image(self, version: str) -> tuple[str, Found] | None:
+        """Return the name and the file of the image of a version, or None if there is none."""
+        target, steady = self._turn_target, self._steady
+        if steady is not None and target is steady[0] and version == target.version:
+            return image_name(version), steady[1][1]  # looked at in this turn
+        return find_image(self._firmware_dir, version, self.find)
+
+    def find(self, folder: Path, name: str) -> Found | None:
+        """Find a file as `files.find` does; say in the log where the folder cannot be searched."""
+        try:
+            return find(folder, name)
+        except OSError as problem:
+            if self._limit.allows(name, time.monotonic()):
+                log.error("%s: %s", folder / name, problem.strerror)
+            return None
+
+    def missing(self, version: str) -> str:
+        """Return what to say where the image of a version is not found."""
+        path = self._firmware_dir / image_name(version)
+        return f"{path} is missing, empty, or no regular file in its folder"
+
+    def _look_closer(self) -> Target:
+        self._steady = None
+        version, end, problem, _ = self._read_version_file()
+        if version is not None:
+            found = self.find_image(version)
+            try:
+                if found is not None:
+                    name, file = found
+                    return self._good(Target(version, end, name, file.signature.size), file)
+                problem = f"names {version}, but {self.missing(version)}"
+            except Unreadable as unreadable:
+                assert found is not None
+                problem = f"names {version}, but {unreadable}"
+                self._unreadable = found[1].signature
+                if self._unread is not None and self._unread.version == version:
+                    self._unread = None
+            if self.last_good is None:
+                self._say(problem, f"devices are told {version}, and get 404 for its image")
+                return Target(version, end, None, 0)
+        kept = self.last_good
+        self._say(problem, f"{kept.version} stays the target" if kept else "devices get 503")
+        if kept is None:
+            raise NoTarget(f"{self._path} {problem}")
+        return kept
+
+    def _good(self, target: Target, file: Found) -> Target:
+        """Put a target in force whose image is there.
+
+        Raises:
+            Unreadable: the image cannot be read.
+        """
+        before = self.last_good
+        is_read = self._hasher.known(file.signature) is not None
+        if not is_read:
+            # Hashed now, so that the first device need not wait for it.
+            self._hasher.request(file)
+            if file.signature == self._unreadable and before is not None:
+                return before  # tried again: good once it was read
+        is_other = before is not None and (
+            (target.version, target.image_name) != (before.version, before.image_name)
+        )
+        if is_other or self._said is not None:
+            log.info("the target is %s (%s)", target.version, target.image_name)
+        self._said = None
+        if is_read:
+            self._read, self._unread = target, None
+            self._note_steady(target, file)
+        else:
+            self._unread = target
+        return target
+
+    def _note_steady(self, target: Target, image: Found) -> None:
+        """Keep what need not be looked up again for as long as two files are as they are.
+
+        Not for links, and not while a file might change under one time stamp.
+        """
+        if self._version_file is None or target.image_name != image_name(target.version):
+            return
+        signature, read_at, _ = self._version_file
+        version_file = Found(str(self._path), signature)
+        image_path = os.path.join(self._firmware_dir, target.image_name)
+        is_settled = read_at > signature.changed_ns / 1e9 + _RACY_SECONDS
+        if is_settled and image.path == image_path and is_as_it_was(version_file):
+            self._steady = target, (version_file, image)
+
+    def _say(self, problem: str, consequence: str) -> None:
+        if problem != self._said:
+            self._said = problem
+            log.error("%s %s; %s", self._path, problem, consequence)
+
+    def _read_version_file(self) -> VersionFile:
+        try:
+            found = find(self._path.parent, self._path.name)
+            if found is None:
+                return no_version_file(self._data_dir)
+            known = self._version_file
+            settled_at = found.signature.changed_ns / 1e9 + _RACY_SECONDS
+            if known is not None and known[0] == found.signature and known[1] > settled_at:
+                return known[2]
+            read_at = time.time()
+            content, is_same = read_found_version(found)
+            if not is_same:
+                read_at = 0.0  # put there between two looks: do not trust it to be this one
+        except OSError as problem:
+            return VersionFile(None, problem=f"cannot be read: {problem.strerror}")
+        self._version_file = (found.signature, read_at, content)
+        return content
