@@ -65,7 +65,7 @@ class Signatures:
         with self._fleet.lock:
             device = self._fleet.get(report.mac)
             known = device.download if device else None
-            under_way = known is not None and self._fleet.is_under_way(report.mac, known.sha256)
+            under_way = known is not None and self._fleet.transfers.has(report.mac, known.sha256)
         try:
             return self._answer(
                 lambda: self._image(report, peer, device, under_way), peer, TARGET_CACHING, may_wait
