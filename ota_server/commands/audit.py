@@ -6,9 +6,9 @@ import re
 
 from ota_server.commands.common import Commands, add_command
 from ota_server.commands.terminal import printable, write_table
-from ota_server.model.refusal import Misused, Refused
+from ota_server.model.refusal import Misused
 from ota_server.policy import audit
-from ota_server.system.data_dir import log_dir
+from ota_server.system.data_dir import existing_folder
 
 _EXAMPLES = """\
   %(prog)s               all changes, the newest one last
@@ -35,11 +35,9 @@ def add_commands(commands: Commands) -> None:
 
 
 def _show(arguments: argparse.Namespace) -> int:
-    logs = log_dir(arguments.data_dir)
     if arguments.limit is not None and arguments.limit < 1:
         raise Misused(f"--limit {arguments.limit} shows nothing; name a number from 1")
-    if not logs.is_dir():
-        raise Refused(f"no log in {arguments.data_dir}; is --data-dir right?")
+    logs = existing_folder(arguments.data_dir, "log")
     entries = audit.entries(logs)[-(arguments.limit or 0) :]
     if arguments.json:
         for entry in entries:

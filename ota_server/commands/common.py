@@ -36,6 +36,23 @@ def add_command(
     run: Callable[[argparse.Namespace], int],
 ) -> argparse.ArgumentParser:
     """Add a command with its help, and --data-dir; it is run by `run`, failures are said."""
+    parser = _add_parser(commands, name, summary, description, examples)
+    add_data_dir_argument(parser)
+    parser.set_defaults(run=lambda arguments: run_command(run, arguments))
+    return parser
+
+
+def add_command_of_parts(
+    commands: Commands, name: str, summary: str, description: str, examples: str, parts: str
+) -> Commands:
+    """Add a command that has commands of its own, named in `parts`; return where these go."""
+    parser = _add_parser(commands, name, summary, description, examples)
+    return parser.add_subparsers(dest="part", required=True, metavar="PART", help=parts)
+
+
+def _add_parser(
+    commands: Commands, name: str, summary: str, description: str, examples: str
+) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = commands.add_parser(
         name,
         help=summary,
@@ -43,8 +60,6 @@ def add_command(
         epilog=f"examples:\n{examples}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    add_data_dir_argument(parser)
-    parser.set_defaults(run=lambda arguments: run_command(run, arguments))
     return parser
 
 
@@ -120,7 +135,7 @@ def run_command(run: Callable[[argparse.Namespace], int], arguments: argparse.Na
             raise
         what = problem.filename or "the output cannot be written"
         hint = "; run this as the server's user" if isinstance(problem, PermissionError) else ""
-        if is_full(problem):
+        if is_full(problem) and problem.filename:
             hint = f"; make room. {_WITHOUT_ROOM}"
         return fail(f"{what}: {problem.strerror}{hint}")
 

@@ -5,21 +5,21 @@ import csv
 import json
 import re
 import sys
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from ota_server.commands.common import Commands
+from ota_server.commands.common import Commands, add_command
 from ota_server.commands.terminal import printable, write_table
 from ota_server.journal.rejected import read_rejected
 from ota_server.journal.replay import history, replay
 from ota_server.model.device import Device, parse_mac
+from ota_server.model.refusal import Misused, Refused
 from ota_server.model.timestamp import ago, format_time
 from ota_server.policy.labels import read_labels
-from ota_server.system.data_dir import add_data_dir_argument, log_dir
+from ota_server.system import clock
+from ota_server.system.data_dir import existing_folder
 
-EXAMPLES = """\
-examples:
+_EXAMPLES = """\
   %(prog)s                     the fleet as a table
   %(prog)s --csv > fleet.csv   for a spreadsheet
   %(prog)s --json | jq .mac    for programs, an object a line
@@ -36,20 +36,14 @@ _MILLISECONDS = re.compile(r"\.\d+(?=Z$)")
 
 def add_commands(commands: Commands) -> None:
     """Add the command to those of the command line."""
-    parser = commands.add_parser(
+    parser = add_command(
+        commands,
         "devices",
-        help="show the fleet, or the history of one device",
-        description="Show the fleet, the history of one device, or who was answered 401 of late.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        "show the fleet, or the history of one device",
+        "Show the fleet, the history of one device, or who was answered 401 of late.",
+        _EXAMPLES,
+        _show,
     )
-    add_arguments(parser)
-    parser.set_defaults(run=show)
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options of the command."""
-    add_data_dir_argument(parser)
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="a JSON object a line")
     form.add_argument("--csv", action="store_true", help="CSV with a header line")
@@ -59,30 +53,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("mac", nargs="?", metavar="MAC", help="show the history of this device")
 
 
-def show(arguments: argparse.Namespace) -> int:
-    """Print what was asked for; return the exit code."""
-    logs = log_dir(arguments.data_dir)
-    # A line that somebody wrote into the journal may hold what this terminal cannot show.
-    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+def _show(arguments: argparse.Namespace) -> int:
+    logs = existing_folder(arguments.data_dir, "log")
     form = "json" if arguments.json else "csv" if arguments.csv else "table"
-    try:
-        if not logs.is_dir():
-            return _fail(f"no log in {arguments.data_dir}; is --data-dir right?")
-        mac = None if arguments.mac is None else parse_mac(arguments.mac)
-        if arguments.mac is not None and mac is None:
-            problem = f"{arguments.mac[:40]!r} is no MAC address, such as 00:11:22:33:44:55"
-            return _fail(problem, code=2)
-        if arguments.rejected:
-            return _show_rejected(logs, mac, form)
-        if mac is not None:
-            return _show_history(logs, mac, form)
-        return _show_fleet(logs, read_labels(arguments.data_dir), form)
-    except OSError as problem:
-        if isinstance(problem, BrokenPipeError):
-            raise
-        what = problem.filename or "the output cannot be written"
-        hint = "; run this as the server's user" if isinstance(problem, PermissionError) else ""
-        return _fail(f"{what}: {problem.strerror}{hint}")
+    mac = None if arguments.mac is None else parse_mac(arguments.mac)
+    if arguments.mac is not None and mac is None:
+        raise Misused(f"{arguments.mac[:40]!r} is no MAC address, such as 00:11:22:33:44:55")
+    if arguments.rejected:
+        return _show_rejected(logs, mac, form)
+    if mac is not None:
+        return _show_history(logs, mac, form)
+    return _show_fleet(logs, read_labels(arguments.data_dir), form)
 
 
 def _show_fleet(logs: Path, labels: Mapping[str, str], form: str) -> int:
@@ -97,7 +78,7 @@ def _show_fleet(logs: Path, labels: Mapping[str, str], form: str) -> int:
             devices = found.devices()
             _write_csv(header, (_as_fields(mac, device, labels) for mac, device in devices))
         else:
-            now_ms = time.time_ns() // 1_000_000
+            now_ms = clock.now_ms()
             rows = [_as_row(mac, device, now_ms) for mac, device in found.devices()]
             titles = ["MAC", "VERSION", "TARGET", "LAST SEEN", "UPDATED", "ADDRESS"]
             if labels:
@@ -115,7 +96,7 @@ def _show_fleet(logs: Path, labels: Mapping[str, str], form: str) -> int:
 def _show_history(logs: Path, mac: str, form: str) -> int:
     records = list(history(logs, mac))
     if not records:
-        return _fail(f"{mac} is not on record; --rejected lists who was answered 401")
+        raise Refused(f"{mac} is not on record; --rejected lists who was answered 401")
     if form == "json":
         for fields in records:
             print(json.dumps(fields))
@@ -152,7 +133,7 @@ def _show_rejected(logs: Path, mac: str | None, form: str) -> int:
     elif form == "csv":
         _write_csv(("time", "first_time", "address", "mac", "reason", "count"), entries)
     else:
-        now_ms = time.time_ns() // 1_000_000
+        now_ms = clock.now_ms()
         rows = [
             (
                 printable(entry["address"]),
@@ -235,8 +216,3 @@ def _csv_rows(header: Sequence[str], entries: Iterable[dict[str, object]]) -> It
         cells = ["" if entry.get(name) is None else str(entry[name]) for name in header]
         cells = [printable(cell) for cell in cells]
         yield [f"'{cell}" if cell.startswith(_FORMULA) else cell for cell in cells]
-
-
-def _fail(problem: str, code: int = 1) -> int:
-    print(f"ota-server: {problem}", file=sys.stderr)
-    return code

@@ -1,12 +1,18 @@
 """The `release` commands: their arguments and what they print."""
 
 import argparse
-import time
 from collections.abc import Callable
 
-from ota_server.commands.common import Commands, fail, run_command, warn, warn_of_hold
-from ota_server.commands.progress_bar import ProgressBar
+from ota_server.commands.common import (
+    Commands,
+    add_command,
+    add_command_of_parts,
+    fail,
+    warn,
+    warn_of_hold,
+)
 from ota_server.commands.release_list import list_all, show
+from ota_server.commands.terminal import ProgressBar
 from ota_server.model.version import is_version
 from ota_server.releases.activate import Activated, activate, rollback
 from ota_server.releases.inventory import (
@@ -18,12 +24,11 @@ from ota_server.releases.inventory import (
     releases,
 )
 from ota_server.releases.publish import publish
-from ota_server.releases.publish_request import VERSION_RULE, Order
+from ota_server.releases.publish_request import VERSION_RULE, PublishRequest
 from ota_server.releases.withdraw import reinstate, remove, withdraw
-from ota_server.system.data_dir import add_data_dir_argument
+from ota_server.system import clock
 
-EXAMPLES = """\
-examples:
+_EXAMPLES = """\
   %(prog)s publish app.bin --version v1.2.0
       copy an image in and put it on record
   %(prog)s activate v1.2.0
@@ -33,11 +38,10 @@ examples:
   %(prog)s list
       what there is
 
-`%(prog)s COMMAND --help` says more.
+`%(prog)s PART --help` says more.
 A server that runs picks everything up without a restart.
 """
 _PUBLISH_EXAMPLES = """\
-examples:
   %(prog)s app.bin --version v1.2.0
   %(prog)s app.bin --version v1.2.0 \\
       --notes 'mends the clock'
@@ -54,19 +58,16 @@ devices that run another version than those of --direct-from get that release
 first.
 """
 _LIST_EXAMPLES = """\
-examples:
   %(prog)s
       the newest first
   %(prog)s --json | jq .version
       for programs, an object a line
 """
 _SHOW_EXAMPLES = """\
-examples:
   %(prog)s v1.2.0
   %(prog)s v1.2.0 --json
 """
 _VERIFY_EXAMPLES = """\
-examples:
   %(prog)s           all releases
   %(prog)s v1.2.0    one of them
 
@@ -76,14 +77,12 @@ there is nothing to compare it with, which is exit code 1 only where it is
 named.
 """
 _REMOVE_EXAMPLES = """\
-examples:
   %(prog)s v1.0.0
 
 Refused while it is the target, the previous target, pinned, in a rollout, a
 stone on the way to another release, or being downloaded.
 """
 _WITHDRAW_EXAMPLES = """\
-examples:
   %(prog)s v1.2.0 --reason 'loses its settings'
   %(prog)s --undo v1.2.0
 
@@ -91,14 +90,12 @@ Nobody is offered it any more, by its name neither, and resumes get 404. Devices
 that run it stay on it until they have another target.
 """
 _ACTIVATE_EXAMPLES = """\
-examples:
   %(prog)s v1.2.0
 
 Groups that had a target of their own get it too, and so do devices that stayed
 on a release that was stopped. Pins stay in force.
 """
 _ROLLBACK_EXAMPLES = """\
-examples:
   %(prog)s      to the target before this one
   %(prog)s      once more: to the one before that
 
@@ -108,35 +105,20 @@ The audit log knows what was activated.
 
 def add_commands(commands: Commands) -> None:
     """Add the command, with its parts, to those of the command line."""
-    parser = commands.add_parser(
+    parts = add_command_of_parts(
+        commands,
         "release",
-        help="publish images, and say which one the fleet gets",
-        description="Publish images, and say which one the whole fleet gets.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    add_arguments(parser)
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the subcommands, each with what runs it."""
-    commands = parser.add_subparsers(
-        dest="release_command", required=True, metavar="COMMAND", help="what to do"
+        "publish images, and say which one the fleet gets",
+        "Publish images, and say which one the whole fleet gets.",
+        _EXAMPLES,
+        "publish, list, show, verify, remove, withdraw, activate or rollback",
     )
 
     def add(
-        name: str, run: Callable[[argparse.Namespace], int], help_: str, examples: str
+        name: str, run: Callable[[argparse.Namespace], int], summary: str, examples: str
     ) -> argparse.ArgumentParser:
-        command = commands.add_parser(
-            name,
-            help=help_,
-            description=f"{help_[:1].upper()}{help_[1:]}.",
-            epilog=examples,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )
-        add_data_dir_argument(command)
-        command.set_defaults(run=lambda arguments: run_command(run, arguments))
-        return command
+        description = f"{summary[0].upper()}{summary[1:]}."
+        return add_command(parts, name, summary, description, examples, run)
 
     _add_publish_arguments(
         add("publish", _publish, "copy an image in and put it on record", _PUBLISH_EXAMPLES)
@@ -224,12 +206,8 @@ def _version(text: str) -> str:
     return text
 
 
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000
-
-
 def _publish(arguments: argparse.Namespace) -> int:
-    order = Order(
+    request = PublishRequest(
         source=arguments.image,
         version=arguments.version,
         notes=arguments.notes,
@@ -240,16 +218,16 @@ def _publish(arguments: argparse.Namespace) -> int:
         verify_key=arguments.verify_key,
         is_forced=arguments.force,
     )
-    with ProgressBar(f"copying {order.version}") as progress:
-        published = publish(arguments.data_dir, order, _now_ms(), progress)
+    with ProgressBar(f"copying {request.version}") as progress:
+        published = publish(arguments.data_dir, request, clock.now_ms(), progress)
     for warning in published.warnings:
         warn(warning)
-    manifest, version = published.manifest, order.version
+    manifest, version = published.manifest, request.version
     print(f"{version}: {manifest.size} bytes, SHA-256 {manifest.sha256}")
     print(f"image: {manifest.image or 'says nothing of itself'}")
     if published.checked_by:
         print(f"signature: right, by {published.checked_by}")
-    elif order.signature is not None:
+    elif request.signature is not None:
         print("signature: stored, not checked (give --verify-key)")
     updated = ", ".join(published.updated)
     print(
@@ -289,7 +267,7 @@ def _verify(arguments: argparse.Namespace) -> int:
 def _remove(arguments: argparse.Namespace) -> int:
     look_at_releases(arguments.data_dir)
     with ProgressBar(f"hashing {arguments.version}") as progress:
-        version = remove(arguments.data_dir, arguments.version, _now_ms(), progress)
+        version = remove(arguments.data_dir, arguments.version, clock.now_ms(), progress)
     print(f"{version} was removed")
     return 0
 
@@ -299,9 +277,9 @@ def _withdraw(arguments: argparse.Namespace) -> int:
     if arguments.undo:
         print(f"{reinstate(arguments.data_dir, arguments.version)} is no longer withdrawn")
         return 0
-    version = withdraw(arguments.data_dir, arguments.version, arguments.reason, _now_ms())
+    version = withdraw(arguments.data_dir, arguments.version, arguments.reason, clock.now_ms())
     print(f"{version} was withdrawn: nobody is offered it any more")
-    found = list(namings(version, look_at(arguments.data_dir), _now_ms()))
+    found = list(namings(version, look_at(arguments.data_dir), clock.now_ms()))
     if found:
         names = ", ".join(each.text for each in found)
         remedies = dict.fromkeys(each.remedy for each in found if each.remedy)

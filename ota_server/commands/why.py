@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import time
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -24,7 +23,8 @@ from ota_server.policy.policy import Pin
 from ota_server.policy.reason import Reason
 from ota_server.policy.text import time_text
 from ota_server.rollouts.device_outcome import outcome_of
-from ota_server.system.data_dir import log_dir
+from ota_server.system import clock
+from ota_server.system.data_dir import existing_folder, log_dir
 
 _EXAMPLES = """\
   %(prog)s 00:11:22:33:44:55
@@ -76,8 +76,7 @@ def add_commands(commands: Commands) -> None:
 
 def _show(arguments: argparse.Namespace) -> int:
     data_dir, mac = arguments.data_dir, arguments.mac
-    if not (data_dir / "version").is_dir():
-        raise Refused(f"no version/ in {data_dir}; is --data-dir right?")
+    existing_folder(data_dir, "version")
     device = newest(log_dir(data_dir), mac)
     version = arguments.reported or (None if device is None else device.firmware_version)
     if version is None:
@@ -85,7 +84,7 @@ def _show(arguments: argparse.Namespace) -> int:
             f"{mac} is not on record; --version TEXT says what it would get if it reported that, "
             "`devices --rejected` who was answered 401"
         )
-    now_ms = time.time_ns() // 1_000_000
+    now_ms = clock.now_ms()
     logs = log_dir(data_dir)
     server = read_server_state(logs)
     found = explain_device(data_dir, Report(mac, version), device, now_ms, server)
@@ -129,16 +128,16 @@ def _decision_lines(found: Explanation, besides: Besides) -> Iterator[tuple[str,
     cause = NO_TARGET if decision is None else decision.cause
     is_held = cause.reason is Reason.ON_HOLD and besides.hold
     yield "because", f"{in_words(cause)}: {besides.hold}" if is_held else in_words(cause)
-    is_put_off = cause.reason in _PUT_OFF
     is_offer = decision is not None and decision.release and decision.version != reported
-    if is_offer or is_put_off:
+    if is_offer or found.for_image.reason in _PUT_OFF:
         yield from _standing_lines(besides.standing)
     if found.image is not None:
         yield "image", f"{found.image.name}, {found.image.size} bytes"
     elif found.image_problem:
         yield "image", f"none, /firmware.bin is answered 404: {found.image_problem}"
     else:
-        yield "image", f"none now, /firmware.bin is answered {429 if is_put_off else 503}"
+        status = 429 if found.for_image.reason in _PUT_OFF else 503
+        yield "image", f"none now, /firmware.bin is answered {status}"
     if found.target_problem:
         yield "but", f"{found.target_problem}; a running server stays on its last good target"
     if not found.server.runs:

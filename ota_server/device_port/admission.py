@@ -154,7 +154,7 @@ class Admission:
             now = self._clock()
             holders = [] if slots is None else slots.holders(now)
             overdue = [] if hours is None else self._waiting.overdue(now, _MOST_LET_IN)
-            is_full = slots is not None and len(holders) >= slots.limit
+            is_full = slots is not None and not slots.has_free_slot(now)
             return state._replace(
                 closed_window="" if hours is None or hours.are_open(now_ms) else str(hours),
                 taken_slots=slots.limit if slots is not None and is_full else 0,

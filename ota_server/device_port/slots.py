@@ -114,6 +114,11 @@ class DownloadSlots:
         """Return the devices that have a slot."""
         return [mac for mac in self._slots if self.has(mac, now)]
 
+    def has_free_slot(self, now: float) -> bool:
+        """Return whether rules 1 and 2 have a slot for a device that was never refused."""
+        self._expire(now)
+        return self._limit - len(self._slots) > min(self._quarter, sum(self._waiting_by_class[1:]))
+
     def ask(self, mac: str, now: float, address: int | None = None) -> bool:
         """Return whether a device has a slot now. A new one is reserved for a minute.
 

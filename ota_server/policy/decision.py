@@ -81,7 +81,7 @@ def decide(report: Report, situation: Situation) -> Decision:
     decision = admit(report, choose(report, situation), situation)
     if situation.put_off is None:
         return decision
-    return put_off(report, decision, situation.put_off)
+    return put_off(report, decision, situation.put_off, situation.wants_image)
 
 
 def choose(report: Report, situation: Situation) -> Decision:
@@ -127,9 +127,12 @@ def admit(report: Report, chosen: Decision, situation: Situation) -> Decision:
     return chosen
 
 
-def put_off(report: Report, decision: Decision, cause: Cause) -> Decision:
+def put_off(
+    report: Report, decision: Decision, cause: Cause, wants_image: bool = False
+) -> Decision:
     """Return the decision for a device that has to wait for its turn: rule 12."""
-    if decision.version == report.firmware_version:
+    is_offer = decision.version != report.firmware_version or wants_image
+    if decision.release is None or not is_offer:
         return decision
     return Decision(report.firmware_version, cause._replace(behind=decision.cause), None)
 

@@ -21,6 +21,7 @@ from ota_server.policy.decision import (
     cohort_percent,
     decide,
     is_left_alone,
+    put_off,
     why_not_served,
 )
 from ota_server.policy.policy import Pin, Policy
@@ -85,6 +86,7 @@ class Explanation(NamedTuple):
 
     Attributes:
         decision: None where it is answered 503, for there is no target.
+        for_image: what is decided where it asks for the image, also if it runs that release.
         pin: in force or not.
         fleet_target: what version.txt says; None where that is nothing, for `target_problem`.
         image: that it may have now.
@@ -94,6 +96,7 @@ class Explanation(NamedTuple):
 
     report: Report
     decision: Decision | None
+    for_image: Decision
     groups: tuple[str, ...]
     pin: Pin | None
     fleet_target: str | None
@@ -142,22 +145,26 @@ def explain(
     """
     found = decide(report, situation)
     decision = None if found.reason is Reason.NO_TARGET else found
+    for_image = decide(report, situation._replace(wants_image=True, put_off=None))
     policy = situation.policy
     refused = None
-    if image is not None and decision is not None and decision.release is not None:
-        refused = why_not_served(decision.release, image, policy, situation.is_local)
-    else:
-        image = None
+    if image is not None and decision is not None and for_image.release is not None:
+        refused = why_not_served(for_image.release, image, policy, situation.is_local)
+    # A request for an image is put off last, once there is one to send.
+    if refused is None and situation.put_off is not None:
+        for_image = put_off(report, for_image, situation.put_off, wants_image=True)
+    has_image = decision is not None and for_image.release is not None and refused is None
     groups = policy.groups.get(report.mac, ())
     return Explanation(
         report,
         decision,
+        for_image,
         groups,
         policy.pins.get(report.mac),
         fleet_target,
         target_problem,
         tuple(_turns(report.mac, groups, policy)),
-        image if refused is None else None,
+        image if has_image else None,
         "" if refused is None else in_words(refused),
         server,
     )

@@ -1,8 +1,19 @@
-"""The policy of one data directory, read anew whenever its files change.
+"""The policy of one data directory, read again whenever its files change.
 
-Looked at once a turn by the time stamp of their folder, which each command of ours moves, and a few
-times a second one by one, for those who edit them in place. A turn reads what takes no time; long
-lists of groups are read in the second way, and no turn waits for that.
+A turn looks at the time stamp of their folder alone, which each command of ours moves. A chore
+looks at the files themselves a few times a second, for those who edit them in place, and reads what
+is long: no turn waits for that. What a turn does, by how it finds the folder:
+
+    STEADY    as it was at the last look                      the policy is as it was
+    RACY      the same, and that look was within 2 s of a     as CHANGED, every 50 ms; as STEADY
+              change: another one may have the same time      between
+    CHANGED   another one                                     the files are looked at
+    AWAY      it cannot be seen                               what was decided stays
+
+Where another thread looks at the files just then, a turn waits for it for 50 ms, or not at all
+where that reads what is long; then the policy is as it was, but for the hold, which waits for
+nothing.
+`watched` says what is done about each file.
 """
 
 import os
@@ -11,6 +22,7 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from threading import Lock
+from typing import NamedTuple
 
 from ota_server.model.manifest import (
     BadManifest,
@@ -20,6 +32,14 @@ from ota_server.model.manifest import (
 )
 from ota_server.model.refusal import BadPolicy
 from ota_server.model.version import meaning, version_of_image_name
+from ota_server.policy.parse import (
+    groups_by_mac,
+    parse_group,
+    parse_pins,
+    parse_retries,
+    parse_stopped,
+    parse_targets,
+)
 from ota_server.policy.policy import (
     HOLD_NAME,
     PINS_NAME,
@@ -28,14 +48,8 @@ from ota_server.policy.policy import (
     TARGETS_NAME,
     Policy,
     Rollout,
-    groups_by_mac,
     is_group_name,
     make_policy,
-    parse_group,
-    parse_pins,
-    parse_retries,
-    parse_stopped,
-    parse_targets,
 )
 from ota_server.policy.rollout_plan import (
     RolloutPlan,
@@ -61,6 +75,17 @@ _SHORT_SECONDS = 0.05
 _READ_AGAIN_SECONDS = 0.05
 
 
+class _Seen(NamedTuple):
+    """The folder as it was at the last look, and until when that look may have missed a change.
+
+    Times are in seconds of the monotonic clock.
+    """
+
+    folder: Signature | None
+    at: float
+    racy_until: float
+
+
 class PolicyFiles:
     """Reads the policy of one data directory. Safe for use by many threads.
 
@@ -71,16 +96,13 @@ class PolicyFiles:
     def __init__(self, data_dir: Path) -> None:
         self.has_open_rollout = False
         self._version_dir = data_dir / "version"
-        self._groups_dir = self._version_dir / GROUPS_FOLDER
         self._firmware_dir = data_dir / "firmware"
         self._lock = Lock()
         self._watched = Watched(True, "a server that has not read it before offers nobody anything")
         self._manifests = Watched(False, "nobody is offered its release")
         self._groups: dict[str, tuple[str, ...]] = {}
         self._facts: tuple[bool, frozenset[str], str] | None = None
-        self._folder: Signature | None = None
-        self._again_until = 0.0
-        self._looked_at = 0.0
+        self._seen = _Seen(None, 0.0, 0.0)
         self._has_turns = False
         self._turn_policy: Policy | None = None
         self._policy = Policy()
@@ -106,7 +128,7 @@ class PolicyFiles:
             folder = signature_of(os.lstat(self._version_dir))
             with self._lock:
                 try:
-                    self._look(folder, is_turn=False)
+                    self._read(folder, is_turn=False)
                 finally:
                     self._watched.is_at_length = False
 
@@ -116,33 +138,36 @@ class PolicyFiles:
         return self._policy
 
     def _look_for_changes(self) -> Policy:
+        seen = self._seen
         try:
             status = os.lstat(self._version_dir)
         except OSError:
-            return self._policy  # the folder is away: what was decided stays
-        is_racy = self._again_until and time.monotonic() > self._looked_at + _READ_AGAIN_SECONDS
-        if not is_racy and self._folder is not None and is_of(status, self._folder):
-            return self._policy
+            return self._policy  # AWAY
+        if seen.folder is not None and is_of(status, seen.folder):
+            if not seen.racy_until:
+                return self._policy  # STEADY
+            if time.monotonic() <= seen.at + _READ_AGAIN_SECONDS:
+                return self._policy  # RACY
         if not self._lock.acquire(timeout=0 if self._watched.is_at_length else _SHORT_SECONDS):
-            # The big red switch waits for nothing.
+            # The emergency hold waits for nothing.
             return self._policy._replace(is_held=self._is_held(), is_plain=False)
         try:
-            self._look(signature_of(status), is_turn=True)
+            self._read(signature_of(status), is_turn=True)
         finally:
             self._lock.release()
         return self._policy
 
-    def _look(self, folder: Signature, is_turn: bool) -> None:
-        now = time.monotonic()
-        if folder != self._folder:
-            self._folder = folder
-            self._again_until = now + RACY_SECONDS
-        elif now >= self._again_until:
-            self._again_until = 0.0
-        self._looked_at = now
+    def _read(self, folder: Signature, is_turn: bool) -> None:
+        """Read what has changed. The caller holds the lock."""
+        now, seen = time.monotonic(), self._seen
+        racy_until = seen.racy_until if now < seen.racy_until else 0.0
+        if folder != seen.folder:
+            racy_until = now + RACY_SECONDS
         self._watched.begin(is_turn)
         self._manifests.begin(is_turn)
         self._read_all(is_turn)
+        # Not before: a turn that comes meanwhile has to find that there is something to wait for.
+        self._seen = _Seen(folder, now, racy_until)
 
     def _read_all(self, is_turn: bool) -> None:
         watched, folder = self._watched, self._version_dir
@@ -191,7 +216,7 @@ class PolicyFiles:
 
     def _make_groups(self, members: dict[str, list[str]], is_turn: bool) -> bool:
         """Bring the groups up to date; say whether they are."""
-        groups_dir = str(self._groups_dir)
+        groups_dir = str(self._version_dir / GROUPS_FOLDER)
         if not any(os.path.dirname(path) == groups_dir for path in self._watched.changed):
             return True
         if sum(map(len, members.values())) > _MOST_MEMBERS_IN_A_TURN:
@@ -202,7 +227,7 @@ class PolicyFiles:
         return True
 
     def _read_groups(self) -> dict[str, list[str]]:
-        folder = self._groups_dir
+        folder = self._version_dir / GROUPS_FOLDER
         names = {name.removesuffix(GROUP_SUFFIX): name for name in self._watched.names(folder)}
         return {
             group: self._watched.read(folder, name, parse_group, [])
@@ -254,7 +279,7 @@ def _plan(group: str, content: bytes) -> RolloutPlan:
 
 
 def _progress(content: bytes) -> RolloutProgress | None:
-    """Return how far a rollout is; None where that cannot be read: it is written anew."""
+    """Return how far a rollout is; None where that cannot be read: it is written again."""
     try:
         return parse_progress(content)
     except BadPolicy:

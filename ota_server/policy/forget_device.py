@@ -5,7 +5,6 @@ runs, the journal's lock is taken and the record is written here.
 """
 
 import json
-import time
 from pathlib import Path
 
 from ota_server.journal.files import CURRENT_NAME
@@ -18,6 +17,7 @@ from ota_server.model.refusal import Refused
 from ota_server.model.timestamp import format_time
 from ota_server.policy import audit, edits
 from ota_server.policy.labels import change_label
+from ota_server.system import clock
 from ota_server.system.data_dir import log_dir
 from ota_server.system.files import give_to_owner, read, replace
 from ota_server.system.locks import InUse
@@ -43,7 +43,7 @@ def forget(data_dir: Path, mac: str) -> bool:
             raise Refused(f"{mac} is not on record; `devices` lists those that are")
         change_label(version_dir, mac, "")
         audit.note(logs, "forget", mac, **{"from": device.firmware_version})
-        now_ms = time.time_ns() // 1_000_000
+        now_ms = clock.now_ms()
         try:
             journal = Journal(logs)
         except InUse:

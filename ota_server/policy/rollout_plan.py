@@ -25,7 +25,8 @@ been written (see `mover`).
 """
 
 import json
-from collections.abc import Mapping
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Mapping
 from enum import StrEnum
 from typing import Any, NamedTuple
 
@@ -102,6 +103,11 @@ class RolloutPlan(NamedTuple):
         """Return the percentage up to which devices are in a wave, counted from 0."""
         index = wave - (self.first_group is not None)
         return self.waves[min(index, len(self.waves) - 1)] if index >= 0 else 0.0
+
+    def waves_at(self, percents: Iterable[float]) -> Iterator[int]:
+        """Yield the first wave that holds a device at each percentage; `wave_count`: none does."""
+        waves, first = self.waves, self.first_group is not None
+        return (bisect_right(waves, percent) + first for percent in percents)
 
 
 _NEEDED = len(RolloutPlan._fields) - len(RolloutPlan._field_defaults)

@@ -23,13 +23,8 @@ from ota_server.model.version import (
     spellings,
     version_of_image_name,
 )
-from ota_server.policy.policy import (
-    STOPPED_NAME,
-    TARGETS_NAME,
-    StoppedState,
-    parse_stopped,
-    parse_targets,
-)
+from ota_server.policy.parse import parse_stopped, parse_targets
+from ota_server.policy.policy import STOPPED_NAME, TARGETS_NAME, StoppedState
 from ota_server.policy.rollout_plan import RolloutPlan
 from ota_server.system.files import Found, find, is_of, open_found, read_if_there, replace
 

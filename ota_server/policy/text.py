@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 from ota_server.model.device import parse_mac
 from ota_server.model.json_object import parse_object
 from ota_server.model.timestamp import format_time, parse_time
-from ota_server.policy.policy import is_group_name, parse_group, parse_pins, parse_retries
+from ota_server.policy.parse import parse_group, parse_pins, parse_retries
+from ota_server.policy.policy import is_group_name
 
 _DATE = re.compile(r"(\d{4}-\d{2}-\d{2})(Z|[+-]\d{2}:\d{2})?", re.IGNORECASE | re.ASCII)
 _TIME = re.compile(

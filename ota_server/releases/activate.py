@@ -10,9 +10,9 @@ from ota_server.policy import audit
 from ota_server.policy.policy import StoppedState
 from ota_server.policy.targets import clear_group_targets, read_stopped, write_stopped, write_target
 from ota_server.releases.inventory import (
-    Progress,
+    DataDirState,
     Release,
-    Site,
+    ReportProgress,
     find_release,
     look_at,
     problem_with,
@@ -36,7 +36,7 @@ class Activated(NamedTuple):
     groups: Mapping[str, str]
 
 
-def activate(data_dir: Path, version: str, progress: Progress, is_forced: bool) -> Activated:
+def activate(data_dir: Path, version: str, progress: ReportProgress, is_forced: bool) -> Activated:
     """Make a release the target of the whole fleet, at once.
 
     Args:
@@ -53,7 +53,7 @@ def activate(data_dir: Path, version: str, progress: Progress, is_forced: bool) 
         return _change(look_at(data_dir), version, "activate", is_forced)
 
 
-def rollback(data_dir: Path, progress: Progress, is_forced: bool) -> Activated:
+def rollback(data_dir: Path, progress: ReportProgress, is_forced: bool) -> Activated:
     """Make the target before this one the target of the whole fleet, by the audit log.
 
     Raises:
@@ -62,22 +62,22 @@ def rollback(data_dir: Path, progress: Progress, is_forced: bool) -> Activated:
     version = _previous(look_at(data_dir))
     _check_image(data_dir, version, progress)
     with locked(data_dir):
-        site = look_at(data_dir)
-        if _previous(site) != version:
-            raise Refused(f"another command has changed the target to {site.target}; look again")
-        return _change(site, version, "rollback", is_forced)
+        state = look_at(data_dir)
+        if _previous(state) != version:
+            raise Refused(f"another command has changed the target to {state.target}; look again")
+        return _change(state, version, "rollback", is_forced)
 
 
-def _previous(site: Site) -> str:
-    if site.previous is None:
+def _previous(state: DataDirState) -> str:
+    if state.previous is None:
         raise Refused(
-            f"the audit log knows no target before {site.target or 'this one'}; "
+            f"the audit log knows no target before {state.target or 'this one'}; "
             "name one by `release activate VERSION`"
         )
-    return site.previous
+    return state.previous
 
 
-def _check_image(data_dir: Path, version: str, progress: Progress) -> None:
+def _check_image(data_dir: Path, version: str, progress: ReportProgress) -> None:
     """Refuse what devices would get 404 for. It takes long, so the caller has no lock."""
     release = _release(data_dir, version)
     if release.manifest is None and not release.problem:
@@ -100,46 +100,46 @@ def _release(data_dir: Path, version: str) -> Release:
     return release
 
 
-def _change(site: Site, wanted: str, action: str, is_forced: bool) -> Activated:
+def _change(state: DataDirState, wanted: str, action: str, is_forced: bool) -> Activated:
     """Write the files. The caller holds the lock."""
-    version = _release(site.data_dir, wanted).version
-    if site.policy.is_withdrawn(version):
+    version = _release(state.data_dir, wanted).version
+    if state.policy.is_withdrawn(version):
         lift = f"`release withdraw --undo {version}` lifts that"
         if action == "rollback":
             lift = f"`release activate VERSION` names another target, {lift}"
         raise Refused(f"{version} was withdrawn; {lift}")
-    warning = _rollout_warning(site, version, is_forced)
-    targets = site.policy.group_targets
+    warning = _rollout_warning(state, version, is_forced)
+    targets = state.policy.group_targets
     groups = {group: each for group, each in targets.items() if not same_version(each, version)}
-    stopped = read_stopped(site.data_dir)
+    stopped = read_stopped(state.data_dir)
     after = _let_go(stopped, version)
-    done = Activated(version, site.target, warning, groups)
-    if site.target == version and not targets and after == stopped:
+    done = Activated(version, state.target, warning, groups)
+    if state.target == version and not targets and after == stopped:
         return done
-    details = {"from": site.target, "to": version}
-    audit.note(log_dir(site.data_dir), action, version, **details)
+    details = {"from": state.target, "to": version}
+    audit.note(log_dir(state.data_dir), action, version, **details)
     # The target first: where a crash follows, devices stay on what was stopped, and do not go back
     # to the old target.
     try:
-        write_target(site.data_dir, version)
+        write_target(state.data_dir, version)
     except OSError:
         # Or `rollback` would go to a target that never was.
-        audit.note(log_dir(site.data_dir), audit.NOT_DONE, version, of=action)
+        audit.note(log_dir(state.data_dir), audit.NOT_DONE, version, of=action)
         raise
     if targets:
-        clear_group_targets(site.data_dir)
+        clear_group_targets(state.data_dir)
     if after != stopped:
-        write_stopped(site.data_dir, after)
+        write_stopped(state.data_dir, after)
     return done
 
 
-def _rollout_warning(site: Site, version: str, is_forced: bool) -> str:
+def _rollout_warning(state: DataDirState, version: str, is_forced: bool) -> str:
     """Return what to say of a rollout to the fleet that goes on; "" where there is none.
 
     Raises:
         Refused: there is one, and nobody has forced the change.
     """
-    rollout = site.policy.rollouts.get("")
+    rollout = state.policy.rollouts.get("")
     if rollout is None:
         return ""
     if is_forced:

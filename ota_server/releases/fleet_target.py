@@ -30,7 +30,7 @@ from ota_server.policy.targets import (
 )
 from ota_server.releases.hashing import Hasher, Unreadable
 from ota_server.system.files import Found, Signature, find, is_as_it_was
-from ota_server.system.rate_limit import RateLimit
+from ota_server.system.server_log import RateLimit
 
 log = logging.getLogger(__name__)
 

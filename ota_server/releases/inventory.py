@@ -27,10 +27,10 @@ from ota_server.policy.policy import Policy
 from ota_server.policy.targets import read_version_file
 from ota_server.releases.header import HEAD_BYTES, ImageHeader, read_header
 from ota_server.releases.image import Digests, digest
-from ota_server.system.data_dir import log_dir
+from ota_server.system.data_dir import existing_folder, log_dir
 from ota_server.system.files import Found, find, open_found, sha256_of
 
-Progress = Callable[[int, int], None]
+ReportProgress = Callable[[int, int], None]
 
 
 class Release(NamedTuple):
@@ -50,7 +50,7 @@ class Release(NamedTuple):
     signature: Found | None
 
 
-class Site(NamedTuple):
+class DataDirState(NamedTuple):
     """A data directory as a command finds it.
 
     Attributes:
@@ -71,7 +71,7 @@ class Site(NamedTuple):
         return self.data_dir / "firmware"
 
 
-def look_at(data_dir: Path) -> Site:
+def look_at(data_dir: Path) -> DataDirState:
     """Read what operators have decided.
 
     Raises:
@@ -85,17 +85,16 @@ def look_at(data_dir: Path) -> Site:
     problem = version_file.problem if version_file.is_there else ""
     target = version_file.version
     previous = audit.previous_target(audit.entries(log_dir(data_dir)), target)
-    return Site(data_dir, policy, target, problem, previous)
+    return DataDirState(data_dir, policy, target, problem, previous)
 
 
-def look_at_releases(data_dir: Path) -> Site:
+def look_at_releases(data_dir: Path) -> DataDirState:
     """Do as `look_at`, where there should be releases already.
 
     Raises:
         Refused, OSError: as `look_at`.
     """
-    if not (data_dir / "firmware").is_dir():
-        raise Refused(f"no releases in {data_dir}; is --data-dir right?")
+    existing_folder(data_dir, "firmware")
     return look_at(data_dir)
 
 
@@ -168,17 +167,17 @@ class Naming(NamedTuple):
 _ANOTHER_TARGET = "`release activate VERSION` names another target"
 
 
-def named_by(version: str, site: Site, now_ms: int) -> Iterator[str]:
+def named_by(version: str, state: DataDirState, now_ms: int) -> Iterator[str]:
     """Yield what names a release, in words: the target, pins, rollouts, stones."""
-    return (naming.text for naming in namings(version, site, now_ms))
+    return (naming.text for naming in namings(version, state, now_ms))
 
 
-def namings(version: str, site: Site, now_ms: int) -> Iterator[Naming]:
+def namings(version: str, state: DataDirState, now_ms: int) -> Iterator[Naming]:
     """Yield what names a release, and what to do where it was withdrawn."""
-    policy = site.policy
-    if site.target is not None and same_version(site.target, version):
+    policy = state.policy
+    if state.target is not None and same_version(state.target, version):
         yield Naming("the target", _ANOTHER_TARGET)
-    if site.previous is not None and same_version(site.previous, version):
+    if state.previous is not None and same_version(state.previous, version):
         yield Naming("the previous target, to which `release rollback` goes", "")
     for group, target in policy.group_targets.items():
         if same_version(target, version):
@@ -210,7 +209,7 @@ def header_of(found: Found) -> ImageHeader | None:
         return read_header(file.read(HEAD_BYTES))
 
 
-def digests_of(found: Found, progress: Progress) -> Digests:
+def digests_of(found: Found, progress: ReportProgress) -> Digests:
     """Hash a file.
 
     Args:
@@ -226,7 +225,7 @@ def digests_of(found: Found, progress: Progress) -> Digests:
 def digest_of_open(
     file: BinaryIO,
     size: int,
-    progress: Progress,
+    progress: ReportProgress,
     write: Callable[[bytes], object] = lambda chunk: None,
 ) -> Digests:
     """Hash an open file, and hand on what was read to `write`."""
@@ -241,7 +240,7 @@ def digest_of_open(
     return digest(file.fileno(), take)
 
 
-def problem_with(release: Release, progress: Progress) -> str:
+def problem_with(release: Release, progress: ReportProgress) -> str:
     """Return what is wrong with a release, all its bytes read; "" where it is as it was published.
 
     Raises:

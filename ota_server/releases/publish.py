@@ -10,7 +10,7 @@ import os
 import shutil
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -22,9 +22,9 @@ from ota_server.policy import audit
 from ota_server.releases.header import HEAD_BYTES, ImageHeader, describe, read_header
 from ota_server.releases.image import Digests
 from ota_server.releases.inventory import (
-    Progress,
+    DataDirState,
     Release,
-    Site,
+    ReportProgress,
     announce,
     digest_of_open,
     digests_of,
@@ -33,27 +33,26 @@ from ota_server.releases.inventory import (
     look_at,
     release_at,
 )
-from ota_server.releases.publish_request import Order, check_against, check_order, doubts
+from ota_server.releases.publish_request import PublishRequest, check_against, check_request, doubts
 from ota_server.releases.signature_check import check_signature, read_signature
+from ota_server.releases.temporary import clear_leftovers, temporary_image
 from ota_server.system.data_dir import log_dir
 from ota_server.system.files import (
     Signature,
-    find,
     open_regular,
     replace,
     sha256_of,
     signature_of,
     sync_folder,
 )
-from ota_server.system.locks import acquire, locked
+from ota_server.system.locks import locked
 
 # What a publication leaves free: the journal and the server's private copies need room as well.
 RESERVE_BYTES = 64 * 1024 * 1024
-_TEMPORARY_PREFIX, _TEMPORARY_SUFFIX = ".firmware_", ".new"
 
 
 class Published(NamedTuple):
-    """What became of an order.
+    """What became of a request.
 
     Attributes:
         outcome: published; there (nothing was changed); recorded (the image was there without a
@@ -71,7 +70,9 @@ class Published(NamedTuple):
     updated: tuple[str, ...] = ()
 
 
-def publish(data_dir: Path, order: Order, now_ms: int, progress: Progress) -> Published:
+def publish(
+    data_dir: Path, request: PublishRequest, now_ms: int, progress: ReportProgress
+) -> Published:
     """Publish an image.
 
     Args:
@@ -82,30 +83,30 @@ def publish(data_dir: Path, order: Order, now_ms: int, progress: Progress) -> Pu
         Busy: another command goes on for too long.
         OSError: something cannot be read or written; nothing is served of it.
     """
-    check_order(order)
+    check_request(request)
     firmware = data_dir / "firmware"
     firmware.mkdir(parents=True, exist_ok=True)
-    signature = None if order.signature is None else read_signature(Path(order.signature))
-    with _opened(Path(order.source)) as source:
+    signature = None if request.signature is None else read_signature(Path(request.signature))
+    with _opened(Path(request.source)) as source:
         header = read_header(os.pread(source.fileno(), HEAD_BYTES, 0))
         size = os.fstat(source.fileno()).st_size
         with locked(data_dir):
-            _clear_leftovers(firmware)
-            site = look_at(data_dir)
-        warnings = tuple(doubts(order, size, header, _target_header(site)))
-        if warnings and not order.is_forced:
+            clear_leftovers(firmware)
+            state = look_at(data_dir)
+        warnings = tuple(doubts(request, size, header, _target_header(state)))
+        if warnings and not request.is_forced:
             raise Refused("; ".join(warnings) + "; --force publishes it all the same")
-        if site.policy.is_withdrawn(order.version):
-            version = order.version
+        if state.policy.is_withdrawn(request.version):
+            version = request.version
             warnings = (
                 *warnings,
                 f"{version} is withdrawn still, and nobody is offered it; "
                 f"`release withdraw --undo {version}` lifts that",
             )
-        job = _Job(data_dir, order, signature, header, now_ms)
-        job.check(site)
-        checked_by = job.check_signature(Path(order.source))
-        if release_at(firmware, order.version).image is not None:
+        job = _Job(data_dir, request, signature, header, now_ms)
+        job.check(state)
+        checked_by = job.check_signature(Path(request.source))
+        if release_at(firmware, request.version).image is not None:
             manifest = job.manifest(digest_of_open(source, size, progress), size)
             outcome = job.settle(manifest)
             if outcome is not None:
@@ -116,24 +117,24 @@ def publish(data_dir: Path, order: Order, now_ms: int, progress: Progress) -> Pu
 
 
 class _Job:
-    """One order being carried out.
+    """One request that is being carried out.
 
     Attributes:
         updated: what `settle` has changed on record of an image that was there.
-        recorded: what is on record of it then; None: what the order says.
+        recorded: what is on record of it then; None: what the request says.
     """
 
     def __init__(
         self,
         data_dir: Path,
-        order: Order,
+        request: PublishRequest,
         signature: bytes | None,
         header: ImageHeader | None,
         now_ms: int,
     ) -> None:
         self._data_dir = data_dir
         self._firmware = data_dir / "firmware"
-        self._order = order
+        self._request = request
         self._signature = signature
         self._header = header
         self._now_ms = now_ms
@@ -141,20 +142,20 @@ class _Job:
         self.updated: tuple[str, ...] = ()
         self.recorded: Manifest | None = None
 
-    def check(self, site: Site) -> None:
+    def check(self, state: DataDirState) -> None:
         """Refuse what does not go with the releases that are there; the caller may hold the lock.
 
         Raises:
             Refused: the message says why.
         """
-        order = self._order
-        for spelling in spellings(order.version):
-            if spelling != order.version and release_at(self._firmware, spelling).image:
+        request = self._request
+        for spelling in spellings(request.version):
+            if spelling != request.version and release_at(self._firmware, spelling).image:
                 raise Refused(
-                    f"{spelling} is there, and {order.version} would be the same release by "
+                    f"{spelling} is there, and {request.version} would be the same release by "
                     f"meaning; publish it as another version, or `release remove {spelling}` first"
                 )
-        check_against(order, site.policy)
+        check_against(request, state.policy)
 
     def check_signature(self, image: Path) -> str:
         """Check the signature where that is wanted; return the name of the tool that did.
@@ -162,25 +163,25 @@ class _Job:
         Raises:
             Refused: it is not one of this image.
         """
-        order = self._order
-        if order.verify_key is None or order.signature is None:
+        request = self._request
+        if request.verify_key is None or request.signature is None:
             return ""
-        return check_signature(image, Path(order.signature), Path(order.verify_key))
+        return check_signature(image, Path(request.signature), Path(request.verify_key))
 
     def manifest(self, digests: Digests, size: int) -> Manifest:
         """Return the record of the image."""
-        order = self._order
+        request = self._request
         return Manifest(
-            version=order.version,
+            version=request.version,
             sha256=digests.sha256,
             md5=digests.md5,
             size=size,
             time=format_time(self._now_ms),
-            notes=order.notes,
-            reports_as=order.reports_as,
-            via=order.via,
-            direct_from=order.direct_from,
-            signature=None if self._signature is None else signature_name(order.version),
+            notes=request.notes,
+            reports_as=request.reports_as,
+            via=request.via,
+            direct_from=request.direct_from,
+            signature=None if self._signature is None else signature_name(request.version),
             image=None if self._header is None else describe(self._header),
             signature_sha256=self._signature_sha256,
         )
@@ -189,15 +190,15 @@ class _Job:
     def _signature_sha256(self) -> str | None:
         return None if self._signature is None else hashlib.sha256(self._signature).hexdigest()
 
-    def _with_order(self, recorded: Manifest) -> Manifest:
-        """Return what is on record of an image, with what the order says of it besides."""
-        order = self._order
+    def _with_request(self, recorded: Manifest) -> Manifest:
+        """Return what is on record of an image, with what the request says of it besides."""
+        request = self._request
         merged = recorded._replace(
-            notes=order.notes or recorded.notes,
-            reports_as=order.reports_as or recorded.reports_as,
+            notes=request.notes or recorded.notes,
+            reports_as=request.reports_as or recorded.reports_as,
         )
-        if order.via is not None and (order.via != recorded.via or order.direct_from):
-            merged = merged._replace(via=order.via, direct_from=order.direct_from)
+        if request.via is not None and (request.via != recorded.via or request.direct_from):
+            merged = merged._replace(via=request.via, direct_from=request.direct_from)
         if self._signature is not None:
             name, sha256 = signature_name(recorded.version), self._signature_sha256
             merged = merged._replace(signature=name, signature_sha256=sha256)
@@ -215,7 +216,7 @@ class _Job:
                 changed.append("signature")
         return tuple(each.replace("_", "-") for each in changed)
 
-    def copy(self, source: BinaryIO, progress: Progress) -> tuple[Manifest, str]:
+    def copy(self, source: BinaryIO, progress: ReportProgress) -> tuple[Manifest, str]:
         """Copy the image to its place, and return its record and what became of it."""
         before = signature_of(os.fstat(source.fileno()))
         free = shutil.disk_usage(self._firmware).free
@@ -225,10 +226,10 @@ class _Job:
                 f"free in {self._firmware} {RESERVE_BYTES} are kept; remove releases that nobody "
                 "needs by `release remove VERSION`"
             )
-        with self._temporary() as copy:
+        with temporary_image(self._data_dir, self._request.version) as copy:
             digests = digest_of_open(source, before.size, progress, copy.write)
             if signature_of(os.fstat(source.fileno())) != before:
-                raise Refused(f"{self._order.source} changed while it was read; try again")
+                raise Refused(f"{self._request.source} changed while it was read; try again")
             copy.flush()
             os.fsync(copy.fileno())
             # Of the copy: what was checked before may have been another file.
@@ -259,12 +260,12 @@ class _Job:
             if recorded != manifest.sha256:
                 raise Refused(
                     f"{manifest.version} is there with other bytes: their SHA-256 is {recorded}, "
-                    f"that of {self._order.source} is {manifest.sha256}; give each build a version "
-                    "of its own"
+                    f"that of {self._request.source} is {manifest.sha256}; give each build a "
+                    "version of its own"
                 )
             if release.manifest is None:
                 return self._put(manifest, None, "recorded")
-            merged = self._with_order(release.manifest)
+            merged = self._with_request(release.manifest)
             changed = self._changes(release, merged)
             if there != recorded and copy is None:
                 return None
@@ -309,27 +310,9 @@ class _Job:
         announce(self._data_dir)
         return outcome
 
-    @contextmanager
-    def _temporary(self) -> Iterator[BinaryIO]:
-        """Make a file beside the images; who does not rename it has it deleted at the end.
 
-        It is locked for as long as this process lives, so that others know a leftover.
-        """
-        name = f"{_TEMPORARY_PREFIX}{self._order.version}.bin.{os.getpid()}{_TEMPORARY_SUFFIX}"
-        path = self._firmware / name
-        with locked(self._data_dir):
-            # Buffered: an unbuffered write may take a part of a chunk, and says so to nobody here.
-            file = open(path, "xb")  # noqa: SIM115
-            acquire(file.fileno())
-        try:
-            with file:
-                yield file
-        finally:
-            path.unlink(missing_ok=True)
-
-
-def _target_header(site: Site) -> ImageHeader | None:
-    target = None if site.target is None else find_release(site.firmware_dir, site.target)
+def _target_header(state: DataDirState) -> ImageHeader | None:
+    target = None if state.target is None else find_release(state.firmware_dir, state.target)
     if target is None or target.image is None:
         return None
     return header_of(target.image)
@@ -348,19 +331,6 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
         if not os.fstat(descriptor).st_size:
             raise Refused(f"{path} is empty; build it anew")
         yield file
-
-
-def _clear_leftovers(firmware: Path) -> None:
-    """Delete what publications left that were killed. The caller holds the lock."""
-    for name in os.listdir(firmware):
-        if not name.startswith(_TEMPORARY_PREFIX) or not name.endswith(_TEMPORARY_SUFFIX):
-            continue
-        found = find(firmware, name)
-        with suppress(OSError):  # one of another user is not ours
-            if found is not None:
-                with open(found.path, "rb") as file:
-                    if acquire(file.fileno()):  # one that goes on holds its lock
-                        os.unlink(found.path)
 
 
 def _remove_record(firmware: Path, version: str) -> None:

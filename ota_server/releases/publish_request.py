@@ -1,4 +1,4 @@
-"""Orders: what an operator wants published, and what is wrong with that. Pure."""
+"""What an operator wants published, and what is wrong with that. Pure."""
 
 import shlex
 from collections.abc import Iterable, Iterator
@@ -21,7 +21,7 @@ _ARDUINO_PROJECT = "arduino-lib-builder"
 VERSION_RULE = "1 to 64 of A-Z a-z 0-9 . _ + -, beginning with a letter or digit"
 
 
-class Order(NamedTuple):
+class PublishRequest(NamedTuple):
     """What an operator wants published; see `Manifest` for what the fields mean.
 
     Attributes:
@@ -42,38 +42,38 @@ class Order(NamedTuple):
     is_forced: bool = False
 
 
-def check_order(order: Order) -> None:
+def check_request(request: PublishRequest) -> None:
     """Refuse what can be no release, whatever there is.
 
     Raises:
         Misused: the message says why.
     """
-    if not is_version(order.version):
-        raise Misused(f"{order.version[:70]!r} is no version: use {VERSION_RULE}")
-    if order.via is not None and not is_version(order.via):
-        raise Misused(f"--via {order.via[:70]!r} is no version: use {VERSION_RULE}")
-    if order.direct_from and order.via is None:
+    if not is_version(request.version):
+        raise Misused(f"{request.version[:70]!r} is no version: use {VERSION_RULE}")
+    if request.via is not None and not is_version(request.via):
+        raise Misused(f"--via {request.via[:70]!r} is no version: use {VERSION_RULE}")
+    if request.direct_from and request.via is None:
         raise Misused(
             "--direct-from says who need not go over a stone; name the stone by --via VERSION"
         )
-    for pattern in order.direct_from:
+    for pattern in request.direct_from:
         if not is_pattern(pattern):
             raise Misused(
                 f"--direct-from {pattern[:70]!r} is no version and no pattern of versions, "
                 "such as 'v1.1.*'"
             )
-    if order.reports_as is not None and not is_reported_text(order.reports_as):
+    if request.reports_as is not None and not is_reported_text(request.reports_as):
         raise Misused(
-            f"--reports-as {order.reports_as[:70]!r} is nothing that a device can report: use 1 to "
-            "64 printable ASCII characters, no blank at either end"
+            f"--reports-as {request.reports_as[:70]!r} is nothing that a device can report: use 1 "
+            "to 64 printable ASCII characters, no blank at either end"
         )
-    if order.verify_key is not None and order.signature is None:
+    if request.verify_key is not None and request.signature is None:
         raise Misused("--verify-key checks a signature; name its file by --signature FILE")
-    if len(order.notes) > MAX_NOTES:
+    if len(request.notes) > MAX_NOTES:
         raise Misused(f"--notes are over {MAX_NOTES} characters; shorten them, or give a link")
 
 
-def check_against(order: Order, policy: Policy) -> None:
+def check_against(request: PublishRequest, policy: Policy) -> None:
     """Refuse what does not go with the releases that there are.
 
     Raises:
@@ -82,25 +82,29 @@ def check_against(order: Order, policy: Policy) -> None:
     others = [
         other
         for other in policy.manifests.values()
-        if not same_version(other.version, order.version)
+        if not same_version(other.version, request.version)
     ]
-    _check_reports(order, others, policy.images)
+    _check_reports(request, others, policy.images)
     # What it says of the way; nothing is known of its bytes here.
-    manifest = Manifest(order.version, "", "", 0, "", via=order.via, direct_from=order.direct_from)
-    problem = stone_problem(manifest, others, {*policy.images, meaning(order.version)})
+    manifest = Manifest(
+        request.version, "", "", 0, "", via=request.via, direct_from=request.direct_from
+    )
+    problem = stone_problem(manifest, others, {*policy.images, meaning(request.version)})
     if problem:
         raise Refused(f"{problem}; publish the stone first, or name another one by --via")
-    if order.via is not None and policy.is_withdrawn(order.via):
-        raise Refused(f"{order.via} was withdrawn; name another stone by --via")
+    if request.via is not None and policy.is_withdrawn(request.via):
+        raise Refused(f"{request.via} was withdrawn; name another stone by --via")
 
 
-def _check_reports(order: Order, others: Iterable[Manifest], images: Iterable[str]) -> None:
+def _check_reports(
+    request: PublishRequest, others: Iterable[Manifest], images: Iterable[str]
+) -> None:
     """Refuse a text that would stand for two releases."""
-    reported = order.reports_as
+    reported = request.reports_as
     for manifest in others:
-        if manifest.reports_as == order.version:
+        if manifest.reports_as == request.version:
             raise Refused(
-                f"{order.version} is what devices report that run {manifest.version}; "
+                f"{request.version} is what devices report that run {manifest.version}; "
                 "give this release another version"
             )
         if reported is not None and manifest.reports_as == reported:
@@ -108,7 +112,7 @@ def _check_reports(order: Order, others: Iterable[Manifest], images: Iterable[st
                 f"devices that run {manifest.version} report {reported!r} already; "
                 "build an image that reports something of its own"
             )
-    if reported is None or same_version(reported, order.version):
+    if reported is None or same_version(reported, request.version):
         return
     if meaning(reported) in images or any(same_version(reported, m.version) for m in others):
         raise Refused(
@@ -118,7 +122,7 @@ def _check_reports(order: Order, others: Iterable[Manifest], images: Iterable[st
 
 
 def doubts(
-    order: Order, size: int, header: ImageHeader | None, target: ImageHeader | None
+    request: PublishRequest, size: int, header: ImageHeader | None, target: ImageHeader | None
 ) -> Iterator[str]:
     """Yield in which ways an image says that it is not what the operator says.
 
@@ -132,10 +136,10 @@ def doubts(
     if header.least_size is not None and size < header.least_size:
         yield f"the image was cut: it has {size} bytes and says that it has {header.least_size}"
     version = None if header.project == _ARDUINO_PROJECT else header.version
-    if version is not None and not _is_as_said(version, order):
+    if version is not None and not _is_as_said(version, request):
         said = shlex.quote(version)
         yield (
-            f"the image says that it is version {said}, not {order.version}: its devices would "
+            f"the image says that it is version {said}, not {request.version}: its devices would "
             "report that, and fetch it for ever; --reports-as "
             f"{said} cures that, if it is what they report"
         )
@@ -143,5 +147,5 @@ def doubts(
         yield f"the image is for {header.chip}, and that of the current target for {target.chip}"
 
 
-def _is_as_said(version: str, order: Order) -> bool:
-    return same_version(version, order.version) or version == order.reports_as
+def _is_as_said(version: str, request: PublishRequest) -> bool:
+    return same_version(version, request.version) or version == request.reports_as

@@ -16,8 +16,8 @@ from ota_server.policy import audit
 from ota_server.policy.policy import StoppedState
 from ota_server.policy.targets import read_stopped, stopped_entry, write_stopped
 from ota_server.releases.inventory import (
-    Progress,
     Release,
+    ReportProgress,
     announce,
     digests_of,
     find_release,
@@ -45,9 +45,9 @@ def withdraw(data_dir: Path, version: str, reason: str, now_ms: int) -> str:
         OSError: something cannot be read or written.
     """
     with locked(data_dir):
-        site = look_at(data_dir)
+        state = look_at(data_dir)
         version = get_release(data_dir, version).version
-        if site.policy.is_withdrawn(version):
+        if state.policy.is_withdrawn(version):
             raise Refused(f"{version} was withdrawn before; there is nothing to do")
         audit.note_if_room(log_dir(data_dir), "withdraw", version, reason=reason or None)
         stopped = _without(read_stopped(data_dir), version)
@@ -55,8 +55,8 @@ def withdraw(data_dir: Path, version: str, reason: str, now_ms: int) -> str:
             "state": StoppedState.WITHDRAWN,
             # Its devices stay on it while that is the target. Where it is the target itself, until
             # there is another; where nobody knows what the target is, until one is activated.
-            "instead_of": site.target,
-            "group_targets": dict(site.policy.group_targets),
+            "instead_of": state.target,
+            "group_targets": dict(state.policy.group_targets),
             "reason": reason,
             "time": format_time(now_ms),
         }
@@ -72,10 +72,10 @@ def reinstate(data_dir: Path, version: str) -> str:
         Busy, OSError: as `withdraw`.
     """
     with locked(data_dir):
-        site = look_at(data_dir)
+        state = look_at(data_dir)
         release = find_release(data_dir / "firmware", version)
         version = version if release is None else release.version
-        if not site.policy.is_withdrawn(version):
+        if not state.policy.is_withdrawn(version):
             raise Refused(f"{version} was not withdrawn; `release list` shows what was")
         audit.note(log_dir(data_dir), "withdraw --undo", version)
         stopped = read_stopped(data_dir)
@@ -94,7 +94,7 @@ def _keeps_devices(entry: Mapping[str, Any], version: str) -> bool:
     return any(target is None or not same_version(target, version) for target in targets)
 
 
-def remove(data_dir: Path, version: str, now_ms: int, progress: Progress) -> str:
+def remove(data_dir: Path, version: str, now_ms: int, progress: ReportProgress) -> str:
     """Delete a release that nothing names and nobody downloads: image, signature, manifest.
 
     Args:
@@ -113,19 +113,19 @@ def remove(data_dir: Path, version: str, now_ms: int, progress: Progress) -> str
     if busy:
         raise Refused(busy)
     with locked(data_dir):
-        site = look_at(data_dir)
-        if site.target_problem:
+        state = look_at(data_dir)
+        if state.target_problem:
             raise Refused(
-                f"version.txt {site.target_problem}, and the server may have any release as its "
+                f"version.txt {state.target_problem}, and the server may have any release as its "
                 "last good target; `release activate VERSION` first"
             )
         release = get_release(data_dir, version)
-        names = list(named_by(release.version, site, now_ms))
+        names = list(named_by(release.version, state, now_ms))
         if names:
             raise Refused(f"{release.version} is needed: it is {', '.join(names)}")
         sha256 = release.manifest.sha256 if release.manifest else None
         audit.note(log_dir(data_dir), "remove", release.version, sha256=sha256)
-        firmware = site.firmware_dir
+        firmware = state.firmware_dir
         # The image first: without its manifest it would be served, whatever its bytes are.
         for name in (image_name, signature_name, manifest_name):
             (firmware / name(release.version)).unlink(missing_ok=True)
@@ -138,7 +138,7 @@ def _without(stopped: dict[str, dict[str, Any]], version: str) -> dict[str, dict
     return {name: entry for name, entry in stopped.items() if not same_version(name, version)}
 
 
-def _download_of(data_dir: Path, release: Release, now_ms: int, progress: Progress) -> str:
+def _download_of(data_dir: Path, release: Release, now_ms: int, progress: ReportProgress) -> str:
     """Say which device downloads a release, or did a moment ago; "" where none does."""
     if release.manifest is not None:
         sha256 = release.manifest.sha256

@@ -92,7 +92,7 @@ def groups_left_alone(plan: RolloutPlan, policy: Policy) -> list[tuple[str, str,
 
 
 def _left_alone(plan: RolloutPlan, policy: Policy) -> frozenset[str]:
-    """Return the devices that a rollout leaves alone, as `rollout.decide` does."""
+    """Return the devices that a rollout leaves alone, as `decision.choose` does."""
     targets = _targets_kept(plan, policy).keys()
     if not targets:
         return frozenset()

@@ -1,11 +1,34 @@
-"""Files that operators write, read anew whenever they change; a broken one stays what it was."""
+"""Files that operators write, read again whenever they change; a broken one stays what it was.
+
+What is done about a file, by how it is found (`_FileLook`):
+
+    MISSING    there is no such file                              it holds the default
+    SETTLED    as it was when it was read, 2 s after it changed   what it holds is known
+    WRITTEN    somebody changed it in place within 0.2 s          what it held still holds
+    TOO_LONG   it takes longer to read than a turn may            the same; a chore reads it
+    UNREAD     it is new, has changed, or was read so soon after  it is read
+               a change that another one may have the same time
+
+What a file holds by that (`_Content`), as it was read last:
+
+                 can be used   cannot be used
+    (new)        GOOD          BAD
+    GOOD         GOOD          KEPT: what it held while it was good
+    KEPT         GOOD          KEPT
+    BAD          GOOD          BAD: nothing good was ever read from it
+
+A file that is gone is forgotten. Where nothing is to be kept, as of manifests, what cannot be used
+is BAD at once, and holds what is wrong with it.
+"""
 
 import logging
 import os
 import stat
 import time
 from collections.abc import Callable
+from enum import Enum, auto
 from hashlib import sha256
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,6 +48,24 @@ _WRITING_SECONDS = 0.2
 _NONE = Signature(0, 0, 0, 0, 0)
 
 
+class _FileLook(Enum):
+    """How a file is found; the table above says what is done."""
+
+    MISSING = auto()
+    SETTLED = auto()
+    WRITTEN = auto()
+    TOO_LONG = auto()
+    UNREAD = auto()
+
+
+class _Content(Enum):
+    """What is known of what a file holds; see the table above."""
+
+    GOOD = auto()
+    KEPT = auto()
+    BAD = auto()
+
+
 class _Read(NamedTuple):
     """A file as it was read: what it holds, or what it held while it was good.
 
@@ -32,7 +73,6 @@ class _Read(NamedTuple):
         seen_at: when it was first seen with this signature, by the monotonic clock.
         read_at: when it was last read with it.
         digest: of its content, good or not; b"" where it could not be read.
-        is_bad: nothing good was ever read from it.
     """
 
     signature: Signature
@@ -40,7 +80,7 @@ class _Read(NamedTuple):
     read_at: float
     digest: bytes
     value: Any
-    is_bad: bool
+    content: _Content
 
 
 class Watched:
@@ -83,9 +123,9 @@ class Watched:
     @property
     def problem(self) -> str:
         """What nothing good was ever read from, where there is such a thing."""
-        for path in (*self._unlisted, *(path for path, read in self._files.items() if read.is_bad)):
-            return f"{path} cannot be used"
-        return ""
+        bad = (path for path, read in self._files.items() if read.content is _Content.BAD)
+        path = next(chain(self._unlisted, bad), None)
+        return "" if path is None else f"{path} cannot be used"
 
     def read(self, folder: Path, name: str, parse: Callable[[bytes], Any], default: Any) -> Any:
         """Return what a file holds, or held while it was good; `default` where there is none."""
@@ -93,22 +133,32 @@ class Watched:
         known = self._files.get(path)
         try:
             found = find(folder, name)
-            if found is None and not os.path.lexists(path):
+            look = self._look(path, known, found)
+            if look is _FileLook.MISSING:
                 return default
             self._there.add(path)
             if found is None:
                 raise BadPolicy("is no regular file in its folder")
-            if known is not None and (_is_settled(known, found) or _is_being_written(known, found)):
-                return known.value
-            if found.signature.size > self._bytes_left:
+            if look is not _FileLook.UNREAD:
                 return default if known is None else known.value
             self._take(path, known, found, parse, default)
         except (OSError, BadPolicy) as problem:
             self._there.add(path)
             if isinstance(problem, OSError) and is_passing(problem) and known is not None:
                 return known.value
-            self._keep(path, known, default, problem, _Read(_NONE, 0.0, 0.0, b"", default, True))
+            unread = _Read(_NONE, 0.0, 0.0, b"", default, _Content.BAD)
+            self._keep(path, known, default, problem, unread)
         return self._files[path].value
+
+    def _look(self, path: str, known: _Read | None, found: Found | None) -> _FileLook:
+        """Return how a file is found, None for what is not a regular file."""
+        if found is None:
+            return _FileLook.UNREAD if os.path.lexists(path) else _FileLook.MISSING
+        if known is not None and _is_settled(known, found):
+            return _FileLook.SETTLED
+        if known is not None and _is_being_written(known, found):
+            return _FileLook.WRITTEN
+        return _FileLook.TOO_LONG if found.signature.size > self._bytes_left else _FileLook.UNREAD
 
     def names(self, folder: Path) -> list[str]:
         """Return the names in a folder; where it cannot be seen, those that were there."""
@@ -121,7 +171,7 @@ class Watched:
             if path not in self._listed:
                 self._unlisted.add(path)
             if not is_passing(problem):
-                self._say(path, str(problem.strerror), self._until_mended(path in self._unlisted))
+                self._say(path, str(problem.strerror), self._until_fixed(path in self._unlisted))
             return self._listed.get(path, [])
         self._unlisted.discard(path)
         return self._listed[path]
@@ -144,16 +194,16 @@ class Watched:
         content = _content(found)
         digest = sha256(content).digest()
         seen_at = known.seen_at if known is not None and is_same else now
-        read = _Read(signature, seen_at, now, digest, old, True)
+        read = _Read(signature, seen_at, now, digest, old, _Content.BAD)
         if known is not None and digest == known.digest:
-            self._files[path] = read._replace(value=known.value, is_bad=known.is_bad)
+            self._files[path] = read._replace(value=known.value, content=known.content)
             return
         try:
             value = parse(content)
         except BadPolicy as problem:
             self._keep(path, known, old, problem, read)
             return
-        self._files[path] = read._replace(value=value, is_bad=False)
+        self._files[path] = read._replace(value=value, content=_Content.GOOD)
         self.changed.add(path)
         if self._said.pop(path, None) is not None:
             log.info("%s is used again", path)
@@ -163,16 +213,17 @@ class Watched:
     ) -> None:
         """Let a file that cannot be used stand for what it held while it was good."""
         what = str(problem.strerror if isinstance(problem, OSError) else problem)
-        is_bad = known is None or known.is_bad or not self._is_kept
+        is_bad = known is None or known.content is _Content.BAD or not self._is_kept
         value = default if known is None else known.value
         if not self._is_kept:
             value = what
-        self._files[path] = read._replace(value=value, is_bad=is_bad)
+        content = _Content.BAD if is_bad else _Content.KEPT
+        self._files[path] = read._replace(value=value, content=content)
         if known is None or (known.value is not value and known.value != value):
             self.changed.add(path)
-        self._say(path, what, self._until_mended(is_bad))
+        self._say(path, what, self._until_fixed(is_bad))
 
-    def _until_mended(self, is_bad: bool) -> str:
+    def _until_fixed(self, is_bad: bool) -> str:
         what = self._consequence if is_bad else "what it held before holds"
         return f"{what} until it is mended"
 

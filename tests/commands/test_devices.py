@@ -265,7 +265,7 @@ class FailureTest(DevicesCase):
         done = self.run_devices()
         self.assertEqual(
             (done.returncode, done.stdout, done.stderr),
-            (1, "", f"ota-server: no log in {self.data_dir}; is --data-dir right?\n"),
+            (1, "", f"ota-server: no log/ in {self.data_dir}; is --data-dir right?\n"),
         )
 
     def test_json_and_csv_at_once_are_wrong_usage(self):

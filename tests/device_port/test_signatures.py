@@ -10,7 +10,7 @@ from ota_server.device_port.resume import pinned_download
 from ota_server.model.device import RESTART_AFTER_MS, Download
 from ota_server.model.refusal import Misused, Refused
 from ota_server.releases.publish import Published, publish
-from ota_server.releases.publish_request import Order
+from ota_server.releases.publish_request import PublishRequest
 from tests.support import DEVICE, Client, DataDirCase, ServerCase
 
 NOW_MS = 1_800_000_000_000
@@ -52,7 +52,7 @@ class SignedCase(DataDirCase):
 
     def publish(self, version: str = "v1", **options: object) -> Published:
         options.setdefault("signature", str(self.signature))
-        order = Order(str(self.image), version, **options)
+        order = PublishRequest(str(self.image), version, **options)
         return publish(self.data_dir, order, NOW_MS, lambda done, size: None)
 
     def checked(self) -> Published:
@@ -264,7 +264,7 @@ class ServedTest(ServerCase):
         self.assertEqual(self.get("/firmware/firmware_v1.0.1.bin.sig", {}).status, 404)
 
     def test_of_an_altered_image_it_is_404(self):
-        order = Order(str(self.put_image("build", b"as published")), "v3.0.0")
+        order = PublishRequest(str(self.put_image("build", b"as published")), "v3.0.0")
         publish(self.data_dir, order, NOW_MS, lambda done, size: None)
         self.sign("v3.0.0")
         self.set_target("v3.0.0")
@@ -278,7 +278,7 @@ class ServedTest(ServerCase):
         build = str(self.put_image("build", b"as published"))
         signature = self.data_dir / "app.sig"
         signature.write_bytes(b"as signed")
-        order = Order(build, "v3.0.0", signature=str(signature))
+        order = PublishRequest(build, "v3.0.0", signature=str(signature))
         publish(self.data_dir, order, NOW_MS, lambda done, size: None)
         self.set_target("v3.0.0")
         self.assertEqual(self.get("/firmware.bin.sig").body, b"as signed")

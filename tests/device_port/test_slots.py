@@ -126,6 +126,13 @@ class KeptTest(unittest.TestCase):
         self.assertTrue(slots.ask(mac(100), 10.0))
         self.assertTrue(slots.ask(mac(101), 10.0))
 
+    def test_a_new_device_is_said_to_find_a_slot_for_as_long_as_one_does(self):
+        slots = self.refused(3, devices=5)
+        self.free(slots, 6)
+        for number in range(20):
+            is_free = slots.has_free_slot(10.0)
+            self.assertEqual(slots.ask(mac(200 + number), 10.0), is_free)
+
     def test_two_refusals_are_not_enough(self):
         slots = self.refused(2, devices=5)
         self.free(slots, 6)

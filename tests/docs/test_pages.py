@@ -12,13 +12,15 @@ import tempfile
 import time
 import unittest
 from collections.abc import Iterator
+from enum import StrEnum
 from pathlib import Path
 from typing import NamedTuple
 
 from ota_server.cli import make_parser
 from ota_server.device_port.options import DEFAULT_PORT
 from ota_server.evaluation.device_case import DeviceState
-from ota_server.httpd import channel
+from ota_server.httpd.channel import ChannelState
+from ota_server.httpd.connection import ConnectionState
 from ota_server.policy.policy import RolloutState
 from tests.support import ROOT, TIMEOUT_SECONDS
 
@@ -197,14 +199,15 @@ class ReadmeTest(PageCase, unittest.TestCase):
         self.assertEqual(sorted(named), sorted(rooms))
 
     def test_its_figures_stand_in_the_page_of_the_benchmarks(self):
-        table = read(README).split("<!-- figures of the benchmarks -->")[1].split("<!-- end")[0]
-        figures = re.findall(r"\d[\d.,]*(?= \|)", table)
-        self.assertEqual(len(re.findall(r"^\| \w", table, re.MULTILINE)), 4)
-        self.assertGreaterEqual(len(figures), 4)
-        page = read(DOCS / "benchmarks.md")
-        for figure in figures:
-            with self.subTest(figure):
-                self.assertIn(f"| {figure} |", page)
+        (_, *peers), *shown = table_of(README, "figures")
+        summary = {peer: row for peer, *row in table_of(DOCS / "benchmarks.md", "summary")}
+        columns = list(zip(*[summary[peer] for peer in peers], strict=True))
+        self.assertEqual(len(shown), 4)
+        for what, *figures in shown:
+            with self.subTest(what):
+                # All peers of a row from one column, and each from its own row.
+                self.assertIn(tuple(figures), columns)
+                self.assertTrue(all(figures))
 
 
 class DeviceProtocolTest(PageCase, unittest.TestCase):
@@ -264,10 +267,10 @@ class PagesTest(unittest.TestCase):
 
     def test_the_diagrams_of_states_name_every_state(self):
         text = read(DOCS / "architecture.md").partition("\n## States\n")[2]
-        states = (*channel.State, *RolloutState, *DeviceState)
+        states = (*ConnectionState, *ChannelState, *RolloutState, *DeviceState)
         self.assertTrue(states)
         for state in states:
-            name = state.name if isinstance(state, channel.State) else state.value
+            name = state.value if isinstance(state, StrEnum) else state.name
             with self.subTest(name):
                 self.assertRegex(text, rf"\b{name}\b")
 
@@ -275,6 +278,14 @@ class PagesTest(unittest.TestCase):
         for page in PAGES:
             with self.subTest(page.name):
                 self.assertNotRegex(read(page), r"/(home|root|Users|tmp|work)/")
+
+
+def table_of(page: Path, name: str) -> list[list[str]]:
+    """Return the cells of a table that the benchmarks write, without the rule under its head."""
+    begin, end = f"<!-- {name} of the benchmarks -->", f"<!-- end of {name} -->"
+    text = read(page).split(begin)[1].split(end)[0]
+    head, _, *rows = re.findall(r"^\| (.*) \|$", text, re.MULTILINE)
+    return [[cell.strip() for cell in row.split("|")] for row in (head, *rows)]
 
 
 def anchors(page: Path) -> list[str]:
@@ -313,6 +324,12 @@ def options_of(command: argparse.ArgumentParser) -> dict[str, argparse.Action]:
     return {name: found[name] for name in found if name not in ("--help", "--data-dir")}
 
 
+def arguments_of(command: argparse.ArgumentParser) -> list[str]:
+    """Return what a command takes besides options, in brackets what may be left out."""
+    found = [action for action in command._actions if not action.option_strings]
+    return [f"[{each.metavar}]" if each.nargs == "?" else each.metavar for each in found]
+
+
 class Row(NamedTuple):
     """A row of a table of options: of which command, the option, its metavar, what else it says."""
 
@@ -345,6 +362,16 @@ class CompletenessTest(unittest.TestCase):
             options.add(row.option)
         there = {name: set(options_of(command)) for name, command in leaves().items()}
         self.assertEqual(documented, there)
+
+    def test_the_page_names_the_arguments_of_each_command_in_their_order(self):
+        usages = re.findall(r"^\| `([a-z][^`]*)` \|", read(COMMANDS), re.MULTILINE)
+        there = leaves()
+        for usage in usages:
+            name = re.match(r"[a-z]+(?: [a-z]+)*", usage)[0]
+            # Without the options; `…` stands for more, and a bar is written as `\|` in a table.
+            rest = re.sub(r"\[--[^]]*\]|…", "", usage[len(name) :]).replace("\\|", "|")
+            with self.subTest(usage):
+                self.assertEqual(rest.split(), arguments_of(there[name]))
 
     def test_every_command_has_the_option_that_the_page_says_all_have(self):
         self.assertIn("`--data-dir DIR`, which each command has", read(COMMANDS))

@@ -35,8 +35,8 @@ PUT_OFF = {
 class Files(NamedTuple):
     """What the files of operators say.
 
-    `is_withdrawn` and `is_missing` are so of all releases but that which the device runs; under
-    `is_manifest_bad` the manifest of each release but of those that come after a stepping stone.
+    `is_withdrawn`, `is_missing` and `is_manifest_bad` are so of all releases but OWN; where a
+    stepping stone stands before the others, which their manifests say, that of the stone is bad.
     """
 
     is_unusable: bool

@@ -3,6 +3,7 @@
 import json
 import os
 import threading
+import time
 from pathlib import Path
 
 from ota_server.httpd.transports import TRANSPORTS
@@ -276,6 +277,25 @@ class LongListTest(DataDirCase):
         with policies._lock:
             edits.hold(self.data_dir, "")
             self.assertTrue(policies.current().is_held)
+
+
+class TwoThreadsTest(DataDirCase):
+    def test_a_turn_does_not_miss_what_a_chore_is_about_to_read(self):
+        policies = PolicyFiles(self.data_dir)
+        read_all, is_reading = policies._read_all, threading.Event()
+
+        def read_late(is_turn: bool) -> None:
+            is_reading.set()
+            time.sleep(0.01)
+            read_all(is_turn)
+
+        policies._read_all = read_late
+        edits.hold(self.data_dir, "")
+        chore = threading.Thread(target=policies.look_after)
+        chore.start()
+        is_reading.wait()
+        self.assertTrue(policies.current().is_held)
+        chore.join()
 
 
 class WritingTest(DataDirCase):

@@ -13,7 +13,7 @@ from ota_server.model.manifest import parse_manifest
 from ota_server.model.refusal import Misused, Refused
 from ota_server.policy import audit
 from ota_server.releases.publish import Published, publish
-from ota_server.releases.publish_request import Order
+from ota_server.releases.publish_request import PublishRequest
 from tests.support import ROOT, TIMEOUT_SECONDS, DataDirCase, until
 
 NOW_MS = 1_800_000_000_000
@@ -40,7 +40,7 @@ class PublishCase(DataDirCase):
         return str(self.builds / name)
 
     def publish(self, content: bytes, version: str, **options: object) -> Published:
-        order = Order(self.build(content), version, **options)
+        order = PublishRequest(self.build(content), version, **options)
         return publish(self.data_dir, order, NOW_MS, lambda done, size: None)
 
     def refused(self, content: bytes, version: str, **options: object) -> str:
@@ -93,13 +93,13 @@ class PublishedTest(PublishCase):
         self.assertEqual(names, ["firmware_v1.0.0.bin", "firmware_v1.0.0.json"])
 
     def test_a_data_directory_is_made_where_there_is_none(self):
-        order = Order(self.build(b"an image"), "v1")
+        order = PublishRequest(self.build(b"an image"), "v1")
         publish(self.data_dir / "new", order, NOW_MS, lambda done, size: None)
         self.assertTrue((self.data_dir / "new" / "firmware" / "firmware_v1.bin").exists())
 
     def test_progress_is_told_up_to_the_end(self):
         told: list[tuple[int, int]] = []
-        order = Order(self.build(bytes(3 << 20)), "v1")
+        order = PublishRequest(self.build(bytes(3 << 20)), "v1")
         publish(self.data_dir, order, NOW_MS, lambda done, size: told.append((done, size)))
         self.assertEqual(told, [(n << 20, 3 << 20) for n in (1, 2, 3)])
 
@@ -219,16 +219,21 @@ class RefusedTest(PublishCase):
 
     def test_a_folder(self):
         with self.assertRaisesRegex(Refused, "builds is no regular file; give the file"):
-            publish(self.data_dir, Order(str(self.builds), "v1"), NOW_MS, lambda *_: None)
+            publish(self.data_dir, PublishRequest(str(self.builds), "v1"), NOW_MS, lambda *_: None)
 
     def test_a_pipe_is_not_waited_for(self):
         os.mkfifo(self.builds / "pipe")
         with self.assertRaisesRegex(Refused, "no regular file"):
-            publish(self.data_dir, Order(str(self.builds / "pipe"), "v1"), NOW_MS, lambda *_: None)
+            publish(
+                self.data_dir,
+                PublishRequest(str(self.builds / "pipe"), "v1"),
+                NOW_MS,
+                lambda *_: None,
+            )
 
     def test_a_file_that_is_not_there(self):
         with self.assertRaisesRegex(Refused, "No such file"):
-            publish(self.data_dir, Order("nowhere.bin", "v1"), NOW_MS, lambda *_: None)
+            publish(self.data_dir, PublishRequest("nowhere.bin", "v1"), NOW_MS, lambda *_: None)
 
     def test_a_name_that_is_no_version(self):
         for version in ("", "v 1", "../v1", "-1", "v" * 65):
@@ -250,7 +255,7 @@ class RefusedTest(PublishCase):
         with source.open("wb") as file:
             file.truncate(1 << 42)  # takes no room itself
         with self.assertRaisesRegex(Refused, "the disk would fill"):
-            publish(self.data_dir, Order(str(source), "v1"), NOW_MS, lambda *_: None)
+            publish(self.data_dir, PublishRequest(str(source), "v1"), NOW_MS, lambda *_: None)
         self.assertEqual(list(self.firmware.iterdir()), [])
 
     def test_a_stone_without_an_image(self):
