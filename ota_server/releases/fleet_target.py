@@ -3,15 +3,16 @@
 | state | version.txt and its image | `target()` | what leads out of it |
 |---|---|---|---|
 | none | version.txt unusable, no good target since the start | `NoTarget` | a usable file |
-| named | it has no usable image, no good target since the start | it, no image | an image |
+| without image | no usable image of it, no good target since the start | it, no image | an image |
 | unread | an image that is not hashed yet, taken for good meanwhile | it | hashing ends |
 | read | an image that was hashed | it | a file changes |
 | kept | version.txt or its image unusable | the last good target | a usable file |
 
 Unread and read are good: the target is `_unread`, else `_read`. Hashing leads from unread to read;
-where the image cannot be read, back to the target that was read before it (kept), or to named. Two
-short cuts change no state and spare looks at the files: `_steady`, for as long as version.txt and
-the image of a target that was read are as they were, and `_turn_target`, until the next turn.
+where the image cannot be read, back to the target that was read before it (kept), or to without
+image. Two short cuts change no state and spare looks at the files: `_steady`, for as long as
+version.txt and the image of a target that was read are as they were, and `_turn_target`, until the
+next turn.
 """
 
 import logging
