@@ -24,6 +24,7 @@ from ota_server.rollouts.files import groups_with_plan, read_plan, read_progress
 from ota_server.rollouts.journal_fold import DeviceServer
 from ota_server.rollouts.keeper import COMPLETION_UNKNOWN, HEARTBEAT, LOCK_NAME
 from ota_server.rollouts.mover import RolloutMover
+from ota_server.system import clock
 from ota_server.system.data_dir import add_data_dir_argument, log_dir
 from ota_server.system.locks import Busy, InUse, take_lock
 from ota_server.system.server_log import LogThread
@@ -149,14 +150,14 @@ class Controller:
         try:
             if not is_over(plan, read_progress(self._data_dir, plan)):
                 self._movers[plan.group] = RolloutMover(
-                    self._data_dir, plan, self._policies, self._server, _now_ms()
+                    self._data_dir, plan, self._policies, self._server, clock.now_ms()
                 )
         except OSError as problem:
             self._say(f"the rollout of {plan.version} cannot begin: {problem}")
 
     def _close(self, mover: RolloutMover) -> None:
         try:
-            mover.close(_now_ms())
+            mover.close(clock.now_ms())
         except OSError as problem:
             self._say(f"the checkpoint of {mover.plan.version} cannot be written: {problem}")
 
@@ -205,10 +206,6 @@ class Controller:
         if now >= self._said.get(problem, 0.0):
             self._said[problem] = now + _SAY_EVERY_SECONDS
             log.error("%s", problem)
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000
 
 
 def main(argv: Sequence[str] | None = None) -> int:

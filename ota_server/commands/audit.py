@@ -2,20 +2,18 @@
 
 import argparse
 import json
-import re
 
 from ota_server.commands.common import Commands, add_command
-from ota_server.commands.terminal import printable, write_table
-from ota_server.model.refusal import Misused, Refused
+from ota_server.commands.terminal import printable, to_the_second, write_table
+from ota_server.model.refusal import Misused
 from ota_server.policy import audit
-from ota_server.system.data_dir import log_dir
+from ota_server.system.data_dir import existing_folder
 
 _EXAMPLES = """\
   %(prog)s               all changes, the newest last
   %(prog)s --limit 10    the newest ten
   %(prog)s --json        for programs, an object a line, with all that is on record
 """
-_MILLISECONDS = re.compile(r"\.\d+(?=Z$)")
 
 
 def add_commands(commands: Commands) -> None:
@@ -35,11 +33,9 @@ def add_commands(commands: Commands) -> None:
 
 
 def _show(arguments: argparse.Namespace) -> int:
-    logs = log_dir(arguments.data_dir)
     if arguments.limit is not None and arguments.limit < 1:
         raise Misused(f"--limit {arguments.limit} would show nothing; give a number from 1")
-    if not logs.is_dir():
-        raise Refused(f"no log in {arguments.data_dir}; is --data-dir right?")
+    logs = existing_folder(arguments.data_dir, "log")
     entries = audit.entries(logs)[-(arguments.limit or 0) :]
     if arguments.json:
         for entry in entries:
@@ -54,7 +50,7 @@ def _show(arguments: argparse.Namespace) -> int:
 
 def _row(entry: dict[str, object]) -> tuple[str, ...]:
     cells = (
-        _MILLISECONDS.sub("", str(entry["time"])),
+        to_the_second(entry["time"]),
         f"{entry.get('user', '?')}@{entry.get('host', '?')}",
         entry.get("action", "?"),
         entry.get("what", "-"),

@@ -13,7 +13,7 @@ from ota_server.commands.terminal import printable
 from ota_server.model.device import parse_mac
 from ota_server.model.manifest import is_reported_text
 from ota_server.model.refusal import BadPolicy, Misused, Refused
-from ota_server.model.version import is_version
+from ota_server.model.version import VERSION_RULE, is_version
 from ota_server.policy import edits
 from ota_server.policy.policy import HOLD_NAME, is_group_name
 from ota_server.policy.text import Who, parse_until, parse_who
@@ -36,6 +36,23 @@ def add_command(
     run: Callable[[argparse.Namespace], int],
 ) -> argparse.ArgumentParser:
     """Add a command with its help and --data-dir; `run` runs it, its failures are reported."""
+    parser = _add_parser(commands, name, summary, description, examples)
+    add_data_dir_argument(parser)
+    parser.set_defaults(run=lambda arguments: run_command(run, arguments))
+    return parser
+
+
+def add_command_of_parts(
+    commands: Commands, name: str, summary: str, description: str, examples: str, parts: str
+) -> Commands:
+    """Add a command that consists of `parts`; return what these are added to."""
+    parser = _add_parser(commands, name, summary, description, examples)
+    return parser.add_subparsers(dest="part", required=True, metavar="PART", help=parts)
+
+
+def _add_parser(
+    commands: Commands, name: str, summary: str, description: str, examples: str
+) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = commands.add_parser(
         name,
         help=summary,
@@ -43,8 +60,6 @@ def add_command(
         epilog=f"examples:\n{examples}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    add_data_dir_argument(parser)
-    parser.set_defaults(run=lambda arguments: run_command(run, arguments))
     return parser
 
 
@@ -80,10 +95,7 @@ def who_argument(text: str) -> Who:
 def version_argument(text: str) -> str:
     """Parse the version of a release."""
     if not is_version(text):
-        raise argparse.ArgumentTypeError(
-            f"{text[:40]!r} is not a version: 1 to 64 of A-Z a-z 0-9 . _ + -, beginning with "
-            "a letter or digit"
-        )
+        raise argparse.ArgumentTypeError(f"{text[:70]!r} is not a version: use {VERSION_RULE}")
     return text
 
 

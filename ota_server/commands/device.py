@@ -2,14 +2,19 @@
 
 import argparse
 
-from ota_server.commands.common import Commands, add_command, mac_argument, warn
+from ota_server.commands.common import (
+    Commands,
+    add_command,
+    add_command_of_parts,
+    mac_argument,
+    warn,
+)
 from ota_server.journal.replay import newest
 from ota_server.policy import forget_device, labels
 from ota_server.policy.files import PolicyFiles
 from ota_server.system.data_dir import log_dir
 
 _EXAMPLES = """\
-examples:
   %(prog)s label 00:11:22:33:44:55 'pump house'
   %(prog)s forget 00:11:22:33:44:55
 
@@ -29,14 +34,14 @@ device. Its history stays in the files of the journal until those are deleted.
 
 def add_commands(commands: Commands) -> None:
     """Add `device` with its parts."""
-    parser = commands.add_parser(
+    parts = add_command_of_parts(
+        commands,
         "device",
-        help="give a device a label, or forget it",
-        description="Give a device a label, or forget it; `devices` shows them.",
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        "give a device a label, or forget it",
+        "Give a device a label, or forget it; `devices` shows them.",
+        _EXAMPLES,
+        "label or forget",
     )
-    parts = parser.add_subparsers(dest="part", required=True, metavar="PART", help="label, forget")
     labelling = add_command(
         parts,
         "label",

@@ -3,21 +3,20 @@
 import argparse
 import csv
 import json
-import re
 import sys
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from ota_server.commands.common import Commands, add_command, mac_argument
-from ota_server.commands.terminal import printable, write_table
+from ota_server.commands.terminal import printable, to_the_second, write_table
 from ota_server.journal.rejected import read_rejected
 from ota_server.journal.replay import history, replay
 from ota_server.model.device import Device
 from ota_server.model.refusal import Refused
 from ota_server.model.timestamp import ago, format_time
 from ota_server.policy.labels import read_labels
-from ota_server.system.data_dir import log_dir
+from ota_server.system import clock
+from ota_server.system.data_dir import existing_folder
 
 _EXAMPLES = """\
   %(prog)s                     the fleet as a table
@@ -31,7 +30,6 @@ It reads the journal in the data directory; the server need not run.
 
 # A cell that begins with one of these is a formula to a spreadsheet (OWASP, CSV injection).
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
-_MILLISECONDS = re.compile(r"\.\d+(?=Z$)")
 
 
 def add_commands(commands: Commands) -> None:
@@ -56,10 +54,9 @@ def add_commands(commands: Commands) -> None:
 
 
 def _show(arguments: argparse.Namespace) -> int:
-    logs, mac = log_dir(arguments.data_dir), arguments.mac
+    logs = existing_folder(arguments.data_dir, "log")
     form = "json" if arguments.json else "csv" if arguments.csv else "table"
-    if not logs.is_dir():
-        raise Refused(f"no log in {arguments.data_dir}; is --data-dir right?")
+    mac = arguments.mac
     if arguments.rejected:
         return _show_rejected(logs, mac, form)
     if mac is not None:
@@ -79,7 +76,7 @@ def _show_fleet(logs: Path, labels: Mapping[str, str], form: str) -> int:
             devices = found.devices()
             _write_csv(header, (_as_fields(mac, device, labels) for mac, device in devices))
         else:
-            now_ms = time.time_ns() // 1_000_000
+            now_ms = clock.now_ms()
             rows = [_as_row(mac, device, now_ms) for mac, device in found.devices()]
             titles = ["MAC", "VERSION", "TARGET", "LAST SEEN", "UPDATED", "ADDRESS"]
             if labels:
@@ -134,7 +131,7 @@ def _show_rejected(logs: Path, mac: str | None, form: str) -> int:
     elif form == "csv":
         _write_csv(("time", "first_time", "address", "mac", "reason", "count"), entries)
     else:
-        now_ms = time.time_ns() // 1_000_000
+        now_ms = clock.now_ms()
         rows = [
             (
                 printable(entry["address"]),
@@ -180,7 +177,7 @@ def _as_row(mac: str, device: Device, now_ms: int) -> tuple[str, ...]:
 
 def _history_row(fields: dict[str, object]) -> tuple[str, ...]:
     texts = (
-        _MILLISECONDS.sub("", str(fields.get("time"))),
+        to_the_second(fields.get("time")),
         fields.get("event"),
         fields.get("firmware_version"),
         fields.get("target_version") or "-",

@@ -8,26 +8,26 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from ota_server.commands.common import Commands, add_command, fail, group_argument, mac_argument
+from ota_server.commands.common import (
+    Commands,
+    add_command,
+    add_command_of_parts,
+    fail,
+    group_argument,
+    mac_argument,
+)
 from ota_server.commands.terminal import write_table
 from ota_server.model.refusal import BadPolicy, Misused, Refused
 from ota_server.model.timestamp import format_time
 from ota_server.policy import edits
 from ota_server.policy.files import GROUP_SUFFIX, GROUPS_FOLDER
-from ota_server.policy.policy import (
-    PINS_NAME,
-    TARGETS_NAME,
-    Pin,
-    is_group_name,
-    parse_group,
-    parse_pins,
-    parse_targets,
-)
+from ota_server.policy.parse import parse_group, parse_pins, parse_targets
+from ota_server.policy.policy import PINS_NAME, TARGETS_NAME, Pin, is_group_name
 from ota_server.policy.text import time_text
+from ota_server.system.data_dir import existing_folder
 from ota_server.system.files import named, read
 
 _EXAMPLES = """\
-examples:
   %(prog)s add beta 00:11:22:33:44:55
   %(prog)s remove beta 00:11:22:33:44:55
   %(prog)s list
@@ -62,15 +62,13 @@ class _Group(NamedTuple):
 
 def add_commands(commands: Commands) -> None:
     """Add `group` with its parts."""
-    group = commands.add_parser(
+    parts = add_command_of_parts(
+        commands,
         "group",
-        help="name devices, to pin them or to roll out to them",
-        description="Name devices, to pin them or to roll out to them.",
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parts = group.add_subparsers(
-        dest="part", required=True, metavar="PART", help="add, remove or list"
+        "name devices, to pin them or to roll out to them",
+        "Name devices, to pin them or to roll out to them.",
+        _EXAMPLES,
+        "add, remove or list",
     )
     adding = add_command(
         parts, "add", "add devices", "Add devices to a group.", _ADD_EXAMPLES, _add
@@ -130,9 +128,7 @@ def _say(group: str, change: edits.Change, done: str, otherwise: str) -> None:
 
 
 def _list(arguments: argparse.Namespace) -> int:
-    version_dir = arguments.data_dir / "version"
-    if not version_dir.is_dir():
-        raise Refused(f"no version/ in {arguments.data_dir}; is --data-dir right?")
+    version_dir = existing_folder(arguments.data_dir, "version")
     if arguments.name is not None:
         return _list_one(version_dir, arguments.name, arguments.json)
     problems: list[str] = []

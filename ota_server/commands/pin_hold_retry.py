@@ -53,6 +53,11 @@ _RETRY_EXAMPLES = """\
 
 def add_commands(commands: Commands) -> None:
     """Add the five commands."""
+    _add_pins(commands)
+    _add_hold_and_retry(commands)
+
+
+def _add_pins(commands: Commands) -> None:
     pinning = add_command(
         commands,
         "pin",
@@ -81,6 +86,9 @@ def add_commands(commands: Commands) -> None:
         _unpin,
     )
     _add_who(unpinning)
+
+
+def _add_hold_and_retry(commands: Commands) -> None:
     holding = add_command(
         commands,
         "hold",

@@ -1,19 +1,19 @@
 """The `release` commands: their arguments and what they print."""
 
 import argparse
-import time
 from collections.abc import Callable
 
 from ota_server.commands.common import (
     Commands,
     add_command,
+    add_command_of_parts,
     fail,
     version_argument,
     warn,
     warn_of_hold,
 )
-from ota_server.commands.progress_bar import ProgressBar
 from ota_server.commands.release_list import list_all, show
+from ota_server.commands.terminal import ProgressBar
 from ota_server.releases.activate import Activated, activate, rollback
 from ota_server.releases.inventory import (
     get_release,
@@ -26,9 +26,9 @@ from ota_server.releases.inventory import (
 from ota_server.releases.publish import publish
 from ota_server.releases.publish_request import PublishRequest
 from ota_server.releases.withdraw import reinstate, remove, withdraw
+from ota_server.system import clock
 
 _EXAMPLES = """\
-examples:
   %(prog)s publish app.bin --version v1.2.0
       copy an image in and put it on record
   %(prog)s activate v1.2.0
@@ -38,7 +38,7 @@ examples:
   %(prog)s list
       show all releases
 
-`%(prog)s COMMAND --help` says more.
+`%(prog)s PART --help` says more.
 A running server takes up all changes without a restart.
 """
 _PUBLISH_EXAMPLES = """\
@@ -104,23 +104,20 @@ The audit log has what was activated.
 
 def add_commands(commands: Commands) -> None:
     """Add `release` with its parts."""
-    parser = commands.add_parser(
+    parts = add_command_of_parts(
+        commands,
         "release",
-        help="publish images, and choose which one the fleet gets",
-        description="Publish images, and choose which one the whole fleet gets.",
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parts = parser.add_subparsers(
-        dest="release_command", required=True, metavar="COMMAND", help="what to do"
+        "publish images, and choose which one the fleet gets",
+        "Publish images, and choose which one the whole fleet gets.",
+        _EXAMPLES,
+        "publish, list, show, verify, remove, withdraw, activate or rollback",
     )
 
     def add(
         name: str, run: Callable[[argparse.Namespace], int], summary: str, examples: str
     ) -> argparse.ArgumentParser:
-        return add_command(
-            parts, name, summary, f"{summary[0].upper()}{summary[1:]}.", examples, run
-        )
+        description = f"{summary[0].upper()}{summary[1:]}."
+        return add_command(parts, name, summary, description, examples, run)
 
     _add_publish_arguments(
         add("publish", _publish, "copy an image in and put it on record", _PUBLISH_EXAMPLES)
@@ -202,10 +199,6 @@ def _add_json(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="a JSON object a line")
 
 
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000
-
-
 def _publish(arguments: argparse.Namespace) -> int:
     request = PublishRequest(
         source=arguments.image,
@@ -219,7 +212,7 @@ def _publish(arguments: argparse.Namespace) -> int:
         is_forced=arguments.force,
     )
     with ProgressBar(f"copying {request.version}") as progress:
-        published = publish(arguments.data_dir, request, _now_ms(), progress)
+        published = publish(arguments.data_dir, request, clock.now_ms(), progress)
     for warning in published.warnings:
         warn(warning)
     manifest, version = published.manifest, request.version
@@ -267,7 +260,7 @@ def _verify(arguments: argparse.Namespace) -> int:
 def _remove(arguments: argparse.Namespace) -> int:
     look_at_releases(arguments.data_dir)
     with ProgressBar(f"hashing {arguments.version}") as progress:
-        version = remove(arguments.data_dir, arguments.version, _now_ms(), progress)
+        version = remove(arguments.data_dir, arguments.version, clock.now_ms(), progress)
     print(f"{version} was removed")
     return 0
 
@@ -277,9 +270,9 @@ def _withdraw(arguments: argparse.Namespace) -> int:
     if arguments.undo:
         print(f"{reinstate(arguments.data_dir, arguments.version)} is no longer withdrawn")
         return 0
-    version = withdraw(arguments.data_dir, arguments.version, arguments.reason, _now_ms())
+    version = withdraw(arguments.data_dir, arguments.version, arguments.reason, clock.now_ms())
     print(f"{version} was withdrawn: no device is offered it any longer")
-    found = list(uses_of(version, look_at(arguments.data_dir), _now_ms()))
+    found = list(uses_of(version, look_at(arguments.data_dir), clock.now_ms()))
     if found:
         names = ", ".join(each.text for each in found)
         remedies = dict.fromkeys(each.remedy for each in found if each.remedy)

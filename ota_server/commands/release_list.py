@@ -3,7 +3,6 @@
 import argparse
 import json
 import re
-import time
 from pathlib import Path
 
 from ota_server.commands.common import warn
@@ -14,7 +13,7 @@ from ota_server.policy.policy import StoppedState
 from ota_server.policy.targets import read_stopped, stopped_entry
 from ota_server.releases.header import describe
 from ota_server.releases.inventory import (
-    Overview,
+    DataDirState,
     Release,
     get_release,
     header_of,
@@ -22,35 +21,36 @@ from ota_server.releases.inventory import (
     releases,
     used_by,
 )
+from ota_server.system import clock
 
 _NOTES_COLUMN = 40
 
 
 def list_all(arguments: argparse.Namespace) -> int:
     """Print all releases, the newest first; return the exit code."""
-    overview = look_at_releases(arguments.data_dir)
-    if overview.target_problem:
-        warn(f"version.txt {overview.target_problem}; `release activate VERSION` writes it again")
+    state = look_at_releases(arguments.data_dir)
+    if state.target_problem:
+        warn(f"version.txt {state.target_problem}; `release activate VERSION` writes it again")
     found = sorted(releases(arguments.data_dir), key=_order, reverse=True)
     if arguments.json:
         for release in found:
-            print(json.dumps(_as_fields(release, overview)))
+            print(json.dumps(_as_fields(release, state)))
         return 0
-    now_ms = time.time_ns() // 1_000_000
-    rows = [_as_row(release, overview, now_ms) for release in found]
+    now_ms = clock.now_ms()
+    rows = [_as_row(release, state, now_ms) for release in found]
     write_table(("VERSION", "SIZE", "PUBLISHED", "STATE", "IMAGE", "NOTES"), rows, cut_first=(5,))
     print(f"{len(rows)} release{'' if len(rows) == 1 else 's'}")
     return 0
 
 
-def _as_row(release: Release, overview: Overview, now_ms: int) -> tuple[str, ...]:
+def _as_row(release: Release, state: DataDirState, now_ms: int) -> tuple[str, ...]:
     manifest = release.manifest
     size = release.image.signature.size if release.image else manifest.size if manifest else 0
     return (
         release.version,
         str(size),
         "by hand" if manifest is None else ago(manifest.time, now_ms),
-        ", ".join(_states(release, overview)) or "-",
+        ", ".join(_states(release, state)) or "-",
         printable(_described(release) or "-"),
         cut(printable(" ".join(manifest.notes.split())), _NOTES_COLUMN) if manifest else "",
     )
@@ -63,9 +63,9 @@ def _order(release: Release) -> tuple[str, list[tuple[int, str]]]:
     return time_text, [(int(digits or 0), text) for digits, text in parts]
 
 
-def _states(release: Release, overview: Overview) -> list[str]:
+def _states(release: Release, state: DataDirState) -> list[str]:
     """Return the states of a release, as the table shows them."""
-    version, policy, manifest = release.version, overview.policy, release.manifest
+    version, policy, manifest = release.version, state.policy, release.manifest
     stopped = policy.stopped.get(meaning(version))
     rollouts = policy.rollouts.values()
     is_altered = (
@@ -74,8 +74,8 @@ def _states(release: Release, overview: Overview) -> list[str]:
         and release.image.signature.size != manifest.size
     )
     said = {
-        "target": overview.target is not None and same_version(overview.target, version),
-        "previous": overview.previous is not None and same_version(overview.previous, version),
+        "target": state.target is not None and same_version(state.target, version),
+        "previous": state.previous is not None and same_version(state.previous, version),
         "rollout": any(same_version(rollout.version, version) for rollout in rollouts),
         StoppedState.WITHDRAWN: stopped is not None and stopped.is_withdrawn,
         StoppedState.ABORTED: stopped is not None and not stopped.is_withdrawn,
@@ -93,7 +93,7 @@ def _described(release: Release) -> str | None:
     return None if header is None else describe(header)
 
 
-def _as_fields(release: Release, overview: Overview) -> dict[str, object]:
+def _as_fields(release: Release, state: DataDirState) -> dict[str, object]:
     manifest = release.manifest
     fields: dict[str, object] = {} if manifest is None else manifest._asdict()
     return {
@@ -103,16 +103,16 @@ def _as_fields(release: Release, overview: Overview) -> dict[str, object]:
         "time": None if manifest is None else manifest.time,
         "image": _described(release),
         "signature": None if release.signature is None else Path(release.signature.path).name,
-        "states": _states(release, overview),
-        "named_by": list(used_by(release.version, overview, time.time_ns() // 1_000_000)),
+        "states": _states(release, state),
+        "named_by": list(used_by(release.version, state, clock.now_ms())),
         "problem": release.problem or None,
-        **_withdrawal(release, overview),
+        **_withdrawal(release, state),
     }
 
 
-def _withdrawal(release: Release, overview: Overview) -> dict[str, object]:
+def _withdrawal(release: Release, state: DataDirState) -> dict[str, object]:
     """Return why and when a release was withdrawn; None for both if it was not."""
-    entry = stopped_entry(read_stopped(overview.data_dir), release.version)
+    entry = stopped_entry(read_stopped(state.data_dir), release.version)
     if entry is None or entry["state"] != StoppedState.WITHDRAWN:
         entry = {}
     return {
@@ -123,9 +123,9 @@ def _withdrawal(release: Release, overview: Overview) -> dict[str, object]:
 
 def show(arguments: argparse.Namespace) -> int:
     """Print all that is on record of one release; return the exit code."""
-    overview = look_at_releases(arguments.data_dir)
+    state = look_at_releases(arguments.data_dir)
     release = get_release(arguments.data_dir, arguments.version)
-    fields = _as_fields(release, overview)
+    fields = _as_fields(release, state)
     if arguments.json:
         print(json.dumps(fields))
         return 0

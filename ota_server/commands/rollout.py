@@ -2,12 +2,16 @@
 
 import argparse
 import json
-import time
 from collections.abc import Callable
-from typing import Any
 
 from ota_server.commands import rollout_start, rollout_status
-from ota_server.commands.common import add_command, group_argument, warn_of_hold
+from ota_server.commands.common import (
+    Commands,
+    add_command,
+    add_command_of_parts,
+    group_argument,
+    warn_of_hold,
+)
 from ota_server.commands.rollout_start import warn_of_no_server
 from ota_server.commands.rollout_view import status_fields
 from ota_server.device_port.admission_status import read_standing
@@ -17,11 +21,11 @@ from ota_server.model.timestamp import format_time
 from ota_server.rollouts import edits
 from ota_server.rollouts.find_rollout import all_rollouts, no_such_rollout
 from ota_server.rollouts.revert import check_revert, plan_revert, revert
+from ota_server.system import clock
 from ota_server.system.data_dir import log_dir
 from ota_server.system.locks import is_served
 
 _EXAMPLES = """\
-examples:
   %(prog)s start v1.2.0
       in waves that fit the fleet
   %(prog)s status --watch
@@ -31,33 +35,43 @@ examples:
 
 %(prog)s PART --help says more.
 """
+_PART_EXAMPLES = """\
+  %(prog)s
+  %(prog)s --group beta
+      if several rollouts are on
+"""
 
 
-def add_commands(commands: Any) -> None:
+def add_commands(commands: Commands) -> None:
     """Add `rollout` with its parts."""
-    parser = commands.add_parser(
+    parts = add_command_of_parts(
+        commands,
         "rollout",
-        help="move the fleet to a release in waves",
-        description="Move the fleet, or a group, to a release in waves.",
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        "move the fleet to a release in waves",
+        "Move the fleet, or a group, to a release in waves.",
+        _EXAMPLES,
+        "start, status, pause, resume, promote or abort",
     )
-    names = "start, status, pause, resume, promote or abort"
-    parts = parser.add_subparsers(dest="part", required=True, metavar="PART", help=names)
-    rollout_start.add_options(_add(parts, "start", "begin a rollout", rollout_start.start))
-    status = _add(parts, "status", "show how far rollouts have come", _status, with_group=True)
+    starting = add_command(
+        parts,
+        "start",
+        "begin a rollout",
+        "Begin a rollout.",
+        rollout_start.EXAMPLES,
+        rollout_start.start,
+    )
+    rollout_start.add_options(starting)
+    status = _add(parts, "status", "show how far rollouts have come", _status)
     status.add_argument(
         "--watch",
         action="store_true",
         help="every second until it is over; exit code 1 if a rollout ends halted or aborted",
     )
     status.add_argument("--json", action="store_true", help="a JSON object a line, for programs")
-    _add(parts, "pause", "offer it to no further devices", _pause, with_group=True)
-    _add(parts, "resume", "go on after a pause, whoever paused it", _resume, with_group=True)
-    _add(parts, "promote", "open the next wave at once, or end the last", _promote, with_group=True)
-    ending = _add(
-        parts, "abort", "end it; devices that have it stay on it", _abort, with_group=True
-    )
+    _add(parts, "pause", "offer it to no further devices", _pause)
+    _add(parts, "resume", "go on after a pause, whoever paused it", _resume)
+    _add(parts, "promote", "open the next wave at once, or end the last", _promote)
+    ending = _add(parts, "abort", "end it; devices that have it stay on it", _abort)
     ending.add_argument(
         "--revert",
         action="store_true",
@@ -66,19 +80,14 @@ def add_commands(commands: Any) -> None:
 
 
 def _add(
-    parts: Any,
-    name: str,
-    summary: str,
-    run: Callable[[argparse.Namespace], int],
-    with_group: bool = False,
+    parts: Commands, name: str, summary: str, run: Callable[[argparse.Namespace], int]
 ) -> argparse.ArgumentParser:
-    whom = " --group beta" if with_group else ""
-    examples = f"  %(prog)s\n  %(prog)s{whom}\n      if several rollouts are on"
-    parser = add_command(parts, name, summary, f"{summary[0].upper()}{summary[1:]}.", examples, run)
-    if with_group:
-        parser.add_argument(
-            "--group", metavar="G", type=_group_or_fleet, help='whose rollout; "" is the fleet'
-        )
+    """Add a part that concerns one rollout of several."""
+    description = f"{summary[0].upper()}{summary[1:]}."
+    parser = add_command(parts, name, summary, description, _PART_EXAMPLES, run)
+    parser.add_argument(
+        "--group", metavar="G", type=_group_or_fleet, help='whose rollout; "" is the fleet'
+    )
     return parser
 
 
@@ -128,7 +137,7 @@ def _promote(arguments: argparse.Namespace) -> int:
 
 
 def _abort(arguments: argparse.Namespace) -> int:
-    now_ms = time.time_ns() // 1_000_000
+    now_ms = clock.now_ms()
     now = format_time(now_ms)
     if not arguments.revert:
         plan = edits.abort(arguments.data_dir, arguments.group, now)

@@ -3,7 +3,6 @@
 import argparse
 import re
 import secrets
-import time
 from pathlib import Path
 
 from ota_server.commands.common import group_argument, version_argument, warn, warn_of_hold
@@ -23,13 +22,13 @@ from ota_server.policy.targets import release_here
 from ota_server.rollouts import edits
 from ota_server.rollouts.audience import groups_left_alone, scope_of
 from ota_server.rollouts.preview import find_reached, intervals_ms
+from ota_server.system import clock
 from ota_server.system.data_dir import log_dir
 from ota_server.system.locks import is_served
 
 _PERCENT = re.compile(r"\d{1,3}(?:\.\d{1,4})? ?%?")
 _MOST_DEVICES = 1_000_000
 EXAMPLES = """\
-examples:
   %(prog)s v1.2.0
       in waves that fit the fleet: for 10,000 devices 1, 10, 50, 100 %%
   %(prog)s v1.2.0 --waves 5,25,100 --soak 30m
@@ -50,7 +49,6 @@ server withdraws the release by itself.
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `rollout start`."""
-    parser.epilog = EXAMPLES
     parser.add_argument(
         "version", metavar="VERSION", type=version_argument, help="a release that is here"
     )
@@ -64,8 +62,14 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--group", type=group_argument, metavar="G", help="roll out to this group only")
     add("--first-group", type=group_argument, metavar="G", help="its members are the first wave")
     add("--groups-too", action="store_true", help="include groups that have their own target")
-    add("--max-failures", type=_limit, default=2.0, metavar="P%", help="may fail (default: 2%%)")
-    add("--min-devices", type=_count, default=20, metavar="N", help="must update (default: 20)")
+    add(
+        "--max-failures",
+        type=_limit,
+        default=2.0,
+        metavar="P%",
+        help="limit of failures (default: 2%%)",
+    )
+    add("--min-devices", type=_count, default=20, metavar="N", help="to update (default: 20)")
     for name, default, what in (
         ("--soak", "1h", "how long devices have to run it without a failure"),
         ("--apply-grace", "15m", "how long a device may take to install it"),
@@ -86,7 +90,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def start(arguments: argparse.Namespace) -> int:
     """Show what a rollout reaches, and begin it; return the exit code."""
     data_dir: Path = arguments.data_dir
-    now_ms = time.time_ns() // 1_000_000
+    now_ms = clock.now_ms()
     plan = _plan(arguments, now_ms)
     edits.check_start(data_dir, plan)
     plan = plan._replace(version=release_here(data_dir, plan.version))

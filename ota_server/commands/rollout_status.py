@@ -12,6 +12,7 @@ from ota_server.device_port.admission_status import read_standing
 from ota_server.policy.policy import HOLD_NAME, RolloutState
 from ota_server.rollouts.find_rollout import all_rollouts
 from ota_server.rollouts.keeper import is_attended
+from ota_server.system import clock
 from ota_server.system.data_dir import log_dir
 from ota_server.system.locks import is_served
 
@@ -27,7 +28,7 @@ def lines_of(data_dir: Path, group: str | None) -> list[str]:
     Raises:
         Refused, BadPolicy, OSError: a file cannot be used or read.
     """
-    now_ms = time.time_ns() // 1_000_000
+    now_ms = clock.now_ms()
     logs = log_dir(data_dir)
     served = is_served(logs)
     standing = read_standing(logs) if served else None

@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import time
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -24,7 +23,8 @@ from ota_server.policy.policy import Pin
 from ota_server.policy.reason import Reason
 from ota_server.policy.text import time_text
 from ota_server.rollouts.device_outcome import outcome_of
-from ota_server.system.data_dir import log_dir
+from ota_server.system import clock
+from ota_server.system.data_dir import existing_folder, log_dir
 
 _EXAMPLES = """\
   %(prog)s 00:11:22:33:44:55
@@ -75,8 +75,7 @@ def add_commands(commands: Commands) -> None:
 
 def _show(arguments: argparse.Namespace) -> int:
     data_dir, mac = arguments.data_dir, arguments.mac
-    if not (data_dir / "version").is_dir():
-        raise Refused(f"no version/ in {data_dir}; is --data-dir right?")
+    existing_folder(data_dir, "version")
     device = newest(log_dir(data_dir), mac)
     version = arguments.reported or (None if device is None else device.firmware_version)
     if version is None:
@@ -84,7 +83,7 @@ def _show(arguments: argparse.Namespace) -> int:
             f"{mac} is not on record; --version TEXT shows what it would get if it reported that, "
             "`devices --rejected` who was rejected (401)"
         )
-    now_ms = time.time_ns() // 1_000_000
+    now_ms = clock.now_ms()
     logs = log_dir(data_dir)
     server = read_server_state(logs)
     found = explain_device(data_dir, Report(mac, version), device, now_ms, server)

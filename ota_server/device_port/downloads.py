@@ -33,7 +33,7 @@ from ota_server.policy.loop_breaker import fetched
 from ota_server.releases.fleet_target import NoTarget
 from ota_server.releases.image import Image
 from ota_server.releases.store import Altered, NoImage, NotHashed, NotNow, Store
-from ota_server.system.rate_limit import RateLimit
+from ota_server.system.server_log import RateLimit
 
 log = logging.getLogger(__name__)
 
@@ -133,7 +133,7 @@ class Downloads:
             with fleet.lock:
                 row, before = fleet.row(report.mac), fleet.get(report.mac)
                 known = before.download if before else None
-                under_way = known is not None and fleet.is_under_way(report.mac, known.sha256)
+                under_way = known is not None and fleet.transfers.has(report.mac, known.sha256)
             plan = self._plan(request, report, peer, before, under_way, may_wait)
             with fleet.lock:
                 if fleet.row(report.mac) is not row:
@@ -192,7 +192,7 @@ class Downloads:
         if transfer.range_start is not None:
             details["range_start"] = transfer.range_start
         with fleet.lock:
-            fleet.count_down(transfer.mac, transfer.image.sha256)
+            fleet.transfers.end(transfer.mac, transfer.image.sha256)
             device = fleet.get(transfer.mac)
             if device is not None:  # there was room to keep it
                 now_ms, download = self._clock_ms(), device.download
@@ -304,7 +304,7 @@ class Downloads:
         self._fleet.record("begin", report.mac, device, details)
         plan.reply.needs_record = bool(self._policies.latest.rollouts)
         if request.method == "GET":
-            self._fleet.count_up(report.mac, plan.image.sha256)
+            self._fleet.transfers.begin(report.mac, plan.image.sha256)
             plan.reply.transfer = DeviceTransfer(
                 self,
                 report.mac,

@@ -38,7 +38,8 @@ class Offers:
     """Decides for devices by the files as they are now. Safe for use by many threads.
 
     Attributes:
-        altered: how often an image was refused, since it is not the one that was published.
+        altered: how often an image was refused, since it is not the one that was published. Kept
+            for metrics: nothing shows it yet.
         withdrawals: how often an image that was open was found to be withdrawn.
         admission: lets only so many in; None: all.
         attended: the rollouts that the controller looks after.

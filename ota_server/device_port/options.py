@@ -211,9 +211,7 @@ def _seconds(text: str) -> float:
 
 
 def _slots(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or not 1 <= int(text[:9]) <= 1_000_000:
-        raise argparse.ArgumentTypeError(f"{text!r:.40} is no whole number from 1 to 1000000")
-    return int(text)
+    return _whole_number(text, 1, 1_000_000)
 
 
 def _rate(text: str) -> int:

@@ -40,7 +40,7 @@ from ota_server.policy.files import PolicyFiles
 from ota_server.policy.lease import Attended
 from ota_server.policy.situation import ServerState
 from ota_server.releases.store import Store
-from ota_server.system.rate_limit import Budget, RateLimit
+from ota_server.system.server_log import Budget, RateLimit
 
 log = logging.getLogger(__name__)
 

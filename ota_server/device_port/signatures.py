@@ -21,7 +21,7 @@ from ota_server.releases.fleet_target import NoTarget
 from ota_server.releases.image import Image
 from ota_server.releases.store import NoImage, NotHashed, NotNow, Store
 from ota_server.system.files import find, is_passing, open_found
-from ota_server.system.rate_limit import RateLimit
+from ota_server.system.server_log import RateLimit
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +65,7 @@ class Signatures:
         with self._fleet.lock:
             device = self._fleet.get(report.mac)
             known = device.download if device else None
-            under_way = known is not None and self._fleet.is_under_way(report.mac, known.sha256)
+            under_way = known is not None and self._fleet.transfers.has(report.mac, known.sha256)
         try:
             return self._answer(
                 lambda: self._image(report, peer, device, under_way), peer, TARGET_CACHING, may_wait

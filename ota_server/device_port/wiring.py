@@ -4,7 +4,6 @@ import argparse
 import logging
 import resource
 import threading
-import time
 from pathlib import Path
 
 from ota_server.device_port.admission import Admission
@@ -25,6 +24,7 @@ from ota_server.policy.files import PolicyFiles
 from ota_server.releases.hashing import SETTLE_SECONDS
 from ota_server.releases.store import Store
 from ota_server.rollouts.keeper import COMPLETION_UNKNOWN, Keeper
+from ota_server.system import clock
 from ota_server.system.data_dir import log_dir
 from ota_server.system.locks import InUse
 
@@ -44,11 +44,6 @@ class WrongOptions(Exception):
 
 class CannotStart(Exception):
     """The server cannot start; the message says why and what to do."""
-
-
-def clock_ms() -> int:
-    """Return the time in milliseconds since the epoch."""
-    return time.time_ns() // 1_000_000
 
 
 def open_service(
@@ -74,12 +69,12 @@ def open_service(
     logs = log_dir(data_dir)
     journal = Journal(logs, rotate_bytes, keep_files, keep_bytes, fsync)
     try:
-        fleet = Fleet(journal, logs, clock_ms, max_devices)
+        fleet = Fleet(journal, logs, clock.now_ms, max_devices)
     except OSError:
         journal.close()
         raise
     store, policies = Store(data_dir, settle_seconds), PolicyFiles(data_dir)
-    return Service(store, policies, fleet, Rejected(logs), clock_ms, admission)
+    return Service(store, policies, fleet, Rejected(logs), clock.now_ms, admission)
 
 
 def make_server(arguments: argparse.Namespace) -> OTAServer:
@@ -181,7 +176,7 @@ class Companions:
         """Have the server do the chores of all."""
         data_dir, service = arguments.data_dir, server.service
         options = [COMPLETION_UNKNOWN] if arguments.buffering_proxy else []
-        self._keeper = Keeper(data_dir, service.policies, service.attended, clock_ms(), options)
+        self._keeper = Keeper(data_dir, service.policies, service.attended, clock.now_ms(), options)
         self._admission = AdmissionFile(log_dir(data_dir), service.standing)
         forgetting = Forgetting(data_dir, service.fleet)
         looking = self._keeper, forgetting, self._admission

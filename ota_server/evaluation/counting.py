@@ -17,7 +17,7 @@ from ota_server.evaluation.contested import (
     move_homes,
     surplus_of,
 )
-from ota_server.evaluation.device_case import BAD, NO_EVIDENCE, Case, DeviceState, Terms
+from ota_server.evaluation.device_case import BAD, NO_EVIDENCE, NOT_FAILED, Case, DeviceState, Terms
 from ota_server.evaluation.poll_history import SLOW_SOAKS, PollHistory
 from ota_server.evaluation.silence import Silence
 from ota_server.evaluation.tally import ASKING_WAVE, SLOW, TINY_WAVE, Evidence, Tally
@@ -92,7 +92,8 @@ class WaveCounter:
             if case is None:
                 self._displaced[row] = source
             else:
-                source = heard_at(case, source, self._terms)
+                if case.failing != NOT_FAILED:
+                    source = heard_at(case, source, self._terms)
                 is_home = source == polls.home[row]
                 state = self._state(row, case)
                 self._devices[row] = _BelievedDevice(case, state, source, is_home)
@@ -135,11 +136,11 @@ class WaveCounter:
 
     def _leave_out_surplus(self) -> None:
         """Have no more devices of one home count than is its share, but for chosen devices."""
-        polls, chosen = self._polls, self._chosen_wave
+        polls, chosen, too_new = self._polls, self._chosen_wave, DeviceState.TOO_NEW
         rows = [
             row
             for row, each in self._devices.items()
-            if each.state != DeviceState.TOO_NEW and polls.wave[row] != chosen
+            if each.state != too_new and polls.wave[row] != chosen
         ]
         for row in surplus_of(polls, rows, self._wave, self._terms):
             self._devices[row] = self._devices[row]._replace(state=DeviceState.SURPLUS)
@@ -189,11 +190,12 @@ class WaveCounter:
 
     def _soaked(self, counting: _Devices, size: int) -> list[int]:
         """Return the devices of this wave that have soaked; of a tiny one, those at home alone."""
+        updated, waves = DeviceState.UPDATED, self._polls.wave
         return [
             row
             for row, each in counting.items()
-            if self._polls.wave[row] == self._wave
-            and each.state == DeviceState.UPDATED
+            if waves[row] == self._wave
+            and each.state == updated
             and each.case.confirmed
             and (each.is_home or size >= TINY_WAVE)
         ]
@@ -201,11 +203,11 @@ class WaveCounter:
     def _bad(self, counting: _Devices) -> dict[int, _BelievedDevice]:
         """Return the devices that speak against the release; of the silent ones, those blamed."""
         bad = {row: each for row, each in counting.items() if each.state in BAD}
-        self._at_risk = {row for row, each in counting.items() if self._is_at_risk(row, each.case)}
         rows = [row for row, each in bad.items() if each.state == DeviceState.SILENT]
         silent = {row: (bad[row].source, bad[row].case.seen) for row in rows}
         if not silent:
             return bad
+        self._at_risk = {row for row, each in counting.items() if self._is_at_risk(row, each.case)}
         # Those that have soaked are at risk up to the end of their wave, and show how others fare.
         devices, terms = self._devices.items(), self._terms
         on_their_way = {row for row, each in devices if each.case.is_on_its_way(terms)}

@@ -63,11 +63,12 @@ class DeviceState(StrEnum):
     SURPLUS = "surplus"
     DISPLACED = "displaced"
 
-    __hash__ = str.__hash__  # that of Enum is slow, and states of a million devices are counted
-
 
 BAD = (DeviceState.FAILED, DeviceState.SILENT, DeviceState.MISLABELLED)
 NO_EVIDENCE = (DeviceState.TOO_NEW, DeviceState.SURPLUS, DeviceState.DISPLACED)
+# Of a million devices: to look a member up in its class takes longer than the rest of `Case.state`.
+_WAITING, _OFFERED = DeviceState.WAITING, DeviceState.OFFERED
+_UNDECIDED, _UPDATED = DeviceState.UNDECIDED, DeviceState.UPDATED
 
 
 class Terms(NamedTuple):
@@ -171,13 +172,13 @@ class Case:
         if is_silent:
             return DeviceState.SILENT
         if self.updated >= 0:
-            return DeviceState.UPDATED
+            return _UPDATED
         if self.exposed(terms) >= 0:
-            return DeviceState.UNDECIDED
+            return _UNDECIDED
         if self.asked >= 0:
             is_recent = now_ms - self.asked < _MOST_TRANSFER_MS
             return DeviceState.DOWNLOADING if self.under_way and is_recent else DeviceState.CUT
-        return DeviceState.OFFERED if self.offered >= 0 else DeviceState.WAITING
+        return _OFFERED if self.offered >= 0 else _WAITING
 
     def exposed(self, terms: Terms) -> int:
         """Return since when it may be on its way to the release."""

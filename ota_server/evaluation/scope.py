@@ -46,7 +46,5 @@ class RolloutScope(NamedTuple):
             return NO_WAVE
         if mac in self.first_group:
             return 0
-        percent = cohort_percent(plan.version, mac)
-        return next(
-            (wave for wave in range(plan.wave_count) if percent < plan.percent(wave)), NO_WAVE
-        )
+        wave = next(plan.waves_at((cohort_percent(plan.version, mac),)))
+        return wave if wave < plan.wave_count else NO_WAVE

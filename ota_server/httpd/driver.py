@@ -48,6 +48,7 @@ class Driver:
     ) -> None:
         self._listener = listener
         self._app = listener.app
+        self._begin_turn = listener.app.begin_turn
         self._poller = poller
         self._ahead = ahead
         self._by_sendfile = not isinstance(poller, PollPoller)
@@ -75,9 +76,6 @@ class Driver:
             else:
                 self._handle_other(fd)
         self._after_events()
-
-    def _begin_turn(self) -> None:
-        """Prepare for the answers of this turn."""
 
     def _handle_other(self, fd: int) -> None:
         """Handle an event of what is no channel: that the listener drains is looked at anyway."""

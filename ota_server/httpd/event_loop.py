@@ -43,9 +43,6 @@ class EventLoop(Driver):
             self._ahead.close()
         poller.close()
 
-    def _begin_turn(self) -> None:
-        self._app.begin_turn()
-
     def _handle_other(self, fd: int) -> None:
         if fd == self._listening and not self._listener.accept(_ACCEPTED_A_TURN, self._take):
             # At the limit of open files accept fails at once and for ever: rest, do not spin.
@@ -53,7 +50,7 @@ class EventLoop(Driver):
             self._rest_until = self._now + _EMFILE_REST_SECONDS
 
     def _timeout(self) -> float:
-        timeout = super()._timeout()
+        timeout = 0.0 if self._ready else self._watching.timeout()
         if self._listener.has_refused:
             timeout = min(timeout, _LINGER_LOOK_SECONDS)
         return timeout if self._rest_until is None else min(timeout, _EMFILE_REST_SECONDS)

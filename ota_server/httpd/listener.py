@@ -19,7 +19,7 @@ from ota_server.httpd.http1 import reply_head
 from ota_server.httpd.lean_http_server import ThreadingHTTPServer
 from ota_server.httpd.pacing import Pacing
 from ota_server.httpd.sockets import LINGER_SECONDS
-from ota_server.system.rate_limit import Budget, RateLimit
+from ota_server.system.server_log import Budget, RateLimit
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ class Listener(ThreadingHTTPServer):
         is_draining: replies close their connections, and none is waited for.
         ends_at_once: the grace is over already.
         ended: set when the last connection has ended.
-        refused_connections: how many found no room.
+        refused_connections: how many found no room. Kept for metrics: nothing shows it yet.
         pacing: how fast images are sent; None: as fast as it goes.
     """
 

@@ -29,11 +29,9 @@ class ThreadDriver(EventLoop):
 
     def __init__(self, listener: Listener) -> None:
         super().__init__(listener, PollPoller())
+        self._begin_turn = _begin_no_turn
         self._threads: set[Thread] = set()
         self._lock = Lock()
-
-    def _begin_turn(self) -> None:
-        """Begin none: a turn of this thread is not one of those that answer."""
 
     def take_in(self, sock: socket.SocketType, address: Any) -> None:
         """Have a thread converse with a client."""
@@ -83,6 +81,7 @@ class _OneChannel(Driver):
 
     def __init__(self, listener: Listener) -> None:
         super().__init__(listener, PollPoller(), ahead=None)
+        self._begin_turn = _begin_no_turn
 
     def converse(self, sock: socket.SocketType, address: Any) -> None:
         """Serve one connection to its end."""
@@ -104,3 +103,10 @@ class _OneChannel(Driver):
         if due is None or any(each.state is not FRESH for each in self._channels.values()):
             return super()._timeout()
         return max(0.0, due - time.monotonic())  # thousands that are idle must not look up
+
+
+def _begin_no_turn() -> None:
+    """Leave the application to look at its files for each request.
+
+    A turn of one thread is none of the others': what it has looked at may be old for them.
+    """

@@ -21,6 +21,7 @@ from ota_server.journal.record import (
     format_seal,
 )
 from ota_server.journal.replay import replay
+from ota_server.journal.transfers import Transfers
 from ota_server.journal.writer import Journal
 from ota_server.model.device import (
     FREE_ATTEMPTS,
@@ -58,7 +59,7 @@ class Fleet:
 
     Attributes:
         lock: held around `get` and `record` where one follows from the other.
-        under_way: by the SHA-256 of an image, how many transfers of it each MAC has now.
+        transfers: of images, that go on at this moment.
         turned_away: how often a new device was answered but not kept, for want of room.
         bad_lines: how many lines of the journal were skipped at the start.
     """
@@ -77,7 +78,7 @@ class Fleet:
         """
         self.lock = Lock()
         self.journal = journal
-        self.under_way: dict[str, dict[str, int]] = {}
+        self.transfers = Transfers()
         self.turned_away = 0
         self._clock_ms = clock_ms
         self._max_devices = max_devices
@@ -197,24 +198,6 @@ class Fleet:
             self._repeating.add(number)
         else:
             self._repeating.discard(number)
-
-    def is_under_way(self, mac: str, sha256: str) -> bool:
-        """Return whether a device has a transfer of an image. The caller holds `lock`."""
-        return mac in self.under_way.get(sha256, ())
-
-    def count_up(self, mac: str, sha256: str) -> None:
-        """Note that a transfer begins. The caller holds `lock`."""
-        counts = self.under_way.setdefault(sha256, {})
-        counts[mac] = counts.get(mac, 0) + 1
-
-    def count_down(self, mac: str, sha256: str) -> None:
-        """Note that a transfer has ended. The caller holds `lock`."""
-        counts = self.under_way[sha256]
-        left = counts.pop(mac) - 1
-        if left:
-            counts[mac] = left
-        elif not counts:
-            del self.under_way[sha256]
 
     def reopen_journal(self) -> None:
         """Have the journal opened by its name again, soon. Safe in a signal handler."""

@@ -44,7 +44,8 @@ class Follower:
 
     Attributes:
         losses: how often the file that it stood in was gone or cut before it was read to its end.
-        bad_lines: how many lines were no records and were skipped.
+        bad_lines: how many lines were no records and were skipped. Kept for metrics: nothing shows
+            it yet.
     """
 
     def __init__(self, log_dir: Path, position: Position | None = None) -> None:

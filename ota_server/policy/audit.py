@@ -4,7 +4,6 @@ import json
 import logging
 import os
 import socket
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 
 from ota_server.model.timestamp import format_time
 from ota_server.model.version import same_version
+from ota_server.system import clock
 from ota_server.system.files import give_to_owner, is_full, open_regular, sync_folder
 from ota_server.system.locks import LOCK_NAME
 
@@ -30,7 +30,7 @@ def note(log_dir: Path, action: str, what: str, **details: Any) -> None:
         OSError: it cannot be written; then nothing should be changed. It names the file.
     """
     line = {
-        "time": format_time(time.time_ns() // 1_000_000),
+        "time": format_time(clock.now_ms()),
         "user": user(),
         "host": socket.gethostname(),
         "action": action,

@@ -14,13 +14,8 @@ from typing import NamedTuple
 from ota_server.model.refusal import BadPolicy, Refused
 from ota_server.policy import audit
 from ota_server.policy.files import GROUP_SUFFIX, GROUPS_FOLDER
-from ota_server.policy.policy import (
-    HOLD_NAME,
-    PINS_NAME,
-    RETRIES_NAME,
-    Pin,
-    parse_pins,
-)
+from ota_server.policy.parse import parse_pins
+from ota_server.policy.policy import HOLD_NAME, PINS_NAME, RETRIES_NAME, Pin
 from ota_server.policy.targets import release_here
 from ota_server.policy.text import (
     Hold,
@@ -34,7 +29,8 @@ from ota_server.policy.text import (
     without_members,
     without_pin,
 )
-from ota_server.system.data_dir import log_dir
+from ota_server.system import clock
+from ota_server.system.data_dir import existing_folder, log_dir
 from ota_server.system.files import give_to_owner, is_full, named, read, replace, sync_folder
 from ota_server.system.locks import locked
 
@@ -61,7 +57,7 @@ def pin(data_dir: Path, who: Who, version: str, until_ms: int | None) -> str:
         Refused: there is no such release or group, the release was withdrawn, or the end is past.
         BadPolicy, Busy, OSError: as `changing`.
     """
-    if until_ms is not None and until_ms <= time.time() * 1000:
+    if until_ms is not None and until_ms <= clock.now_ms():
         raise Refused(f"{time_text(until_ms)} is past; give a time in the future")
     with changing(data_dir) as version_dir:
         release = release_here(data_dir, version)
@@ -146,7 +142,7 @@ def retry(data_dir: Path, mac: str) -> None:
     with changing(data_dir) as version_dir:
         content = read(version_dir, RETRIES_NAME)
         with named(version_dir / RETRIES_NAME):
-            after = with_retry(content, mac, time.time_ns() // 1_000_000)
+            after = with_retry(content, mac, clock.now_ms())
         audit.note(log_dir(data_dir), "retry", mac)
         replace(version_dir / RETRIES_NAME, after)
 
@@ -167,7 +163,7 @@ def hold(data_dir: Path, reason: str) -> Hold | None:
             before = current_hold(data_dir)
             if before is None or (reason and reason != before.reason):
                 audit.note_if_room(log_dir(data_dir), "hold", "everything", reason=reason or None)
-                now_ms = time.time_ns() // 1_000_000
+                now_ms = clock.now_ms()
                 replace(version_dir / HOLD_NAME, hold_content(reason, audit.user(), now_ms))
     except OSError as problem:
         if not is_full(problem):
@@ -234,9 +230,7 @@ def changing(data_dir: Path) -> Iterator[Path]:
         Busy: another command takes too long.
         OSError: a file cannot be read or written.
     """
-    version_dir = data_dir / "version"
-    if not version_dir.is_dir():
-        raise Refused(f"no version/ in {data_dir}; is --data-dir right?")
+    version_dir = existing_folder(data_dir, "version")
     with locked(data_dir):
         yield version_dir
         _move_stamp(version_dir)

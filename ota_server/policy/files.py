@@ -31,6 +31,14 @@ from ota_server.model.manifest import (
 )
 from ota_server.model.refusal import BadPolicy
 from ota_server.model.version import meaning, version_of_image_name
+from ota_server.policy.parse import (
+    groups_by_mac,
+    parse_group,
+    parse_pins,
+    parse_retries,
+    parse_stopped,
+    parse_targets,
+)
 from ota_server.policy.policy import (
     HOLD_NAME,
     PINS_NAME,
@@ -39,14 +47,8 @@ from ota_server.policy.policy import (
     TARGETS_NAME,
     Policy,
     Rollout,
-    groups_by_mac,
     is_group_name,
     make_policy,
-    parse_group,
-    parse_pins,
-    parse_retries,
-    parse_stopped,
-    parse_targets,
 )
 from ota_server.policy.rollout_plan import (
     RolloutPlan,

@@ -4,8 +4,6 @@ The journal has one writer: a running server is asked to do it (`journal.forget`
 the record is written here, under the journal's lock.
 """
 
-import json
-import time
 from pathlib import Path
 
 from ota_server.journal.files import CURRENT_NAME
@@ -14,10 +12,12 @@ from ota_server.journal.record import FORGET, format_record
 from ota_server.journal.replay import newest
 from ota_server.journal.writer import Journal
 from ota_server.model.device import Device
+from ota_server.model.json_object import format_object
 from ota_server.model.refusal import Refused
 from ota_server.model.timestamp import format_time
 from ota_server.policy import audit, edits
 from ota_server.policy.labels import change_label
+from ota_server.system import clock
 from ota_server.system.data_dir import log_dir
 from ota_server.system.files import give_to_owner, read, replace
 from ota_server.system.locks import InUse
@@ -43,7 +43,7 @@ def forget(data_dir: Path, mac: str) -> bool:
             raise Refused(f"{mac} is not on record; `devices` lists those that are")
         change_label(version_dir, mac, "")
         audit.note(logs, "forget", mac, **{"from": device.firmware_version})
-        now_ms = time.time_ns() // 1_000_000
+        now_ms = clock.now_ms()
         try:
             journal = Journal(logs)
         except InUse:
@@ -57,7 +57,7 @@ def _ask(version_dir: Path, mac: str, now_ms: int) -> None:
     asked = parse_asked(read(version_dir, FILE_NAME))
     kept = {each: asked_ms for each, asked_ms in asked.items() if now_ms - asked_ms < _KEPT_MS}
     texts = {each: format_time(asked_ms) for each, asked_ms in {**kept, mac: now_ms}.items()}
-    replace(version_dir / FILE_NAME, (json.dumps(texts, indent=2) + "\n").encode("ascii"))
+    replace(version_dir / FILE_NAME, format_object(texts))
 
 
 def _write(journal: Journal, logs: Path, mac: str, device: Device) -> None:

@@ -24,12 +24,12 @@ A rollout that ends stays paused on record until all changes that follow from th
 written (see `mover`).
 """
 
-import json
-from collections.abc import Mapping
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Mapping
 from enum import StrEnum
 from typing import Any, NamedTuple
 
-from ota_server.model.json_object import parse_object
+from ota_server.model.json_object import format_object, parse_object
 from ota_server.model.refusal import BadPolicy
 from ota_server.model.timestamp import parse_time
 from ota_server.model.version import is_version
@@ -101,6 +101,11 @@ class RolloutPlan(NamedTuple):
         """Return the percentage up to which devices are in a wave, counted from 0."""
         index = wave - (self.first_group is not None)
         return self.waves[min(index, len(self.waves) - 1)] if index >= 0 else 0.0
+
+    def waves_at(self, percents: Iterable[float]) -> Iterator[int]:
+        """Yield the first wave that holds a device at each percentage; `wave_count`: none does."""
+        waves, first = self.waves, self.first_group is not None
+        return (bisect_right(waves, percent) + first for percent in percents)
 
 
 _NEEDED = len(RolloutPlan._fields) - len(RolloutPlan._field_defaults)
@@ -191,7 +196,7 @@ def is_over(plan: RolloutPlan, progress: RolloutProgress | None) -> bool:
 
 def format_plan(plan: RolloutPlan | RolloutProgress) -> bytes:
     """Return a plan or a progress as JSON that a person can read."""
-    return (json.dumps(plan._asdict(), indent=2) + "\n").encode("ascii")
+    return format_object(plan._asdict())
 
 
 def parse_plan(content: bytes) -> RolloutPlan:

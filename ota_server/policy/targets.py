@@ -4,14 +4,13 @@ These are version.txt (the fleet), targets.json (groups) and stopped.json (withd
 releases). The image of a version is found here as well, by one rule for all callers.
 """
 
-import json
 import logging
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ota_server.model.json_object import parse_object
+from ota_server.model.json_object import format_object, parse_object
 from ota_server.model.refusal import BadPolicy, Refused
 from ota_server.model.version import (
     MAX_VERSION_FILE_BYTES,
@@ -23,13 +22,8 @@ from ota_server.model.version import (
     spellings,
     version_of_image_name,
 )
-from ota_server.policy.policy import (
-    STOPPED_NAME,
-    TARGETS_NAME,
-    StoppedState,
-    parse_stopped,
-    parse_targets,
-)
+from ota_server.policy.parse import parse_stopped, parse_targets
+from ota_server.policy.policy import STOPPED_NAME, TARGETS_NAME, StoppedState
 from ota_server.policy.rollout_plan import RolloutPlan
 from ota_server.system.files import Found, find, is_of, open_found, read_if_there, replace
 
@@ -219,7 +213,7 @@ def write_stopped(data_dir: Path, stopped: Mapping[str, dict[str, Any]]) -> None
 
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:
-    replace(path, (json.dumps(content, indent=2) + "\n").encode("ascii"))
+    replace(path, format_object(content))
 
 
 def is_same_target(one: str | None, other: str | None) -> bool:

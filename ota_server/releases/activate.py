@@ -10,9 +10,9 @@ from ota_server.policy import audit
 from ota_server.policy.policy import StoppedState
 from ota_server.policy.targets import clear_group_targets, read_stopped, write_stopped, write_target
 from ota_server.releases.inventory import (
-    Overview,
-    Progress,
+    DataDirState,
     Release,
+    ReportProgress,
     find_release,
     look_at,
     problem_with,
@@ -36,7 +36,7 @@ class Activated(NamedTuple):
     groups: Mapping[str, str]
 
 
-def activate(data_dir: Path, version: str, progress: Progress, is_forced: bool) -> Activated:
+def activate(data_dir: Path, version: str, progress: ReportProgress, is_forced: bool) -> Activated:
     """Make a release the target of the whole fleet, at once.
 
     Args:
@@ -53,7 +53,7 @@ def activate(data_dir: Path, version: str, progress: Progress, is_forced: bool) 
         return _change(look_at(data_dir), version, "activate", is_forced)
 
 
-def rollback(data_dir: Path, progress: Progress, is_forced: bool) -> Activated:
+def rollback(data_dir: Path, progress: ReportProgress, is_forced: bool) -> Activated:
     """Make the previous target, by the audit log, the target of the whole fleet.
 
     Raises:
@@ -62,22 +62,22 @@ def rollback(data_dir: Path, progress: Progress, is_forced: bool) -> Activated:
     version = _previous(look_at(data_dir))
     _check_image(data_dir, version, progress)
     with locked(data_dir):
-        overview = look_at(data_dir)
-        if _previous(overview) != version:
-            raise Refused(f"another command changed the target to {overview.target}; try again")
-        return _change(overview, version, "rollback", is_forced)
+        state = look_at(data_dir)
+        if _previous(state) != version:
+            raise Refused(f"another command changed the target to {state.target}; try again")
+        return _change(state, version, "rollback", is_forced)
 
 
-def _previous(overview: Overview) -> str:
-    if overview.previous is None:
+def _previous(state: DataDirState) -> str:
+    if state.previous is None:
         raise Refused(
-            f"the audit log has no target before {overview.target or 'this one'}; "
+            f"the audit log has no target before {state.target or 'this one'}; "
             "choose one by `release activate VERSION`"
         )
-    return overview.previous
+    return state.previous
 
 
-def _check_image(data_dir: Path, version: str, progress: Progress) -> None:
+def _check_image(data_dir: Path, version: str, progress: ReportProgress) -> None:
     """Refuse an image that devices could not get. This takes long: call it without the lock."""
     release = _release(data_dir, version)
     if release.manifest is None and not release.problem:
@@ -100,46 +100,46 @@ def _release(data_dir: Path, version: str) -> Release:
     return release
 
 
-def _change(overview: Overview, wanted: str, action: str, is_forced: bool) -> Activated:
+def _change(state: DataDirState, wanted: str, action: str, is_forced: bool) -> Activated:
     """Write the files. The caller holds the lock."""
-    version = _release(overview.data_dir, wanted).version
-    if overview.policy.is_withdrawn(version):
+    version = _release(state.data_dir, wanted).version
+    if state.policy.is_withdrawn(version):
         lift = f"`release withdraw --undo {version}` undoes that"
         if action == "rollback":
             lift = f"`release activate VERSION` sets another target, {lift}"
         raise Refused(f"{version} was withdrawn; {lift}")
-    warning = _rollout_warning(overview, version, is_forced)
-    targets = overview.policy.group_targets
+    warning = _rollout_warning(state, version, is_forced)
+    targets = state.policy.group_targets
     groups = {group: each for group, each in targets.items() if not same_version(each, version)}
-    stopped = read_stopped(overview.data_dir)
+    stopped = read_stopped(state.data_dir)
     after = _still_stopped(stopped)
-    done = Activated(version, overview.target, warning, groups)
-    if overview.target == version and not targets and after == stopped:
+    done = Activated(version, state.target, warning, groups)
+    if state.target == version and not targets and after == stopped:
         return done
-    details = {"from": overview.target, "to": version}
-    audit.note(log_dir(overview.data_dir), action, version, **details)
+    details = {"from": state.target, "to": version}
+    audit.note(log_dir(state.data_dir), action, version, **details)
     # The target first: after a crash here, devices stay on what was stopped and do not go back to
     # the old target.
     try:
-        write_target(overview.data_dir, version)
+        write_target(state.data_dir, version)
     except OSError:
         # Otherwise `rollback` would go to a target that never was.
-        audit.note(log_dir(overview.data_dir), audit.NOT_DONE, version, of=action)
+        audit.note(log_dir(state.data_dir), audit.NOT_DONE, version, of=action)
         raise
     if targets:
-        clear_group_targets(overview.data_dir)
+        clear_group_targets(state.data_dir)
     if after != stopped:
-        write_stopped(overview.data_dir, after)
+        write_stopped(state.data_dir, after)
     return done
 
 
-def _rollout_warning(overview: Overview, version: str, is_forced: bool) -> str:
+def _rollout_warning(state: DataDirState, version: str, is_forced: bool) -> str:
     """Return a warning of a rollout to the fleet that goes on; "": there is no rollout.
 
     Raises:
         Refused: there is a rollout, and the change is not forced.
     """
-    rollout = overview.policy.rollouts.get("")
+    rollout = state.policy.rollouts.get("")
     if rollout is None:
         return ""
     if is_forced:
@@ -150,8 +150,8 @@ def _rollout_warning(overview: Overview, version: str, is_forced: bool) -> str:
             f"`rollout abort`, then `release activate {version}`, makes it the target at once"
         )
     raise Refused(
-        f"a rollout of {rollout.version} to the fleet is going on; end it by `rollout abort` "
-        "first, or change the target with --force, which pauses the rollout"
+        f"a rollout of {rollout.version} to the fleet is going on; end it by "
+        "`rollout abort` first, or change the target with --force, which pauses the rollout"
     )
 
 

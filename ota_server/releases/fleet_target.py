@@ -8,10 +8,10 @@
 | read | its image was hashed | it | a file changes |
 | kept | version.txt or its image unusable | the last good target | a usable file |
 
-Hashing leads from unread to read; if the image cannot be read, back to the target that was read
-before (kept), or to without image. The good target is `_unread`, else `_read`. Two short cuts save
-looks at the files and change no state: `_steady`, while version.txt and the image of a target that
-was read are unchanged, and `_turn_target`, until the next turn of the event loop.
+Unread and read are good: the target is `_unread`, else `_read`. Hashing leads from unread to read;
+if the image cannot be read, back to the target that was read before it (kept), or to without image.
+Two short cuts save looks at the files and change no state: `_steady`, while version.txt and the
+image of a target that was read are unchanged, and `_turn_target`, until the next turn.
 """
 
 import logging
@@ -30,7 +30,7 @@ from ota_server.policy.targets import (
 )
 from ota_server.releases.hashing import Hasher, Unreadable
 from ota_server.system.files import Found, Signature, find, is_as_it_was
-from ota_server.system.rate_limit import RateLimit
+from ota_server.system.server_log import RateLimit
 
 log = logging.getLogger(__name__)
 

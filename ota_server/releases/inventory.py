@@ -27,10 +27,10 @@ from ota_server.policy.policy import Policy
 from ota_server.policy.targets import read_version_file
 from ota_server.releases.header import HEAD_BYTES, ImageHeader, read_header
 from ota_server.releases.image import Digests, digest
-from ota_server.system.data_dir import log_dir
+from ota_server.system.data_dir import existing_folder, log_dir
 from ota_server.system.files import Found, find, open_found, sha256_of
 
-Progress = Callable[[int, int], None]
+ReportProgress = Callable[[int, int], None]
 
 
 class Release(NamedTuple):
@@ -50,7 +50,7 @@ class Release(NamedTuple):
     signature: Found | None
 
 
-class Overview(NamedTuple):
+class DataDirState(NamedTuple):
     """A data directory as a command finds it.
 
     Attributes:
@@ -71,7 +71,7 @@ class Overview(NamedTuple):
         return self.data_dir / "firmware"
 
 
-def look_at(data_dir: Path) -> Overview:
+def look_at(data_dir: Path) -> DataDirState:
     """Read what operators have decided.
 
     Raises:
@@ -85,17 +85,16 @@ def look_at(data_dir: Path) -> Overview:
     problem = version_file.problem if version_file.is_there else ""
     target = version_file.version
     previous = audit.previous_target(audit.entries(log_dir(data_dir)), target)
-    return Overview(data_dir, policy, target, problem, previous)
+    return DataDirState(data_dir, policy, target, problem, previous)
 
 
-def look_at_releases(data_dir: Path) -> Overview:
+def look_at_releases(data_dir: Path) -> DataDirState:
     """Do as `look_at`; refuse a data directory without `firmware/`.
 
     Raises:
         Refused, OSError: as `look_at`.
     """
-    if not (data_dir / "firmware").is_dir():
-        raise Refused(f"no releases in {data_dir}; is --data-dir right?")
+    existing_folder(data_dir, "firmware")
     return look_at(data_dir)
 
 
@@ -168,17 +167,17 @@ class Use(NamedTuple):
 _ANOTHER_TARGET = "`release activate VERSION` sets another target"
 
 
-def used_by(version: str, overview: Overview, now_ms: int) -> Iterator[str]:
+def used_by(version: str, state: DataDirState, now_ms: int) -> Iterator[str]:
     """Yield what uses a release, in words: the target, pins, rollouts, stepping stones."""
-    return (use.text for use in uses_of(version, overview, now_ms))
+    return (use.text for use in uses_of(version, state, now_ms))
 
 
-def uses_of(version: str, overview: Overview, now_ms: int) -> Iterator[Use]:
+def uses_of(version: str, state: DataDirState, now_ms: int) -> Iterator[Use]:
     """Yield what uses a release, and what to do if it was withdrawn."""
-    policy = overview.policy
-    if overview.target is not None and same_version(overview.target, version):
+    policy = state.policy
+    if state.target is not None and same_version(state.target, version):
         yield Use("the target", _ANOTHER_TARGET)
-    if overview.previous is not None and same_version(overview.previous, version):
+    if state.previous is not None and same_version(state.previous, version):
         yield Use("the previous target, to which `release rollback` goes", "")
     for group, target in policy.group_targets.items():
         if same_version(target, version):
@@ -210,7 +209,7 @@ def header_of(found: Found) -> ImageHeader | None:
         return read_header(file.read(HEAD_BYTES))
 
 
-def digests_of(found: Found, progress: Progress) -> Digests:
+def digests_of(found: Found, progress: ReportProgress) -> Digests:
     """Hash a file.
 
     Args:
@@ -226,7 +225,7 @@ def digests_of(found: Found, progress: Progress) -> Digests:
 def digest_of_open(
     file: BinaryIO,
     size: int,
-    progress: Progress,
+    progress: ReportProgress,
     write: Callable[[bytes], object] = lambda chunk: None,
 ) -> Digests:
     """Hash an open file, and pass each piece of it to `write`."""
@@ -241,7 +240,7 @@ def digest_of_open(
     return digest(file.fileno(), take)
 
 
-def problem_with(release: Release, progress: Progress) -> str:
+def problem_with(release: Release, progress: ReportProgress) -> str:
     """Read a whole release; return what is wrong with it, "": it is as it was published.
 
     Raises:

@@ -10,7 +10,7 @@ import os
 import shutil
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -22,9 +22,9 @@ from ota_server.policy import audit
 from ota_server.releases.header import HEAD_BYTES, ImageHeader, describe, read_header
 from ota_server.releases.image import Digests
 from ota_server.releases.inventory import (
-    Overview,
-    Progress,
+    DataDirState,
     Release,
+    ReportProgress,
     announce,
     digest_of_open,
     digests_of,
@@ -35,21 +35,20 @@ from ota_server.releases.inventory import (
 )
 from ota_server.releases.publish_request import PublishRequest, check_against, check_request, doubts
 from ota_server.releases.signature_check import check_signature, read_signature
+from ota_server.releases.temporary import clear_leftovers, temporary_image
 from ota_server.system.data_dir import log_dir
 from ota_server.system.files import (
     Signature,
-    find,
     open_regular,
     replace,
     sha256_of,
     signature_of,
     sync_folder,
 )
-from ota_server.system.locks import acquire, locked
+from ota_server.system.locks import locked
 
 # Room that must stay free: the journal and the server's private copies need some too.
 RESERVE_BYTES = 64 * 1024 * 1024
-_TEMPORARY_PREFIX, _TEMPORARY_SUFFIX = ".firmware_", ".new"
 
 
 class Published(NamedTuple):
@@ -71,7 +70,9 @@ class Published(NamedTuple):
     updated: tuple[str, ...] = ()
 
 
-def publish(data_dir: Path, request: PublishRequest, now_ms: int, progress: Progress) -> Published:
+def publish(
+    data_dir: Path, request: PublishRequest, now_ms: int, progress: ReportProgress
+) -> Published:
     """Publish an image.
 
     Args:
@@ -90,18 +91,18 @@ def publish(data_dir: Path, request: PublishRequest, now_ms: int, progress: Prog
         header = read_header(os.pread(source.fileno(), HEAD_BYTES, 0))
         size = os.fstat(source.fileno()).st_size
         with locked(data_dir):
-            _clear_leftovers(firmware)
-            overview = look_at(data_dir)
-        warnings = tuple(doubts(request, size, header, _target_header(overview)))
+            clear_leftovers(firmware)
+            state = look_at(data_dir)
+        warnings = tuple(doubts(request, size, header, _target_header(state)))
         if warnings and not request.is_forced:
             raise Refused("; ".join(warnings) + "; --force publishes it anyway")
-        if overview.policy.is_withdrawn(version := request.version):
+        if state.policy.is_withdrawn(version := request.version):
             warnings += (
                 f"{version} is still withdrawn, and no device is offered it; "
                 f"`release withdraw --undo {version}` undoes that",
             )
         job = _Job(data_dir, request, signature, header, now_ms)
-        job.check(overview)
+        job.check(state)
         checked_by = job.check_signature(Path(request.source))
         if release_at(firmware, request.version).image is not None:
             manifest = job.manifest(digest_of_open(source, size, progress), size)
@@ -139,7 +140,7 @@ class _Job:
         self.updated: tuple[str, ...] = ()
         self.recorded: Manifest | None = None
 
-    def check(self, overview: Overview) -> None:
+    def check(self, state: DataDirState) -> None:
         """Refuse what conflicts with other releases; the caller may hold the lock.
 
         Raises:
@@ -152,7 +153,7 @@ class _Job:
                     f"{spelling} is there, and {request.version} would mean the same "
                     f"release; publish it as another version, or `release remove {spelling}` first"
                 )
-        check_against(request, overview.policy)
+        check_against(request, state.policy)
 
     def check_signature(self, image: Path) -> str:
         """Check the signature if a key was given; return the name of the tool that did.
@@ -213,7 +214,7 @@ class _Job:
                 changed.append("signature")
         return tuple(each.replace("_", "-") for each in changed)
 
-    def copy(self, source: BinaryIO, progress: Progress) -> tuple[Manifest, str]:
+    def copy(self, source: BinaryIO, progress: ReportProgress) -> tuple[Manifest, str]:
         """Copy the image to its place; return its record and the outcome."""
         before = signature_of(os.fstat(source.fileno()))
         free = shutil.disk_usage(self._firmware).free
@@ -223,7 +224,7 @@ class _Job:
                 f"{self._firmware}, and {RESERVE_BYTES} of them are kept; delete releases that are "
                 "not in use by `release remove VERSION`"
             )
-        with self._temporary() as copy:
+        with temporary_image(self._data_dir, self._request.version) as copy:
             digests = digest_of_open(source, before.size, progress, copy.write)
             if signature_of(os.fstat(source.fileno())) != before:
                 raise Refused(f"{self._request.source} changed while it was read; try again")
@@ -257,8 +258,8 @@ class _Job:
             if recorded != manifest.sha256:
                 raise Refused(
                     f"{manifest.version} is there with other bytes: their SHA-256 is {recorded}, "
-                    f"that of {self._request.source} is {manifest.sha256}; give each build its own "
-                    "version"
+                    f"that of {self._request.source} is {manifest.sha256}; give each build a "
+                    "version of its own"
                 )
             if release.manifest is None:
                 return self._put(manifest, None, "recorded")
@@ -307,30 +308,12 @@ class _Job:
         announce(self._data_dir)
         return outcome
 
-    @contextmanager
-    def _temporary(self) -> Iterator[BinaryIO]:
-        """Make a file beside the images, which is deleted at the end unless it was renamed.
 
-        It is locked while this process lives, so that others recognise a leftover.
-        """
-        name = f"{_TEMPORARY_PREFIX}{self._request.version}.bin.{os.getpid()}{_TEMPORARY_SUFFIX}"
-        path = self._firmware / name
-        with locked(self._data_dir):
-            # Buffered: an unbuffered write may take a part of a chunk, which is not noticed here.
-            file = open(path, "xb")  # noqa: SIM115
-            acquire(file.fileno())
-        try:
-            with file:
-                yield file
-        finally:
-            path.unlink(missing_ok=True)
-
-
-def _target_header(overview: Overview) -> ImageHeader | None:
-    if overview.target is None:
+def _target_header(state: DataDirState) -> ImageHeader | None:
+    target = None if state.target is None else find_release(state.firmware_dir, state.target)
+    if target is None or target.image is None:
         return None
-    release = find_release(overview.firmware_dir, overview.target)
-    return None if release is None or release.image is None else header_of(release.image)
+    return header_of(target.image)
 
 
 @contextmanager
@@ -346,19 +329,6 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
         if not os.fstat(descriptor).st_size:
             raise Refused(f"{path} is empty; build it again")
         yield file
-
-
-def _clear_leftovers(firmware: Path) -> None:
-    """Delete what killed publications left. The caller holds the lock."""
-    for name in os.listdir(firmware):
-        if not name.startswith(_TEMPORARY_PREFIX) or not name.endswith(_TEMPORARY_SUFFIX):
-            continue
-        found = find(firmware, name)
-        with suppress(OSError):  # that of another user stays
-            if found is not None:
-                with open(found.path, "rb") as file:
-                    if acquire(file.fileno()):  # one that still runs holds its lock
-                        os.unlink(found.path)
 
 
 def _remove_record(firmware: Path, version: str) -> None:

@@ -16,8 +16,8 @@ from ota_server.policy import audit
 from ota_server.policy.policy import StoppedState
 from ota_server.policy.targets import read_stopped, stopped_entry, write_stopped
 from ota_server.releases.inventory import (
-    Progress,
     Release,
+    ReportProgress,
     announce,
     digests_of,
     find_release,
@@ -45,9 +45,9 @@ def withdraw(data_dir: Path, version: str, reason: str, now_ms: int) -> str:
         OSError: something cannot be read or written.
     """
     with locked(data_dir):
-        overview = look_at(data_dir)
+        state = look_at(data_dir)
         version = get_release(data_dir, version).version
-        if overview.policy.is_withdrawn(version):
+        if state.policy.is_withdrawn(version):
             raise Refused(f"{version} is already withdrawn; there is nothing to do")
         audit.note_if_room(log_dir(data_dir), "withdraw", version, reason=reason or None)
         stopped = _without(read_stopped(data_dir), version)
@@ -55,8 +55,8 @@ def withdraw(data_dir: Path, version: str, reason: str, now_ms: int) -> str:
             "state": StoppedState.WITHDRAWN,
             # Its devices stay on it while that is the target. If it is the target itself, that is
             # until there is another; if the target is not known, until one is activated.
-            "instead_of": overview.target,
-            "group_targets": dict(overview.policy.group_targets),
+            "instead_of": state.target,
+            "group_targets": dict(state.policy.group_targets),
             "reason": reason,
             "time": format_time(now_ms),
         }
@@ -72,10 +72,10 @@ def reinstate(data_dir: Path, version: str) -> str:
         Busy, OSError: as `withdraw`.
     """
     with locked(data_dir):
-        overview = look_at(data_dir)
+        state = look_at(data_dir)
         release = find_release(data_dir / "firmware", version)
         version = version if release is None else release.version
-        if not overview.policy.is_withdrawn(version):
+        if not state.policy.is_withdrawn(version):
             raise Refused(f"{version} was not withdrawn; `release list` shows what was")
         audit.note(log_dir(data_dir), "withdraw --undo", version)
         stopped = read_stopped(data_dir)
@@ -94,7 +94,7 @@ def _keeps_devices(entry: Mapping[str, Any], version: str) -> bool:
     return any(target is None or not same_version(target, version) for target in targets)
 
 
-def remove(data_dir: Path, version: str, now_ms: int, progress: Progress) -> str:
+def remove(data_dir: Path, version: str, now_ms: int, progress: ReportProgress) -> str:
     """Delete the files of a release that is not in use; return its version.
 
     Args:
@@ -110,19 +110,19 @@ def remove(data_dir: Path, version: str, now_ms: int, progress: Progress) -> str
     if busy:
         raise Refused(busy)
     with locked(data_dir):
-        overview = look_at(data_dir)
-        if overview.target_problem:
+        state = look_at(data_dir)
+        if state.target_problem:
             raise Refused(
-                f"version.txt {overview.target_problem}, so the server's last good target may be "
+                f"version.txt {state.target_problem}, so the server's last good target may be "
                 "any release; run `release activate VERSION` first"
             )
         release = get_release(data_dir, version)
-        names = list(used_by(release.version, overview, now_ms))
+        names = list(used_by(release.version, state, now_ms))
         if names:
             raise Refused(f"{release.version} is in use: it is {', '.join(names)}")
         sha256 = release.manifest.sha256 if release.manifest else None
         audit.note(log_dir(data_dir), "remove", release.version, sha256=sha256)
-        firmware = overview.firmware_dir
+        firmware = state.firmware_dir
         # The image first: without a manifest it would be served, whatever its bytes are.
         for name in (image_name, signature_name, manifest_name):
             (firmware / name(release.version)).unlink(missing_ok=True)
@@ -135,7 +135,7 @@ def _without(stopped: dict[str, dict[str, Any]], version: str) -> dict[str, dict
     return {name: entry for name, entry in stopped.items() if not same_version(name, version)}
 
 
-def _download_of(data_dir: Path, release: Release, now_ms: int, progress: Progress) -> str:
+def _download_of(data_dir: Path, release: Release, now_ms: int, progress: ReportProgress) -> str:
     """Return which device downloads a release, or recently did; "": no device."""
     if release.manifest is not None:
         sha256 = release.manifest.sha256

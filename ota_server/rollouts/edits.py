@@ -28,7 +28,7 @@ from ota_server.policy.targets import (
 )
 from ota_server.rollouts.files import read_plan, read_progress, write_plan
 from ota_server.rollouts.find_rollout import RolloutOnFile, find_rollout
-from ota_server.system.data_dir import log_dir
+from ota_server.system.data_dir import existing_folder, log_dir
 
 # These are done even where a full disk keeps them out of the audit log.
 _STOPS = ("rollout pause", "rollout abort")
@@ -41,8 +41,7 @@ def check_start(data_dir: Path, plan: RolloutPlan) -> str | None:
         Refused: it may not begin.
         BadPolicy, OSError: a file cannot be used or read.
     """
-    if not (data_dir / "version").is_dir():
-        raise Refused(f"no version/ in {data_dir}; is --data-dir right?")
+    existing_folder(data_dir, "version")
     version_file = read_version_file(data_dir)
     problem = version_file.problem
     if problem and version_file.is_there:

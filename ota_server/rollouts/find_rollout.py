@@ -8,6 +8,7 @@ from ota_server.model.refusal import Refused
 from ota_server.policy.policy import RolloutState
 from ota_server.policy.rollout_plan import RolloutPlan, RolloutProgress, RolloutWish, is_over
 from ota_server.rollouts.files import groups_with_plan, read_plan, read_progress
+from ota_server.system.data_dir import existing_folder
 
 
 class RolloutOnFile(NamedTuple):
@@ -29,11 +30,8 @@ def all_rollouts(data_dir: Path) -> list[RolloutOnFile]:
         Refused: it is not a data directory.
         BadPolicy, OSError: a plan cannot be used or read.
     """
-    try:
-        groups = groups_with_plan(data_dir)
-    except FileNotFoundError:
-        raise Refused(f"no version/ in {data_dir}; is --data-dir right?") from None
-    plans = [read_plan(data_dir, group) for group in groups]
+    existing_folder(data_dir, "version")
+    plans = [read_plan(data_dir, group) for group in groups_with_plan(data_dir)]
     return [
         RolloutOnFile(plan, read_progress(data_dir, plan)) for plan in plans if plan is not None
     ]

@@ -4,7 +4,6 @@ A device takes nine bytes here, since a fleet may have a million of them.
 """
 
 from array import array
-from bisect import bisect_right
 from collections.abc import Iterator
 from heapq import heappush, heappushpop
 from pathlib import Path
@@ -60,10 +59,9 @@ class ReachedDevices(NamedTuple):
 
     def _per_wave(self, plan: RolloutPlan, weights: bytes | bytearray) -> tuple[int, ...]:
         per_wave = [0] * plan.wave_count
-        first, last, waves = plan.first_group is not None, plan.wave_count - 1, plan.waves
-        for stand, weight in zip(self.stands, weights, strict=True):
-            wave = 0 if stand < 0 else bisect_right(waves, stand) + first
-            per_wave[min(wave, last)] += weight
+        last, waves = plan.wave_count - 1, plan.waves_at(self.stands)
+        for stand, wave, weight in zip(self.stands, waves, weights, strict=True):
+            per_wave[0 if stand < 0 else min(wave, last)] += weight
         return tuple(per_wave)
 
     def counting_stands(self) -> Iterator[float]:

@@ -5,6 +5,8 @@ import os
 import sys
 from pathlib import Path
 
+from ota_server.model.refusal import Refused
+
 ENVIRONMENT_VARIABLE = "OTA_SERVER_DATA"
 
 
@@ -44,6 +46,18 @@ def _folder(text: str) -> Path:
     if not text:
         raise argparse.ArgumentTypeError("is empty: name a folder")
     return Path(text)
+
+
+def existing_folder(data_dir: Path, name: str) -> Path:
+    """Return a folder of a data directory.
+
+    Raises:
+        Refused: it is not there, so this is not a data directory.
+    """
+    folder = data_dir / name
+    if not folder.is_dir():
+        raise Refused(f"no {name}/ in {data_dir}; is --data-dir right?")
+    return folder
 
 
 def log_dir(data_dir: Path) -> Path:

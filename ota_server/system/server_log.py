@@ -1,17 +1,21 @@
 """The server's log: written by a thread, since whoever reads it may be slow, or gone.
 
-A standard error that is a pipe which nobody empties would otherwise hold up all devices.
+A standard error that is a pipe which nobody empties would otherwise hold up all devices. How often
+one thing may be said is limited, too: a flood of requests is no flood of lines.
 """
 
 import logging
 import os
+from collections import OrderedDict
 from queue import SimpleQueue
-from threading import Thread
+from threading import Lock, Thread
 
 # A minute of a bad day; what comes on top while nothing is written is counted.
 _MAX_WAITING = 1000
 _END_SECONDS = 2.0
 _STANDARD_ERROR = 2
+# What a rate limit remembers.
+_KEPT_KEYS = 1000
 
 
 class LogThread(logging.Handler):
@@ -52,3 +56,43 @@ class LogThread(logging.Handler):
                     content = content[os.write(self._descriptor, content) :]
             except OSError:
                 self._lost += 1  # it is closed, or a full disk; perhaps not for ever
+
+
+class RateLimit:
+    """Allows each key once in `seconds`."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._lock = Lock()
+        self._allowed_at: OrderedDict[str, float] = OrderedDict()
+
+    def allows(self, key: str, now_seconds: float) -> bool:
+        """Say whether `key` may be said now. With more keys than are kept the oldest may again."""
+        with self._lock:
+            last = self._allowed_at.get(key)
+            if last is not None and 0 <= now_seconds - last < self._seconds:
+                return False
+            self._allowed_at[key] = now_seconds
+            self._allowed_at.move_to_end(key)
+            if len(self._allowed_at) > _KEPT_KEYS:
+                self._allowed_at.popitem(last=False)
+            return True
+
+
+class Budget:
+    """Allows so many in `seconds`, whatever they are."""
+
+    def __init__(self, most: int, seconds: float) -> None:
+        self._most = most
+        self._seconds = seconds
+        self._lock = Lock()
+        self._began_at = -seconds
+        self._used = 0
+
+    def allows(self, now_seconds: float) -> bool:
+        """Say whether one more is within the budget, and count it."""
+        with self._lock:
+            if now_seconds - self._began_at >= self._seconds:
+                self._began_at, self._used = now_seconds, 0
+            self._used += 1
+            return self._used <= self._most

@@ -162,6 +162,12 @@ class JsonTest(DevicesCase):
 class ServerRunningTest(ServerCase, DevicesCase):
     said = False
 
+    def setUp(self):
+        super().setUp()
+        self.start()
+        # The snapshot of a new journal would hold a device that comes before it is written.
+        self.assertTrue(until(lambda: bool(self.records(event="snapshot"))))
+
     def test_the_table_is_the_same_with_the_server_running_or_not(self):
         self.get("/version.txt")
         self.get("/version.txt", {**DEVICE, "_br_mac_": OTHER})
@@ -265,7 +271,7 @@ class FailureTest(DevicesCase):
         done = self.run_devices()
         self.assertEqual(
             (done.returncode, done.stdout, done.stderr),
-            (1, "", f"ota-server: no log in {self.data_dir}; is --data-dir right?\n"),
+            (1, "", f"ota-server: no log/ in {self.data_dir}; is --data-dir right?\n"),
         )
 
     def test_json_and_csv_at_once_are_wrong_usage(self):

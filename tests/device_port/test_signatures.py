@@ -52,8 +52,8 @@ class SignedCase(DataDirCase):
 
     def publish(self, version: str = "v1", **options: object) -> Published:
         options.setdefault("signature", str(self.signature))
-        request = PublishRequest(str(self.image), version, **options)
-        return publish(self.data_dir, request, NOW_MS, lambda done, size: None)
+        order = PublishRequest(str(self.image), version, **options)
+        return publish(self.data_dir, order, NOW_MS, lambda done, size: None)
 
     def checked(self) -> Published:
         return self.publish(verify_key=str(self.public))
@@ -264,8 +264,8 @@ class ServedTest(ServerCase):
         self.assertEqual(self.get("/firmware/firmware_v1.0.1.bin.sig", {}).status, 404)
 
     def test_of_an_altered_image_it_is_404(self):
-        request = PublishRequest(str(self.put_image("build", b"as published")), "v3.0.0")
-        publish(self.data_dir, request, NOW_MS, lambda done, size: None)
+        order = PublishRequest(str(self.put_image("build", b"as published")), "v3.0.0")
+        publish(self.data_dir, order, NOW_MS, lambda done, size: None)
         self.sign("v3.0.0")
         self.set_target("v3.0.0")
         self.assertEqual(self.get("/firmware.bin.sig").status, 200)
@@ -278,8 +278,8 @@ class ServedTest(ServerCase):
         build = str(self.put_image("build", b"as published"))
         signature = self.data_dir / "app.sig"
         signature.write_bytes(b"as signed")
-        request = PublishRequest(build, "v3.0.0", signature=str(signature))
-        publish(self.data_dir, request, NOW_MS, lambda done, size: None)
+        order = PublishRequest(build, "v3.0.0", signature=str(signature))
+        publish(self.data_dir, order, NOW_MS, lambda done, size: None)
         self.set_target("v3.0.0")
         self.assertEqual(self.get("/firmware.bin.sig").body, b"as signed")
         self.sign("v3.0.0")
@@ -288,7 +288,7 @@ class ServedTest(ServerCase):
         self.assertIn("is not the signature that was published", logged.output[0])
         self.assertEqual(self.get("/firmware/firmware_v3.0.0.bin.sig", {}).status, 404)
         self.assertEqual(self.get("/firmware.bin").status, 200)
-        publish(self.data_dir, request, NOW_MS, lambda done, size: None)
+        publish(self.data_dir, order, NOW_MS, lambda done, size: None)
         self.assertEqual(self.get("/firmware.bin.sig").body, b"as signed")
 
     def test_a_device_that_may_have_no_image_is_to_come_again(self):

@@ -128,7 +128,7 @@ class NothingOnRecordTest(ServerCase):
             with Client(self.port) as client:
                 client.request("/firmware.bin")
                 self.assertEqual(client.read_all(), b"")
-            self.assertEqual(self.server.service.fleet.under_way, {})
+            self.assertEqual(self.server.service.fleet.transfers.counts, {})
 
     def test_who_is_told_its_own_version_is_answered_all_the_same(self):
         running = {**DEVICE, "_br_fwv_": "v1.0.1", "X-Uncommon": "1"}

@@ -461,13 +461,15 @@ class BugTest(ServerCase):
             service.checks,
             Checks(offers, service.policies, service.fleet, service.clock_ms),
         )
-        with self.assertLogs("ota_server", "ERROR") as logs:
-            answer = self.get("/version.txt")
-        self.assertEqual((answer.status, answer.body), (500, b"Internal Server Error"))
-        self.assertEqual(answer.fields["connection"], "close")
-        (entry,) = logs.output
-        self.assertIn("Traceback", entry)
-        self.assertIn("a secret of the inside", entry)
+        for fields in (DEVICE, {**DEVICE, "X-Uncommon": "1"}):  # by the fast path, and without
+            with self.subTest(fields=fields):
+                with self.assertLogs("ota_server", "ERROR") as logs:
+                    answer = self.get("/version.txt", fields)
+                self.assertEqual((answer.status, answer.body), (500, b"Internal Server Error"))
+                self.assertEqual(answer.fields["connection"], "close")
+                (entry,) = logs.output
+                self.assertIn("Traceback", entry)
+                self.assertIn("a secret of the inside", entry)
         service.checks = sound
         self.assertEqual(self.get("/version.txt").status, 200)
 

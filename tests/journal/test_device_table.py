@@ -185,13 +185,13 @@ class TableTest(FleetCase):
     def test_transfers_under_way_are_counted_up_and_down(self):
         fleet = self.open()
         with fleet.lock:
-            fleet.count_up("a", "1")
-            fleet.count_up("a", "1")
-            fleet.count_down("a", "1")
-            self.assertTrue(fleet.is_under_way("a", "1"))
-            fleet.count_down("a", "1")
-        self.assertEqual(fleet.under_way, Counter())
-        self.assertFalse(fleet.is_under_way("a", "1"))
+            fleet.transfers.begin("a", "1")
+            fleet.transfers.begin("a", "1")
+            fleet.transfers.end("a", "1")
+            self.assertTrue(fleet.transfers.has("a", "1"))
+            fleet.transfers.end("a", "1")
+        self.assertEqual(fleet.transfers.counts, Counter())
+        self.assertFalse(fleet.transfers.has("a", "1"))
 
 
 class SnapshotTest(FleetCase):

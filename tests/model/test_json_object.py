@@ -6,7 +6,7 @@ from ota_server.model.json_object import parse_object
 from ota_server.model.manifest import BadManifest, parse_manifest
 from ota_server.model.refusal import BadPolicy
 from ota_server.policy.labels import parse_labels
-from ota_server.policy.policy import parse_pins, parse_retries, parse_stopped, parse_targets
+from ota_server.policy.parse import parse_pins, parse_retries, parse_stopped, parse_targets
 from ota_server.policy.rollout_plan import parse_plan, parse_progress
 
 

@@ -2,7 +2,6 @@
 
 import unittest
 
-from ota_server.device_port.wiring import clock_ms
 from ota_server.journal.replay import newest
 from ota_server.model.device import Device, Download, Report, checked, has_settled
 from ota_server.model.manifest import Manifest
@@ -11,6 +10,7 @@ from ota_server.policy.explain import in_words
 from ota_server.policy.gather import explain_device
 from ota_server.policy.loop_breaker import HOUR_MS, fetched, why_wait
 from ota_server.policy.policy import make_policy
+from ota_server.system.clock import now_ms
 from tests.support import DEVICE, MAC, ServerCase, until
 
 SHA256 = "ab" * 32
@@ -175,7 +175,7 @@ class ServerTest(ServerCase):
             with self.subTest(told):
                 self.assertEqual(self.get("/version.txt").body.decode(), told)
                 device = newest(self.data_dir / "log", MAC)
-                found = explain_device(self.data_dir, report, device, clock_ms())
+                found = explain_device(self.data_dir, report, device, now_ms())
                 self.assertEqual(found.decision.version, told)
         self.assertEqual(self.get("/firmware.bin").body, b"a fixed image")
 

@@ -12,11 +12,11 @@ from ota_server.device_port.admission_status import (
     read_standing,
 )
 from ota_server.device_port.window import Standing
-from ota_server.device_port.wiring import clock_ms
 from ota_server.model.timestamp import format_time
 from ota_server.model.version import Target
 from ota_server.policy.rollout_plan import RolloutPlan, RolloutProgress, format_plan
 from ota_server.policy.situation import ServerState
+from ota_server.system.clock import now_ms
 from ota_server.system.locks import take_lock
 from tests.journal.test_writer import file_size_limit
 from tests.support import DEVICE, MAC, ROOT, DataDirCase, ServerCase, until
@@ -38,7 +38,7 @@ class ServerOnlyTest(ServerCase):
     def publish(self) -> None:
         """Have the server say what it knows, as it does once a second."""
         offers = self.server.service.offers
-        AdmissionFile(self.data_dir / "log", lambda: offers.standing(clock_ms())).write()
+        AdmissionFile(self.data_dir / "log", lambda: offers.standing(now_ms())).write()
 
     def told(self) -> str:
         return self.get("/version.txt").body.decode()

@@ -6,17 +6,14 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 from ota_server.model.refusal import BadPolicy
-from ota_server.policy.policy import (
-    Pin,
-    Stopped,
+from ota_server.policy.parse import (
     groups_by_mac,
-    is_group_name,
-    make_policy,
     parse_group,
     parse_pins,
     parse_stopped,
     parse_targets,
 )
+from ota_server.policy.policy import Pin, Stopped, is_group_name, make_policy
 from ota_server.policy.rollout_plan import (
     RolloutPlan,
     RolloutProgress,

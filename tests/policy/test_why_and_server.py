@@ -14,7 +14,6 @@ from ota_server.device_port.admission import Admission
 from ota_server.device_port.admission_status import AdmissionFile, read_server_state
 from ota_server.device_port.slots import DownloadSlots
 from ota_server.device_port.window import Hours, parse_window
-from ota_server.device_port.wiring import clock_ms
 from ota_server.httpd.http1 import read_request
 from ota_server.httpd.reply import Peer
 from ota_server.journal.replay import newest
@@ -33,6 +32,7 @@ from ota_server.policy.rollout_plan import (
     progress_name,
 )
 from ota_server.releases.store import NotHashed
+from ota_server.system.clock import now_ms as clock_ms
 from tests.journal.test_writer import file_size_limit
 from tests.support import ROOT, TIMEOUT_SECONDS, TRANSPORT, ServerCase, request_head, until
 

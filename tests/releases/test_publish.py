@@ -40,8 +40,8 @@ class PublishCase(DataDirCase):
         return str(self.builds / name)
 
     def publish(self, content: bytes, version: str, **options: object) -> Published:
-        request = PublishRequest(self.build(content), version, **options)
-        return publish(self.data_dir, request, NOW_MS, lambda done, size: None)
+        order = PublishRequest(self.build(content), version, **options)
+        return publish(self.data_dir, order, NOW_MS, lambda done, size: None)
 
     def refused(self, content: bytes, version: str, **options: object) -> str:
         """Return why it is refused; fails unless nothing is changed."""
@@ -93,14 +93,14 @@ class PublishedTest(PublishCase):
         self.assertEqual(names, ["firmware_v1.0.0.bin", "firmware_v1.0.0.json"])
 
     def test_a_data_directory_is_made_where_there_is_none(self):
-        request = PublishRequest(self.build(b"an image"), "v1")
-        publish(self.data_dir / "new", request, NOW_MS, lambda done, size: None)
+        order = PublishRequest(self.build(b"an image"), "v1")
+        publish(self.data_dir / "new", order, NOW_MS, lambda done, size: None)
         self.assertTrue((self.data_dir / "new" / "firmware" / "firmware_v1.bin").exists())
 
     def test_progress_is_told_up_to_the_end(self):
         told: list[tuple[int, int]] = []
-        request = PublishRequest(self.build(bytes(3 << 20)), "v1")
-        publish(self.data_dir, request, NOW_MS, lambda done, size: told.append((done, size)))
+        order = PublishRequest(self.build(bytes(3 << 20)), "v1")
+        publish(self.data_dir, order, NOW_MS, lambda done, size: told.append((done, size)))
         self.assertEqual(told, [(n << 20, 3 << 20) for n in (1, 2, 3)])
 
     def test_what_the_image_says_of_itself_is_on_record(self):

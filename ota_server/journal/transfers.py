@@ -1,0 +1,30 @@
+"""Which devices download an image at this moment: in memory alone, nothing of it is on record."""
+
+
+class Transfers:
+    """The transfers that go on. The lock of the device table guards it.
+
+    Attributes:
+        counts: by the SHA-256 of an image, how many transfers of it each MAC has now.
+    """
+
+    def __init__(self) -> None:
+        self.counts: dict[str, dict[str, int]] = {}
+
+    def has(self, mac: str, sha256: str) -> bool:
+        """Return whether a device has a transfer of an image."""
+        return mac in self.counts.get(sha256, ())
+
+    def begin(self, mac: str, sha256: str) -> None:
+        """Note that a transfer begins."""
+        counts = self.counts.setdefault(sha256, {})
+        counts[mac] = counts.get(mac, 0) + 1
+
+    def end(self, mac: str, sha256: str) -> None:
+        """Note that a transfer has ended."""
+        counts = self.counts[sha256]
+        left = counts.pop(mac) - 1
+        if left:
+            counts[mac] = left
+        elif not counts:
+            del self.counts[sha256]
