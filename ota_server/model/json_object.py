@@ -5,12 +5,12 @@ from typing import Any
 
 
 def parse_object(content: bytes) -> dict[str, Any]:
-    """Return the one JSON object that `content` holds; a byte order mark is dropped.
+    """Return the JSON object in `content`; a byte order mark is dropped.
 
-    A key that is there twice is an error: nobody knows which of the two is meant.
+    A key that occurs twice is an error: nobody knows which of the two is meant.
 
     Raises:
-        ValueError: it is not one JSON object in UTF-8; the message says why, for an operator.
+        ValueError: it is not a JSON object in UTF-8; the message says why, for an operator.
     """
     try:
         value = json.loads(content.decode("utf-8-sig"), object_pairs_hook=_without_repetition)
@@ -26,5 +26,5 @@ def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(fields) != len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"{twice[:40]!r} is there twice")
+        raise ValueError(f"{twice[:40]!r} occurs twice")
     return fields
