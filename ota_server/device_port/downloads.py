@@ -22,8 +22,8 @@ from ota_server.model.device import (
     Report,
     asked_for_image,
     goes_on,
-    ran_for_a_day,
     previous_version,
+    ran_for_a_day,
 )
 from ota_server.model.version import entity_tag
 from ota_server.policy.decision import Decision
