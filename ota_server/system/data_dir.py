@@ -11,7 +11,7 @@ ENVIRONMENT_VARIABLE = "OTA_SERVER_DATA"
 
 
 def default_data_dir() -> Path:
-    """Return $OTA_SERVER_DATA, else the package's folder in a checkout, else a folder of the user."""
+    """Return $OTA_SERVER_DATA, else the package's folder in a checkout, else a user's folder."""
     named = os.environ.get(ENVIRONMENT_VARIABLE)
     if named:
         return Path(named)
