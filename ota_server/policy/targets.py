@@ -181,7 +181,7 @@ def read_stopped(data_dir: Path) -> dict[str, dict[str, Any]]:
     try:
         parse_stopped(content)
     except BadPolicy as problem:
-        raise BadPolicy(f"{data_dir / 'version' / STOPPED_NAME} {problem}; mend it") from None
+        raise BadPolicy(f"{data_dir / 'version' / STOPPED_NAME} {problem}; fix it") from None
     return parse_object(content)
 
 
