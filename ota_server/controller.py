@@ -174,7 +174,7 @@ class Controller:
                 plan = read_plan(self._data_dir, group)
             except (BadPolicy, OSError) as problem:
                 plan = before.get(group)
-                self._say(f"{problem}; what it held before is used", is_sound=plan is not None)
+                self._say(f"{problem}; what it held before applies", is_sound=plan is not None)
             if plan is not None and plan.group == group:
                 plans[group] = plan
         return plans

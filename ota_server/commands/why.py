@@ -142,7 +142,7 @@ def _decision_lines(found: Explanation, besides: Besides) -> Iterator[tuple[str,
     if not found.server.runs:
         yield "server", "not running: this is what the files in the data directory say"
     elif cause.reason is Reason.UNUSABLE_FILE and found.server.is_policy_usable:
-        yield "but", "the running server still uses the last good content of that file"
+        yield "but", "the running server still goes by what that file held before"
 
 
 def _standing_lines(standing: Standing) -> Iterator[tuple[str, str]]:

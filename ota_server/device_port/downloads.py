@@ -22,8 +22,8 @@ from ota_server.model.device import (
     Report,
     asked_for_image,
     goes_on,
-    has_settled,
     previous_version,
+    ran_for_a_day,
 )
 from ota_server.model.version import entity_tag
 from ota_server.policy.decision import Decision
@@ -327,7 +327,7 @@ def _begun(device: Device | None, version: str, image: Image, now_ms: int) -> Do
     known = device.download if device is not None else None
     if device is None or known is None or known.sha256 != image.sha256:
         return Download(version, image.sha256, image.size, now_ms)
-    if has_settled(device, now_ms):
+    if ran_for_a_day(device, now_ms):
         return Download(version, image.sha256, image.size, now_ms)
     return known._replace(version=version, request_ms=now_ms)
 

@@ -101,8 +101,8 @@ class OTAServer(Listener):
         try:
             chore()
         except OSError as problem:
-            if self.may_say("chores", time.monotonic()):
+            if self.may_log("chores", time.monotonic()):
                 log.error("a chore failed: %s", problem)
         except Exception:
-            if self.may_say("chores", time.monotonic()):
+            if self.may_log("chores", time.monotonic()):
                 log.exception("a chore failed")

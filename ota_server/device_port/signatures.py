@@ -20,7 +20,7 @@ from ota_server.policy.files import PolicyFiles
 from ota_server.releases.fleet_target import NoTarget
 from ota_server.releases.image import Image
 from ota_server.releases.store import NoImage, NotHashed, NotNow, Store
-from ota_server.system.files import find, is_passing, open_found
+from ota_server.system.files import find, is_temporary, open_found
 from ota_server.system.server_log import RateLimit
 
 log = logging.getLogger(__name__)
@@ -149,6 +149,6 @@ def _read(folder: Path, version: str) -> bytes:
         with open(open_found(found), "rb", buffering=0) as file:
             return file.read(MAX_SIGNATURE_BYTES)
     except OSError as problem:
-        if is_passing(problem):
+        if is_temporary(problem):
             raise NotNow(f"{folder / name}: {problem.strerror}") from problem
         raise NoSignature(f"{folder / name}: {problem.strerror}") from problem

@@ -16,7 +16,7 @@ from ota_server.device_port.window import Hours
 from ota_server.httpd.listener import MAX_LINGERING
 from ota_server.httpd.pacing import Pacing
 from ota_server.journal.device_table import MAX_DEVICES, Fleet
-from ota_server.journal.forget import Forgetting
+from ota_server.journal.forget import ForgetRequests
 from ota_server.journal.rejected import Rejected
 from ota_server.journal.writer import KEEP_BYTES, KEEP_FILES, ROTATE_BYTES, Journal
 from ota_server.policy import audit
@@ -178,8 +178,8 @@ class Companions:
         options = [COMPLETION_UNKNOWN] if arguments.buffering_proxy else []
         self._keeper = Keeper(data_dir, service.policies, service.attended, clock.now_ms(), options)
         self._admission = AdmissionFile(log_dir(data_dir), service.standing)
-        forgetting = Forgetting(data_dir, service.fleet)
-        looking = self._keeper, forgetting, self._admission
+        forget_requests = ForgetRequests(data_dir, service.fleet)
+        looking = self._keeper, forget_requests, self._admission
         server.chores += [each.look_after for each in looking]
 
     def end(self) -> None:

@@ -1,7 +1,7 @@
 """What this HTTP server asks of the application that it serves. Pure.
 
-A turn of the event loop is: `begin_turn`; an answer to each request that has arrived; `flush`; then
-the replies leave. So an application may put many answers on record by one write.
+A turn of the event loop: `begin_turn`; an answer to each request that has arrived; `flush`; then
+the replies are sent. So an application can record many answers with one write.
 """
 
 from typing import NamedTuple, Protocol
@@ -11,17 +11,17 @@ from ota_server.httpd.reply import Peer, Reply
 
 
 class Awaited(Protocol):
-    """Something that is being made, as a `threading.Event`."""
+    """Something that is not ready yet, such as a `threading.Event`."""
 
     def is_set(self) -> bool:
-        """Return whether it is made."""
+        """Return whether it is ready."""
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Wait until it is made, or for so many seconds."""
+        """Wait until it is ready, at most `timeout` seconds."""
 
 
 class NotReady(Exception):
-    """The answer needs what is being made: ask again when `done` is set."""
+    """The answer needs something that is not ready: ask again when `done` is set."""
 
     def __init__(self, problem: str, done: Awaited) -> None:
         super().__init__(problem)
@@ -32,8 +32,8 @@ class QuickReply(NamedTuple):
     """A whole reply, head and body, that was made without a `Request`.
 
     Attributes:
-        keep_alive: the client may send its next request on this connection.
-        needs_record: as that of a `Reply`.
+        keep_alive: the connection stays open for further requests.
+        needs_record: as in `Reply`.
     """
 
     content: bytes
@@ -42,27 +42,27 @@ class QuickReply(NamedTuple):
 
 
 class App(Protocol):
-    """Answers requests. Nothing in it waits; threads may share it."""
+    """Answers requests. It never waits; threads may share it."""
 
     @property
     def failures(self) -> int:
-        """How often records began to fail to be written.
+        """How often the writing of records began to fail.
 
-        Where that changes between an answer and the end of the `flush` after it, a reply that
-        `needs_record` must not leave.
+        If that changes between an answer and the end of the `flush` after it, a reply that
+        `needs_record` must not be sent.
         """
 
     @property
     def withdrawals(self) -> int:
-        """How often something that is being sent became withdrawn: then look for it."""
+        """How often an image was withdrawn while it was being sent: then look for it."""
 
     def begin_turn(self) -> None:
-        """Look at what may have changed, once for all answers until the next turn."""
+        """Look for changes of files, once for all answers until the next turn."""
 
     def answer_quickly(self, data: bytes, peer: Peer) -> QuickReply | None:
-        """Answer `data` where that is one request of the commonest kind, else return None.
+        """Answer `data` if it is one request of the most common kind, else return None.
 
-        None means nothing was done: `read_request` and `respond` give the same answer.
+        None means that nothing was done: use `read_request` and `respond`.
         """
 
     def read_request(self, buffer: bytes) -> tuple[Request, int] | None:
@@ -72,8 +72,8 @@ class App(Protocol):
         """Answer a request.
 
         Raises:
-            NotReady: ask again later. Only where the caller `may_wait`.
+            NotReady: ask again later. Only if the caller `may_wait`.
         """
 
     def flush(self) -> None:
-        """Put all answers so far on record: then their replies may leave."""
+        """Record all answers so far: then their replies may be sent."""

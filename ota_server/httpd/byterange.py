@@ -5,15 +5,15 @@ import re
 from enum import Enum
 from itertools import pairwise
 
-# RFC 9110 section 14.2 lets a server ignore ranges that only cost: aria2 and RAUC ask for one at a
-# time, and nobody who updates a device needs more than a few.
+# RFC 9110 section 14.2 lets a server ignore costly ranges: aria2 and RAUC ask for one at a time; no
+# update of a device needs more than a few.
 MAX_RANGES = 16
 
 _RANGES = re.compile(rb"(?i:bytes)=[ \t]*(.*)")
 _ONE_RANGE = re.compile(rb"([0-9]+)-([0-9]*)|-([0-9]+)")
-_MAX_DIGITS = 18  # beyond any file; keeps int() cheap on hostile digits
+_MAX_DIGITS = 18  # more than any file has; keeps int() cheap for hostile digits
 
-# RFC 9110 section 5.6.1: empty elements of a list are ignored. Possessive: no blank is tried twice.
+# RFC 9110 section 5.6.1: empty list elements are ignored. Possessive, so that it cannot backtrack.
 _ENTITY_TAGS = re.compile(rb'[ \t,]*+(?:(?:W/)?"[!#-~\x80-\xff]*+"[ \t]*+(?:,[ \t,]*+|\Z))++')
 _ENTITY_TAG = re.compile(rb'((?:W/)?)("[!#-~\x80-\xff]*")')
 
@@ -42,17 +42,17 @@ class Precondition(Enum):
     FAILED = "failed"
 
 
-# A range as it was asked for: (first, last), (first, None) to the end, or (None, length) a suffix.
+# A range as requested: (first, last), (first, None) to the end, or (None, length) for a suffix.
 RangeSpec = tuple[int | None, int | None]
-# A range as it is sent: from a first byte up to, not with, a last one.
+# A range as sent: from the first byte up to the second, which is not included.
 Span = tuple[int, int]
 
 
 def parse_ranges(value: bytes | None) -> tuple[RangeSpec, ...]:
-    """Return the ranges of a Range field; none where it is missing, malformed or in another unit.
+    """Return the ranges of a Range field; none if it is missing, malformed or in another unit.
 
-    RFC 9110 section 14.2: a malformed Range is ignored. The size is not needed, so that the ranges
-    can choose the image.
+    RFC 9110 section 14.2: a malformed Range is ignored. The size of the image is not needed, since
+    the ranges help to choose the image.
     """
     match = _RANGES.fullmatch(value) if value is not None else None
     if not match:
@@ -80,9 +80,9 @@ def _number(digits: bytes) -> int:
 
 
 def resolve(specs: tuple[RangeSpec, ...], size: int) -> tuple[Span, ...]:
-    """Return the spans of an image of `size` bytes that `specs` name, in the order asked for.
+    """Return the requested spans of an image of `size` bytes, in the requested order.
 
-    Spans that overlap are merged (in order of position): nobody gets one byte twice.
+    Spans that overlap are merged, and then sorted, so that no byte is sent twice.
 
     Raises:
         Unsatisfiable: none of them lies within the image.
@@ -114,7 +114,7 @@ def _without_overlap(spans: list[Span]) -> tuple[Span, ...]:
 
 
 def from_byte_zero(specs: tuple[RangeSpec, ...]) -> bool:
-    """Say whether one of the ranges begins at the first byte."""
+    """Return whether one of the ranges begins at the first byte."""
     return any(first == 0 for first, _ in specs)
 
 
@@ -125,7 +125,7 @@ def precondition(
 
     Args:
         etag: the current strong entity tag, with its quotes.
-        modified_seconds: Last-Modified in seconds since the epoch; None where dates are ignored.
+        modified_seconds: Last-Modified in seconds since the epoch; None to ignore dates.
     """
     if_match = fields.get(b"if-match")
     if if_match is not None:
@@ -149,9 +149,9 @@ def precondition(
 def if_range_matches(
     value: bytes | None, etag: str, modified_seconds: int | None, now_seconds: int
 ) -> bool:
-    """Say whether Range may be honoured (RFC 9110 section 13.1.5).
+    """Return whether Range may be honoured (RFC 9110 section 13.1.5).
 
-    Strong comparison; a date must be Last-Modified itself, and that a strong one: a second old.
+    Strong comparison: a date must equal Last-Modified, which must be at least a second old.
     """
     if value is None:
         return True
@@ -166,7 +166,7 @@ def if_range_matches(
 def _matches(value: bytes, etag: str, strong: bool) -> bool:
     if value.strip(b" \t") == b"*":
         return True
-    # An entity tag may hold a comma, so the list is matched as a whole and never split.
+    # An entity tag may contain a comma, so the list is matched as a whole and never split.
     if not _ENTITY_TAGS.fullmatch(value):
         return False
     tags = _ENTITY_TAG.findall(value)
@@ -174,7 +174,7 @@ def _matches(value: bytes, etag: str, strong: bool) -> bool:
 
 
 def parse_date(value: bytes | None) -> int | None:
-    """Return an HTTP-date of any form of RFC 9110 section 5.6.7 in seconds; None if it is none."""
+    """Return an HTTP-date (RFC 9110 section 5.6.7) in seconds, or None if it is malformed."""
     for pattern in _DATES if value is not None else ():
         match = pattern.fullmatch(value)  # type: ignore[arg-type]
         if match:

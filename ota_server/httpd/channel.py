@@ -1,27 +1,27 @@
-"""A channel: one connection and its socket. Nothing here waits.
+"""A channel: one connection and its socket. It never waits.
 
-Its state says what it waits for, and by that which event a driver looks for (`Watching`):
+Its state says what it waits for, and so which event of the socket wakes it (`Watching`):
 
-| state     | waits for                                    | event    | until               |
+| state     | waits for                                    | event    | at most             |
 |-----------|----------------------------------------------|----------|---------------------|
-| FRESH     | a request; nothing is under way              | readable | idle for too long   |
-| ASKED     | more of a request, or acknowledgements       | readable | as `Connection` has |
-| PARKED    | what the application makes (`NotReady`)      | none     | `give_up_at`        |
-| SENDING   | room in the socket                           | writable | stalled             |
-| HELD      | its turn to send, or a disk                  | none     | then                |
-| LINGERING | the client's end; our side is closed         | readable | a second is over   |
+| FRESH     | a request; nothing is under way              | readable | the idle time       |
+| ASKED     | more of a request, or acknowledgements       | readable | see `Connection`    |
+| PARKED    | an answer that is not ready (`NotReady`)     | none     | until `give_up_at`  |
+| SENDING   | room in the socket                           | writable | until it is stalled |
+| HELD      | its time to send (pacing), or a disk         | none     | until then          |
+| LINGERING | the client's close; our side is closed       | readable | a second            |
 | CLOSED    | nothing                                      |          |                     |
 
-    FRESH → ASKED      bytes have come
-    ASKED → PARKED     the answer is not ready; back when it is, or may not be waited for
+    FRESH → ASKED      bytes have arrived
+    ASKED → PARKED     the answer is not ready; back when it is, or when `give_up_at` is over
     ASKED → SENDING    the socket did not take all of a reply
-    SENDING ⇄ HELD     it is not to go on yet; it may
-    SENDING → ASKED    all is sent
-    ASKED → FRESH      all is answered and acknowledged, and the connection is kept
-    ASKED → LINGERING  all is answered, it is not kept, and the client may not have all of it
-    any → CLOSED       at the end, at a reset, when time is over
+    SENDING ⇄ HELD     it must not continue yet; now it may
+    SENDING → ASKED    everything is sent
+    ASKED → FRESH      everything is answered and acknowledged, and the connection stays open
+    ASKED → LINGERING  everything is answered, it closes, but the client may not have all of it
+    any → CLOSED       at the end, after a reset, or when its time is over
 
-Where it is ASKED or LINGERING and its client has sent enough, or all, no event is looked for.
+An ASKED or LINGERING channel whose client has sent enough, or everything, waits for no event.
 """
 
 import socket
@@ -45,7 +45,7 @@ _READING_LOOK_SECONDS = 0.002
 
 
 class ChannelState(Enum):
-    """What a channel waits for: see the table above."""
+    """See the table above."""
 
     FRESH = "fresh"
     ASKED = "asked"
@@ -56,7 +56,7 @@ class ChannelState(Enum):
     CLOSED = "closed"
 
 
-# A look at a member of an Enum costs more than one at a name of the module.
+# The names of an Enum's members cost more to look up than those of a module.
 FRESH, ASKED, PARKED = ChannelState.FRESH, ChannelState.ASKED, ChannelState.PARKED
 SENDING, HELD, LINGERING, CLOSED = (
     ChannelState.SENDING,
@@ -70,11 +70,11 @@ class Channel(Sender):
     """One connection, its socket and what is still to be sent. Used by one thread at a time.
 
     Attributes:
-        events: what the poller watches for; None: it does not know this socket.
-        timer_at: when its driver looks at it again; None: never.
-        not_ready: what the request under way waits for; None: for nothing.
-        give_up_at: when it is told that this is not ready.
-        close_after: no request is answered after what is being sent.
+        events: what the poller watches for; None if it does not watch this socket.
+        timer_at: when its driver looks at it again; None if never.
+        not_ready: what the current request waits for, or None.
+        give_up_at: when the client is told that this is not ready.
+        close_after: the connection closes after what is being sent.
     """
 
     __slots__ = (
@@ -111,22 +111,22 @@ class Channel(Sender):
         self._linger_until = 0.0
 
     def __lt__(self, other: "Channel") -> bool:
-        """Put channels that are due at the same instant in some order, for the heap of timers."""
+        """Order channels that are due at the same time, for the heap of timers."""
         return id(self) < id(other)
 
     @property
     def is_sending(self) -> bool:
-        """Whether there is something left to send."""
+        """Whether something is left to send."""
         return self.state is SENDING or self.state is HELD
 
     @property
-    def is_deaf(self) -> bool:
-        """Whether what the client sends stays with the kernel for now."""
+    def ignores_input(self) -> bool:
+        """Whether what the client sends stays in the kernel for now."""
         connection = self.connection
         return connection.input_ended or connection.has_enough
 
     def may_go_on(self, now: float) -> bool:
-        """Return whether what was held back may be sent now."""
+        """Return whether what is HELD may be sent now."""
         if self.state is not HELD:
             return False
         if self._reading is not None:
@@ -135,13 +135,13 @@ class Channel(Sender):
 
     @property
     def sends_withdrawn(self) -> bool:
-        """Whether what it sends, or what its client has not got yet, was withdrawn."""
+        """Whether an image was withdrawn that it sends, or that is not acknowledged yet."""
         if self.connection.sends_withdrawn:
             return True
         return any(isinstance(p, ImageSpan) and p.image.is_withdrawn for p in self._outgoing)
 
     def take(self, data: bytes, now: float) -> None:
-        """Hand on what has arrived."""
+        """Take what has arrived."""
         if self.state is FRESH:
             self.state = ASKED
         if self.connection.awaits_acknowledgement:
@@ -149,7 +149,7 @@ class Channel(Sender):
         self.connection.receive(data, now)
 
     def answered_quickly(self, content: bytes, sent: int, keep_alive: bool, now: float) -> None:
-        """Take note of a reply that was made without the connection, and sent up to `sent`."""
+        """Record a reply that was made without the connection; `sent` bytes of it are sent."""
         self.connection.answered_quickly(len(content), keep_alive, now)
         self._sent_bytes += sent
         self.close_after = not keep_alive
@@ -158,7 +158,7 @@ class Channel(Sender):
             self._outgoing = (memoryview(content)[sent:],)
 
     def begin(self, outgoing: Outgoing, now: float) -> bool:
-        """Begin to send a reply; True when all of it was sent.
+        """Begin to send a reply; return whether all of it is sent.
 
         Raises:
             OSError: the connection is gone.
@@ -181,7 +181,7 @@ class Channel(Sender):
         return self.send(now)
 
     def send(self, now: float) -> bool:
-        """Send as much as the client takes in this turn; True when nothing is left.
+        """Send as much as the client takes in this turn; return whether nothing is left.
 
         Raises:
             OSError: the connection is gone.
@@ -192,29 +192,29 @@ class Channel(Sender):
         return is_sent
 
     def park(self, not_ready: NotReady, now: float) -> None:
-        """Have the request under way wait for what it needs."""
+        """Make the current request wait for what it needs."""
         if self.not_ready is None:
             self.give_up_at = now + HASHING_WAIT_SECONDS
         self.not_ready = not_ready
         self.state = PARKED
 
     def unpark(self) -> None:
-        """Have the request under way wait no longer."""
+        """End the wait of the current request."""
         self.not_ready = None
         self.state = ASKED
 
     def wait_for_more(self) -> None:
-        """There is nothing to answer until the client sends more, or acknowledges more."""
+        """Wait until the client sends or acknowledges more."""
         self.state = FRESH if self.connection.is_idle else ASKED
         if self.connection.has_enough:
             self._ack_wait = ACK_POLL_SECONDS[0]
 
     def may_wait(self, now: float) -> bool:
-        """Return whether the request under way may wait, or go on to wait."""
+        """Return whether the current request may wait, or wait longer."""
         return self.not_ready is None or now < self.give_up_at
 
     def linger(self, now: float) -> None:
-        """Close our side of the connection; the other is read on for a moment.
+        """Close our side of the connection; the other side is read for another second.
 
         Raises:
             OSError: the connection is gone.
@@ -225,7 +225,7 @@ class Channel(Sender):
         self.state = LINGERING
 
     def note_acknowledged(self, now: float) -> None:
-        """Ask the kernel how much of what was sent the other side has."""
+        """Ask the kernel how much the other side has acknowledged."""
         try:
             waiting = unacknowledged_bytes(self.sock)
         except OSError:
@@ -235,7 +235,7 @@ class Channel(Sender):
         self.connection.acknowledged(self._sent_bytes - waiting, now)
 
     def due(self, now: float) -> float:
-        """Return when to look at it again if nothing happens before."""
+        """Return when to look at it again if no event comes before."""
         connection, state = self.connection, self.state
         if state is PARKED:
             return self.give_up_at
@@ -250,14 +250,14 @@ class Channel(Sender):
         return now + connection.wait_seconds(now)
 
     def has_time_left(self, now: float) -> bool:
-        """Look at the time; return whether this channel goes on.
+        """Check the time; return whether this channel continues.
 
         Raises:
             OSError: the connection is gone.
         """
         connection, state = self.connection, self.state
         if state is LINGERING:
-            # With both sides closed no poller watches it: a reset has to be asked for.
+            # With both sides closed no poller watches it, so nothing else would show a reset.
             error = self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
             if error:
                 raise ConnectionResetError(error, "the connection was reset")
@@ -269,7 +269,7 @@ class Channel(Sender):
         if self.sends_withdrawn:
             return False
         if state is PARKED:
-            return True  # the idle time does not run while we are the ones who are waited for
+            return True  # the client waits for us, so its idle time does not run
         if state is SENDING or state is HELD:
             return not connection.is_stalled(now)
         has_time = connection.tick(now)
@@ -278,7 +278,7 @@ class Channel(Sender):
         return not connection.input_ended and now < self._linger_until
 
     def close(self, was_reset: bool, now: float) -> None:
-        """Close the socket, and put the ends of its downloads on record."""
+        """Close the socket, and record the ends of its downloads."""
         self.state = CLOSED
         if self.sends_withdrawn:
             discard_unsent(self.sock)

@@ -1,28 +1,27 @@
 """One connection, without its socket: bytes in; replies, deadlines and ends of downloads out.
 
-Whatever drives it is thin: it reads when `next_reply` has nothing to send, sends what that returns,
-tells how much the other side has acknowledged, and calls `tick` when `wait_seconds` are over. The
-same bytes get the same answer from any driver. Times are seconds of one monotonic clock.
+Its driver reads when `next_reply` has nothing to send, sends what that returns, reports how much
+the other side has acknowledged, and calls `tick` when `wait_seconds` are over. The same bytes get
+the same answer from any driver. Times are seconds of one monotonic clock.
 
 Its states:
 
-| state   | what it means                                   | until                           |
-|---------|-------------------------------------------------|---------------------------------|
-| IDLE    | no byte of a request has come                   | the idle time is over           |
-| HEAD    | the head of a request has begun                 | `HEAD_SECONDS` after its begin  |
-| LATE    | that time is over                               | `next_reply`: 408               |
-| PARKED  | a request waits for what the application makes  | `next_reply`, called when that is |
-| CLOSING | no further request is answered                  | the driver closes               |
+| state   | what it means                                   | until                             |
+|---------|-------------------------------------------------|-----------------------------------|
+| IDLE    | no byte of a request has arrived                | the idle time is over             |
+| HEAD    | the head of a request has begun                 | `HEAD_SECONDS` after that         |
+| LATE    | that time is over                               | `next_reply` answers 408          |
+| PARKED  | the answer to a request is not ready            | it is, and `next_reply` is called |
+| CLOSING | no further request is answered                  | the driver closes                 |
 
-    IDLE → HEAD             bytes have come
+    IDLE → HEAD             bytes have arrived
     HEAD → PARKED           the answer is not ready
-    HEAD, PARKED → IDLE     it is answered, and nothing more has come; HEAD where more has
-    HEAD → LATE             time is over
+    HEAD, PARKED → IDLE     it is answered, and no further bytes have arrived; else → HEAD
+    HEAD → LATE             its time is over
     any → CLOSING           the reply says so, or the driver will read no more
 
-Beside that: downloads that were sent end one by one, by acknowledgements, in any state; with too
-many of them under way a request is held, and answered when there are fewer; and the client may have
-closed its side, after which what it sent before is answered all the same.
+In any state, downloads that were sent end one by one, by acknowledgements. While too many are under
+way, the next request is held. If the client closes its side, what it sent before that is answered.
 """
 
 import logging
@@ -37,23 +36,23 @@ from ota_server.httpd.reply import ImageSpan, Outgoing, Peer, Reply, Transfer
 
 log = logging.getLogger(__name__)
 
-# From its first byte: the slowest real client, an ESP8266 on a bad link, takes two or three.
+# For a head, from its first byte. The slowest real client, an ESP8266 on a bad link, takes 2 or 3.
 HEAD_SECONDS = 10.0
-# A device that is out of reach for this long has lost the connection on its own side too.
+# A device that was unreachable for this long has given up the connection on its side too.
 STALL_SECONDS = 60.0
-# A client that gave up may have acknowledged everything into a buffer that nobody reads. It says so
-# by a reset, which comes at once; for that long a download is not yet called complete.
-SETTLE_SECONDS = 2.0
-# The longest head and the two empty lines that may come before it: with more than that there is a
-# request to answer or to refuse. Copying the rest for each request is harmless, it is that short.
+# A client that gave up may have acknowledged everything into a buffer that nobody reads. Its reset
+# arrives soon; until this time has passed a download does not count as complete.
+CONFIRM_SECONDS = 2.0
+# The longest head, and the two empty lines that may come before it: more bytes than that hold a
+# request to answer or to refuse. It is cheap to copy so few bytes for each request.
 _MOST_UNREAD_BYTES = MAX_HEAD_BYTES + 4
-# With so many downloads on the way to a client its next request waits, since each is kept until its
-# end is on record. Real clients pipeline two or three, if any.
+# With so many downloads on their way to a client its next request waits, since each is kept in
+# memory until its end is recorded. Real clients pipeline two or three at most.
 _MOST_UNACKNOWLEDGED = 16
 
 
 class ConnectionState(Enum):
-    """What a connection waits for: see the table above."""
+    """See the table above."""
 
     IDLE = "idle"
     HEAD = "head"
@@ -62,7 +61,7 @@ class ConnectionState(Enum):
     CLOSING = "closing"
 
 
-# A look at a member of an Enum costs more than one at a name of the module.
+# The names of an Enum's members cost more to look up than those of a module.
 IDLE, HEAD, LATE = ConnectionState.IDLE, ConnectionState.HEAD, ConnectionState.LATE
 PARKED, CLOSING = ConnectionState.PARKED, ConnectionState.CLOSING
 
@@ -111,39 +110,39 @@ class Connection:
 
     @property
     def is_due(self) -> bool:
-        """Whether to call `next_reply` though nothing has arrived.
+        """Whether to call `next_reply` although nothing has arrived.
 
-        The time for a head is over; or enough was acknowledged for the next request to be answered.
+        The time for a head is over, or a request was held and can be answered now.
         """
         return self._state is LATE or (self._is_held and not self._is_full)
 
     @property
     def has_input(self) -> bool:
-        """Whether bytes have arrived that were not read as a request yet."""
+        """Whether bytes have arrived that are not read as a request yet."""
         return bool(self._buffer)
 
     @property
     def has_enough(self) -> bool:
-        """Whether to read no more for now: what the client sends stays with the kernel.
+        """Whether to leave what the client sends in the kernel for now.
 
-        Else one that pipelines faster than it is answered fills the memory.
+        Else a client that pipelines faster than it is answered fills the memory.
         """
         is_more_than_a_head = len(self._buffer) > _MOST_UNREAD_BYTES
         return self._state is not CLOSING and (is_more_than_a_head or self._is_full)
 
     @property
     def _is_full(self) -> bool:
-        """Whether the client has not acknowledged as many downloads as it may have under way."""
+        """Whether the client has as many unacknowledged downloads as it may have."""
         return len(self._sent) >= _MOST_UNACKNOWLEDGED and self._sent[0].whole_at is None
 
     @property
     def is_idle(self) -> bool:
-        """Whether nothing is under way, so that the next bytes begin a request."""
+        """Whether nothing is under way, so that the next bytes will begin a request."""
         return self._state is IDLE and not self._sent and not self.input_ended
 
     @property
     def awaits_acknowledgement(self) -> bool:
-        """Whether a download was sent and its end is not on record yet."""
+        """Whether a download was sent whose end is not recorded yet."""
         return bool(self._sent)
 
     @property
@@ -152,7 +151,7 @@ class Connection:
         return any(sent.image.is_withdrawn for sent in self._sent)
 
     def receive(self, data: bytes, now: float) -> None:
-        """Take what the client sent; no bytes mean that it will send no more."""
+        """Take what the client sent; b"" means that it has closed its side."""
         self._finish_whole()
         if not data:
             self.input_ended = True
@@ -167,11 +166,11 @@ class Connection:
     def next_reply(
         self, now: float, may_wait: bool = True, draining: bool = False
     ) -> Outgoing | None:
-        """Answer the next request; None while there is no whole one, or it has to wait.
+        """Answer the next request; return None if it is not whole yet, or has to wait.
 
         Args:
             may_wait: the caller can wait for an image to be hashed; else the answer is 503.
-            draining: the server is about to stop, so this reply is the last one.
+            draining: the server is stopping, so this is the last reply.
 
         Raises:
             NotReady: call again when its `done` is set.
@@ -200,7 +199,7 @@ class Connection:
         return self._hand_out(answer, minor_version, now)
 
     def answered_quickly(self, reply_bytes: int, keep_alive: bool, now: float) -> None:
-        """Record a reply of `reply_bytes` bytes that was made without this machine."""
+        """Record a reply of `reply_bytes` bytes that was made without this class."""
         self._idle_since = self._progress_at = now
         self._handed_bytes += reply_bytes
         if not keep_alive:
@@ -249,34 +248,34 @@ class Connection:
             self._acknowledged_bytes = position
             self._progress_at = now
         if self._buffer and self.has_enough:
-            self._head_began = now  # the rest of that head is not read: the client waits for us
+            self._head_began = now  # it is we who do not read the rest of that head
         for sent in self._sent:
             if sent.whole_at is None and sent.stop <= position:
                 sent.whole_at = now
 
     def held_back(self, sent_bytes: int, now: float) -> None:
-        """Record that we are the ones who are waited for, after `sent_bytes` bytes."""
+        """Record that the client waits for us, not we for it, after `sent_bytes` bytes."""
         if self._acknowledged_bytes >= sent_bytes:
             self._progress_at = now
 
     def sent_all(self, now: float) -> None:
-        """Record that a reply went to the kernel whole: the client's turn begins."""
+        """Record that a whole reply is in the kernel: from now on we wait for the client."""
         self._idle_since = now
         if self._buffer:
             self._head_began = now
 
     @property
     def stalled_at(self) -> float:
-        """When a reply under way will have stood still for too long."""
+        """When the current reply will have made no progress for too long."""
         return self._progress_at + STALL_SECONDS
 
     @property
     def must_linger(self) -> bool:
-        """Whether the client may have sent what nobody reads: closing at once would reset."""
+        """Whether the client may have sent unread bytes: closing at once would cause a reset."""
         return self._must_linger or bool(self._buffer)
 
     def is_stalled(self, now: float) -> bool:
-        """Return whether something was sent and nothing acknowledged for too long."""
+        """Return whether nothing of what was sent was acknowledged for too long."""
         return self._acknowledged_bytes < self._handed_bytes and now >= self.stalled_at
 
     def wait_seconds(self, now: float) -> float:
@@ -284,11 +283,11 @@ class Connection:
         due = self._deadline()
         for sent in self._sent:
             if sent.whole_at is not None:
-                due = min(due, sent.whole_at + SETTLE_SECONDS)
+                due = min(due, sent.whole_at + CONFIRM_SECONDS)
         return max(0.0, due - now)
 
     def stop_reading(self) -> None:
-        """Answer no further request: our side is about to be closed."""
+        """Answer no further request: our side closes now."""
         self._state = CLOSING
         self._buffer = b""
 
@@ -300,12 +299,12 @@ class Connection:
         return self._idle_since + self._idle_seconds
 
     def tick(self, now: float) -> bool:
-        """Do what time asks for. Return False when the connection has had its time.
+        """Do what is due. Return whether the connection may stay open.
 
-        A head that is late is answered by `next_reply` before the end.
+        If a head is late, it may: `next_reply` answers that before the end.
         """
         while self._sent and (whole_at := self._sent[0].whole_at) is not None:
-            if now - whole_at < SETTLE_SECONDS:
+            if now - whole_at < CONFIRM_SECONDS:
                 break
             self._finish_first(True)
         if self._sent and self.is_stalled(now):
@@ -319,11 +318,11 @@ class Connection:
 
     @property
     def is_over(self) -> bool:
-        """Whether the client has sent its last request, and that has been answered."""
+        """Whether the client's last request has been answered."""
         return self._state is CLOSING or (self.input_ended and not self._is_held)
 
     def close(self, was_reset: bool) -> None:
-        """End all downloads, and put on record what was acknowledged of each.
+        """End all downloads, and record how much of each was acknowledged.
 
         Args:
             was_reset: by the client: then none is complete, since it did not want the rest.

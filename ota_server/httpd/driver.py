@@ -1,11 +1,10 @@
-"""Drives channels: when something happened to one, it reads, answers, sends, waits or ends it.
+"""Drives channels: after each event it reads, answers, sends, waits, or closes.
 
-A turn answers all that has arrived, has these answers put on record by one write, and only then
-sends. Nothing in it waits: an answer that is not ready parks its channel, and what a client does
-not take stays in the image's file.
+A turn answers all requests that have arrived, records these answers with one write, and only then
+sends them. It never waits: if an answer is not ready, its channel is parked, and what a client does
+not take yet stays in the image's file.
 
-The event loop (`event_loop.py`) drives all channels of a listener by this, a thread of `threads.py`
-one of them.
+The event loop (`event_loop.py`) drives all channels of a listener, a thread (`threads.py`) one.
 """
 
 import logging
@@ -26,22 +25,22 @@ from ota_server.httpd.watching import ERROR, READ, WRITE, Watching
 
 log = logging.getLogger(__name__)
 
-# What is left of pipelines waits for the next turn, so that others have theirs: a turn answers so
-# many requests of one pipeline, or about so many of several, but at least one of each.
+# Pipelines must not keep others waiting: a turn answers so many requests of one pipeline, or about
+# so many of all together, but at least one of each. The rest waits for the next turn.
 _PASSES_A_TURN = 16
 _PIPELINED_A_TURN = 64
-# A new socket is in blocking mode, and stays so where one quick reply is all that it is for.
+# A new socket is in blocking mode, and stays so if it is closed after one quick reply.
 _NOW = socket.MSG_DONTWAIT
-# With what is closed at once: the kernel then sends the reply and the FIN as one segment, which
-# takes a quarter off the processor time of a check (benchmarks/).
+# For a reply before a close: the kernel sends it and the FIN in one segment, which saves a quarter
+# of the processor time of a check (benchmarks/).
 _LAST = _NOW | getattr(socket, "MSG_MORE", 0)
 
-# Without a channel where it was accepted in this turn, since most are closed after it.
+# A connection that was accepted in this turn has no channel yet: most close after this reply.
 Answered = tuple[socket.SocketType, Peer, Channel | None, QuickReply]
 
 
 class Driver:
-    """Drives the channels that it was given."""
+    """Drives the channels of the connections that it is given."""
 
     def __init__(
         self, listener: Listener, poller: "select.epoll | PollPoller", ahead: ReadAhead | None
@@ -61,7 +60,7 @@ class Driver:
         self._now = time.monotonic()
 
     def turn(self) -> None:
-        """Wait for something to happen, and do what it asks for."""
+        """Wait for events, and handle them."""
         events = self._poller.poll(self._timeout())
         self._now = time.monotonic()
         self._begin_turn()
@@ -78,16 +77,17 @@ class Driver:
         self._after_events()
 
     def _handle_other(self, fd: int) -> None:
-        """Handle an event of what is no channel: that the listener drains is looked at anyway."""
+        """Handle an event of something else; `is_draining` is checked in any case."""
 
     def _timeout(self) -> float:
-        """Return for how long to wait for events."""
+        """Return how many seconds to wait for events."""
         return 0.0 if self._ready else self._watching.timeout()
 
     def _after_events(self) -> None:
         if self._watching.parked:
             self._ready += self._watching.unparked(self._now)
-        # Before time is looked at: what has arrived in time is answered, however long the turn.
+        # Before deadlines are checked, so that what arrived in time is answered, however long this
+        # turn takes.
         self._answer()
         if self._withdrawals != self._app.withdrawals:
             self._withdrawals = self._app.withdrawals
@@ -100,7 +100,7 @@ class Driver:
     # Input
 
     def take_in(self, sock: socket.SocketType, address: Any) -> None:
-        """Take a connection that was accepted, with what it has sent."""
+        """Take an accepted connection, and what it has already sent."""
         peer = peer_of(sock, address[0])
         try:
             data = sock.recv(RECEIVE_BYTES, _NOW)
@@ -134,7 +134,7 @@ class Driver:
     def _receive(self, channel: Channel) -> None:
         is_fresh = channel.state is FRESH
         if not is_fresh and channel.connection.has_enough:
-            return  # it has its turn to be answered first
+            return  # first answer what it has sent
         try:
             data = channel.sock.recv(RECEIVE_BYTES, _NOW)
         except BlockingIOError:
@@ -164,7 +164,7 @@ class Driver:
     def _answer_quickly(
         self, data: bytes, sock: socket.SocketType, peer: Peer, channel: Channel | None
     ) -> bool:
-        """Answer all that a connection has sent, where the application can do that at once."""
+        """Answer all that a connection has sent, if the application has a quick answer."""
         if self._listener.is_draining:
             return False
         quick = self._app.answer_quickly(data, peer)
@@ -176,19 +176,19 @@ class Driver:
     # Output
 
     def _answer(self) -> None:
-        """Answer what is ready, put that on record by one write, then send; then what is left."""
+        """Answer what has arrived, record that with one write, send it; repeat for pipelines."""
         for passes in range(_PASSES_A_TURN):
             is_much = passes * len(self._ready) > _PIPELINED_A_TURN
             if is_much or not (self._ready or self._quick):
                 break
-            # Each once: a second answer would be sent into the middle of the first.
+            # Each channel once: a second answer would get into the middle of the first.
             ready, self._ready = dict.fromkeys(self._ready), []
             answers: list[tuple[Channel, Outgoing | None]] = []
             for channel in ready:
                 if channel.state is not CLOSED and not channel.is_sending:
                     self._guard(channel, self._next_reply, channel, answers)
             self._app.flush()
-            # What was answered since the last time was decided as if it could be put on record.
+            # These answers were made as if they could be recorded. If not, some must not be sent.
             failures, self._failures = self._failures, self._app.failures
             is_lost = failures != self._failures
             for channel, outgoing in answers:
@@ -242,7 +242,7 @@ class Driver:
         try:
             is_sent = channel.begin(outgoing, self._now) if outgoing else channel.send(self._now)
         except ImageChanged as problem:
-            if self._listener.may_say(str(problem), self._now):
+            if self._listener.may_log(str(problem), self._now):
                 log.error("downloads ended: %s", problem)
             self._close(channel, was_reset=False)
         except OSError:
@@ -254,7 +254,7 @@ class Driver:
                 self._watch(channel)
 
     def _sent(self, channel: Channel) -> None:
-        """Go on after a whole reply."""
+        """Continue after a whole reply."""
         connection = channel.connection
         connection.sent_all(self._now)
         if channel.close_after:
@@ -263,7 +263,7 @@ class Driver:
             else:
                 self._close(channel, was_reset=False)
         elif connection.has_input:
-            self._ready.append(channel)  # perhaps the next request has arrived with this one
+            self._ready.append(channel)  # the next request may have arrived with this one
         else:
             self._wait_for_more(channel)
 
@@ -314,7 +314,7 @@ class Driver:
             self._fail(channel.sock)
 
     def _fail(self, sock: socket.SocketType) -> None:
-        """End a connection that met a bug, and not the others."""
+        """Close a connection after a bug; the others continue."""
         channel = self._channels.get(sock.fileno())
         peer = None if channel is None else channel.connection.peer
         log.exception("the connection of %s failed", "a client" if peer is None else peer.address)
@@ -325,14 +325,14 @@ class Driver:
             return
         if was_reset and channel.connection.awaits_acknowledgement:
             address = channel.connection.peer.address
-            if self._listener.may_say_left(address, self._now):
+            if self._listener.may_log_left(address, self._now):
                 log.info("%s left a download", address)
         del self._channels[channel.fd]
         self._watching.forget(channel)
         channel.close(was_reset, self._now)
 
     def end(self) -> None:
-        """Answer what has arrived, then wait for downloads until the grace is over."""
+        """Answer what has arrived, then wait for downloads during the grace period."""
         listener = self._listener
         for channel in list(self._channels.values()):
             if channel.state is FRESH or channel.state is ASKED:

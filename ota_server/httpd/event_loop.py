@@ -1,4 +1,4 @@
-"""One event loop that drives all connections of a listener: accepts them, and ends in order."""
+"""One event loop that drives all connections of a listener, from accepting them to draining."""
 
 import select
 import socket
@@ -25,7 +25,7 @@ class EventLoop(Driver):
         self._rest_until: float | None = None
 
     def run(self) -> None:
-        """Serve until the listener drains; return when the last connection has ended."""
+        """Serve until the listener drains; return when the last connection is closed."""
         listener, poller = self._listener, self._poller
         wake = listener.wake_receiver.fileno()
         poller.register(self._listening, READ)
@@ -45,7 +45,7 @@ class EventLoop(Driver):
 
     def _handle_other(self, fd: int) -> None:
         if fd == self._listening and not self._listener.accept(_ACCEPTED_A_TURN, self._take):
-            # At the limit of open files accept fails at once and for ever: rest, do not spin.
+            # At the limit of open files each accept fails at once: rest instead of spinning.
             self._poller.modify(self._listening, 0)
             self._rest_until = self._now + _EMFILE_REST_SECONDS
 
@@ -58,7 +58,7 @@ class EventLoop(Driver):
     def _after_events(self) -> None:
         super()._after_events()
         if self._listener.has_refused:
-            self._listener.let_refused_go()
+            self._listener.close_refused()
         if self._rest_until is not None and self._now >= self._rest_until:
             self._rest_until = None
             if not self._listener.is_draining:

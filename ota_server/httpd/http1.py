@@ -1,8 +1,8 @@
 """HTTP/1 on bytes: request heads in, reply heads out. Pure: no sockets, no files, no clock.
 
-The reader is stricter than `http.server`, whose `parse_request` makes a header of a bare CR, drops
-everything after a line without a colon and takes a body that nobody read for the next request.
-What two programs can read in two ways is refused here, for that is how requests are smuggled.
+The reader is stricter than `http.server`, whose `parse_request` takes a bare CR for a line end,
+drops all fields after a line without a colon, and reads an unread body as the next request.
+Everything that two programs could read differently is refused: that is how requests are smuggled.
 """
 
 import re
@@ -12,11 +12,11 @@ from functools import lru_cache
 from http import HTTPStatus
 from typing import NamedTuple
 
-# RFC 9112 section 3 asks for 8000 octets of request line where URIs are long; ours are 13. A head
-# of 16 KiB is twice what nginx takes and still small enough to keep for every connection.
+# RFC 9112 section 3 recommends 8000 octets for a request line, but our paths have 13. A head of
+# 16 KiB is twice what nginx accepts, and still small enough to keep one for each connection.
 MAX_REQUEST_LINE_BYTES = 4 * 1024
 MAX_HEAD_BYTES = 16 * 1024
-# The ESP8266 updater sends 14 fields, a browser 20: 64 is plenty, and bounds the work for a head.
+# The ESP8266 updater sends 14 fields, a browser 20: 64 are enough, and bound the work for a head.
 MAX_FIELDS = 64
 
 KNOWN_METHODS = frozenset(
@@ -37,7 +37,7 @@ _EMPTY_LINES = re.compile(rb"(?:\r\n){0,2}")
 
 
 class BadRequest(Exception):
-    """The bytes are no request that may be answered: reply with `status` and close."""
+    """The bytes are not a valid request: reply with `status` and close."""
 
     def __init__(self, status: HTTPStatus, problem: str) -> None:
         super().__init__(problem)
@@ -47,7 +47,7 @@ class BadRequest(Exception):
 class Request(NamedTuple):
     """One request head. Field names are in lower case; repeated fields are joined by a comma.
 
-    A NamedTuple, like other values here: `dataclasses` alone takes 1 MB of memory.
+    A NamedTuple, like other values here: importing `dataclasses` takes 1 MB of memory.
     """
 
     method: str
@@ -60,7 +60,7 @@ class Request(NamedTuple):
     content_length: int
 
     def get(self, name: bytes) -> bytes | None:
-        """Return the value of the field `name` (lower case), or None where it was not sent."""
+        """Return the value of the field `name` (lower case), or None if it was not sent."""
         return self.fields.get(name)
 
 
@@ -68,12 +68,12 @@ def read_request(buffer: bytes | bytearray) -> tuple[Request, int] | None:
     """Read the request head that `buffer` begins with.
 
     Returns:
-        The request and the number of bytes that its head took, or None while the head is not whole.
+        The request and the length of its head in bytes, or None if the head is not whole yet.
 
     Raises:
-        BadRequest: the bytes break HTTP or a limit, also where that is seen before the head ends.
+        BadRequest: the bytes break HTTP or a limit; raised as soon as that is certain.
     """
-    # RFC 9112 section 2.2: an empty line before the request line is ignored; two, for old clients.
+    # RFC 9112 section 2.2: an empty line before the request line is ignored; old clients send two.
     start = _EMPTY_LINES.match(buffer).end()  # type: ignore[union-attr]
     end = buffer.find(b"\r\n\r\n", start)
     if end < 0:
@@ -108,8 +108,8 @@ def parse_head(head: bytes) -> Request:
 
 
 def _refuse_hopeless(part: bytes) -> None:
-    """Refuse a head that can no longer become one, so that its sender need not wait to hear it."""
-    # Counted: a pattern takes ten times as long, and a head may come byte by byte.
+    """Refuse an incomplete head that can no longer become valid, without waiting for its end."""
+    # By counting: a pattern takes ten times as long, and a head may arrive byte by byte.
     line_ends = part.count(b"\r\n")
     if part.count(b"\n") > line_ends or part.count(b"\r", 0, len(part) - 1) > line_ends:
         raise BadRequest(HTTPStatus.BAD_REQUEST, "a line must end with CR LF")
@@ -118,7 +118,7 @@ def _refuse_hopeless(part: bytes) -> None:
         _request_line(line)
     elif line not in (b"", b"\r") and not _TOKEN.match(line):
         raise BadRequest(HTTPStatus.BAD_REQUEST, "the request line does not begin with a method")
-    # One more than the longest line: the CR that ends it.
+    # One byte more than the longest line, for the CR that ends it.
     if len(part) > (MAX_HEAD_BYTES if end_of_line else MAX_REQUEST_LINE_BYTES + 1):
         raise _too_large(part)
 
@@ -144,7 +144,7 @@ def _request_line(line: bytes) -> tuple[bytes, bytes, int]:
 
 
 def _target(method: bytes, target: bytes) -> tuple[bytes, bytes]:
-    """Return path and query as raw bytes: nothing is decoded, so nothing can be disguised."""
+    """Return path and query as raw bytes: without decoding nothing can be disguised."""
     if method == b"OPTIONS" and target == b"*":
         return target, b""
     if method == b"CONNECT" and _HOST.fullmatch(target):
@@ -188,7 +188,7 @@ def _valid_host(host: bytes) -> bool:
 
 
 def _check_host(host: bytes | None, repeated: bool, minor_version: int) -> None:
-    """RFC 9112 section 3.2: one valid Host, which HTTP/1.0 alone may leave out."""
+    """RFC 9112 section 3.2: exactly one valid Host; only HTTP/1.0 may leave it out."""
     if host is None and minor_version >= 1:
         raise BadRequest(HTTPStatus.BAD_REQUEST, "no Host field")
     if repeated or (host is not None and not _valid_host(host)):
@@ -203,7 +203,7 @@ def _content_length(fields: dict[bytes, bytes], repeated: bool) -> int:
         raise BadRequest(HTTPStatus.NOT_IMPLEMENTED, "no request here has a body to decode")
     if text is None:
         return 0
-    # RFC 9112 section 6.3 allows to accept equal repetitions; nobody who is honest sends them.
+    # RFC 9112 section 6.3 allows accepting equal repetitions; no honest client sends them.
     if repeated or not _CONTENT_LENGTH.fullmatch(text):
         raise BadRequest(HTTPStatus.BAD_REQUEST, "Content-Length is not one number")
     return int(text)
@@ -229,7 +229,7 @@ for _status, _phrase in (
 
 
 def field_lines(fields: Iterable[tuple[str, str]]) -> bytes:
-    """Serialise reply fields that this server made itself; a line end in one is a bug."""
+    """Serialise reply fields that this server made; a line end in one is a bug."""
     lines = [f"{name}: {value}\r\n" for name, value in fields]
     if any(line.count("\n") != 1 or line.count("\r") != 1 for line in lines):
         raise ValueError(f"line end in reply fields: {lines!r}")
@@ -246,7 +246,7 @@ _MONTHS = (
 @lru_cache(maxsize=4096)
 def http_date(seconds: int) -> str:
     """Return a time in whole seconds since the epoch as an IMF-fixdate (RFC 9110 section 5.6.7)."""
-    # By hand: `email.utils` takes 0.7 MB, and strftime has the names of another locale.
+    # By hand: `email.utils` takes 0.7 MB, and strftime uses the names of the locale.
     moment = datetime.fromtimestamp(seconds, UTC)
     day, month = _DAYS[moment.weekday()], _MONTHS[moment.month - 1]
     return f"{day}, {moment.day:02} {month} {moment:%Y %H:%M:%S} GMT"
@@ -264,8 +264,8 @@ def reply_head(
 
     Args:
         fields: further fields, serialised by `field_lines`.
-        content_length: None only for 304, where RFC 9110 section 8.6 forbids any other length than
-            that of the 200 reply, and simple clients would wait for that many bytes.
+        content_length: None only for 304, where RFC 9110 section 8.6 forbids any length but that of
+            the 200 reply, and simple clients would wait for so many bytes.
         seconds: the time for the Date field, in seconds since the epoch.
     """
     length = b"" if content_length is None else b"Content-Length: %d\r\n" % content_length

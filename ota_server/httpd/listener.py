@@ -1,6 +1,6 @@
-"""`Listener(ThreadingHTTPServer)`: accepts connections, refuses them, and ends in order.
+"""`Listener(ThreadingHTTPServer)`: accepts connections, refuses some, and drains at the end.
 
-What drives its connections (`transports.py`) knows no more of a server than this.
+The drivers of its connections (`transports.py`) know no other part of the server.
 """
 
 import errno
@@ -27,29 +27,29 @@ IDLE_SECONDS = 15.0
 GRACE_SECONDS = 30.0
 MAX_LINGERING = 64
 _LOG_EVERY_SECONDS = 60.0
-# Of clients that left: an IPv6 network has enough addresses for any log.
+# About clients that left: without a limit, an IPv6 network has enough addresses to fill any log.
 _LOG_LINES = 20
 _OUT_OF_FILES = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
 
 
 class Listener(ThreadingHTTPServer):
-    """Listens from its constructor on, for an application.
+    """Listens for an application, from its constructor on.
 
     Attributes:
         wake_receiver: readable once `is_draining` is set.
-        is_draining: replies close their connections, and none is waited for.
-        ends_at_once: the grace is over already.
-        ended: set when the last connection has ended.
-        refused_connections: how many found no room. Kept for metrics: nothing shows it yet.
-        pacing: how fast images are sent; None: as fast as it goes.
+        is_draining: each reply closes its connection, and idle connections close.
+        ends_at_once: there is no grace period.
+        ended: set when the last connection is closed.
+        refused_connections: how many were refused. Kept for metrics: nothing shows it yet.
+        pacing: how fast images are sent; None for no limit.
     """
 
     request_queue_size = 4096  # the stdlib's 5 drops devices when a fleet wakes at once
-    # Why these two, and so much: docs/adr/0008.
-    defer_seconds = 1  # Linux hands a connection over with its first bytes, or after so long
-    unsent_bytes = 64 * 1024  # what the kernel takes of a download beyond what is on its way
+    # Why these two have these values: docs/adr/0008.
+    defer_seconds = 1  # Linux hands over a connection with its first bytes, or after this time
+    unsent_bytes = 64 * 1024  # how much unsent data of a download the kernel takes
     allow_reuse_address = True
-    # Threads are ended on purpose, by draining: as daemons they would be cut off at exit.
+    # Draining ends threads; daemon threads would be cut off at exit.
     daemon_threads = False
     block_on_close = False
 
@@ -67,7 +67,7 @@ class Listener(ThreadingHTTPServer):
         """Bind and listen.
 
         Raises:
-            OSError: the address cannot be had.
+            OSError: the address is not available.
         """
         self.app = app
         self.idle_seconds = idle_seconds
@@ -99,7 +99,7 @@ class Listener(ThreadingHTTPServer):
         self._set_options()
 
     def _set_options(self) -> None:
-        """Set what Linux hands on from the listening socket to its connections."""
+        """Set the options that connections inherit from the listening socket on Linux."""
         # With Nagle's algorithm replies wait for ACKs.
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if self.unsent_bytes and hasattr(socket, "TCP_NOTSENT_LOWAT"):
@@ -109,7 +109,7 @@ class Listener(ThreadingHTTPServer):
             self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, self.defer_seconds)
 
     def server_bind(self) -> None:
-        """Bind, to IPv6 and IPv4 at once where both are there. Unlike its base it asks no DNS."""
+        """Bind, to both IPv6 and IPv4 if possible. Unlike the base class it asks no DNS."""
         if self.address_family == socket.AF_INET6:
             both = self.server_address[0] == "::"
             self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, not both)
@@ -120,7 +120,7 @@ class Listener(ThreadingHTTPServer):
         self.server_port = int(self.server_address[1])
 
     def serve(self, drive: Callable[[], None]) -> None:
-        """Have connections driven until `shutdown`; return when the last one has ended."""
+        """Drive connections until `shutdown`; return when the last one is closed."""
         self._serving.set()
         try:
             drive()
@@ -128,7 +128,7 @@ class Listener(ThreadingHTTPServer):
             self.ended.set()
 
     def shutdown(self) -> None:
-        """Drain, and wait until that is done. Not from a signal handler: see `drain`."""
+        """Drain and wait until that is done. In a signal handler call `drain` instead."""
         self.drain()
         if self._serving.is_set():
             self.ended.wait()
@@ -148,43 +148,42 @@ class Listener(ThreadingHTTPServer):
         super().server_close()
         self._close_wake()
 
-    def may_say(self, what: str, now_seconds: float) -> bool:
-        """Return whether something may be logged again: each thing once a minute."""
+    def may_log(self, what: str, now_seconds: float) -> bool:
+        """Return whether something may be logged now: each thing once a minute."""
         return self._limit.allows(what, now_seconds)
 
-    def may_say_left(self, address: str, now_seconds: float) -> bool:
+    def may_log_left(self, address: str, now_seconds: float) -> bool:
         """Return whether it may be logged that a client left a download."""
-        return self.may_say(f"left {address}", now_seconds) and self._left.allows(now_seconds)
+        return self.may_log(f"left {address}", now_seconds) and self._left.allows(now_seconds)
 
     def accept(self, limit: int, take: Callable[[socket.SocketType, Any], None]) -> bool:
-        """Accept up to `limit` connections that wait; False when the system has no room for one.
+        """Accept up to `limit` waiting connections; return False if the system is out of files.
 
-        Clients that connect faster than they are accepted must not keep a signal from being
-        noticed, hence the limit.
+        The limit is there so that signals are noticed even if clients keep connecting.
         """
         for _ in range(limit):
             try:
-                # The accept of socket.SocketType, less the object around this one: 4 µs of 60.
+                # Without the `socket.socket` around socket.SocketType: that saves 4 µs of 60.
                 descriptor, address = self.socket._accept()  # type: ignore[attr-defined]
             except BlockingIOError:
                 return True
             except OSError as problem:
                 if problem.errno not in _OUT_OF_FILES:
-                    continue  # that client is gone again
-                if self.may_say("accept", time.monotonic()):
+                    continue  # that client has already left
+                if self.may_log("accept", time.monotonic()):
                     log.error("no connection can be accepted: %s; clients wait", problem.strerror)
                 return False
             take(socket.SocketType(self.address_family, self.socket_type, 0, descriptor), address)
         return True
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Log a bug that ended one connection; the others live on."""
+        """Log a bug that ended one connection; the others continue."""
         log.exception("the connection of %s failed", client_address[0])
 
     def refuse(self, connection: socket.SocketType, reason: str) -> None:
-        """Answer 503 and close, so that the reply arrives, without waiting here."""
+        """Answer 503 and close, without waiting, but so that the reply arrives."""
         self.refused_connections += 1
-        if self.may_say("refused", time.monotonic()):
+        if self.may_log("refused", time.monotonic()):
             log.warning("connections are refused with 503: %s", reason)
         connection.setblocking(False)
         try:
@@ -199,8 +198,8 @@ class Listener(ThreadingHTTPServer):
             oldest.close()
         self._lingering[connection] = time.monotonic() + LINGER_SECONDS
 
-    def let_refused_go(self) -> None:
-        """Close the refused connections that have read their reply or had their time."""
+    def close_refused(self) -> None:
+        """Close the refused connections whose clients have read the reply or whose time is over."""
         now = time.monotonic()
         for connection, until in list(self._lingering.items()):
             try:
@@ -219,7 +218,7 @@ class Listener(ThreadingHTTPServer):
         return bool(self._lingering)
 
     def stop_listening(self) -> None:
-        """Close the listening socket, and what was refused a moment ago."""
+        """Close the listening socket and all refused connections."""
         super().server_close()
         for connection in self._lingering:
             connection.close()
@@ -229,7 +228,7 @@ class Listener(ThreadingHTTPServer):
         try:
             self._wake_sender.send(b"\0")
         except OSError:
-            return  # full: it wakes anyway; or closed: nobody sleeps
+            return  # full: it wakes anyway; or closed: nothing waits
 
     def _close_wake(self) -> None:
         self.wake_receiver.close()
@@ -237,7 +236,7 @@ class Listener(ThreadingHTTPServer):
 
 
 def _resolve(host: str, port: int) -> tuple[Any, ...]:
-    """Return the first address of a host; none given: all interfaces, IPv6 and IPv4 at once."""
+    """Return the first address of a host; "" means all interfaces, IPv6 and IPv4."""
     if not host:
         host = "::" if _has_ipv6() else "0.0.0.0"
     return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]

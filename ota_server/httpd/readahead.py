@@ -1,7 +1,7 @@
-"""Bytes of images that are not in memory: read by a thread, so that no cold disk holds the loop.
+"""Reading images into the kernel's memory in a thread, so that the loop does not wait for a disk.
 
-Measured: a piece of an image that the kernel had dropped from its memory held `sendfile` for up to
-40 ms, and one that was there for 1 (benchmarks/cold_image.py).
+Measured: `sendfile` took up to 40 ms for a piece of an image that was not in memory, and 1 ms for
+one that was (benchmarks/cold_image.py).
 """
 
 import os
@@ -10,17 +10,17 @@ from threading import Thread
 
 from ota_server.httpd.reply import ImageBytes
 
-# What is read at once: what a connection may send in one turn.
+# How much is read at once, and how much a connection may send in one turn.
 WINDOW_BYTES = 1024 * 1024
 _PIECE_BYTES = 128 * 1024
-# What was in memory is still there so much later: the kernel drops what it used least lately.
+# What was in memory a moment ago still is: the kernel drops what was used least recently.
 _KEPT_SECONDS = 0.1
 _NOWAIT = getattr(os, "RWF_NOWAIT", None)
 _probe = bytearray(1)
 
 
 class Reading:
-    """A part of an image that is being read. `image` is kept open until then."""
+    """A part of an image that is being read; the reference keeps `image` open."""
 
     __slots__ = ("descriptor", "image", "is_done", "offset")
 
@@ -32,7 +32,7 @@ class Reading:
 
 
 class ReadAhead:
-    """Reads parts of images into the kernel's memory, one after the other, in a thread."""
+    """Reads parts of images into the kernel's memory, one after another, in a thread."""
 
     def __init__(self) -> None:
         self._queue: SimpleQueue[Reading | None] = SimpleQueue()
@@ -43,7 +43,7 @@ class ReadAhead:
     def needs(self, descriptor: int, first: int, last: int, now: float) -> bool:
         """Return whether these bytes of a file have to be read before they are sent.
 
-        Many connections send the same pieces of the same image: the kernel is asked once for all.
+        Many connections send the same piece of an image: the kernel is asked once for all.
         """
         if now >= self._seen_until:
             self._seen.clear()
@@ -57,7 +57,7 @@ class ReadAhead:
         return False
 
     def begin(self, image: ImageBytes, descriptor: int, offset: int) -> Reading:
-        """Have a window of an image read; `is_done` says when it was, also where that failed."""
+        """Start reading a window of an image; `is_done` is set after that, even if it fails."""
         reading = Reading(image, descriptor, offset)
         self._queue.put(reading)
         if self._thread is None:
@@ -66,7 +66,7 @@ class ReadAhead:
                 thread.start()
                 self._thread = thread
             except RuntimeError:
-                reading.is_done = True  # no thread to be had: the loop reads it itself
+                reading.is_done = True  # no thread can be started: the loop reads it itself
         return reading
 
     def close(self) -> None:
@@ -82,15 +82,15 @@ class ReadAhead:
                     if not os.pread(reading.descriptor, _PIECE_BYTES, offset):
                         break
             except OSError:
-                pass  # whoever sends it meets the same error, and says so
+                pass  # sending meets the same error and reports it
             finally:
                 reading.is_done = True
 
 
 def is_in_memory(descriptor: int, first: int, last: int) -> bool:
-    """Say whether reading these two bytes of a file would not wait for a disk.
+    """Return whether these two bytes of a file can be read without waiting for a disk.
 
-    True also where the system cannot say (no Linux, a file system without RWF_NOWAIT).
+    Also True if the system cannot tell (not Linux, or a file system without RWF_NOWAIT).
     """
     if _NOWAIT is None:
         return True

@@ -1,4 +1,4 @@
-"""Replies: what goes back to a client, before anybody knows of a socket. Pure."""
+"""Replies: what goes back to a client, independent of sockets. Pure."""
 
 from collections.abc import Sequence
 from http import HTTPStatus
@@ -25,11 +25,11 @@ class Copy(Protocol):
 
 
 class ImageBytes(Protocol):
-    """An open image, as far as it takes to send it.
+    """An open image, as far as sending needs it.
 
     Attributes:
-        version: what it is called in messages.
-        is_withdrawn: nobody may have any more of it.
+        version: its name in messages.
+        is_withdrawn: no more of it may be sent.
     """
 
     version: str
@@ -38,13 +38,13 @@ class ImageBytes(Protocol):
 
     @property
     def copy(self) -> Copy | None:
-        """The same bytes once more, where there was room for them."""
+        """A private copy, or None if there was no room for one."""
 
     def read(self, offset: int, length: int) -> bytes:
-        """Return up to `length` bytes from `offset`; fewer where the file was cut."""
+        """Return up to `length` bytes from `offset`; fewer if the file was cut."""
 
     def is_unchanged(self) -> bool:
-        """Say whether the file still holds the bytes that were hashed."""
+        """Return whether the file still holds the bytes that were hashed."""
 
 
 class ImageSpan(NamedTuple):
@@ -56,10 +56,10 @@ class ImageSpan(NamedTuple):
 
 
 class Transfer:
-    """An image under way to a client. Applications derive their own, and put its end on record.
+    """An image on its way to a client. Applications derive a class that records its end.
 
     Attributes:
-        start: where its body begins in what the connection sends, in bytes; it ends at `stop`.
+        start: the position of its body in the bytes that the connection sends; it ends at `stop`.
         whole_at: when the other side had acknowledged all of it.
     """
 
@@ -72,11 +72,11 @@ class Transfer:
         self.whole_at: float | None = None
 
     def end(self, bytes_sent: int, complete: bool) -> None:
-        """Take its end, which comes once, however it ends.
+        """Record its end. Called once, however it ends.
 
         Args:
             bytes_sent: the bytes of the body that the other side has acknowledged.
-            complete: it has acknowledged the whole reply, and did not reset after that.
+            complete: it has acknowledged the whole reply, and did not reset the connection after.
         """
         raise NotImplementedError
 
@@ -86,9 +86,9 @@ class Reply:
 
     Attributes:
         content_length: what the head says: the length of the body that a GET would get.
-        close: asks for the end of the connection after it.
-        transfer: what ends with it, where that is to be on record.
-        needs_record: it must not leave where it could not be put on record.
+        close: the connection closes after it.
+        transfer: the transfer whose end is to be recorded, or None.
+        needs_record: it must not be sent if it could not be recorded.
     """
 
     __slots__ = (
@@ -123,10 +123,7 @@ class Reply:
 
 
 class Outgoing(NamedTuple):
-    """What to send next, in order: bytes, then parts. With `close` nothing comes after it.
-
-    `needs_record`: as that of a `Reply`.
-    """
+    """What to send next: bytes, then parts. `close` and `needs_record` are as in `Reply`."""
 
     head: bytes
     parts: Sequence[bytes | ImageSpan]
@@ -135,7 +132,7 @@ class Outgoing(NamedTuple):
 
 
 def text(status: HTTPStatus, body: str, *fields: tuple[str, str], close: bool = False) -> Reply:
-    """Return a short reply that nobody may store."""
+    """Return a short reply that caches must not store."""
     content = body.encode("utf-8")
     return Reply(
         status,
@@ -147,7 +144,7 @@ def text(status: HTTPStatus, body: str, *fields: tuple[str, str], close: bool = 
 
 
 def later(body: str) -> Reply:
-    """Return a 503 that asks the device to come again."""
+    """Return a 503 that asks the client to try again later."""
     retry_after = ("Retry-After", str(RETRY_AFTER_SECONDS))
     return text(HTTPStatus.SERVICE_UNAVAILABLE, body, retry_after)
 

@@ -1,7 +1,7 @@
-"""What is still to be sent on a socket: as much as the client takes, as fast as it may go.
+"""Sending on a socket: as much as the client takes, and as fast as pacing allows.
 
-Bytes go as they are. A span of an image goes by sendfile where there is a private copy of it, else
-it is read and sent (docs/adr/0003); before that it may have to wait, for the disk or for its turn.
+A span of an image is sent with sendfile if there is a private copy of the image, else it is read
+and sent (docs/adr/0003). It may have to wait first, for the disk or for its time.
 """
 
 import socket
@@ -15,7 +15,7 @@ from ota_server.httpd.sockets import read_unchanged, send_copy
 _CHUNK_BYTES = 256 * 1024
 _LEAST_CHUNK_BYTES = 16 * 1024
 _MORE = getattr(socket, "MSG_MORE", 0)
-# Senders of several threads may share a line of turns.
+# Senders in several threads may share a line.
 _pacing_lock = Lock()
 
 
@@ -46,8 +46,8 @@ class Sender:
         """Take a socket.
 
         Args:
-            ahead: reads what is not in memory; None: the caller may wait for a disk.
-            pacing: how fast images go; None: as fast as the client takes them.
+            ahead: reads what is not in memory; None if the caller may wait for a disk.
+            pacing: how fast images are sent; None for as fast as the client takes them.
         """
         sock.setblocking(False)
         self.sock = sock
@@ -55,7 +55,7 @@ class Sender:
         self._by_sendfile = by_sendfile
         self._chunk_bytes = _CHUNK_BYTES
         self._outgoing: tuple[memoryview | ImageSpan, ...] = ()
-        self._offset = 0  # in the first of them, if that is a span
+        self._offset = 0  # in the first of these, if that is a span
         self._sent_bytes = 0  # since the connection began
         self._pacing = pacing
         self._pace: Pace | None = None
@@ -64,11 +64,11 @@ class Sender:
 
     @property
     def holds_back(self) -> bool:
-        """Whether what is left must not be sent yet, though the socket may have room."""
+        """Whether the rest must not be sent yet, even if the socket has room."""
         return self._reading is not None or self._paced_until is not None
 
     def _send_window(self, now: float) -> bool:
-        """Send as much as the client takes, and no more than others can wait for.
+        """Send as much as the client takes, but no more than a window: others wait.
 
         Returns:
             Whether nothing is left.
@@ -96,14 +96,14 @@ class Sender:
                     sent = self._send_bytes(piece, is_last=len(self._outgoing) == 1)
                 self._sent_bytes += sent
                 if sent < wanted:
-                    return False  # the socket is full: to hear so once more costs a system call
+                    return False  # the socket is full; trying again costs a system call
                 left -= sent
         except BlockingIOError:
             return False
         return not self._outgoing
 
     def _is_in_memory(self, span: ImageSpan, now: float) -> bool:
-        """Return whether the next window of an image can be sent at once; else have it read."""
+        """Return whether the next window of an image is in memory; if not, start reading it."""
         if self._ahead is None:
             return True
         if self._reading is not None:
@@ -118,7 +118,7 @@ class Sender:
         return self._reading is None
 
     def _allowed(self, span: ImageSpan, now: float) -> int:
-        """Return how many bytes of an image may be sent now; 0: none before `_paced_until`."""
+        """Return how many bytes of an image may be sent now; 0 means none before `_paced_until`."""
         assert self._pacing is not None
         if self._pace is None:
             self._pace = self._pacing.pace()
@@ -133,7 +133,7 @@ class Sender:
         return sent
 
     def _send_span(self, span: ImageSpan, most: int) -> tuple[int, int]:
-        """Send up to `most` bytes of an image; return how many went, and how many were tried."""
+        """Send up to `most` bytes of an image; return how many were sent, and how many tried."""
         start = self._offset or span.start
         copy = span.image.copy
         if self._by_sendfile and copy is not None:
@@ -142,7 +142,7 @@ class Sender:
         else:
             length = min(self._chunk_bytes, span.stop - start, most)
             sent = self.sock.send(read_unchanged(span, start, length))
-            # A slow client takes a little at a time: do not read for it what it will not take.
+            # A slow client takes little at a time: do not read more than it will take.
             self._chunk_bytes = (
                 _CHUNK_BYTES if sent == length else max(_LEAST_CHUNK_BYTES, 2 * sent)
             )
@@ -154,7 +154,7 @@ class Sender:
         return sent, length
 
     def _go_on(self, rest: memoryview | None) -> None:
-        """Put the rest of the first piece in its place, or go on to the next."""
+        """Replace the first piece with its rest, or drop it."""
         rest_of_it = () if rest is None else (rest,)
         self._outgoing = (*rest_of_it, *self._outgoing[1:])
         self._offset = 0

@@ -1,4 +1,4 @@
-"""What a channel does with its socket, and what tells of events where there is no epoll."""
+"""What a channel does with its socket, and a poller for systems without epoll."""
 
 import fcntl
 import os
@@ -11,37 +11,37 @@ from contextlib import suppress
 
 from ota_server.httpd.reply import Copy, ImageSpan, Peer
 
-# A whole head; what is read at once has to be allocated first.
+# Enough for a whole head; each read allocates so much first.
 RECEIVE_BYTES = 16 * 1024
-# A device gives up after 5 to 8 s; it had better hear 503 than nothing.
+# A device gives up after 5 to 8 s; a 503 is better than no answer.
 HASHING_WAIT_SECONDS = 5.0
 # RFC 9112 section 9.6: closing at once could reset the connection before our reply is read.
 LINGER_SECONDS = 1.0
-# No event tells that the other side has acknowledged something; it is asked this often, ever less.
+# No event reports acknowledgements, so the kernel is asked for them, less and less often.
 ACK_POLL_SECONDS = (0.002, 0.5)
-# What is looked at once more before it leaves; with less than this a client has no whole image.
+# Before the last bytes of an image are sent, its file is checked again.
 TAIL_BYTES = 64 * 1024
-# Which addresses are this machine's own is asked from the kernel once for each.
+# The kernel is asked once for each address whether it belongs to this machine.
 _KEPT_PEERS = 10_000
 _peers: dict[str, Peer] = {}
 _INT = bytes(4)
-_LINGER_NOT = struct.pack("ii", 1, 0)
-_SO_NWRITE = 0x1024  # macOS: bytes in the send buffer, acknowledged ones not counted
+_NO_LINGER = struct.pack("ii", 1, 0)
+_SO_NWRITE = 0x1024  # macOS: the unacknowledged bytes in the send buffer
 
 
 class ImageChanged(Exception):
-    """The file was cut or written to under the download: end it here, never mix."""
+    """The file was cut or changed during the download: end it, never mix two images."""
 
 
 class ImageWithdrawn(ImageChanged):
-    """Nobody may have any more of the image; what the kernel still holds of it goes too."""
+    """No more of the image may be sent, not even what the kernel still holds."""
 
 
 def unacknowledged_bytes(sock: socket.SocketType) -> int:
-    """Return how many bytes of those sent the other side has not acknowledged, FIN included.
+    """Return how many sent bytes the other side has not acknowledged; a FIN counts as one.
 
-    `send` returns when the kernel has taken the bytes: measured, a socket took a whole 73 KB image
-    while its client had read none. Linux: SIOCOUTQ (tcp(7)); macOS: SO_NWRITE.
+    `send` returns when the kernel has the bytes: in a test a socket took a whole image of 73 KB
+    before its client had read any. Linux: SIOCOUTQ (tcp(7)); macOS: SO_NWRITE.
     """
     if sys.platform == "darwin":
         return sock.getsockopt(socket.SOL_SOCKET, _SO_NWRITE)
@@ -50,7 +50,7 @@ def unacknowledged_bytes(sock: socket.SocketType) -> int:
 
 
 def peer_of(sock: socket.SocketType, address: str) -> Peer:
-    """Return who is at the other end; an IPv4 address is written plain, also on a dual socket."""
+    """Return the other end; an IPv4 address is written plain, also on a dual-stack socket."""
     peer = _peers.get(address)
     if peer is None:
         if len(_peers) >= _KEPT_PEERS:
@@ -71,14 +71,12 @@ def _look_at_peer(sock: socket.SocketType, address: str) -> Peer:
 
 
 def send_copy(sock: socket.SocketType, span: ImageSpan, copy: Copy, offset: int, most: int) -> int:
-    """Have the kernel send a span from `offset` until the socket is full; return how many bytes.
-
-    It ends after `most` bytes.
+    """Let the kernel send up to `most` bytes of a span from `offset`; return how many it sent.
 
     Raises:
         BlockingIOError: the socket takes none now.
-        ImageChanged: these are the last bytes of the span, and the file of the image has changed:
-            what an operator has replaced must not be completed.
+        ImageChanged: these are the last bytes of the span, and the file of the image has changed: a
+            download of a replaced image must not complete.
         OSError: the connection is gone.
     """
     refuse_withdrawn(span)
@@ -93,26 +91,22 @@ def send_copy(sock: socket.SocketType, span: ImageSpan, copy: Copy, offset: int,
         while at < stop:
             at += _sent(os.sendfile(out, source, at, stop - at))
     except (OSError, ImageChanged):
-        # What went before it was sent, and counts; the next call meets the same again.
+        # The bytes before the error were sent and count; the next call meets the error again.
         if at == offset:
             raise
     return at - offset
 
 
 def refuse_withdrawn(span: ImageSpan) -> None:
-    """End a transfer of an image that was withdrawn meanwhile.
-
-    Raises:
-        ImageWithdrawn: it was.
-    """
+    """Raise ImageWithdrawn if the image was withdrawn meanwhile."""
     if span.image.is_withdrawn:
         raise ImageWithdrawn(f"{span.image.version} was withdrawn")
 
 
 def discard_unsent(sock: socket.SocketType) -> None:
-    """Have the close of a socket drop what the other side has not got yet: it is reset."""
+    """Make the close of a socket reset it and drop everything unacknowledged."""
     with suppress(OSError):
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_NOT)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
 
 
 def _sent(length: int) -> int:
@@ -136,14 +130,14 @@ def read_unchanged(span: ImageSpan, offset: int, length: int) -> bytes:
         raise ImageChanged(f"the image of {image.version}: {problem.strerror}") from problem
     if len(chunk) < length:
         raise ImageChanged(f"the image of {image.version} was cut")
-    # After the read and before the send: what is sent was read from an unchanged file.
+    # Checked after the read: so these bytes were read from an unchanged file.
     if offset + length > span.stop - TAIL_BYTES and not image.is_unchanged():
         raise ImageChanged(f"the image of {image.version} was written to")
     return chunk
 
 
 class PollPoller:
-    """`select.poll` with the methods of `select.epoll`, where that is missing."""
+    """`select.poll` with the methods of `select.epoll`."""
 
     def __init__(self) -> None:
         self._poll = select.poll()
@@ -152,7 +146,7 @@ class PollPoller:
         self.unregister = self._poll.unregister
 
     def poll(self, timeout: float) -> list[tuple[int, int]]:
-        """Wait up to `timeout` seconds; return descriptors and their events."""
+        """Return descriptors and their events after up to `timeout` seconds."""
         return self._poll.poll(timeout * 1000)
 
     def close(self) -> None:

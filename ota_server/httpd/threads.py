@@ -1,7 +1,7 @@
-"""A thread for each connection: the same channel as in the event loop, with a poll of one socket.
+"""A thread for each connection: each polls one socket and drives the same kind of channel.
 
-The listener's thread accepts as the event loop does. Each connection has a thread that runs the
-`ChannelHandler` of the `ThreadingHTTPServer`.
+The listener's thread accepts connections, as the event loop does. Each connection gets a thread
+that runs the `ChannelHandler` of the `ThreadingHTTPServer`.
 """
 
 import logging
@@ -20,7 +20,7 @@ from ota_server.httpd.watching import LOOK_SECONDS, READ
 
 log = logging.getLogger(__name__)
 
-# After the grace threads end by themselves, but for one that waits for a disk.
+# After the grace period threads end by themselves, except one that waits for a disk.
 _END_SECONDS = 5.0
 
 
@@ -34,7 +34,7 @@ class ThreadDriver(EventLoop):
         self._lock = Lock()
 
     def take_in(self, sock: socket.SocketType, address: Any) -> None:
-        """Have a thread converse with a client."""
+        """Start a thread for a connection."""
         thread = Thread(target=self._run, args=(sock, address), name="connection")
         with self._lock:
             self._threads.add(thread)
@@ -58,7 +58,7 @@ class ThreadDriver(EventLoop):
         return len(self._threads)
 
     def end(self) -> None:
-        """Wait for the ends of all threads, which know themselves when that is."""
+        """Wait for all threads; they end by themselves."""
         until = time.monotonic() + self._listener.grace_seconds + _END_SECONDS
         for thread in tuple(self._threads):
             thread.join(max(0.0, until - time.monotonic()))
@@ -67,24 +67,24 @@ class ThreadDriver(EventLoop):
 
 
 class ChannelHandler(BaseRequestHandler):
-    """Drives the channel of one connection to its end."""
+    """Drives the channel of one connection until it closes."""
 
     server: Listener
 
     def handle(self) -> None:
-        """Read, answer and send, until the client, the time or the server ends it."""
-        _OneChannel(self.server).converse(self.request, self.client_address)
+        """Read, answer and send until the client or the server closes, or time is over."""
+        _OneChannel(self.server).serve(self.request, self.client_address)
 
 
 class _OneChannel(Driver):
-    """Drives one channel, and waits where the event loop may not."""
+    """Drives one channel; unlike the event loop it may wait."""
 
     def __init__(self, listener: Listener) -> None:
         super().__init__(listener, PollPoller(), ahead=None)
         self._begin_turn = _begin_no_turn
 
-    def converse(self, sock: socket.SocketType, address: Any) -> None:
-        """Serve one connection to its end."""
+    def serve(self, sock: socket.SocketType, address: Any) -> None:
+        """Serve one connection until it closes."""
         wake = self._listener.wake_receiver.fileno()
         self._poller.register(wake, READ)
         self.take_in(sock, address)
@@ -102,11 +102,11 @@ class _OneChannel(Driver):
         due = self._watching.next_due()
         if due is None or any(each.state is not FRESH for each in self._channels.values()):
             return super()._timeout()
-        return max(0.0, due - time.monotonic())  # thousands that are idle must not look up
+        return max(0.0, due - time.monotonic())  # thousands of idle threads must not wake up
 
 
 def _begin_no_turn() -> None:
-    """Leave the application to look at its files for each request.
+    """Do nothing, so that the application looks at its files for each request.
 
-    A turn of one thread is none of the others': what it has looked at may be old for them.
+    Threads have no turns in common: what one has looked at may be outdated for another.
     """

@@ -1,4 +1,4 @@
-"""What drives the connections of a listener: an event loop, or a thread for each of them."""
+"""The choice of `--transport`: one event loop for all connections, or a thread for each."""
 
 import select
 
@@ -7,12 +7,12 @@ from ota_server.httpd.listener import Listener
 from ota_server.httpd.sockets import PollPoller
 from ota_server.httpd.threads import ThreadDriver
 
-# epoll where there is one; poll, slower, does the same everywhere else.
+# epoll if the system has it; poll does the same everywhere, but slower.
 TRANSPORTS = (*(("epoll",) if hasattr(select, "epoll") else ()), "poll", "threads")
 
 
 def drive(listener: Listener, transport: str) -> None:
-    """Drive the connections of a listener by one of `TRANSPORTS`, until it has drained."""
+    """Drive the connections of a listener with one of `TRANSPORTS` until it has drained."""
     if transport == "threads":
         driver: EventLoop = ThreadDriver(listener)
     else:

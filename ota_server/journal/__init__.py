@@ -1,5 +1,5 @@
-"""The device log, one JSON object a line, and the table of devices that is its fold.
+"""The device log, one JSON object a line, and the table of devices that is made from it.
 
 It imports `httpd`, `system` and `model`. Begin with `record`, the form of a line, then `writer`,
-which writes the file, and `device_table`, which holds what it says.
+which writes the file, and `device_table`, which holds the newest line of each device.
 """

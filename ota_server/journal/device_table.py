@@ -1,7 +1,7 @@
 """The fleet: the live table of devices, kept in step with the journal.
 
-Whoever changes a device holds `lock`; each change queues its record under that same lock, so that
-the order of lines is the order of changes and the newest line of a device is that device.
+Each change of a device queues its record under the same `lock`, so that lines are in the order of
+changes and the newest line of a device is its state.
 """
 
 import logging
@@ -39,28 +39,28 @@ from ota_server.model.device import (
 log = logging.getLogger(__name__)
 
 MAX_DEVICES = 2_000_000
-# Work on all devices goes on for seconds, and whoever answers requests waits for the interpreter,
-# which does one thing at a time. So it works for a millisecond at most, then rests.
+# Work on all devices takes seconds, and requests wait meanwhile, since the interpreter runs one
+# thread at a time. So it works for a millisecond at most, then rests.
 _SLICE = 50
 _WORK_SECONDS = 0.0008
 _REST_SECONDS = 0.003
-# Rows of a large fleet are loaded for a minute: in portions, or nobody looks after the journal.
+# Loading the rows of a large fleet takes a minute: in portions, since the journal needs care too.
 _LOAD_SECONDS = 0.2
 # Small tables grow without the pause of a large one (50 ms at a million entries) and can be listed
-# one at a time. The low byte of a MAC is its most random one.
+# one by one. The low byte of a MAC is the most random one.
 _SHARDS = 256
 
 
 class Fleet:
     """All known devices, in memory and on record.
 
-    A row is a device as bytes (`packing`). One that has not been asked for since the start is an
-    integer: where its line stands in the journal.
+    A row is a device as bytes (`packing`), or, until it is first needed after the start, an
+    integer: the position of its line in the journal.
 
     Attributes:
-        lock: held around `get` and `record` where one follows from the other.
-        transfers: of images, that go on at this moment.
-        turned_away: how often a new device was answered but not kept, for want of room.
+        lock: held around `get` and `record` if one follows from the other.
+        transfers: the transfers of images that are running.
+        turned_away: how often a new device was answered but not kept, since the table was full.
         bad_lines: how many lines of the journal were skipped at the start.
     """
 
@@ -96,7 +96,7 @@ class Fleet:
         if self._replay.unsealed is not None:
             journal.adopt_segment(self._replay.unsealed)
         self._loading = self._load_rows()
-        self._gone_bad = 0
+        self._unreadable = 0
         self._rest_at = 0.0
         self._reopen = False
         self._ended = False
@@ -106,7 +106,7 @@ class Fleet:
         return self._known
 
     def get(self, mac: str) -> Device | None:
-        """Return what is known of a device, None if nothing. The caller holds `lock`."""
+        """Return what is known about a device, or None. The caller holds `lock`."""
         number = number_of(mac)
         row = self._rows[number % _SHARDS].get(number)
         return None if row is None else self._device(row)
@@ -124,14 +124,17 @@ class Fleet:
         now_ms: int,
         details: Mapping[str, Scalar] | None = None,
     ) -> None:
-        """Keep and queue that a device asked for the version; without `lock`, before a `flush`."""
+        """Record that a device asked for the version. Call `flush` of the journal afterwards.
+
+        The caller does not hold `lock`.
+        """
         mac = report.mac
         number = number_of(mac)
         rows = self._rows[number % _SHARDS]
         with self.lock:
             row = rows.get(number)
             if type(row) is bytes and details is None:
-                # What it shares with others does not change, so it is only needed in the line.
+                # What it shares with other devices does not change: only the line needs that.
                 packed = checked_again(marshal.loads(row), report, target_version, address, now_ms)
                 if packed is not None:
                     rows[number] = marshal.dumps(packed)
@@ -144,33 +147,33 @@ class Fleet:
             self._keep(rows, number, "check", mac, device, details)
 
     def row(self, mac: str) -> object:
-        """Return what is another object after each change of a device. The caller holds `lock`."""
+        """Return an object that each change of the device replaces. The caller holds `lock`."""
         number = number_of(mac)
         return self._rows[number % _SHARDS].get(number)
 
     @property
     def is_full(self) -> bool:
-        """There is no room to keep devices that are not on record."""
+        """Whether there is no room for further devices."""
         return self._known >= self._max_devices
 
     def turns_away(self, mac: str) -> bool:
-        """Say whether a device is not on record, and there is no room to keep it."""
+        """Return whether a device is not on record and there is no room for it."""
         if self._known < self._max_devices:
             return False
         number = number_of(mac)
         return number not in self._rows[number % _SHARDS]
 
     def needs_look(self, mac: str) -> bool:
-        """Say whether the record of a device may say that it has to wait for an image."""
+        """Return whether the loop breaker may hold a device back: look at its record."""
         if not self._repeating and not self._replay.is_open:
-            return False  # all are loaded, and none has
+            return False  # all rows are loaded, and it holds nobody back
         number = number_of(mac)
         return number in self._repeating or type(self._rows[number % _SHARDS].get(number)) is int
 
     def record(
         self, event: str, mac: str, device: Device, details: Mapping[str, Scalar] | None = None
     ) -> None:
-        """Keep a device and queue its record. The caller holds `lock`, and flushes afterwards."""
+        """Keep a device and queue its record. The caller holds `lock` and flushes afterwards."""
         number = number_of(mac)
         self._keep(self._rows[number % _SHARDS], number, event, mac, device, details)
 
@@ -200,15 +203,15 @@ class Fleet:
             self._repeating.discard(number)
 
     def reopen_journal(self) -> None:
-        """Have the journal opened by its name again, soon. Safe in a signal handler."""
+        """Ask for the journal to be opened by its name again. Safe in a signal handler."""
         self._reopen = True
 
     def end(self) -> None:
-        """Have `look_after` return soon."""
+        """Make `look_after` return soon."""
         self._ended = True
 
     def close(self) -> None:
-        """Write what is left and close the journal. Nobody looks after it any more."""
+        """Write what is left and close the journal; `look_after` is not called again."""
         if self.journal.failing and not self.journal.resume(self._lines):
             lost = len(self.journal.unrecorded)
             log.error("the last reports of %d devices are not on record: no room to write", lost)
@@ -216,7 +219,7 @@ class Fleet:
         self._replay.close()
 
     def look_after(self) -> None:
-        """Do what the journal needs and no request should wait for."""
+        """Do the work of the journal that no request should wait for."""
         if self._reopen:
             self._reopen = False
             self.journal.reopen()
@@ -231,10 +234,7 @@ class Fleet:
             self._load_some_rows()
 
     def forget(self, mac: str, asked_ms: int) -> None:
-        """Let a device go from the table, unless it was heard from since that was asked for.
-
-        Call `flush` of the journal afterwards.
-        """
+        """Remove a device, unless it sent a request after `asked_ms`. Flush afterwards."""
         number = number_of(mac)
         with self.lock:
             device = self.get(mac)
@@ -258,10 +258,10 @@ class Fleet:
         return format_record(FORGET, mac, nobody)
 
     def _write_snapshot(self) -> None:
-        """Put all known devices into the current file, in slices between the live records."""
+        """Write all known devices to the current file, in slices between the live records."""
         generation = self.journal.generation
         for rows in self._rows:
-            # A million devices take half a minute, and the file may be taken away meanwhile.
+            # A million devices take half a minute, and the file may be moved meanwhile.
             self.journal.look_after()
             self.journal.seal(format_seal(self._clock_ms()))
             with self.lock:
@@ -275,7 +275,7 @@ class Fleet:
         self.journal.close_snapshot(format_marker(self._clock_ms(), self._known), generation)
 
     def _queue_lines(self, rows: dict[int, bytes | int], numbers: list[int]) -> None:
-        """Queue the lines of some devices, made before the lock is taken."""
+        """Queue the lines of some devices; they are made before the lock is taken."""
         lines = []
         for number in numbers:
             row = rows.get(number)
@@ -285,18 +285,18 @@ class Fleet:
                 lines.append((number, row, mac, format_record("device", mac, device)))
         with self.lock:
             for number, row, mac, line in lines:
-                # Whoever changed meanwhile has a newer line in this file, or is marked.
+                # A device that changed meanwhile has a newer line in this file, or is marked.
                 if rows.get(number) is row:
                     self.journal.append(mac, line)
 
     def _rest(self) -> None:
-        """Let those who answer requests have the interpreter, after work of some length."""
+        """Rest after some work, so that the threads that answer requests can run."""
         if time.monotonic() >= self._rest_at:
             time.sleep(_REST_SECONDS)
             self._rest_at = time.monotonic() + _WORK_SECONDS
 
     def _load_some_rows(self) -> None:
-        """Go on with parsing the rows that nobody has asked for; at the end let old files go."""
+        """Parse some of the rows that nobody has asked for; close the old files at the end."""
         until = time.monotonic() + _LOAD_SECONDS
         for _ in self._loading:
             if self._ended or time.monotonic() > until:
@@ -304,8 +304,8 @@ class Fleet:
             self._rest()
         with self.lock:
             self._replay.close()
-        if self._gone_bad:
-            log.error("%d records of devices went bad after the start", self._gone_bad)
+        if self._unreadable:
+            log.error("%d records of devices became unreadable after the start", self._unreadable)
 
     def _load_rows(self) -> Iterator[None]:
         for rows in self._rows:
@@ -321,16 +321,16 @@ class Fleet:
             row = rows.get(number)
             if type(row) is int:
                 device = self._replay.read(row)
-                anew = None if device is None else self._packer.pack(flatten(device))
-                loaded.append((number, row, device, anew))
+                packed = None if device is None else self._packer.pack(flatten(device))
+                loaded.append((number, row, device, packed))
         with self.lock:
-            for number, row, device, anew in loaded:
+            for number, row, device, packed in loaded:
                 if rows.get(number) is not row:
-                    continue  # its device has asked meanwhile, or was forgotten
-                if anew is not None and device is not None:
-                    rows[number] = anew
+                    continue  # the device has sent a request meanwhile, or was forgotten
+                if packed is not None and device is not None:
+                    rows[number] = packed
                     self._note_attempts(number, device)
                 else:
                     del rows[number]
                     self._known -= 1
-                    self._gone_bad += 1
+                    self._unreadable += 1

@@ -1,4 +1,4 @@
-"""The files of the journal: their names and order, which are kept, and the lock on all of them."""
+"""The files of the journal: their names, their order, and which are kept."""
 
 import logging
 import re
@@ -14,12 +14,12 @@ def journal_files(log_dir: Path) -> list[Path]:
     """Return the journal's files, the oldest first and the current one last."""
     files = [path for _, path in _rotated_files(log_dir)]
     current = log_dir / CURRENT_NAME
-    # A link to a device or a pipe takes records, but gives none back: reading it would never end.
+    # Not a pipe or a terminal that it links to: that takes records, but reading it would never end.
     return [*files, current] if current.is_file() else files
 
 
 def numbered_files(log_dir: Path) -> list[tuple[int, Path]]:
-    """Return the journal's files in their order; the current one with the number it will get."""
+    """Return the journal's files in order; the current one with the number that it will get."""
     files = _rotated_files(log_dir)
     current = log_dir / CURRENT_NAME
     following = max((number for number, _ in files), default=0) + 1
@@ -27,13 +27,13 @@ def numbered_files(log_dir: Path) -> list[tuple[int, Path]]:
 
 
 def next_rotated(log_dir: Path) -> Path:
-    """Return the name that the current file gets when it is rotated now."""
+    """Return the name that the current file gets if it is rotated now."""
     newest = max((number for number, _ in _rotated_files(log_dir)), default=0)
     return log_dir / f"devices.{newest + 1:06d}.jsonl"
 
 
 def prune(log_dir: Path, keep_files: int, keep_bytes: int) -> None:
-    """Delete the oldest rotated files beyond the number and the disk budget."""
+    """Delete the oldest rotated files, so that the number and the bytes of the others fit."""
     kept_bytes = 0
     for count, (_, path) in enumerate(reversed(_rotated_files(log_dir)), start=1):
         try:

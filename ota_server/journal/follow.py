@@ -1,7 +1,8 @@
-"""The journal as it grows: its records in the order of lines, from a position on. I/O.
+"""Reading the journal while it grows: its records in the order of lines, from a position on. I/O.
 
-A file of it may be rotated, moved away, cut or deleted meanwhile. What is read of a file is gone on
-with after the next file has begun; who stopped goes on where it stood, or is told that it cannot.
+Meanwhile its files may be rotated, moved, cut or deleted. A file is read to its end also after the
+next one has begun. A reader that stopped continues at its position; if that is gone, `losses` says
+so.
 """
 
 import os
@@ -14,19 +15,19 @@ from ota_server.journal.record import BadRecord, parse_fields
 from ota_server.journal.scan import MAX_LINE_BYTES
 from ota_server.system.files import open_regular
 
-# A few milliseconds of parsing: whoever follows may do something else in between.
+# A few milliseconds of parsing, so that the reader can do something else in between.
 _BLOCK_BYTES = 4 * MAX_LINE_BYTES
-# Tells a file from another one that got its inode, and from what was written over it.
+# So many last bytes show that this is still the same file with the same content.
 _TAIL_BYTES = 256
-# A file is rotated between the look at the folder and its opening: seldom, and never so often.
+# A file may be rotated between listing the folder and opening it, but never this often.
 _MOST_TRIES = 100
 
 
 class Position(NamedTuple):
-    """Where somebody stands in the journal: a file, and the byte where its next line begins.
+    """A position in the journal: a file, and the byte where the next line to read begins.
 
     Attributes:
-        number: of the file; that of the current one is what it gets when it is rotated.
+        number: of the file; for the current file the one that it gets when it is rotated.
         tail_crc: CRC-32 of the last bytes before `offset`.
     """
 
@@ -40,16 +41,16 @@ class Position(NamedTuple):
 class Follower:
     """Reads the journal of one directory. Used by one thread.
 
-    Lines that a snapshot repeats are handed on like all others; their event is `device`.
+    Lines that a snapshot repeats are returned like all others; their event is `device`.
 
     Attributes:
-        losses: how often the file that it stood in was gone or cut before it was read to its end.
-        bad_lines: how many lines were no records and were skipped. Kept for metrics: nothing shows
-            it yet.
+        losses: how often its file was gone or cut before it was read to the end.
+        bad_lines: how many lines were skipped because they were not records. Kept for metrics:
+            nothing shows it yet.
     """
 
     def __init__(self, log_dir: Path, position: Position | None = None) -> None:
-        """Go on from a position; None: from the oldest line that is kept."""
+        """Continue at a position, or begin with the oldest line that is kept."""
         self._dir = log_dir
         self.losses = 0
         self.bad_lines = 0
@@ -62,26 +63,26 @@ class Follower:
         self._sought = position
 
     def close(self) -> None:
-        """Close the file that it stands in."""
+        """Close the open file."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
 
     @property
     def position(self) -> Position | None:
-        """Where it stands: after the last record that was returned. None: nowhere yet."""
+        """The position after the last record that was returned; None before the first `read`."""
         if self._identity is None:
             return self._sought
         return Position(*self._identity, self._number, self._offset, crc32(self._tail))
 
     def read(self) -> list[dict[str, Any]]:
-        """Return the next records; none: at this moment there are no more.
+        """Return the next records; an empty list if there are no more at this moment.
 
         Raises:
             OSError: the journal cannot be read.
         """
         while self._fd >= 0 or self._open_next():
-            # Asked before the last read: what is written until then is read by that.
+            # Asked before the last read, so that this read gets all that was written.
             is_finished = self._is_finished()
             lines = self._next_lines()
             if lines is None:
@@ -103,14 +104,14 @@ class Follower:
         return records
 
     def _next_lines(self) -> list[bytes] | None:
-        """Return the whole lines of the next block; None: there is no such line yet."""
+        """Return the whole lines of the next block; None if there is no whole line yet."""
         self._look_for_cut()
         block = os.pread(self._fd, _BLOCK_BYTES, self._offset)
         end = block.rfind(b"\n") + 1
         if not end:
             if len(block) < _BLOCK_BYTES:
                 return None
-            # No record is so long; a block of NULs may be. It is one bad line, up to its end.
+            # No record is so long; a block of NULs may be. It counts as one bad line.
             self._is_in_long_line = True
             end = len(block)
         self._take(block[:end])
@@ -131,18 +132,18 @@ class Follower:
         self._tail = (self._tail + content[-_TAIL_BYTES:])[-_TAIL_BYTES:]
 
     def _look_for_cut(self) -> None:
-        """Begin the file anew where it is not the one any more that was read."""
+        """Begin at the start again if the bytes that were read are no longer there."""
         length = len(self._tail)
         if os.pread(self._fd, length, self._offset - length) != self._tail:
             self.losses += 1
             self._offset, self._tail, self._is_in_long_line = 0, b"", False
 
     def _is_finished(self) -> bool:
-        """Say whether nothing is written to the open file any more: another one has its name."""
+        """Return whether the open file is complete: another file is the current one now."""
         try:
             current = os.stat(self._dir / CURRENT_NAME)
         except FileNotFoundError:
-            # It was moved away, and the server goes on writing to it until it notices.
+            # It was moved, and the server writes to it until it notices.
             return self._newest_number() > self._number_now()
         return (current.st_dev, current.st_ino) != self._identity
 
@@ -150,7 +151,7 @@ class Follower:
         return max((number for number, _ in numbered_files(self._dir)), default=self._number)
 
     def _number_now(self) -> int:
-        """Return the number of the open file: another one where older files were taken away."""
+        """Return the number of the open file, which changes if older files are removed."""
         return next(
             (number for number, identity, _ in self._files() if identity == self._identity),
             self._number,
@@ -167,7 +168,7 @@ class Follower:
         return files
 
     def _open_next(self) -> bool:
-        """Open the file that follows the one that was read; False where there is none yet."""
+        """Open the file after the one that was read; return False if there is none yet."""
         for _ in range(_MOST_TRIES):
             files = self._files()
             chosen = self._sought_among(files) if self._sought else self._following(files)
@@ -179,7 +180,7 @@ class Follower:
             except FileNotFoundError:
                 continue
             status = os.fstat(descriptor)
-            # Rotated meanwhile: the one that has the name now is not the one that follows.
+            # If it differs, the file was rotated meanwhile and another one has its name.
             if (status.st_dev, status.st_ino) == identity:
                 return self._begin(descriptor, number, identity)
             os.close(descriptor)
@@ -202,7 +203,7 @@ class Follower:
     def _sought_among(
         self, files: list[tuple[int, tuple[int, int], Path]]
     ) -> tuple[int, tuple[int, int], Path] | None:
-        """Return the file of the position to go on from; where it is gone, what follows it."""
+        """Return the file of the position to continue at; if it is gone, the one after it."""
         assert self._sought is not None
         for file in files:
             if file[1] == self._sought[:2]:
@@ -212,11 +213,11 @@ class Follower:
     def _following(
         self, files: list[tuple[int, tuple[int, int], Path]]
     ) -> tuple[int, tuple[int, int], Path] | None:
-        # One that was moved away leaves its number to the next one; one that is read is left out.
+        # If the file that is open was moved, the next one has its number: so `>=`, without it.
         others = [file for file in files if file[1] != self._identity]
         for file in others:
             if file[0] >= self._number:
                 return file
-        # Older files were taken away, and numbers began anew: nothing is to be read twice.
+        # Older files were removed and numbers begin at 1 again: read the current file, once.
         is_current_there = bool(others) and others[-1][2].name == CURRENT_NAME
         return others[-1] if is_current_there else None

@@ -1,6 +1,6 @@
-"""Forgetting devices, in a running server: by a record of that they go from the table. I/O.
+"""Forgetting devices in a running server: a record says so, and the table drops them. I/O.
 
-The journal has one writer, so a command asks for it by `version/forget.json`.
+Only the server writes the journal, so commands ask for it with `version/forget.json`.
 """
 
 from pathlib import Path
@@ -15,8 +15,8 @@ FILE_NAME = "forget.json"
 _MAX_BYTES = 16 * 1024 * 1024
 
 
-class Forgetting:
-    """Does in a running server what commands ask for."""
+class ForgetRequests:
+    """Does in a running server what `version/forget.json` asks for."""
 
     def __init__(self, data_dir: Path, fleet: Fleet) -> None:
         self._version_dir = data_dir / "version"
@@ -24,7 +24,7 @@ class Forgetting:
         self._done: Signature | None = None
 
     def look_after(self) -> None:
-        """Forget who is to be forgotten and was not heard from since."""
+        """Forget the devices in the file that have not sent a request since."""
         try:
             found = find(self._version_dir, FILE_NAME)
             if found is None or found.signature == self._done:
@@ -32,7 +32,7 @@ class Forgetting:
             with open(open_found(found), "rb") as file:
                 asked = parse_asked(file.read(_MAX_BYTES))
         except OSError:
-            return  # it is looked at again in a moment
+            return  # this is called again in a moment
         for mac, asked_ms in asked.items():
             self._fleet.forget(mac, asked_ms)
         self._fleet.journal.flush()
@@ -40,7 +40,7 @@ class Forgetting:
 
 
 def parse_asked(content: bytes) -> dict[str, int]:
-    """Return who is to be forgotten, and when that was asked for; what makes no sense is not."""
+    """Return the MACs to forget and when that was asked for; malformed entries are ignored."""
     try:
         fields = parse_object(content or b"{}")
     except ValueError:

@@ -1,7 +1,6 @@
-"""How a device is kept in memory: as few bytes as may be, which the garbage collector ignores.
+"""How a device is kept in memory: as bytes, which the garbage collector does not look at.
 
-A full collection over a million objects pauses 140 ms; bytes are none that it looks at, and take a
-third of the memory.
+A full collection over a million objects pauses for 140 ms. Bytes also take a third of the memory.
 """
 
 import marshal
@@ -9,15 +8,14 @@ from threading import Lock
 
 from ota_server.model.device import Flat
 
-PLAIN_FIELDS = 8  # of a device, up to those of its download
-_IMAGE_END = PLAIN_FIELDS + 3  # up to what those who began the same image share
-# More images than a fleet is ever on. What names others, such as a journal that somebody made up,
-# is kept as it stands.
+PLAIN_FIELDS = 8  # the fields of a device before those of its download
+_IMAGE_END = PLAIN_FIELDS + 3  # the end of what devices that began the same image share
+# More images than a fleet ever runs. Further ones, such as in a forged journal, are not shared.
 _MAX_IMAGES = 1000
 
 
 class Packer:
-    """Packs flat devices; those that began the same image share what is known of it."""
+    """Packs flat devices; those that began the same image share what is known about it."""
 
     def __init__(self) -> None:
         self._lock = Lock()
@@ -37,11 +35,11 @@ class Packer:
         return marshal.dumps((*plain, number, *rest))
 
     def unpack(self, row: bytes) -> Flat:
-        """Return the device that `pack` made bytes."""
+        """Reverse `pack`."""
         return self.whole(marshal.loads(row))
 
     def whole(self, packed: Flat) -> Flat:
-        """Return a device with all that it shares with others."""
+        """Return a device together with what it shares with others."""
         if len(packed) == PLAIN_FIELDS or type(packed[PLAIN_FIELDS]) is str:
             return packed
         image = self._images[packed[PLAIN_FIELDS]]

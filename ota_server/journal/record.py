@@ -1,7 +1,7 @@
-"""Records: one line of the journal, made and read. Pure.
+"""Records: writing and reading one line of the journal. Pure.
 
-A line is one JSON object without nesting. It begins with the same keys in the same order, so that a
-start can read a million of them by one pattern; anything else that is JSON is read too, slower.
+A line is one JSON object without nesting. All lines begin with the same keys in the same order, so
+that a start can read a million of them with one pattern; other JSON is read too, but slower.
 """
 
 import re
@@ -18,9 +18,9 @@ from ota_server.model.version import is_version
 Scalar = str | int | float | bool | None
 
 SNAPSHOT = "snapshot"
-FORGET = "forget"  # its device is on record no more, up to its next line
+FORGET = "forget"  # its device is not on record until its next line
 
-# Nothing may match here that is refused when it is asked for: an older line would be forgotten.
+# What `parse_record` refuses must not match here: such a line would hide an older good one.
 _YEAR = r"(?:19[7-9]\d|[2-9]\d{3})"
 _LEAP_YEAR = r"(?:[12]\d|[3-9]\d)(?:0[48]|[2468][048]|[13579][26])|(?:[2468][048]|[3579][26])00"
 _DAY = (
@@ -38,13 +38,13 @@ _DOWNLOAD = (
     rf'(?:,"download_attempts":(?:0|[1-9]\d{{0,8}}+),"download_attempt_time":{_TIME}'
     r',"download_fetched":(?:0|[1-9]\d{0,16}+))?'
 )
-# A detail of one event: any name but those that are a device's, which JSON would take from here.
+# A detail of one event. Not a name of a device's field: read as JSON, the later one would win.
 _DETAIL = (
     r',"(?!time"|event"|product"|mac"|firmware_version"|last_seen_time"|update_time"'
     r'|target_version"|address"|image_only"|first_seen_time"|download_)[a-z0-9_]++"'
     rf":(?:{_TEXT}|{_NUMBER}|true|false|null)"
 )
-# The common line. Possessive throughout: a hostile line costs no more than a good one.
+# The common line. All repetitions are possessive: a hostile line costs no more than a good one.
 COMMON_LINE = re.compile(
     (
         rf'^\{{"time":{_TIME},"event":"(?!forget")[a-z]++","product":"","mac":"({_MAC})"'
@@ -57,20 +57,20 @@ COMMON_LINE = re.compile(
 
 
 _CONSTANTS = {None: "null", True: "true", False: "false"}
-# As `sealed` has it. No device text can hold it: its quotes would be escaped.
+# As `sealed` writes it. No device text can contain it: its quotes would be escaped.
 SEALED = b',"sealed_from":'
 _SEAL = re.compile(SEALED + rb'(0|[1-9]\d{0,17}),"crc32":"([0-9a-f]{8})"\}$')
 
 
 class BadRecord(ValueError):
-    """A line is no record."""
+    """A line is not a record."""
 
 
 class Seal(NamedTuple):
-    """What a line says of the bytes before it: from `start` up to that line they have this CRC-32.
+    """What a line says about the bytes before it: from `start` up to that line, their CRC-32.
 
-    It tells bytes that were changed by accident or by an editor from those that a server wrote. It
-    keeps nobody out who wants to forge a journal.
+    It detects bytes that were changed by accident or with an editor. It is no protection against
+    forgery.
     """
 
     start: int
@@ -95,9 +95,9 @@ def format_record(
 def format_flat(
     event: str, mac: str, flat: Flat, details: Mapping[str, Scalar] | None = None
 ) -> bytes:
-    """Return the record of a device that is flat.
+    """Return the record of a flat device.
 
-    Formatted by hand: a fifth of the time of json.dumps, on every request.
+    Formatted by hand, in a fifth of the time of json.dumps: each request needs one.
     """
     (
         time_ms,
@@ -131,12 +131,12 @@ def format_flat(
 
 
 def _scalar(value: Scalar) -> str:
-    """Return a value as JSON, a tenth of the time of json.dumps."""
+    """Return a value as JSON, in a tenth of the time of json.dumps."""
     if isinstance(value, str):
         return quoted(value)
     if value is None or isinstance(value, bool):
         return _CONSTANTS[value]
-    return repr(value)  # json.dumps does the same with numbers that are finite
+    return repr(value)  # as json.dumps does with finite numbers
 
 
 def _format_download(version: str, sha256: bytes, size: int, request_ms: int, *count: int) -> str:
@@ -155,7 +155,7 @@ def _format_download(version: str, sha256: bytes, size: int, request_ms: int, *c
 
 
 def format_marker(time_ms: int, devices: int) -> bytes:
-    """Return the line that closes a snapshot of the device table."""
+    """Return the line that ends a snapshot of the device table."""
     return b'{"time":"%b","event":"%b","devices":%d}\n' % (
         format_time(time_ms).encode("ascii"),
         SNAPSHOT.encode("ascii"),
@@ -174,13 +174,13 @@ def sealed(line: bytes, seal: Seal) -> bytes:
 
 
 def parse_seal(line: bytes) -> Seal | None:
-    """Return the seal in a line without its newline; None where there is none."""
+    """Return the seal in a line without its newline, or None."""
     match = _SEAL.search(line)
     return None if match is None else Seal(int(match[1]), int(match[2], 16))
 
 
 def is_marker(line: bytes) -> bool:
-    """Say whether a line closes a snapshot."""
+    """Return whether a line ends a snapshot."""
     if b'"event":"snapshot"' not in line:
         return False
     try:
@@ -190,18 +190,18 @@ def is_marker(line: bytes) -> bool:
 
 
 def parse_record(line: bytes) -> tuple[str, Device | None]:
-    """Return the MAC and the device that a line holds; None: it is forgotten by that.
+    """Return the MAC and the device in a line; None as device if the line forgets it.
 
-    Fields that are not known are ignored.
+    Unknown fields are ignored.
 
     Raises:
-        BadRecord: the line is no whole device record.
+        BadRecord: the line is not a whole device record.
     """
     fields = parse_fields(line)
     try:
         mac = parse_mac(fields["mac"])
         if mac is None or fields.get("product", "") != "":
-            raise BadRecord("no device of this product")
+            raise BadRecord("not a device of this product")
         seen_ms = parse_time(fields["last_seen_time"])
         device = Device(
             time_ms=parse_time(fields["time"]),
@@ -226,7 +226,7 @@ def parse_record(line: bytes) -> tuple[str, Device | None]:
 
 
 def parse_fields(line: bytes) -> dict[str, Any]:
-    """Return a line as it stands, for those who show it.
+    """Return all fields of a line, unchecked.
 
     Raises:
         BadRecord: the line is not a JSON object.
@@ -238,7 +238,7 @@ def parse_fields(line: bytes) -> dict[str, Any]:
 
 
 def _text(value: object) -> str:
-    # Printable ASCII is all that the server ever wrote here; a line that was edited may hold more.
+    # The server only ever wrote printable ASCII here; a line that was edited may hold more.
     if not isinstance(value, str) or not value.isascii() or not (value.isprintable() or not value):
         raise TypeError(f"not printable text: {value!r:.40}")
     return value
@@ -249,18 +249,18 @@ def _download(fields: dict[str, Any]) -> Download | None:
     if sha256 is None:
         return None
     if not isinstance(sha256, str) or not re.fullmatch("[0-9a-f]{64}", sha256):
-        raise TypeError("download_sha256 is no SHA-256")
+        raise TypeError("download_sha256 is not a SHA-256")
     size = fields["download_size"]
     if not isinstance(size, int) or not 0 < size < 10**18:
-        raise TypeError("download_size is no size")
+        raise TypeError("download_size is not a size")
     version = fields["download_version"]
     if not isinstance(version, str) or not is_version(version):
-        raise TypeError("download_version is no version")
+        raise TypeError("download_version is not a version")
     request_ms = parse_time(fields["download_request_time"])
     if "download_attempts" not in fields:
         return Download(version, sha256, size, request_ms)
     attempts, fetched = fields["download_attempts"], fields["download_fetched"]
     if not all(type(number) is int and 0 <= number < 10**17 for number in (attempts, fetched)):
-        raise TypeError("download_attempts or download_fetched is no number")
+        raise TypeError("download_attempts or download_fetched is not a number")
     attempt_ms = parse_time(fields["download_attempt_time"])
     return Download(version, sha256, size, request_ms, attempts, attempt_ms, fetched)

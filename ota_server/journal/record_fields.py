@@ -1,4 +1,4 @@
-"""Fields of records of the journal, as far as they make sense. Pure."""
+"""Reading single fields of journal records, which may hold anything. Pure."""
 
 from collections.abc import Collection, Mapping
 from functools import lru_cache
@@ -18,12 +18,12 @@ def _mac_number(text: str) -> int | None:
 
 
 def number_in(value: object) -> int | None:
-    """Return a MAC address as a number; None: it is not one."""
+    """Return a MAC address as a number, or None if the value is not one."""
     return _mac_number(value) if isinstance(value, str) and len(value) <= 17 else None
 
 
 def time_in(value: object) -> int | None:
-    """Return a time in milliseconds since the epoch; None: it is not one."""
+    """Return a time in milliseconds since the epoch, or None if the value is not one."""
     if not isinstance(value, str) or len(value) > 40:
         return None
     try:
@@ -33,7 +33,7 @@ def time_in(value: object) -> int | None:
 
 
 def is_of(record: Mapping[str, Any], kind: str, goals: Collection[str]) -> bool:
-    """Return whether a record tells of the image of one of these releases."""
+    """Return whether a record is about the image of one of these releases."""
     version = record.get(f"{kind}_version")
     return (
         isinstance(version, str)

@@ -1,7 +1,7 @@
-"""Who was answered 401 of late, by address and reason.
+"""Which clients were rejected (401) recently, by address and reason.
 
-A device with an empty version header is on no record otherwise. The list is bounded, and kept in
-`log/rejected.jsonl` so that the command sees it with the server running or not.
+A device with an empty version header, for example, is recorded nowhere else. The list is bounded
+and kept in `log/rejected.jsonl`, so that commands see it whether the server runs or not.
 """
 
 import json
@@ -19,14 +19,14 @@ from ota_server.system.files import open_regular, replace
 log = logging.getLogger(__name__)
 
 FILE_NAME = "rejected.jsonl"
-# An attacker cannot grow it; a site with a broken build has a few hundred devices.
+# A bound, against attackers; a broken build sends a few hundred devices at once.
 MAX_ENTRIES = 1000
 SAVE_EVERY_SECONDS = 1.0
-_MAX_BYTES = 1024 * 1024  # what so many entries can take, and no more is read
+_MAX_BYTES = 1024 * 1024  # so many entries take less
 
 
 class Rejected:
-    """Counts rejections for each address, reason and MAC (where that was valid)."""
+    """Counts rejections for each address, reason and MAC (if that was valid)."""
 
     def __init__(self, log_dir: Path) -> None:
         self._path = log_dir / FILE_NAME
@@ -62,7 +62,7 @@ class Rejected:
             return int(entry["count"])
 
     def save(self, now_seconds: float) -> None:
-        """Write the list if it changed, and not too often: a flood of 401 is no flood of writes."""
+        """Write the list if it has changed, once a second at most."""
         with self._lock:
             if not self._changed or now_seconds - self._saved_at < SAVE_EVERY_SECONDS:
                 return
@@ -81,7 +81,7 @@ class Rejected:
 
 
 def read_rejected(log_dir: Path) -> Iterator[dict[str, Any]]:
-    """Yield the saved entries, the oldest first; a line that is none is skipped."""
+    """Yield the saved entries, the oldest first; malformed lines are skipped."""
     try:
         with open(open_regular(log_dir / FILE_NAME), "rb") as file:
             file.seek(max(0, os.fstat(file.fileno()).st_size - _MAX_BYTES))

@@ -1,8 +1,8 @@
-"""Reading the journal back: which line of it is the newest of each device.
+"""Reading the journal at a start: which line is the newest of each device.
 
-A start must not cost by the history, so it looks for the newest file that a marker closes and reads
-from there; and it must not parse a million lines, so it notes where they are, and they are parsed
-when they are asked for. How a file is scanned is in `scan`.
+The cost of a start must not grow with the history, so it reads only from the newest file with the
+end of a snapshot. It must not parse a million lines either, so it only finds their positions; a
+line is parsed when it is needed. `scan` says how a file is scanned.
 """
 
 import os
@@ -19,15 +19,15 @@ from ota_server.system.files import open_regular
 
 _BLOCK_BYTES = 4 * 1024 * 1024
 _LINE_BYTES = 1024
-# As `format_marker` has it: no device text can hold it, not even a version named "snapshot".
+# As `format_marker` writes it. No device text can contain it: its quotes would be escaped.
 _MARKER = b'"event":"snapshot"'
 
 
 class Replay(ScanResult):
-    """Where the newest record of each device is. Values of `locations` are for `read`.
+    """Where the newest record of each device is. `read` takes the values of `locations`.
 
     Attributes:
-        unsealed: the seal that the end of the current file could be given; None: there is none.
+        unsealed: the seal that the end of the current file could get, or None.
     """
 
     def __init__(self) -> None:
@@ -41,7 +41,7 @@ class Replay(ScanResult):
         return bool(self._descriptors)
 
     def read(self, location: int) -> Device | None:
-        """Return the device at a location; None where the line has gone bad since."""
+        """Return the device at a location, or None if its line has become unreadable."""
         line = _line_at(self._descriptors[location >> FILE_SHIFT], location & OFFSET_MASK)
         try:
             return parse_record(line)[1]
@@ -49,14 +49,14 @@ class Replay(ScanResult):
             return None
 
     def devices(self) -> Iterator[tuple[str, Device]]:
-        """Yield each device, in the order of their MACs."""
+        """Yield all devices in the order of their MACs."""
         for number in sorted(self.locations):
             device = self.read(self.locations[number])
             if device is not None:
                 yield mac_of(number), device
 
     def close(self) -> None:
-        """Close the files; no location can be read any more."""
+        """Close the files; `read` does not work after that."""
         for descriptor in self._descriptors:
             os.close(descriptor)
         self._descriptors.clear()
@@ -81,7 +81,7 @@ def replay(log_dir: Path) -> Replay:
 
 
 def newest(log_dir: Path, mac: str) -> Device | None:
-    """Return what is known of one device; None where it is not on record.
+    """Return what is known about one device, or None if it is not on record.
 
     Raises:
         OSError: a file of the journal cannot be read.
@@ -104,10 +104,10 @@ def history(log_dir: Path, mac: str) -> Iterator[dict[str, object]]:
 def records_with(
     log_dir: Path, pattern: re.Pattern[bytes], since_seconds: float = 0.0
 ) -> Iterator[dict[str, object]]:
-    """Yield the records of whose lines a pattern finds something, the oldest first.
+    """Yield the records with a match of `pattern` in their lines, the oldest first.
 
     Args:
-        since_seconds: files that were written last before this are left out.
+        since_seconds: files last written before this time are left out.
     """
     for _, descriptor in _open_files(log_dir, journal_files):
         with open(descriptor, "rb") as file:
@@ -133,7 +133,7 @@ def _lines_of(file: BinaryIO) -> Iterator[bytes]:
 
 
 def _open_files(log_dir: Path, choose: Callable[[Path], list[Path]]) -> list[tuple[Path, int]]:
-    """Open the files to read; anew if a running server rotates them meanwhile."""
+    """Open the files to read; open them again if a running server rotates them meanwhile."""
     while True:
         there = journal_files(log_dir)
         opened: list[tuple[Path, int]] = []
@@ -143,7 +143,7 @@ def _open_files(log_dir: Path, choose: Callable[[Path], list[Path]]) -> list[tup
             if journal_files(log_dir) == there:
                 return opened
         except OSError as problem:
-            # Pruned between the look and the opening, unless it is a link to nowhere.
+            # Deleted since it was listed, unless it is a link to nowhere.
             if not isinstance(problem, FileNotFoundError) or journal_files(log_dir) == there:
                 _close_all(opened)
                 raise
@@ -164,7 +164,7 @@ def _files_to_read(log_dir: Path) -> list[Path]:
 
 
 def _holds_marker(path: Path) -> bool:
-    """Look for a marker from the end of a file, for a large snapshot stands before it."""
+    """Look for a marker from the end of a file, since a large snapshot comes before it."""
     descriptor = open_regular(path)
     # Read, not mapped: a mapped file counts as memory of this process.
     with open(descriptor, "rb", buffering=0):

@@ -1,8 +1,8 @@
-"""Scanning a file of the journal: which line of it is the newest of each device. Pure.
+"""Scanning a file of the journal: which line is the newest of each device. Pure.
 
-There are two ways. Bytes under a seal that holds are as a server wrote them, and only the MAC of
-each line is looked for. All others are matched in full: a line that was edited and is no record any
-more must not take the place of an older good one.
+There are two ways. Bytes with a valid seal are as a server wrote them, so only the MAC of each line
+is read. All other lines are matched in full: a line that somebody has broken with an editor must
+not hide an older good one.
 """
 
 import binascii
@@ -24,14 +24,15 @@ from ota_server.journal.record import (
 )
 from ota_server.model.device import number_of
 
-# Ten times the longest record; what is longer was written by nobody who means well.
+# Ten times the longest record; no server wrote a longer line.
 MAX_LINE_BYTES = 64 * 1024
-# Many times what stands between two seals. A file without seals is taken in pieces of this.
+# Many times the distance between two seals. A file without seals is scanned in such pieces.
 _MAX_HELD_BYTES = 16 * 1024 * 1024
-# A location is one integer, file number above and offset below: half the memory of a pair.
+# A location is one integer, with the file number in its high bits and the offset in its low bits:
+# half the memory of a pair.
 FILE_SHIFT = 48
 OFFSET_MASK = (1 << FILE_SHIFT) - 1
-# How a record begins, and more bytes than that takes but fewer than it would take twice.
+# How a record begins; 100 bytes are longer than that, but too short for two of them.
 _HEAD = re.compile(
     rb'\{"time":".{24}","event":"(?!forget")[a-z]+","product":"","mac":"((?:[0-9a-f]{2}:){5}[0-9a-f]{2})"'
 )
@@ -42,9 +43,9 @@ class ScanResult:
     """What was found up to now.
 
     Attributes:
-        locations: where the newest line of each device stands, by its MAC as a number.
-        bad_lines: how many lines were no records and were skipped.
-        marker_end: where the last snapshot in the newest file ends, in bytes; None: it holds none.
+        locations: where the newest line of each device is, by its MAC as a number.
+        bad_lines: how many lines were skipped because they were not records.
+        marker_end: the byte where the last snapshot in the newest file ends; None if there is none.
     """
 
     def __init__(self) -> None:
@@ -54,13 +55,13 @@ class ScanResult:
 
 
 class FileScan:
-    """Takes one file in pieces of any size, and adds to `found` what it holds."""
+    """Takes one file in pieces of any size, and adds what it holds to `found`."""
 
     def __init__(self, found: ScanResult, file_number: int) -> None:
         found.marker_end = None
         self._found = found
         self._file = file_number << FILE_SHIFT
-        # What was not scanned yet, from the byte `_base` of the file on, where a line begins.
+        # What is not scanned yet. It begins at byte `_base` of the file, with a line.
         self._held = bytearray()
         self._base = 0
         self._searched = 0
@@ -76,28 +77,28 @@ class FileScan:
                 self._searched = at
                 break
             self._scan_segment(held.rfind(b"\n", 0, at) + 1, end)
-            self._let_go(end)
+            self._drop(end)
         else:
             self._searched = max(0, len(held) - len(SEALED))
         if len(held) > _MAX_HELD_BYTES:
             self._scan_without_seal()
 
     def end(self) -> Seal | None:
-        """Take the end of the file; return the seal that its last good lines could be given.
+        """Take the end of the file; return the seal that its last good lines could get.
 
-        None: it ends in a line without an end.
+        None if its last line has no newline.
         """
         rest = bytes(self._held)
         stop = rest.rfind(b"\n") + 1
         self._scan_strictly(0, stop)
         if stop < len(rest):
-            # The journal ends each line; this one was torn, or left by an editor.
+            # The journal ends each line with one; this line was torn, or an editor left it so.
             self._scan_line(rest[stop:], self._base + stop)
             return None
         start = max(self._base, self._bad_until)
         return Seal(start, crc32(rest[start - self._base :]))
 
-    def _let_go(self, length: int) -> None:
+    def _drop(self, length: int) -> None:
         del self._held[:length]
         self._base += length
         self._searched = 0
@@ -106,10 +107,10 @@ class FileScan:
         stop = self._held.rfind(b"\n") + 1
         if stop:
             self._scan_strictly(0, stop)
-            self._let_go(stop)
+            self._drop(stop)
         else:
-            # No line is so long; a NUL block may be. One byte stands for it until the line ends.
-            self._let_go(len(self._held) - 1)
+            # No record is so long; a block of NULs may be. One byte stands for it until it ends.
+            self._drop(len(self._held) - 1)
             self._held[0] = 0
 
     def _scan_segment(self, stop: int, end: int) -> None:
@@ -122,7 +123,7 @@ class FileScan:
         self._scan_line(line, self._base + stop)
 
     def _sealed_from(self, stop: int, seal: Seal | None) -> int:
-        """Return where the bytes before `stop` begin that its seal stands for; `stop`: nowhere."""
+        """Return where the bytes that `seal` covers begin; `stop` if it is not valid."""
         begin = stop if seal is None else seal.start - self._base
         if not 0 <= begin < stop or (begin and self._held[begin - 1] != ord("\n")):
             return stop
@@ -131,10 +132,10 @@ class FileScan:
         return begin if is_whole else stop
 
     def _scan_sealed(self, start: int, stop: int) -> bool:
-        """Note the lines of a sealed segment; False, and nothing noted, unless all are records."""
+        """Take the lines of a sealed segment; unless all are records, take none, return False."""
         lines = bytes(self._held[start:stop]).split(b"\n")
         lines.pop()
-        # A record can begin but once in so few bytes: as many as lines means one in each.
+        # So few bytes hold at most one beginning: as many of them as lines means one in each.
         macs = _HEAD.findall(b"\n".join(map(_head_of, lines)))
         if len(macs) != len(lines):
             return False
@@ -144,7 +145,7 @@ class FileScan:
         return True
 
     def _scan_strictly(self, start: int, stop: int) -> None:
-        """Note all records in whole lines."""
+        """Take all records in whole lines."""
         lines = bytes(self._held[start:stop])
         base = self._base + start
         expected = 0
@@ -167,7 +168,7 @@ class FileScan:
             start = end + 1
 
     def _scan_line(self, line: bytes, offset: int) -> None:
-        """Note a line that is not of the common form: a marker, a record by hand, or a bad one."""
+        """Take a line of another form: a marker, a record that was edited, or a bad line."""
         end = offset + len(line) + 1
         found = self._found
         if len(line) > MAX_LINE_BYTES:
@@ -190,13 +191,13 @@ class FileScan:
 
 
 def _numbers(macs: list[bytes]) -> tuple[int, ...]:
-    """Return MAC addresses as numbers, by few calls for all of them."""
+    """Return MAC addresses as numbers, with few calls for all of them."""
     digits = b"0000".join([b"", *macs]).replace(b":", b"")
     return struct.unpack(f">{len(macs)}Q", binascii.unhexlify(digits))
 
 
 def _claims_a_device(line: bytes) -> bool:
-    """Say whether a line is bad, and not just a kind of record that this version does not know."""
+    """Return whether a line is bad, and not only a kind of record that is unknown here."""
     try:
         fields = parse_fields(line)
     except BadRecord:

@@ -1,4 +1,4 @@
-"""Bringing the journal to the disk itself, for a power cut. Holds up nobody who writes."""
+"""Syncing the journal to the disk itself, in case of a power cut. Writers do not wait for it."""
 
 import logging
 import os
@@ -10,18 +10,18 @@ log = logging.getLogger(__name__)
 
 
 class DiskSync:
-    """What of the journal is on the disk, and what is not yet. Safe for use by many threads.
+    """Which parts of the journal are on the disk. Safe for use by many threads.
 
-    Lock order: this one's before the write lock.
+    Lock order: its own lock before the write lock.
     """
 
     def __init__(
         self, path: Path, write_lock: Lock, current: Callable[[], tuple[int, int]]
     ) -> None:
-        """Take the current file.
+        """Take the path of the current file.
 
         Args:
-            current: returns its descriptor, below 0 where it is not open, and its size in bytes;
+            current: returns its descriptor, below 0 if it is not open, and its size in bytes;
                 called under `write_lock`.
         """
         self._path = path
@@ -30,31 +30,27 @@ class DiskSync:
         self._lock = Lock()
         self._synced_size = -1
         self._fails = False
-        self._unsynced: list[int] = []  # files that are written no more
+        self._unsynced: list[int] = []  # files that are no longer written
         self._is_folder_synced = True
 
     def begin_file(self) -> None:
-        """Note that another file is the current one: neither it nor its name is on the disk."""
+        """Record that there is a new current file: neither it nor its name is on the disk."""
         self._synced_size = -1
         self._is_folder_synced = False
 
     def end_file(self, descriptor: int) -> None:
-        """Take a file that is written no more: it is synced with the next one, then closed."""
+        """Take a file that is no longer written: it is synced with the next one, then closed."""
         self._unsynced.append(descriptor)
 
     def sync_at_once(self, descriptor: int, size: int) -> None:
-        """Bring the current file to the disk. The caller holds the write lock.
-
-        Raises:
-            OSError: that failed.
-        """
+        """Sync the current file. The caller holds the write lock. Raises OSError if that fails."""
         os.fsync(descriptor)
         self._sync_folder()
         self._synced_size = size
 
     def sync(self) -> bool:
-        """Bring all files to the disk that are not there; return whether they are there now."""
-        # One at a time: whoever comes second must not believe that it is done while it is going on.
+        """Sync all files that need it; return whether all are on the disk now."""
+        # One thread at a time: the second must not return before the first is done.
         with self._lock:
             with self._write_lock:
                 descriptors, self._unsynced = self._unsynced, []
@@ -71,20 +67,20 @@ class DiskSync:
             return all(are_synced)
 
     def close(self) -> None:
-        """Close what was not synced. The caller holds the write lock."""
+        """Close the files that were not synced. The caller holds the write lock."""
         for descriptor in self._unsynced:
             os.close(descriptor)
         self._unsynced.clear()
 
     def _sync_folder(self) -> None:
-        """Bring the name of a file that was made to the disk; what it holds is nothing without."""
+        """Sync the name of a new file, without which its content is lost."""
         if self._is_folder_synced:
             return
         try:
             folder = os.open(self._path.parent, os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
-            return  # taken away with its files, which is noticed soon
-        # Before it is done: a file that is made meanwhile needs it again.
+            return  # it was moved or deleted, which the writer notices soon
+        # Set before the sync: a file that is made during it needs another one.
         self._is_folder_synced = True
         self._sync_and_close(folder)
 
@@ -93,7 +89,7 @@ class DiskSync:
             os.fsync(descriptor)
         except OSError as problem:
             if not self._fails:
-                log.error("%s cannot be brought to the disk: %s", self._path, problem)
+                log.error("%s cannot be synced to the disk: %s", self._path, problem)
             self._fails = True
             return False
         finally:

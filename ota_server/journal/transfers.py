@@ -1,11 +1,11 @@
-"""Which devices download an image at this moment: in memory alone, nothing of it is on record."""
+"""Which devices download which image at this moment: in memory, not in the journal."""
 
 
 class Transfers:
-    """The transfers that go on. The lock of the device table guards it.
+    """The transfers that are running. The lock of the device table guards it.
 
     Attributes:
-        counts: by the SHA-256 of an image, how many transfers of it each MAC has now.
+        counts: for the SHA-256 of each image, how many transfers of it each MAC has now.
     """
 
     def __init__(self) -> None:
@@ -16,12 +16,12 @@ class Transfers:
         return mac in self.counts.get(sha256, ())
 
     def begin(self, mac: str, sha256: str) -> None:
-        """Note that a transfer begins."""
+        """Record that a transfer begins."""
         counts = self.counts.setdefault(sha256, {})
         counts[mac] = counts.get(mac, 0) + 1
 
     def end(self, mac: str, sha256: str) -> None:
-        """Note that a transfer has ended."""
+        """Record that a transfer has ended."""
         counts = self.counts[sha256]
         left = counts.pop(mac) - 1
         if left:

@@ -1,8 +1,8 @@
 """The journal: `log/devices.jsonl`, a lock-protected JSON-lines logger.
 
-Lines are queued in the order in which the device table changed, and written by whoever flushes
-first: one write, whole lines, before any reply that they stand for. What cannot be written leaves
-its device marked, so that one line for each of them is written first once writing works again.
+Lines are queued in the order in which the device table changed, and the next `flush` writes them:
+one write, whole lines, before the replies that they belong to. If that fails, their devices are
+marked, and once writing works again one line for each of them is written first.
 """
 
 import errno
@@ -24,14 +24,14 @@ from ota_server.system.locks import LOCK_NAME, InUse, take_lock
 
 log = logging.getLogger(__name__)
 
-# Below this a rotation would cost more than it saves: 64 MiB are read in a second.
+# A smaller file costs more than it saves: 64 MiB are read in a second.
 ROTATE_BYTES = 64 * 1024 * 1024
-# When records are brought to the disk itself, for a power cut (a crash of the server loses none
-# in any case): before the reply that they stand for, by a thread, or when the kernel likes.
+# When records are synced to the disk, in case of a power cut (a crash of the server loses none in
+# any case): before the reply that they belong to, every 100 ms, or when the kernel decides.
 FSYNC = ("always", "interval", "never")
-# What stands after the last seal is read with more care at a start: 1 MiB in 4 ms.
+# What comes after the last seal takes longer to read at a start: 4 ms for 1 MiB.
 SEAL_BYTES = 1024 * 1024
-# Those who wait for the lock do not get it from a thread that takes it again at once.
+# Other threads would never get the lock from one that takes it again at once.
 _REST_SECONDS = 0.001
 KEEP_FILES = 10
 KEEP_BYTES = 1024 * 1024 * 1024
@@ -40,16 +40,15 @@ KEEP_BYTES = 1024 * 1024 * 1024
 class Journal:
     """Appends records to the current file and rotates it. Safe for use by many threads.
 
-    Lock order: who syncs before `write_lock`, and that before the device table's lock, never the
-    other way round.
+    Lock order: the lock of `DiskSync`, then `write_lock`, then the lock of the device table.
 
     Attributes:
         failing: the file cannot be written; devices are marked in `unrecorded` instead.
         unrecorded: the MACs whose newest record is not in the file.
-        lost_writes: how often writing failed. Kept for metrics: nothing shows it yet.
+        lost_writes: how often a write failed. Kept for metrics: nothing shows it yet.
         failures: how often `failing` began.
         needs_snapshot: the current file does not hold all known devices yet.
-        generation: counts the files that were opened by this name.
+        generation: how many files were opened as the current one.
     """
 
     def __init__(
@@ -63,10 +62,10 @@ class Journal:
         """Take the lock and open the current file.
 
         Args:
-            fsync: one of FSYNC, when records are brought to the disk.
+            fsync: one of FSYNC: when records are synced to the disk.
 
         Raises:
-            InUse: a server runs on this directory already.
+            InUse: a server already runs on this directory.
             OSError: the directory or a file in it cannot be written.
         """
         self._dir = log_dir
@@ -88,7 +87,7 @@ class Journal:
         self._fd = -1
         self._size = 0
         self._disk = DiskSync(self._path, self.write_lock, lambda: (self._fd, self._size))
-        # What was written since the last seal; it begins anew where a doubt arises.
+        # What was written since the last seal, or since a doubt about the file's content.
         self._segment = Seal(0, 0)
         self._lock_fd = take_lock(log_dir / LOCK_NAME)
         try:
@@ -98,12 +97,12 @@ class Journal:
             raise
 
     def append(self, mac: str, line: bytes) -> None:
-        """Queue one line, newline and all. Call it under the lock that orders the table."""
+        """Queue one line with its newline. The caller holds the lock of the device table."""
         self._queue.append((mac, line))
 
     def flush(self) -> None:
-        """Write what is queued. On return each line is in the file or its device is marked."""
-        # Also with nothing queued: whoever took our line has written it when the lock is free.
+        """Write what is queued. On return each line is in the file, or its device is marked."""
+        # Also with an empty queue: another thread may just be writing our line.
         with self.write_lock:
             self._write_queue()
 
@@ -116,11 +115,11 @@ class Journal:
         self.unrecorded.update(mac for mac, _ in batch)
 
     def _write(self, lines: bytes) -> bool:
-        """Append whole lines by one write; on failure cut back to the last whole line."""
+        """Append whole lines with one write; if that fails, cut back to the last whole line."""
         try:
             written = os.write(self._fd, lines)
             if written < len(lines):
-                # A disk that fills takes a part; the next write says why.
+                # A disk that is almost full takes a part; the next write says why.
                 written += os.write(self._fd, lines[written:])
             if written < len(lines):
                 raise OSError(f"wrote {written} of {len(lines)} bytes")
@@ -142,8 +141,8 @@ class Journal:
         if not self._said:
             self._said = True
             log.error(
-                "%s cannot be written: %s. Devices are answered all the same, and recorded once "
-                "it can be: make room or mend the disk.",
+                "%s cannot be written: %s. Devices are still answered, and will be recorded once "
+                "it can be written: make room or repair the disk.",
                 self._path,
                 problem,
             )
@@ -157,19 +156,19 @@ class Journal:
     def _say_written(self) -> None:
         if self._said:
             self._said = False
-            log.warning("%s is written again; what devices reported is on record", self._path)
+            log.warning("%s can be written again; all reports are on record", self._path)
 
     def resume(self, make_lines: Callable[[list[str]], bytes], slice_size: int = 100) -> bool:
-        """Try to record again: first one line for each marked device, then what is queued.
+        """Try to write again: first one line for each marked device, then what is queued.
 
         Args:
-            make_lines: answers the records of the devices with these MACs.
+            make_lines: returns the records of the devices with these MACs.
 
         Returns:
             Whether writing works again.
         """
         while self.failing:
-            # With no device marked nothing shows yet that it works: the next write says so.
+            # If no device is marked, only the next write shows whether it works.
             with self.write_lock:
                 if self._fd < 0 and not self._reopened():
                     return False
@@ -188,32 +187,32 @@ class Journal:
         return True
 
     def close_snapshot(self, marker: bytes, generation: int) -> bool:
-        """Write the line that closes a snapshot; only now may older files go.
+        """Write the line that ends a snapshot; only now may older files be deleted.
 
         Args:
             generation: what `generation` was when the snapshot began.
 
         Returns:
-            False where the snapshot went into another file, or not on record at all.
+            Whether the whole snapshot is in the current file.
         """
         with self.write_lock:
             self._write_queue()
             if self.failing or generation != self.generation or not self._write_sealed(marker):
                 return False
             self.adopt_marker(self._size)
-        # Whatever `fsync` is: a power cut must not take the new file once the old ones are gone.
+        # Whatever `fsync` is: a power cut must not lose the new file once the old ones are deleted.
         if self._disk.sync():
             prune(self._dir, self._keep_files, self._keep_bytes)
         return True
 
     def seal(self, line: bytes) -> None:
-        """Write `line` as a seal of what was written since the last one, once that is much."""
+        """Write `line` as a seal of what was written since the last one, once that is 1 MiB."""
         with self.write_lock:
             if not self.failing and self._size - self._segment.start >= SEAL_BYTES:
                 self._write_sealed(line)
 
     def _write_sealed(self, line: bytes) -> bool:
-        """Write a line, with a seal unless somebody else has written into the file."""
+        """Write a line, with a seal unless somebody else has changed the file."""
         size = os.fstat(self._fd).st_size
         is_ours = size == self._size
         self._size = max(size, self._size)  # a file that was cut is noticed by its size
@@ -222,11 +221,11 @@ class Journal:
         return is_written
 
     def adopt_segment(self, segment: Seal) -> None:
-        """Take note that the end of the current file, not sealed yet, holds good lines alone."""
+        """Record that the unsealed end of the current file holds only good lines."""
         self._segment = segment
 
     def adopt_marker(self, marker_end: int) -> None:
-        """Take note that the current file holds a snapshot that ends at this byte."""
+        """Record that the current file holds a snapshot that ends at this byte."""
         self._marker_end = marker_end
         self.needs_snapshot = False
 
@@ -234,7 +233,7 @@ class Journal:
         """Notice a file that was moved, deleted or cut, and rotate one that is long enough."""
         with self.write_lock:
             if self._fd >= 0 and self._was_taken_away():
-                log.warning("%s was moved or cut: writing it anew", self._path)
+                log.warning("%s was moved or cut: writing a new one", self._path)
                 self._reopened()
             elif self._is_long_enough():
                 self._rotate()
@@ -243,17 +242,17 @@ class Journal:
         """Open the file by its name again, as SIGHUP asks."""
         with self.write_lock:
             self._write_queue()
-            # The same file would only get one more snapshot, and never be long enough to rotate.
+            # Else the file would get one more snapshot each time, and never be rotated.
             if self.failing or self._was_taken_away():
                 self._reopened()
 
     def sync(self) -> None:
-        """Bring what was written to the disk, if it is time that decides. Holds nobody up."""
+        """Sync what was written to the disk, under `--fsync interval`. Writers do not wait."""
         if self._fsync == "interval":
             self._disk.sync()
 
     def close(self) -> None:
-        """Write and sync what is left, and give the lock back."""
+        """Write and sync what is left, and release the lock."""
         self.flush()
         self.sync()
         with self.write_lock:
@@ -281,7 +280,7 @@ class Journal:
         self._begin_fresh_line()
 
     def _retake_lock(self) -> None:
-        """Take the lock anew where its file was deleted, perhaps with its folder."""
+        """Take the lock again if its file was deleted, perhaps with its folder."""
         path = self._dir / LOCK_NAME
         try:
             if os.path.samestat(os.fstat(self._lock_fd), path.stat()):
@@ -289,23 +288,23 @@ class Journal:
         except FileNotFoundError:
             pass
         try:
-            anew = take_lock(path)
+            descriptor = take_lock(path)
         except (InUse, OSError) as problem:
             log.error("%s was deleted, and cannot be locked again: %s", path, problem)
             return
         os.close(self._lock_fd)
-        self._lock_fd = anew
+        self._lock_fd = descriptor
 
     def _begin_fresh_line(self) -> bool:
-        """End a torn last line, so that the next record stands on a line of its own."""
+        """End a torn last line, so that the next record has a line of its own."""
         try:
             size = os.fstat(self._fd).st_size
             is_torn = size > 0 and os.pread(self._fd, 1, size - 1) != b"\n"
         except OSError:
-            return True  # not a regular file: the next write says whether it takes records
+            return True  # not a regular file: the next write shows whether it takes records
         if size == self._size and not is_torn:
             return True
-        self._size = size  # what stands beyond our last line is not to be sealed
+        self._size = size  # what others wrote after our last line must not be sealed
         is_ended = not is_torn or self._write(b"\n")
         self._segment = Seal(self._size, 0)
         return is_ended
@@ -334,7 +333,7 @@ class Journal:
     def _is_long_enough(self) -> bool:
         if self.needs_snapshot or self.failing:
             return False
-        # What stands before the marker is the snapshot, but for a few lines that came meanwhile.
+        # Before the marker is the snapshot, with a few live records in between.
         return self._size - self._marker_end > max(self._rotate_bytes, self._marker_end)
 
     def _rotate(self) -> None:

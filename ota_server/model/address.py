@@ -10,7 +10,7 @@ _NO_ADDRESS = 1 << 40
 
 @lru_cache(maxsize=16384)
 def source_of(address: str) -> int:
-    """Return an address as a number of 64 bits; all of an IPv6 /64 is one, for one host has it."""
+    """Return an address as a 64-bit number, one for each IPv6 /64: a host can have a whole one."""
     parts = address.split(".")
     if len(parts) == 4 and all(part.isascii() and part.isdigit() for part in parts):
         numbers = [int(part[:4]) for part in parts]

@@ -1,7 +1,8 @@
-"""Devices: what a request says of one, and what is known of one. Pure.
+"""Devices: what a request says about one, and what is known about one. Pure.
 
-A `Device` is all that is on record of a device. Each function here that is named for an event takes
-what was known and answers what is known after it: folded over the journal they give the table.
+A `Device` is all that is on record about a device. Each function here that is named after an event
+takes what was known before it and returns what is known after it; the device table is the result of
+all events in the journal.
 """
 
 import re
@@ -11,7 +12,7 @@ from ota_server.model.version import same_version
 
 MAC_FIELD = b"_br_mac_"
 VERSION_FIELD = b"_br_fwv_"
-SETTLED_MS = 24 * 3_600_000
+DAY_MS = 24 * 3_600_000
 _HOUR_MS = 3_600_000
 _MAC = re.compile(
     r"[0-9a-f]{2}(?P<separator>[:-]?)[0-9a-f]{2}(?:(?P=separator)[0-9a-f]{2}){4}"
@@ -20,11 +21,10 @@ _MAC = re.compile(
 _KEPT_MAC = re.compile(":".join(["[0-9a-f]{2}"] * 6))
 _NO_DEVICE = frozenset(("00:00:00:00:00:00", "ff:ff:ff:ff:ff:ff"))
 _REPORTED_VERSION = re.compile(rb"[ -~]{1,64}")
-# A device as one tuple without nesting: its fields up to `image_only`, `first_seen_ms`, then, where
-# there is one, those of its download, with the SHA-256 as bytes, and without the last three where
-# all are 0.
+# A device as one tuple without nesting: its fields up to `image_only`, then `first_seen_ms`, then
+# those of its download, if it has one: the SHA-256 as bytes; the last three left out if all are 0.
 Flat = tuple[Any, ...]
-# A device that reads byte 0 again this long after its last request is taken to start over: longer
+# A device that asks for byte 0 again this long after its last request starts a new download: longer
 # than any client's pause between retries, shorter than the time between two releases.
 RESTART_AFTER_MS = 10 * 60 * 1000
 FREE_ATTEMPTS = 3
@@ -39,7 +39,7 @@ class Unidentified(Exception):
 
 
 class Report(NamedTuple):
-    """What a request says of its device. The MAC is in lower-case pairs with colons."""
+    """What a request says about its device. The MAC is in lower-case pairs with colons."""
 
     mac: str
     firmware_version: str
@@ -57,9 +57,9 @@ class Download(NamedTuple):
 
     Attributes:
         request_ms: the time of its newest request that was answered with bytes, or by a HEAD.
-        attempts: how often the device has fetched all of it, as `breaker` counts that.
-        attempt_ms: when it had fetched all of it, last.
-        fetched_bytes: those that it has fetched since then.
+        attempts: how often the device has fetched all of it, as `loop_breaker` counts that.
+        attempt_ms: when it last had all of it.
+        fetched_bytes: what it has fetched since then.
     """
 
     version: str
@@ -72,19 +72,18 @@ class Download(NamedTuple):
 
 
 class Device(NamedTuple):
-    """All that is known of a device; times in milliseconds since the epoch.
+    """All that is known about a device; times in milliseconds since the epoch.
 
-    A NamedTuple, since a million of them are made at every start: a frozen dataclass takes four
-    times as long to make.
+    A NamedTuple, since a start makes a million: a frozen dataclass takes four times as long.
 
     Attributes:
         time_ms: the time of its newest record.
         last_seen_ms: when it last asked for the version, or, if it never does, for the image.
-        update_ms: when it first reported the version that it runs now; None: it never changed.
-        target_version: the version that it was told to run, last; None: there was none to tell.
+        update_ms: when it first reported the version that it runs now; None if that never changed.
+        target_version: the version that it was last told to run; None if there was none.
         image_only: it has never asked for the version.
-        first_seen_ms: the full hour after it was first on record; None: that was before records
-            said so.
+        first_seen_ms: the full hour after its first record; None if that record is older than this
+            field.
     """
 
     time_ms: int
@@ -99,7 +98,7 @@ class Device(NamedTuple):
 
 
 def flatten(device: Device) -> Flat:
-    """Return a device as one flat tuple, the form that is kept and written."""
+    """Return a device as one flat tuple, as it is kept and written."""
     download = device.download
     if download is None:
         return *device[:7], device.first_seen_ms
@@ -110,7 +109,7 @@ def flatten(device: Device) -> Flat:
 
 
 def unflatten(flat: Flat) -> Device:
-    """Return the device that `flatten` made flat."""
+    """Reverse `flatten`."""
     download = None
     if len(flat) > 8:
         version, sha256, *rest = flat[8:]
@@ -121,7 +120,7 @@ def unflatten(flat: Flat) -> Device:
 def checked_again(
     flat: Flat, report: Report, target_version: str | None, address: str, now_ms: int
 ) -> Flat | None:
-    """Return what `checked` would of a device whose version is as it was; None: look closer."""
+    """Return what `checked` would, if the reported version has not changed; else None."""
     version = report.firmware_version
     if flat[1] != version:
         return None
@@ -129,10 +128,10 @@ def checked_again(
 
 
 def parse_mac(text: str) -> str | None:
-    """Return a MAC address in lower-case pairs with colons, None if `text` is none.
+    """Return a MAC address in lower-case pairs with colons, or None if `text` is not one.
 
-    Twelve hex digits: bare, in pairs by `:` or `-`, or in fours by `.`. All zeros and all ones are
-    what an uninitialised radio reports, and no device.
+    Twelve hex digits: bare, in pairs with `:` or `-`, or in fours with `.`. All zeros or all ones
+    are not a device: an uninitialised radio reports them.
     """
     text = text.lower()
     if _KEPT_MAC.fullmatch(text):
@@ -148,7 +147,7 @@ def parse_report(fields: dict[bytes, bytes], repeated: frozenset[bytes]) -> Repo
     """Read the report from the fields of a request (names in lower case).
 
     Raises:
-        Unidentified: a field is missing, there twice, empty or malformed.
+        Unidentified: a field is missing, sent twice, empty or malformed.
     """
     mac_text = _single(MAC_FIELD, fields, repeated)
     version = _single(VERSION_FIELD, fields, repeated)
@@ -165,42 +164,42 @@ def _single(name: bytes, fields: dict[bytes, bytes], repeated: frozenset[bytes])
     if value is None:
         raise Unidentified(name.decode(), "missing")
     if name in repeated:
-        raise Unidentified(name.decode(), "there twice")
+        raise Unidentified(name.decode(), "sent twice")
     if not value:
         raise Unidentified(name.decode(), "empty")
     return value
 
 
 def version_changed(device: Device | None, report: Report) -> bool:
-    """Say whether `report` brings a new version to light; another spelling of it is none."""
+    """Return whether a device reports another version than before; spelling does not count."""
     return device is not None and not same_version(device.firmware_version, report.firmware_version)
 
 
 def previous_version(device: Device | None, report: Report) -> dict[str, str]:
-    """Return the detail for a record that brings a new version to light; else none."""
+    """Return the detail for a record with which a device's version changes; else {}."""
     if device is None or not version_changed(device, report):
         return {}
     return {"previous_version": device.firmware_version}
 
 
-def has_settled(device: Device, now_ms: int) -> bool:
-    """Say whether a device has run what it fetched for a day: then it has made it."""
+def ran_for_a_day(device: Device, now_ms: int) -> bool:
+    """Return whether a device has run what it fetched for a day: then that update succeeded."""
     download = device.download
     if download is None or not same_version(device.firmware_version, download.version):
         return False
-    return now_ms - max(download.attempt_ms, device.update_ms or 0) >= SETTLED_MS
+    return now_ms - max(download.attempt_ms, device.update_ms or 0) >= DAY_MS
 
 
 def _kept_download(device: Device, report: Report, now_ms: int) -> Download | None:
-    """Return the download of a device that reports; its attempts are over once it has settled."""
+    """Return the download to keep: without its attempts if the device ran it for a day before."""
     download = device.download
-    if download is not None and version_changed(device, report) and has_settled(device, now_ms):
+    if download is not None and version_changed(device, report) and ran_for_a_day(device, now_ms):
         return Download(*download[:4])
     return download
 
 
 def reported(device: Device, report: Report, address: str, now_ms: int) -> Device:
-    """Return the device after it reported its version and asked for nothing that there is."""
+    """Return the device after it reported its version in a request for something else."""
     return device._replace(
         time_ms=now_ms,
         firmware_version=report.firmware_version,
@@ -211,14 +210,14 @@ def reported(device: Device, report: Report, address: str, now_ms: int) -> Devic
 
 
 def _first_seen(now_ms: int) -> int:
-    """Return the full hour to come: so few different ones that their text is at hand."""
+    """Return the next full hour: there are so few of them that their text stays cached."""
     return -(-now_ms // _HOUR_MS) * _HOUR_MS
 
 
 def checked(
     device: Device | None, report: Report, target_version: str | None, address: str, now_ms: int
 ) -> Device:
-    """Return the device after it asked which version to run and was told `target_version`."""
+    """Return the device after it asked for the version and was told `target_version`."""
     if device is None:
         version, first_ms = report.firmware_version, _first_seen(now_ms)
         return Device(now_ms, version, now_ms, None, target_version, address, False, None, first_ms)
@@ -243,7 +242,7 @@ def asked_for_image(
     now_ms: int,
     download: Download | None,
 ) -> Device:
-    """Return the device after it asked for an image and was given `download`; None: nothing."""
+    """Return the device after it asked for an image; `download` is what it got, None if nothing."""
     if device is None:
         version, first_ms = report.firmware_version, _first_seen(now_ms)
         return Device(
@@ -263,19 +262,19 @@ def asked_for_image(
 
 
 def number_of(mac: str) -> int:
-    """Return a MAC address as a number: 32 bytes in a table where the text takes 66."""
+    """Return a MAC address as a number: it takes 32 bytes of memory, its text 66."""
     return int(mac.replace(":", ""), 16)
 
 
 def mac_of(number: int) -> str:
-    """Return the text of a MAC address that `number_of` made a number."""
+    """Reverse `number_of`."""
     return number.to_bytes(6).hex(":")
 
 
 def goes_on(known: Download | None, sha256: str, under_way: bool, now_ms: int) -> bool:
-    """Say whether a request for an image goes on with what its device does already.
+    """Return whether a request for an image continues the download `known`.
 
-    From byte 0 too: most clients begin anew when they were cut.
+    Also from byte 0: most clients start again at the beginning after a cut.
     """
     if known is None or known.sha256 != sha256:
         return False

@@ -7,12 +7,12 @@ from typing import Any
 
 
 def parse_object(content: bytes) -> dict[str, Any]:
-    """Return the one JSON object that `content` holds; a byte order mark is dropped.
+    """Return the JSON object in `content`; a byte order mark is dropped.
 
-    A key that is there twice is an error: nobody knows which of the two is meant.
+    A key that occurs twice is an error: nobody knows which of the two is meant.
 
     Raises:
-        ValueError: it is not one JSON object in UTF-8; the message says why, for an operator.
+        ValueError: it is not a JSON object in UTF-8; the message says why, for an operator.
     """
     try:
         # Not by the codec utf-8-sig, nor by `json.loads`, which makes a decoder for each call: the
@@ -35,7 +35,7 @@ def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(fields) != len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"{twice[:40]!r} is there twice")
+        raise ValueError(f"{twice[:40]!r} occurs twice")
     return fields
 
 

@@ -1,6 +1,6 @@
-"""Manifests: what is on record of a published image, in `firmware_<version>.json`. Pure.
+"""Manifests: what `firmware_<version>.json` says about a published image. Pure.
 
-An image that was copied in by hand has none, and is served all the same.
+An image that was copied in by hand has no manifest and is served all the same.
 """
 
 import re
@@ -25,16 +25,16 @@ class BadManifest(ValueError):
 
 
 class Manifest(NamedTuple):
-    """What is on record of a release.
+    """What is on record about a release.
 
     Attributes:
         time: when it was published, RFC 3339.
-        reports_as: what devices report that run it, where that is not its version.
-        via: the stone, the release that a device has to run first.
-        direct_from: patterns of the versions that need not go over the stone.
+        reports_as: what devices that run it report, if that is not its version.
+        via: its stepping stone: the release that a device has to run first.
+        direct_from: patterns of the versions that can skip the stepping stone.
         signature: the name of the file beside it that holds a detached signature.
-        signature_sha256: of that file; None: there is none, or it is of an older publication.
-        image: what the image says of itself, for people.
+        signature_sha256: of that file; None if there is none, or an old server published it.
+        image: what the image says about itself, for people.
     """
 
     version: str
@@ -57,18 +57,18 @@ def manifest_name(version: str) -> str:
 
 
 def version_of_manifest_name(name: str) -> str | None:
-    """Return the version that a file name stands for, None if it is no manifest's."""
+    """Return the version in the name of a manifest, or None if it is not such a name."""
     match = _MANIFEST_NAME.fullmatch(name)
     return match[1] if match else None
 
 
 def is_pattern(text: str) -> bool:
-    """Say whether `text` may name versions: a version in which `*` stands for any text."""
+    """Return whether `text` is a pattern of versions: a version in which `*` is any text."""
     return _PATTERN.fullmatch(text) is not None
 
 
 def is_reported_text(text: str) -> bool:
-    """Say whether a device can report `text` as its version."""
+    """Return whether a device can report `text` as its version."""
     return _REPORTED.fullmatch(text) is not None
 
 
@@ -79,10 +79,10 @@ def format_manifest(manifest: Manifest) -> bytes:
 
 
 def parse_manifest(content: bytes, version: str) -> Manifest:
-    """Read the manifest of a version. Fields that are not known are ignored.
+    """Read the manifest of a version. Unknown fields are ignored.
 
     Raises:
-        BadManifest: it is none, or one of another version.
+        BadManifest: it is not a manifest, or is one of another version.
     """
     try:
         fields = parse_object(content)
@@ -99,14 +99,14 @@ def parse_manifest(content: bytes, version: str) -> Manifest:
 def _manifest(fields: Mapping[str, Any]) -> Manifest:
     size = fields["size"]
     if type(size) is not int or not 0 < size < 10**18:
-        raise ValueError("size is no number of bytes")
+        raise ValueError("size is not a number of bytes")
     parse_time(_text(fields, "time"))
     via = _optional(fields, "via")
     if via is not None and not is_version(via):
-        raise ValueError(f"via is no version: {via[:40]!r}")
+        raise ValueError(f"via is not a version: {via[:40]!r}")
     reports_as = _optional(fields, "reports_as")
     if reports_as is not None and not is_reported_text(reports_as):
-        raise ValueError(f"reports_as is nothing that a device can report: {reports_as[:40]!r}")
+        raise ValueError(f"no device can report reports_as: {reports_as[:40]!r}")
     signed = None
     if fields.get("signature_sha256") is not None:
         signed = _matching(fields, "signature_sha256", _SHA256)
@@ -114,7 +114,7 @@ def _manifest(fields: Mapping[str, Any]) -> Manifest:
     if not isinstance(patterns, list) or not all(
         isinstance(pattern, str) and is_pattern(pattern) for pattern in patterns
     ):
-        raise ValueError("direct_from is no list of versions")
+        raise ValueError("direct_from is not a list of versions")
     return Manifest(
         version=fields["version"],
         sha256=_matching(fields, "sha256", _SHA256),
@@ -134,7 +134,7 @@ def _manifest(fields: Mapping[str, Any]) -> Manifest:
 def _text(fields: Mapping[str, Any], name: str, default: str | None = None) -> str:
     value = fields[name] if default is None else fields.get(name, default)
     if not isinstance(value, str):
-        raise TypeError(f"{name} is no text")
+        raise TypeError(f"{name} is not text")
     return value
 
 
@@ -145,7 +145,7 @@ def _optional(fields: Mapping[str, Any], name: str) -> str | None:
 def _matching(fields: Mapping[str, Any], name: str, pattern: re.Pattern[str]) -> str:
     value = _text(fields, name)
     if not pattern.fullmatch(value):
-        raise ValueError(f"{name} is none: {value[:40]!r}")
+        raise ValueError(f"{name} is malformed: {value[:40]!r}")
     return value
 
 
@@ -162,7 +162,7 @@ def next_stop(running: str, wanted: str, manifests: Mapping[str, Manifest]) -> s
         if manifest is None or manifest.via is None or _is_direct(running, manifest):
             return stop
         stop = manifest.via
-    return stop  # a circle, which `publish` refuses: by hand only
+    return stop  # a circle: only possible by hand, since `publish` refuses it
 
 
 def _is_direct(running: str, manifest: Manifest) -> bool:
@@ -173,12 +173,12 @@ def _is_direct(running: str, manifest: Manifest) -> bool:
 
 
 def matches(version: str, pattern: str) -> bool:
-    """Say whether a version is one of those that a pattern names, by meaning."""
+    """Return whether a version matches a pattern; both are compared by meaning."""
     text = meaning(version)
     first, *rest = meaning(pattern).split("*")
     if not rest:
         return text == first
-    # Not as a regular expression: many stars would take it for ever, on what a device sends.
+    # Not as a regular expression: with many stars that could take forever on a device's text.
     *middle, last = rest
     at = len(first)
     for part in middle:
@@ -189,11 +189,13 @@ def matches(version: str, pattern: str) -> bool:
     return text.startswith(first) and text.endswith(last) and at + len(last) <= len(text)
 
 
-def stone_problem(manifest: Manifest, others: Iterable[Manifest], images: Iterable[str]) -> str:
-    """Return what is wrong with the way over stones to a release; "" where it is right.
+def stepping_stone_problem(
+    manifest: Manifest, others: Iterable[Manifest], images: Iterable[str]
+) -> str:
+    """Return what is wrong with the stepping stones to a release; "" if nothing is.
 
     Args:
-        images: the versions whose images are there.
+        images: the versions that have an image.
     """
     manifests = {meaning(other.version): other for other in (*others, manifest)}
     there = set(map(meaning, images))
@@ -201,9 +203,9 @@ def stone_problem(manifest: Manifest, others: Iterable[Manifest], images: Iterab
     while at.via is not None:
         way.append(at.via)
         if meaning(at.via) in map(meaning, way[:-1]):
-            return f"the way is a circle: {' -> '.join(reversed(way))}"
+            return f"the stepping stones form a circle: {' -> '.join(reversed(way))}"
         if meaning(at.via) not in there:
-            return f"there is no image of {at.via}, the stone on the way to {at.version}"
+            return f"there is no image of {at.via}, the stepping stone to {at.version}"
         following = manifests.get(meaning(at.via))
         if following is None:
             return ""

@@ -1,4 +1,4 @@
-"""Durations and sizes as operators write them: the one grammar of both. Pure."""
+"""Durations and sizes as operators write them. Pure."""
 
 import re
 from collections.abc import Mapping
@@ -23,7 +23,7 @@ def parse_duration(text: str) -> float:
 
 
 def format_duration(seconds: float) -> str:
-    """Return a duration in its largest unit that shows it whole."""
+    """Return a duration in the largest unit that gives a whole number."""
     return _in_units(seconds, DURATION_UNITS)
 
 
@@ -40,7 +40,7 @@ def parse_size(text: str) -> int:
 
 
 def format_size(size: int) -> str:
-    """Return a number of bytes in the largest unit that shows it whole."""
+    """Return a number of bytes in the largest unit that gives a whole number."""
     return _in_units(size, SIZE_UNITS)
 
 

@@ -1,13 +1,13 @@
-"""What an operator asked for and does not get. Pure."""
+"""Errors for operators: what cannot be done, or cannot be read. Pure."""
 
 
 class Refused(Exception):
-    """What an operator asked for is not done; the message says why, and what to do."""
+    """What an operator asked for is refused; the message says why, and what to do."""
 
 
 class Misused(Refused):
-    """A command was called wrongly, in a way that its parser could not see: exit code 2."""
+    """A command was called in a wrong way that its parser could not detect: exit code 2."""
 
 
 class BadPolicy(ValueError):
-    """A file of the policy cannot be used; the message says why, for the operator."""
+    """A policy file cannot be used; the message says why, for the operator."""

@@ -6,7 +6,7 @@ from functools import lru_cache
 from ota_server.model.quantity import DURATION_UNITS
 
 _LAST_MS = 253_402_300_799_999  # the end of the year 9999
-# A table, since a time is formatted three times for each request: half the cost of a format spec.
+# A table costs half of a format spec, and each request formats three times.
 _FRACTIONS = tuple(f".{ms:03d}Z" for ms in range(1000))
 
 
@@ -16,7 +16,7 @@ def _second(seconds: int) -> str:
 
 
 def format_time(ms: int) -> str:
-    """Return milliseconds since the epoch as RFC 3339 text in UTC, as the journal has it."""
+    """Return milliseconds since the epoch as RFC 3339 text in UTC, as in the journal."""
     return _second(ms // 1000) + _FRACTIONS[ms % 1000]
 
 
@@ -24,14 +24,14 @@ def parse_time(text: str) -> int:
     """Return RFC 3339 text in milliseconds since the epoch.
 
     Raises:
-        ValueError: it is no time, or one without a time zone.
+        ValueError: it is not a time, or has no time zone.
     """
     moment = datetime.fromisoformat(text)
     if moment.tzinfo is None:
         raise ValueError(f"no time zone in {text[:40]!r}")
     ms = round(moment.timestamp() * 1000)
     if not 0 <= ms <= _LAST_MS:
-        raise ValueError(f"no time that can be written again: {text[:40]!r}")
+        raise ValueError(f"a time out of range: {text[:40]!r}")
     return ms
 
 

@@ -1,4 +1,4 @@
-"""Versions and releases: what names one, and when two are equal. Pure."""
+"""Versions: what can name a release, and when two names mean the same one. Pure."""
 
 import re
 from functools import lru_cache
@@ -11,7 +11,7 @@ VERSION_RULE = "1 to 64 of A-Z a-z 0-9 . _ + -, beginning with a letter or digit
 _VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+\-]{0,63}")
 _IMAGE_NAME = re.compile(r"firmware_([A-Za-z0-9][A-Za-z0-9._+\-]{0,63})\.bin")
 
-# The demonstration that this project ships, by size and SHA-256. No real device may flash it.
+# The demonstration images that this project ships. No real device may flash them.
 SAMPLES = {
     (4096, "3fe4585681af5a2ecfdd6d11d84e36a3aa543af8ebc06cc4a9f9bdd07e3e580f"): "v1.0.0",
     (4096, "6e98cbfcbf394612174e29f1fbe88eab08b241dab93659f564b256f0e3edbb20"): "v1.0.1",
@@ -20,13 +20,13 @@ _SAMPLE_SIZES = frozenset(size for size, _ in SAMPLES)
 
 
 class NoVersion(ValueError):
-    """A version file holds no version."""
+    """version.txt does not hold a version."""
 
 
 class Target(NamedTuple):
     """What version.txt asks for: the version, what ends a reply (a newline or nothing), the image.
 
-    `image_name` is the file in `firmware/` that holds the image; None while there is none.
+    `image_name` is the file in `firmware/` that holds the image; None if it is missing.
     """
 
     version: str
@@ -36,29 +36,29 @@ class Target(NamedTuple):
 
     @property
     def may_be_sample(self) -> bool:
-        """Whether only the image's hash can tell it from the shipped sample."""
+        """Whether the image has the size of a shipped sample: only its hash can tell."""
         return may_be_sample(self.image_size)
 
 
 def is_version(text: str) -> bool:
-    """Say whether `text` may name a release: 1 to 64 of A-Z a-z 0-9 . _ + -."""
+    """Return whether `text` can name a release: 1 to 64 of A-Z a-z 0-9 . _ + -."""
     return _VERSION.fullmatch(text) is not None
 
 
 def meaning(version: str) -> str:
-    """Return what two spellings of one version share: `v1.0` and `1.0` are the same release."""
-    # By characters, since each check under a rollout asks five times: a pattern takes longer.
+    """Return a version in the spelling that all others share: `v1.0` and `1.0` are one release."""
+    # By characters: a pattern takes longer, and each check during a rollout asks five times.
     return version[1:] if version[:1] == "v" and "0" <= version[1:2] <= "9" else version
 
 
 @lru_cache(maxsize=4096)
 def same_version(one: str, other: str) -> bool:
-    """Compare two versions by meaning. Order is never asked: going back is just another target."""
+    """Compare two versions by meaning. Order never matters: going back is just another target."""
     return one == other or meaning(one) == meaning(other)
 
 
 def spellings(version: str) -> tuple[str, ...]:
-    """Return the names that mean `version`, the exact one first."""
+    """Return all spellings of `version`, the exact one first."""
     bare = meaning(version)
     if bare != version:
         return version, bare
@@ -76,7 +76,7 @@ def signature_name(version: str) -> str:
 
 
 def version_of_image_name(name: str) -> str | None:
-    """Return the version that a file name in `firmware/` stands for, None if it is no image's."""
+    """Return the version in the file name of an image, or None if it is not such a name."""
     match = _IMAGE_NAME.fullmatch(name)
     return match[1] if match else None
 
@@ -87,7 +87,7 @@ def parse_version_file(content: bytes) -> tuple[str, str]:
     A byte order mark, CR and trailing blanks are dropped: editors leave them, devices compare text.
 
     Raises:
-        NoVersion: the message says why, for the operator.
+        NoVersion: it holds none; the message says why, for the operator.
     """
     if len(content) > MAX_VERSION_FILE_BYTES:
         raise NoVersion(f"is over {MAX_VERSION_FILE_BYTES} bytes")
@@ -111,10 +111,10 @@ def entity_tag(sha256: str) -> str:
 
 
 def is_sample(size: int, sha256: str) -> bool:
-    """Say whether these are the bytes of the shipped sample."""
+    """Return whether an image is a shipped sample."""
     return (size, sha256) in SAMPLES
 
 
 def may_be_sample(size: int) -> bool:
-    """Say whether only its hash can tell an image of this size from the shipped sample."""
+    """Return whether a shipped sample has this size, so that only a hash can tell."""
     return size in _SAMPLE_SIZES

@@ -129,7 +129,7 @@ class PolicyFiles:
                 try:
                     self._read(folder, is_turn=False)
                 finally:
-                    self._watched.is_at_length = False
+                    self._watched.reads_long_file = False
 
     @property
     def latest(self) -> Policy:
@@ -147,7 +147,7 @@ class PolicyFiles:
                 return self._policy  # STEADY
             if time.monotonic() <= seen.at + _READ_AGAIN_SECONDS:
                 return self._policy  # RACY
-        if not self._lock.acquire(timeout=0 if self._watched.is_at_length else _SHORT_SECONDS):
+        if not self._lock.acquire(timeout=0 if self._watched.reads_long_file else _SHORT_SECONDS):
             # The emergency hold never waits.
             return self._policy._replace(is_held=self._is_held(), is_plain=False)
         try:
@@ -221,7 +221,7 @@ class PolicyFiles:
         if sum(map(len, members.values())) > _MOST_MEMBERS_IN_A_TURN:
             if is_turn:
                 return False
-            self._watched.is_at_length = True
+            self._watched.reads_long_file = True
         self._groups = groups_by_mac(members)
         return True
 

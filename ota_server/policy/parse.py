@@ -115,7 +115,7 @@ def _distinct(pairs: Iterable[tuple[str, _Value]]) -> dict[str, _Value]:
     table: dict[str, _Value] = {}
     for name, value in pairs:
         if name in table:
-            raise BadPolicy(f"{name} is given twice")
+            raise BadPolicy(f"{name} occurs twice")
         table[name] = value
     return table
 

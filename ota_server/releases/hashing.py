@@ -9,7 +9,7 @@ from collections import OrderedDict
 from threading import Condition, Event, Thread
 
 from ota_server.releases.image import Copies, Digests, PrivateCopy, digest
-from ota_server.system.files import Found, Signature, is_passing, open_found, signature_of
+from ota_server.system.files import Found, Signature, is_temporary, open_found, signature_of
 
 log = logging.getLogger(__name__)
 
@@ -131,7 +131,7 @@ class Hasher:
             try:
                 wait_seconds = self._look_at(hashing)
             except OSError as problem:
-                if is_passing(problem):
+                if is_temporary(problem):
                     wait_seconds = self._settle_seconds or SETTLE_SECONDS
                     self._look_again(hashing, wait_seconds)
                 else:

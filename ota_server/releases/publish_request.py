@@ -9,7 +9,7 @@ from ota_server.model.manifest import (
     Manifest,
     is_pattern,
     is_reported_text,
-    stone_problem,
+    stepping_stone_problem,
 )
 from ota_server.model.refusal import Misused, Refused
 from ota_server.model.version import VERSION_RULE, is_version, meaning, same_version
@@ -88,7 +88,7 @@ def check_against(request: PublishRequest, policy: Policy) -> None:
     manifest = Manifest(
         request.version, "", "", 0, "", via=request.via, direct_from=request.direct_from
     )
-    problem = stone_problem(manifest, others, {*policy.images, meaning(request.version)})
+    problem = stepping_stone_problem(manifest, others, {*policy.images, meaning(request.version)})
     if problem:
         raise Refused(f"{problem}; publish the stepping stone first, or name another one by --via")
     if request.via is not None and policy.is_withdrawn(request.via):

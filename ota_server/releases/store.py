@@ -21,7 +21,7 @@ from ota_server.releases.image import Copies, Image
 from ota_server.system.files import (
     Found,
     is_as_it_was,
-    is_passing,
+    is_temporary,
     open_found,
     signature_of,
 )
@@ -149,7 +149,7 @@ class Store:
         try:
             names = sorted(os.listdir(self.firmware_dir))
         except OSError as problem:
-            if is_passing(problem):
+            if is_temporary(problem):
                 raise NotNow(f"{self.firmware_dir}: {problem.strerror}") from problem
             return
         for name in names:
@@ -175,7 +175,7 @@ class Store:
         except Unreadable as problem:
             raise NoImage(str(problem)) from problem
         except OSError as problem:
-            if is_passing(problem):
+            if is_temporary(problem):
                 raise NotNow(f"{file.path}: {problem.strerror}") from problem
             raise NoImage(f"{file.path}: {problem.strerror}") from problem
         signature = signature_of(os.fstat(descriptor))

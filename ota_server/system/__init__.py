@@ -1,4 +1,4 @@
-"""The machine without surprises: files, locks, the data directory, the log of the server.
+"""Files, locks, the data directory and the server's log, without surprises.
 
 It imports `model` alone. Begin with `files`.
 """

@@ -1,4 +1,4 @@
-"""The clock on the wall. Pure code is told the time; who tells it asks here."""
+"""The time of day. Pure code gets it as an argument; its callers ask here."""
 
 import time
 

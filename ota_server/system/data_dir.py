@@ -1,4 +1,4 @@
-"""Where a server's files are: the data directory and its default."""
+"""The data directory, its default and its folders."""
 
 import argparse
 import os
@@ -11,12 +11,12 @@ ENVIRONMENT_VARIABLE = "OTA_SERVER_DATA"
 
 
 def default_data_dir() -> Path:
-    """Return OTA_SERVER_DATA; else the package's folder in a checkout; else one of the user's."""
+    """Return $OTA_SERVER_DATA, else the package's folder in a checkout, else a user's folder."""
     named = os.environ.get(ENVIRONMENT_VARIABLE)
     if named:
         return Path(named)
     package = Path(__file__).resolve().parent.parent
-    # Installed by pip the package lies among others, where nobody should write.
+    # If pip has installed the package, it is in a folder where nobody should write.
     if (package.parent / "pyproject.toml").is_file():
         return package
     if sys.platform == "darwin":
@@ -27,7 +27,7 @@ def default_data_dir() -> Path:
     try:
         return Path.home() / ".local" / "share" / "ota_server"
     except RuntimeError:
-        return Path("ota_server_data")  # a user without a home: the folder where it was started
+        return Path("ota_server_data")  # a user without a home: use the working directory
 
 
 def add_data_dir_argument(parser: argparse.ArgumentParser) -> None:
@@ -52,7 +52,7 @@ def existing_folder(data_dir: Path, name: str) -> Path:
     """Return a folder of a data directory.
 
     Raises:
-        Refused: it is not there, so this is not a data directory.
+        Refused: it is missing, so this is not a data directory.
     """
     folder = data_dir / name
     if not folder.is_dir():

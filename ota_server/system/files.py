@@ -1,4 +1,4 @@
-"""Files in a folder that operators write: looked at and opened without surprises."""
+"""Files that operators may change at any time: found, opened, read and replaced safely."""
 
 import errno
 import hashlib
@@ -12,13 +12,13 @@ from typing import NamedTuple
 
 from ota_server.model.refusal import BadPolicy
 
-# What says nothing of a file: it may be there and well.
-_PASSING = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EINTR, errno.EAGAIN))
+# These errors say nothing about the file, which may be fine.
+_TEMPORARY = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EINTR, errno.EAGAIN))
 _MAX_BYTES = 64 * 1024 * 1024
 
 
 class Signature(NamedTuple):
-    """What tells that a file has not changed: two equal ones mean the same bytes."""
+    """What shows that a file has not changed: equal signatures mean the same bytes."""
 
     device: int
     inode: int
@@ -34,13 +34,13 @@ class Found(NamedTuple):
     signature: Signature
 
 
-def is_passing(problem: OSError) -> bool:
-    """Say whether an error is about this moment and not about the file."""
-    return problem.errno in _PASSING
+def is_temporary(problem: OSError) -> bool:
+    """Return whether an error may go away by itself and says nothing about the file."""
+    return problem.errno in _TEMPORARY
 
 
 def is_full(problem: OSError) -> bool:
-    """Say whether an error means that there is no room to write."""
+    """Return whether an error means that there is no room to write."""
     return problem.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -52,7 +52,7 @@ def signature_of(status: os.stat_result) -> Signature:
 
 
 def is_of(status: os.stat_result, signature: Signature) -> bool:
-    """Say whether a status has this signature, without making one of it."""
+    """Return whether a status has this signature; cheaper than `signature_of`."""
     return (
         status.st_mtime_ns == signature.modified_ns
         and status.st_ctime_ns == signature.changed_ns
@@ -63,7 +63,7 @@ def is_of(status: os.stat_result, signature: Signature) -> bool:
 
 
 def is_as_it_was(found: Found) -> bool:
-    """Say whether a file is at its path as it was found: a look by few steps, for each turn."""
+    """Return whether a file is still as it was found. Cheap: the event loop asks in each turn."""
     try:
         return is_of(os.lstat(found.path), found.signature)
     except OSError:
@@ -71,9 +71,9 @@ def is_as_it_was(found: Found) -> bool:
 
 
 def find(folder: Path, name: str) -> Found | None:
-    """Find a regular file in `folder`; None if there is none.
+    """Find a regular file in `folder`; return None if there is none.
 
-    A link is followed to a file below the same folder and to nowhere else.
+    A link is followed only to a file below the same folder.
 
     Raises:
         OSError: the folder cannot be searched.
@@ -94,9 +94,9 @@ def find(folder: Path, name: str) -> Found | None:
 
 
 def open_found(found: Found) -> int:
-    """Open what `find` found, for reading, and return its descriptor.
+    """Open for reading what `find` found, and return its descriptor.
 
-    Neither a link nor a pipe that took its place meanwhile is followed or waited for; the caller
+    If a link or a pipe has replaced it meanwhile, that is not followed or waited for; the caller
     compares signatures.
 
     Raises:
@@ -106,7 +106,7 @@ def open_found(found: Found) -> int:
 
 
 def sha256_of(found: Found) -> str:
-    """Return the SHA-256 of a file, in hex; it takes a second for each GB or so.
+    """Return the SHA-256 of a file in hex, at about a second for each GB.
 
     Raises:
         OSError: it cannot be read.
@@ -116,10 +116,10 @@ def sha256_of(found: Found) -> str:
 
 
 def open_regular(path: Path) -> int:
-    """Open a file of our own for reading and return its descriptor; a pipe is not waited for.
+    """Open a file of our own for reading and return its descriptor; never wait for a pipe.
 
     Raises:
-        OSError: it cannot be opened, or is no regular file.
+        OSError: it cannot be opened, or is not a regular file.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
@@ -129,16 +129,16 @@ def open_regular(path: Path) -> int:
 
 
 def replace(path: Path, content: bytes) -> None:
-    """Write a file so that readers see the old content or the new one, also after a power cut.
+    """Write a file so that readers see the old content or the new one, even after a power cut.
 
-    Whoever runs this: root, or an operator with a strict umask, must not lock the server out.
+    The server can read it, whoever runs this: root, or an operator with a strict umask.
 
     Raises:
-        OSError: it cannot be written; the old file is as it was.
+        OSError: it cannot be written; the old file is unchanged.
     """
     temporary = path.with_name(f".{path.name}.new")
     with suppress(FileNotFoundError):
-        temporary.unlink()  # of somebody who was killed meanwhile, perhaps another user
+        temporary.unlink()  # left by a process that was killed, perhaps another user's
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
     try:
         with open(os.open(temporary, flags, 0o600), "wb") as file:
@@ -146,8 +146,8 @@ def replace(path: Path, content: bytes) -> None:
             os.fchmod(file.fileno(), 0o644)
             file.write(content)
             file.flush()
-            # By a finer clock than the kernel's: it tells a file that was put in place whole from
-            # one that somebody is writing to.
+            # This clock is finer than the kernel's, and that shows that this file was put in place
+            # whole: `watched._is_being_written`.
             stamp_ns = time.time_ns()
             os.utime(file.fileno(), ns=(stamp_ns, stamp_ns))
             os.fsync(file.fileno())
@@ -161,11 +161,7 @@ def replace(path: Path, content: bytes) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Bring the names in a folder to the disk.
-
-    Raises:
-        OSError: that failed.
-    """
+    """Bring the names in a folder to the disk. Raises OSError if that fails."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
@@ -174,24 +170,24 @@ def sync_folder(folder: Path) -> None:
 
 
 def give_to_owner(target: int | Path, folder: Path) -> None:
-    """Where root makes a file, give it to who owns the folder: the server's user writes it too."""
+    """Give a file that root makes to the folder's owner, since the server's user writes it too."""
     if os.geteuid() == 0:
         status = os.stat(folder)
         os.chown(target, status.st_uid, status.st_gid)
 
 
 def read(folder: Path, name: str) -> bytes:
-    """Return what a file holds; b"" where there is none.
+    """Return what a file holds; b"" if it is missing.
 
     Raises:
-        BadPolicy: something else has its name.
+        BadPolicy: its name belongs to something that is not a regular file.
         OSError: it cannot be read.
     """
     path = folder / name
     found = find(folder, name)
     if found is None:
         if os.path.lexists(path):
-            raise BadPolicy(f"{path} is no regular file in its folder; move it away")
+            raise BadPolicy(f"{path} is not a regular file in its folder; move it away")
         return b""
     with open(open_found(found), "rb") as file:
         return file.read()
@@ -205,11 +201,11 @@ def named(path: Path) -> Iterator[None]:
     except BadPolicy as problem:
         if str(path) in str(problem):
             raise
-        raise BadPolicy(f"{path} {problem}; mend it first") from problem
+        raise BadPolicy(f"{path} {problem}; fix it first") from problem
 
 
 def read_if_there(folder: Path, name: str) -> bytes | None:
-    """Return what a file holds, None if there is none."""
+    """Return what a file holds, or None if it is missing."""
     found = find(folder, name)
     if found is None:
         return None

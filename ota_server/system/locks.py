@@ -1,13 +1,13 @@
-"""Locks on files: of the commands that change files, and of the one server of a data directory.
+"""File locks: one command at a time changes files, one server runs on a data directory.
 
-| the lock of | file | held by | who waits how long |
+| lock of | file | held by | who waits, and how long |
 |---|---|---|---|
 | commands | version/.lock | a command, while it changes files | another command, 30 s |
 | the server | log/.lock | a server, or for a moment a command | a server, 0.3 s |
 | the controller | log/.controller.lock | a controller | another controller, 0.3 s |
 | a publication | firmware/.firmware_*.new | `release publish`, while it copies | nobody |
 
-The kernel gives a lock back when the process that holds it ends, however it ends.
+The kernel releases a lock when the process that holds it ends, however it ends.
 """
 
 import fcntl
@@ -21,13 +21,13 @@ from ota_server.system.files import give_to_owner
 
 LOCK_NAME = ".lock"
 _EDIT_LOCK_SECONDS = 30.0
-# A command that looks whether a server runs, or forgets a device, holds the lock for a moment.
+# A command that checks whether a server runs, or forgets a device, holds the lock for a moment.
 _SERVER_LOCK_SECONDS = 0.3
 _LOOK_SECONDS = 0.01
 
 
 class Busy(Exception):
-    """Another operator's command goes on for too long."""
+    """Another command has held the lock for too long."""
 
 
 class InUse(Exception):
@@ -38,11 +38,11 @@ def acquire(descriptor: int, wait_seconds: float = 0.0, *, is_shared: bool = Fal
     """Lock an open file until it is closed; return whether that succeeded.
 
     Args:
-        wait_seconds: for how long to try while somebody else holds the lock.
+        wait_seconds: how long to try while another process holds the lock.
         is_shared: others may hold it shared as well.
 
     Raises:
-        OSError: the file system has no locks.
+        OSError: the file system does not support locks.
     """
     operation = fcntl.LOCK_SH if is_shared else fcntl.LOCK_EX
     give_up_at = time.monotonic() + wait_seconds
@@ -58,10 +58,10 @@ def acquire(descriptor: int, wait_seconds: float = 0.0, *, is_shared: bool = Fal
 
 @contextmanager
 def locked(data_dir: Path, wait_seconds: float = _EDIT_LOCK_SECONDS) -> Iterator[None]:
-    """Hold the lock of those who change files in a data directory: one at a time.
+    """Hold the lock for changing files in a data directory.
 
     Raises:
-        Busy: another one has held it for as long as this may wait.
+        Busy: another process still holds it after `wait_seconds`.
         OSError: the lock cannot be opened.
     """
     path = data_dir / "version" / LOCK_NAME
@@ -69,7 +69,7 @@ def locked(data_dir: Path, wait_seconds: float = _EDIT_LOCK_SECONDS) -> Iterator
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     except PermissionError:
-        # Another user made it. To lock a file it need not be written.
+        # Another user made it. Locking a file does not require write access.
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         give_to_owner(descriptor, path.parent)
@@ -81,7 +81,7 @@ def locked(data_dir: Path, wait_seconds: float = _EDIT_LOCK_SECONDS) -> Iterator
 
 
 def take_lock(path: Path) -> int:
-    """Lock a file of a server, made where it is missing; return the descriptor that holds the lock.
+    """Lock a file of a server, and make it if it is missing; return its descriptor.
 
     Raises:
         InUse: another process holds it.
@@ -96,9 +96,9 @@ def take_lock(path: Path) -> int:
 
 
 def is_served(log_dir: Path) -> bool:
-    """Return whether a server runs on the data directory: it holds the lock of the journal.
+    """Return whether a server runs on the data directory, by the lock of the journal.
 
-    To see that it is taken for a moment, and shared: a server that starts just then waits for it.
+    That takes the lock for a moment, shared; a server that starts meanwhile waits for it.
     """
     try:
         descriptor = os.open(log_dir / LOCK_NAME, os.O_RDONLY | os.O_CLOEXEC)

@@ -1,7 +1,7 @@
-"""The server's log: written by a thread, since whoever reads it may be slow, or gone.
+"""The server's log: written by a thread, since its reader may be slow or gone.
 
-A standard error that is a pipe which nobody empties would otherwise hold up all devices. How often
-one thing may be said is limited, too: a flood of requests is no flood of lines.
+If standard error is a pipe that nobody reads, all devices would wait for it otherwise. How often
+the same message is logged is limited too, so that a flood of requests is not a flood of lines.
 """
 
 import logging
@@ -10,16 +10,16 @@ from collections import OrderedDict
 from queue import SimpleQueue
 from threading import Lock, Thread
 
-# A minute of a bad day; what comes on top while nothing is written is counted.
+# A minute of a bad day; lines beyond that are only counted while nothing can be written.
 _MAX_WAITING = 1000
 _END_SECONDS = 2.0
 _STANDARD_ERROR = 2
-# What a rate limit remembers.
+# How many keys a rate limit remembers.
 _KEPT_KEYS = 1000
 
 
 class LogThread(logging.Handler):
-    """Writes records to a descriptor, in their order, without holding up who logs."""
+    """Writes records to a descriptor, in order; the thread that logs does not wait."""
 
     def __init__(self, descriptor: int = _STANDARD_ERROR) -> None:
         super().__init__()
@@ -30,18 +30,18 @@ class LogThread(logging.Handler):
         self._thread.start()
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Have a record written."""
+        """Queue a record."""
         self.say(self.format(record))
 
     def say(self, line: str) -> None:
-        """Have a line written. Safe in a signal handler."""
+        """Queue a line. Safe in a signal handler."""
         if self._queue.qsize() >= _MAX_WAITING:
             self._lost += 1
         else:
             self._queue.put(line)
 
     def end(self) -> None:
-        """Write what waits, if somebody takes it."""
+        """Write what is queued, if it can be written within two seconds."""
         self._queue.put(None)
         self._thread.join(_END_SECONDS)
 
@@ -49,13 +49,13 @@ class LogThread(logging.Handler):
         while (line := self._queue.get()) is not None:
             lost, self._lost = self._lost, 0
             if lost:
-                line += f"\n{lost} lines of the log were lost: nobody took them"
+                line += f"\n{lost} lines of the log were lost: nobody read them"
             content = memoryview(f"{line}\n".encode())
             try:
                 while content:
                     content = content[os.write(self._descriptor, content) :]
             except OSError:
-                self._lost += 1  # it is closed, or a full disk; perhaps not for ever
+                self._lost += 1  # closed, or a full disk; that may change
 
 
 class RateLimit:
@@ -67,7 +67,7 @@ class RateLimit:
         self._allowed_at: OrderedDict[str, float] = OrderedDict()
 
     def allows(self, key: str, now_seconds: float) -> bool:
-        """Say whether `key` may be said now. With more keys than are kept the oldest may again."""
+        """Return whether `key` is allowed now; a key that is no longer remembered always is."""
         with self._lock:
             last = self._allowed_at.get(key)
             if last is not None and 0 <= now_seconds - last < self._seconds:
@@ -80,7 +80,7 @@ class RateLimit:
 
 
 class Budget:
-    """Allows so many in `seconds`, whatever they are."""
+    """Allows `most` events in `seconds`, whatever they are."""
 
     def __init__(self, most: int, seconds: float) -> None:
         self._most = most
@@ -90,7 +90,7 @@ class Budget:
         self._used = 0
 
     def allows(self, now_seconds: float) -> bool:
-        """Say whether one more is within the budget, and count it."""
+        """Count one more event; return whether it is within the budget."""
         with self._lock:
             if now_seconds - self._began_at >= self._seconds:
                 self._began_at, self._used = now_seconds, 0

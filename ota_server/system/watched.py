@@ -1,24 +1,25 @@
-"""Files that operators write, read again whenever they change; a broken one stays what it was.
+"""Files that operators write, read again whenever they change; a broken one keeps its last value.
 
-What is done about a file, by how it is found (`_FileLook`):
+How a file is found (`_FileLook`), and what is done:
 
-    MISSING    there is no such file                              it holds the default
-    SETTLED    as it was when it was read, 2 s after it changed   what it holds is known
-    WRITTEN    somebody changed it in place within 0.2 s          what it held still holds
-    TOO_LONG   it takes longer to read than a turn may            the same; a chore reads it
+    MISSING    there is no such file                              its value is the default
+    SETTLED    unchanged since it was read, which was at least    its value is known
+               2 s after its last change
+    WRITTEN    somebody changed it in place within 0.2 s          it keeps its value for now
+    TOO_LONG   reading it takes longer than a turn may            the same; a chore reads it
     UNREAD     it is new, has changed, or was read so soon after  it is read
-               a change that another one may have the same time
+               a change that a second one may have the same time
 
-What a file holds by that (`_Content`), as it was read last:
+What is known about its content after it was read (`_Content`):
 
-                 can be used   cannot be used
+    before       can be used   cannot be used
     (new)        GOOD          BAD
-    GOOD         GOOD          KEPT: what it held while it was good
+    GOOD         GOOD          KEPT: it keeps the last good value
     KEPT         GOOD          KEPT
-    BAD          GOOD          BAD: nothing good was ever read from it
+    BAD          GOOD          BAD: it never had a good value
 
-A file that is gone is forgotten. Where nothing is to be kept, as of manifests, what cannot be used
-is BAD at once, and holds what is wrong with it.
+A file that is deleted is forgotten. Some files, such as manifests, keep nothing: a broken one is
+BAD at once, and its value is the text that says what is wrong with it.
 """
 
 import logging
@@ -33,23 +34,23 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ota_server.model.refusal import BadPolicy
-from ota_server.system.files import Found, Signature, find, is_passing, open_found
+from ota_server.system.files import Found, Signature, find, is_temporary, open_found
 
 log = logging.getLogger(__name__)
 
-# The lists of a million devices take so much; and more is no list that somebody keeps.
+# The lists of a million devices take so much; nobody keeps a longer list.
 MAX_BYTES = 64 * 1024 * 1024
-# Two changes within this may leave one time stamp, so what was read so soon is read again.
+# Two changes within this time can have the same time stamp, so the file is read again after it.
 RACY_SECONDS = 2.0
-# What takes longer than a turn may.
+# More than this takes longer to read than a turn may.
 _LONG_BYTES = 256 * 1024
-# A file that was written to in place so short ago may be half of what it will be.
+# A file that was changed in place so recently may be half written.
 _WRITING_SECONDS = 0.2
 _NONE = Signature(0, 0, 0, 0, 0)
 
 
 class _FileLook(Enum):
-    """How a file is found; the table above says what is done."""
+    """How a file is found: see the table above."""
 
     MISSING = auto()
     SETTLED = auto()
@@ -59,7 +60,7 @@ class _FileLook(Enum):
 
 
 class _Content(Enum):
-    """What is known of what a file holds; see the table above."""
+    """What is known about a file's content: see the table above."""
 
     GOOD = auto()
     KEPT = auto()
@@ -67,12 +68,13 @@ class _Content(Enum):
 
 
 class _Read(NamedTuple):
-    """A file as it was read: what it holds, or what it held while it was good.
+    """A file as it was last read.
 
     Attributes:
         seen_at: when it was first seen with this signature, by the monotonic clock.
-        read_at: when it was last read with it.
-        digest: of its content, good or not; b"" where it could not be read.
+        read_at: when it was last read with this signature.
+        digest: of its content, good or not; b"" if it could not be read.
+        value: what it holds, or what it held while it was good.
     """
 
     signature: Signature
@@ -84,23 +86,22 @@ class _Read(NamedTuple):
 
 
 class Watched:
-    """Files and what they hold. Used by one thread at a time.
+    """Files and their values. Used by one thread at a time.
 
     Args:
-        is_kept: what a broken file held before holds on; else it holds what is wrong with it, as
-            text.
-        consequence: of a broken file that held nothing before, for the log.
+        is_kept: a broken file keeps its last good value; else its value is what is wrong with it.
+        consequence: of a broken file that never had a good value, for the log.
 
     Attributes:
-        changed: the paths of which another value was returned since this was cleared.
-        is_at_length: something long is being read.
+        changed: the paths whose value has changed since this was cleared.
+        reads_long_file: something long is being read.
     """
 
     def __init__(self, is_kept: bool, consequence: str) -> None:
         self._is_kept = is_kept
         self._consequence = consequence
         self.changed: set[str] = set()
-        self.is_at_length = False
+        self.reads_long_file = False
         self._files: dict[str, _Read] = {}
         self._there: set[str] = set()
         self._listed: dict[str, list[str]] = {}
@@ -109,12 +110,12 @@ class Watched:
         self._bytes_left = 0
 
     def begin(self, is_turn: bool) -> None:
-        """Begin to read all files once more; in a turn not more than takes no time."""
+        """Begin to read all files again; in a turn, only what takes next to no time."""
         self._there = set()
         self._bytes_left = _LONG_BYTES if is_turn else 2**63
 
     def end(self) -> None:
-        """Forget the files that were not there any more."""
+        """Forget the files that were not read since `begin`: they are gone."""
         for path in [path for path in self._files if path not in self._there]:
             del self._files[path]
             self._said.pop(path, None)
@@ -122,13 +123,13 @@ class Watched:
 
     @property
     def problem(self) -> str:
-        """What nothing good was ever read from, where there is such a thing."""
+        """Which file or folder never had a good value, in words; "" if none."""
         bad = (path for path, read in self._files.items() if read.content is _Content.BAD)
         path = next(chain(self._unlisted, bad), None)
         return "" if path is None else f"{path} cannot be used"
 
     def read(self, folder: Path, name: str, parse: Callable[[bytes], Any], default: Any) -> Any:
-        """Return what a file holds, or held while it was good; `default` where there is none."""
+        """Return what a file holds, or held while it was good; `default` if it is missing."""
         path = os.path.join(folder, name)
         known = self._files.get(path)
         try:
@@ -138,20 +139,20 @@ class Watched:
                 return default
             self._there.add(path)
             if found is None:
-                raise BadPolicy("is no regular file in its folder")
+                raise BadPolicy("is not a regular file in its folder")
             if look is not _FileLook.UNREAD:
                 return default if known is None else known.value
             self._take(path, known, found, parse, default)
         except (OSError, BadPolicy) as problem:
             self._there.add(path)
-            if isinstance(problem, OSError) and is_passing(problem) and known is not None:
+            if isinstance(problem, OSError) and is_temporary(problem) and known is not None:
                 return known.value
             unread = _Read(_NONE, 0.0, 0.0, b"", default, _Content.BAD)
             self._keep(path, known, default, problem, unread)
         return self._files[path].value
 
     def _look(self, path: str, known: _Read | None, found: Found | None) -> _FileLook:
-        """Return how a file is found, None for what is not a regular file."""
+        """Return how a file is found; `found` is None if it is not a regular file."""
         if found is None:
             return _FileLook.UNREAD if os.path.lexists(path) else _FileLook.MISSING
         if known is not None and _is_settled(known, found):
@@ -161,7 +162,7 @@ class Watched:
         return _FileLook.TOO_LONG if found.signature.size > self._bytes_left else _FileLook.UNREAD
 
     def names(self, folder: Path) -> list[str]:
-        """Return the names in a folder; where it cannot be seen, those that were there."""
+        """Return the names in a folder; if it cannot be read, the last known ones."""
         path = str(folder)
         try:
             self._listed[path] = sorted(os.listdir(folder))
@@ -170,14 +171,14 @@ class Watched:
         except OSError as problem:
             if path not in self._listed:
                 self._unlisted.add(path)
-            if not is_passing(problem):
+            if not is_temporary(problem):
                 self._say(path, str(problem.strerror), self._until_fixed(path in self._unlisted))
             return self._listed.get(path, [])
         self._unlisted.discard(path)
         return self._listed[path]
 
     def _say(self, path: str, what: str, consequence: str) -> None:
-        """Say once what is wrong with a file, until that is something else."""
+        """Log what is wrong with a file, once until that changes."""
         if self._said.get(path) != what:
             self._said[path] = what
             log.error("%s %s; %s", path, what, consequence)
@@ -188,7 +189,7 @@ class Watched:
         """Read a file that may have changed."""
         now = time.monotonic()
         signature = found.signature
-        self.is_at_length = self.is_at_length or signature.size > _LONG_BYTES
+        self.reads_long_file = self.reads_long_file or signature.size > _LONG_BYTES
         self._bytes_left -= signature.size
         is_same = known is not None and known.signature == signature
         content = _content(found)
@@ -211,7 +212,7 @@ class Watched:
     def _keep(
         self, path: str, known: _Read | None, default: Any, problem: Exception, read: _Read
     ) -> None:
-        """Let a file that cannot be used stand for what it held while it was good."""
+        """Keep the last good value of a file that cannot be used."""
         what = str(problem.strerror if isinstance(problem, OSError) else problem)
         is_bad = known is None or known.content is _Content.BAD or not self._is_kept
         value = default if known is None else known.value
@@ -224,8 +225,8 @@ class Watched:
         self._say(path, what, self._until_fixed(is_bad))
 
     def _until_fixed(self, is_bad: bool) -> str:
-        what = self._consequence if is_bad else "what it held before holds"
-        return f"{what} until it is mended"
+        what = self._consequence if is_bad else "what it held before applies"
+        return f"{what} until it is fixed"
 
 
 def _is_settled(known: _Read, found: Found) -> bool:
@@ -233,10 +234,10 @@ def _is_settled(known: _Read, found: Found) -> bool:
 
 
 def _is_being_written(known: _Read, found: Found) -> bool:
-    """Say whether somebody may be writing to a file in place: it may be valid, and half of it."""
+    """Return whether somebody may be writing to a file in place: even if valid, it may be half."""
     signature = found.signature
     if known.signature.inode != signature.inode or signature.modified_ns != signature.changed_ns:
-        return False  # a file that was renamed is there as a whole; `files.replace` has both so
+        return False  # it was renamed, so it is there as a whole; `files.replace` makes it so
     return 0 <= time.time() - signature.changed_ns / 1e9 < _WRITING_SECONDS
 
 
@@ -245,5 +246,5 @@ def _content(found: Found) -> bytes:
         raise BadPolicy(f"is over {MAX_BYTES} bytes")
     with open(open_found(found), "rb") as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise BadPolicy("is no regular file in its folder")
+            raise BadPolicy("is not a regular file in its folder")
         return file.read(MAX_BYTES)

@@ -55,7 +55,7 @@ class LabelTest(CommandCase):
         self.see()
         path = self.data_dir / "version" / "labels.json"
         path.write_text('{"no mac": "x"}')
-        self.assert_refused(1, "labels.json has 'no mac'.*mend it", "device", "label", MAC, "x")
+        self.assert_refused(1, "labels.json has 'no mac'.*fix it", "device", "label", MAC, "x")
         self.assertEqual(path.read_text(), '{"no mac": "x"}')
         done = self.run_command("devices")
         self.assertEqual(done.returncode, 0)

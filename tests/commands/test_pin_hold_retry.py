@@ -116,7 +116,7 @@ class PinTest(CommandCase):
             path.write_text(content)
             for command in (("pin", MAC, "v1.0.0"), ("unpin", MAC)):
                 with self.subTest(content=content, command=command):
-                    self.assert_refused(1, f"{path} {words}.*; mend it first", *command)
+                    self.assert_refused(1, f"{path} {words}.*; fix it first", *command)
                     self.assertEqual(path.read_text(), content)
 
     def test_a_folder_that_is_no_data_directory_is_left_alone(self):
@@ -185,8 +185,8 @@ class GroupTest(CommandCase):
         path.write_text("all")
         done = self.run_command("group", "list")
         self.assertEqual((done.returncode, "beta   1" in done.stdout), (1, True))
-        self.assertIn(f"{path} line 1 is not a MAC address: 'all'; mend it first", done.stderr)
-        self.assert_refused(1, "mend it first", "group", "add", "alpha", MAC)
+        self.assertIn(f"{path} line 1 is not a MAC address: 'all'; fix it first", done.stderr)
+        self.assert_refused(1, "fix it first", "group", "add", "alpha", MAC)
         self.assertEqual(path.read_text(), "all")
 
     def test_what_makes_no_sense_is_refused(self):

@@ -13,7 +13,7 @@ from pathlib import Path
 from ota_server.device_port.common_check import Checks
 from ota_server.device_port.offers import Offers
 from ota_server.device_port.wiring import open_service
-from ota_server.httpd.connection import HEAD_SECONDS, SETTLE_SECONDS, STALL_SECONDS, Connection
+from ota_server.httpd.connection import CONFIRM_SECONDS, HEAD_SECONDS, STALL_SECONDS, Connection
 from ota_server.httpd.reply import ImageSpan, Peer
 from ota_server.releases.store import NotHashed, Store
 from tests.support import (
@@ -128,9 +128,9 @@ class DeadlineTest(ServerCase):
     def test_a_download_is_complete_when_the_client_had_time_to_reset(self):
         length = self.begin_download(0.0)
         self.connection.acknowledged(length, 1.0)
-        self.connection.tick(1.0 + SETTLE_SECONDS - 0.1)
+        self.connection.tick(1.0 + CONFIRM_SECONDS - 0.1)
         self.assertEqual(self.ended(), [])
-        self.connection.tick(1.0 + SETTLE_SECONDS)
+        self.connection.tick(1.0 + CONFIRM_SECONDS)
         self.assertEqual(self.ended(), [(len(self.IMAGE), True)])
 
     def test_a_reset_in_that_time_makes_it_incomplete(self):
@@ -230,7 +230,7 @@ class DeadlineTest(ServerCase):
         self.assertIsNone(self.connection.next_reply(12.0))
         self.assertGreater(self.connection.wait_seconds(25.0), 0.0)
         self.connection.acknowledged(length, 26.0)
-        self.connection.tick(26.0 + SETTLE_SECONDS)
+        self.connection.tick(26.0 + CONFIRM_SECONDS)
         self.assertEqual(self.ended(), [(len(self.IMAGE), True)])
 
     def test_nothing_is_kept_that_nobody_will_read(self):

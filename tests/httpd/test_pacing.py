@@ -57,7 +57,7 @@ class PaceTest(unittest.TestCase):
         done = send_all([pacing.pace() for _ in range(10)], 100 * KIB)
         self.assertAlmostEqual(max(done), 10.0, delta=0.8)
 
-    def test_thousands_that_wait_have_small_turns(self):
+    def test_thousands_that_wait_have_small_portions(self):
         pacing = Pacing(1000 * KIB, None)
         paces = [pacing.pace() for _ in range(5000)]
         for pace in paces:
@@ -66,11 +66,11 @@ class PaceTest(unittest.TestCase):
 
     def test_a_rest_is_not_made_up_for(self):
         line = Line(100 * KIB, 0.05)
-        line.take_turn(100 * KIB, 10.0)
-        begins = [line.take_turn(10 * KIB, 1000.0) for _ in range(10)]
+        line.take(100 * KIB, 10.0)
+        begins = [line.take(10 * KIB, 1000.0) for _ in range(10)]
         self.assertGreater(begins[-1], 1000.8)
 
-    def test_what_a_turn_had_left_is_not_lost(self):
+    def test_what_a_portion_had_left_is_not_lost(self):
         pace = Pacing(None, 10 * KIB).pace()
         allowed = pace.allowed(100 * KIB, 100.0)
         pace.sent(allowed - 10)
@@ -166,7 +166,7 @@ class ServerPaceTest(ServerCase):
                 self.assertLess(time.monotonic() - began, 1.0)
                 client.reset()
 
-    def test_waiting_for_a_turn_takes_no_processor_time(self):
+    def test_waiting_for_a_portion_takes_no_processor_time(self):
         for transport in TRANSPORTS:
             self.restart(transport, Pacing(None, 90 * KIB))
             before = time.process_time()

@@ -22,8 +22,8 @@ class JsonObjectTest(unittest.TestCase):
             (b"[" * 100_000, "is not JSON"),
             (b"[]", "is not a JSON object"),
             (b"null", "is not a JSON object"),
-            (b'{"a": 1, "a": 1}', "'a' is there twice"),
-            (b'{"a": {"b": 1, "c": 2, "b": 3}}', "'b' is there twice"),
+            (b'{"a": 1, "a": 1}', "'a' occurs twice"),
+            (b'{"a": {"b": 1, "c": 2, "b": 3}}', "'b' occurs twice"),
         ):
             with self.subTest(content[:20]), self.assertRaisesRegex(ValueError, said):
                 parse_object(content)
@@ -40,6 +40,6 @@ class JsonObjectTest(unittest.TestCase):
             parse_progress,
             lambda content: parse_manifest(content, "v1"),
         ):
-            refused = self.assertRaisesRegex((BadPolicy, BadManifest), "there twice")
+            refused = self.assertRaisesRegex((BadPolicy, BadManifest), "occurs twice")
             with self.subTest(parse.__qualname__), refused:
                 parse(twice)

@@ -153,7 +153,7 @@ class BrokenTest(PolicyCase):
                     self.server.service.policies.look_after()
                     self.assertEqual(self.told(), "v1.2")
                 self.assertEqual(len(said.output), 1)
-                self.assertIn("what it held before holds until it is mended", said.output[0])
+                self.assertIn("what it held before applies until it is fixed", said.output[0])
                 self.write(name, good)
 
     def test_a_file_that_is_fixed_and_broken_again_is_said_again(self):
@@ -179,7 +179,7 @@ class BrokenTest(PolicyCase):
                     self.assertEqual(self.told(), "v1.0.0")
                 self.assertIn(f"{path} ", said.output[0])
                 consequence = "a server that has not read it before offers nothing until it"
-                self.assertIn(f"; {consequence} is mended", said.output[0])
+                self.assertIn(f"; {consequence} is fixed", said.output[0])
                 answer = self.get("/firmware.bin")
                 self.assertEqual((answer.status, "retry-after" in answer.fields), (503, True))
                 path.unlink()
@@ -203,7 +203,7 @@ class BrokenTest(PolicyCase):
                 path.mkdir() if is_folder else path.write_text("{")
                 with self.assertLogs("ota_server.system.watched", "ERROR") as said:
                     self.assertEqual((self.told(), self.told(mac=OTHER)), ("v1.0.0", "v1.0.1"))
-                self.assertIn("no device is offered its release until it is mended", said.output[0])
+                self.assertIn("no device is offered its release until it is fixed", said.output[0])
                 self.assertEqual(len(said.output), 1)
                 path.rmdir() if is_folder else path.unlink()
                 self.assert_soon_told("v1.2")
@@ -222,7 +222,9 @@ class BrokenTest(PolicyCase):
             make()
             with self.subTest(make), self.assertLogs("ota_server.system.watched", "ERROR") as said:
                 self.assertEqual(self.told(), "v1.0.0")
-                self.assertRegex(said.output[0], "pins.json (is no regular file|Too many levels)")
+                self.assertRegex(
+                    said.output[0], "pins.json (is not a regular file|Too many levels)"
+                )
             undo()
             self.assert_soon_told("v1.0.1")
             self.stop()
@@ -273,7 +275,7 @@ class LongListTest(DataDirCase):
 
     def test_hold_does_not_wait_for_it(self):
         policies = PolicyFiles(self.data_dir)
-        policies._watched.is_at_length = True
+        policies._watched.reads_long_file = True
         with policies._lock:
             edits.hold(self.data_dir, "")
             self.assertTrue(policies.current().is_held)

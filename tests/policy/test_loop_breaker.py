@@ -3,7 +3,7 @@
 import unittest
 
 from ota_server.journal.replay import newest
-from ota_server.model.device import Device, Download, Report, checked, has_settled
+from ota_server.model.device import Device, Download, Report, checked, ran_for_a_day
 from ota_server.model.manifest import Manifest
 from ota_server.policy import edits
 from ota_server.policy.explain import in_words
@@ -94,9 +94,9 @@ class SettledTest(unittest.TestCase):
         return Device(0, version, 0, update_ms, "v2", "192.0.2.1", False, attempted(2, 100))
 
     def test_a_day_on_the_release_makes_it(self):
-        self.assertFalse(has_settled(self.device("v2", 200), 200 + DAY_MS - 1))
-        self.assertTrue(has_settled(self.device("v2", 200), 200 + DAY_MS))
-        self.assertFalse(has_settled(self.device("v1", 200), 200 + DAY_MS))
+        self.assertFalse(ran_for_a_day(self.device("v2", 200), 200 + DAY_MS - 1))
+        self.assertTrue(ran_for_a_day(self.device("v2", 200), 200 + DAY_MS))
+        self.assertFalse(ran_for_a_day(self.device("v1", 200), 200 + DAY_MS))
 
     def test_who_falls_back_after_a_day_begins_again(self):
         for hours, attempts in ((23, 2), (25, 0)):

@@ -3,11 +3,11 @@
 import unittest
 from typing import Any
 
-from ota_server.httpd.timers import Timers
+from ota_server.httpd.watching import Timers
 
 
 class Waiting:
-    """What the timers need of a link."""
+    """What the timers need of a channel."""
 
     timer_at: float | None = None
 
@@ -15,7 +15,7 @@ class Waiting:
         return id(self) < id(other)
 
 
-def link() -> Any:
+def channel() -> Any:
     return Waiting()
 
 
@@ -27,7 +27,7 @@ class TimersTest(unittest.TestCase):
         return list(self.timers.due(now))
 
     def test_what_is_due_comes_in_order_and_once(self):
-        first, second, third = link(), link(), link()
+        first, second, third = channel(), channel(), channel()
         for due, each in ((2.0, second), (1.0, first), (9.0, third)):
             self.timers.add(due, each)
         self.assertEqual(self.timers.next_due(), 1.0)
@@ -36,7 +36,7 @@ class TimersTest(unittest.TestCase):
         self.assertEqual(self.timers.next_due(), 9.0)
 
     def test_a_sooner_deadline_takes_the_place_of_a_later_one_and_not_the_other_way_round(self):
-        one = link()
+        one = channel()
         self.timers.add(5.0, one)
         self.timers.add(2.0, one)
         self.timers.add(8.0, one)
@@ -44,23 +44,23 @@ class TimersTest(unittest.TestCase):
         self.assertEqual(self.due(9.0), [])
 
     def test_what_is_due_again_at_once_comes_the_next_time(self):
-        one = link()
+        one = channel()
         self.timers.add(1.0, one)
         for each in self.timers.due(2.0):
             self.timers.add(2.0, each)
         self.assertEqual(self.due(2.0), [one])
 
     def test_a_dropped_one_never_comes(self):
-        one = link()
+        one = channel()
         self.timers.add(1.0, one)
         self.timers.drop(one)
         self.assertEqual(self.due(2.0), [])
 
     def test_dropped_ones_do_not_stay_in_memory(self):
-        kept = link()
+        kept = channel()
         self.timers.add(3.0, kept)
         for _ in range(10_000):
-            one = link()
+            one = channel()
             self.timers.add(1.0, one)
             self.timers.drop(one)
         self.assertLess(len(self.timers._heap), 2_500)
