@@ -2,10 +2,9 @@
 
 import argparse
 import json
-import re
 
 from ota_server.commands.common import Commands, add_command
-from ota_server.commands.terminal import printable, write_table
+from ota_server.commands.terminal import printable, to_the_second, write_table
 from ota_server.model.refusal import Misused
 from ota_server.policy import audit
 from ota_server.system.data_dir import existing_folder
@@ -15,7 +14,6 @@ _EXAMPLES = """\
   %(prog)s --limit 10    the newest ten
   %(prog)s --json        for programs, an object a line, with all that is on record
 """
-_MILLISECONDS = re.compile(r"\.\d+(?=Z$)")
 
 
 def add_commands(commands: Commands) -> None:
@@ -52,7 +50,7 @@ def _show(arguments: argparse.Namespace) -> int:
 
 def _row(entry: dict[str, object]) -> tuple[str, ...]:
     cells = (
-        _MILLISECONDS.sub("", str(entry["time"])),
+        to_the_second(entry["time"]),
         f"{entry.get('user', '?')}@{entry.get('host', '?')}",
         entry.get("action", "?"),
         entry.get("what", "-"),

@@ -13,7 +13,7 @@ from ota_server.commands.terminal import printable
 from ota_server.model.device import parse_mac
 from ota_server.model.manifest import is_reported_text
 from ota_server.model.refusal import BadPolicy, Misused, Refused
-from ota_server.model.version import is_version
+from ota_server.model.version import VERSION_RULE, is_version
 from ota_server.policy import edits
 from ota_server.policy.policy import HOLD_NAME, is_group_name
 from ota_server.policy.text import Who, parse_until, parse_who
@@ -95,9 +95,7 @@ def who_argument(text: str) -> Who:
 def version_argument(text: str) -> str:
     """Read the version of a release that was typed."""
     if not is_version(text):
-        raise argparse.ArgumentTypeError(
-            f"{text[:40]!r} is no version: 1 to 64 of A-Z a-z 0-9 . _ + -"
-        )
+        raise argparse.ArgumentTypeError(f"{text[:70]!r} is no version: use {VERSION_RULE}")
     return text
 
 

@@ -3,13 +3,12 @@
 import argparse
 import csv
 import json
-import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from ota_server.commands.common import Commands, add_command
-from ota_server.commands.terminal import printable, write_table
+from ota_server.commands.terminal import printable, to_the_second, write_table
 from ota_server.journal.rejected import read_rejected
 from ota_server.journal.replay import history, replay
 from ota_server.model.device import Device, parse_mac
@@ -31,7 +30,6 @@ It reads the journal in the data directory, so the server may run or not.
 
 # A cell that begins with one of these is a formula to a spreadsheet (OWASP, CSV injection).
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
-_MILLISECONDS = re.compile(r"\.\d+(?=Z$)")
 
 
 def add_commands(commands: Commands) -> None:
@@ -179,7 +177,7 @@ def _as_row(mac: str, device: Device, now_ms: int) -> tuple[str, ...]:
 
 def _history_row(fields: dict[str, object]) -> tuple[str, ...]:
     texts = (
-        _MILLISECONDS.sub("", str(fields.get("time"))),
+        to_the_second(fields.get("time")),
         fields.get("event"),
         fields.get("firmware_version"),
         fields.get("target_version") or "-",

@@ -8,12 +8,12 @@ from ota_server.commands.common import (
     add_command,
     add_command_of_parts,
     fail,
+    version_argument,
     warn,
     warn_of_hold,
 )
 from ota_server.commands.release_list import list_all, show
 from ota_server.commands.terminal import ProgressBar
-from ota_server.model.version import is_version
 from ota_server.releases.activate import Activated, activate, rollback
 from ota_server.releases.inventory import (
     get_release,
@@ -24,7 +24,7 @@ from ota_server.releases.inventory import (
     releases,
 )
 from ota_server.releases.publish import publish
-from ota_server.releases.publish_request import VERSION_RULE, PublishRequest
+from ota_server.releases.publish_request import PublishRequest
 from ota_server.releases.withdraw import reinstate, remove, withdraw
 from ota_server.system import clock
 
@@ -151,7 +151,7 @@ def add_commands(commands: Commands) -> None:
 def _add_publish_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("image", metavar="FILE", help="the image")
     parser.add_argument(
-        "--version", type=_version, required=True, metavar="VERSION", help="what to call it"
+        "--version", type=version_argument, required=True, metavar="VERSION", help="what to call it"
     )
     parser.add_argument("--notes", default="", metavar="TEXT", help="what is new, for people")
     parser.add_argument(
@@ -161,7 +161,7 @@ def _add_publish_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--via",
-        type=_version,
+        type=version_argument,
         metavar="VERSION",
         help="the stone: a release that devices have to run before this one",
     )
@@ -192,18 +192,12 @@ def _add_publish_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _add_version(parser: argparse.ArgumentParser, nargs: str | None = None) -> None:
     parser.add_argument(
-        "version", type=_version, nargs=nargs, metavar="VERSION", help="the release"
+        "version", type=version_argument, nargs=nargs, metavar="VERSION", help="the release"
     )
 
 
 def _add_json(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="a JSON object a line")
-
-
-def _version(text: str) -> str:
-    if not is_version(text):
-        raise argparse.ArgumentTypeError(f"{text[:70]!r} is no version: use {VERSION_RULE}")
-    return text
 
 
 def _publish(arguments: argparse.Namespace) -> int:

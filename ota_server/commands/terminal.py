@@ -1,5 +1,6 @@
 """What commands show on a terminal: tables of text, and a progress bar."""
 
+import re
 import shutil
 import sys
 import time
@@ -8,6 +9,7 @@ from collections.abc import Sequence
 # What a column keeps on a narrow terminal: a version or an address is still known by this much.
 _NARROWEST = 8
 _CUT = ".."
+_MILLISECONDS = re.compile(r"\.\d+(?=Z$)")
 # Of the progress bar.
 _CELLS = 30
 _EVERY_SECONDS = 0.1
@@ -16,6 +18,11 @@ _EVERY_SECONDS = 0.1
 def printable(value: object) -> str:
     """Return text that moves no cursor, whatever somebody wrote into the file."""
     return "".join(char if char.isprintable() else "?" for char in str(value))
+
+
+def to_the_second(time: object) -> str:
+    """Return a time as it stands in a file, without its milliseconds."""
+    return _MILLISECONDS.sub("", str(time))
 
 
 def write_table(

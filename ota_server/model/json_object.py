@@ -1,6 +1,8 @@
-"""One strict reader of JSON objects, for all files that people may edit. Pure."""
+"""One strict reader of JSON objects, for all files that people may edit, and one writer. Pure."""
 
 import json
+from codecs import BOM_UTF8
+from collections.abc import Mapping
 from typing import Any
 
 
@@ -13,12 +15,19 @@ def parse_object(content: bytes) -> dict[str, Any]:
         ValueError: it is not a JSON object in UTF-8; the message says why, for an operator.
     """
     try:
-        value = json.loads(content.decode("utf-8-sig"), object_pairs_hook=_without_repetition)
+        # Not by the codec utf-8-sig, nor by `json.loads`, which makes a decoder for each call: the
+        # lines of a journal are read by this.
+        value = _decode(content.removeprefix(BOM_UTF8).decode("utf-8"))
     except (ValueError, RecursionError) as problem:
         raise ValueError(f"is not JSON: {problem}") from None
     if not isinstance(value, dict):
         raise ValueError("is not a JSON object")
     return value
+
+
+def format_object(fields: Mapping[str, Any]) -> bytes:
+    """Return a JSON object as a file for people holds it."""
+    return (json.dumps(fields, indent=2) + "\n").encode("ascii")
 
 
 def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -28,3 +37,6 @@ def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         twice = next(name for name in names if names.count(name) > 1)
         raise ValueError(f"{twice[:40]!r} occurs twice")
     return fields
+
+
+_decode = json.JSONDecoder(object_pairs_hook=_without_repetition).decode

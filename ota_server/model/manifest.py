@@ -3,12 +3,11 @@
 An image that was copied in by hand has no manifest and is served all the same.
 """
 
-import json
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from ota_server.model.json_object import parse_object
+from ota_server.model.json_object import format_object, parse_object
 from ota_server.model.timestamp import parse_time
 from ota_server.model.version import is_version, meaning, same_version
 
@@ -76,7 +75,7 @@ def is_reported_text(text: str) -> bool:
 def format_manifest(manifest: Manifest) -> bytes:
     """Return a manifest as JSON that a person can read."""
     fields = {name: value for name, value in manifest._asdict().items() if value not in (None, ())}
-    return (json.dumps(fields, indent=2) + "\n").encode("ascii")
+    return format_object(fields)
 
 
 def parse_manifest(content: bytes, version: str) -> Manifest:

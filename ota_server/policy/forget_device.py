@@ -4,7 +4,6 @@ The journal has one writer: a running server is asked to do it (`journal.forget`
 runs, the journal's lock is taken and the record is written here.
 """
 
-import json
 from pathlib import Path
 
 from ota_server.journal.files import CURRENT_NAME
@@ -13,6 +12,7 @@ from ota_server.journal.record import FORGET, format_record
 from ota_server.journal.replay import newest
 from ota_server.journal.writer import Journal
 from ota_server.model.device import Device
+from ota_server.model.json_object import format_object
 from ota_server.model.refusal import Refused
 from ota_server.model.timestamp import format_time
 from ota_server.policy import audit, edits
@@ -57,7 +57,7 @@ def _ask(version_dir: Path, mac: str, now_ms: int) -> None:
     asked = parse_asked(read(version_dir, FILE_NAME))
     kept = {each: asked_ms for each, asked_ms in asked.items() if now_ms - asked_ms < _KEPT_MS}
     texts = {each: format_time(asked_ms) for each, asked_ms in {**kept, mac: now_ms}.items()}
-    replace(version_dir / FILE_NAME, (json.dumps(texts, indent=2) + "\n").encode("ascii"))
+    replace(version_dir / FILE_NAME, format_object(texts))
 
 
 def _write(journal: Journal, logs: Path, mac: str, device: Device) -> None:

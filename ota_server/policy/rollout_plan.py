@@ -24,13 +24,12 @@ A rollout that is halted, done or aborted stays paused on record until all that 
 been written (see `mover`).
 """
 
-import json
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping
 from enum import StrEnum
 from typing import Any, NamedTuple
 
-from ota_server.model.json_object import parse_object
+from ota_server.model.json_object import format_object, parse_object
 from ota_server.model.refusal import BadPolicy
 from ota_server.model.timestamp import parse_time
 from ota_server.model.version import is_version
@@ -198,7 +197,7 @@ def is_over(plan: RolloutPlan, progress: RolloutProgress | None) -> bool:
 
 def format_plan(plan: RolloutPlan | RolloutProgress) -> bytes:
     """Return a plan or a progress as JSON that a person can read."""
-    return (json.dumps(plan._asdict(), indent=2) + "\n").encode("ascii")
+    return format_object(plan._asdict())
 
 
 def parse_plan(content: bytes) -> RolloutPlan:

@@ -4,14 +4,13 @@ These are version.txt (the fleet), targets.json (groups) and stopped.json (halte
 version stands for in `firmware/` is found here as well, by one rule for all who ask.
 """
 
-import json
 import logging
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ota_server.model.json_object import parse_object
+from ota_server.model.json_object import format_object, parse_object
 from ota_server.model.refusal import BadPolicy, Refused
 from ota_server.model.version import (
     MAX_VERSION_FILE_BYTES,
@@ -214,7 +213,7 @@ def write_stopped(data_dir: Path, stopped: Mapping[str, dict[str, Any]]) -> None
 
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:
-    replace(path, (json.dumps(content, indent=2) + "\n").encode("ascii"))
+    replace(path, format_object(content))
 
 
 def is_same_target(one: str | None, other: str | None) -> bool:

@@ -1,12 +1,11 @@
 """The files of the policy as texts: changed, with what people wrote in them kept. Pure."""
 
-import json
 import re
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from ota_server.model.device import parse_mac
-from ota_server.model.json_object import parse_object
+from ota_server.model.json_object import format_object, parse_object
 from ota_server.model.timestamp import format_time, parse_time
 from ota_server.policy.parse import parse_group, parse_pins, parse_retries
 from ota_server.policy.policy import is_group_name
@@ -70,7 +69,7 @@ def with_pin(content: bytes, who: Who, version: str, until_ms: int | None) -> by
         del pins[name]
     until = None if until_ms is None else time_text(until_ms)
     pins[who.name] = {"version": version, "until": until}
-    return _json(fields)
+    return format_object(fields)
 
 
 def without_pin(content: bytes, who: Who) -> bytes:
@@ -82,7 +81,7 @@ def without_pin(content: bytes, who: Who) -> bytes:
     fields = _pins(content)
     for name in _spellings(fields.get(who.kind, {}), who):
         del fields[who.kind][name]
-    return _json(fields)
+    return format_object(fields)
 
 
 def with_members(content: bytes, macs: Iterable[str]) -> tuple[bytes, list[str]]:
@@ -123,7 +122,7 @@ def with_retry(content: bytes, mac: str, now_ms: int) -> bytes:
     parse_retries(content or b"{}")
     fields = parse_object(content or b"{}")
     kept = {name: value for name, value in fields.items() if parse_mac(name) != mac}
-    return _json({**kept, mac: format_time(now_ms)})
+    return format_object({**kept, mac: format_time(now_ms)})
 
 
 class Hold(NamedTuple):
@@ -136,7 +135,7 @@ class Hold(NamedTuple):
 
 def hold_content(reason: str, user: str, now_ms: int) -> bytes:
     """Return hold.json: who holds everything, since when and why, for people."""
-    return _json({"time": format_time(now_ms), "user": user, "reason": reason})
+    return format_object({"time": format_time(now_ms), "user": user, "reason": reason})
 
 
 def parse_hold(content: bytes) -> Hold:
@@ -163,7 +162,3 @@ def _spellings(pins: Iterable[str], who: Who) -> list[str]:
 
 def _mac_in(line: str) -> str | None:
     return parse_mac(line.removeprefix("\ufeff").partition("#")[0].strip())
-
-
-def _json(fields: dict[str, Any]) -> bytes:
-    return (json.dumps(fields, indent=2) + "\n").encode("ascii")

@@ -8,10 +8,11 @@
 | read | an image that was hashed | it | a file changes |
 | kept | version.txt or its image unusable | the last good target | a usable file |
 
-From unread hashing leads to read; where the image cannot be read, back to the one that was read
-before it (kept), or to without image. A good target is `_unread`, else `_read`. Two short cuts
-change no state and spare looks at the files: `_steady`, for as long as version.txt and the image of
-a target that was read are as they were, and `_turn_target`, until the next turn of the event loop.
+Unread and read are good: the target is `_unread`, else `_read`. Hashing leads from unread to read;
+where the image cannot be read, back to the target that was read before it (kept), or to without
+image. Two short cuts change no state and spare looks at the files: `_steady`, for as long as
+version.txt and the image of a target that was read are as they were, and `_turn_target`, until the
+next turn.
 """
 
 import logging

@@ -12,13 +12,12 @@ from ota_server.model.manifest import (
     stepping_stone_problem,
 )
 from ota_server.model.refusal import Misused, Refused
-from ota_server.model.version import is_version, meaning, same_version
+from ota_server.model.version import VERSION_RULE, is_version, meaning, same_version
 from ota_server.policy.policy import Policy
 from ota_server.releases.header import ImageHeader
 
 # Arduino links a description into each image that is of its own libraries, not of the sketch.
 _ARDUINO_PROJECT = "arduino-lib-builder"
-VERSION_RULE = "1 to 64 of A-Z a-z 0-9 . _ + -, beginning with a letter or digit"
 
 
 class PublishRequest(NamedTuple):

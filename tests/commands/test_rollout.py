@@ -815,7 +815,8 @@ class WayBackTest(RolloutCase):
         self.devices.ask(server.port)
         plan = self.roll_out(waves=(100.0,), soak_seconds=3600.0)
         self.ask_until(server, lambda: set(self.devices.versions.values()) == {NEW})
-        back = plan._replace(id="back", version=OLD, reverts=NEW, is_revert=True, soak_seconds=0.3)
+        # A soak in which all devices ask: it is done once twenty of them have run it for so long.
+        back = plan._replace(id="back", version=OLD, reverts=NEW, is_revert=True, soak_seconds=2.0)
         revert(self.data_dir, back, format_time(NOW_MS))
         self.ask_until(server, lambda: self.state() == "done")
         self.devices.ask(server.port)
