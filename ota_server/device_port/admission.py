@@ -1,6 +1,6 @@
 """Admission: whether a device may be offered a release now, and whether it may download.
 
-Behind the decision which release a device should have: this is about when.
+Another decision comes first: which release the device should have. This one is about when.
 """
 
 import logging
@@ -21,15 +21,16 @@ from ota_server.policy.situation import ServerState, no_slot, window_closed
 
 log = logging.getLogger(__name__)
 
-# A download without a slot comes again after a half to one and a half minutes, each device after
-# another time: a slot that nobody uses is free again after one.
+# A refused download should ask again after half a minute to one and a half, each device after a
+# different time: an unused slot is free again after a minute.
 _RETRY_SECONDS = (30, 60)
-# Who was told of a release just before the windows closed may still fetch it.
+# A device that was offered a release just before the window closed may still fetch it.
 _CLOSING_MS = 60_000
-# Devices that poll once a day have met any window by then.
+# Devices that poll once a day should have met any window by then.
 _UNMET_SECONDS = 86400.0
-_SAY_SECONDS = 3600.0
-# Of each kind, for other processes that ask whom it lets in; of more devices they have to guess.
+_LOG_EVERY_SECONDS = 3600.0
+# How many devices with a slot, and how many overdue ones, are named to other processes. About
+# further devices these have to guess.
 _MOST_LET_IN = 1000
 
 
@@ -41,7 +42,7 @@ class Refusal(NamedTuple):
 
     @property
     def reply(self) -> Reply:
-        """What a request for the image is answered."""
+        """The reply to a request for the image."""
         retry_after = ("Retry-After", str(self.retry_after_seconds))
         return reply.text(HTTPStatus.TOO_MANY_REQUESTS, "No download now.", retry_after)
 
@@ -56,23 +57,23 @@ class Admission:
         overdue_seconds: float | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Take what limits it: download slots, windows, or both.
+        """Take the limits: download slots, windows, or both.
 
         Args:
-            overdue_seconds: a device that has waited for a window for so long is let in.
+            overdue_seconds: a device that has waited this long for a window is let in.
         """
         self._slots = slots
         self._hours = hours
         self._waiting = Waiting(overdue_seconds)
         self._clock = clock
         self._lock = Lock()
-        self._say_at = 0.0
+        self._log_at = 0.0
 
     def offer(self, mac: str, now_ms: int, address: str = "") -> Cause | None:
-        """Return why a device is not told of a release now; None: it is, and has its slot.
+        """Return why a device is not offered a release now, or None: then it has a slot.
 
         Args:
-            address: where it asks from; "": nobody knows.
+            address: where it asks from; "" if unknown.
         """
         with self._lock:
             now = self._clock()
@@ -85,12 +86,12 @@ class Admission:
     def begin(
         self, mac: str, now_ms: int, is_transfer: bool, is_new: bool, address: str = ""
     ) -> Refusal | None:
-        """Return why a device may not download now; None: it may, until `end`.
+        """Return why a device may not download now, or None: then it may, until `end`.
 
         Args:
-            is_transfer: bytes will be sent; else it only asks what there is.
-            is_new: it does not go on with a download that it began a moment ago.
-            address: as that of `offer`.
+            is_transfer: bytes will be sent; else this is a HEAD.
+            is_new: the request does not continue a download that the device began a moment ago.
+            address: as in `offer`.
         """
         share = crc32(mac.encode("ascii")) / 2**32
         with self._lock:
@@ -109,7 +110,7 @@ class Admission:
         return Refusal(cause, least + int(share * (spread + 1)))
 
     def end(self, mac: str, is_last: bool) -> None:
-        """Note that a transfer has ended; with `is_last` the device has the end of the image."""
+        """Record that a transfer has ended; `is_last`: the device has the end of the image."""
         with self._lock:
             if self._slots is not None:
                 self._slots.end(mac, self._clock(), is_last)
@@ -117,15 +118,15 @@ class Admission:
                 self._waiting.end(mac)
 
     def look_after(self) -> None:
-        """Say now and then how many devices never meet the windows."""
+        """Log once an hour how many devices never meet the windows."""
         now = self._clock()
-        if self._hours is None or now < self._say_at:
+        if self._hours is None or now < self._log_at:
             return
-        self._say_at = now + _SAY_SECONDS
+        self._log_at = now + _LOG_EVERY_SECONDS
         if unmet := self.unmet:
             log.warning(
-                "%d devices have waited for the window %s for more than a day: their polls do not "
-                "meet it (--window-overdue lets such devices in)",
+                "%d devices have waited for the window %s for more than a day: they do not poll "
+                "while it is open (--window-overdue lets such devices in)",
                 unmet,
                 self._hours,
             )
@@ -137,7 +138,7 @@ class Admission:
             return 0 if self._slots is None else self._slots.downloading
 
     def standing(self, now_ms: int) -> Standing:
-        """Return whom it lets in, for operators."""
+        """Return which devices it lets in, for operators."""
         hours = self._hours
         with self._lock:
             return Standing(
@@ -147,8 +148,8 @@ class Admission:
                 self._waiting.longer_than(_UNMET_SECONDS, self._clock()),
             )
 
-    def who_waits(self, state: ServerState, now_ms: int) -> ServerState:
-        """Return the state of the server with who has to wait for a window or for a slot."""
+    def add_to(self, state: ServerState, now_ms: int) -> ServerState:
+        """Return the state of the server, completed with what makes devices wait."""
         hours, slots = self._hours, self._slots
         with self._lock:
             now = self._clock()
@@ -168,7 +169,7 @@ class Admission:
             return self._waiting.longer_than(_UNMET_SECONDS, self._clock())
 
     def _is_closed(self, mac: str, now_ms: int, now: float, late_ms: int = 0) -> bool:
-        """Say whether a device has to wait for a window. The caller holds the lock."""
+        """Return whether a device has to wait for a window. The caller holds the lock."""
         hours = self._hours
         if hours is None:
             return False
@@ -178,7 +179,7 @@ class Admission:
         if late_ms and hours.were_open(now_ms - late_ms):
             return False
         if self._slots is not None and self._slots.has(mac, now):
-            return False  # what it began, or was told of, in the window goes on
+            return False  # it may finish what it began, or was offered, while the window was open
         return not self._waiting.is_overdue(mac, now)
 
 

@@ -1,7 +1,7 @@
-"""What a running server says of itself, for other processes: `log/admission.json`. I/O.
+"""What a running server says about itself to other processes: `log/admission.json`. I/O.
 
-Whom it lets in, and what keeps it from offering rollouts: all that decides and stands in no other
-file.
+Which devices it lets in, and what keeps it from offering rollouts: everything that decides about
+offers and is in no other file.
 """
 
 import json
@@ -25,8 +25,8 @@ log = logging.getLogger(__name__)
 FILE_NAME = "admission.json"
 _EVERY_SECONDS = 1.0
 _MAX_BYTES = 256 * 1024
-# A block of most disks: room to write the file anew in its place on a disk that is full, which is
-# when others have to learn that the journal cannot be written.
+# A block of most disks: on a full disk there is still room to overwrite the file, and just then
+# others have to learn that the journal cannot be written.
 _PADDED_BYTES = 4096
 
 
@@ -41,14 +41,14 @@ class AdmissionFile:
         self._said = False
 
     def look_after(self) -> None:
-        """Write what has changed, once a second at most."""
+        """Write the file if something has changed, once a second at most."""
         now = time.monotonic()
         if now >= self._look_at:
             self._look_at = now + _EVERY_SECONDS
             self.write()
 
     def write(self) -> None:
-        """Write what has changed."""
+        """Write the file if something has changed."""
         said = self._ask()
         if said == self._written:
             return
@@ -65,15 +65,15 @@ class AdmissionFile:
                 log.warning("%s cannot be written: %s", self._path, problem.strerror)
 
     def remove(self) -> None:
-        """Leave nothing behind that is not so any more."""
+        """Delete the file, since nothing in it is true without a server."""
         with suppress(OSError):
             self._path.unlink()
 
 
 def _write_over(path: Path, content: bytes) -> None:
-    """Write a file where it lies, by one call, so that readers see all of it or nothing."""
+    """Overwrite a file with one call, so that readers see all of the new content or none."""
     with open(os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "wb", 0) as file:
-        # What it held before may have been longer: blanks mean nothing.
+        # The old content may have been longer; blanks at the end mean nothing.
         size = os.fstat(file.fileno()).st_size
         file.write(content.ljust(size))
 
@@ -92,7 +92,7 @@ def _read(log_dir: Path) -> dict[str, Any]:
 
 
 def read_standing(log_dir: Path) -> Standing:
-    """Return whom the server lets in that runs on a folder; everybody, where nothing says so."""
+    """Return which devices the server of a folder lets in; all, if the file does not say."""
     try:
         fields = _read(log_dir)
         return Standing(**{name: fields[name] for name in Standing._fields})
@@ -101,7 +101,7 @@ def read_standing(log_dir: Path) -> Standing:
 
 
 def read_server_state(log_dir: Path) -> ServerState:
-    """Return what the server that runs on a folder says of itself; where none does, that."""
+    """Return what the server of a folder says about itself, or that none runs."""
     if not is_served(log_dir):
         return ServerState()
     try:

@@ -1,4 +1,4 @@
-"""What the server says at its start: where it listens, what it offers, what is wrong with that."""
+"""What the server prints at its start: where it listens, what it offers, and what is wrong."""
 
 import argparse
 import logging
@@ -17,10 +17,10 @@ log = logging.getLogger(__name__)
 
 
 def show(server: OTAServer, log_dir: Path, limits: str) -> None:
-    """Print what is known at once, and, when it was hashed, the image of the target.
+    """Print what is known at once, and the image of the target once it is hashed.
 
     Args:
-        limits: of who may download when, and how fast, in words; "": there are none.
+        limits: who may download when, and how fast, in words; "" if nothing is limited.
     """
     _say(_first_lines(server, log_dir, limits))
     threading.Thread(target=_announce_image, args=(server.service.store,), daemon=True).start()
@@ -54,12 +54,12 @@ def _say(lines: list[str]) -> None:
     try:
         print("\n".join(lines), flush=True)
     except OSError as problem:
-        # Whoever started the server may have stopped reading: `... | head -1`.
-        log.warning("the standard output cannot be written: %s", problem.strerror)
+        # The reader may have stopped: `... | head -1`.
+        log.warning("standard output cannot be written: %s", problem.strerror)
 
 
 def _target_lines(store: Store) -> list[str]:
-    """Return what is offered, when that is known; nothing where the server ended before."""
+    """Wait until it is known what is offered and return that; [] if the server ends before."""
     try:
         target = store.target()
     except NoTarget as problem:
@@ -78,7 +78,7 @@ def _target_lines(store: Store) -> list[str]:
         except NotHashed as not_ready:
             not_ready.hashing.done.wait()
             if store.is_closed:
-                return []  # it will never be hashed, and to ask again and again takes a processor
+                return []  # it will never be hashed, and this loop would use all of a processor
         except NoImage as problem:
             return [
                 *lines,
@@ -99,7 +99,7 @@ def _target_lines(store: Store) -> list[str]:
 
 
 def limits_text(arguments: argparse.Namespace) -> str:
-    """Return the limits that are in force, in words; "" where there are none."""
+    """Return the limits that are in force, in words; "" if there are none."""
     limits = []
     if arguments.max_downloads is not None:
         count = arguments.max_downloads

@@ -1,25 +1,24 @@
-"""Checks: which version a device is told; and the common check, answered by few steps.
+"""Checks: which version a device is told; and the fast path for common checks.
 
-Nearly all requests of a fleet are one: a GET of the version by a known device that runs what it ran
-before. `Checks.respond` answers any check, and `Checks.answer_quickly` a common one, at a third of
-the cost. Here is what is skipped on its way, step by step, and why nothing comes out otherwise:
+Nearly all requests of a fleet are common checks: a GET of the version by a known device that runs
+the same version as before. `Checks.respond` answers any check; `Checks.answer_quickly` answers
+common ones at a third of the cost. What that skips, and why the result is the same:
 
-1. *The head* is matched by one pattern, in place of `http1.read_request` and `parse_report`. What
-   matches, these accept, and find the same MAC, version and wish to keep the connection in it. The
-   other fields that it allows change no answer to a check. All else is left to them.
-2. *Routing*: the pattern has method and path in it, and no body.
-3. *The decision* is the same call. Where that has none now (no target, an image that has to be
-   hashed first), nothing was done yet, and the general way meets it again.
-4. *The record* is the same call, `Fleet.check`. That skips a step of its own: the row of a device
-   that reports the version on record is changed as it is, by `device.checked_again`, and not
-   unpacked into a `Device` and packed again.
+1. *The head* is matched by one pattern instead of `http1.read_request` and `parse_report`. Both
+   accept all that it matches, and find the same MAC, version and keep-alive in it. The other fields
+   that it allows do not change the answer to a check. Everything else is left to them.
+2. *Routing*: method and path are part of the pattern, and no body is.
+3. *The decision* is the same call. If there is none now (no target, or an image that has to be
+   hashed first), nothing has been done yet, and the general path meets that again.
+4. *The record* is the same call, `Fleet.check`. It has a short cut of its own: if a device reports
+   the version on record, `device.checked_again` changes its packed row, without unpacking it.
 5. *The reply* is made once a second for each text, from the same parts; `Date` has seconds.
-6. *The connection* (`httpd/driver.py`) is not told of it but for the time: nothing was under way,
-   and the data was this one request, so that there is nothing to keep of it and no order to keep.
+6. *The connection* (`httpd/driver.py`) learns only the time: nothing was under way, and the data
+   was this one request, so that there is nothing else to remember.
 
-Proof: tests/device_port/test_common_check.py asks two services the same at random, one by either
-way, and wants the same bytes and the same journal of both; and that what the pattern matches is
-read alike. tests/httpd/test_fuzz.py mutates requests of both kinds.
+Proof: tests/device_port/test_common_check.py sends the same random requests to two services, one on
+each path, and expects the same bytes and the same journal; and it compares what pattern and parsers
+read. tests/httpd/test_fuzz.py mutates requests of both kinds.
 """
 
 import re
@@ -40,8 +39,8 @@ from ota_server.releases.store import NotHashed, NotNow
 CHECK_PATH = b"/version.txt"
 IMAGE_PATH = b"/firmware.bin"
 
-# The fields that nearly all devices send, in whatever order: MAC, version and Host once, none that
-# changes the answer. Spelled out rather than with counts and flags, which cost a third more.
+# The fields that nearly all devices send, in any order: MAC, version and Host once, and others that
+# do not change the answer. Spelled out: counts and flags cost a third more.
 _PAIR = rb"[0-9A-Fa-f][0-9A-Fa-f]"
 _FIELDS = (
     rb" HTTP/1\.1\r\n(?:"
@@ -61,17 +60,17 @@ def read_common_check(data: bytes) -> tuple[Report, bool] | None:
     """Read `data` as one common check.
 
     Returns:
-        The report, and whether the connection is kept; None where it is not one, or more than one.
+        The report, and whether the connection stays open; None if `data` is anything else.
     """
     match = _COMMON_CHECK.fullmatch(data)
     return None if match is None else _report_of(match)
 
 
 def read_common_image(buffer: bytes) -> tuple[Request, int] | None:
-    """Read a common request for the image, without the fields that change nothing.
+    """Read a common request for the image; the result lacks fields that change nothing.
 
     Returns:
-        What `http1.read_request` does; None where that has to look.
+        As `http1.read_request`; None if that has to read it.
     """
     match = _COMMON_IMAGE.match(buffer)
     if match is None:
@@ -124,7 +123,7 @@ class Checks:
         return answer
 
     def answer_quickly(self, data: bytes, peer: Peer) -> QuickReply | None:
-        """Answer a common check; None: it is not one, or `respond` has to look."""
+        """Answer a common check; return None if it is not one, or `respond` has to answer it."""
         found = read_common_check(data)
         if found is None:
             return None
@@ -141,7 +140,7 @@ class Checks:
         return quick
 
     def _needs_record(self, report: Report, version: str) -> bool:
-        """Return whether this is an offer of a rollout, or may be: nobody else would know of it."""
+        """Return whether this may be an offer of a rollout, which only the record shows."""
         return version != report.firmware_version and bool(self._policies.latest.rollouts)
 
     def _reply(self, text: str, keep_alive: bool, needs_record: bool, seconds: int) -> QuickReply:

@@ -1,4 +1,4 @@
-"""Images for devices: which bytes a request gets, the record of its begin and of its end."""
+"""Images for devices: which bytes a request gets, and the records of its begin and its end."""
 
 import logging
 import re
@@ -48,7 +48,7 @@ _HASH_CACHING = ("Cache-Control", "public, max-age=31536000, immutable, no-trans
 
 
 class NotOffered(Exception):
-    """The device may have no image now: answer 503."""
+    """The device may not have an image now: answer 503."""
 
     def __init__(self, decision: Decision) -> None:
         super().__init__(in_words(decision.cause))
@@ -56,11 +56,11 @@ class NotOffered(Exception):
 
 
 class DeviceTransfer(Transfer):
-    """A reply to /firmware.bin under way, for the record of its end.
+    """A reply to /firmware.bin that is being sent, for the record of its end.
 
     Attributes:
         began_at: in seconds of the monotonic clock.
-        has_end: the last byte of the image is in it.
+        has_end: it contains the last byte of the image.
     """
 
     image: Image
@@ -84,14 +84,14 @@ class DeviceTransfer(Transfer):
         self.began_at = time.monotonic()
 
     def end(self, bytes_sent: int, complete: bool) -> None:
-        """Put its end on record."""
+        """Record its end."""
         self._downloads.finish(self, bytes_sent, complete)
 
 
 class _Plan(NamedTuple):
-    """An answer to /firmware.bin, before it is on record; without an image no bytes are sent.
+    """An answer to /firmware.bin before it is recorded; without an image it sends no bytes.
 
-    `is_new`: it does not go on with a download that its device has begun.
+    `is_new`: it does not continue a download that its device has begun.
     """
 
     reply: Reply
@@ -122,8 +122,8 @@ class Downloads:
     def respond(self, request: Request, report: Report, peer: Peer, may_wait: bool) -> Reply:
         """Give the device the image that it began, or that of its target.
 
-        What it began is looked up, and the answer planned, without the lock, since that looks at
-        files; if another request of the device began something else meanwhile, it is planned anew.
+        The answer is planned without the lock, since planning looks at files. If another request of
+        the device has begun another download meanwhile, it is planned again.
 
         Raises:
             NotHashed: an image has to be hashed first, and the caller may wait for that.
@@ -144,7 +144,7 @@ class Downloads:
                     return plan.reply
 
     def respond_by_name(self, request: Request, version: str, peer: Peer, may_wait: bool) -> Reply:
-        """Give an image by its name, to caches and to an operator's curl. Nothing is recorded.
+        """Give an image by its name, to caches or an operator's curl. Nothing is recorded.
 
         Raises:
             NotHashed: as `respond`.
@@ -153,7 +153,7 @@ class Downloads:
             image = self._store.image(version)
             self._offers.check_image(image, peer)
         except NoImage as problem:
-            # What is missing is no news: anybody may ask for any name.
+            # Missing images are not logged: anybody can ask for any name.
             if isinstance(problem, Altered) and self._limit.allows(str(problem), time.monotonic()):
                 log.error("no image by its name for %s: %s", peer.address, problem)
             return reply.text(HTTPStatus.NOT_FOUND, _NOT_FOUND)
@@ -165,7 +165,7 @@ class Downloads:
             return reply.later(_NOT_READY)
         asked = _SHA256_QUERY.fullmatch(request.query)
         is_right = asked is not None and asked[1].decode("ascii").lower() == image.sha256
-        # RFC 9110 section 8.8.2.1: never later than the reply, whatever another clock wrote.
+        # RFC 9110 section 8.8.2.1: never later than the reply, whatever clock the file has it from.
         modified_seconds = min(image.modified_seconds, self._clock_ms() // 1000)
         ranges = _ranges(request)
         if not self._if_range_matches(request, image.etag, modified_seconds):
@@ -178,7 +178,7 @@ class Downloads:
 
         Args:
             bytes_sent: the bytes of the body that the device's side has acknowledged.
-            complete: it has acknowledged the whole reply, and did not reset after that.
+            complete: it has acknowledged the whole reply, and did not reset the connection after.
         """
         fleet = self._fleet
         details: dict[str, Scalar] = {
@@ -194,7 +194,7 @@ class Downloads:
         with fleet.lock:
             fleet.transfers.end(transfer.mac, transfer.image.sha256)
             device = fleet.get(transfer.mac)
-            if device is not None:  # there was room to keep it
+            if device is not None:  # the table has room for it
                 now_ms, download = self._clock_ms(), device.download
                 if download is not None and download.sha256 == transfer.image.sha256:
                     download = fetched(download, bytes_sent, complete, now_ms)
@@ -204,9 +204,9 @@ class Downloads:
             self._offers.admission.end(transfer.mac, complete and transfer.has_end)
 
     def _admitted(self, request: Request, report: Report, peer: Peer, plan: _Plan) -> _Plan:
-        """Return the plan, or, where its device may not download now, what that is told instead.
+        """Return the plan, or another one if its device may not download now.
 
-        Just before it is put on record: what is asked for here is given back in `finish`.
+        Call it just before the record: a slot that is taken here is released in `finish`.
         """
         admission = self._offers.admission
         if admission is None or plan.image is None:
@@ -285,7 +285,7 @@ class Downloads:
     def _record(
         self, request: Request, report: Report, peer: Peer, before: Device | None, plan: _Plan
     ) -> None:
-        """Queue the record of an answer to /firmware.bin. The caller holds the fleet's lock."""
+        """Queue the record of an answer. The caller holds the fleet's lock."""
         now_ms = self._clock_ms()
         device = asked_for_image(
             before, report, plan.target_version, peer.address, now_ms, plan.download
@@ -323,7 +323,7 @@ class Downloads:
 
 
 def _begun(device: Device | None, version: str, image: Image, now_ms: int) -> Download:
-    """Return the download that a request begins or goes on with; its attempts are kept."""
+    """Return the download that a request begins or continues; attempts at one image are kept."""
     known = device.download if device is not None else None
     if device is None or known is None or known.sha256 != image.sha256:
         return Download(version, image.sha256, image.size, now_ms)
@@ -333,5 +333,5 @@ def _begun(device: Device | None, version: str, image: Image, now_ms: int) -> Do
 
 
 def _ranges(request: Request) -> tuple[RangeSpec, ...]:
-    # RFC 9110 section 14.2: Range means something in a GET alone.
+    # RFC 9110 section 14.2: only a GET can have a Range.
     return byterange.parse_ranges(request.get(b"range")) if request.method == "GET" else ()

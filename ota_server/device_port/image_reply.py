@@ -1,7 +1,4 @@
-"""Replies with an image: which bytes of it, their fields and parts; and with its signature.
-
-Nothing is read here.
-"""
+"""Replies with an image, or with parts of it, or with its signature. Reads no files."""
 
 import base64
 from functools import lru_cache
@@ -29,7 +26,11 @@ def conditional_reply(
     modified_seconds: int | None,
     caching: tuple[str, str],
 ) -> Reply:
-    """Answer with the image, a part of it, 304, 412 or 416; dates are ignored where None."""
+    """Answer with the image, a part of it, 304, 412 or 416.
+
+    Args:
+        modified_seconds: Last-Modified in seconds since the epoch; None to ignore dates.
+    """
     condition = byterange.precondition(request.fields, image.etag, modified_seconds)
     if condition is Precondition.FAILED:
         return reply.text(HTTPStatus.PRECONDITION_FAILED, "Precondition Failed")
@@ -48,14 +49,14 @@ def conditional_reply(
 
 
 def range_start_of(answer: Reply) -> int | None:
-    """Return the first byte of an image that is sent; None: it is sent whole, or not."""
+    """Return the position of the first byte that is sent of an image; None unless it is a 206."""
     if answer.status is not HTTPStatus.PARTIAL_CONTENT:
         return None
     return next(part.start for part in answer.parts if isinstance(part, ImageSpan))
 
 
 def has_end_of(image: Image, answer: Reply) -> bool:
-    """Return whether the last byte of the image is among those that are sent."""
+    """Return whether the last byte of the image is sent."""
     spans = (part for part in answer.parts if isinstance(part, ImageSpan))
     return any(span.stop == image.size for span in spans)
 
@@ -63,13 +64,13 @@ def has_end_of(image: Image, answer: Reply) -> bool:
 def image_reply(
     image: Image, spans: tuple[Span, ...], caching: tuple[str, str], modified: str | None
 ) -> Reply:
-    """Return the image, or the spans of it: 200, 206 or 206 in parts (RFC 9110 section 15.3.7).
+    """Return the image, or spans of it: 200, 206 or 206 in parts (RFC 9110 section 15.3.7).
 
-    The whole head has to fit 512 bytes, ESP-IDF's buffer, so a 206 has no field that RFC 9110 does
-    not ask for there.
+    The whole head has to fit into 512 bytes, ESP-IDF's buffer, so a 206 has only the fields that
+    RFC 9110 requires.
 
     Args:
-        modified: Last-Modified, for a 200; None where dates are ignored.
+        modified: Last-Modified, for a 200; None if dates are ignored.
     """
     if not spans:
         whole = ImageSpan(image, 0, image.size)
@@ -89,7 +90,7 @@ def image_reply(
 
 @lru_cache(maxsize=256)
 def _described(etag: str, sha256: str, md5: str, version: str, caching: tuple[str, str]) -> bytes:
-    """Return the fields that say which bytes these are. Kept: a device asks for many parts."""
+    """Return the fields that say which bytes these are. Cached: a device asks for many parts."""
     digest = base64.b64encode(bytes.fromhex(sha256)).decode("ascii")
     return field_lines(
         (
@@ -113,9 +114,9 @@ def _whole_fields(
     modified: str | None,
 ) -> bytes:
     """Return the fields of a whole image."""
-    # RFC 3230, the predecessor of Repr-Digest, is what aria2 checks a finished file against. It
-    # goes on with a download by a GET without Range, which begins the current target, and would
-    # take that and the pieces that it has of another image for one.
+    # aria2 checks a finished file against Digest (RFC 3230), the predecessor of Repr-Digest. It
+    # resumes with a GET without Range, which begins the current target, and would otherwise mix it
+    # with the pieces that it has of another image.
     digest = base64.b64encode(bytes.fromhex(sha256)).decode("ascii")
     last = ("Digest", f"SHA-256={digest}") if modified is None else ("Last-Modified", modified)
     described = _described(etag, sha256, md5, version, caching)
@@ -127,8 +128,8 @@ def _content_range(image: Image, span: ImageSpan) -> tuple[str, str]:
 
 
 def _multipart(image: Image, spans: tuple[Span, ...]) -> tuple[list[bytes | ImageSpan], int, str]:
-    # From the hash, so that no image can hold it but by finding a fixed point of SHA-256; half of
-    # it, for the head has to fit 512 bytes.
+    # Made from the hash, so that no image can contain it without a fixed point of SHA-256; half of
+    # it, since the head has to fit into 512 bytes.
     boundary = f"ota-{image.sha256[:32]}"
     parts: list[bytes | ImageSpan] = []
     length = 0

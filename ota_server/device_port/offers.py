@@ -1,4 +1,4 @@
-"""What a device is offered: the situation, from memory, and the decision that follows from it."""
+"""What a device is offered: collects the situation, and asks for the decision."""
 
 import logging
 from collections.abc import Callable
@@ -35,15 +35,15 @@ log = logging.getLogger(__name__)
 
 
 class Offers:
-    """Decides for devices by the files as they are now. Safe for use by many threads.
+    """Decides about devices by the current files. Safe for use by many threads.
 
     Attributes:
-        altered: how often an image was refused, since it is not the one that was published. Kept
+        altered: how often an image was refused because it is not the one that was published. Kept
             for metrics: nothing shows it yet.
-        withdrawals: how often an image that was open was found to be withdrawn.
-        admission: lets only so many in; None: all.
-        attended: the rollouts that the controller looks after.
-        offer: as `decide`, for a check: who may not be let in now is told its own version.
+        withdrawals: how often an open image was found to be withdrawn.
+        admission: limits downloads; None if nothing is limited.
+        attended: the rollouts that the controller attends to.
+        offer: as `decide`, for a check: a device that is not let in is told its own version.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class Offers:
         )
 
     def begin_turn(self) -> None:
-        """Have files looked at once until the next turn, not for each request."""
+        """Look at files once until the next turn, not for each request."""
         self._store.begin_turn()
         self._policies.begin_turn()
 
@@ -75,15 +75,15 @@ class Offers:
         """Return the decision for a device, and what ends a reply that names its version.
 
         Args:
-            for_image: it asks for the image, also where it runs that release already.
+            for_image: it wants the image, even if it already runs that release.
 
         Raises:
-            NoTarget: there is none, and nothing else says what the device should run.
-            NotHashed: an image has to be hashed first, for it may be the shipped sample.
+            NoTarget: nothing says what the device should run.
+            NotHashed: an image has to be hashed first, since it may be the shipped sample.
         """
         policy = self._policies.current()
         if policy.is_plain and not for_image:
-            # Nearly every check of a fleet, by few steps.
+            # The short cut for nearly all checks of a fleet.
             target = self._store.target()
             decision = choose_target(report, target)
             is_sure = peer.is_local or not target.may_be_sample
@@ -102,12 +102,12 @@ class Offers:
     def _situation(
         self, policy: Policy, mac: str, peer: Peer, now_ms: int, for_image: bool
     ) -> Situation:
-        """Return what rules 1 to 9 ask for, all of it in memory."""
+        """Return what rules 1 to 9 need; all of it is in memory."""
         try:
             target = self._store.target()
         except NoTarget:
             target = None
-        # In this order, and at once: names, or a second step, would take twice as long.
+        # By position: keyword arguments or a second step would take twice as long.
         return Situation(
             policy,
             target,
@@ -122,7 +122,7 @@ class Offers:
     def _look_closer(
         self, report: Report, chosen: Decision, release: str, situation: Situation
     ) -> Situation | None:
-        """Return the situation with what rules 10 and 11 ask for; None where neither can decide.
+        """Return the situation with what rules 10 and 11 need; None if neither can apply.
 
         Raises:
             NotHashed: an image has to be hashed first.
@@ -141,14 +141,14 @@ class Offers:
             policy, now_ms = situation.policy, situation.now_ms
             is_waiting = why_wait(report.mac, download, release, policy, now_ms) is not None
             if is_waiting and manifest is None:
-                with suppress(NotNow):  # then it is taken for the one that the device fetched
+                with suppress(NotNow):  # then assume that it is the one that the device fetched
                     closer = closer._replace(image=self._on_disk(release))
         return closer
 
     def _may_be_sample(
         self, release: str, manifest: Manifest | None, target: Target | None
     ) -> bool:
-        """Return whether only a hash can tell; the image is not hashed for that."""
+        """Return whether a release may be the shipped sample, without hashing its image."""
         if target is not None and release == target.version and not target.may_be_sample:
             return False
         return may_be_sample(self._store.size(release) if manifest is None else manifest.size)
@@ -163,13 +163,13 @@ class Offers:
     def why_wait(
         self, mac: str, download: Download | None, release: str, now_ms: int
     ) -> Cause | None:
-        """Return why a device has to wait for the image of a release; None: it need not.
+        """Return why a device has to wait for the image of a release, or None.
 
         Args:
             download: what it began last.
 
         Raises:
-            NotHashed: an image has to be hashed first, for it may be another one by now.
+            NotHashed: an image has to be hashed first, since it may have been replaced.
         """
         policy = self._policies.current()
         cause = why_wait(mac, download, release, policy, now_ms)
@@ -191,7 +191,7 @@ class Offers:
         return decision, end
 
     def standing(self, now_ms: int) -> tuple[Standing, ServerState]:
-        """Return what this server alone knows, for other processes: `AdmissionFile` writes it."""
+        """Return what only this server knows, for other processes: `AdmissionFile` writes it."""
         state = ServerState(
             runs=True,
             attended=self.attended.groups,
@@ -202,10 +202,10 @@ class Offers:
         )
         if self.admission is None:
             return Standing(), state
-        return self.admission.standing(now_ms), self.admission.who_waits(state, now_ms)
+        return self.admission.standing(now_ms), self.admission.add_to(state, now_ms)
 
     def look_after(self) -> None:
-        """Have transfers of what was withdrawn end, whichever file they are from."""
+        """Mark open images that were withdrawn, so that transfers of them end."""
         self._policies.look_after()
         policy = self._policies.latest
         for image in self._store.images_in_use():
@@ -218,7 +218,7 @@ class Offers:
                 image.is_withdrawn = False
 
     def check_image(self, image: Image, peer: Peer) -> None:
-        """Refuse an image that nobody may have, or not this client.
+        """Refuse an image that nobody may have, or that this client may not have.
 
         Raises:
             NoImage: the message says why.
@@ -236,5 +236,5 @@ class Offers:
         raise Altered(
             f"the image of {image.version} is not the one that was published: its SHA-256 is "
             f"{image.sha256}, not {policy.manifests[meaning(image.version)].sha256}; "
-            "`release verify` names what was altered"
+            "`release verify` shows what was altered"
         )

@@ -1,4 +1,4 @@
-"""The options of the serving command: what can be typed, and what it means."""
+"""The options of the serving command."""
 
 import argparse
 from datetime import tzinfo
@@ -13,8 +13,7 @@ from ota_server.model.quantity import parse_duration, parse_size
 from ota_server.system.data_dir import add_data_dir_argument
 
 DEFAULT_PORT = 7777
-_MOST_OVERDUE_SECONDS = 3660 * 86400
-# Less than this, and a packet would take longer than a client waits.
+# At a lower rate a packet would take longer than a client waits.
 _LEAST_RATE = 1024
 _MOST_OVERDUE_SECONDS = 3660 * 86400
 MEBIBYTE = 1024 * 1024
@@ -39,7 +38,6 @@ def describe(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options of the serving command."""
     parser.add_argument(
         "--host",
         default="",
@@ -60,17 +58,17 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         type=_positive,
         default=MAX_DEVICES,
         metavar="N",
-        help="devices to keep on record; further ones are answered all the same "
+        help="how many devices to keep on record; further ones are still answered "
         "(default: %(default)s)",
     )
     parser.add_argument(
         "--buffering-proxy",
         action="store_true",
-        help="a cache, or a proxy that buffers images, stands before this server, so that what "
-        "devices have is not known: a rollout counts one that was offered a release three times, "
-        "past its grace, as failed",
+        help="a cache, or a proxy that buffers images, is in front of this server, so that it does "
+        "not know what devices have received: a rollout counts a device as failed if it was "
+        "offered a release three times and its grace is over",
     )
-    _add_crowd_arguments(parser)
+    _add_limit_arguments(parser)
     _add_journal_arguments(parser)
 
 
@@ -80,14 +78,14 @@ def _add_journal_arguments(parser: argparse.ArgumentParser) -> None:
         type=_positive,
         default=ROTATE_BYTES // MEBIBYTE,
         metavar="MIB",
-        help="begin a new journal file after so many MiB (default: %(default)s)",
+        help="begin a new journal file after this many MiB (default: %(default)s)",
     )
     parser.add_argument(
         "--fsync",
         choices=FSYNC,
         default="interval",
-        help="bring records to the disk before each reply (all devices wait for it), every 100 ms, "
-        "or when the system likes: what a power cut may take (default: %(default)s)",
+        help="sync records to the disk before each reply (all devices wait for it), every 100 ms, "
+        "or when the system decides: what a power cut can lose (default: %(default)s)",
     )
     parser.add_argument(
         "--journal-files",
@@ -101,7 +99,7 @@ def _add_journal_arguments(parser: argparse.ArgumentParser) -> None:
         type=_positive,
         default=KEEP_BYTES // MEBIBYTE,
         metavar="MIB",
-        help="MiB that the rotated journal files may take (default: %(default)s)",
+        help="how many MiB the rotated journal files may take (default: %(default)s)",
     )
 
 
@@ -110,53 +108,53 @@ def _add_connection_arguments(parser: argparse.ArgumentParser) -> None:
         "--transport",
         choices=TRANSPORTS,
         default=TRANSPORTS[0],
-        help="what drives connections: one event loop, by epoll or poll, or a thread for each; "
-        "epoll alone sends images by sendfile (default: %(default)s)",
+        help="what drives connections: one event loop, with epoll or poll, or a thread for each; "
+        "only epoll sends images with sendfile (default: %(default)s)",
     )
     parser.add_argument(
         "--max-connections",
         type=_positive,
         metavar="N",
-        help="connections at once, beyond it 503 (default: what the limit of open files allows)",
+        help="connections at once; further ones get 503 "
+        "(default: as many as the limit of open files allows)",
     )
     parser.add_argument(
         "--idle-timeout",
         type=_seconds,
         default=IDLE_SECONDS,
         metavar="SECONDS",
-        help="close a connection on which nothing is asked for so long (default: %(default)g)",
+        help="close a connection that is idle for this long (default: %(default)g)",
     )
     parser.add_argument(
         "--grace",
         type=_seconds,
         default=GRACE_SECONDS,
         metavar="SECONDS",
-        help="how long downloads may go on after SIGTERM or SIGINT (default: %(default)g)",
+        help="how long downloads may continue after SIGTERM or SIGINT (default: %(default)g)",
     )
 
 
-def _add_crowd_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add those for when the whole fleet comes at once: who is let in, when, and how fast."""
+def _add_limit_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options that limit downloads: how many, when, and how fast."""
     parser.add_argument(
         "--max-downloads",
         type=_slots,
         metavar="N",
-        help="devices that may download at once; others are told their own version, and come "
-        "again at their next poll (default: as many as come)",
+        help="how many devices may download at once; others are told their own version and ask "
+        "again at their next poll (default: no limit)",
     )
     parser.add_argument(
         "--max-rate",
         type=_rate,
         metavar="BYTES",
-        help="bytes of images a second, all together, such as 500K or 10M (powers of 1024; "
-        "default: as fast as it goes)",
+        help="bytes of images per second, all together, such as 500K or 10M (powers of 1024; "
+        "default: no limit)",
     )
     parser.add_argument(
         "--max-download-rate",
         type=_rate,
         metavar="BYTES",
-        help="bytes of images a second on each connection, such as 64K "
-        "(default: as fast as it goes)",
+        help="bytes of images per second on each connection, such as 64K (default: no limit)",
     )
     parser.add_argument(
         "--window",
@@ -171,13 +169,13 @@ def _add_crowd_arguments(parser: argparse.ArgumentParser) -> None:
         "--window-zone",
         type=_zone,
         metavar="ZONE",
-        help="whose clock the window is by, such as Europe/Berlin (default: that of the system)",
+        help="the time zone of the window, such as Europe/Berlin (default: that of the system)",
     )
     parser.add_argument(
         "--window-overdue",
         type=_duration,
         metavar="TIME",
-        help="let in devices that have waited for the window for so long, such as 7d "
+        help="let in devices that have waited this long for the window, such as 7d "
         "(default: never)",
     )
 
@@ -196,7 +194,7 @@ def _count(text: str) -> int:
 
 def _whole_number(text: str, least: int, most: int) -> int:
     if not text.isascii() or not text.isdigit() or not least <= int(text[:20]) <= most:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from {least} to {most}")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {least} to {most}")
     return int(text)
 
 
@@ -206,7 +204,7 @@ def _seconds(text: str) -> float:
     except ValueError:
         seconds = -1.0
     if not 0 <= seconds <= 86400:
-        raise argparse.ArgumentTypeError(f"{text!r} is no time from 0 to 86400 seconds")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a time from 0 to 86400 seconds")
     return seconds
 
 
@@ -221,7 +219,7 @@ def _rate(text: str) -> int:
         rate = 0
     if rate < _LEAST_RATE:
         raise argparse.ArgumentTypeError(
-            f"{text!r:.40} is not a rate such as 500K or 10M, from 1K on"
+            f"{text!r:.40} is not a rate such as 500K or 10M, at least 1K"
         )
     return rate
 
@@ -234,15 +232,15 @@ def _window(text: str) -> Window:
 
 
 def _zone(text: str) -> tzinfo:
-    # Here, for most servers do without it and what it imports.
+    # Imported here, since most servers do not need it.
     from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
     try:
         return ZoneInfo(text)
     except (ZoneInfoNotFoundError, ValueError, OSError):
         raise argparse.ArgumentTypeError(
-            f"{text!r:.40} is no time zone that this system knows; give a name such as "
-            "Europe/Berlin or UTC, or install the package tzdata of the system"
+            f"{text!r:.40} is not a time zone that this system knows; give a name such as "
+            "Europe/Berlin or UTC, or install the system's tzdata package"
         ) from None
 
 

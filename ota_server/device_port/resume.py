@@ -1,4 +1,4 @@
-"""Which download a request goes on with: that of the bytes that its device has begun. Pure."""
+"""Which download a request continues. Pure."""
 
 from ota_server.httpd.byterange import RangeSpec, from_byte_zero
 from ota_server.model.device import RESTART_AFTER_MS, Download
@@ -12,14 +12,14 @@ def continued_download(
     honours_range: bool,
     now_ms: int,
 ) -> Download | None:
-    """Return the download that a request for the image continues; None: it begins one.
+    """Return the download that a request for the image continues, or None if it begins one.
 
-    No real client sends If-Range, and some fetch one image in many ranges, in parallel, or read
-    byte 0 again; so a Range keeps the release that its device began.
+    No real client sends If-Range, and some fetch an image in many ranges, in parallel, or read byte
+    0 again; so a request with Range keeps the release that its device began.
 
     Args:
-        under_way: a transfer of that download is running at this moment.
-        ranges: what the request asks for; none for a HEAD and for a GET without Range.
+        under_way: a transfer of that download is running.
+        ranges: what the request asks for; () for a HEAD or a GET without Range.
         honours_range: its If-Range, if any, matches the release of `known`.
     """
     if known is None or not ranges or not honours_range:
@@ -36,13 +36,13 @@ def pinned_download(
     told: str | None,
     now_ms: int,
 ) -> Download | None:
-    """Return the download whose signature a device wants; None: that of what it would get.
+    """Return the download whose signature a device wants; None if that of the offered image.
 
-    Clients ask for it before the image, during it and after it, and that may have taken long.
+    Clients ask for it before, during or after the download, which may have taken long.
 
     Args:
         running: the release that it runs.
-        told: the version that it was told to run, last.
+        told: the version that it was last told to run.
     """
     if known is None or under_way or now_ms - known.request_ms < RESTART_AFTER_MS:
         return known

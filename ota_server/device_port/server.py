@@ -1,4 +1,4 @@
-"""The server: `OTAServer(ThreadingHTTPServer)` gives a listener its service and does its chores."""
+"""The server: `OTAServer(ThreadingHTTPServer)`, a listener with a service and its chores."""
 
 import logging
 import threading
@@ -14,26 +14,26 @@ from ota_server.system.garbage import Collector
 
 log = logging.getLogger(__name__)
 
-LOOK_AFTER_SECONDS = 0.1  # a journal that was taken away is noticed by then
-SYNC_SECONDS = 0.1  # what a power cut may take under `--fsync interval`, and what the disk needs
+LOOK_AFTER_SECONDS = 0.1  # a journal that was moved is noticed by then
+SYNC_SECONDS = 0.1  # how much a power cut can lose under `--fsync interval`
 
 
 class OTARequestHandler(ChannelHandler):
-    """Converses with one device: it is run by a thread, under `--transport threads`.
+    """Serves one device in a thread, under `--transport threads`.
 
-    Of each request `Service` reads `_br_mac_` and `_br_fwv_`, and answers `/version.txt` and
-    `/firmware.bin`; the event loop has the same done for all devices at once.
+    `Service` reads `_br_mac_` and `_br_fwv_` in each request, and answers `/version.txt` and
+    `/firmware.bin`; the event loop uses it in the same way for all devices.
     """
 
 
 class OTAServer(Listener):
     """Listens from its constructor on; `serve_forever` answers devices.
 
-    `shutdown` drains: no new connections, what is in flight is answered, downloads go on for
-    `grace_seconds`; `serve_forever` returns after that.
+    `shutdown` drains: it accepts no new connections, answers what has arrived, and lets downloads
+    continue for `grace_seconds`; then `serve_forever` returns.
 
     Attributes:
-        chores: what no request should wait for, to be done a few times a second, one by one.
+        chores: work that no request should wait for, done one by one several times a second.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class OTAServer(Listener):
         """Bind and listen.
 
         Raises:
-            OSError: the address cannot be had.
+            OSError: the address is not available.
         """
         super().__init__(
             address,
@@ -67,8 +67,8 @@ class OTAServer(Listener):
         self.chores = [*service.chores, self._collect]
 
     def serve_forever(self, poll_interval: float = 0.5) -> None:
-        """Accept until `shutdown`, then drain. Returns when the last connection has ended."""
-        # Bringing records to the disk is on time also while a chore takes long.
+        """Accept until `shutdown`, then drain. Return when the last connection is closed."""
+        # A thread of its own syncs records on time, even while a chore takes long.
         workers = [
             threading.Thread(target=self._do_chores, name="chores"),
             threading.Thread(target=self._sync, name="sync"),
@@ -97,7 +97,7 @@ class OTAServer(Listener):
             due = max(due + SYNC_SECONDS, time.monotonic())
 
     def _do_chore(self, chore: Callable[[], None]) -> None:
-        """Do one chore; that it fails must not keep the others from being done."""
+        """Do one chore; if it fails, the others must still be done."""
         try:
             chore()
         except OSError as problem:

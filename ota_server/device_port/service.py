@@ -1,6 +1,6 @@
 """The service: one request in, one reply out, its record queued; and the routes.
 
-The one place where an exception becomes a status.
+Only here exceptions become statuses.
 """
 
 import logging
@@ -47,15 +47,12 @@ log = logging.getLogger(__name__)
 SIGNATURE_PATH = b"/firmware.bin.sig"
 _NAMED_FILE = re.compile(rb"/firmware/firmware_([A-Za-z0-9][A-Za-z0-9._+\-]{0,63})\.bin(\.sig)?")
 _LOG_EVERY_SECONDS = 60.0
-# Of one kind, whatever the number of addresses: an IPv6 network has enough of them for any log.
+# In all, from any number of addresses: an IPv6 network has enough of them to fill any log.
 _LOG_LINES = 20
 
 
 class Service:
-    """Answers requests. Safe for use by many threads; nothing here waits.
-
-    It is the `App` of the device port: a reply may leave once `flush` has returned.
-    """
+    """Answers requests, as the `App` of the device port. Safe for use by many threads."""
 
     def __init__(
         self,
@@ -76,11 +73,11 @@ class Service:
         self.signatures = Signatures(store, policies, self.offers, fleet, clock_ms)
         self.clock_ms = clock_ms
         self._limit = RateLimit(_LOG_EVERY_SECONDS)
-        self._crowd = Budget(_LOG_LINES, _LOG_EVERY_SECONDS)
-        self._turned_away_said = 0
+        self._log_budget = Budget(_LOG_LINES, _LOG_EVERY_SECONDS)
+        self._turned_away_logged = 0
 
     def answer_quickly(self, data: bytes, peer: Peer) -> QuickReply | None:
-        """Answer `data` where it is one common check; None: `respond` has to look."""
+        """Answer `data` if it is one common check; return None if `respond` has to answer it."""
         try:
             return self.checks.answer_quickly(data, peer)
         except Exception:
@@ -113,7 +110,7 @@ class Service:
         except Exception:
             log.exception("%s %r failed", request.method, request.path[:80])
             answer = _broken()
-        # A body that nobody reads must not be taken for the next request.
+        # Nobody reads the body, and it must not be read as the next request.
         answer.close = answer.close or request.content_length > 0
         if request.method == "HEAD":
             answer.body, answer.parts = b"", ()
@@ -121,25 +118,25 @@ class Service:
 
     @property
     def chores(self) -> tuple[Callable[[], None], ...]:
-        """What no request should wait for, to be done a few times a second, one after the other."""
+        """Work that no request should wait for, to be done several times a second."""
         return (
             self.fleet.look_after,
             self._save_rejected,
             self.store.look_after,
             self.offers.look_after,
-            self._say_turned_away,
+            self._log_turned_away,
             *(() if self.offers.admission is None else (self.offers.admission.look_after,)),
         )
 
     def _save_rejected(self) -> None:
         self.rejected.save(time.monotonic())
 
-    def _say_turned_away(self) -> None:
+    def _log_turned_away(self) -> None:
         turned_away = self.fleet.turned_away
-        if turned_away > self._turned_away_said and self._limit.allows(
+        if turned_away > self._turned_away_logged and self._limit.allows(
             "turned away", time.monotonic()
         ):
-            self._turned_away_said = turned_away
+            self._turned_away_logged = turned_away
             log.warning(
                 "%d requests of new devices were answered but not kept: the table is full "
                 "(--max-devices)",
@@ -147,38 +144,38 @@ class Service:
             )
 
     def close(self) -> None:
-        """Close files once no request is left."""
+        """Close all files, when no request is left."""
         self.store.close()
         self.rejected.save(math.inf)
         self.fleet.close()
 
     def begin_turn(self) -> None:
-        """Have files looked at once until the next turn, not for each request."""
+        """Look at files once until the next turn, not for each request."""
         self.offers.begin_turn()
 
     def flush(self) -> None:
-        """Bring the records of all replies so far to the journal."""
+        """Write the records of all replies so far to the journal."""
         self.fleet.journal.flush()
 
     def sync(self) -> None:
-        """Bring records to the disk, where that is not done before each reply."""
+        """Sync records to the disk, unless that is done before each reply."""
         self.fleet.journal.sync()
 
     @property
     def attended(self) -> Attended:
-        """The rollouts that the controller looks after, as the server has it."""
+        """The rollouts that the controller attends to, as far as this server knows."""
         return self.offers.attended
 
     def standing(self) -> tuple[Standing, ServerState]:
-        """Return what this server alone knows, for other processes."""
+        """Return what only this server knows, for other processes."""
         return self.offers.standing(self.clock_ms())
 
     def reopen_journal(self) -> None:
-        """Have the journal opened by its name again, soon. Safe in a signal handler."""
+        """Ask for the journal to be opened by its name again. Safe in a signal handler."""
         self.fleet.reopen_journal()
 
     def end_chores(self) -> None:
-        """Have chores that take long end soon."""
+        """Make long chores end soon."""
         self.fleet.end()
 
     @property
@@ -188,7 +185,7 @@ class Service:
 
     @property
     def withdrawals(self) -> int:
-        """How often an image that was open was found to be withdrawn."""
+        """How often an open image was found to be withdrawn."""
         return self.offers.withdrawals
 
     def _route(self, request: Request, peer: Peer, may_wait: bool) -> Reply:
@@ -223,7 +220,7 @@ class Service:
         return self.downloads.respond(request, report, peer, may_wait)
 
     def _note_version(self, report: Report, peer: Peer) -> None:
-        """Keep a new version that comes to light where nothing else is recorded."""
+        """Record a changed version in a request that records nothing else."""
         fleet = self.fleet
         with fleet.lock:
             before = fleet.get(report.mac)
@@ -238,7 +235,7 @@ class Service:
             mac = parse_mac(request.fields[MAC_FIELD].decode("latin-1"))
         count = self.rejected.note(peer.address, str(problem), mac, self.clock_ms())
         now_seconds = time.monotonic()
-        if self._limit.allows(f"401 {peer.address}", now_seconds) and self._crowd.allows(
+        if self._limit.allows(f"401 {peer.address}", now_seconds) and self._log_budget.allows(
             now_seconds
         ):
             log.warning(

@@ -1,4 +1,4 @@
-"""Detached signatures for devices: that of the image that a device has begun, or would get."""
+"""Detached signatures for devices: of the image that a device has begun, or would get."""
 
 import hashlib
 import logging
@@ -31,11 +31,11 @@ _NOT_READY = "The image is not ready yet."
 
 
 class NoSignature(Exception):
-    """There is none beside the image: answer 404."""
+    """There is no signature beside the image: answer 404."""
 
 
 class AlteredSignature(NoSignature):
-    """What is beside the image is not the signature that was published: 404, and a log line."""
+    """The signature beside the image is not the published one: answer 404, and log it."""
 
 
 class Signatures:
@@ -118,7 +118,7 @@ class Signatures:
     def _check(self, content: bytes, version: str) -> None:
         manifest = self._policies.current().manifests.get(meaning(version))
         if manifest is None or manifest.signature_sha256 is None:
-            return  # copied in beside the image, or published before that was on record
+            return  # it was copied in by hand, or published by an old server
         if hashlib.sha256(content).hexdigest() != manifest.signature_sha256:
             raise AlteredSignature(
                 f"{self._store.firmware_dir / signature_name(version)} is not the signature that "
@@ -145,7 +145,7 @@ def _read(folder: Path, version: str) -> bytes:
     try:
         found = find(folder, name)
         if found is None or not 0 < found.signature.size <= MAX_SIGNATURE_BYTES:
-            raise NoSignature(f"there is no {folder / name}, or nothing that can be one")
+            raise NoSignature(f"{folder / name} is missing, or cannot be a signature")
         with open(open_found(found), "rb", buffering=0) as file:
             return file.read(MAX_SIGNATURE_BYTES)
     except OSError as problem:

@@ -2,18 +2,18 @@
 
 The rule:
 
-1. A slot is for whoever asks first. A device has one slot at most, however often it asks.
+1. A slot goes to whoever asks first. A device has at most one slot, however often it asks.
 2. A quarter of the slots is kept for devices that were refused three times or more and still wait:
-   others leave them so many free slots, but one for each such device at most. Among themselves
-   they leave as many to those that were refused six times or more. A device waits until it has a
-   slot, or has not asked for two hours.
-3. A slot that is not used ends after a minute and puts its device behind the others, once: it has
-   a slot only where more are free than devices wait. That ends when as many others have begun to
+   other devices must leave so many slots free, but not more than one for each such device. Among
+   them, those that were refused six times or more have the same right over the others. A device
+   waits until it gets a slot, or has not asked for two hours.
+3. A slot that is not used ends after a minute and puts its device behind the others, once: it gets
+   a slot only if more are free than devices wait. That ends when as many others have begun to
    download as waited when its slot ended, or after half an hour.
 4. A slot that is used ends when the device has the whole image and none of its transfers runs, or
-   a minute after its last transfer was cut. One check may make that minute longer, not several.
-5. While devices at another source address wait, one address has a quarter of all slots at most for
-   devices that have not begun to download.
+   a minute after its last transfer was cut. One check can extend that minute, further ones cannot.
+5. While devices at another source address wait, the devices at one address that have not begun to
+   download can have at most a quarter of all slots.
 
 The states of a device:
 
@@ -26,8 +26,8 @@ The states of a device:
 | paused      | a slot that was used  | it begins again: downloading; after a minute: new        |
 | behind      | others go first       | it asks and enough slots are free: reserved; rule 3: new |
 
-Times are seconds of one monotonic clock. Not locked: the caller holds a lock. The entries of each
-table that ends by time all last equally long, so that those that end first stand first: an answer
+Times are seconds of one monotonic clock. Not locked: the caller holds a lock. In each table with
+end times all entries last equally long, so that those that end first come first, and an answer
 takes the same time however many devices wait.
 """
 
@@ -37,17 +37,17 @@ from typing import NamedTuple
 
 from ota_server.model.device import number_of
 
-# A device begins its download seconds after it was told; after a cut it needs some to connect.
+# A device begins its download seconds after the offer, and reconnects seconds after a cut.
 RESERVED_SECONDS = 60.0
-# So many refusals give a device the kept slots, and so many give it those before the others.
+# After so many refusals a device has a right to the kept slots, and a right before the others.
 KEPT_FROM, FIRST_FROM = 3, 6
-# One of so many slots is kept; one of so many is for the devices of one address.
+# One slot in so many is kept; the devices of one address can have one in so many.
 _QUARTER = 4
-# Devices that poll each hour, more or less, still wait when their next poll comes.
+# Devices that poll about once an hour still count as waiting at their next poll.
 WAITING_SECONDS = 7200.0
-# Devices that poll each hour are not kept out by that.
+# Devices that poll once an hour do not notice this.
 BEHIND_SECONDS = 1800.0
-# 300 bytes each. Beyond that those that were refused the longest time ago begin again.
+# 300 bytes each. Beyond that the refusals of those refused the longest ago are forgotten.
 MOST_REFUSED = 100_000
 
 
@@ -55,8 +55,8 @@ class _Slot:
     """A slot that a device has.
 
     Attributes:
-        address: where the device asked from, until it has begun; None: not known, or it has begun.
-        may_extend: the next check makes the minute after a cut longer.
+        address: where the device asked from; None if unknown, or if the download has begun.
+        may_extend: the next check extends the minute after a cut.
     """
 
     __slots__ = ("address", "has_begun", "is_whole", "may_extend", "transfers")
@@ -68,7 +68,7 @@ class _Slot:
 
 
 class _Behind(NamedTuple):
-    """How long a device is behind: until so many downloads have begun, or until a time."""
+    """Until when a device is behind: until so many downloads have begun, or until a time."""
 
     begun: int
     until: float
@@ -83,7 +83,7 @@ class DownloadSlots:
         self._most_refused = most_refused
         self._slots: dict[str, _Slot] = {}
         self._ends: OrderedDict[str, float] = OrderedDict()  # when slots without transfers end
-        self._begun = 0  # downloads, since the server has started
+        self._begun = 0  # downloads since the server started
         self._refusals: OrderedDict[int, int] = OrderedDict()  # in the order of the last one
         self._waiting: OrderedDict[int, float] = OrderedDict()  # which of these wait, until when
         self._waiting_by_class = [0, 0, 0]
@@ -103,7 +103,7 @@ class DownloadSlots:
 
     @property
     def refused(self) -> int:
-        """How many devices were refused, and have had no slot since."""
+        """How many devices were refused and have not had a slot since."""
         return len(self._refusals)
 
     def has(self, mac: str, now: float) -> bool:
@@ -115,7 +115,7 @@ class DownloadSlots:
         return [mac for mac in self._slots if self.has(mac, now)]
 
     def has_free_slot(self, now: float) -> bool:
-        """Return whether rules 1 and 2 have a slot for a device that was never refused."""
+        """Return whether rules 1 and 2 give a slot to a device that was never refused."""
         self._expire(now)
         return self._limit - len(self._slots) > min(self._quarter, sum(self._waiting_by_class[1:]))
 
@@ -123,7 +123,7 @@ class DownloadSlots:
         """Return whether a device has a slot now. A new one is reserved for a minute.
 
         Args:
-            address: the source address that it asks from, as a number; None: not known.
+            address: the source address that it asks from, as a number; None if unknown.
         """
         self._expire(now)
         slot = self._slots.get(mac)
@@ -139,7 +139,7 @@ class DownloadSlots:
                 self._refuse(number, now, address)
             return False
         if self._has_share(address, now):
-            return False  # not for want of slots, so none is kept for it
+            return False  # slots are free, so this is not a refusal that gives rights
         self._give(mac, number, now, address)
         return True
 
@@ -160,7 +160,7 @@ class DownloadSlots:
         """Record that a transfer has ended.
 
         Args:
-            is_last: the device has all of it, the last byte of the image included.
+            is_last: the device has all of it, including the last byte of the image.
         """
         slot = self._slots[mac]
         slot.transfers -= 1
@@ -174,11 +174,11 @@ class DownloadSlots:
             self._end_later(mac, now)
 
     def _left_to_others(self, number: int, is_behind: bool) -> int:
-        """Return how many free slots a device may not have.
+        """Return how many free slots a device must leave to others.
 
         1. It is behind: as many as devices wait.
-        2. Others that wait have a better right to the kept slots: one for each, or all kept ones.
-        3. There are no such others: none.
+        2. Waiting devices have a better right to the kept slots: one for each, at most all kept.
+        3. There are no such devices: none.
         """
         if is_behind:
             return len(self._waiting)
@@ -186,7 +186,7 @@ class DownloadSlots:
         return min(self._quarter, better)
 
     def _has_share(self, address: int | None, now: float) -> bool:
-        """Return whether an address has its share of the slots, and another one wants some too."""
+        """Return whether an address has its share of the slots, and another address wants some."""
         if address is None or self._unused[address] < self._quarter:
             return False
         return any(each != address and now < until for each, until in self._wanting.items())
@@ -207,7 +207,7 @@ class DownloadSlots:
         self._leave_share(self._slots.pop(mac))
 
     def _leave_share(self, slot: _Slot) -> None:
-        """Count a slot no longer among those that are reserved for an address."""
+        """Stop counting a slot among the reserved slots of its address."""
         if slot.address is not None:
             self._unused[slot.address] -= 1
             if not self._unused[slot.address]:
@@ -215,7 +215,7 @@ class DownloadSlots:
             slot.address = None
 
     def _expire(self, now: float) -> None:
-        """End the slots, the waiting and the being behind whose time is over."""
+        """End everything whose time is over: slots, waiting, and being behind."""
         while self._waiting and (wait := next(iter(self._waiting.items())))[1] <= now:
             self._stop_waiting(wait[0])
         while self._ends and (end := next(iter(self._ends.values()))) <= now:
@@ -255,11 +255,11 @@ class DownloadSlots:
         self._refusals.pop(number, None)
 
     def _stop_waiting(self, number: int) -> None:
-        """Keep no slot for a device any longer; its refusals stay known."""
+        """Stop keeping a slot for a device; its number of refusals is still known."""
         if self._waiting.pop(number, None) is not None:
             self._waiting_by_class[_class(self._refusals[number])] -= 1
 
 
 def _class(refusals: int) -> int:
-    """Return 0 for a device without a right to the kept slots, 1 with it, 2 before the others."""
+    """Return 0 for a device without a right to the kept slots, 1 with one, 2 with a better one."""
     return (refusals >= KEPT_FROM) + (refusals >= FIRST_FROM)

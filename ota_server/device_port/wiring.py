@@ -1,4 +1,4 @@
-"""Puts the server together: from options to a server that listens, and the chores beside it."""
+"""Puts the server together: from options to a server that listens, and what runs beside it."""
 
 import argparse
 import logging
@@ -30,16 +30,16 @@ from ota_server.system.locks import InUse
 
 log = logging.getLogger(__name__)
 
-# Descriptors for the journal, images, standard streams and what a library opens for a moment; and
-# for refused connections, which are closed a second after their reply.
+# Descriptors for the journal, images, standard streams and what libraries open for a moment; and
+# for refused connections, which close a second after their reply.
 _RESERVED_FILES = 64 + MAX_LINGERING
 _FALLBACK_FILES = 10240  # macOS says "unlimited" and refuses more than this
-# A thread here needs a tenth of this; the default of 8 MiB is address space for ten thousand.
+# A thread needs a tenth of this; the default of 8 MiB would take too much for ten thousand threads.
 _STACK_BYTES = 512 * 1024
 
 
 class WrongOptions(Exception):
-    """Options that do not go together; the message says what to do."""
+    """Options do not fit together; the message says what to do."""
 
 
 class CannotStart(Exception):
@@ -57,7 +57,7 @@ def open_service(
     fsync: str = "interval",
     admission: Admission | None = None,
 ) -> Service:
-    """Open a data directory and make what answers requests; folders are made where missing.
+    """Open a data directory and make the service; missing folders are made.
 
     Raises:
         InUse: another server runs on it.
@@ -78,7 +78,7 @@ def open_service(
 
 
 def make_server(arguments: argparse.Namespace) -> OTAServer:
-    """Make the server that the options ask for; it listens.
+    """Make the server that the options describe; it listens already.
 
     Raises:
         WrongOptions, CannotStart: the message says why and what to do.
@@ -103,7 +103,7 @@ def make_server(arguments: argparse.Namespace) -> OTAServer:
     except (OSError, UnicodeError) as problem:
         service.close()
         where = f"{arguments.host[:80] or 'all interfaces'}, port {arguments.port}"
-        reason = problem.strerror if isinstance(problem, OSError) else "no name of a host"
+        reason = problem.strerror if isinstance(problem, OSError) else "not the name of a host"
         raise CannotStart(
             f"cannot listen on {where}: {reason}; give another --port or --host"
         ) from problem
@@ -145,15 +145,15 @@ def _raise_file_limit() -> int:
 
 
 def _make_admission(arguments: argparse.Namespace) -> Admission | None:
-    """Make what lets devices in; None: nothing keeps any out.
+    """Make the limits on downloads; None if there are none.
 
     Raises:
-        WrongOptions: they do not go together.
+        WrongOptions: the options do not fit together.
     """
     if not arguments.window:
         for option in ("window-zone", "window-overdue"):
             if getattr(arguments, option.replace("-", "_")) is not None:
-                raise WrongOptions(f"--{option} says nothing without --window; give one too")
+                raise WrongOptions(f"--{option} has no effect without --window; give that too")
     if arguments.max_downloads is None and not arguments.window:
         return None
     return Admission(
@@ -164,16 +164,16 @@ def _make_admission(arguments: argparse.Namespace) -> Admission | None:
 
 
 def _make_pacing(arguments: argparse.Namespace) -> Pacing | None:
-    """Make what paces images; None: they are sent as fast as it goes."""
+    """Make the pacing of images; None if their rate is not limited."""
     rates = arguments.max_rate, arguments.max_download_rate
     return None if rates == (None, None) else Pacing(*rates)
 
 
 class Companions:
-    """What runs beside the server in its process, and is ended after it."""
+    """What runs beside the server in its process, and ends after it."""
 
     def __init__(self, arguments: argparse.Namespace, server: OTAServer) -> None:
-        """Have the server do the chores of all."""
+        """Make them, and add their chores to those of the server."""
         data_dir, service = arguments.data_dir, server.service
         options = [COMPLETION_UNKNOWN] if arguments.buffering_proxy else []
         self._keeper = Keeper(data_dir, service.policies, service.attended, clock.now_ms(), options)
@@ -183,6 +183,6 @@ class Companions:
         server.chores += [each.look_after for each in looking]
 
     def end(self) -> None:
-        """End the controller, and leave no file that says more than is so."""
+        """End the controller, and delete the file that describes a running server."""
         self._keeper.end()
         self._admission.remove()

@@ -199,8 +199,8 @@ class OptionsTest(unittest.TestCase):
                 self.assertIn("give a name such as Europe/Berlin", said)
 
     def test_options_of_a_window_that_is_not_given_are_refused(self):
-        self.assertIn("give one too", self.refused("--window-zone", "UTC"))
-        self.assertIn("give one too", self.refused("--window-overdue", "7d"))
+        self.assertIn("give that too", self.refused("--window-zone", "UTC"))
+        self.assertIn("give that too", self.refused("--window-overdue", "7d"))
 
     def test_how_long_a_device_waits_has_a_unit(self):
         said = self.refused("--window", "01:00-05:00", "--window-overdue", "7")
