@@ -21,7 +21,7 @@ from ota_server.policy.files import PolicyFiles
 from ota_server.policy.lease import lines_of_a_look
 from ota_server.policy.rollout_plan import RolloutPlan, is_over
 from ota_server.rollouts.files import groups_with_plan, read_plan, read_progress
-from ota_server.rollouts.journal_fold import DeviceServer
+from ota_server.rollouts.journal_fold import ServerFacts
 from ota_server.rollouts.keeper import COMPLETION_UNKNOWN, HEARTBEAT, LOCK_NAME
 from ota_server.rollouts.mover import RolloutMover
 from ota_server.system import clock
@@ -48,7 +48,7 @@ class Controller:
         self,
         data_dir: Path,
         tick_seconds: float,
-        server: DeviceServer,
+        server: ServerFacts,
         lock: int | None = None,
         heartbeat: int | None = None,
     ) -> None:
@@ -271,7 +271,7 @@ def _run(arguments: argparse.Namespace) -> int:
     controller = Controller(
         data_dir,
         arguments.tick,
-        DeviceServer(arguments.server_started, arguments.completion_unknown),
+        ServerFacts(arguments.server_started, arguments.completion_unknown),
         lock,
         heartbeat,
     )
