@@ -150,7 +150,7 @@ def add_commands(commands: Commands) -> None:
 def _add_publish_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("image", metavar="FILE", help="the image")
     parser.add_argument(
-        "--version", type=version_argument, required=True, metavar="VERSION", help="of the release"
+        "--version", type=version_argument, required=True, metavar="VERSION", help="its version"
     )
     parser.add_argument("--notes", default="", metavar="TEXT", help="what is new, for people")
     parser.add_argument(

@@ -62,14 +62,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--group", type=group_argument, metavar="G", help="roll out to this group only")
     add("--first-group", type=group_argument, metavar="G", help="its members are the first wave")
     add("--groups-too", action="store_true", help="include groups that have their own target")
-    add(
-        "--max-failures",
-        type=_limit,
-        default=2.0,
-        metavar="P%",
-        help="limit of failures (default: 2%%)",
-    )
-    add("--min-devices", type=_count, default=20, metavar="N", help="to update (default: 20)")
+    add("--max-failures", type=_limit, default=2.0, metavar="P%", help="may fail (default: 2%%)")
+    add("--min-devices", type=_count, default=20, metavar="N", help="must update (default: 20)")
     for name, default, what in (
         ("--soak", "1h", "how long devices have to run it without a failure"),
         ("--apply-grace", "15m", "how long a device may take to install it"),
