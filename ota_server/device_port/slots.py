@@ -6,7 +6,9 @@ The rule:
 2. A quarter of the slots is kept for devices that were refused three times or more and still wait:
    other devices must leave so many slots free, but not more than one for each such device. Among
    them, those that were refused six times or more have the same right over the others. A device
-   waits until it gets a slot, or has not asked for two hours.
+   waits until it gets a slot, or has not asked for two hours. Of fewer than four slots even one is
+   more than a quarter: there a device waits for five minutes only, so that one that is gone does
+   not keep the only slot from all others.
 3. A slot that is not used ends after a minute and puts its device behind the others, once: it gets
    a slot only if more are free than devices wait. That ends when as many others have begun to
    download as waited when its slot ended, or after half an hour.
@@ -45,6 +47,7 @@ KEPT_FROM, FIRST_FROM = 3, 6
 _QUARTER = 4
 # Devices that poll about once an hour still count as waiting at their next poll.
 WAITING_SECONDS = 7200.0
+WAITING_FOR_FEW_SECONDS = 300.0
 # Devices that poll once an hour do not notice this.
 BEHIND_SECONDS = 1800.0
 # 300 bytes each. Beyond that the refusals of those refused the longest ago are forgotten.
@@ -80,6 +83,7 @@ class DownloadSlots:
     def __init__(self, limit: int, most_refused: int = MOST_REFUSED) -> None:
         self._limit = limit
         self._quarter = max(1, limit // _QUARTER)
+        self._waiting_seconds = WAITING_SECONDS if limit >= _QUARTER else WAITING_FOR_FEW_SECONDS
         self._most_refused = most_refused
         self._slots: dict[str, _Slot] = {}
         self._ends: OrderedDict[str, float] = OrderedDict()  # when slots without transfers end
@@ -239,12 +243,12 @@ class DownloadSlots:
         refusals = self._refusals.get(number, 0) + 1
         self._forget(number)
         self._refusals[number] = refusals
-        self._waiting[number] = now + WAITING_SECONDS
+        self._waiting[number] = now + self._waiting_seconds
         self._waiting_by_class[_class(refusals)] += 1
         if len(self._refusals) > self._most_refused:
             self._forget(next(iter(self._refusals)))
         if address is not None:
-            self._wanting[address] = now + WAITING_SECONDS
+            self._wanting[address] = now + self._waiting_seconds
             self._wanting.move_to_end(address)
             if len(self._wanting) > 2:
                 self._wanting.popitem(last=False)

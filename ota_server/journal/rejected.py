@@ -13,6 +13,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
+from ota_server.model.json_object import parse_object
 from ota_server.model.timestamp import format_time
 from ota_server.system.files import open_regular, replace
 
@@ -90,12 +91,12 @@ def read_rejected(log_dir: Path) -> Iterator[dict[str, Any]]:
         return
     for line in lines[-MAX_ENTRIES:]:
         try:
-            entry = json.loads(line)
+            entry = parse_object(line)
             texts = (entry["address"], entry["reason"], entry["first_time"], entry["time"])
             mac = entry.get("mac")
             if not all(isinstance(text, str) for text in texts):
                 continue
             if isinstance(mac, str | None) and isinstance(entry["count"], int):
                 yield {**entry, "mac": mac}
-        except (ValueError, KeyError, TypeError, RecursionError):
+        except (ValueError, KeyError, TypeError):
             continue

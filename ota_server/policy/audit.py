@@ -9,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from ota_server.model.json_object import parse_object
 from ota_server.model.timestamp import format_time
 from ota_server.model.version import same_version
 from ota_server.system import clock
@@ -114,10 +115,10 @@ def entries(log_dir: Path) -> list[dict[str, Any]]:
     with open(descriptor, "rb") as file:
         for line in file:
             try:
-                entry = json.loads(line)
-            except (ValueError, RecursionError):
+                entry = parse_object(line)
+            except ValueError:
                 continue
-            if isinstance(entry, dict) and isinstance(entry.get("time"), str):
+            if isinstance(entry.get("time"), str):
                 found.append(entry)
     return found
 

@@ -7,6 +7,7 @@ import unittest
 from ota_server.device_port.slots import (
     BEHIND_SECONDS,
     RESERVED_SECONDS,
+    WAITING_FOR_FEW_SECONDS,
     WAITING_SECONDS,
     DownloadSlots,
 )
@@ -196,8 +197,19 @@ class KeptTest(unittest.TestCase):
     def test_devices_that_never_come_again_keep_a_new_one_out_for_six_polls_at_most(self):
         slots = self.refused(100, limit=1)
         self.free(slots, 1, at=100.0)
-        found = [slots.ask(mac(200), 100.0 + 60.0 * poll) for poll in range(7)]
+        found = [slots.ask(mac(200), 100.0 + 10.0 * poll) for poll in range(7)]
         self.assertEqual(found, [False] * 6 + [True])
+
+    def test_of_few_slots_none_is_kept_for_a_device_that_has_not_asked_for_five_minutes(self):
+        for limit in (1, 2, 3):
+            slots = self.refused(7, limit=limit)
+            self.free(slots, limit, at=7.0)
+            last = 6.0 + WAITING_FOR_FEW_SECONDS
+            with self.subTest(limit=limit):
+                # A new name each time: nobody has been refused before.
+                found = [slots.ask(mac(200 + n), 8.0 + n) for n in range(limit)]
+                self.assertEqual(found, [True] * (limit - 1) + [False])
+                self.assertTrue(slots.ask(mac(400), last + RESERVED_SECONDS))
 
     def test_the_table_of_the_refused_is_bounded_and_drops_the_oldest(self):
         slots = DownloadSlots(2, most_refused=2)
@@ -215,13 +227,15 @@ class KeptTest(unittest.TestCase):
 class BehindTest(unittest.TestCase):
     """A device that did not use its slot goes behind the others, once."""
 
-    def unused(self, limit: int = 1) -> DownloadSlots:
-        """Return free slots, one of which A did not use while B was refused at 1 s."""
+    def unused(self, limit: int = 1, waiting: int = 1) -> DownloadSlots:
+        """Return free slots: A did not use one, while B, and others, were refused at 1 s."""
         slots = DownloadSlots(limit)
         self.assertTrue(slots.ask(A, 0.0))
         for number in range(1, limit):
             self.assertTrue(slots.begin(mac(100 + number), 0.0))
         self.assertFalse(slots.ask(B, 1.0))
+        for number in range(1, waiting):
+            self.assertFalse(slots.ask(mac(300 + number), 1.0))
         for number in range(1, limit):
             slots.end(mac(100 + number), RESERVED_SECONDS, is_last=True)
         return slots
@@ -259,7 +273,7 @@ class BehindTest(unittest.TestCase):
         self.assertFalse(slots.ask(A, 2 * RESERVED_SECONDS))
 
     def test_it_is_behind_for_half_an_hour_at_most(self):
-        slots = self.unused()
+        slots = self.unused(limit=4, waiting=4)
         for second in range(60, 60 + int(BEHIND_SECONDS), 60):
             self.assertFalse(slots.ask(A, float(second)))
         self.assertTrue(slots.ask(A, RESERVED_SECONDS + BEHIND_SECONDS))
