@@ -8,8 +8,8 @@ from importlib import import_module
 
 from ota_server import __version__
 
-# The module of each command, in the order of the help. Only that is loaded whose command was typed:
-# to load all was more than half of what most commands take.
+# The module of each command, in the order of the help. Only the module of the typed command is
+# loaded: loading all of them took more than half of the time of most commands.
 COMMANDS = {
     "serve": "server",
     "devices": "commands.devices",
@@ -51,18 +51,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         code = int(arguments.run(arguments))
     except BrokenPipeError:
-        code = 0  # `devices | head`: nobody reads on, which is no error worth a traceback
+        code = 0  # `devices | head`: the reader has gone, which is not worth a traceback
     except KeyboardInterrupt:
         return 130
     return _flushed(code)
 
 
 def _flushed(code: int) -> int:
-    """Bring the output to its reader, and return the exit code after that."""
+    """Flush the output; return `code`, or 1 where that fails."""
     try:
         sys.stdout.flush()
     except OSError as problem:
-        # What is still buffered would raise once more at exit.
+        # What is still buffered would raise again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if not isinstance(problem, BrokenPipeError) and code == 0:
             print(f"ota-server: cannot write: {problem.strerror}", file=sys.stderr)

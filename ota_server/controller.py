@@ -1,7 +1,7 @@
-"""The controller: a child process of the server that moves rollouts. Edge.
+"""The controller: a child process of the server that moves rollouts. I/O.
 
 It reads what operators want and what devices did, and writes how far each rollout is. It answers no
-requests, so that no device ever waits for it.
+requests, so no device ever waits for it.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from ota_server.policy.files import PolicyFiles
 from ota_server.policy.lease import lines_of_a_look
 from ota_server.policy.rollout_plan import RolloutPlan, is_over
 from ota_server.rollouts.files import groups_with_plan, read_plan, read_progress
-from ota_server.rollouts.journal_fold import DeviceServer
+from ota_server.rollouts.journal_fold import ServerFacts
 from ota_server.rollouts.keeper import COMPLETION_UNKNOWN, HEARTBEAT, LOCK_NAME
 from ota_server.rollouts.mover import RolloutMover
 from ota_server.system import clock
@@ -33,11 +33,11 @@ log = logging.getLogger(__name__)
 
 _TICK_SECONDS = 0.25
 _NICENESS = 10
-# A clock that is set jumps; one that is slewed does not.
+# A clock that is set by hand jumps; one that is slewed does not.
 _JUMP_MS = 5 * 60 * 1000
-# A problem is logged again at most so often.
+# The same problem is logged again only after this time.
 _SAY_EVERY_SECONDS = 60.0
-# `rollout status` sees by the time stamp of the lock that rollouts are looked after.
+# How often the lock is touched: `rollout status` sees by its time that a controller works.
 _TOUCH_SECONDS = 5.0
 
 
@@ -48,11 +48,11 @@ class Controller:
         self,
         data_dir: Path,
         tick_seconds: float,
-        server: DeviceServer,
+        server: ServerFacts,
         lock: int | None = None,
         heartbeat: int | None = None,
     ) -> None:
-        """Begin with what is on record.
+        """Begin without rollouts; the first `look` finds them.
 
         Args:
             lock: the descriptor of the lock that this controller holds.
@@ -72,11 +72,11 @@ class Controller:
         self._clocks = (time.time_ns(), time.monotonic_ns())
 
     def end(self, _signum: int, _frame: FrameType | None) -> None:
-        """Have `run` return soon: for a signal."""
+        """Make `run` return soon; a signal handler."""
         self._is_ending = True
 
     def run(self, parent: int) -> None:
-        """Work until nothing is left to do, `end` is called, or `parent` is at its end."""
+        """Work until nothing is left to do, `end` is called, or the pipe `parent` is closed."""
         while not self._is_ending:
             wait_seconds = self.look()
             if wait_seconds is None:
@@ -90,8 +90,8 @@ class Controller:
     def look(self) -> float | None:
         """Look at each rollout once; return the seconds until the next look, None: all is done.
 
-        A rollout that has much to read gets a short step in each look, and the next look follows at
-        once.
+        A rollout that has much to read gets a short step in each look; then the next look follows
+        at once.
         """
         self._is_sound = True
         self._policies.look_after()
@@ -109,7 +109,7 @@ class Controller:
         if self._heartbeat is None:
             return
         try:
-            # Where the pipe is full, the server has enough to read.
+            # If the pipe is full, the server has enough to read.
             with suppress(BlockingIOError):
                 for line in lines_of_a_look(up_to_date, self._is_sound):
                     os.write(self._heartbeat, line)
@@ -117,10 +117,10 @@ class Controller:
             self._is_ending = True
 
     def _touch(self, is_behind: bool) -> None:
-        """Have `rollout status` see by the time of the lock whether rollouts are looked after.
+        """Show `rollout status`, by the time of the lock, whether rollouts are looked after.
 
         Args:
-            is_behind: none is looked after. Where one alone is behind, status says it otherwise.
+            is_behind: all rollouts are. If only some are, their status says so in another way.
         """
         now = time.monotonic()
         if self._lock is None or (self._is_sound and (is_behind or now < self._touch_at)):
@@ -129,10 +129,10 @@ class Controller:
         try:
             os.utime(self._lock, None if self._is_sound else (0, 0))
         except OSError as problem:
-            self._say(f"{LOCK_NAME} cannot be touched: {problem}")
+            self._say(f"the time of {LOCK_NAME} cannot be set: {problem}")
 
     def _update(self) -> None:
-        """Take up new rollouts and plans that changed, and close rollouts that are over."""
+        """Begin new rollouts, apply changed plans, and close rollouts that are over."""
         plans = self._plans()
         for group in list(self._movers):
             mover = self._movers[group]
@@ -174,13 +174,13 @@ class Controller:
                 plan = read_plan(self._data_dir, group)
             except (BadPolicy, OSError) as problem:
                 plan = before.get(group)
-                self._say(f"{problem}; what it held before holds", is_sound=plan is not None)
+                self._say(f"{problem}; what it held before applies", is_sound=plan is not None)
             if plan is not None and plan.group == group:
                 plans[group] = plan
         return plans
 
     def _look_at_clock(self) -> int:
-        """Return the time, once all rollouts know of it where it jumped."""
+        """Return the time; tell all rollouts first if the clock jumped."""
         before, self._clocks = self._clocks, (time.time_ns(), time.monotonic_ns())
         passed_ms = (self._clocks[1] - before[1]) // 1_000_000
         jump_ms = (self._clocks[0] - before[0]) // 1_000_000 - passed_ms
@@ -213,7 +213,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m ota_server.controller",
         description="Move rollouts. This command is internal: the server starts it while a rollout "
-        "is on, and starts it again when it dies. It ends when its standard input does.",
+        "is on, and restarts it when it dies. It ends when its standard input is closed.",
     )
     add_data_dir_argument(parser)
     parser.add_argument(
@@ -228,17 +228,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         type=int,
         default=0,
         metavar="MS",
-        help="since when the server answers, in milliseconds since the epoch",
+        help="when the server started to answer, in milliseconds since the epoch",
     )
     parser.add_argument(
         COMPLETION_UNKNOWN,
         action="store_true",
-        help="a proxy that buffers images stands before the server (`serve --buffering-proxy`)",
+        help="a proxy in front of the server buffers images (`serve --buffering-proxy`)",
     )
     parser.add_argument(
         HEARTBEAT,
         action="store_true",
-        help="write lines to standard output, a pipe, after each look",
+        help="after each look write lines to standard output, which is a pipe",
     )
     arguments = parser.parse_args(argv)
     written = LogThread()
@@ -252,7 +252,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    # The terminal sends these to all of its processes; the server says when this one ends.
+    # A terminal sends these to all its processes, but the server decides when this one ends.
     for signum in (signal.SIGINT, signal.SIGHUP):
         signal.signal(signum, signal.SIG_IGN)
     os.nice(_NICENESS)
@@ -260,7 +260,7 @@ def _run(arguments: argparse.Namespace) -> int:
     try:
         lock = take_lock(log_dir(data_dir) / LOCK_NAME)
     except InUse:
-        log.error("another controller runs on %s", data_dir)
+        log.error("another controller already runs on %s", data_dir)
         return 1
     except OSError as problem:
         log.error("%s: %s", problem.filename, problem.strerror)
@@ -271,7 +271,7 @@ def _run(arguments: argparse.Namespace) -> int:
     controller = Controller(
         data_dir,
         arguments.tick,
-        DeviceServer(arguments.server_started, arguments.completion_unknown),
+        ServerFacts(arguments.server_started, arguments.completion_unknown),
         lock,
         heartbeat,
     )

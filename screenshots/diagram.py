@@ -248,7 +248,7 @@ def _threads() -> list[str]:
             0,
             HTTPD,
             "listener",
-            "accepts, or 503 beyond a limit;",
+            "accepts; 503 beyond a limit;",
             "or threads in place of 1",
         ),
         (4, 0, RELEASES, "hashing", "hashes and copies an image", "unchanged for two seconds"),

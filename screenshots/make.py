@@ -34,7 +34,7 @@ import diagram  # noqa: E402
 
 from ota_server.device_port.server import OTAServer  # noqa: E402
 from ota_server.device_port.service import Service  # noqa: E402
-from ota_server.journal.device_table import Fleet  # noqa: E402
+from ota_server.journal.device_table import DeviceTable  # noqa: E402
 from ota_server.journal.rejected import Rejected  # noqa: E402
 from ota_server.journal.writer import Journal  # noqa: E402
 from ota_server.policy.files import PolicyFiles  # noqa: E402
@@ -144,7 +144,7 @@ def let_fleet_ask(data_dir: Path) -> None:
     def clock_ms() -> int:
         return now_ms[0]
 
-    table = Fleet(Journal(logs), logs, clock_ms)
+    table = DeviceTable(Journal(logs), logs, clock_ms)
     policies = PolicyFiles(data_dir)
     service = Service(Store(data_dir), policies, table, Rejected(logs), clock_ms)
     server = OTAServer(("127.0.0.1", 0), service)

@@ -10,14 +10,14 @@ from ota_server.policy import audit
 from ota_server.system.data_dir import existing_folder
 
 _EXAMPLES = """\
-  %(prog)s               all changes, the newest one last
+  %(prog)s               all changes, the newest last
   %(prog)s --limit 10    the newest ten
   %(prog)s --json        for programs, an object a line, with all that is on record
 """
 
 
 def add_commands(commands: Commands) -> None:
-    """Add it to those of the command line."""
+    """Add `audit`."""
     parser = add_command(
         commands,
         "audit",
@@ -34,7 +34,7 @@ def add_commands(commands: Commands) -> None:
 
 def _show(arguments: argparse.Namespace) -> int:
     if arguments.limit is not None and arguments.limit < 1:
-        raise Misused(f"--limit {arguments.limit} shows nothing; name a number from 1")
+        raise Misused(f"--limit {arguments.limit} would show nothing; give a number from 1")
     logs = existing_folder(arguments.data_dir, "log")
     entries = audit.entries(logs)[-(arguments.limit or 0) :]
     if arguments.json:
@@ -42,7 +42,7 @@ def _show(arguments: argparse.Namespace) -> int:
             print(json.dumps(entry))
         return 0
     header = ("TIME", "WHO", "ACTION", "WHAT", "FROM", "TO")
-    # What was done is told whole, whatever the reason or the name of the host.
+    # What was done is never cut, however long the reason or the name of the host.
     write_table(header, [_row(entry) for entry in entries], cut_first=(5, 4), whole=(0, 2))
     print(f"{len(entries)} change{'' if len(entries) == 1 else 's'}")
     return 0

@@ -1,4 +1,4 @@
-"""What operators' commands share: how one is added, its arguments, how a failure is said."""
+"""What operators' commands share: adding one, its arguments, and reporting a failure."""
 
 import argparse
 import os
@@ -21,7 +21,7 @@ from ota_server.system.data_dir import add_data_dir_argument
 from ota_server.system.files import is_full
 from ota_server.system.locks import Busy
 
-_WITHOUT_ROOM = "`hold` works meanwhile, as does `touch version/hold.json` in the data directory"
+_WITHOUT_ROOM = "`hold` still works, and so does `touch version/hold.json` in the data directory"
 # What `add_subparsers` returns; argparse has no public name for it.
 Commands = Any
 _HELP_COLUMNS = 78
@@ -35,7 +35,7 @@ def add_command(
     examples: str,
     run: Callable[[argparse.Namespace], int],
 ) -> argparse.ArgumentParser:
-    """Add a command with its help, and --data-dir; it is run by `run`, failures are said."""
+    """Add a command with its help and --data-dir; `run` runs it, its failures are reported."""
     parser = _add_parser(commands, name, summary, description, examples)
     add_data_dir_argument(parser)
     parser.set_defaults(run=lambda arguments: run_command(run, arguments))
@@ -45,7 +45,7 @@ def add_command(
 def add_command_of_parts(
     commands: Commands, name: str, summary: str, description: str, examples: str, parts: str
 ) -> Commands:
-    """Add a command that has commands of its own, named in `parts`; return where these go."""
+    """Add a command that consists of `parts`; return what these are added to."""
     parser = _add_parser(commands, name, summary, description, examples)
     return parser.add_subparsers(dest="part", required=True, metavar="PART", help=parts)
 
@@ -64,60 +64,60 @@ def _add_parser(
 
 
 def mac_argument(text: str) -> str:
-    """Read a MAC address that was typed."""
+    """Parse a MAC address."""
     mac = parse_mac(text)
     if mac is None:
         raise argparse.ArgumentTypeError(
-            f"{text[:40]!r} is no MAC address, such as 00:11:22:33:44:55"
+            f"{text[:40]!r} is not a MAC address such as 00:11:22:33:44:55"
         )
     return mac
 
 
 def group_argument(text: str) -> str:
-    """Read the name of a group that was typed."""
+    """Parse the name of a group."""
     if not is_group_name(text) or parse_mac(text):
         raise argparse.ArgumentTypeError(
-            f"{text[:40]!r} is no name of a group: a letter, then up to 31 of a-z 0-9 _ -"
+            f"{text[:40]!r} is not a group's name: a letter, then up to 31 of a-z 0-9 _ -"
         )
     return text
 
 
 def who_argument(text: str) -> Who:
-    """Read a device or a group that was typed."""
+    """Parse a device or a group."""
     who = parse_who(text)
     if who is None:
         raise argparse.ArgumentTypeError(
-            f"{text[:40]!r} is neither a MAC address, such as 00:11:22:33:44:55, nor a group's name"
+            f"{text[:40]!r} is neither a MAC address such as 00:11:22:33:44:55 nor a group's name"
         )
     return who
 
 
 def version_argument(text: str) -> str:
-    """Read the version of a release that was typed."""
+    """Parse the version of a release."""
     if not is_version(text):
-        raise argparse.ArgumentTypeError(f"{text[:70]!r} is no version: use {VERSION_RULE}")
+        raise argparse.ArgumentTypeError(f"{text[:70]!r} is not a version: use {VERSION_RULE}")
     return text
 
 
 def reported_argument(text: str) -> str:
-    """Read a version that a device may report."""
+    """Parse a version that a device may report."""
     if not is_reported_text(text):
         raise argparse.ArgumentTypeError(
-            f"{text[:40]!r} is nothing that a device reports: 1 to 64 printable ASCII characters"
+            f"{text[:40]!r} cannot be reported by a device: 1 to 64 printable ASCII characters"
         )
     return text
 
 
 def until_argument(text: str) -> int:
-    """Read a date or a time that was typed."""
+    """Parse a date or a time; return milliseconds since the epoch."""
     try:
         return parse_until(text)
     except ValueError as problem:
-        raise argparse.ArgumentTypeError(f"{text[:40]!r} is no time: {problem}") from None
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is not a time: {problem}") from None
 
 
 def run_command(run: Callable[[argparse.Namespace], int], arguments: argparse.Namespace) -> int:
-    """Run a command and say its failure; return the exit code."""
+    """Run a command and report its failure; return the exit code."""
     # What somebody wrote into a file may hold what this terminal cannot show.
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
@@ -139,21 +139,21 @@ def run_command(run: Callable[[argparse.Namespace], int], arguments: argparse.Na
 
 
 def fail(problem: str, code: int = 1) -> int:
-    """Say what is wrong; return the exit code."""
+    """Print what went wrong; return `code`."""
     print(f"ota-server: {printable(problem)}", file=sys.stderr)
     return code
 
 
 def warn(problem: str) -> None:
-    """Say what is odd about what is done all the same."""
+    """Print a warning."""
     print(f"ota-server: warning: {printable(problem)}", file=sys.stderr)
 
 
 def warn_of_hold(data_dir: Path) -> None:
-    """Warn where everything is on hold: what was just done reaches nobody."""
+    """Warn if everything is on hold: what was just done reaches no device."""
     if os.path.lexists(data_dir / "version" / HOLD_NAME):
         reason = edits.reason_of_hold(data_dir)
         warn(
-            f"everything is on hold{f': {reason}' if reason else ''}; nobody is offered anything "
-            "until `unhold`"
+            f"everything is on hold{f': {reason}' if reason else ''}; no device is offered "
+            "anything until `unhold`"
         )

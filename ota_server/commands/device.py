@@ -1,4 +1,4 @@
-"""The command `device`: give one a label, or forget it. Edge."""
+"""The command `device`: give a device a label, or forget it. I/O."""
 
 import argparse
 
@@ -22,18 +22,18 @@ _EXAMPLES = """\
 """
 _LABEL_EXAMPLES = """\
   %(prog)s 00:11:22:33:44:55 'pump house, north'   `devices` and `why` show it
-  %(prog)s 00:11:22:33:44:55 ''                    it has no label any more
+  %(prog)s 00:11:22:33:44:55 ''                    it no longer has a label
 """
 _FORGET_EXAMPLES = """\
   %(prog)s 00:11:22:33:44:55   a device that was scrapped
 
-It goes from the table and from the counts of rollouts. Should it ask again it is a new device. What
-is on record of it up to now stays in the files of the journal until these are deleted.
+The device goes from the table and from the counts of rollouts. If it asks again, it is a new
+device. Its history stays in the files of the journal until those are deleted.
 """
 
 
 def add_commands(commands: Commands) -> None:
-    """Add the command, with its parts, to those of the command line."""
+    """Add `device` with its parts."""
     parts = add_command_of_parts(
         commands,
         "device",
@@ -45,20 +45,20 @@ def add_commands(commands: Commands) -> None:
     labelling = add_command(
         parts,
         "label",
-        "say what a device is called",
-        "Say what a device is called; the device itself never learns of it.",
+        "give a device a label",
+        "Give a device a label; the device itself never learns of it.",
         _LABEL_EXAMPLES,
         _label,
     )
     labelling.add_argument("mac", metavar="MAC", type=mac_argument, help="the device")
     labelling.add_argument(
-        "text", metavar="TEXT", type=_label_argument, help="up to 64 characters; '' for none"
+        "text", metavar="TEXT", type=_label_argument, help="up to 64 characters; '' removes it"
     )
     forgetting_part = add_command(
         parts,
         "forget",
-        "take a device from the table",
-        "Take a device from the table, with its label.",
+        "remove a device from the table",
+        "Remove a device and its label from the table.",
         _FORGET_EXAMPLES,
         _forget,
     )
@@ -68,7 +68,7 @@ def add_commands(commands: Commands) -> None:
 def _label_argument(text: str) -> str:
     if text and not labels.is_label(text):
         raise argparse.ArgumentTypeError(
-            f"{text[:80]!r} is no label: up to {labels.MAX_CHARACTERS} characters, on one line"
+            f"{text[:80]!r} is not a label: up to {labels.MAX_CHARACTERS} characters, on one line"
         )
     return text
 
@@ -77,7 +77,7 @@ def _label(arguments: argparse.Namespace) -> int:
     data_dir, mac, text = arguments.data_dir, arguments.mac, arguments.text
     before = labels.set_label(data_dir, mac, text)
     if newest(log_dir(data_dir), mac) is None:
-        warn(f"{mac} is not on record; the label waits for it, if the MAC address is right")
+        warn(f"{mac} is not on record; check the MAC address. The label is kept for it")
     was = f", no longer {before}" if before not in (None, text) else ""
     print(f"{mac} is called {text}{was}" if text else f"{mac} has no label{was}")
     return 0
@@ -86,10 +86,10 @@ def _label(arguments: argparse.Namespace) -> int:
 def _forget(arguments: argparse.Namespace) -> int:
     data_dir, mac = arguments.data_dir, arguments.mac
     is_done = forget_device.forget(data_dir, mac)
-    print(f"{mac} is forgotten{'' if is_done else ', by the running server in a moment'}")
+    print(f"{mac} is forgotten{'' if is_done else ' by the running server in a moment'}")
     policy = PolicyFiles(data_dir).current()
     if mac in policy.pins:
-        warn(f"{mac} is still pinned to {policy.pins[mac].version}; `unpin {mac}` ends that")
+        warn(f"{mac} is still pinned to {policy.pins[mac].version}; `unpin {mac}` ends the pin")
     for group in policy.groups.get(mac, ()):
-        warn(f"{mac} is still in a group; `group remove {group} {mac}` takes it out")
+        warn(f"{mac} is still in a group; `group remove {group} {mac}` removes it")
     return 0

@@ -7,12 +7,12 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from ota_server.commands.common import Commands, add_command
+from ota_server.commands.common import Commands, add_command, mac_argument
 from ota_server.commands.terminal import printable, to_the_second, write_table
 from ota_server.journal.rejected import read_rejected
 from ota_server.journal.replay import history, replay
-from ota_server.model.device import Device, parse_mac
-from ota_server.model.refusal import Misused, Refused
+from ota_server.model.device import Device
+from ota_server.model.refusal import Refused
 from ota_server.model.timestamp import ago, format_time
 from ota_server.policy.labels import read_labels
 from ota_server.system import clock
@@ -23,9 +23,9 @@ _EXAMPLES = """\
   %(prog)s --csv > fleet.csv   for a spreadsheet
   %(prog)s --json | jq .mac    for programs, an object a line
   %(prog)s 00:11:22:33:44:55   the history of one device
-  %(prog)s --rejected          who was answered 401 of late
+  %(prog)s --rejected          who was recently rejected (401)
 
-It reads the journal in the data directory, so the server may run or not.
+It reads the journal in the data directory; the server need not run.
 """
 
 # A cell that begins with one of these is a formula to a spreadsheet (OWASP, CSV injection).
@@ -33,12 +33,12 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 def add_commands(commands: Commands) -> None:
-    """Add the command to those of the command line."""
+    """Add `devices`."""
     parser = add_command(
         commands,
         "devices",
         "show the fleet, or the history of one device",
-        "Show the fleet, the history of one device, or who was answered 401 of late.",
+        "Show the fleet, the history of one device, or who was recently rejected.",
         _EXAMPLES,
         _show,
     )
@@ -46,17 +46,17 @@ def add_commands(commands: Commands) -> None:
     form.add_argument("--json", action="store_true", help="a JSON object a line")
     form.add_argument("--csv", action="store_true", help="CSV with a header line")
     parser.add_argument(
-        "--rejected", action="store_true", help="who was answered 401 of late, and why"
+        "--rejected", action="store_true", help="who was recently rejected (401), and why"
     )
-    parser.add_argument("mac", nargs="?", metavar="MAC", help="show the history of this device")
+    parser.add_argument(
+        "mac", nargs="?", metavar="MAC", type=mac_argument, help="show the history of this device"
+    )
 
 
 def _show(arguments: argparse.Namespace) -> int:
     logs = existing_folder(arguments.data_dir, "log")
     form = "json" if arguments.json else "csv" if arguments.csv else "table"
-    mac = None if arguments.mac is None else parse_mac(arguments.mac)
-    if arguments.mac is not None and mac is None:
-        raise Misused(f"{arguments.mac[:40]!r} is no MAC address, such as 00:11:22:33:44:55")
+    mac = arguments.mac
     if arguments.rejected:
         return _show_rejected(logs, mac, form)
     if mac is not None:
@@ -94,7 +94,7 @@ def _show_fleet(logs: Path, labels: Mapping[str, str], form: str) -> int:
 def _show_history(logs: Path, mac: str, form: str) -> int:
     records = list(history(logs, mac))
     if not records:
-        raise Refused(f"{mac} is not on record; --rejected lists who was answered 401")
+        raise Refused(f"{mac} is not on record; --rejected lists who was rejected (401)")
     if form == "json":
         for fields in records:
             print(json.dumps(fields))
@@ -188,7 +188,7 @@ def _history_row(fields: dict[str, object]) -> tuple[str, ...]:
 
 
 def _what_happened(fields: dict[str, object]) -> Iterator[str]:
-    """Yield what a record says beyond its columns, what matters most first."""
+    """Yield what a record says besides its columns, the most important first."""
     event, status = fields.get("event"), fields.get("status")
     if event == "begin":
         yield f"{fields.get('method', 'GET')} of {fields.get('download_version')}"

@@ -36,13 +36,13 @@ A group is the file version/groups/NAME.txt, which you may edit too.
 """
 _ADD_EXAMPLES = """\
   %(prog)s beta 00:11:22:33:44:55 a0b1c2d3e4f5
-  %(prog)s beta - < macs.txt    one a line; blank lines and what follows a # are left out
+  %(prog)s beta - < macs.txt    one a line; blank lines and what follows a # are ignored
 """
 _REMOVE_EXAMPLES = """\
   %(prog)s beta 00:11:22:33:44:55
   %(prog)s beta - < macs.txt    one a line
 
-An empty group stays. To be rid of it, delete its file in version/groups/.
+A group that becomes empty stays. To delete it, delete its file in version/groups/.
 """
 _LIST_EXAMPLES = """\
   %(prog)s             the groups, how many devices each has, its pin and its target
@@ -52,7 +52,7 @@ _LIST_EXAMPLES = """\
 
 
 class _Group(NamedTuple):
-    """A group as it is shown."""
+    """A row of `group list`."""
 
     name: str
     macs: list[str]
@@ -61,7 +61,7 @@ class _Group(NamedTuple):
 
 
 def add_commands(commands: Commands) -> None:
-    """Add it, with `add`, `remove` and `list`, to those of the command line."""
+    """Add `group` with its parts."""
     parts = add_command_of_parts(
         commands,
         "group",
@@ -124,7 +124,7 @@ def _say(group: str, change: edits.Change, done: str, otherwise: str) -> None:
         if macs:
             print(f"{macs[0] if len(macs) == 1 else f'{len(macs)} devices'} {what} group {group}")
     if not change.named:
-        print(f"nothing was named; group {group} is as it was")
+        print(f"no device was named; group {group} is unchanged")
 
 
 def _list(arguments: argparse.Namespace) -> int:
@@ -158,7 +158,7 @@ def _groups(version_dir: Path, problems: list[str]) -> Iterator[_Group]:
     pins, targets = _decided(version_dir, problems)
     folder = version_dir / GROUPS_FOLDER
     if os.path.lexists(folder) and not folder.is_dir():
-        problems.append(f"{folder} is no folder; move it away, `group add` makes one")
+        problems.append(f"{folder} is not a folder; move it away, and `group add` creates one")
     for file_name in sorted(os.listdir(folder)) if folder.is_dir() else ():
         name = file_name.removesuffix(GROUP_SUFFIX)
         if name == file_name or not is_group_name(name):
@@ -172,7 +172,7 @@ def _groups(version_dir: Path, problems: list[str]) -> Iterator[_Group]:
 
 
 def _decided(version_dir: Path, problems: list[str]) -> tuple[dict[str, Pin], dict[str, str]]:
-    """Return the pins and the targets of groups, as far as they can be read."""
+    """Return the pins and the targets of groups; no entries where the files cannot be used."""
     pins: dict[str, Pin] = {}
     targets: dict[str, str] = {}
     try:

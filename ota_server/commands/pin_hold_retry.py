@@ -1,4 +1,4 @@
-"""The commands `pin`, `unpin`, `hold`, `unhold` and `retry`: who gets what, against the rule."""
+"""The commands `pin`, `unpin`, `hold`, `unhold` and `retry`: exceptions to what devices get."""
 
 import argparse
 
@@ -21,38 +21,38 @@ _PIN_EXAMPLES = """\
   %(prog)s 00:11:22:33:44:55 v1.1.0
       one device
   %(prog)s 00:11:22:33:44:55 v1.1.0 --until 2027-01-31
-      up to the beginning of that day in UTC
+      until that day begins in UTC
   %(prog)s beta v1.2.0 \\
       --until 2027-01-31T18:00:00+01:00
-      each device of a group
+      every device of a group
 """
 _UNPIN_EXAMPLES = """\
   %(prog)s 00:11:22:33:44:55
-      it gets again what its group or the fleet gets
+      it gets what its group or the fleet gets again
   %(prog)s beta
       the same for a group
 """
 _HOLD_EXAMPLES = """\
   %(prog)s
-      nobody is offered anything, from this moment on
+      no device is offered anything from this moment on
   %(prog)s --reason 'v1.2.0 reboots'
       and `why` says so
 
-Downloads that are under way go on.
+Downloads that have begun go on.
 By hand: touch version/hold.json in the data directory.
 """
 _UNHOLD_EXAMPLES = """\
   %(prog)s
-      devices are offered again what they should run
+      devices are offered what they should run again
 """
 _RETRY_EXAMPLES = """\
   %(prog)s 00:11:22:33:44:55
-      it may fetch again what it has fetched too often
+      it may fetch an image again that it has fetched too often
 """
 
 
 def add_commands(commands: Commands) -> None:
-    """Add them to those of the command line."""
+    """Add the five commands."""
     _add_pins(commands)
     _add_hold_and_retry(commands)
 
@@ -74,8 +74,8 @@ def _add_pins(commands: Commands) -> None:
         "--until",
         type=until_argument,
         metavar="DATE",
-        help="when the pin ends: a time with its offset, or a date, which is its beginning in UTC "
-        "unless it has an offset (default: never)",
+        help="when the pin ends: a time with an offset, or the beginning of a date, in UTC unless "
+        "it has an offset (default: never)",
     )
     unpinning = add_command(
         commands,
@@ -92,17 +92,17 @@ def _add_hold_and_retry(commands: Commands) -> None:
     holding = add_command(
         commands,
         "hold",
-        "offer nobody anything, at once",
-        "The big red switch: every device is told to stay where it is, within a second.",
+        "stop all offers at once",
+        "The emergency hold: within a second every device is told to stay on its version.",
         _HOLD_EXAMPLES,
         _hold,
     )
-    holding.add_argument("--reason", default="", metavar="TEXT", help="why, for those who ask")
+    holding.add_argument("--reason", default="", metavar="TEXT", help="the reason; `why` shows it")
     add_command(
         commands,
         "unhold",
         "end the hold",
-        "End what `hold` began.",
+        "End the hold that `hold` began.",
         _UNHOLD_EXAMPLES,
         _unhold,
     )
@@ -111,7 +111,7 @@ def _add_hold_and_retry(commands: Commands) -> None:
         "retry",
         "let a device that is stuck try again",
         "A device that has fetched one image three times and does not stay on it waits for 1 h, "
-        "then 2 h, 4 h ... 24 h, and is stuck after ten times. This begins anew with it.",
+        "then 2 h, 4 h ... 24 h, and is stuck after ten times. This resets its count.",
         _RETRY_EXAMPLES,
         _retry,
     )
@@ -128,7 +128,7 @@ def _pin(arguments: argparse.Namespace) -> int:
     who: Who = arguments.who
     version = edits.pin(arguments.data_dir, who, arguments.version, arguments.until)
     if who.kind == "devices" and newest(log_dir(arguments.data_dir), who.name) is None:
-        warn(f"{who} is not on record; the pin waits for it, if the MAC address is right")
+        warn(f"{who} is not on record; check the MAC address. The pin is kept for it")
     until = "" if arguments.until is None else f" until {time_text(arguments.until)}"
     print(f"{who} is pinned to {version}{until}")
     return 0
@@ -143,7 +143,7 @@ def _unpin(arguments: argparse.Namespace) -> int:
 def _retry(arguments: argparse.Namespace) -> int:
     device = newest(log_dir(arguments.data_dir), arguments.mac)
     if device is None:
-        warn(f"{arguments.mac} is not on record; is the MAC address right?")
+        warn(f"{arguments.mac} is not on record; check the MAC address")
     edits.retry(arguments.data_dir, arguments.mac)
     download = None if device is None else device.download
     had = ""
@@ -161,11 +161,11 @@ def _hold(arguments: argparse.Namespace) -> int:
     since = f", since {before.time}" if before.time else ""
     by = f" by {before.user}" if before.user else ""
     why = f": {before.reason}" if before.reason else "; `unhold` ends that"
-    print(printable(f"everything is on hold already{since}{by}{why}"))
+    print(printable(f"everything is already on hold{since}{by}{why}"))
     return 0
 
 
 def _unhold(arguments: argparse.Namespace) -> int:
     edits.unhold(arguments.data_dir)
-    print("nothing is on hold any more")
+    print("nothing is on hold any longer")
     return 0

@@ -19,9 +19,9 @@ from ota_server.releases.inventory import (
     get_release,
     look_at,
     look_at_releases,
-    namings,
     problem_with,
     releases,
+    uses_of,
 )
 from ota_server.releases.publish import publish
 from ota_server.releases.publish_request import PublishRequest
@@ -32,19 +32,19 @@ _EXAMPLES = """\
   %(prog)s publish app.bin --version v1.2.0
       copy an image in and put it on record
   %(prog)s activate v1.2.0
-      the whole fleet gets it, at once
+      the whole fleet gets it at once
   %(prog)s rollback
-      back to the target before
+      go back to the previous target
   %(prog)s list
-      what there is
+      show all releases
 
 `%(prog)s PART --help` says more.
-A server that runs picks everything up without a restart.
+A running server takes up all changes without a restart.
 """
 _PUBLISH_EXAMPLES = """\
   %(prog)s app.bin --version v1.2.0
   %(prog)s app.bin --version v1.2.0 \\
-      --notes 'mends the clock'
+      --notes 'fixes the clock'
   %(prog)s app.bin --version v1.2.0 \\
       --signature app.bin.minisig --verify-key key.pub
   %(prog)s app.bin --version v1.2.0 \\
@@ -52,10 +52,10 @@ _PUBLISH_EXAMPLES = """\
   %(prog)s app.bin --version v2.0.0 \\
       --via v1.9.0 --direct-from 'v1.9.*'
 
-It is offered to nobody before `release activate`. The same bytes under the same
-version once more change nothing but what is said of them anew. With --via,
-devices that run another version than those of --direct-from get that release
-first.
+No device is offered it before `release activate`. If the same bytes are
+published again under the same version, only what the options say is updated.
+With --via, devices get that release first, unless their version matches
+--direct-from.
 """
 _LIST_EXAMPLES = """\
   %(prog)s
@@ -71,23 +71,22 @@ _VERIFY_EXAMPLES = """\
   %(prog)s           all releases
   %(prog)s v1.2.0    one of them
 
-Exit code 1 where an image or a signature is missing or was altered. To mend it,
-publish the same build again. An image without a manifest was copied in by hand:
-there is nothing to compare it with, which is exit code 1 only where it is
-named.
+The exit code is 1 if an image or a signature is missing or was altered. To fix
+that, publish the same build again. An image without a manifest was copied in by
+hand and cannot be compared: exit code 1 only if it was named.
 """
 _REMOVE_EXAMPLES = """\
   %(prog)s v1.0.0
 
 Refused while it is the target, the previous target, pinned, in a rollout, a
-stone on the way to another release, or being downloaded.
+stepping stone to another release, or being downloaded.
 """
 _WITHDRAW_EXAMPLES = """\
   %(prog)s v1.2.0 --reason 'loses its settings'
   %(prog)s --undo v1.2.0
 
-Nobody is offered it any more, by its name neither, and resumes get 404. Devices
-that run it stay on it until they have another target.
+No device is offered it any longer; its name and resumed downloads get 404.
+Devices that run it stay on it until they have another target.
 """
 _ACTIVATE_EXAMPLES = """\
   %(prog)s v1.2.0
@@ -96,20 +95,20 @@ Groups that had a target of their own get it too, and so do devices that stayed
 on a release that was stopped. Pins stay in force.
 """
 _ROLLBACK_EXAMPLES = """\
-  %(prog)s      to the target before this one
-  %(prog)s      once more: to the one before that
+  %(prog)s      to the previous target
+  %(prog)s      again: to the one before that
 
-The audit log knows what was activated.
+The audit log has what was activated.
 """
 
 
 def add_commands(commands: Commands) -> None:
-    """Add the command, with its parts, to those of the command line."""
+    """Add `release` with its parts."""
     parts = add_command_of_parts(
         commands,
         "release",
-        "publish images, and say which one the fleet gets",
-        "Publish images, and say which one the whole fleet gets.",
+        "publish images, and choose which one the fleet gets",
+        "Publish images, and choose which one the whole fleet gets.",
         _EXAMPLES,
         "publish, list, show, verify, remove, withdraw, activate or rollback",
     )
@@ -129,64 +128,64 @@ def add_commands(commands: Commands) -> None:
     _add_version(showing)
     _add_json(showing)
     _add_version(
-        add("verify", _verify, "compare images with what is on record of them", _VERIFY_EXAMPLES),
+        add("verify", _verify, "compare images with what was published", _VERIFY_EXAMPLES),
         nargs="?",
     )
-    _add_version(add("remove", _remove, "delete a release that nothing needs", _REMOVE_EXAMPLES))
-    withdrawing = add("withdraw", _withdraw, "offer a release to nobody", _WITHDRAW_EXAMPLES)
+    _add_version(add("remove", _remove, "delete a release that is not in use", _REMOVE_EXAMPLES))
+    withdrawing = add("withdraw", _withdraw, "stop offering a release", _WITHDRAW_EXAMPLES)
     _add_version(withdrawing)
     withdrawing.add_argument("--reason", default="", metavar="TEXT", help="why, for the record")
-    withdrawing.add_argument("--undo", action="store_true", help="lift that")
+    withdrawing.add_argument("--undo", action="store_true", help="offer it again")
     activating = add(
         "activate", _activate, "make a release the target of the whole fleet", _ACTIVATE_EXAMPLES
     )
     _add_version(activating)
-    back = add("rollback", _rollback, "go back to the target before this one", _ROLLBACK_EXAMPLES)
+    back = add("rollback", _rollback, "go back to the previous target", _ROLLBACK_EXAMPLES)
     for command in (activating, back):
         command.add_argument(
-            "--force", action="store_true", help="also while a rollout to the fleet goes on"
+            "--force", action="store_true", help="even while a rollout to the fleet goes on"
         )
 
 
 def _add_publish_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("image", metavar="FILE", help="the image")
     parser.add_argument(
-        "--version", type=version_argument, required=True, metavar="VERSION", help="what to call it"
+        "--version", type=version_argument, required=True, metavar="VERSION", help="its version"
     )
     parser.add_argument("--notes", default="", metavar="TEXT", help="what is new, for people")
     parser.add_argument(
         "--reports-as",
         metavar="TEXT",
-        help="what devices report that run it, where that is not its version",
+        help="what devices that run it report, if that is not its version",
     )
     parser.add_argument(
         "--via",
         type=version_argument,
         metavar="VERSION",
-        help="the stone: a release that devices have to run before this one",
+        help="the stepping stone: a release that devices have to run before this one",
     )
     parser.add_argument(
         "--direct-from",
         action="append",
         default=[],
         metavar="PATTERN",
-        help="versions that need not go over the stone, such as 'v1.9.*'; may be repeated",
+        help="versions that may skip the stepping stone, such as 'v1.9.*'; may be repeated",
     )
     parser.add_argument(
         "--signature",
         metavar="FILE",
-        help="its detached signature, by minisign, signify or openssl, served beside it",
+        help="its detached signature by minisign, signify or openssl, served beside it",
     )
     parser.add_argument(
         "--verify-key",
         metavar="FILE",
-        help="check the signature by this public key, with the tool that made it",
+        help="check the signature with this public key, by the tool that made it",
     )
     parser.add_argument(
         "--force",
         action="store_true",
-        help="publish it though the image says that it is another version, for another chip, or "
-        "longer than it is (only U-Boot, MCUboot, UF2 and squashfs say that)",
+        help="publish it even if its header names another version or another chip, or says that it "
+        "is longer than it is (only U-Boot, MCUboot, UF2 and squashfs say that)",
     )
 
 
@@ -218,20 +217,20 @@ def _publish(arguments: argparse.Namespace) -> int:
         warn(warning)
     manifest, version = published.manifest, request.version
     print(f"{version}: {manifest.size} bytes, SHA-256 {manifest.sha256}")
-    print(f"image: {manifest.image or 'says nothing of itself'}")
+    print(f"image: {manifest.image or 'of an unknown format'}")
     if published.checked_by:
-        print(f"signature: right, by {published.checked_by}")
+        print(f"signature: valid, checked by {published.checked_by}")
     elif request.signature is not None:
         print("signature: stored, not checked (give --verify-key)")
     updated = ", ".join(published.updated)
     print(
         {
             "published": f"published; `release activate {version}` gives it to the fleet",
-            "recorded": "the image was there, and is on record now",
-            "restored": "the image was there, but altered; it is as it was published again"
+            "recorded": "the image was already there, and is on record now",
+            "restored": "the image had been altered, and is restored as it was published"
             + (f", with another {updated}" if updated else ""),
-            "updated": f"the image is there already; updated: {updated}",
-            "there": "it is there already; nothing was changed",
+            "updated": f"the image is already there; updated: {updated}",
+            "there": "it is already there; nothing was changed",
         }[published.outcome]
     )
     return 0
@@ -247,14 +246,14 @@ def _verify(arguments: argparse.Namespace) -> int:
     bad = 0
     for release in found:
         if not arguments.version and release.image and not release.manifest and not release.problem:
-            print(f"{release.version}: copied in by hand, there is nothing to compare it with")
+            print(f"{release.version}: copied in by hand: there is nothing to compare it with")
             continue
         with ProgressBar(f"verifying {release.version}") as progress:
             problem = problem_with(release, progress)
         bad += bool(problem)
         print(f"{release.version}: {problem or 'as it was published'}", flush=True)
     if bad:
-        return fail(f"{bad} of {len(found)} are not right; publish the same build again")
+        return fail(f"{bad} of {len(found)} missing or altered; publish the same build again")
     return 0
 
 
@@ -272,8 +271,8 @@ def _withdraw(arguments: argparse.Namespace) -> int:
         print(f"{reinstate(arguments.data_dir, arguments.version)} is no longer withdrawn")
         return 0
     version = withdraw(arguments.data_dir, arguments.version, arguments.reason, clock.now_ms())
-    print(f"{version} was withdrawn: nobody is offered it any more")
-    found = list(namings(version, look_at(arguments.data_dir), clock.now_ms()))
+    print(f"{version} was withdrawn: no device is offered it any longer")
+    found = list(uses_of(version, look_at(arguments.data_dir), clock.now_ms()))
     if found:
         names = ", ".join(each.text for each in found)
         remedies = dict.fromkeys(each.remedy for each in found if each.remedy)
@@ -299,7 +298,7 @@ def _say(arguments: argparse.Namespace, done: Activated) -> int:
     if done.warning:
         warn(done.warning)
     if done.previous == done.version:
-        print(f"{done.version} is the target already")
+        print(f"{done.version} is already the target")
     else:
         print(f"the target is {done.version}; it was {done.previous or 'none'}")
     for group, target in sorted(done.groups.items()):

@@ -18,8 +18,8 @@ from ota_server.releases.inventory import (
     get_release,
     header_of,
     look_at_releases,
-    named_by,
     releases,
+    used_by,
 )
 from ota_server.system import clock
 
@@ -30,7 +30,7 @@ def list_all(arguments: argparse.Namespace) -> int:
     """Print all releases, the newest first; return the exit code."""
     state = look_at_releases(arguments.data_dir)
     if state.target_problem:
-        warn(f"version.txt {state.target_problem}; `release activate VERSION` mends it")
+        warn(f"version.txt {state.target_problem}; `release activate VERSION` writes it again")
     found = sorted(releases(arguments.data_dir), key=_order, reverse=True)
     if arguments.json:
         for release in found:
@@ -57,14 +57,14 @@ def _as_row(release: Release, state: DataDirState, now_ms: int) -> tuple[str, ..
 
 
 def _order(release: Release) -> tuple[str, list[tuple[int, str]]]:
-    """Return by what releases are sorted: time, and for those without one their numbers."""
+    """Return the sort key of a release: its time, then the numbers in its version."""
     time_text = "" if release.manifest is None else release.manifest.time
     parts = re.findall(r"(\d*)(\D*)", release.version)
     return time_text, [(int(digits or 0), text) for digits, text in parts]
 
 
 def _states(release: Release, state: DataDirState) -> list[str]:
-    """Return what there is to say of a release, in words that are short."""
+    """Return the states of a release, as the table shows them."""
     version, policy, manifest = release.version, state.policy, release.manifest
     stopped = policy.stopped.get(meaning(version))
     rollouts = policy.rollouts.values()
@@ -104,14 +104,14 @@ def _as_fields(release: Release, state: DataDirState) -> dict[str, object]:
         "image": _described(release),
         "signature": None if release.signature is None else Path(release.signature.path).name,
         "states": _states(release, state),
-        "named_by": list(named_by(release.version, state, clock.now_ms())),
+        "named_by": list(used_by(release.version, state, clock.now_ms())),
         "problem": release.problem or None,
         **_withdrawal(release, state),
     }
 
 
 def _withdrawal(release: Release, state: DataDirState) -> dict[str, object]:
-    """Return why and when a release was withdrawn; None for both where it was not."""
+    """Return why and when a release was withdrawn; None for both if it was not."""
     entry = stopped_entry(read_stopped(state.data_dir), release.version)
     if entry is None or entry["state"] != StoppedState.WITHDRAWN:
         entry = {}

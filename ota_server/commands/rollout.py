@@ -1,4 +1,4 @@
-"""The command `rollout`: a release goes out in waves, and is halted where it fails. Edge."""
+"""The command `rollout`: a release goes out in waves, and is halted if it fails. I/O."""
 
 import argparse
 import json
@@ -29,7 +29,7 @@ _EXAMPLES = """\
   %(prog)s start v1.2.0
       in waves that fit the fleet
   %(prog)s status --watch
-      how far it is, redrawn every second
+      how far it has come, redrawn every second
   %(prog)s abort
       devices that have it stay on it
 
@@ -38,12 +38,12 @@ _EXAMPLES = """\
 _PART_EXAMPLES = """\
   %(prog)s
   %(prog)s --group beta
-      where several rollouts are on
+      if several rollouts are on
 """
 
 
 def add_commands(commands: Commands) -> None:
-    """Add the command, with its parts, to those of the command line."""
+    """Add `rollout` with its parts."""
     parts = add_command_of_parts(
         commands,
         "rollout",
@@ -61,21 +61,21 @@ def add_commands(commands: Commands) -> None:
         rollout_start.start,
     )
     rollout_start.add_options(starting)
-    status = _add(parts, "status", "show how far rollouts are", _status)
+    status = _add(parts, "status", "show how far rollouts have come", _status)
     status.add_argument(
         "--watch",
         action="store_true",
-        help="every second, until it is over; exit code 1 where a rollout ends halted or aborted",
+        help="every second until it is over; exit code 1 if a rollout ends halted or aborted",
     )
     status.add_argument("--json", action="store_true", help="a JSON object a line, for programs")
-    _add(parts, "pause", "offer it to no further device", _pause)
+    _add(parts, "pause", "offer it to no further devices", _pause)
     _add(parts, "resume", "go on after a pause, whoever paused it", _resume)
     _add(parts, "promote", "open the next wave at once, or end the last", _promote)
     ending = _add(parts, "abort", "end it; devices that have it stay on it", _abort)
     ending.add_argument(
         "--revert",
         action="store_true",
-        help="take devices that have it back, in waves with the same limits; also after a halt",
+        help="take devices that have it back, in waves with the same limits; even after a halt",
     )
 
 
@@ -113,7 +113,7 @@ def _status(arguments: argparse.Namespace) -> int:
 
 def _pause(arguments: argparse.Namespace) -> int:
     plan = edits.pause(arguments.data_dir, arguments.group)
-    print(f"the rollout of {plan.version} is paused: no further device is offered it")
+    print(f"the rollout of {plan.version} is paused: no further devices are offered it")
     return 0
 
 
@@ -130,7 +130,7 @@ def _promote(arguments: argparse.Namespace) -> int:
     if wave < plan.wave_count:
         print(f"wave {wave + 1} of {plan.wave_count} opens, {plan.percent(wave):g} %")
     else:
-        print(f"wave {wave} is the last: the rollout ends without devices that are missing")
+        print(f"wave {wave} is the last: the rollout ends without the devices that are missing")
     warn_of_hold(arguments.data_dir)
     warn_of_no_server(arguments.data_dir)
     return 0
@@ -148,7 +148,7 @@ def _abort(arguments: argparse.Namespace) -> int:
     devices = len(reached.stands) + reached.inactive
     if not devices:
         end = "`rollout abort` alone ends it" if is_on else "it is over"
-        raise Refused(f"no device runs {plan.version}, there is nothing to take back; {end}")
+        raise Refused(f"no device runs {plan.version}, so there is nothing to take back; {end}")
     print(f"{devices} device{'s' * (devices != 1)} on {plan.version} to take back")
     waves = ", ".join(f"{percent:g}" for percent in back.waves)
     revert(arguments.data_dir, back, now)

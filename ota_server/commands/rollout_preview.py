@@ -1,4 +1,4 @@
-"""A rollout before it begins: its waves are made, checked and shown. Edge."""
+"""A rollout before it begins: its waves are made, checked and shown. I/O."""
 
 import math
 from collections.abc import Collection, Mapping, Sequence
@@ -14,7 +14,7 @@ from ota_server.rollouts.preview import ReachedDevices
 
 _A_DAY = "on record for a day"
 _WHAT_TO_DO = "give --count-new if you know these devices, or wait for a day"
-# An interval is shown in the first unit of which it has two or more.
+# An interval is shown in the first unit of which it has at least two.
 _UNITS = (86400, 3600, 60, 1)
 
 
@@ -24,10 +24,10 @@ def with_waves(
     found: ReachedDevices,
     intervals_ms: Mapping[float, float],
 ) -> RolloutPlan:
-    """Return a plan with its waves, and how many devices each of them adds.
+    """Return the plan with its waves, and with how many devices each of them adds.
 
     Args:
-        typed: the waves that an operator named; None: those that fit are proposed.
+        typed: the waves that the operator gave; None: use those that fit.
         intervals_ms: how often devices of a sample poll, by where they stand.
 
     Raises:
@@ -36,12 +36,12 @@ def with_waves(
     if not found.stands:
         whose = f"the group {plan.group}" if plan.group else "the fleet"
         raise Refused(
-            f"no device of {whose} was heard from within a week: there is none to roll out to. "
+            f"no device of {whose} was heard from within a week, so there is none to roll out to. "
             f"`release activate {plan.version}` makes it the target without a rollout"
         )
     if not any(found.counts):
         raise Refused(
-            f"no device is {_A_DAY} yet, so that none counts and no wave would go on: {_WHAT_TO_DO}"
+            f"no device is {_A_DAY} yet, so none counts and no wave would go on: {_WHAT_TO_DO}"
         )
     proposed = _proposed(plan, found, intervals_ms)
     plan = plan._replace(waves=typed or proposed)
@@ -60,7 +60,7 @@ def with_waves(
 def _proposed(
     plan: RolloutPlan, found: ReachedDevices, intervals_ms: Mapping[float, float]
 ) -> tuple[float, ...]:
-    """Return waves that fit: by the devices that count, for the first wave has to hold some."""
+    """Return waves that fit the devices that count: the first wave has to hold some of them."""
     kinds = {stand: _is_slow(plan, interval_ms) for stand, interval_ms in intervals_ms.items()}
     return propose_waves([(stand, kinds.get(stand)) for stand in found.counting_stands()])
 
@@ -70,10 +70,10 @@ def _is_slow(plan: RolloutPlan, interval_ms: float) -> bool:
 
 
 def _empty_text(plan: RolloutPlan, proposed: Sequence[float]) -> str:
-    """Return that a wave that was typed holds no device, and what to do."""
+    """Return the message for a typed wave that holds no device."""
     if plan.first_group is not None and not any(plan.counted[1:]):
         return (
-            f"the first wave, {plan.first_group}, holds all active devices, and the others none; "
+            f"the first wave, {plan.first_group}, holds all active devices and the others none; "
             "leave --first-group out"
         )
     empty = plan.counted.index(0)
@@ -84,7 +84,7 @@ def _empty_text(plan: RolloutPlan, proposed: Sequence[float]) -> str:
 
 
 def _uncounted_text(plan: RolloutPlan, counting: Sequence[int], proposed: Sequence[float]) -> str:
-    """Return that no device of a wave counts, and what to do; "" where some do in each."""
+    """Return the message for a wave of which no device counts; "" if there is no such wave."""
     pairs = enumerate(zip(plan.counted, counting, strict=True))
     wave, added = next(((at, pair[0]) for at, pair in pairs if pair[0] and not pair[1]), (0, 0))
     if not added:
@@ -95,19 +95,19 @@ def _uncounted_text(plan: RolloutPlan, counting: Sequence[int], proposed: Sequen
     ways = ", or ".join(filter(None, (better, _WHAT_TO_DO)))
     return (
         f"wave {wave + 1} ({whom}) adds {added} active device{'s' * (added != 1)}, none of them "
-        f"{_A_DAY}, so that none counts and the wave would not go on: {ways}"
+        f"{_A_DAY}, so none counts and the wave would not go on: {ways}"
     )
 
 
 def _better(plan: RolloutPlan, counts: Sequence[int], proposed: Sequence[float]) -> str:
-    """Return which waves to take instead of those that were typed; "": there are no better ones.
+    """Return which waves to give instead of the typed ones; "": there are no better ones.
 
     Args:
-        counts: how many devices each wave adds, or how many of these count: of some waves, none.
+        counts: how many devices each wave adds, or how many of these count; some are 0.
     """
     counts = counts[plan.first_group is not None :]
     kept = [percent for percent, count in zip(plan.waves, counts, strict=True) if count]
-    kept = [*kept[:-1], 100.0]  # the last wave is all of them, whichever was the last with devices
+    kept = [*kept[:-1], 100.0]  # the last wave is all of the devices
     if len(kept) > 1 and tuple(kept) != plan.waves:
         return f"try --waves {','.join(f'{percent:g}' for percent in kept)}"
     if tuple(proposed) == plan.waves:
@@ -123,8 +123,8 @@ def print_left_alone(groups: Collection[tuple[str, str, int]]) -> None:
     """Show the groups that a rollout leaves alone, each with its target and its devices."""
     for group, target, members in groups:
         print(
-            f"left alone, since it has a target of its own: group {group} ({target}, "
-            f"{members} device{'s' * (members != 1)}); --groups-too reaches it too"
+            f"left alone because it has its own target: group {group} ({target}, "
+            f"{members} device{'s' * (members != 1)}); --groups-too includes it"
         )
 
 
@@ -132,7 +132,7 @@ def print_waves(plan: RolloutPlan, found: ReachedDevices, is_typed: bool) -> Non
     """Show how many devices each wave adds, and warn where most of them do not count."""
     devices = len(found.stands)
     if not is_typed:
-        print(f"waves that fit {devices} active device{'s' * (devices != 1)} (--waves: others)")
+        print(f"waves that fit {devices} active device{'s' * (devices != 1)} (--waves sets others)")
     total = 0
     for wave, count in enumerate(plan.counted):
         total += count
@@ -145,7 +145,7 @@ def print_waves(plan: RolloutPlan, found: ReachedDevices, is_typed: bool) -> Non
     if new := devices - sum(found.counts):
         print(f"known for less than a day, and not counted without --count-new: {new}")
     if any(count < plan.min_devices for count in plan.counted):
-        print(f"of a wave with fewer than {plan.min_devices} devices all have to update")
+        print(f"in a wave with fewer than {plan.min_devices} devices, all have to update")
     for wave, count in enumerate(found.counting(plan)):
         if count * 2 < plan.counted[wave]:
             warn(
@@ -169,7 +169,7 @@ def print_slow_pollers(plan: RolloutPlan, intervals_ms: Mapping[float, float]) -
 
 
 def warn_of_soak(plan: RolloutPlan, intervals_ms: Mapping[float, float]) -> None:
-    """Warn of a soak in which half of the devices or more do not poll."""
+    """Warn if half of the devices or more do not poll within the soak."""
     usual = median(intervals_ms.values()) / 1000 if intervals_ms else 0.0
     if usual <= plan.soak_seconds:
         return

@@ -1,4 +1,4 @@
-"""`rollout start`: its options, and how a rollout begins. Edge."""
+"""`rollout start`: its options, and how a rollout begins. I/O."""
 
 import argparse
 import re
@@ -30,25 +30,25 @@ _PERCENT = re.compile(r"\d{1,3}(?:\.\d{1,4})? ?%?")
 _MOST_DEVICES = 1_000_000
 EXAMPLES = """\
   %(prog)s v1.2.0
-      in waves that fit the fleet: of 10,000 devices 1, 10, 50, then 100 %%
+      in waves that fit the fleet: for 10,000 devices 1, 10, 50, 100 %%
   %(prog)s v1.2.0 --waves 5,25,100 --soak 30m
   %(prog)s v1.2.0 --first-group canary
-      that group before the first percentage
+      with that group as the first wave
   %(prog)s v1.2.0 --group beta --waves 50,100
-      of a group alone
+      to one group only
   %(prog)s v1.2.0 --groups-too
-      groups that have a target of their own too
+      include groups that have their own target
   %(prog)s v1.2.0 --count-new
-      a fleet that is on record for less than a day
+      for a fleet that is on record for less than a day
 
-Durations are a number and s, m, h or d. A wave goes on when enough of it have
-updated and the soak has passed. Where too many fail, or fall silent, the
+Durations are a number and s, m, h or d. The next wave opens when enough devices
+have updated and the soak has passed. If too many fail or fall silent, the
 server withdraws the release by itself.
 """
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add what `rollout start` takes."""
+    """Add the arguments of `rollout start`."""
     parser.add_argument(
         "version", metavar="VERSION", type=version_argument, help="a release that is here"
     )
@@ -57,26 +57,17 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--waves",
         type=_waves,
         metavar="PERCENT,...",
-        help="rising, up to 100 (default: waves that fit the fleet, such as 1,10,50,100)",
+        help="rising to 100 (default: waves that fit the fleet, such as 1,10,50,100)",
     )
-    add("--group", type=group_argument, metavar="G", help="of this group, not of the fleet")
-    add(
-        "--first-group",
-        type=group_argument,
-        metavar="G",
-        help="its members are a wave before these",
-    )
-    add(
-        "--groups-too",
-        action="store_true",
-        help="reach groups that have a target of their own too",
-    )
-    add("--max-failures", type=_limit, default=2.0, metavar="P%", help="limit (default: 2%%)")
-    add("--min-devices", type=_count, default=20, metavar="N", help="to go on (default: 20)")
+    add("--group", type=group_argument, metavar="G", help="roll out to this group only")
+    add("--first-group", type=group_argument, metavar="G", help="its members are the first wave")
+    add("--groups-too", action="store_true", help="include groups that have their own target")
+    add("--max-failures", type=_limit, default=2.0, metavar="P%", help="may fail (default: 2%%)")
+    add("--min-devices", type=_count, default=20, metavar="N", help="must update (default: 20)")
     for name, default, what in (
-        ("--soak", "1h", "how long devices have to run it well"),
+        ("--soak", "1h", "how long devices have to run it without a failure"),
         ("--apply-grace", "15m", "how long a device may take to install it"),
-        ("--wave-timeout", "7d", "a wave that does not go on for so long pauses"),
+        ("--wave-timeout", "7d", "a wave that takes longer pauses the rollout"),
     ):
         help_text = f"{what} (default: {default})"
         add(name, type=_duration, default=_duration(default), metavar="TIME", help=help_text)
@@ -84,10 +75,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--held-unknown",
         choices=("keep", "target"),
         default="keep",
-        help="what a device that is held back gets where its version is not a known release: its "
-        "own version, or the target (default: keep)",
+        help="what a device that is held back gets if its version is not a known release: its own "
+        "version, or the target (default: keep)",
     )
-    add("--count-new", action="store_true", help="count devices known for less than a day too")
+    add("--count-new", action="store_true", help="also count devices known for less than a day")
 
 
 def start(arguments: argparse.Namespace) -> int:
@@ -114,14 +105,14 @@ def start(arguments: argparse.Namespace) -> int:
 
 
 def _plan(arguments: argparse.Namespace, now_ms: int) -> RolloutPlan:
-    """Return what was typed; where no waves were, they are still to be made.
+    """Return the plan that was typed; without --waves its waves are still to be made.
 
     Raises:
         Misused: two options do not go together.
     """
     if arguments.groups_too and arguments.group:
         raise Misused(
-            "--groups-too is for a rollout to the fleet; one to a group reaches that group alone: "
+            "--groups-too is for a rollout to the fleet; one to a group reaches only that group: "
             "leave out --groups-too or --group"
         )
     return RolloutPlan(
@@ -144,9 +135,9 @@ def _plan(arguments: argparse.Namespace, now_ms: int) -> RolloutPlan:
 
 
 def warn_of_no_server(data_dir: Path) -> None:
-    """Warn where no server runs that moves rollouts."""
+    """Warn if no server runs: it is what moves rollouts."""
     if not is_served(log_dir(data_dir)):
-        warn(f"no server runs on {data_dir}: nothing goes on without it")
+        warn(f"no server runs on {data_dir}; start it, or the rollout does not move")
 
 
 # What is typed
@@ -156,13 +147,12 @@ def _waves(text: str) -> tuple[float, ...]:
     waves = tuple(map(_number, text.split(",")))
     if None in waves:
         raise argparse.ArgumentTypeError(
-            f"{text[:40]!r} are not percentages with commas between, such as 1,10,50,100"
+            f"{text[:40]!r} is not a list of percentages with commas, such as 1,10,50,100"
         )
     percents = [percent for percent in waves if percent is not None]
     if percents != sorted(set(percents)) or percents[-1] != 100 or not percents[0]:
         raise argparse.ArgumentTypeError(
-            "waves have to rise from above 0, and the last one has to be 100, such as "
-            f"1,10,50,100: {text[:40]!r}"
+            f"{text[:40]!r} does not rise from above 0 to 100, as 1,10,50,100 does"
         )
     return tuple(percents)
 
@@ -171,7 +161,7 @@ def _limit(text: str) -> float:
     percent = _number(text)
     if percent is None or percent >= 100:
         raise argparse.ArgumentTypeError(
-            f"{text[:40]!r} is not a percentage from 0, under 100, such as 2%"
+            f"{text[:40]!r} is not a percentage from 0 to under 100, such as 2%"
         )
     return percent
 

@@ -1,4 +1,4 @@
-"""`rollout status`, once or redrawn every second until it is over. Edge."""
+"""`rollout status`, once or redrawn every second until it is over. I/O."""
 
 import os
 import shutil
@@ -46,8 +46,8 @@ def watch(data_dir: Path, group: str | None) -> int:
     """Show the status of rollouts until none of them is on.
 
     Returns:
-        The exit code: 1 where a rollout was halted or aborted meanwhile, or, where none was on at
-        the start, before.
+        The exit code: 1 if a rollout was halted or aborted meanwhile; if none was on at the start,
+            before that.
     """
     draw = _Screen() if sys.stdout.isatty() else _Paper()
     watched: set[str] = set()
@@ -67,7 +67,7 @@ def watch(data_dir: Path, group: str | None) -> int:
 
 
 def wrapped(line: str, columns: int) -> list[str]:
-    """Return a line as rows of a width; the second and further ones are indented more.
+    """Wrap a line to a width; the second row and those after it are indented more.
 
     An option that an operator may have to type is not broken at its hyphens.
     """
@@ -77,7 +77,7 @@ def wrapped(line: str, columns: int) -> list[str]:
 
 
 class _Paper:
-    """Output that is not a terminal: each picture that differs from the one before, once."""
+    """Output that is not a terminal: the status is printed whenever it has changed."""
 
     def __init__(self) -> None:
         self._before: list[str] = []
@@ -89,11 +89,11 @@ class _Paper:
             self._before = lines
 
     def end(self) -> None:
-        """Leave it as it is."""
+        """Do nothing."""
 
 
 class _Screen(_Paper):
-    """A terminal: one picture, drawn over the one before."""
+    """A terminal: the status is drawn over the one before."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -102,7 +102,7 @@ class _Screen(_Paper):
     def show(self, lines: list[str]) -> None:
         """Draw lines, wrapped to the width of the terminal, as many as it has room for."""
         size = shutil.get_terminal_size()
-        # Where the window was made narrower, a line that was shown takes several rows now.
+        # If the window was made narrower, a line that was shown takes several rows now.
         rows = sum(-(-len(line) // size.columns) or 1 for line in self._before)
         up = f"\x1b[{min(rows, size.lines - 1)}F" if rows else ""
         shown = [row for line in lines for row in wrapped(line, size.columns - 1)]
@@ -112,6 +112,6 @@ class _Screen(_Paper):
         self._before = shown
 
     def end(self) -> None:
-        """Show the cursor again, below the last picture."""
+        """Show the cursor again, below the last status."""
         sys.stdout.write(_SHOW_CURSOR)
         sys.stdout.flush()

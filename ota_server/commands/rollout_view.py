@@ -1,4 +1,4 @@
-"""What `rollout status` shows: how far a rollout is, as text. Pure."""
+"""What `rollout status` shows: how far a rollout has come, as text. Pure."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -15,20 +15,20 @@ from ota_server.policy.rollout_plan import (
 )
 
 _BAR = 24
-_RESUMING = "resuming"  # `rollout resume` was typed; the controller has not seen it
-_ENDING = "ending"  # how it ends is decided
-_ASKING = "asking"  # the reason of the pause says what to do; `resume` does not help
-_HELD = "everything is on hold: nobody is offered anything; `unhold` ends that"
+_RESUMING = "resuming"  # `rollout resume` was run; the controller has not seen it
+_ENDING = "ending"  # it is decided how it ends
+_ASKING = "asking"  # the reason for the pause says what to do; `resume` does not help
+_HELD = "everything is on hold: no device is offered anything; `unhold` ends that"
 _UNATTENDED = (
-    "no further device is offered it: the controller, which moves rollouts, does not answer or "
+    "no further devices are offered it: the controller, which moves rollouts, does not answer or "
     "cannot write; the server's log says why"
 )
 # In the order in which a device goes through them, then what can go wrong.
 _SHOWN = ("updated", "downloading", "undecided", "cut", "failed", "silent", "mislabelled")
 _MORE = {
-    "too_new": "not known for a day before the start: not counted (--count-new)",
-    "displaced": "heard only from an address that is not their home: not counted",
-    "surplus": "beyond the share of one address in the wave: not counted",
+    "too_new": "known for less than a day at the start: not counted (see --count-new)",
+    "displaced": "heard from only at an address other than their usual one: not counted",
+    "surplus": "more than one address may have in the wave: not counted",
 }
 
 
@@ -80,7 +80,7 @@ def status_lines(
     """Return the status of a rollout for people.
 
     Args:
-        is_attended: the controller has looked after it recently.
+        is_attended: the controller is looking after it.
         is_held: everything is on hold.
         standing: which devices the running server lets in; None: all.
     """
@@ -111,8 +111,8 @@ def status_lines(
         lines += [f"  {note}" for note in progress.notes]
     if standing is not None and standing.unmet:
         lines.append(
-            f"  {standing.unmet} never meet the window {standing.window}, waiting for more than a "
-            "day (`serve --window-overdue` lets them in)"
+            f"  {standing.unmet} never ask within the window {standing.window} and have waited for "
+            "more than a day (`serve --window-overdue` lets them in)"
         )
     return lines
 
@@ -130,21 +130,19 @@ def _headline(plan: RolloutPlan, progress: RolloutProgress | None, now_ms: int) 
 
 def _hint(plan: RolloutPlan, state: str, is_served: bool) -> str:
     if state in (RolloutState.RUNNING, NOT_BEGUN, _RESUMING) and not is_served:
-        return "no server runs on this data directory: start it, nothing goes on without it"
+        return "no server runs on this data directory; start it, or the rollout does not move"
     if state == NOT_BEGUN:
-        return (
-            "the controller has not seen it yet, or is still reading what is on record of the fleet"
-        )
+        return "the controller has not seen it yet, or is still reading the journal"
     if state == _ENDING:
-        return "no further device is offered it; it ends when that is no longer the case"
+        return "no further devices are offered it; it ends when that is no longer the case"
     if state == _ASKING:
         return ""
     if state == RolloutState.PAUSED:
-        return "no further device is offered it; `rollout resume` goes on"
+        return "no further devices are offered it; `rollout resume` goes on"
     if state == RolloutState.HALTED and not plan.is_revert:
         return (
             f"{plan.version} is withdrawn; devices that run it stay on it. Publish a fixed "
-            "release, or go back by `rollout abort --revert`"
+            "release, or go back with `rollout abort --revert`"
         )
     if plan.is_revert and state in (RolloutState.HALTED, RolloutState.ABORTED):
         stays = f"devices that went back stay on {plan.version}, the others on {plan.reverts}"
@@ -175,12 +173,12 @@ def _wave_line(plan: RolloutPlan, progress: RolloutProgress | None, wave: int, n
 
 
 def _devices(counts: Mapping[str, int]) -> int:
-    """Return how many devices a wave and those before it have, as far as they are on record."""
+    """Return how many devices on record a wave and those before it have."""
     return max(counts.get("reach", 0), counts.get("active", 0))
 
 
 def _counted(counts: Mapping[str, int]) -> str:
-    """Return how many devices are in which state; states without devices are left out."""
+    """Return how many devices are in each state that has any."""
     if not counts:
         return ""
     first = f"{counts.get('updated', 0)} of {_devices(counts)} updated"

@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Sequence
 
-# What a column keeps on a narrow terminal: a version or an address is still known by this much.
+# What a column keeps on a narrow terminal: enough to recognise a version or an address.
 _NARROWEST = 8
 _CUT = ".."
 _MILLISECONDS = re.compile(r"\.\d+(?=Z$)")
@@ -16,7 +16,7 @@ _EVERY_SECONDS = 0.1
 
 
 def printable(value: object) -> str:
-    """Return text that moves no cursor, whatever somebody wrote into the file."""
+    """Return text without control characters, whatever somebody wrote into a file."""
     return "".join(char if char.isprintable() else "?" for char in str(value))
 
 
@@ -34,8 +34,8 @@ def write_table(
     """Print aligned columns; on a terminal the widest ones are cut until a line fits.
 
     Args:
-        cut_first: the columns that matter least, the first one of them least of all.
-        whole: those that are never cut; the first column of a table says what a line is about.
+        cut_first: the columns to cut before others, in this order.
+        whole: those that are never cut.
     """
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
     if sys.stdout.isatty():
@@ -48,7 +48,7 @@ def write_table(
 def _fitted(
     widths: list[int], columns: int, cut_first: Sequence[int], whole: Sequence[int]
 ) -> list[int]:
-    """Return widths that fit into so many columns, cut where need be."""
+    """Return widths that fit into `columns`, as far as columns may be cut."""
     widths = list(widths)
     others = [column for column in range(len(widths)) if column not in whole]
     excess = sum(widths) + 2 * (len(widths) - 1) - columns
@@ -62,7 +62,7 @@ def _fitted(
 
 
 def cut(cell: str, size: int) -> str:
-    """Return text that takes up to `size` characters; where it was longer, it says so."""
+    """Return text cut to `size` characters, with `..` at its end if it was longer."""
     return cell if len(cell) <= size else cell[: size - len(_CUT)] + _CUT
 
 
@@ -85,7 +85,7 @@ class ProgressBar:
             print("\r\x1b[K", end="", file=sys.stderr, flush=True)
 
     def __call__(self, done: int, size: int) -> None:
-        """Show that `done` of `size` bytes are done."""
+        """Show that `done` of `size` bytes are done, at most ten times a second."""
         now = time.monotonic()
         if not self._is_shown or (now < self._next_at and done < size):
             return

@@ -28,23 +28,22 @@ from ota_server.system.data_dir import existing_folder, log_dir
 
 _EXAMPLES = """\
   %(prog)s 00:11:22:33:44:55
-  %(prog)s 00:11:22:33:44:55 --version v1.0.0   if it reported that, on record or not
+  %(prog)s 00:11:22:33:44:55 --version v1.0.0   if it reported that
   %(prog)s 00:11:22:33:44:55 --json             for programs
 
-It reads the files in the data directory, so the server may run or not.
+It reads the files in the data directory; the server need not run.
 """
 _PUT_OFF = (Reason.WINDOW_CLOSED, Reason.NO_SLOT)
 
 
 class Besides(NamedTuple):
-    """What `why` says besides an explanation.
+    """What `why` shows besides an explanation.
 
     Attributes:
-        label: what the device is called; None: nothing.
-        hold: why everything is on hold; "": it is not, or nobody said why.
-        standing: whom the server that runs lets in.
+        hold: why everything is on hold; "": it is not, or no reason was given.
+        standing: which devices the running server lets in.
         case: what the device counts as under the first rollout that concerns it, in one word and
-            in several; None: as nothing.
+            in a sentence; None: it does not count.
     """
 
     label: str | None
@@ -54,12 +53,12 @@ class Besides(NamedTuple):
 
 
 def add_commands(commands: Commands) -> None:
-    """Add it to those of the command line."""
+    """Add `why`."""
     parser = add_command(
         commands,
         "why",
-        "say which version a device gets, and why",
-        "Say which version a device gets, and the reason in words.",
+        "show which version a device gets, and why",
+        "Show which version a device gets, and the reason in words.",
         _EXAMPLES,
         _show,
     )
@@ -69,7 +68,7 @@ def add_commands(commands: Commands) -> None:
         type=reported_argument,
         metavar="TEXT",
         dest="reported",
-        help="what the device is taken to report (default: what it reported last)",
+        help="answer as if the device reported this (default: what it reported last)",
     )
     parser.add_argument("mac", metavar="MAC", type=mac_argument, help="the device")
 
@@ -81,8 +80,8 @@ def _show(arguments: argparse.Namespace) -> int:
     version = arguments.reported or (None if device is None else device.firmware_version)
     if version is None:
         raise Refused(
-            f"{mac} is not on record; --version TEXT says what it would get if it reported that, "
-            "`devices --rejected` who was answered 401"
+            f"{mac} is not on record; --version TEXT shows what it would get if it reported that, "
+            "`devices --rejected` who was rejected (401)"
         )
     now_ms = clock.now_ms()
     logs = log_dir(data_dir)
@@ -124,7 +123,7 @@ def _lines(
 
 def _decision_lines(found: Explanation, besides: Besides) -> Iterator[tuple[str, str]]:
     decision, reported = found.decision, found.report.firmware_version
-    yield "is told", "nothing, it is answered 503" if decision is None else decision.version
+    yield "is told", "nothing: it is answered 503" if decision is None else decision.version
     cause = NO_TARGET if decision is None else decision.cause
     is_held = cause.reason is Reason.ON_HOLD and besides.hold
     yield "because", f"{in_words(cause)}: {besides.hold}" if is_held else in_words(cause)
@@ -134,39 +133,39 @@ def _decision_lines(found: Explanation, besides: Besides) -> Iterator[tuple[str,
     if found.image is not None:
         yield "image", f"{found.image.name}, {found.image.size} bytes"
     elif found.image_problem:
-        yield "image", f"none, /firmware.bin is answered 404: {found.image_problem}"
+        yield "image", f"none: /firmware.bin is answered 404: {found.image_problem}"
     else:
         status = 429 if found.for_image.reason in _PUT_OFF else 503
-        yield "image", f"none now, /firmware.bin is answered {status}"
+        yield "image", f"none now: /firmware.bin is answered {status}"
     if found.target_problem:
         yield "but", f"{found.target_problem}; a running server stays on its last good target"
     if not found.server.runs:
-        yield "server", "none runs on this data directory: this is what its files say"
+        yield "server", "not running: this is what the files in the data directory say"
     elif cause.reason is Reason.UNUSABLE_FILE and found.server.is_policy_usable:
-        yield "but", "the server that runs goes by what that file held before"
+        yield "but", "the running server still goes by what that file held before"
 
 
 def _standing_lines(standing: Standing) -> Iterator[tuple[str, str]]:
-    """Yield what the server that runs may put off, though it would be told of a release."""
+    """Yield why the running server may put a device off that is to get a release."""
     if standing.window:
-        closed = "closed now: it is told its own version until it opens"
+        closed = "closed now: the device is told its own version until it opens"
         yield "window", f"{standing.window}, {'open now' if standing.is_open else closed}"
     if standing.max_downloads is not None:
         limit = standing.max_downloads
         most = f"{limit} download{'s' * (limit != 1)} at once"
-        yield "slots", f"{most}; while all slots are taken it is told its own version"
+        yield "slots", f"{most}; while all slots are taken the device is told its own version"
 
 
 def _pin_text(pin: Pin, now_ms: int) -> str:
     if pin.until_ms is None:
         return pin.version
-    ended = "; that is past" if pin.until_ms <= now_ms else ""
+    ended = ", which is past" if pin.until_ms <= now_ms else ""
     return f"{pin.version} until {time_text(pin.until_ms)}{ended}"
 
 
 def _turn_text(turn: Turn) -> str:
     whose = f" to {turn.group}" if turn.group else ""
-    # Two digits more than are shown would be needed to be right at the limit: say it in words.
+    # Rounded figures could mislead at the limit, so the comparison is put in words.
     is_in = turn.device_percent < turn.percent
     place = f"its turn {'has come' if is_in else 'comes'} at {turn.device_percent:.2f} %"
     return f"{turn.version}{whose}, {turn.state} at {turn.percent:g} %: {place}"

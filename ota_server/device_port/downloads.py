@@ -14,7 +14,7 @@ from ota_server.httpd import byterange, reply
 from ota_server.httpd.byterange import RangeSpec
 from ota_server.httpd.http1 import Request
 from ota_server.httpd.reply import Peer, Reply, Transfer
-from ota_server.journal.device_table import Fleet
+from ota_server.journal.device_table import DeviceTable
 from ota_server.journal.record import Scalar
 from ota_server.model.device import (
     Device,
@@ -109,7 +109,7 @@ class Downloads:
         store: Store,
         policies: PolicyFiles,
         offers: Offers,
-        fleet: Fleet,
+        fleet: DeviceTable,
         clock_ms: Callable[[], int],
     ) -> None:
         self._store = store

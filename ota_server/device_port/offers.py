@@ -7,7 +7,7 @@ from contextlib import suppress
 from ota_server.device_port.admission import Admission
 from ota_server.device_port.window import Standing
 from ota_server.httpd.reply import Peer
-from ota_server.journal.device_table import Fleet
+from ota_server.journal.device_table import DeviceTable
 from ota_server.model.device import Download, Report
 from ota_server.model.manifest import Manifest
 from ota_server.model.version import Target, image_name, may_be_sample, meaning
@@ -50,7 +50,7 @@ class Offers:
         self,
         store: Store,
         policies: PolicyFiles,
-        fleet: Fleet,
+        fleet: DeviceTable,
         admission: Admission | None = None,
     ) -> None:
         self._store = store

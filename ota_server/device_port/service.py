@@ -11,7 +11,7 @@ from collections.abc import Callable
 from http import HTTPStatus
 
 from ota_server.device_port.admission import Admission
-from ota_server.device_port.common_check import (
+from ota_server.device_port.checks import (
     CHECK_PATH,
     IMAGE_PATH,
     Checks,
@@ -25,7 +25,7 @@ from ota_server.httpd import reply
 from ota_server.httpd.app import NotReady, QuickReply
 from ota_server.httpd.http1 import KNOWN_METHODS, Request, read_request, reply_head
 from ota_server.httpd.reply import Peer, Reply
-from ota_server.journal.device_table import Fleet
+from ota_server.journal.device_table import DeviceTable
 from ota_server.journal.rejected import Rejected
 from ota_server.model.device import (
     MAC_FIELD,
@@ -58,7 +58,7 @@ class Service:
         self,
         store: Store,
         policies: PolicyFiles,
-        fleet: Fleet,
+        fleet: DeviceTable,
         rejected: Rejected,
         clock_ms: Callable[[], int],
         admission: Admission | None = None,

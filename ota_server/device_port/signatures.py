@@ -13,7 +13,7 @@ from ota_server.device_port.offers import Offers
 from ota_server.device_port.resume import pinned_download
 from ota_server.httpd import reply
 from ota_server.httpd.reply import Peer, Reply
-from ota_server.journal.device_table import Fleet
+from ota_server.journal.device_table import DeviceTable
 from ota_server.model.device import Device, Report
 from ota_server.model.version import MAX_SIGNATURE_BYTES, meaning, signature_name
 from ota_server.policy.files import PolicyFiles
@@ -46,7 +46,7 @@ class Signatures:
         store: Store,
         policies: PolicyFiles,
         offers: Offers,
-        fleet: Fleet,
+        fleet: DeviceTable,
         clock_ms: Callable[[], int],
     ) -> None:
         self._store = store

@@ -15,7 +15,7 @@ from ota_server.device_port.slots import DownloadSlots
 from ota_server.device_port.window import Hours
 from ota_server.httpd.listener import MAX_LINGERING
 from ota_server.httpd.pacing import Pacing
-from ota_server.journal.device_table import MAX_DEVICES, Fleet
+from ota_server.journal.device_table import MAX_DEVICES, DeviceTable
 from ota_server.journal.forget import ForgetRequests
 from ota_server.journal.rejected import Rejected
 from ota_server.journal.writer import KEEP_BYTES, KEEP_FILES, ROTATE_BYTES, Journal
@@ -69,7 +69,7 @@ def open_service(
     logs = log_dir(data_dir)
     journal = Journal(logs, rotate_bytes, keep_files, keep_bytes, fsync)
     try:
-        fleet = Fleet(journal, logs, clock.now_ms, max_devices)
+        fleet = DeviceTable(journal, logs, clock.now_ms, max_devices)
     except OSError:
         journal.close()
         raise

@@ -30,7 +30,7 @@ IPv6 the /64) from which it was heard before the rollout began. Each rule has an
 Where devices prove who they are (`Terms.devices_proven`), nothing is contested. Then the home of a
 device is wherever it speaks from (`Feedback`), so that nobody speaks from elsewhere, and rules 2 to
 5 find nothing to do; rules 6 to 8 are left out. No server asks devices for a proof yet, so there is
-no option for that: device authentication will set `DeviceServer.devices_proven`.
+no option for that: device authentication will set `ServerFacts.devices_proven`.
 """
 
 import math

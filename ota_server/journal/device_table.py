@@ -51,7 +51,7 @@ _LOAD_SECONDS = 0.2
 _SHARDS = 256
 
 
-class Fleet:
+class DeviceTable:
     """All known devices, in memory and on record.
 
     A row is a device as bytes (`packing`), or, until it is first needed after the start, an

@@ -5,7 +5,7 @@ Only the server writes the journal, so commands ask for it with `version/forget.
 
 from pathlib import Path
 
-from ota_server.journal.device_table import Fleet
+from ota_server.journal.device_table import DeviceTable
 from ota_server.model.device import parse_mac
 from ota_server.model.json_object import parse_object
 from ota_server.model.timestamp import parse_time
@@ -18,7 +18,7 @@ _MAX_BYTES = 16 * 1024 * 1024
 class ForgetRequests:
     """Does in a running server what `version/forget.json` asks for."""
 
-    def __init__(self, data_dir: Path, fleet: Fleet) -> None:
+    def __init__(self, data_dir: Path, fleet: DeviceTable) -> None:
         self._version_dir = data_dir / "version"
         self._fleet = fleet
         self._done: Signature | None = None

@@ -18,16 +18,16 @@ from ota_server.system.locks import LOCK_NAME
 log = logging.getLogger(__name__)
 
 FILE_NAME = "audit.jsonl"
-NOT_DONE = "not done"  # what the line before says failed after that was written
+NOT_DONE = "not done"  # the change in the line before failed after that line was written
 
 
 def note(log_dir: Path, action: str, what: str, **details: Any) -> None:
     """Append one line, on the disk when this returns. The caller holds the lock.
 
-    It is written before the change that it tells of: what was changed is always on record.
+    It is written before the change itself, so every change is on record.
 
     Raises:
-        OSError: it cannot be written, and nothing should be changed then; it names the file.
+        OSError: it cannot be written; then nothing should be changed. It names the file.
     """
     line = {
         "time": format_time(clock.now_ms()),
@@ -45,7 +45,7 @@ def note(log_dir: Path, action: str, what: str, **details: Any) -> None:
 
 
 def note_if_room(log_dir: Path, action: str, what: str, **details: Any) -> None:
-    """Do as `note`, for what stops something bad: a full disk must not be what keeps that going.
+    """Do as `note`, for a change that stops something bad: a full disk must not prevent it.
 
     Raises:
         OSError: it cannot be written for another reason than a full disk.
@@ -55,11 +55,11 @@ def note_if_room(log_dir: Path, action: str, what: str, **details: Any) -> None:
     except OSError as problem:
         if not is_full(problem):
             raise
-        log.warning("%s goes on, but is not in the audit log: no room to write", action)
+        log.warning("%s is done, but is not in the audit log: the disk is full", action)
 
 
 def prepare(data_dir: Path) -> None:
-    """Make the files that all commands need: a disk may come to have no room for one more."""
+    """Create the files that all commands need, before the disk is full."""
     for path in (data_dir / "version" / LOCK_NAME, data_dir / "log" / FILE_NAME):
         with suppress(OSError):
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
@@ -91,8 +91,8 @@ def _append(log_dir: Path, content: bytes) -> None:
 
 
 def user() -> str:
-    """Return who runs this; behind sudo, who called it."""
-    import getpass  # what a server does without
+    """Return the user who runs this; under sudo, the one who called it."""
+    import getpass  # here, since the server does not need it
 
     try:
         return os.environ.get("SUDO_USER") or getpass.getuser()
@@ -101,7 +101,7 @@ def user() -> str:
 
 
 def entries(log_dir: Path) -> list[dict[str, Any]]:
-    """Return all lines of the log, the oldest first; lines that are none are left out.
+    """Return all entries of the log, the oldest first; lines that are not entries are left out.
 
     Raises:
         OSError: it cannot be read.
@@ -130,12 +130,12 @@ def _done(log: Sequence[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
 
 
 def previous_target(log: Sequence[Mapping[str, Any]], current: str | None) -> str | None:
-    """Return the target before the current one, None if none is on record.
+    """Return the target before the current one, or None if it is not on record.
 
-    Going back twice goes back two: what was left by a rollback does not count.
+    Two rollbacks go back two targets: a target that a rollback left does not count.
 
     Args:
-        current: what version.txt says; where somebody edited it by hand that is not on record.
+        current: what version.txt says; an edit of it by hand is not on record.
     """
     way: list[str] = []
     for entry in _done(log):

@@ -2,18 +2,18 @@
 
 The rules, in their order. Which release (`choose`); what comes first decides:
 
- 1. A file of the policy that could never be read: nobody is offered anything.
+ 1. A file of the policy that could never be read: no device is offered anything.
  2. The emergency hold: the same.
  3. The pin of the device, then that of its group.
- 4. The rollouts of its groups, then that of the fleet, which leaves alone a group that has a target
-    of its own unless it was begun for such groups too. A device that runs the release stays on it;
-    one in an open wave is offered it; any other is held back, and so are all while the server could
-    not learn what comes of it: the controller is away, the journal fails, the table is full.
+ 4. The rollouts of its groups, then that of the fleet, which leaves alone a group that has its own
+    target unless it was begun for such groups too. A device that runs the release stays on it; one
+    in an open wave is offered it; any other is held back, and so are all while the server cannot
+    learn the result: the controller is away, the journal fails, the table is full.
  5. A device that runs a release that was stopped stays on it until it has another target.
- 6. One that is held back on a version that is not a known release stays on that.
- 7. The target of its group, then that of the fleet; without any it is answered 503.
+ 6. One that is held back on a version that is not a known release stays on it.
+ 7. The target of its group, then that of the fleet; without either it is answered 503.
 
-Then of the release that came of these, which is the next stepping stone on the way to it:
+Then for the release that was found, or the next stepping stone on the way to it:
 
  8. The device runs it: it stays.
  9. It was withdrawn, its manifest cannot be used, or its image is missing: nothing is offered.
@@ -40,7 +40,7 @@ from ota_server.policy.situation import ImageOnDisk, Situation
 TARGET = Cause(Reason.TARGET)
 NO_TARGET = Cause(Reason.NO_TARGET)
 _HELD_BACK = Cause(Reason.HELD_BACK)
-# Made once, for it is what most checks under a rollout come to, and making it takes longer.
+# Made once: most checks under a rollout have this result.
 _HELD_BACK_ON_TARGET = Cause(Reason.HELD_BACK, behind=TARGET)
 SAMPLE = Cause(Reason.SAMPLE)
 
@@ -49,7 +49,7 @@ class Decision(NamedTuple):
     """The version that a device is told to run, why, and the release.
 
     `version` is spelled as the device spells it where it means what the device runs. `release` is
-    the one whose image it may have; None: it may have none now.
+    the one whose image it may have; None: no image now.
     """
 
     version: str
@@ -75,8 +75,8 @@ class Wanted(NamedTuple):
 def decide(report: Report, situation: Situation) -> Decision:
     """Decide which version the device is told to run, by all rules.
 
-    The server calls the three steps one by one: what the later ones need costs it a look at files,
-    and asking for a download slot takes one.
+    The server calls the three steps one by one: for the later ones it has to look at files, and to
+    ask for a download slot is to take one.
     """
     decision = admit(report, choose(report, situation), situation)
     if situation.put_off is None:
@@ -184,7 +184,7 @@ def _choose_by_policy(report: Report, situation: Situation) -> Decision:
         refused = Cause(Reason.BAD_MANIFEST, stop, text=problem, behind=cause)
         return Decision(reported, refused, None)
     target = situation.target
-    is_target = target is not None and stop == target.version  # its image is the store's business
+    is_target = target is not None and stop == target.version  # the store looks at its image
     if not is_target and not _has_image(stop, policy):
         return Decision(reported, Cause(Reason.NO_IMAGE, stop, behind=cause), None)
     return Decision(stop, cause, stop)
@@ -216,10 +216,10 @@ def _wanted(mac: str, running: str, situation: Situation) -> Wanted:
         if same_version(running, rollout.version):
             return Wanted(None, Cause(Reason.RUNS_ROLLOUT, rollout.version, group))
         if held_back is not None:
-            continue  # by the rollout of its group, which goes before that of the fleet
+            continue  # held back by the rollout of its group, which comes before the fleet's
         is_in = rollout.first_group in groups if rollout.first_group else False
         is_in = is_in or cohort_percent(rollout.version, mac) < rollout.percent
-        # A way back is for those that are on the release, and takes nobody else anywhere.
+        # A revert is for devices that run the release; it moves no others.
         is_concerned = rollout.reverts is None or same_version(running, rollout.reverts)
         held_back = _HELD_BACK
         if is_in and is_concerned and rollout.state == RolloutState.RUNNING:
@@ -248,11 +248,11 @@ def _by_rollout(version: str, group: str) -> Cause:
 
 
 def _why_paused(group: str, situation: Situation) -> Reason | None:
-    """Return why the server lets nobody into an open wave; None: it does.
+    """Return why the server lets no device into an open wave; None: it does.
 
-    What became of a device that nobody has on record could not stop a bad release, and neither
-    could it while the controller is dead, hangs or cannot write. While it still reads what is on
-    record for one rollout, the others go on.
+    A bad release could not be stopped by a device that is not on record, nor while the controller
+    is dead, hangs or cannot write. While it still reads the journal for one rollout, the others go
+    on.
     """
     if situation.is_journal_failing:
         return Reason.JOURNAL_FAILING
@@ -279,7 +279,7 @@ def _is_in_force(pin: Pin, now_ms: int) -> bool:
 
 
 def _base(groups: tuple[str, ...], situation: Situation) -> tuple[Wanted, str]:
-    """Return the target of a device where no rollout is on, and of which group; "": the fleet."""
+    """Return the target of a device without rollouts, and its group; "": that of the fleet."""
     for group in groups:
         version = situation.policy.group_targets.get(group)
         if version is not None:
@@ -293,8 +293,8 @@ def _base(groups: tuple[str, ...], situation: Situation) -> tuple[Wanted, str]:
 def is_left_alone(groups: tuple[str, ...], policy: Policy) -> bool:
     """Return whether the rollout of the fleet, if there is one, leaves a device alone.
 
-    It does where one of the groups of the device has a target of its own, unless it was begun for
-    such groups too: neither is the device offered the release, nor held back for it.
+    It does if one of the device's groups has its own target, unless the rollout was begun for such
+    groups too: then the device is neither offered the release nor held back.
     """
     rollout = policy.rollouts.get("")
     if rollout is None or rollout.groups_too:
@@ -312,8 +312,8 @@ def _stays(stopped: Stopped, base: str | None, group: str) -> bool:
 def cohort_percent(version: str, mac: str) -> float:
     """Return where a device stands in the rollout of a release, from 0 up to 100.
 
-    It is in the waves whose percentage is above that: the same on every server, more devices with
-    each wave, and other devices first with another release.
+    It is in the waves whose percentage is above that. All servers agree on it, each wave adds
+    devices to the one before, and each release begins with other devices.
     """
     digest = sha256(f"{meaning(version)}\n{mac}".encode("ascii")).digest()
     return int.from_bytes(digest[:8], "big") / 2**64 * 100

@@ -1,6 +1,6 @@
-"""Changes to the files of the policy, one at a time: on record first, then the file itself.
+"""Changes to the files of the policy, one at a time: first the audit log, then the file itself.
 
-Last the time stamp of `version/` is moved: by that a running server notices with its next look.
+At the end the time stamp of `version/` is moved, so a running server notices at its next look.
 """
 
 import logging
@@ -36,12 +36,12 @@ from ota_server.system.locks import locked
 
 log = logging.getLogger(__name__)
 
-# What the audit log has of one change; of more it has their number.
+# The most MACs that the audit log lists for one change; of more it has the number.
 _MOST_MACS_ON_RECORD = 1000
 
 
 class Change(NamedTuple):
-    """What became of a list: the MACs that were added or removed, and all those that were named."""
+    """A change to a group: the MACs that were added or removed, and all that were named."""
 
     changed: Sequence[str]
     named: Sequence[str]
@@ -51,15 +51,14 @@ def pin(data_dir: Path, who: Who, version: str, until_ms: int | None) -> str:
     """Pin a device or a group to a release; return the version as its image is named.
 
     Args:
-        until_ms: when that ends; None: never.
+        until_ms: when the pin ends; None: never.
 
     Raises:
-        Refused: there is no such release or group, the release was withdrawn, or it ends before
-            it begins.
+        Refused: there is no such release or group, the release was withdrawn, or the end is past.
         BadPolicy, Busy, OSError: as `changing`.
     """
     if until_ms is not None and until_ms <= clock.now_ms():
-        raise Refused(f"{time_text(until_ms)} is past; name a time to come")
+        raise Refused(f"{time_text(until_ms)} is past; give a time in the future")
     with changing(data_dir) as version_dir:
         release = release_here(data_dir, version)
         if who.kind == "groups":
@@ -78,21 +77,21 @@ def unpin(data_dir: Path, who: Who) -> Pin:
     """End the pin of a device or a group; return what it was.
 
     Raises:
-        Refused: there is none.
+        Refused: there is no pin.
         BadPolicy, Busy, OSError: as `changing`.
     """
     with changing(data_dir) as version_dir:
         content = read(version_dir, PINS_NAME)
         before = _pin_of(version_dir, content, who)
         if before is None:
-            raise Refused(f"{who} is not pinned; `why MAC` says what a device gets, and why")
+            raise Refused(f"{who} is not pinned; `why MAC` shows what a device gets, and why")
         audit.note(log_dir(data_dir), "unpin", str(who), **_from_to(before, None))
         replace(version_dir / PINS_NAME, without_pin(content, who))
     return before
 
 
 def add_members(data_dir: Path, group: str, macs: Sequence[str]) -> Change:
-    """Add devices to a group, which is made where there is none.
+    """Add devices to a group; the group is created if there is none.
 
     Raises:
         BadPolicy, Busy, OSError: as `changing`.
@@ -101,7 +100,9 @@ def add_members(data_dir: Path, group: str, macs: Sequence[str]) -> Change:
         path = group_path(version_dir, group)
         if not path.parent.is_dir():
             if os.path.lexists(path.parent):
-                raise BadPolicy(f"{path.parent} is no folder; move it away, `group add` makes one")
+                raise BadPolicy(
+                    f"{path.parent} is not a folder; move it away, and `group add` creates one"
+                )
             path.parent.mkdir(mode=0o755)
             give_to_owner(path.parent, version_dir)
             sync_folder(version_dir)
@@ -115,7 +116,7 @@ def add_members(data_dir: Path, group: str, macs: Sequence[str]) -> Change:
 
 
 def remove_members(data_dir: Path, group: str, macs: Sequence[str]) -> Change:
-    """Remove devices from a group; the group stays, though nobody is left in it.
+    """Remove devices from a group; the group stays, even if it is empty then.
 
     Raises:
         Refused: there is no such group.
@@ -147,12 +148,12 @@ def retry(data_dir: Path, mac: str) -> None:
 
 
 def hold(data_dir: Path, reason: str) -> Hold | None:
-    """Have nobody offered anything from now on, on a full disk too.
+    """Stop offering anything to any device, even on a full disk.
 
-    A hold that is on stays as it is on record, unless there is another reason.
+    A hold that is on already keeps its record, unless another reason is given.
 
     Returns:
-        The hold that was on before; None: none was.
+        The hold that was on before; None: nothing was on hold.
 
     Raises:
         Refused, Busy, OSError: as `changing`.
@@ -173,7 +174,7 @@ def hold(data_dir: Path, reason: str) -> Hold | None:
 
 
 def _hold_without_room(version_dir: Path) -> None:
-    """Hold everything by an empty file: a name needs no room, or no more than there is mostly."""
+    """Hold everything by an empty file: a name needs hardly any room."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
     descriptor = os.open(version_dir / HOLD_NAME, flags, 0o644)
     try:
@@ -183,11 +184,11 @@ def _hold_without_room(version_dir: Path) -> None:
     with suppress(OSError):
         sync_folder(version_dir)
     _move_stamp(version_dir)
-    log.warning("no room to write: %s does not say why, or since when", HOLD_NAME)
+    log.warning("the disk is full: %s says neither why nor since when", HOLD_NAME)
 
 
 def unhold(data_dir: Path) -> None:
-    """Let devices be offered again what they should run.
+    """End the hold: devices are offered what they should run again.
 
     Raises:
         Refused: nothing is on hold.
@@ -196,7 +197,7 @@ def unhold(data_dir: Path) -> None:
     with changing(data_dir) as version_dir:
         path = version_dir / HOLD_NAME
         if not os.path.lexists(path):
-            raise Refused("nothing is on hold; `why MAC` says what a device gets, and why")
+            raise Refused("nothing is on hold; `why MAC` shows what a device gets, and why")
         audit.note(log_dir(data_dir), "unhold", "everything")
         path.unlink()
         sync_folder(version_dir)
@@ -214,19 +215,19 @@ def current_hold(data_dir: Path) -> Hold | None:
 
 
 def reason_of_hold(data_dir: Path) -> str:
-    """Return why everything is on hold; "" where it is not, or that is not on record."""
+    """Return why everything is on hold; "" if it is not, or no reason is on record."""
     held = current_hold(data_dir)
     return "" if held is None else held.reason
 
 
 @contextmanager
 def changing(data_dir: Path) -> Iterator[Path]:
-    """Hold the lock while files in `version/`, which is given, are changed; then tell servers.
+    """Hold the lock while files in `version/`, which is yielded, are changed; then tell servers.
 
     Raises:
-        Refused: it is no data directory.
-        BadPolicy: a file cannot be used, and is not overwritten; the message says where it is.
-        Busy: another command goes on for too long.
+        Refused: it is not a data directory.
+        BadPolicy: a file cannot be used and was not overwritten; the message says which one.
+        Busy: another command takes too long.
         OSError: a file cannot be read or written.
     """
     version_dir = existing_folder(data_dir, "version")
@@ -236,12 +237,12 @@ def changing(data_dir: Path) -> Iterator[Path]:
 
 
 def _move_stamp(folder: Path) -> None:
-    """Give a folder a time stamp that it never had: two changes may fall into one tick."""
+    """Give a folder a new time stamp: two changes may fall into one tick of the clock."""
     stamp_ns = max(time.time_ns(), os.stat(folder).st_mtime_ns + 1)
     try:
         os.utime(folder, ns=(stamp_ns, stamp_ns))
     except PermissionError:
-        os.utime(folder)  # of another user: it can be set to the time of the kernel alone
+        os.utime(folder)  # of another user: only the time of the kernel can be set
 
 
 def group_path(version_dir: Path, group: str) -> Path:
@@ -252,7 +253,7 @@ def group_path(version_dir: Path, group: str) -> Path:
 def _content_of_group(version_dir: Path, group: str) -> bytes:
     path = group_path(version_dir, group)
     if not os.path.lexists(path):
-        raise Refused(f"there is no group {group}; `group list` shows them, `group add` makes one")
+        raise Refused(f"there is no group {group}; `group list` shows all, `group add` creates one")
     return read(path.parent, path.name)
 
 

@@ -1,4 +1,4 @@
-"""The words for a decision, and what else concerns a device. Pure.
+"""The words for a decision, and what else matters for a device. Pure.
 
 `_WORDS` has a sentence for each rule of `decision`, by the numbers and in the order of these:
 
@@ -32,8 +32,8 @@ _FETCHED = "it has fetched {version} {times} times and does not stay on it"
 _HELD_BACK = "held back by a rollout"
 _PAUSED = f"{_HELD_BACK}, which offers nothing new"
 
-# {whose} names a rollout; {and_behind}, {of_behind} and {behind} are the words for the cause that
-# stands behind this one, the first two with what joins them where there is one.
+# {whose} names a rollout. {behind} has the words for the cause behind this one; {and_behind} and
+# {of_behind} have them with what joins them, or nothing.
 _WORDS = {
     # 1, 2, 3
     Reason.UNUSABLE_FILE: "nothing is offered while {text}",
@@ -46,17 +46,16 @@ _WORDS = {
     Reason.HELD_BACK: _HELD_BACK + "{of_behind}",
     Reason.CONTROLLER_AWAY: f"{_PAUSED} while the controller does not look after it{{of_behind}}",
     Reason.JOURNAL_FAILING: f"{_PAUSED} while the journal cannot be written{{of_behind}}",
-    Reason.TABLE_FULL: f"{_PAUSED} to a device that there is no room to keep (--max-devices)"
-    "{of_behind}",
+    Reason.TABLE_FULL: f"{_PAUSED} to a device that is beyond --max-devices{{of_behind}}",
     Reason.LEFT_ALONE: "{behind}, which {whose} leaves alone",
     # 5, 6, 7
     Reason.STOPPED: "it stays on {version}, which was {text}, until it has another target",
-    Reason.UNKNOWN_RELEASE: "{version} is no known release",
+    Reason.UNKNOWN_RELEASE: "{version} is not a known release",
     Reason.GROUP_TARGET: "the target of its group {group}",
     Reason.TARGET: "target",
     Reason.NO_TARGET: "there is no target",
     # 8, 9
-    Reason.STEPPING_STONE: "the stone on the way to {version}: {behind}",
+    Reason.STEPPING_STONE: "the stepping stone to {version}: {behind}",
     Reason.WITHDRAWN: "{version} was withdrawn{and_behind}",
     Reason.BAD_MANIFEST: "the manifest of {version} {text}{and_behind}",
     Reason.NO_IMAGE: "{text}{and_behind}",
@@ -64,15 +63,15 @@ _WORDS = {
     # 10, 11, 12
     Reason.SAMPLE: "the shipped sample is offered to clients on the server's machine only",
     Reason.REPEATED: _FETCHED + "; it waits until {until}",
-    Reason.STUCK: f"stuck: {_FETCHED}; until the image changes or an operator says `retry`",
+    Reason.STUCK: f"stuck: {_FETCHED}; until the image changes or an operator runs `retry`",
     Reason.WINDOW_CLOSED: "outside the maintenance window {text}{and_behind}",
-    Reason.NO_SLOT: "all {times} download slots are taken or kept for others; it comes again"
+    Reason.NO_SLOT: "all {times} download slots are taken or kept for others; it asks again later"
     "{and_behind}",
 }
 
 
 class Turn(NamedTuple):
-    """A rollout that concerns a device, and at which percentage its turn comes."""
+    """A rollout that concerns a device, and the percentage at which the device's turn comes."""
 
     group: str
     version: str
@@ -85,13 +84,13 @@ class Explanation(NamedTuple):
     """What a device gets, and why.
 
     Attributes:
-        decision: None where it is answered 503, for there is no target.
-        for_image: what is decided where it asks for the image, also if it runs that release.
+        decision: None: there is no target, and it is answered 503.
+        for_image: the decision if it asks for the image, even of the release that it runs.
         pin: in force or not.
-        fleet_target: what version.txt says; None where that is nothing, for `target_problem`.
-        image: that it may have now.
-        image_problem: why /firmware.bin is answered 404, where it is.
-        server: what the server that runs says of itself.
+        fleet_target: what version.txt says; None: nothing, because of `target_problem`.
+        image: the one it may have now.
+        image_problem: why /firmware.bin is answered 404, if it is.
+        server: what the running server says of itself.
     """
 
     report: Report
@@ -140,7 +139,7 @@ def explain(
     """Return what a device gets, and why.
 
     Args:
-        image: of the release that `choose` finds; None: it finds none.
+        image: of the release that `choose` found; None: it found no release.
         fleet_target, target_problem: as in an `Explanation`.
     """
     found = decide(report, situation)
@@ -150,7 +149,7 @@ def explain(
     refused = None
     if image is not None and decision is not None and for_image.release is not None:
         refused = why_not_served(for_image.release, image, policy, situation.is_local)
-    # A request for an image is put off last, once there is one to send.
+    # A request for an image is put off last, when there is one to send.
     if refused is None and situation.put_off is not None:
         for_image = put_off(report, for_image, situation.put_off, wants_image=True)
     has_image = decision is not None and for_image.release is not None and refused is None

@@ -1,18 +1,17 @@
 """The policy of one data directory, read again whenever its files change.
 
-A turn looks at the time stamp of their folder alone, which each command of ours moves. A chore
-looks at the files themselves a few times a second, for those who edit them in place, and reads what
-is long: no turn waits for that. What a turn does, by how it finds the folder:
+A turn of the event loop looks only at the time stamp of their folder, which every command moves. A
+chore looks at the files themselves a few times a second, for people who edit them in place, and
+reads the long ones, so no turn waits for those. What a turn does, by the time stamp of the folder:
 
-    STEADY    as it was at the last look                      the policy is as it was
-    RACY      the same, and that look was within 2 s of a     as CHANGED, every 50 ms; as STEADY
-              change: another one may have the same time      between
+    STEADY    the same as at the last look                    the policy stays as it was
+    RACY      the same, but that look was within 2 s of a     as CHANGED every 50 ms, as STEADY
+              change: another one may have the same time      in between
     CHANGED   another one                                     the files are looked at
-    AWAY      it cannot be seen                               what was decided stays
+    AWAY      it cannot be read                               the policy stays as it was
 
-Where another thread looks at the files just then, a turn waits for it for 50 ms, or not at all
-where that reads what is long; then the policy is as it was, but for the hold, which waits for
-nothing.
+If another thread is looking at the files, a turn waits for it for 50 ms, or not at all if that
+thread reads long files. Then the policy stays as it was, except for the hold, which never waits.
 `watched` says what is done about each file.
 """
 
@@ -66,12 +65,12 @@ from ota_server.system.watched import RACY_SECONDS, Watched
 
 GROUPS_FOLDER = "groups"
 GROUP_SUFFIX = ".txt"
-# For more members than these, some 10 ms, groups are not made in a turn but by the next chore.
+# Groups with more members than this, some 10 ms of work, are made by the next chore, not in a turn.
 _MOST_MEMBERS_IN_A_TURN = 15_000
-# Another thread that reads what is short is waited for, so that a command counts at once.
+# How long a turn waits for another thread that reads short files: a command counts at once.
 _SHORT_SECONDS = 0.05
-# What was read so soon after a change that there may be another one with the same time stamp is
-# read again, but not at every turn, of which there are thousands a second.
+# Files that were read so soon after a change that another one may have the same time stamp are read
+# again, but not at every turn, of which there are thousands a second.
 _READ_AGAIN_SECONDS = 0.05
 
 
@@ -90,7 +89,7 @@ class PolicyFiles:
     """Reads the policy of one data directory. Safe for use by many threads.
 
     Attributes:
-        has_open_rollout: a rollout is on, or its end was not noted by the controller yet.
+        has_open_rollout: a rollout is on, or the controller has not recorded its end yet.
     """
 
     def __init__(self, data_dir: Path) -> None:
@@ -98,8 +97,8 @@ class PolicyFiles:
         self._version_dir = data_dir / "version"
         self._firmware_dir = data_dir / "firmware"
         self._lock = Lock()
-        self._watched = Watched(True, "a server that has not read it before offers nobody anything")
-        self._manifests = Watched(False, "nobody is offered its release")
+        self._watched = Watched(True, "a server that has not read it before offers nothing")
+        self._manifests = Watched(False, "no device is offered its release")
         self._groups: dict[str, tuple[str, ...]] = {}
         self._facts: tuple[bool, frozenset[str], str] | None = None
         self._seen = _Seen(None, 0.0, 0.0)
@@ -109,12 +108,12 @@ class PolicyFiles:
         self.look_after()
 
     def begin_turn(self) -> None:
-        """Have `current` look at the folder once until the next turn, not for each request."""
+        """Make `current` look at the folder once until the next turn, not for each request."""
         self._turn_policy = None
         self._has_turns = True
 
     def current(self) -> Policy:
-        """Return the policy as its files have it now, by one look at their folder."""
+        """Return the policy that the files hold now; look only at their folder."""
         policy = self._turn_policy
         if policy is None:
             policy = self._look_for_changes()
@@ -123,7 +122,7 @@ class PolicyFiles:
         return policy
 
     def look_after(self) -> None:
-        """Notice what was edited in place, and read what is long."""
+        """Notice files that were edited in place, and read long ones."""
         with suppress(OSError):
             folder = signature_of(os.lstat(self._version_dir))
             with self._lock:
@@ -134,7 +133,7 @@ class PolicyFiles:
 
     @property
     def latest(self) -> Policy:
-        """The policy as it was read last, whichever turn it is."""
+        """The policy as it was last read."""
         return self._policy
 
     def _look_for_changes(self) -> Policy:
@@ -149,7 +148,7 @@ class PolicyFiles:
             if time.monotonic() <= seen.at + _READ_AGAIN_SECONDS:
                 return self._policy  # RACY
         if not self._lock.acquire(timeout=0 if self._watched.reads_long_file else _SHORT_SECONDS):
-            # The emergency hold waits for nothing.
+            # The emergency hold never waits.
             return self._policy._replace(is_held=self._is_held(), is_plain=False)
         try:
             self._read(signature_of(status), is_turn=True)
@@ -166,7 +165,7 @@ class PolicyFiles:
         self._watched.begin(is_turn)
         self._manifests.begin(is_turn)
         self._read_all(is_turn)
-        # Not before: a turn that comes meanwhile has to find that there is something to wait for.
+        # Only now: until then a turn has to see that there is something to wait for.
         self._seen = _Seen(folder, now, racy_until)
 
     def _read_all(self, is_turn: bool) -> None:
@@ -180,7 +179,7 @@ class PolicyFiles:
         rollouts = self._read_rollouts()
         is_held = self._is_held()
         if not folder.is_dir():
-            return  # it was taken away meanwhile, and what is in it is not gone
+            return  # the folder was moved away meanwhile; that removes nothing from the policy
         watched.end()
         self._manifests.end()
         facts = (is_held, images, watched.problem)
@@ -211,11 +210,11 @@ class PolicyFiles:
         except (FileNotFoundError, NotADirectoryError):
             return False
         except OSError:
-            return self._policy.is_held  # that it cannot be seen does not lift it
+            return self._policy.is_held  # a hold that cannot be read is not lifted
         return True
 
     def _make_groups(self, members: dict[str, list[str]], is_turn: bool) -> bool:
-        """Bring the groups up to date; say whether they are."""
+        """Bring the groups up to date, if there is time for it; return whether they are."""
         groups_dir = str(self._version_dir / GROUPS_FOLDER)
         if not any(os.path.dirname(path) == groups_dir for path in self._watched.changed):
             return True
@@ -254,7 +253,7 @@ class PolicyFiles:
         return found
 
     def _read_firmware(self) -> tuple[dict[str, Manifest], dict[str, str], frozenset[str]]:
-        """Return the manifests, those that cannot be used, and for which versions images are."""
+        """Return the manifests, why others cannot be used, and the versions that have an image."""
         manifests: dict[str, Manifest] = {}
         unusable: dict[str, str] = {}
         images = set()
@@ -274,12 +273,12 @@ class PolicyFiles:
 def _plan(group: str, content: bytes) -> RolloutPlan:
     plan = parse_plan(content)
     if plan.group != group:
-        raise BadPolicy(f"is a rollout to {plan.group or 'the whole fleet'}, by its content")
+        raise BadPolicy(f"is for {plan.group or 'the whole fleet'} by its content, not by its name")
     return plan
 
 
 def _progress(content: bytes) -> RolloutProgress | None:
-    """Return how far a rollout is; None where that cannot be read: it is written again."""
+    """Return the progress of a rollout, or None if it cannot be read: then it is written again."""
     try:
         return parse_progress(content)
     except BadPolicy:

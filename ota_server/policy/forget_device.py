@@ -1,7 +1,7 @@
-"""Devices taken from the table by an operator's command. I/O.
+"""Removing a device from the table by an operator's command. I/O.
 
-The journal has one writer: a running server is asked to do it (`journal.forget`); where none
-runs, the journal's lock is taken and the record is written here.
+The journal has one writer: a running server is asked to do it (`journal.forget`); if none runs,
+the record is written here, under the journal's lock.
 """
 
 from pathlib import Path
@@ -22,15 +22,15 @@ from ota_server.system.data_dir import log_dir
 from ota_server.system.files import give_to_owner, read, replace
 from ota_server.system.locks import InUse
 
-# A server that was killed meanwhile finds at its next start what it was asked for.
+# A request is kept so long for a server that was killed before it saw it.
 _KEPT_MS = 7 * 86400 * 1000
 
 
 def forget(data_dir: Path, mac: str) -> bool:
-    """Have a device forgotten, and its label; its history stays in the journal's files.
+    """Forget a device and its label; its history stays in the journal's files.
 
     Returns:
-        Whether it is done; else a running server does it at its next look, in a moment.
+        Whether it is done; if not, the running server does it in a moment.
 
     Raises:
         Refused: the device is not on record.

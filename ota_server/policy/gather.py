@@ -1,4 +1,4 @@
-"""The situation of a device as a process sees it that is not the server: from files. I/O."""
+"""The situation of a device, read from files by a process that is not the server. I/O."""
 
 import os
 from pathlib import Path
@@ -28,11 +28,11 @@ def explain_device(
     now_ms: int,
     server: ServerState = NO_SERVER,
 ) -> Explanation:
-    """Return what a device gets that reports something now, and why.
+    """Return what a device that sends this report gets, and why.
 
     Args:
         device: what is on record of it.
-        server: what the server that runs says of itself.
+        server: what the running server says of itself.
     """
     target, fleet_target, problem = _read_target(data_dir)
     if problem and server.last_good is not None:
@@ -59,7 +59,7 @@ def _is_local(device: Device | None) -> bool:
 
 
 def _read_target(data_dir: Path) -> tuple[Target | None, str | None, str]:
-    """Return the target, what version.txt says, and what is wrong with either."""
+    """Return the target, what version.txt says, and what is wrong with them."""
     try:
         version, end, problem, _ = read_version_file(data_dir)
     except OSError as trouble:
@@ -84,7 +84,7 @@ def _problem_with(image: Found) -> str:
 
 
 def _image(data_dir: Path, release: str, mac: str, situation: Situation) -> ImageOnDisk:
-    """Return the image of a release; its hash only where something depends on it."""
+    """Return the image of a release, hashed only if the decision depends on that."""
     image = find_image(data_dir / "firmware", release)
     if image is None:
         return ImageOnDisk("", 0, problem=f"{image_name(release)} is missing or empty")

@@ -18,10 +18,10 @@ MAX_CHARACTERS = 64
 
 
 def parse_labels(content: bytes) -> dict[str, str]:
-    """Read labels by the MACs of their devices, in lower-case pairs with colons; b"": none.
+    """Parse the labels, by MAC in lower-case pairs with colons; b"" holds no labels.
 
     Raises:
-        BadPolicy: the content is no object of MACs and texts.
+        BadPolicy: the content is not an object of MACs and texts.
     """
     try:
         fields = parse_object(content or b"{}")
@@ -31,18 +31,18 @@ def parse_labels(content: bytes) -> dict[str, str]:
     for name, text in fields.items():
         mac = parse_mac(name)
         if mac is None or not is_label(text):
-            raise BadPolicy(f"has {name[:40]!r}: {text!r:.80}, which is no MAC with its label")
+            raise BadPolicy(f"has {name[:40]!r}: {text!r:.80}, which is not a MAC with its label")
         labels[mac] = text
     return labels
 
 
 def is_label(text: object) -> bool:
-    """Say whether this may be a label: a short text that can be printed."""
+    """Return whether this may be a label: a short printable text."""
     return isinstance(text, str) and 0 < len(text) <= MAX_CHARACTERS and text.isprintable()
 
 
 def read_labels(data_dir: Path) -> dict[str, str]:
-    """Return the labels; none, and a warning, where their file cannot be used."""
+    """Return the labels; if their file cannot be used, log a warning and return no labels."""
     try:
         return parse_labels(read(data_dir / "version", FILE_NAME))
     except (BadPolicy, OSError) as problem:
@@ -51,7 +51,7 @@ def read_labels(data_dir: Path) -> dict[str, str]:
 
 
 def set_label(data_dir: Path, mac: str, text: str) -> str | None:
-    """Give a device a label, "" takes it away; return what it was called before.
+    """Give a device a label, or remove it by ""; return the label before.
 
     Raises:
         BadPolicy, Busy, OSError: as `edits.changing`.
@@ -61,7 +61,7 @@ def set_label(data_dir: Path, mac: str, text: str) -> str | None:
 
 
 def change_label(version_dir: Path, mac: str, text: str) -> str | None:
-    """Do what `set_label` does, for whoever holds the lock."""
+    """Do as `set_label`; the caller holds the lock."""
     path = version_dir / FILE_NAME
     with named(path):
         labels = parse_labels(read(version_dir, FILE_NAME))

@@ -1,13 +1,13 @@
 """The lease of the controller: which rollouts it looks after, by the lines that it writes. Pure.
 
-A rollout goes on only while somebody sees what comes of it. After each look the controller writes
+A rollout goes on only while the controller watches the result. After each look it writes
 
-    +GROUP  for each rollout of which it has read all that is on record; of the fleet, + alone
-    .       where there is none of these: it lives, and reads what was on record before
-    !       where it cannot do its work, as on a full disk; then nothing else
+    +GROUP  for each rollout for which it has read the whole journal; for the fleet, just +
+    .       if there is no such rollout: it is alive, and still reads old records
+    !       if it cannot do its work, as on a full disk; then nothing else
 
-and each `+` is good for some seconds, for its rollout alone: one that has much to read holds up no
-other one. A `!` ends all of them at once, since a halt that cannot be written is known to nobody.
+Each `+` is valid for some seconds, for that rollout only: one that has much to read does not hold
+up the others. A `!` ends all of them at once, since the server could not learn of a halt.
 """
 
 from collections.abc import Iterable
@@ -21,21 +21,21 @@ class Lease:
     Times are in seconds of a monotonic clock.
 
     Attributes:
-        is_failing: the last thing that it said of its work was that it cannot do it.
-        renewed_at: when it was up to date with any rollout last.
-        times: when it was up to date with each rollout last, by group; "" is the fleet.
+        is_failing: its last word was that it cannot do its work.
+        renewed_at: when it was last up to date with any rollout.
+        times: when it was last up to date with each rollout, by group; "" is the fleet.
     """
 
     def __init__(self, seconds: float) -> None:
-        """Begin with no rollout that is looked after; `seconds`: for so long a `+` is good."""
+        """Begin with no rollout that is looked after; a `+` is valid for `seconds`."""
         self.is_failing = False
         self.renewed_at = float("-inf")
         self._seconds = seconds
         self.times: dict[str, float] = {}
-        self._rest = b""  # of a line of which the end is still to come
+        self._rest = b""  # of a line whose end is still to come
 
     def begin(self) -> None:
-        """Listen to another controller. What the one before it said is good for as long as ever."""
+        """Listen to another controller. What the one before said stays valid for its time."""
         self.is_failing = False
         self._rest = b""
 
@@ -57,10 +57,10 @@ class Lease:
 
 
 class Attended:
-    """Which rollouts the controller looks after now: the keeper says it, who decides reads it.
+    """Which rollouts the controller looks after now: the keeper writes it, decisions read it.
 
     Attributes:
-        groups: theirs; "" is the fleet. None: all, where there is no keeper.
+        groups: whose rollouts; "" is the fleet. None: all, since there is no keeper.
     """
 
     def __init__(self) -> None:
@@ -72,7 +72,7 @@ def lines_of_a_look(up_to_date: Iterable[str], is_sound: bool) -> list[bytes]:
     """Return what the controller writes after a look, each to be written at once.
 
     Args:
-        up_to_date: the groups of whose rollouts it has read all that is on record.
+        up_to_date: the groups for whose rollouts it has read the whole journal.
         is_sound: it can do its work.
     """
     if not is_sound:

@@ -1,7 +1,7 @@
 """The loop breaker: a device that fetches one image again and again is told to wait. Pure.
 
-Each download on record counts its attempts: how often the whole image was fetched, or five times
-its bytes in pieces that never made one. A device that then runs the release for a day has made it.
+Each download on record counts its attempts: how often the device fetched the whole image, or five
+times its size in pieces. A device that then runs the release for a day has succeeded.
 """
 
 from ota_server.model.device import FREE_ATTEMPTS, Download
@@ -12,16 +12,16 @@ from ota_server.policy.reason import Cause, Reason
 HOUR_MS = 3_600_000
 STUCK_ATTEMPTS = 10
 _LONGEST_HOURS = 24
-# A link that cuts again and again fetches more than one image of bytes and is not to blame.
+# Over a link that breaks again and again, a device fetches more than one image; not its fault.
 _MOST_SIZES = 5
 
 
 def fetched(download: Download, bytes_sent: int, is_whole_reply: bool, now_ms: int) -> Download:
-    """Return a download after a transfer of it has ended.
+    """Return the download after one transfer of it has ended.
 
     Args:
-        bytes_sent: those that the device's side has acknowledged.
-        is_whole_reply: it has the whole reply, to a request without Range or with one.
+        bytes_sent: as acknowledged by the device's side.
+        is_whole_reply: the device has the whole reply, to a request with or without Range.
     """
     total = download.fetched_bytes + bytes_sent
     is_whole = is_whole_reply and (bytes_sent == download.size or total >= download.size)
@@ -40,17 +40,17 @@ def why_wait(
 ) -> Cause | None:
     """Return why a device has to wait before it may fetch a release again; None: it need not.
 
-    After three whole downloads it waits for 1 h, then 2 h, 4 h ... 24 h; after ten of them until
-    the image is another one, or somebody says `retry`.
+    After three whole downloads it waits for 1 h, then 2 h, 4 h ... 24 h; after ten, until the image
+    changes or an operator runs `retry`.
 
     Args:
         download: what it began last.
-        image_sha256: of the image that is there, for one without a manifest; None: nobody knows.
+        image_sha256: of the image, for a release without a manifest; None: it is not known.
     """
     if download is None or download.attempts < FREE_ATTEMPTS:
         return None
     if is_sample(download.size, download.sha256):
-        return None  # whoever tries this server out fetches it from the same shell again and again
+        return None  # people who try this server out fetch it again and again
     manifest = policy.manifests.get(meaning(release))
     sha256 = image_sha256 if manifest is None else manifest.sha256
     is_other = sha256 is not None and sha256 != download.sha256

@@ -56,7 +56,7 @@ def _stopped(name: str, value: object) -> tuple[str, Stopped]:
 
 
 def parse_retries(content: bytes) -> dict[str, int]:
-    """Return when `retry` was said for a device, in milliseconds, by MAC.
+    """Return when `retry` was run for a device, in milliseconds, by MAC.
 
     Raises:
         BadPolicy: they cannot be read.
@@ -64,14 +64,14 @@ def parse_retries(content: bytes) -> dict[str, int]:
     try:
         return {_mac(name): parse_time(value) for name, value in _object(content).items()}
     except (TypeError, ValueError) as problem:
-        raise BadPolicy(f"a value is no time: {problem}") from None
+        raise BadPolicy(f"a value is not a time: {problem}") from None
 
 
 def parse_group(content: bytes) -> list[str]:
-    """Return the MACs of a group: one a line, blank lines and what follows a # left out.
+    """Return the MACs of a group: one a line, without blank lines and what follows a #.
 
     Raises:
-        BadPolicy: a line holds no MAC.
+        BadPolicy: a line is not a MAC address.
     """
     try:
         text = content.decode("utf-8-sig")
@@ -84,7 +84,7 @@ def parse_group(content: bytes) -> list[str]:
             continue
         mac = parse_mac(entry)
         if mac is None:
-            raise BadPolicy(f"line {number} holds no MAC address: {entry[:40]!r}")
+            raise BadPolicy(f"line {number} is not a MAC address: {entry[:40]!r}")
         macs.append(mac)
     return macs
 
@@ -111,7 +111,7 @@ def _object(content: bytes) -> dict[str, Any]:
 
 
 def _distinct(pairs: Iterable[tuple[str, _Value]]) -> dict[str, _Value]:
-    """Return a table. Two spellings of one name are refused: nobody knows which one holds."""
+    """Return a table; refuse two spellings of one name, since either could be meant."""
     table: dict[str, _Value] = {}
     for name, value in pairs:
         if name in table:
@@ -134,13 +134,13 @@ def _pin(value: object) -> Pin:
     try:
         until_ms = None if until is None else parse_time(until)
     except (TypeError, ValueError, OverflowError) as problem:
-        raise BadPolicy(f"until is no time: {problem}") from None
+        raise BadPolicy(f"until is not a time: {problem}") from None
     return Pin(_version(value.get("version")), until_ms)
 
 
 def _checked(value: object, is_right: Callable[[str], bool], what: str) -> str:
     if not isinstance(value, str) or not is_right(value):
-        raise BadPolicy(f"{value!r:.40} is no {what}")
+        raise BadPolicy(f"{value!r:.40} is not a {what}")
     return value
 
 
@@ -149,11 +149,11 @@ def _version(value: object) -> str:
 
 
 def _group(value: object) -> str:
-    return _checked(value, is_group_name, "name of a group")
+    return _checked(value, is_group_name, "group's name")
 
 
 def _mac(value: str) -> str:
     mac = parse_mac(value)
     if mac is None:
-        raise BadPolicy(f"{value[:40]!r} is no MAC address")
+        raise BadPolicy(f"{value[:40]!r} is not a MAC address")
     return mac

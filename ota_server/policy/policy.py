@@ -1,6 +1,6 @@
 """Policy: what operators have decided, as values. `parse` reads them from their files. Pure.
 
-One value holds all of it, made anew when a file has changed; `decision` asks it.
+One value holds all of it, made again when a file has changed; `decision` asks it.
 """
 
 import re
@@ -20,14 +20,14 @@ _GROUP_NAME = re.compile(r"[a-z][a-z0-9_\-]{0,31}")
 
 
 class Pin(NamedTuple):
-    """A release that a device or a group stays on. `until_ms`: when that ends; None: never."""
+    """A release that a device or a group stays on, until `until_ms`; None: for ever."""
 
     version: str
     until_ms: int | None
 
 
 class StoppedState(StrEnum):
-    """What became of a release that devices are not offered any more, as stopped.json says it."""
+    """Why devices are no longer offered a release, as in stopped.json."""
 
     WITHDRAWN = "withdrawn"
     ABORTED = "aborted"
@@ -36,9 +36,9 @@ class StoppedState(StrEnum):
 class Stopped(NamedTuple):
     """A release that was withdrawn, or whose rollout was aborted.
 
-    Devices that run it stay on it until they have another target than was theirs when it was
-    stopped: `instead_of`, that of the fleet, or that of their group, where it had one of its own.
-    None: until that is lifted.
+    Devices that run it stay on it until their target differs from what it was when the release was
+    stopped: `instead_of`, the fleet's target, or their group's, if it had its own. None: until the
+    stop is lifted.
     """
 
     version: str
@@ -48,7 +48,7 @@ class Stopped(NamedTuple):
 
 
 class RolloutState(StrEnum):
-    """How far a rollout is. `rollout_plan` shows what leads from one state to another."""
+    """The state of a rollout; `rollout_plan` shows what leads from one to another."""
 
     RUNNING = "running"
     PAUSED = "paused"
@@ -58,16 +58,16 @@ class RolloutState(StrEnum):
 
 
 class Rollout(NamedTuple):
-    """A rollout, as far as it has come.
+    """A rollout, as decisions need it.
 
     Attributes:
-        state: running, or paused: then nobody is offered it any more.
+        state: running, or paused: then no further devices are offered it.
         percent: of the fleet or the group, by `cohort_percent`.
-        first_group: its members are in every wave; None: there is none.
-        held_unknown: what a device that is held back is told where its version is no known
+        first_group: its members are in every wave; None: there is no first group.
+        held_unknown: what a device that is held back is told if its version is not a known
             release: keep (its own) or target.
-        groups_too: that of the fleet reaches groups that have a target of their own too.
-        reverts: the release that it leads back from; None: it is not a way back.
+        groups_too: the fleet's rollout includes groups that have their own target.
+        reverts: the release that it leads back from; None: it is not a revert.
     """
 
     version: str
@@ -83,16 +83,16 @@ class Policy(NamedTuple):
     """All that operators have decided; keys of versions are their meanings.
 
     Attributes:
-        problem: a file that could not be read at the start: nobody is offered anything.
+        problem: a file that could not be read at the start: no device is offered anything.
         pins: by MAC.
-        group_targets: the target of a group, where it has one of its own.
+        group_targets: the targets of groups that have their own.
         groups: the groups of a MAC, in alphabetical order.
         rollouts: by group; "" is the whole fleet.
         manifests: of published releases.
         unusable: releases whose manifest cannot be read, and why.
-        images: releases whose image is there.
+        images: releases that have an image.
         aliases: the version of a release by what its devices report.
-        retries: when an operator said `retry` for a device, by MAC, in ms.
+        retries: when an operator ran `retry` for a device, by MAC, in ms.
     """
 
     problem: str = ""
@@ -115,13 +115,13 @@ class Policy(NamedTuple):
         return self.aliases.get(reported, reported)
 
     def is_withdrawn(self, version: str) -> bool:
-        """Say whether nobody may have the image of a version."""
+        """Return whether a version was withdrawn."""
         stopped = self.stopped.get(meaning(version)) if self.stopped else None
         return stopped is not None and stopped.is_withdrawn
 
 
 def is_group_name(text: str) -> bool:
-    """Say whether `text` may name a group: a letter, then up to 31 of a-z 0-9 _ -."""
+    """Return whether `text` may name a group: a letter, then up to 31 of a-z 0-9 _ -."""
     return _GROUP_NAME.fullmatch(text) is not None
 
 
@@ -142,7 +142,7 @@ def make_policy(
     """Put a policy together from what the files hold."""
     manifests = manifests or {}
     aliases = {each.reports_as: each.version for each in manifests.values() if each.reports_as}
-    has_stones = any(manifest.via for manifest in manifests.values())
+    has_stepping_stones = any(manifest.via for manifest in manifests.values())
     decided = (problem, is_held, *pins, group_targets, stopped, rollouts, unusable)
     return Policy(
         problem=problem,
@@ -158,5 +158,5 @@ def make_policy(
         images=images,
         aliases=aliases,
         retries=retries or {},
-        is_plain=not any((*decided, aliases, has_stones)),
+        is_plain=not any((*decided, aliases, has_stepping_stones)),
     )

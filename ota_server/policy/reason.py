@@ -1,4 +1,4 @@
-"""Why a device is told what it is told: each reason has one name, here. Pure.
+"""Why a device is told a version: the name of each reason. Pure.
 
 `decision` gives the reasons, by its rules; `explain` has the words for them.
 """
@@ -19,7 +19,7 @@ class Reason(Enum):
     HELD_BACK = "a rollout has not come to it"
     CONTROLLER_AWAY = "a rollout would, but the controller does not look after it"
     JOURNAL_FAILING = "a rollout would, but the journal cannot be written"
-    TABLE_FULL = "a rollout would, but there is no room to keep the device on record"
+    TABLE_FULL = "a rollout would, but there is no room to put the device on record"
     STOPPED = "it runs a release that was stopped"
     UNKNOWN_RELEASE = "it is held back on a version that is not a known release"
     GROUP_TARGET = "the target of its group"
@@ -46,7 +46,7 @@ class Cause(NamedTuple):
         group: that it is about; "" is the whole fleet.
         text: what a file, a window or an image says of itself.
         times: how many downloads, or download slots.
-        until_ms: when it ends; None: nobody can say.
+        until_ms: when it ends; None: that is not known.
         behind: the cause that would have decided without this one.
     """
 

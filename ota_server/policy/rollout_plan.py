@@ -1,4 +1,4 @@
-"""Rollouts on record: what an operator wants of one, and how far the controller has come. Pure.
+"""Rollouts on record: what an operator wants, and how far the controller has come. Pure.
 
 Two files for each, with one writer each: commands write the plan, the controller the progress. The
 states of a rollout (`RolloutProgress.state`):
@@ -7,21 +7,21 @@ states of a rollout (`RolloutProgress.state`):
 
     state    who is offered it    next     because
     -------  -------------------  -------  -------------------------------------------------------
-    none     nobody               running  the controller has read what is on record of the fleet
+    none     no device            running  the controller has read the journal
     running  the open waves       running  the next wave opens: by itself, or by `rollout promote`
                                   paused   `rollout pause`; the wave's time is over; a person has to
-                                           decide; the target or the image is not as it was
+                                           decide; the target or the image has changed
                                   halted   too many devices did badly, or it was withdrawn
-                                  done     the last wave is through, or it is the target already
+                                  done     the last wave is through, or it is already the target
                                   aborted  `rollout abort`
-    paused   nobody new           running  `rollout resume` or `promote`, or its cause is gone
+    paused   no further devices   running  `rollout resume` or `promote`, or its cause is gone
                                   halted, done, aborted: as from running
-    halted   nobody: withdrawn    -        it is over
-    done     all: it is target    -        it is over
-    aborted  nobody new           -        it is over; a device that has it stays on it
+    halted   none: withdrawn      -        it is over
+    done     all: the target      -        it is over
+    aborted  no further devices   -        it is over; a device that has it stays on it
 
-A rollout that is halted, done or aborted stays paused on record until all that this changes has
-been written (see `mover`).
+A rollout that ends stays paused on record until all changes that follow from the end have been
+written (see `mover`).
 """
 
 from bisect import bisect_right
@@ -37,7 +37,7 @@ from ota_server.policy.policy import Rollout, RolloutState, is_group_name
 
 OVER = (RolloutState.HALTED, RolloutState.DONE, RolloutState.ABORTED)
 GOING_ON = (RolloutState.RUNNING, RolloutState.PAUSED)
-# What people and programs are told where there is no progress yet.
+# The state that is shown while there is no progress yet.
 NOT_BEGUN = "waiting"
 MOST_SECONDS = 366 * 86400
 
@@ -54,21 +54,20 @@ class RolloutPlan(NamedTuple):
     """What an operator wants of a rollout.
 
     Attributes:
-        id: another one for each rollout, so that its progress is not taken for that of the last.
+        id: unique, so the progress of an earlier rollout is not taken for its own.
         group: whom it is for; "" is the whole fleet.
         waves: percentages, rising, up to 100.
         first_group: its members are a wave before these.
-        instead_of: the target when it began; None: there was none.
-        promoted: the wave that an operator has opened by hand, counted from 0. -1: no wave. The
-            number of waves: the rollout ends without devices that are missing in the last wave.
+        instead_of: the target when it began; None: there was no target.
+        promoted: the wave that an operator has opened by hand, counted from 0; -1: no wave;
+            `wave_count`: the rollout ends without the devices that the last wave still lacks.
         max_failures: the limit of the failure rate, in percent.
-        count_new: devices that were not known a day before it began count too.
+        count_new: devices that were known for less than a day when it began count too.
         is_revert: it takes devices back from a rollout that was aborted or halted.
         reverts: the release that they are taken back from; None: it is not a revert.
         resumed: how often an operator has resumed it after a pause, whoever paused it.
-        counted: the active devices that each wave adds, as they were counted when it began; ():
-            they were not counted.
-        groups_too: it reaches groups that have a target of their own too.
+        counted: how many active devices each wave added when it began; (): not counted.
+        groups_too: it includes groups that have their own target.
     """
 
     id: str
@@ -95,7 +94,7 @@ class RolloutPlan(NamedTuple):
 
     @property
     def wave_count(self) -> int:
-        """The number of waves, that of the first group among them."""
+        """The number of waves, including that of the first group."""
         return len(self.waves) + (self.first_group is not None)
 
     def percent(self, wave: int) -> float:
@@ -116,20 +115,20 @@ class RolloutProgress(NamedTuple):
     """How far a rollout has come.
 
     Attributes:
-        id: of the plan that this is the progress of.
+        id: of its plan.
         reason: why it is not running, in words.
         wave: counted from 0.
         wave_time: when that wave opened, RFC 3339.
-        counts: the devices by what became of them, for people.
-        resumed: the `resumed` of the plan when a pause was ended last. A rollout that is paused
-            stays so until the plan has a higher number.
+        counts: how many devices are in which state, for people.
+        resumed: the `resumed` of the plan when the last pause ended. A paused rollout stays paused
+            until the plan has a higher number.
         before: the counts of each earlier wave, as they were when the next one opened.
-        waiting: what the open wave waits for, in words; where it is paused, what keeps it from
-            being halted or done, which it is as soon as it can be; "": nothing.
+        waiting: what the open wave waits for, in words; if it is paused, what still keeps it from
+            being halted or done; "": nothing.
         lifts: a pause that ends when its cause does.
         asks: the MACs of the devices that a person has to look at before it goes on.
-        accepted: the MACs of those that a person went on without: they count for nothing.
-        notes: what a person should know besides, in sentences.
+        accepted: the MACs of devices that a person went on without: they do not count.
+        notes: what else a person should know, in sentences.
     """
 
     id: str
@@ -148,12 +147,12 @@ class RolloutProgress(NamedTuple):
 
 
 def plan_name(group: str) -> str:
-    """Return the name of the file of a plan in `version/`."""
+    """Return the name of a plan's file in `version/`."""
     return f"rollout_{group}.json" if group else "rollout.json"
 
 
 def progress_name(group: str) -> str:
-    """Return the name of the file of a progress in `version/`."""
+    """Return the name of a progress's file in `version/`."""
     return f"progress_{group}.json" if group else "progress.json"
 
 
@@ -166,7 +165,7 @@ def group_of_plan_name(name: str) -> str | None:
 
 
 def in_force(plan: RolloutPlan, progress: RolloutProgress | None) -> Rollout | None:
-    """Return what devices are told by a rollout; None: it is over."""
+    """Return the rollout as decisions need it; None: it is over."""
     if plan.wanted == RolloutWish.ABORT:
         return None
     if progress is None or progress.id != plan.id:
@@ -239,7 +238,7 @@ def plan_problem(plan: RolloutPlan) -> str:
         return "resumed and counted have to be whole numbers"
     for group in (plan.group or None, plan.first_group):
         if group is not None and not is_group_name(group):
-            return f"{group[:40]!r} is not the name of a group"
+            return f"{group[:40]!r} is not a group's name"
     if not waves or any(not 0 < percent <= 100 for percent in waves):
         return "waves have to be percentages above 0, up to 100"
     if list(waves) != sorted(set(waves)) or waves[-1] != 100:
@@ -249,7 +248,7 @@ def plan_problem(plan: RolloutPlan) -> str:
     if type(plan.groups_too) is not bool:
         return f"groups_too has to be true or false, not {plan.groups_too!r:.40}"
     if not 0 <= plan.max_failures < 100:
-        return "the limit of failures has to be a percentage from 0, under 100"
+        return "the limit of failures has to be a percentage from 0 to under 100"
     if not 1 <= plan.min_devices <= 1_000_000:
         return "the least number of devices has to be from 1 to 1,000,000"
     seconds = (plan.soak_seconds, plan.grace_seconds, plan.wave_timeout_seconds)

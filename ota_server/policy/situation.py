@@ -1,4 +1,4 @@
-"""What a decision follows from, besides the report of the device. Pure.
+"""What a decision depends on, besides the report of the device. Pure.
 
 the server, from memory ── Offers ──────┐
                                         ├──> Situation ──> decision.decide ──> Decision
@@ -21,7 +21,7 @@ class ImageOnDisk(NamedTuple):
     """What is known of the file that holds the image of a release.
 
     Attributes:
-        sha256: None: nobody has asked for it, as it changes nothing.
+        sha256: None: it was not hashed, since nothing depends on it.
         problem: why there are no bytes to send; "": there are.
     """
 
@@ -32,18 +32,18 @@ class ImageOnDisk(NamedTuple):
 
 
 class Situation(NamedTuple):
-    """All that a decision follows from, at one moment.
+    """All that a decision depends on, at one moment.
 
     Attributes:
-        target: that of version.txt; None: there is none.
+        target: of the fleet; None: there is no target.
         is_local: the device asks from the machine of the server.
-        wants_image: it asks for the image, also where it runs that release already.
-        attended: the groups whose rollouts the controller looks after, so that it could stop them;
-            "" is the fleet. None: all.
-        is_journal_failing: nothing can be put on record.
-        is_turned_away: the device is not on record, and there is no room to keep it.
+        wants_image: it asks for the image, even if it already runs that release.
+        attended: the groups whose rollouts the controller looks after and could stop; "" is the
+            fleet. None: all.
+        is_journal_failing: the journal cannot be written.
+        is_turned_away: the device is not on record, and there is no room for it.
         download: what the device began last.
-        image: of the release that `choose` found; None: nothing of it changes the decision.
+        image: of the release that `choose` found; None: the decision does not depend on it.
         put_off: why it has to wait for its turn, by the window or the download slots.
     """
 
@@ -61,18 +61,18 @@ class Situation(NamedTuple):
 
 
 class ServerState(NamedTuple):
-    """What a running server knows that no other file says; as it is here: nothing.
+    """What only a running server knows; the default is that of no server.
 
     Attributes:
         runs: a server runs on the data directory.
         attended, is_journal_failing: as in a `Situation`.
-        is_table_full: there is no room to keep devices that are not on record.
-        closed_window: the maintenance windows, where none of them is open; "": one is, or there are
-            none.
-        taken_slots: the number of download slots, where all of them are taken; 0: some are free, or
-            there is no limit.
-        let_in: MACs of devices that the window and the slots let in all the same.
-        last_good: the target that it stays on where version.txt cannot be used.
+        is_table_full: there is no room for devices that are not on record.
+        closed_window: the maintenance windows, if all are closed; "": one is open, or there are no
+            windows.
+        taken_slots: the number of download slots, if all are taken; 0: some are free, or there is
+            no limit.
+        let_in: MACs of devices that may download in spite of the window and the slots.
+        last_good: the target that stays in force if version.txt cannot be used.
         is_policy_usable: no file of the policy keeps it from offering anything.
     """
 

@@ -1,7 +1,7 @@
-"""What devices should run: the one place that reads and writes the files of targets. I/O.
+"""What devices should run: the only reader and writer of the files of targets. I/O.
 
-These are version.txt (the fleet), targets.json (groups) and stopped.json (halted releases). What a
-version stands for in `firmware/` is found here as well, by one rule for all who ask.
+These are version.txt (the fleet), targets.json (groups) and stopped.json (withdrawn and aborted
+releases). The image of a version is found here as well, by one rule for all callers.
 """
 
 import logging
@@ -35,10 +35,10 @@ class VersionFile(NamedTuple):
     """What version.txt says.
 
     Attributes:
-        version: None: nothing that can be used.
-        end: what ends the file, a newline or nothing; every reply of the version ends like that.
+        version: None: the file cannot be used.
+        end: the end of the file, a newline or nothing; every reply of the version ends the same.
         problem: what is wrong with the file; "": nothing.
-        is_there: there is something of that name.
+        is_there: something of that name exists.
     """
 
     version: str | None
@@ -58,14 +58,14 @@ def read_version_file(data_dir: Path) -> VersionFile:
 
 
 def no_version_file(data_dir: Path) -> VersionFile:
-    """Return what to say where no regular file in its folder is called version.txt."""
+    """Return what to say if version.txt is not a regular file in its folder."""
     if os.path.lexists(data_dir / "version" / VERSION_NAME):
-        return VersionFile(None, problem="is no regular file in its folder")
+        return VersionFile(None, problem="is not a regular file in its folder")
     return VersionFile(None, problem="is missing", is_there=False)
 
 
 def read_found_version(found: Found) -> tuple[VersionFile, bool]:
-    """Return what a version.txt says that was found, and whether that is still the same file.
+    """Return what the found version.txt says, and whether it is still the same file.
 
     Raises:
         OSError: it cannot be read.
@@ -99,8 +99,8 @@ def find_image(
 ) -> tuple[str, Found] | None:
     """Return the name and the file of the image of a version, or None if there is no such image.
 
-    That is the image of exactly this name, else the one whose name is equal in meaning. An empty
-    file of the exact name is not passed over: somebody may be writing to it.
+    That is the image of exactly this name, else the one whose name is equal in meaning. If the file
+    of the exact name is empty, there is no image: it may be about to be written.
 
     Args:
         look: finds a file in a folder by its name.
@@ -116,11 +116,11 @@ def find_image(
 
 
 def release_here(data_dir: Path, version: str) -> str:
-    """Return the version that means `version` as its image is named.
+    """Return `version` as its image spells it.
 
     Raises:
         Refused: there is no such image, or it was withdrawn.
-        BadPolicy, OSError: the files do not say so.
+        BadPolicy, OSError: a file cannot be used or read.
     """
     image = find_image(data_dir / "firmware", version)
     if image is None:
@@ -130,14 +130,14 @@ def release_here(data_dir: Path, version: str) -> str:
     if entry is not None and entry.get("state") == StoppedState.WITHDRAWN:
         reason = f" ({entry['reason']})" if entry.get("reason") else ""
         raise Refused(
-            f"{version} was withdrawn{reason}, and no device may have it; name another release, or "
+            f"{version} was withdrawn{reason}, and no device may have it; give another release, or "
             "publish a fixed one under another version"
         )
     return version_of_image_name(image[0]) or version
 
 
 def read_base(data_dir: Path, group: str) -> str | None:
-    """Return the target of a group, or that of the fleet where it has none; None: none.
+    """Return the target of a group, or of the fleet if the group has none; None: there is none.
 
     Raises:
         BadPolicy: targets.json cannot be used.
@@ -148,7 +148,7 @@ def read_base(data_dir: Path, group: str) -> str | None:
 
 
 def read_group_targets(data_dir: Path) -> dict[str, str]:
-    """Return the targets of the groups that have one of their own.
+    """Return the targets of the groups that have their own.
 
     Raises:
         BadPolicy: targets.json cannot be used.
@@ -186,12 +186,12 @@ def read_stopped(data_dir: Path) -> dict[str, dict[str, Any]]:
 
 
 def stopped_entry(stopped: Mapping[str, dict[str, Any]], version: str) -> dict[str, Any] | None:
-    """Return what is on record of a release that was stopped; None: it was not."""
+    """Return the entry of a release that was stopped, or None if it was not."""
     return next((stopped[name] for name in stopped if same_version(name, version)), None)
 
 
 def set_stopped(data_dir: Path, version: str, entry: Mapping[str, Any] | None) -> None:
-    """Put a release among those that were stopped, or take it from them.
+    """Set the entry of a release that was stopped, or remove it.
 
     Raises:
         BadPolicy: stopped.json cannot be used.
@@ -217,18 +217,18 @@ def _write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def is_same_target(one: str | None, other: str | None) -> bool:
-    """Say whether two targets are the same, by meaning; None: there is none."""
+    """Return whether two targets are the same, by meaning; None: there is no target."""
     if one is None or other is None:
         return one is other
     return same_version(one, other)
 
 
 def targets_before(data_dir: Path, plan: RolloutPlan) -> dict[str, object]:
-    """Return what was the target before a rollout, of the fleet and of groups, for stopped.json."""
+    """Return the targets before a rollout, of the fleet and of groups, for stopped.json."""
     try:
         groups = read_group_targets(data_dir)
     except (BadPolicy, OSError) as problem:
-        # It must not keep a bad release going; nobody is offered anything while that is so.
+        # That must not keep a bad release going. No device is offered anything meanwhile.
         log.error("the targets of groups cannot be read: %s", problem)
         groups = {}
     if not plan.group:

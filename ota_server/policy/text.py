@@ -24,12 +24,12 @@ class Who(NamedTuple):
     name: str
 
     def __str__(self) -> str:
-        """Return it in the words of a sentence."""
+        """Return it as it stands in a sentence."""
         return self.name if self.kind == "devices" else f"group {self.name}"
 
 
 def parse_who(text: str) -> Who | None:
-    """Return the device or the group that an operator names; None where it is neither."""
+    """Return the device or the group that an operator named, or None if it is neither."""
     mac = parse_mac(text)
     if mac is not None:
         return Who("devices", mac)
@@ -42,23 +42,23 @@ def parse_until(text: str) -> int:
     A date is its beginning, in UTC unless it has an offset.
 
     Raises:
-        ValueError: it is neither.
+        ValueError: it is neither a date nor a time.
     """
     date = _DATE.fullmatch(text)
     if date:
         text = f"{date[1]}T00:00:00{date[2] or 'Z'}"
     if not _TIME.fullmatch(text):
-        raise ValueError("neither a date, such as 2027-01-31, nor a time with its offset")
+        raise ValueError("neither a date such as 2027-01-31 nor a time with its offset")
     return parse_time(text.upper())
 
 
 def time_text(ms: int) -> str:
-    """Return a time for people: no milliseconds where there are none."""
+    """Return a time for people: without milliseconds if they are zero."""
     return format_time(ms).replace(".000Z", "Z")
 
 
 def with_pin(content: bytes, who: Who, version: str, until_ms: int | None) -> bytes:
-    """Return pins.json with one more pin, in place of another one of the same device or group.
+    """Return pins.json with a new pin, which replaces that of the same device or group.
 
     Raises:
         BadPolicy: it cannot be read.
@@ -107,14 +107,14 @@ def without_members(content: bytes, macs: Iterable[str]) -> tuple[bytes, list[st
     there = set(parse_group(content))
     removed = [mac for mac in dict.fromkeys(macs) if mac in there]
     going = set(removed)
-    # Not by splitlines, which ends a line in the middle of a comment that holds U+2028.
+    # Not by splitlines, which would break a line at U+2028 in a comment.
     lines = re.findall(r"[^\n]*\n|[^\n]+", content.decode("utf-8"))
     kept = "".join(line for line in lines if _mac_in(line) not in going)
     return kept.encode("utf-8"), removed
 
 
 def with_retry(content: bytes, mac: str, now_ms: int) -> bytes:
-    """Return retries.json with one more device that may try again, or may now once more.
+    """Return retries.json with a device that may try again from now on.
 
     Raises:
         BadPolicy: it cannot be read.
@@ -126,7 +126,7 @@ def with_retry(content: bytes, mac: str, now_ms: int) -> bytes:
 
 
 class Hold(NamedTuple):
-    """Since when everything is on hold, by whom and why; "": that is not on record."""
+    """Since when everything is on hold, who did it and why; "": not on record."""
 
     time: str = ""
     user: str = ""
@@ -139,7 +139,7 @@ def hold_content(reason: str, user: str, now_ms: int) -> bytes:
 
 
 def parse_hold(content: bytes) -> Hold:
-    """Return what hold.json says of itself. By hand it may be empty."""
+    """Return what hold.json says; one that was made by hand may be empty."""
     try:
         fields = parse_object(content)
     except ValueError:
@@ -149,7 +149,7 @@ def parse_hold(content: bytes) -> Hold:
 
 
 def _pins(content: bytes) -> dict[str, Any]:
-    """Return the pins with all that else is in the file."""
+    """Return the pins with everything else in the file."""
     if not content:
         return {}
     parse_pins(content)

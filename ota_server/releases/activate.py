@@ -25,9 +25,9 @@ class Activated(NamedTuple):
     """A new target.
 
     Attributes:
-        previous: the one before, which may be the same; None: there was none.
-        warning: "" or what is odd about that.
-        groups: the targets of groups that had another one.
+        previous: the target before, which may be the same; None: there was no target.
+        warning: for the operator; "": there is no warning.
+        groups: the previous targets of groups that had another one.
     """
 
     version: str
@@ -41,11 +41,11 @@ def activate(data_dir: Path, version: str, progress: ReportProgress, is_forced: 
 
     Args:
         progress: is told how many bytes of the image are hashed.
-        is_forced: also while a rollout to the fleet goes on.
+        is_forced: even while a rollout to the fleet goes on.
 
     Raises:
         Refused: nothing was changed.
-        Busy: another command goes on for too long.
+        Busy: another command takes too long.
         OSError: something cannot be read or written.
     """
     _check_image(data_dir, version, progress)
@@ -54,7 +54,7 @@ def activate(data_dir: Path, version: str, progress: ReportProgress, is_forced: 
 
 
 def rollback(data_dir: Path, progress: ReportProgress, is_forced: bool) -> Activated:
-    """Make the target before this one the target of the whole fleet, by the audit log.
+    """Make the previous target, by the audit log, the target of the whole fleet.
 
     Raises:
         Refused, Busy, OSError: as `activate`.
@@ -64,29 +64,29 @@ def rollback(data_dir: Path, progress: ReportProgress, is_forced: bool) -> Activ
     with locked(data_dir):
         state = look_at(data_dir)
         if _previous(state) != version:
-            raise Refused(f"another command has changed the target to {state.target}; look again")
+            raise Refused(f"another command changed the target to {state.target}; try again")
         return _change(state, version, "rollback", is_forced)
 
 
 def _previous(state: DataDirState) -> str:
     if state.previous is None:
         raise Refused(
-            f"the audit log knows no target before {state.target or 'this one'}; "
-            "name one by `release activate VERSION`"
+            f"the audit log has no target before {state.target or 'this one'}; "
+            "choose one by `release activate VERSION`"
         )
     return state.previous
 
 
 def _check_image(data_dir: Path, version: str, progress: ReportProgress) -> None:
-    """Refuse what devices would get 404 for. It takes long, so the caller has no lock."""
+    """Refuse an image that devices could not get. This takes long: call it without the lock."""
     release = _release(data_dir, version)
     if release.manifest is None and not release.problem:
         return  # copied in by hand: there is nothing to compare it with
     problem = problem_with(release, progress)
     if problem:
         raise Refused(
-            f"{release.version} cannot be offered: {problem}; publish the same build again, "
-            "that restores it"
+            f"{release.version} cannot be offered: {problem}; publish the same build again "
+            "to restore it"
         )
 
 
@@ -94,7 +94,7 @@ def _release(data_dir: Path, version: str) -> Release:
     release = find_release(data_dir / "firmware", version)
     if release is None or release.image is None:
         raise Refused(
-            f"there is no image of {version}; `release publish FILE --version {version}` brings "
+            f"there is no image of {version}; `release publish FILE --version {version}` adds "
             "one, `release list` shows what there is"
         )
     return release
@@ -104,26 +104,26 @@ def _change(state: DataDirState, wanted: str, action: str, is_forced: bool) -> A
     """Write the files. The caller holds the lock."""
     version = _release(state.data_dir, wanted).version
     if state.policy.is_withdrawn(version):
-        lift = f"`release withdraw --undo {version}` lifts that"
+        lift = f"`release withdraw --undo {version}` undoes that"
         if action == "rollback":
-            lift = f"`release activate VERSION` names another target, {lift}"
+            lift = f"`release activate VERSION` sets another target, {lift}"
         raise Refused(f"{version} was withdrawn; {lift}")
     warning = _rollout_warning(state, version, is_forced)
     targets = state.policy.group_targets
     groups = {group: each for group, each in targets.items() if not same_version(each, version)}
     stopped = read_stopped(state.data_dir)
-    after = _let_go(stopped, version)
+    after = _still_stopped(stopped)
     done = Activated(version, state.target, warning, groups)
     if state.target == version and not targets and after == stopped:
         return done
     details = {"from": state.target, "to": version}
     audit.note(log_dir(state.data_dir), action, version, **details)
-    # The target first: where a crash follows, devices stay on what was stopped, and do not go back
-    # to the old target.
+    # The target first: after a crash here, devices stay on what was stopped and do not go back to
+    # the old target.
     try:
         write_target(state.data_dir, version)
     except OSError:
-        # Or `rollback` would go to a target that never was.
+        # Otherwise `rollback` would go to a target that never was.
         audit.note(log_dir(state.data_dir), audit.NOT_DONE, version, of=action)
         raise
     if targets:
@@ -134,10 +134,10 @@ def _change(state: DataDirState, wanted: str, action: str, is_forced: bool) -> A
 
 
 def _rollout_warning(state: DataDirState, version: str, is_forced: bool) -> str:
-    """Return what to say of a rollout to the fleet that goes on; "" where there is none.
+    """Return a warning of a rollout to the fleet that goes on; "": there is no rollout.
 
     Raises:
-        Refused: there is one, and nobody has forced the change.
+        Refused: there is a rollout, and the change is not forced.
     """
     rollout = state.policy.rollouts.get("")
     if rollout is None:
@@ -146,21 +146,21 @@ def _rollout_warning(state: DataDirState, version: str, is_forced: bool) -> str:
         return f"the rollout of {rollout.version} is still there: `rollout abort` ends it"
     if same_version(rollout.version, version):
         raise Refused(
-            f"a rollout of {version} to the fleet is going on, and ends by itself; "
+            f"a rollout of {version} to the fleet is going on and will end by itself; "
             f"`rollout abort`, then `release activate {version}`, makes it the target at once"
         )
     raise Refused(
-        f"a rollout of {rollout.version} to the fleet is going on; `rollout abort` it "
-        "first, or --force changes the target under it, which pauses it"
+        f"a rollout of {rollout.version} to the fleet is going on; end it by "
+        "`rollout abort` first, or change the target with --force, which pauses the rollout"
     )
 
 
-def _let_go(stopped: Mapping[str, dict[str, Any]], version: str) -> dict[str, dict[str, Any]]:
-    """Return what is stopped once devices that stayed on such a release go to the new target."""
+def _still_stopped(stopped: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Return what stays stopped when devices on stopped releases go to the new target."""
     after = {}
     for name, entry in stopped.items():
         if entry["state"] != StoppedState.ABORTED:
-            # Its devices stay on it for as long as that is the target: only while it is itself.
+            # Its devices stay on it only while it is itself the target.
             after[name] = {**entry, "instead_of": name}
             after[name].pop("group_targets", None)
     return after

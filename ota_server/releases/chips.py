@@ -18,7 +18,7 @@ ESP_CHIPS = {
     32: "ESP32-S31",
 }
 
-# U-Boot, include/image.h, in the words of mkimage; 0 is no architecture.
+# U-Boot, include/image.h, with mkimage's names; 0 is not an architecture.
 _U_BOOT_NAMES = """
     alpha arm x86 ia64 mips mips64 powerpc s390 sh sparc sparc64 m68k nios microblaze nios2
     blackfin avr32 st200 sandbox nds32 or1k arm64 arc x86_64 xtensa riscv

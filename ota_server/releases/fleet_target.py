@@ -1,18 +1,17 @@
-"""The target of the fleet as the server has it in force: version.txt, or the last good one.
+"""The target of the fleet that the server uses: that of version.txt, or the last good one.
 
 | state | version.txt and its image | `target()` | what leads out of it |
 |---|---|---|---|
 | none | version.txt unusable, no good target since the start | `NoTarget` | a usable file |
-| without image | no usable image of it, no good target since the start | it, no image | an image |
-| unread | an image that is not hashed yet, taken for good meanwhile | it | hashing ends |
-| read | an image that was hashed | it | a file changes |
+| without image | its image is unusable, no good target since the start | it, no image | an image |
+| unread | its image is not hashed yet, and meanwhile taken as good | it | hashing ends |
+| read | its image was hashed | it | a file changes |
 | kept | version.txt or its image unusable | the last good target | a usable file |
 
 Unread and read are good: the target is `_unread`, else `_read`. Hashing leads from unread to read;
-where the image cannot be read, back to the target that was read before it (kept), or to without
-image. Two short cuts change no state and spare looks at the files: `_steady`, for as long as
-version.txt and the image of a target that was read are as they were, and `_turn_target`, until the
-next turn.
+if the image cannot be read, back to the target that was read before it (kept), or to without image.
+Two short cuts save looks at the files and change no state: `_steady`, while version.txt and the
+image of a target that was read are unchanged, and `_turn_target`, until the next turn.
 """
 
 import logging
@@ -35,13 +34,13 @@ from ota_server.system.server_log import RateLimit
 
 log = logging.getLogger(__name__)
 
-# A file that was written twice within this may carry one time stamp for both contents.
+# A file that was written twice within this time may have the same time stamp both times.
 _RACY_SECONDS = 2.0
 _LOG_EVERY_SECONDS = 60.0
 
 
 class NoTarget(Exception):
-    """There is no target version and never was one: answer 503."""
+    """There is no target version and never was: answer 503."""
 
 
 class FleetTarget:
@@ -64,7 +63,7 @@ class FleetTarget:
         self._limit = RateLimit(_LOG_EVERY_SECONDS)
 
     def begin_turn(self) -> None:
-        """Have `target` look at the files once until the next turn, not for each request."""
+        """Make `target` look at the files once until the next turn, not for each request."""
         self._turn_target = None
         self._has_turns = True
 
@@ -72,7 +71,7 @@ class FleetTarget:
         """Return the target in force.
 
         Raises:
-            NoTarget: version.txt names none and there was none since the start.
+            NoTarget: version.txt has no target, and there was none since the start.
         """
         target = self._turn_target or self.look()
         if self._has_turns:
@@ -81,11 +80,11 @@ class FleetTarget:
 
     @property
     def last_good(self) -> Target | None:
-        """The target that stays in force where version.txt cannot be used; None: there is none."""
+        """The target that stays in force if version.txt cannot be used; None: there is none."""
         return self._unread or self._read
 
     def look(self) -> Target:
-        """Do as `target`, in mid turn as well.
+        """Do as `target`, but look at the files even in the middle of a turn.
 
         Raises:
             NoTarget: as `target`.
@@ -93,19 +92,19 @@ class FleetTarget:
         steady = self._steady
         if steady is not None and all(map(is_as_it_was, steady[1])):
             return steady[0]
-        # One at a time: what one thread read must not be taken for what another one saw.
+        # One thread at a time, so that none takes another's file for the one that it saw.
         with self._look_lock:
             return self._look_closer()
 
     def find_image(self, version: str) -> tuple[str, Found] | None:
-        """Return the name and the file of the image of a version, or None if there is none."""
+        """Return the name and the file of the image of a version, or None if it has no image."""
         target, steady = self._turn_target, self._steady
         if steady is not None and target is steady[0] and version == target.version:
             return image_name(version), steady[1][1]  # looked at in this turn
         return find_image(self._firmware_dir, version, self.find)
 
     def find(self, folder: Path, name: str) -> Found | None:
-        """Find a file as `files.find` does; say in the log where the folder cannot be searched."""
+        """Find a file as `files.find` does; log an error if the folder cannot be searched."""
         try:
             return find(folder, name)
         except OSError as problem:
@@ -114,9 +113,9 @@ class FleetTarget:
             return None
 
     def missing(self, version: str) -> str:
-        """Return what to say where the image of a version is not found."""
+        """Return what to say if the image of a version is not found."""
         path = self._firmware_dir / image_name(version)
-        return f"{path} is missing, empty, or no regular file in its folder"
+        return f"{path} is missing, empty, or not a regular file in its folder"
 
     def _look_closer(self) -> Target:
         self._steady = None
@@ -144,7 +143,7 @@ class FleetTarget:
         return kept
 
     def _good(self, target: Target, file: Found) -> Target:
-        """Put a target in force whose image is there.
+        """Put a target with an image in force.
 
         Raises:
             Unreadable: the image cannot be read.
@@ -155,7 +154,7 @@ class FleetTarget:
             # Hashed now, so that the first device need not wait for it.
             self._hasher.request(file)
             if file.signature == self._unreadable and before is not None:
-                return before  # tried again: good once it was read
+                return before  # being tried again: good when it has been read
         is_other = before is not None and (
             (target.version, target.image_name) != (before.version, before.image_name)
         )
@@ -170,9 +169,9 @@ class FleetTarget:
         return target
 
     def _note_steady(self, target: Target, image: Found) -> None:
-        """Keep what need not be looked up again for as long as two files are as they are.
+        """Remember the target for as long as its two files are unchanged.
 
-        Not for links, and not while a file might change under one time stamp.
+        Not for links, nor while a file might change under the same time stamp.
         """
         if self._version_file is None or target.image_name != image_name(target.version):
             return
@@ -200,7 +199,7 @@ class FleetTarget:
             read_at = time.time()
             content, is_same = read_found_version(found)
             if not is_same:
-                read_at = 0.0  # put there between two looks: do not trust it to be this one
+                read_at = 0.0  # replaced between two looks: read it again next time
         except OSError as problem:
             return VersionFile(None, problem=f"cannot be read: {problem.strerror}")
         self._version_file = (found.signature, read_at, content)

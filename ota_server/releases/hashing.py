@@ -13,13 +13,13 @@ from ota_server.system.files import Found, Signature, is_temporary, open_found, 
 
 log = logging.getLogger(__name__)
 
-# A copy may be under way: cp and scp leave no longer pauses than this between two writes.
+# The file may still be copied: cp and scp pause for less than this between two writes.
 SETTLE_SECONDS = 2.0
-# What cannot be read is tried again after this, for it may be a disk that comes back.
+# A file that cannot be read is tried again after this: a disk may come back.
 _RETRY_SECONDS = 10.0
-# Of 300 bytes each. A folder with more images than this is not one that somebody looks after.
+# Of 300 bytes each. No operator keeps a folder of more images than this.
 _KEPT = 100_000
-# Copies of images that were hashed and that nobody has asked for yet.
+# Copies of hashed images that no device has asked for yet.
 _KEPT_COPIES = 4
 
 
@@ -28,11 +28,11 @@ class Unreadable(Exception):
 
 
 class _Ended(Exception):
-    """The hasher ends while it reads a file."""
+    """The hasher was closed while it read a file."""
 
 
 class Hashing:
-    """A file that is being hashed: `done` is set when it is, or when it cannot be."""
+    """A file that is being hashed; `done` is set when it is hashed, or cannot be."""
 
     def __init__(self, found: Found) -> None:
         self.path = found.path
@@ -42,7 +42,7 @@ class Hashing:
 
 
 class Hasher:
-    """Hashes each file once for each signature, when it has been unchanged for two seconds."""
+    """Hashes each file once per signature, when it has been unchanged for two seconds."""
 
     def __init__(self, copies: Copies, settle_seconds: float = SETTLE_SECONDS) -> None:
         self._copies = copies
@@ -59,7 +59,7 @@ class Hasher:
         self._thread: Thread | None = None
 
     def known(self, signature: Signature) -> Digests | None:
-        """Return the digests of a file, None if it was not hashed yet.
+        """Return the digests of a file, or None if it was not hashed yet.
 
         Raises:
             Unreadable: hashing it failed a moment ago.
@@ -74,14 +74,14 @@ class Hasher:
             return digests
 
     def take_copy(self, signature: Signature) -> PrivateCopy | None:
-        """Return the private copy that was made with the digests, once; None: there is none."""
+        """Return, once, the private copy that was made with the digests; None: there is none."""
         with self._condition:
             return self._untaken.pop(signature, None)
 
     def want_copy(self, found: Found) -> None:
-        """Have a copy made of a file that was hashed before, once: it may be that there is no room.
+        """Have a copy made of a file that was hashed before.
 
-        An image that others have pushed out is read again for that, but not each time.
+        Once for each file: it is read again for that, and there may be no room.
         """
         with self._condition:
             if found.signature in self._copied_again:
@@ -92,20 +92,20 @@ class Hasher:
         self.request(found)
 
     def request(self, found: Found) -> Hashing:
-        """Have a file hashed, once however many ask."""
+        """Have a file hashed, once for all callers."""
         with self._condition:
             hashing = self._by_path.get(found.path)
             if hashing is None:
                 hashing = self._by_path[found.path] = Hashing(found)
                 if self._ended:
-                    hashing.done.set()  # nobody hashes any more, nor would tell who waits
+                    hashing.done.set()  # it will not be hashed: do not wait
                 heapq.heappush(self._queue, (0.0, next(self._order), hashing))
                 self._condition.notify()
             self._start()
             return hashing
 
     def close(self) -> None:
-        """End the thread; who still waits is told to look again."""
+        """End the thread, and wake all who wait."""
         with self._condition:
             self._ended = True
             self._condition.notify()
@@ -121,9 +121,8 @@ class Hasher:
             try:
                 thread.start()
             except RuntimeError as problem:
-                log.error(
-                    "images cannot be hashed now: %s", problem
-                )  # the next request tries again
+                # The next request tries again.
+                log.error("images cannot be hashed now: %s", problem)
             else:
                 self._thread = thread
 
@@ -159,7 +158,7 @@ class Hasher:
             return None
 
     def _look_at(self, hashing: Hashing) -> float | None:
-        """Hash the file if it has settled; else return the seconds until it is worth a look."""
+        """Hash the file if it has settled; else return the seconds until the next look."""
         descriptor = open_found(hashing.found)
         try:
             signature = signature_of(os.fstat(descriptor))
@@ -183,10 +182,10 @@ class Hasher:
     def _digest(
         self, descriptor: int, copy: PrivateCopy | None
     ) -> tuple[Digests, PrivateCopy | None]:
-        """Read a file once, for its digests and into its copy, which may be given up on the way.
+        """Read a file once, for its digests and into its copy, which is given up on an error.
 
         Raises:
-            _Ended: nobody needs the digests any more.
+            _Ended: the hasher was closed.
         """
 
         def take(chunk: bytes) -> None:
@@ -228,10 +227,10 @@ class Hasher:
 
 
 def _settled_seconds(signature: Signature, seen_at: float) -> float:
-    """Return for how long the file has been as it is.
+    """Return for how long the file has been unchanged.
 
-    By its own change time, or, where that lies in the future (another machine's clock), by how long
-    it was seen like this. The modification time says nothing: cp -p sets it back.
+    By its change time, or, if that is in the future (another machine's clock), by how long it was
+    seen like this. The modification time is no help: cp -p sets it back.
     """
     age = time.time() - signature.changed_ns / 1e9
     watched = time.monotonic() - seen_at

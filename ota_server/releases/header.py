@@ -1,8 +1,8 @@
 """What a firmware image says of itself in its first bytes. Pure.
 
-A help for the person who publishes, never a gate for devices: most raw images say nothing at all.
-Integers are read where the vendors document them; each reader gives up with None when a value
-cannot be, so that random bytes are seldom taken for an image.
+It helps the person who publishes, and never stops a device: most raw images say nothing at all.
+Integers are read where the vendors document them. A reader returns None if a value is impossible,
+so random bytes are seldom taken for an image.
 """
 
 import re
@@ -19,11 +19,11 @@ from ota_server.releases.chips import (
     UF2_FAMILIES,
 )
 
-# A block of UF2 is 512 bytes and ends in a magic number. All else lies within the first 256, but
-# for the file name of a gzip header.
+# A block of UF2 is 512 bytes and ends with a magic number. All else is within the first 256, except
+# the file name of a gzip header.
 HEAD_BYTES = 512
 
-_MAX_TEXT = 64  # the longest field is 32; a gzip file name may go on for ever
+_MAX_TEXT = 64  # the longest field is 32; a gzip file name has no limit
 _PRINTABLE = re.compile(rb"[ -~]+")
 
 # esptool, "Firmware Image Format", and ESP-IDF, esp_app_format.h: a header of 8 bytes, on the ESP32
@@ -90,11 +90,11 @@ _HEX_FRAME_BYTES = 5
 
 
 class ImageHeader(NamedTuple):
-    """What an image says of itself; None where it says nothing.
+    """What an image says of itself; None: it says nothing.
 
     `flash_size` is in bytes, of the flash that it was built for. `name` is what U-Boot's header or
-    gzip's calls it, `built` when it was made, as the image has it or as UTC. `least_size` is how
-    many bytes a whole file has at least: a shorter one has been cut.
+    gzip's calls it, `built` when it was made, as the image has it or in UTC. A file of fewer bytes
+    than `least_size` has been cut.
     """
 
     format: str
@@ -108,7 +108,7 @@ class ImageHeader(NamedTuple):
 
 
 def read_header(head: bytes) -> ImageHeader | None:
-    """Return what the first `HEAD_BYTES` of an image (or more, or all) say of it; None: nothing."""
+    """Return what the first `HEAD_BYTES` of an image say of it; None: nothing."""
     head = head[:HEAD_BYTES]
     for magic, least_bytes, read in _READERS:
         if head.startswith(magic) and len(head) >= least_bytes:
@@ -151,8 +151,8 @@ def _esp(head: bytes) -> ImageHeader | None:
 
     Bytes 8 to 11 tell them apart. On an ESP8266 they are the load address of the first segment, so
     the highest byte is 0x3f or 0x40. On an ESP32 that byte holds two drive strengths, of 0 to 3
-    each, and esptool writes 0. The entry point is no help: 0x4010xxxx is instruction memory on an
-    ESP8266 and mapped flash on an ESP32. Nor is an application's description: not all have one.
+    each, and esptool writes 0. The entry point cannot tell: 0x4010xxxx is instruction memory on an
+    ESP8266 and mapped flash on an ESP32. Nor can an application's description: not all have one.
     """
     _, segments, spi_mode, flash, _ = _ESP_HEADER.unpack_from(head)
     if not 1 <= segments <= _ESP_MOST_SEGMENTS or spi_mode > _ESP_MOST_SPI_MODE:
@@ -178,14 +178,14 @@ def _esp32(head: bytes, flash: int) -> ImageHeader | None:
     )
     boot_loader = _esp_boot_loader(head)
     if boot_loader:
-        # Published by mistake, most often: a device that takes it for its application is lost.
+        # Usually published by mistake: a device that takes it for its application is lost.
         format_ = "ESP32 boot loader or factory image"
         return header._replace(format=format_, built=boot_loader)
     return _with_application(header, head, _ESP32_FIRST_DATA)
 
 
 def _esp8266_second(head: bytes) -> ImageHeader | None:
-    """Read what a boot loader in flash starts: code for flash at address 0, then a whole image."""
+    """Read an image that a boot loader in flash starts: code for address 0, then a whole image."""
     _, _, spi_mode, flash, entry = _ESP_HEADER.unpack_from(head)
     address, length = _ESP_SEGMENT.unpack_from(head, _ESP_HEADER.size)
     if spi_mode > _ESP_MOST_SPI_MODE or entry not in _ESP8266_INSTRUCTIONS or address:
@@ -215,11 +215,11 @@ def _with_application(header: ImageHeader, head: bytes, offset: int) -> ImageHea
 
 
 def _esp_boot_loader(head: bytes) -> str | None:
-    """Return when a boot loader (of ESP-IDF 5.2 on) was built; None if this is none."""
+    """Return when a boot loader (ESP-IDF 5.2 or newer) was built, or None if it is not one."""
     if len(head) < _ESP32_FIRST_DATA + _ESP_BOOT_LOADER.size:
         return None
     magic, idf_version, built = _ESP_BOOT_LOADER.unpack_from(head, _ESP32_FIRST_DATA)
-    # A magic number of one byte is no proof; the texts behind it are.
+    # A magic number of one byte proves nothing; the texts behind it do.
     return _text(built) if magic == _ESP_BOOT_LOADER_MAGIC and _text(idf_version) else None
 
 
@@ -229,7 +229,7 @@ def _u_boot(head: bytes) -> ImageHeader | None:
     zeroed[_U_BOOT_CRC] = bytes(4)
     if zlib.crc32(zeroed) != crc:
         return None
-    # Not fromtimestamp: with a time_t of 32 bits it knows no time after 2038.
+    # Not fromtimestamp: with a time_t of 32 bits it fails after 2038.
     built = _EPOCH + timedelta(seconds=time)
     return ImageHeader(
         "U-Boot legacy image",

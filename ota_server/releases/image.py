@@ -1,8 +1,8 @@
 """An image: its digests, its open file, and a private copy of its bytes.
 
-`sendfile` hands pages of a file to the network, not their content, and those change on their way
-when somebody writes to the file (docs/adr/0003). A private copy is what it can be used on: a file
-without a name, so that nobody else can write to its bytes.
+`sendfile` hands pages of a file to the network, not their content, and those change on the way if
+somebody writes to the file (docs/adr/0003). So it is used only on a private copy: a file without a
+name, to which nobody else can write.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ from ota_server.system.files import Signature, is_of, signature_of
 log = logging.getLogger(__name__)
 
 _CHUNK_BYTES = 1024 * 1024
-# On the disk, for all images that are being served. What goes beyond it is read and sent, slower.
+# On the disk, for all images that are being served. Others are read and sent, which is slower.
 COPY_BYTES = 1024 * 1024 * 1024
 
 
@@ -32,7 +32,7 @@ class Digests(NamedTuple):
 
 
 def digest(descriptor: int, take: Callable[[bytes], object]) -> Digests:
-    """Hash an open file, read once from its beginning; `take` is given each piece of it.
+    """Hash an open file, read once from its beginning; pass each piece of it to `take`.
 
     Raises:
         OSError: it cannot be read.
@@ -48,7 +48,7 @@ def digest(descriptor: int, take: Callable[[bytes], object]) -> Digests:
 
 
 class PrivateCopy:
-    """The bytes of one image. Closed when nobody refers to it any more."""
+    """The bytes of one image. Closed when the last reference to it is gone."""
 
     def __init__(self, copies: "Copies", size: int) -> None:
         """Make an empty file with room for `size` bytes.
@@ -58,7 +58,7 @@ class PrivateCopy:
         """
         self._copies = copies
         self._size = 0
-        # Without a name from the start where the file system can, else unlinked at once.
+        # Without a name from the start if the file system can do that, else unlinked at once.
         self._file = tempfile.TemporaryFile(dir=copies.folder, buffering=0)  # noqa: SIM115
         self.descriptor = self._file.fileno()
         copies.reserve(size)
@@ -81,7 +81,7 @@ class PrivateCopy:
 
 
 class Copies:
-    """Makes private copies in a folder, as long as they take no more than their budget."""
+    """Makes private copies in a folder, within a budget."""
 
     def __init__(self, folder: Path, budget_bytes: int = COPY_BYTES) -> None:
         self.folder = folder
@@ -89,10 +89,10 @@ class Copies:
         self._left_bytes = budget_bytes
 
     def begin(self, size: int) -> PrivateCopy | None:
-        """Return an empty copy for an image of `size` bytes; None where there is no room for it."""
+        """Return an empty copy for an image of `size` bytes, or None if there is no room for it."""
         try:
             status = os.statvfs(self.folder)
-            # Never the last half of a disk that the journal needs too.
+            # Never more than half of what is free: the journal needs room too.
             if size > status.f_bavail * status.f_frsize // 2:
                 return None
             return PrivateCopy(self, size)
@@ -104,11 +104,11 @@ class Copies:
         """Take from the budget.
 
         Raises:
-            OSError: so much is not left.
+            OSError: not so much is left.
         """
         with self._lock:
             if size > self._left_bytes:
-                raise OSError(f"{size} bytes are beyond the budget for copies")
+                raise OSError(f"{size} bytes exceed the budget for copies")
             self._left_bytes -= size
 
     def give_back(self, size: int) -> None:
@@ -118,11 +118,11 @@ class Copies:
 
 
 class Image:
-    """An open image and what is known of its bytes. Closed when the last download lets go of it.
+    """An open image and what is known of its bytes. Closed when its last download ends.
 
     Attributes:
-        copy: the same bytes, which nobody can write to; None: there was no room for them.
-        is_withdrawn: nobody may have any more of it: transfers under way end.
+        copy: a private copy of the bytes; None: there was no room for it.
+        is_withdrawn: its downloads end now.
     """
 
     def __init__(
@@ -146,20 +146,20 @@ class Image:
         self._links = os.fstat(descriptor).st_nlink
 
     def read(self, offset: int, length: int) -> bytes:
-        """Return up to `length` bytes from `offset`; fewer where the file was cut."""
+        """Return up to `length` bytes from `offset`; fewer if the file was cut."""
         return os.pread(self.descriptor, length, offset)
 
     def is_unchanged(self) -> bool:
-        """Say whether the file still holds the bytes that were hashed."""
+        """Return whether the file still holds the bytes that were hashed."""
         status = os.fstat(self.descriptor)
         if is_of(status, self.signature):
             return True
         now = signature_of(status)
         if now != self.signature._replace(changed_ns=now.changed_ns):
             return False
-        # Deleted, replaced by a rename, or linked: that moves the change time too, and no byte. But
-        # so does a copy onto it that keeps the time of a reproducible build, and perhaps makes a
-        # link after that; then the private copy alone is known to be of one piece.
+        # Deleting, renaming and linking move the change time and no byte. But so may a copy over it
+        # that keeps the time of a reproducible build, even with a link made after that: then only
+        # the private copy is known to be whole.
         if status.st_nlink == 0:
             return True
         return self.copy is not None and status.st_nlink != self._links

@@ -1,4 +1,4 @@
-"""What releases there are on the disk, and what names them: the view that commands decide by."""
+"""The releases on the disk and what uses them, as commands see them."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -34,13 +34,13 @@ ReportProgress = Callable[[int, int], None]
 
 
 class Release(NamedTuple):
-    """A release as it lies in `firmware/`.
+    """A release in `firmware/`.
 
     Attributes:
-        image: None: it is missing, empty or no regular file.
-        manifest: None: there is none, or it cannot be used.
-        problem: why the manifest cannot be used; "" where it can, or there is none.
-        signature: None: there is none.
+        image: None: it is missing, empty or not a regular file.
+        manifest: None: it is missing or cannot be used.
+        problem: why the manifest cannot be used; "": it can, or it is missing.
+        signature: None: it is missing.
     """
 
     version: str
@@ -54,8 +54,8 @@ class DataDirState(NamedTuple):
     """A data directory as a command finds it.
 
     Attributes:
-        target: what version.txt says; None: it is not there, or says nothing that can be used.
-        target_problem: what is wrong with version.txt; "" where nothing is, or it is not there.
+        target: what version.txt says; None: it is missing or cannot be used.
+        target_problem: what is wrong with version.txt; "": nothing, or it is missing.
         previous: the target before this one, by the audit log.
     """
 
@@ -75,12 +75,12 @@ def look_at(data_dir: Path) -> DataDirState:
     """Read what operators have decided.
 
     Raises:
-        Refused: a file of the policy cannot be used: nobody knows what it would say.
+        Refused: a file of the policy cannot be used.
         OSError: the audit log or version.txt cannot be read.
     """
     policy = PolicyFiles(data_dir).current()
     if policy.problem:
-        raise Refused(f"{policy.problem}; mend it, or delete it if nothing in it matters")
+        raise Refused(f"{policy.problem}; fix it, or delete it if nothing in it matters")
     version_file = read_version_file(data_dir)
     problem = version_file.problem if version_file.is_there else ""
     target = version_file.version
@@ -89,7 +89,7 @@ def look_at(data_dir: Path) -> DataDirState:
 
 
 def look_at_releases(data_dir: Path) -> DataDirState:
-    """Do as `look_at`, where there should be releases already.
+    """Do as `look_at`; refuse a data directory without `firmware/`.
 
     Raises:
         Refused, OSError: as `look_at`.
@@ -99,7 +99,7 @@ def look_at_releases(data_dir: Path) -> DataDirState:
 
 
 def releases(data_dir: Path) -> list[Release]:
-    """Return all releases, those without an image or without a manifest among them."""
+    """Return all releases, including those without an image or a manifest."""
     folder = data_dir / "firmware"
     versions = {
         version
@@ -110,7 +110,7 @@ def releases(data_dir: Path) -> list[Release]:
 
 
 def release_at(folder: Path, version: str) -> Release:
-    """Return what there is of a version, by its exact name."""
+    """Return the files of a version, by its exact name."""
     image = find(folder, image_name(version))
     if image is not None and not image.signature.size:
         image = None
@@ -119,7 +119,7 @@ def release_at(folder: Path, version: str) -> Release:
 
 
 def find_release(folder: Path, version: str) -> Release | None:
-    """Return the release of that name, else the one that means the same; None: there is none."""
+    """Return the release of that name, else the one equal in meaning; None: there is none."""
     found = [release_at(folder, spelling) for spelling in spellings(version)]
     for each in found:
         if each.image is not None:
@@ -128,10 +128,10 @@ def find_release(folder: Path, version: str) -> Release | None:
 
 
 def get_release(data_dir: Path, version: str) -> Release:
-    """Return the release of that name, else the one that means the same.
+    """Return the release of that name, else the one equal in meaning.
 
     Raises:
-        Refused: there is none.
+        Refused: there is no such release.
     """
     release = find_release(data_dir / "firmware", version)
     if release is None:
@@ -145,7 +145,7 @@ def _read_manifest(folder: Path, version: str) -> tuple[Manifest | None, str]:
         found = find(folder, name)
         if found is None:
             is_there = os.path.lexists(folder / name)
-            return None, "is no regular file in its folder" if is_there else ""
+            return None, "is not a regular file in its folder" if is_there else ""
         with open(open_found(found), "rb") as file:
             content = file.read(MAX_MANIFEST_BYTES + 1)
         if len(content) > MAX_MANIFEST_BYTES:
@@ -157,46 +157,46 @@ def _read_manifest(folder: Path, version: str) -> tuple[Manifest | None, str]:
         return None, f"cannot be read: {problem.strerror}"
 
 
-class Naming(NamedTuple):
-    """What names a release, and what to do where it should not; both in words."""
+class Use(NamedTuple):
+    """What uses a release, and how to end that; both in words."""
 
     text: str
     remedy: str
 
 
-_ANOTHER_TARGET = "`release activate VERSION` names another target"
+_ANOTHER_TARGET = "`release activate VERSION` sets another target"
 
 
-def named_by(version: str, state: DataDirState, now_ms: int) -> Iterator[str]:
-    """Yield what names a release, in words: the target, pins, rollouts, stones."""
-    return (naming.text for naming in namings(version, state, now_ms))
+def used_by(version: str, state: DataDirState, now_ms: int) -> Iterator[str]:
+    """Yield what uses a release, in words: the target, pins, rollouts, stepping stones."""
+    return (use.text for use in uses_of(version, state, now_ms))
 
 
-def namings(version: str, state: DataDirState, now_ms: int) -> Iterator[Naming]:
-    """Yield what names a release, and what to do where it was withdrawn."""
+def uses_of(version: str, state: DataDirState, now_ms: int) -> Iterator[Use]:
+    """Yield what uses a release, and what to do if it was withdrawn."""
     policy = state.policy
     if state.target is not None and same_version(state.target, version):
-        yield Naming("the target", _ANOTHER_TARGET)
+        yield Use("the target", _ANOTHER_TARGET)
     if state.previous is not None and same_version(state.previous, version):
-        yield Naming("the previous target, to which `release rollback` goes", "")
+        yield Use("the previous target, to which `release rollback` goes", "")
     for group, target in policy.group_targets.items():
         if same_version(target, version):
-            yield Naming(f"the target of the group {group}", _ANOTHER_TARGET)
+            yield Use(f"the target of the group {group}", _ANOTHER_TARGET)
     for kind, pins in (("device", policy.pins), ("group", policy.group_pins)):
         for name, pin in pins.items():
             is_over = pin.until_ms is not None and pin.until_ms <= now_ms
             if same_version(pin.version, version) and not is_over:
                 text = f"what the {kind} {name} is pinned to"
-                yield Naming(text, "pins stay, `unpin WHO` ends one")
+                yield Use(text, "`unpin WHO` ends a pin")
     for group, rollout in policy.rollouts.items():
         if same_version(rollout.version, version):
             text = f"what a rollout to {group or 'the fleet'} brings"
-            yield Naming(text, "that halts the rollout")
+            yield Use(text, "the rollout will be halted")
     for manifest in policy.manifests.values():
         is_own = same_version(manifest.version, version)
         if manifest.via is not None and same_version(manifest.via, version) and not is_own:
             remedy = f"`release publish` {manifest.version} again with another --via"
-            yield Naming(f"the stone on the way to {manifest.version}", remedy)
+            yield Use(f"the stepping stone to {manifest.version}", remedy)
 
 
 def header_of(found: Found) -> ImageHeader | None:
@@ -213,7 +213,7 @@ def digests_of(found: Found, progress: ReportProgress) -> Digests:
     """Hash a file.
 
     Args:
-        progress: is told how many bytes of how many are done.
+        progress: is told how many bytes of how many are hashed.
 
     Raises:
         OSError: it cannot be read.
@@ -228,7 +228,7 @@ def digest_of_open(
     progress: ReportProgress,
     write: Callable[[bytes], object] = lambda chunk: None,
 ) -> Digests:
-    """Hash an open file, and hand on what was read to `write`."""
+    """Hash an open file, and pass each piece of it to `write`."""
     done = 0
 
     def take(chunk: bytes) -> None:
@@ -241,18 +241,18 @@ def digest_of_open(
 
 
 def problem_with(release: Release, progress: ReportProgress) -> str:
-    """Return what is wrong with a release, all its bytes read; "" where it is as it was published.
+    """Read a whole release; return what is wrong with it, "": it is as it was published.
 
     Raises:
         OSError: the image cannot be read.
     """
     if release.image is None:
-        return "its image is missing, empty or no regular file"
+        return "its image is missing, empty or not a regular file"
     if release.problem:
         return f"its manifest {release.problem}"
     manifest = release.manifest
     if manifest is None:
-        return "it has no manifest, so nobody knows whether it was altered"
+        return "it has no manifest, so it cannot be checked"
     if release.image.signature.size != manifest.size:
         size = release.image.signature.size
         return f"its image was altered: it has {size} bytes, not {manifest.size}"
@@ -263,7 +263,7 @@ def problem_with(release: Release, progress: ReportProgress) -> str:
 
 
 def _signature_problem(release: Release, manifest: Manifest) -> str:
-    """Return what is wrong with the signature beside an image; "" where it is as published."""
+    """Return what is wrong with the signature beside an image; "": it is as it was published."""
     if manifest.signature is None:
         return ""
     remedy = "publish the same build with its --signature"
@@ -279,5 +279,5 @@ def _signature_problem(release: Release, manifest: Manifest) -> str:
 
 
 def announce(data_dir: Path) -> None:
-    """Have a running server notice a change in `firmware/`: it watches the stamp of `version/`."""
+    """Tell a running server of a change in `firmware/`: it watches the time of `version/`."""
     os.utime(data_dir / "version")

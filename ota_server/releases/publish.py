@@ -1,8 +1,8 @@
 """Publishing: an image is checked, copied into `firmware/` and put on record.
 
-What takes long, copying and hashing, is done on a temporary file without the operators' lock. The
-renames are made under it, manifest first and image last: there is no moment at which an image is
-served without its record, and what a crash leaves is served by nobody.
+Copying and hashing, which take long, are done on a temporary file without the operators' lock. The
+renames are made under it, manifest first and image last: an image is never served without its
+record, and what a crash leaves is never served.
 """
 
 import hashlib
@@ -47,7 +47,7 @@ from ota_server.system.files import (
 )
 from ota_server.system.locks import locked
 
-# What a publication leaves free: the journal and the server's private copies need room as well.
+# Room that must stay free: the journal and the server's private copies need some too.
 RESERVE_BYTES = 64 * 1024 * 1024
 
 
@@ -57,10 +57,10 @@ class Published(NamedTuple):
     Attributes:
         outcome: published; there (nothing was changed); recorded (the image was there without a
             usable manifest); restored (the image was there, but altered); updated (the image was
-            there, and what is on record of it has changed).
-        warnings: what would have been refused without force, and what else is odd.
+            there, and its record has changed).
+        warnings: what would have been refused without force, and other warnings.
         checked_by: the tool that checked the signature; "": it was not checked.
-        updated: what has changed on record of an image that was there, in words.
+        updated: what has changed in the record of an image that was there, in words.
     """
 
     manifest: Manifest
@@ -80,8 +80,8 @@ def publish(
 
     Raises:
         Refused: nothing was changed.
-        Busy: another command goes on for too long.
-        OSError: something cannot be read or written; nothing is served of it.
+        Busy: another command takes too long.
+        OSError: something cannot be read or written; the image is not served.
     """
     check_request(request)
     firmware = data_dir / "firmware"
@@ -95,13 +95,11 @@ def publish(
             state = look_at(data_dir)
         warnings = tuple(doubts(request, size, header, _target_header(state)))
         if warnings and not request.is_forced:
-            raise Refused("; ".join(warnings) + "; --force publishes it all the same")
-        if state.policy.is_withdrawn(request.version):
-            version = request.version
-            warnings = (
-                *warnings,
-                f"{version} is withdrawn still, and nobody is offered it; "
-                f"`release withdraw --undo {version}` lifts that",
+            raise Refused("; ".join(warnings) + "; --force publishes it anyway")
+        if state.policy.is_withdrawn(version := request.version):
+            warnings += (
+                f"{version} is still withdrawn, and no device is offered it; "
+                f"`release withdraw --undo {version}` undoes that",
             )
         job = _Job(data_dir, request, signature, header, now_ms)
         job.check(state)
@@ -117,11 +115,11 @@ def publish(
 
 
 class _Job:
-    """One request that is being carried out.
+    """One request being carried out.
 
     Attributes:
-        updated: what `settle` has changed on record of an image that was there.
-        recorded: what is on record of it then; None: what the request says.
+        updated: what `settle` has changed in the record of an image that was there.
+        recorded: its record then; None: as requested.
     """
 
     def __init__(
@@ -143,7 +141,7 @@ class _Job:
         self.recorded: Manifest | None = None
 
     def check(self, state: DataDirState) -> None:
-        """Refuse what does not go with the releases that are there; the caller may hold the lock.
+        """Refuse what conflicts with other releases; the caller may hold the lock.
 
         Raises:
             Refused: the message says why.
@@ -152,16 +150,16 @@ class _Job:
         for spelling in spellings(request.version):
             if spelling != request.version and release_at(self._firmware, spelling).image:
                 raise Refused(
-                    f"{spelling} is there, and {request.version} would be the same release by "
-                    f"meaning; publish it as another version, or `release remove {spelling}` first"
+                    f"{spelling} is there, and {request.version} would mean the same "
+                    f"release; publish it as another version, or `release remove {spelling}` first"
                 )
         check_against(request, state.policy)
 
     def check_signature(self, image: Path) -> str:
-        """Check the signature where that is wanted; return the name of the tool that did.
+        """Check the signature if a key was given; return the name of the tool that did.
 
         Raises:
-            Refused: it is not one of this image.
+            Refused: it is not a signature of this image.
         """
         request = self._request
         if request.verify_key is None or request.signature is None:
@@ -191,7 +189,7 @@ class _Job:
         return None if self._signature is None else hashlib.sha256(self._signature).hexdigest()
 
     def _with_request(self, recorded: Manifest) -> Manifest:
-        """Return what is on record of an image, with what the request says of it besides."""
+        """Return the record of an image, updated by what the request says."""
         request = self._request
         merged = recorded._replace(
             notes=request.notes or recorded.notes,
@@ -205,7 +203,7 @@ class _Job:
         return merged
 
     def _changes(self, release: Release, merged: Manifest) -> tuple[str, ...]:
-        """Return what is to be changed on record of an image that is there, in words."""
+        """Return what has to change in the record of an image that is there, in words."""
         assert release.manifest is not None
         recorded = release.manifest
         names = ("notes", "reports_as", "via", "direct_from")
@@ -217,14 +215,14 @@ class _Job:
         return tuple(each.replace("_", "-") for each in changed)
 
     def copy(self, source: BinaryIO, progress: ReportProgress) -> tuple[Manifest, str]:
-        """Copy the image to its place, and return its record and what became of it."""
+        """Copy the image to its place; return its record and the outcome."""
         before = signature_of(os.fstat(source.fileno()))
         free = shutil.disk_usage(self._firmware).free
         if free < before.size + RESERVE_BYTES:
             raise Refused(
-                f"the disk would fill: the image has {before.size} bytes, and of {free} that are "
-                f"free in {self._firmware} {RESERVE_BYTES} are kept; remove releases that nobody "
-                "needs by `release remove VERSION`"
+                f"the disk would fill up: the image has {before.size} bytes, {free} are free in "
+                f"{self._firmware}, and {RESERVE_BYTES} of them are kept; delete releases that are "
+                "not in use by `release remove VERSION`"
             )
         with temporary_image(self._data_dir, self._request.version) as copy:
             digests = digest_of_open(source, before.size, progress, copy.write)
@@ -232,23 +230,23 @@ class _Job:
                 raise Refused(f"{self._request.source} changed while it was read; try again")
             copy.flush()
             os.fsync(copy.fileno())
-            # Of the copy: what was checked before may have been another file.
+            # Check the copy: what was checked before may have been another file.
             self.check_signature(Path(copy.name))
             manifest = self.manifest(digests, before.size)
             return manifest, self.settle(manifest, Path(copy.name)) or "published"
 
     def settle(self, manifest: Manifest, copy: Path | None = None) -> str | None:
-        """Put an image that was hashed on record and in its place, under the lock.
+        """Put a hashed image on record and in its place, under the lock.
 
         Returns:
-            The outcome. None: its place is free, or held by an altered one, and there is no copy.
+            The outcome. None: a copy is needed: there is no image, or an altered one.
 
         Raises:
-            Refused: meanwhile something else is there.
+            Refused: there is something else meanwhile.
         """
         release = release_at(self._firmware, manifest.version)
         if release.image is not None:
-            # Before the lock is taken: it takes long, and `hold` must not wait.
+            # Before the lock is taken: this takes long, and `hold` must not wait.
             self._known[release.image.signature] = digests_of(release.image, _unseen).sha256
         with locked(self._data_dir):
             self.check(look_at(self._data_dir))
@@ -296,7 +294,7 @@ class _Job:
         )
         for spelling in spellings(version):
             if spelling != version:
-                _remove_record(firmware, spelling)  # without an image: of a crash between the two
+                _remove_record(firmware, spelling)  # without an image: left by a crash
         if outcome != "restored" or self.updated:
             replace(firmware / manifest_name(version), format_manifest(manifest))
             if self._signature is not None:
@@ -325,11 +323,11 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
         descriptor = open_regular(path)
     except OSError as problem:
         is_other = path.exists() and not stat.S_ISREG(path.stat().st_mode)
-        why = "is no regular file" if is_other else f"cannot be read: {problem.strerror}"
+        why = "is not a regular file" if is_other else f"cannot be read: {problem.strerror}"
         raise Refused(f"{path} {why}; give the file of a build") from problem
     with open(descriptor, "rb", buffering=0) as file:
         if not os.fstat(descriptor).st_size:
-            raise Refused(f"{path} is empty; build it anew")
+            raise Refused(f"{path} is empty; build it again")
         yield file
 
 

@@ -1,4 +1,4 @@
-"""Detached signatures at the time of publishing: read, and checked by the tool that made them."""
+"""Detached signatures when publishing: read, and checked by the tool that made them."""
 
 import shutil
 import subprocess
@@ -15,10 +15,10 @@ _TRUSTED_COMMENT = b"\ntrusted comment:"
 
 
 def read_signature(path: Path) -> bytes:
-    """Return what a signature file holds.
+    """Return the content of a signature file.
 
     Raises:
-        Refused: it is none.
+        Refused: it is not a signature file.
     """
     try:
         with open(open_regular(path), "rb") as file:
@@ -26,11 +26,11 @@ def read_signature(path: Path) -> bytes:
     except OSError as problem:
         raise Refused(f"{path}: {problem.strerror}; give --signature a file") from problem
     if not content:
-        raise Refused(f"{path} is empty; sign the image anew")
+        raise Refused(f"{path} is empty; sign the image again")
     if len(content) > MAX_SIGNATURE_BYTES:
         raise Refused(
-            f"{path} is over {MAX_SIGNATURE_BYTES} bytes, so it is no detached signature; "
-            "sign the image by minisign, signify or openssl"
+            f"{path} is over {MAX_SIGNATURE_BYTES} bytes, so it is not a detached signature; "
+            "sign the image with minisign, signify or openssl"
         )
     return content
 
@@ -42,7 +42,7 @@ def check_signature(image: Path, signature: Path, key: Path) -> str:
         Refused: the signature is not of that image by that key, or it cannot be checked.
     """
     if not key.is_file():
-        raise Refused(f"{key} is no file; give --verify-key the public key")
+        raise Refused(f"{key} is not a file; give --verify-key the public key")
     image, signature, key = image.absolute(), signature.absolute(), key.absolute()
     content = read_signature(signature)
     if not content.startswith(_COMMENT):
@@ -61,7 +61,7 @@ def _check_by_openssl(image: Path, signature: Path, key: Path) -> str:
     tool = _tool("openssl", package="openssl")
     described = _call([tool, "pkey", "-pubin", "-in", key, "-noout", "-text"])
     if described.returncode:
-        raise Refused(f"{key} is no public key that openssl reads, in PEM: {_said(described)}")
+        raise Refused(f"{key} is not a public key in PEM that openssl can read: {_said(described)}")
     if described.stdout.upper().startswith("ED"):
         options: list[str | Path] = ["pkeyutl", "-verify", "-pubin", "-inkey", key, "-rawin"]
         _run([tool, *options, "-in", image, "-sigfile", signature], image)
@@ -76,7 +76,7 @@ def _tool(*names: str, package: str) -> str:
         if path is not None:
             return path
     raise Refused(
-        f"{names[0]}, which made the signature, is not here to check it; install the package "
+        f"{names[0]}, which made the signature, is needed to check it; install the package "
         f"{package}, or leave --verify-key out"
     )
 
@@ -85,7 +85,7 @@ def _run(command: list[str | Path], image: Path) -> None:
     done = _call(command)
     if done.returncode:
         raise Refused(
-            f"the signature is not one of this image by this key ({_said(done)}); sign the very "
+            f"the signature does not match this image and this key ({_said(done)}); sign the very "
             "file that is published, and give --verify-key the public half of the key that signed"
         )
 

@@ -1,7 +1,7 @@
 """Images in `firmware/`, opened with their digests, and the target of the fleet.
 
-Nothing here waits. Who needs an image that is not hashed yet gets `NotHashed`, with an event to
-wait for.
+Nothing here waits. For an image that is not hashed yet `NotHashed` is raised, with an event to wait
+for.
 """
 
 import os
@@ -26,7 +26,7 @@ from ota_server.system.files import (
     signature_of,
 )
 
-# Images that stay open between requests, with their copies; a fleet is on two or three at a time.
+# Images that stay open between requests, with their copies; a fleet uses two or three at a time.
 _OPEN_IMAGES = 8
 
 
@@ -51,10 +51,10 @@ class NotHashed(app.NotReady):
 
 
 class Store:
-    """The files of one product, read anew whenever they change. Safe for use by many threads.
+    """The files of one product, read again whenever they change. Safe for use by many threads.
 
     Attributes:
-        is_closed: what was not hashed before will never be.
+        is_closed: no further image will be hashed.
     """
 
     def __init__(self, data_dir: Path, settle_seconds: float = SETTLE_SECONDS) -> None:
@@ -63,42 +63,42 @@ class Store:
         self._hasher = Hasher(Copies(data_dir / "log"), settle_seconds)
         self._lock = Lock()
         self._images: OrderedDict[str, Image] = OrderedDict()
-        # Also those that are let go of, for as long as somebody downloads them.
+        # Also those that were dropped, while somebody still downloads them.
         self._in_use: WeakSet[Image] = WeakSet()
         self._fleet_target = FleetTarget(data_dir, self._hasher)
 
     def close(self) -> None:
-        """End the hashing thread and close the images that nobody downloads."""
+        """End the hashing thread, and close the images that are not being downloaded."""
         self.is_closed = True
         self._hasher.close()
         with self._lock:
             self._images.clear()
 
     def begin_turn(self) -> None:
-        """Have `target` look at the files once until the next turn, not for each request."""
+        """Make `target` look at the files once until the next turn, not for each request."""
         self._fleet_target.begin_turn()
 
     def target(self) -> Target:
         """Return the target of the fleet in force: that of version.txt, or the last good one.
 
         Raises:
-            NoTarget: version.txt names none and there was none since the start.
+            NoTarget: version.txt has no target, and there was none since the start.
         """
         return self._fleet_target.target()
 
     @property
     def last_good(self) -> Target | None:
-        """The target that stays in force where version.txt cannot be used; None: there is none."""
+        """The target that stays in force if version.txt cannot be used; None: there is none."""
         return self._fleet_target.last_good
 
     def look_after(self) -> None:
-        """Have a wrong version.txt said at once, and a new image hashed, before a device asks."""
+        """Log a wrong version.txt and hash a new image before a device asks."""
         with suppress(NoTarget):
             self._fleet_target.look()
         self._close_old_images()
 
     def size(self, version: str) -> int:
-        """Return the size of the image of a version in bytes, 0 where there is none."""
+        """Return the size of the image of a version in bytes, 0 if it has none."""
         found = self._fleet_target.find_image(version)
         return 0 if found is None else found[1].signature.size
 
@@ -106,7 +106,7 @@ class Store:
         """Return the image of a version, by its exact name or the one name equal in meaning.
 
         Raises:
-            NoImage: it is missing, empty, no regular file or not readable.
+            NoImage: it is missing, empty, not a regular file or not readable.
             NotHashed: it has to be hashed first.
         """
         found = self._fleet_target.find_image(version)
@@ -115,7 +115,7 @@ class Store:
         return self._open(*found)
 
     def images_in_use(self) -> list[Image]:
-        """Return all images that are open, those of running downloads among them."""
+        """Return all images that are open, including those of running downloads."""
         with self._lock:
             return list(self._in_use)
 
@@ -123,7 +123,7 @@ class Store:
         """Return the image that holds the bytes of `download`, under whatever name.
 
         Raises:
-            NoImage: no file holds them any more.
+            NoImage: no file holds them any longer.
             NotHashed: a file that may hold them has to be hashed first.
         """
         waiting: NotHashed | None = None
@@ -190,23 +190,23 @@ class Store:
         with self._lock:
             other = self._images.get(name)
             if other is not None and other.signature == signature and other.copy is not None:
-                return other  # opened by another thread meanwhile, and it took the copy
+                return other  # another thread opened it meanwhile and took the copy
             self._images[name] = image
             self._in_use.add(image)
             self._images.move_to_end(name)
             if len(self._images) > _OPEN_IMAGES:
-                # Whoever asks for all the others by name does not slow down the fleet.
+                # Requests for all the others by name must not slow down the fleet.
                 kept = self.last_good.image_name if self.last_good else None
                 del self._images[next(other for other in self._images if other != kept)]
         return image
 
     def _close_old_images(self) -> None:
-        """Let go of images whose file was deleted or replaced: they hold room on the disk."""
+        """Drop images whose file was deleted or replaced: they take room on the disk."""
         with self._lock:
             images = list(self._images.items())
         for name, image in images:
             path = os.path.join(self.firmware_dir, name)
-            # Its own signature was taken before a link to it was made or undone.
+            # Its own signature is from before a link to it was made or removed.
             if not is_as_it_was(Found(os.path.realpath(path), image.signature)):
                 with self._lock:
                     if self._images.get(name) is image:

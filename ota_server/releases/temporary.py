@@ -1,6 +1,6 @@
-"""The file beside the images that a publication copies into, until it gets the name of an image.
+"""The temporary file beside the images that a publication copies into.
 
-It is locked for as long as the process lives that made it, so that others know a leftover.
+It is locked while its process lives, so that others recognise a leftover.
 """
 
 import os
@@ -17,15 +17,15 @@ _PREFIX, _SUFFIX = ".firmware_", ".new"
 
 @contextmanager
 def temporary_image(data_dir: Path, version: str) -> Iterator[BinaryIO]:
-    """Make a file; where the caller does not rename it, it is deleted at the end.
+    """Make a file, which is deleted at the end unless the caller has renamed it.
 
     Raises:
-        Busy: another command goes on for too long.
+        Busy: another command takes too long.
         OSError: it cannot be made.
     """
     path = data_dir / "firmware" / f"{_PREFIX}{version}.bin.{os.getpid()}{_SUFFIX}"
     with locked(data_dir):
-        # Buffered: an unbuffered write may take a part of a chunk, and says so to nobody here.
+        # Buffered: an unbuffered write may take a part of a chunk, which is not noticed here.
         file = open(path, "xb")  # noqa: SIM115
         acquire(file.fileno())
     try:
@@ -36,13 +36,13 @@ def temporary_image(data_dir: Path, version: str) -> Iterator[BinaryIO]:
 
 
 def clear_leftovers(firmware: Path) -> None:
-    """Delete what publications left that were killed. The caller holds the lock."""
+    """Delete what killed publications left. The caller holds the lock."""
     for name in os.listdir(firmware):
         if not name.startswith(_PREFIX) or not name.endswith(_SUFFIX):
             continue
         found = find(firmware, name)
-        with suppress(OSError):  # one of another user is not ours
+        with suppress(OSError):  # that of another user stays
             if found is not None:
                 with open(found.path, "rb") as file:
-                    if acquire(file.fileno()):  # one that goes on holds its lock
+                    if acquire(file.fileno()):  # one that still runs holds its lock
                         os.unlink(found.path)

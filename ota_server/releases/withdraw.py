@@ -1,4 +1,4 @@
-"""Releases that are taken away from devices: withdrawn, or removed from the disk."""
+"""Releases that devices shall no longer get: withdrawn, or deleted from the disk."""
 
 import re
 from collections.abc import Mapping
@@ -23,38 +23,38 @@ from ota_server.releases.inventory import (
     find_release,
     get_release,
     look_at,
-    named_by,
+    used_by,
 )
 from ota_server.system.data_dir import log_dir
 from ota_server.system.files import sync_folder
 from ota_server.system.locks import locked
 
-# A begin without an end is of a server that was killed; after this nobody goes on with it.
+# A begin without an end is from a server that was killed; after this time no device resumes it.
 _LONGEST_DOWNLOAD_MS = 24 * 3600 * 1000
 
 
 def withdraw(data_dir: Path, version: str, reason: str, now_ms: int) -> str:
-    """Have a release offered to nobody any more; devices that run it stay on it.
+    """Stop offering a release to any device; devices that run it stay on it.
 
     Returns:
         Its version, as it was published.
 
     Raises:
-        Refused: there is no such release, or it was withdrawn before.
-        Busy: another command goes on for too long.
+        Refused: there is no such release, or it is already withdrawn.
+        Busy: another command takes too long.
         OSError: something cannot be read or written.
     """
     with locked(data_dir):
         state = look_at(data_dir)
         version = get_release(data_dir, version).version
         if state.policy.is_withdrawn(version):
-            raise Refused(f"{version} was withdrawn before; there is nothing to do")
+            raise Refused(f"{version} is already withdrawn; there is nothing to do")
         audit.note_if_room(log_dir(data_dir), "withdraw", version, reason=reason or None)
         stopped = _without(read_stopped(data_dir), version)
         stopped[version] = {
             "state": StoppedState.WITHDRAWN,
-            # Its devices stay on it while that is the target. Where it is the target itself, until
-            # there is another; where nobody knows what the target is, until one is activated.
+            # Its devices stay on it while that is the target. If it is the target itself, that is
+            # until there is another; if the target is not known, until one is activated.
             "instead_of": state.target,
             "group_targets": dict(state.policy.group_targets),
             "reason": reason,
@@ -65,7 +65,7 @@ def withdraw(data_dir: Path, version: str, reason: str, now_ms: int) -> str:
 
 
 def reinstate(data_dir: Path, version: str) -> str:
-    """Undo `withdraw`: it may be offered again; devices that run it stay until another target.
+    """Undo `withdraw`; devices that run it stay on it until they have another target.
 
     Raises:
         Refused: it was not withdrawn.
@@ -82,33 +82,30 @@ def reinstate(data_dir: Path, version: str) -> str:
         entry = stopped_entry(stopped, version) or {}
         stopped = _without(stopped, version)
         if _keeps_devices(entry, version):
-            # The target of the fleet would take back at once all those that run it well.
+            # Otherwise devices that run it well would be taken back to the target at once.
             stopped[version] = {**entry, "state": StoppedState.ABORTED}
         write_stopped(data_dir, stopped)
     return version
 
 
 def _keeps_devices(entry: Mapping[str, Any], version: str) -> bool:
-    """Say whether devices stay on a release that was stopped while another one is the target."""
+    """Return whether devices stay on a stopped release while another one is the target."""
     targets = (entry.get("instead_of"), *entry.get("group_targets", {}).values())
     return any(target is None or not same_version(target, version) for target in targets)
 
 
 def remove(data_dir: Path, version: str, now_ms: int, progress: ReportProgress) -> str:
-    """Delete a release that nothing names and nobody downloads: image, signature, manifest.
+    """Delete the files of a release that is not in use; return its version.
 
     Args:
         progress: is told how many bytes of an image without a manifest are hashed.
 
-    Returns:
-        Its version.
-
     Raises:
-        Refused: it is needed; the message says by what.
-        Busy: another command goes on for too long.
+        Refused: it is in use; the message says by what.
+        Busy: another command takes too long.
         OSError: something cannot be read or deleted.
     """
-    # This takes long where the journal is large, and `hold` must not wait for the lock.
+    # This takes long if the journal is large, and `hold` must not wait for the lock.
     busy = _download_of(data_dir, get_release(data_dir, version), now_ms, progress)
     if busy:
         raise Refused(busy)
@@ -116,17 +113,17 @@ def remove(data_dir: Path, version: str, now_ms: int, progress: ReportProgress) 
         state = look_at(data_dir)
         if state.target_problem:
             raise Refused(
-                f"version.txt {state.target_problem}, and the server may have any release as its "
-                "last good target; `release activate VERSION` first"
+                f"version.txt {state.target_problem}, so the server's last good target may be "
+                "any release; run `release activate VERSION` first"
             )
         release = get_release(data_dir, version)
-        names = list(named_by(release.version, state, now_ms))
+        names = list(used_by(release.version, state, now_ms))
         if names:
-            raise Refused(f"{release.version} is needed: it is {', '.join(names)}")
+            raise Refused(f"{release.version} is in use: it is {', '.join(names)}")
         sha256 = release.manifest.sha256 if release.manifest else None
         audit.note(log_dir(data_dir), "remove", release.version, sha256=sha256)
         firmware = state.firmware_dir
-        # The image first: without its manifest it would be served, whatever its bytes are.
+        # The image first: without a manifest it would be served, whatever its bytes are.
         for name in (image_name, signature_name, manifest_name):
             (firmware / name(release.version)).unlink(missing_ok=True)
         sync_folder(firmware)
@@ -139,7 +136,7 @@ def _without(stopped: dict[str, dict[str, Any]], version: str) -> dict[str, dict
 
 
 def _download_of(data_dir: Path, release: Release, now_ms: int, progress: ReportProgress) -> str:
-    """Say which device downloads a release, or did a moment ago; "" where none does."""
+    """Return which device downloads a release, or recently did; "": no device."""
     if release.manifest is not None:
         sha256 = release.manifest.sha256
     elif release.image is not None:
@@ -153,12 +150,12 @@ def _download_of(data_dir: Path, release: Release, now_ms: int, progress: Report
     for fields in records_with(log_dir(data_dir), pattern, since_ms / 1000):
         event, mac = fields.get("event"), str(fields.get("mac"))
         if event == "begin" and fields.get("download_sha256") == sha256:
-            with suppress(ValueError):  # a line that somebody edited
+            with suppress(ValueError):  # an edited line
                 asked_ms[mac] = parse_time(str(fields.get("time")))
             if fields.get("method") != "HEAD" and asked_ms.get(mac, 0) >= since_ms:
                 running[mac] = running.get(mac, 0) + 1
         elif event == "download" and fields.get("release_sha256") == sha256:
-            # A whole one ends all before it: those without an end are of a server that was killed.
+            # A whole one ends all before it: a server that was killed left those without an end.
             is_whole = fields.get("status") == 200 and fields.get("complete") is True
             running[mac] = 0 if is_whole else max(0, running.get(mac, 0) - 1)
     for mac, at_ms in asked_ms.items():
@@ -170,7 +167,7 @@ def _download_of(data_dir: Path, release: Release, now_ms: int, progress: Report
     for mac, count in running.items():
         if count:
             return (
-                f"{release.version} is being downloaded by {mac} since "
+                f"{release.version} is being downloaded by {mac}, which began at "
                 f"{format_time(asked_ms[mac])}; try again when that has ended, or a day after it "
                 "began if the server was killed meanwhile"
             )

@@ -29,7 +29,7 @@ _PINS_SECONDS = 60.0
 _NOBODY = RolloutScope(members=frozenset())
 
 
-class DeviceServer(NamedTuple):
+class ServerFacts(NamedTuple):
     """What is known of the server that writes the journal.
 
     Attributes:
@@ -57,7 +57,7 @@ class JournalFold:
         data_dir: Path,
         plan: RolloutPlan,
         policies: PolicyFiles,
-        server: DeviceServer,
+        server: ServerFacts,
         progress: RolloutProgress | None,
         now_ms: int,
     ) -> None:

@@ -46,7 +46,7 @@ from ota_server.policy.rollout_plan import (
 )
 from ota_server.rollouts import ending
 from ota_server.rollouts.ending import Obstacles
-from ota_server.rollouts.journal_fold import DeviceServer, JournalFold
+from ota_server.rollouts.journal_fold import JournalFold, ServerFacts
 from ota_server.rollouts.progress_record import ProgressRecord, is_same_state, log_state, name_of
 from ota_server.system.locks import Busy
 
@@ -73,7 +73,7 @@ class RolloutMover:
         data_dir: Path,
         plan: RolloutPlan,
         policies: PolicyFiles,
-        server: DeviceServer,
+        server: ServerFacts,
         now_ms: int,
     ) -> None:
         """Go on where the last controller was, or begin with the oldest line of the journal."""

@@ -49,7 +49,7 @@ class LabelTest(CommandCase):
     def test_a_text_that_is_no_label_is_refused(self):
         for text in ("x" * 65, "two\nlines", "\x1b[31m"):
             with self.subTest(text):
-                self.assert_refused(2, "is no label: up to 64", "device", "label", MAC, text)
+                self.assert_refused(2, "is not a label: up to 64", "device", "label", MAC, text)
 
     def test_a_broken_file_of_labels_is_not_overwritten_and_hides_no_device(self):
         self.see()
@@ -83,7 +83,7 @@ class ForgetTest(CommandCase):
         done = self.run_command("device", "forget", MAC)
         self.assertEqual(done.returncode, 0)
         self.assertRegex(done.stderr, f"still pinned to v1.0.0; `unpin {MAC}`")
-        self.assertRegex(done.stderr, f"`group remove beta {MAC}` takes it out")
+        self.assertRegex(done.stderr, f"`group remove beta {MAC}` removes it")
 
 
 class ForgetByServerTest(CommandCase):
@@ -99,11 +99,11 @@ class ForgetByServerTest(CommandCase):
             client.request("/version.txt", {"_br_mac_": mac, "_br_fwv_": version})
             self.assertEqual(client.answer().status, 200)
 
-    def test_a_running_server_forgets_and_knows_it_anew_when_it_asks_again(self):
+    def test_a_running_server_forgets_and_takes_it_for_a_new_one_when_it_asks_again(self):
         server, logs = self.serve(), self.data_dir / "log"
         for mac in (MAC, OTHER):
             self.see_by(server, mac, "v1.0.0")
-        expected = [f"{MAC} is forgotten, by the running server in a moment"]
+        expected = [f"{MAC} is forgotten by the running server in a moment"]
         self.assertEqual(self.lines("device", "forget", MAC), expected)
         self.assertTrue(until(lambda: known(logs) == [OTHER]))
         server.kill()

@@ -264,7 +264,7 @@ class FailureTest(DevicesCase):
             with self.subTest(text):
                 done = self.run_devices(text)
                 self.assertEqual((done.returncode, done.stdout), (2, ""))
-                self.assertIn("is no MAC address, such as", done.stderr)
+                self.assertIn("is not a MAC address such as", done.stderr)
 
     def test_a_directory_without_a_log_is_an_error_with_a_hint(self):
         self.data_dir = self.data_dir / "elsewhere"

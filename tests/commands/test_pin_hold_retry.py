@@ -92,12 +92,12 @@ class PinTest(CommandCase):
         (self.data_dir / "version" / "stopped.json").write_text('{"1.0.0": {"state": "withdrawn"}}')
         for code, words, arguments in (
             (1, "v9 is not a release here: .*firmware_v9.bin; publish it first", (MAC, "v9")),
-            (1, "v1.0.0 was withdrawn, .*name another release", (MAC, "v1.0.0")),
-            (1, "there is no group beta; .*`group add` makes one", ("beta", "v1.0.1")),
-            (1, "is past; name a time to come", (MAC, "v1.0.1", "--until", "2020-01-01")),
+            (1, "v1.0.0 was withdrawn, .*give another release", (MAC, "v1.0.0")),
+            (1, "there is no group beta; .*`group add` creates one", ("beta", "v1.0.1")),
+            (1, "is past; give a time in the future", (MAC, "v1.0.1", "--until", "2020-01-01")),
             (2, "'00:11' is neither a MAC address", ("00:11", "v1.0.1")),
-            (2, "'../x' is no version", (MAC, "../x")),
-            (2, "'soon' is no time", (MAC, "v1.0.1", "--until", "soon")),
+            (2, "'../x' is not a version", (MAC, "../x")),
+            (2, "'soon' is not a time", (MAC, "v1.0.1", "--until", "soon")),
         ):
             with self.subTest(arguments):
                 self.assert_refused(code, words, "pin", *arguments)
@@ -111,7 +111,7 @@ class PinTest(CommandCase):
         path = self.data_dir / "version" / "pins.json"
         for content, words in (
             ("{", "is not JSON: .*line 1 column 2"),
-            ('{"devices": {"00:11": {"version": "v1"}}}', "'00:11' is no MAC address"),
+            ('{"devices": {"00:11": {"version": "v1"}}}', "'00:11' is not a MAC address"),
         ):
             path.write_text(content)
             for command in (("pin", MAC, "v1.0.0"), ("unpin", MAC)):
@@ -144,7 +144,7 @@ class GroupTest(CommandCase):
     def test_a_file_in_the_place_of_the_folder_is_named_with_what_to_do(self):
         path = self.data_dir / "version" / "groups"
         path.write_text("")
-        words = f"{path} is no folder; move it away, `group add` makes one"
+        words = f"{path} is not a folder; move it away, and `group add` creates one"
         self.assert_refused(1, words, "group", "add", "beta", MAC)
         done = self.run_command("group", "list")
         self.assertEqual(done.returncode, 1)
@@ -157,7 +157,7 @@ class GroupTest(CommandCase):
         )
 
     def test_a_wrong_line_of_standard_input_changes_nothing(self):
-        words = "standard input line 2 holds no MAC address: 'x'; nothing was changed"
+        words = "standard input line 2 is not a MAC address: 'x'; nothing was changed"
         self.assert_refused(2, words, "group", "add", "beta", "-", given=f"{MAC}\nx\n")
         self.assertFalse((self.data_dir / "version" / "groups").exists())
 
@@ -185,7 +185,7 @@ class GroupTest(CommandCase):
         path.write_text("all")
         done = self.run_command("group", "list")
         self.assertEqual((done.returncode, "beta   1" in done.stdout), (1, True))
-        self.assertIn(f"{path} line 1 holds no MAC address: 'all'; fix it first", done.stderr)
+        self.assertIn(f"{path} line 1 is not a MAC address: 'all'; fix it first", done.stderr)
         self.assert_refused(1, "fix it first", "group", "add", "alpha", MAC)
         self.assertEqual(path.read_text(), "all")
 
@@ -195,9 +195,9 @@ class GroupTest(CommandCase):
             (1, "none of these is in group beta; .*`group list beta`", ("remove", "beta", OTHER)),
             (1, "there is no group gamma", ("remove", "gamma", MAC)),
             (1, "there is no group gamma", ("list", "gamma")),
-            (2, "'../x' is no name of a group", ("add", "../x", MAC)),
-            (2, "'a0b1c2d3e4f5' is no name of a group", ("add", "a0b1c2d3e4f5", MAC)),
-            (2, "'all' is no MAC address", ("add", "beta", "all")),
+            (2, "'../x' is not a group's name", ("add", "../x", MAC)),
+            (2, "'a0b1c2d3e4f5' is not a group's name", ("add", "a0b1c2d3e4f5", MAC)),
+            (2, "'all' is not a MAC address", ("add", "beta", "all")),
             (2, "PART", ()),
         ):
             with self.subTest(arguments):
@@ -209,7 +209,7 @@ class HoldTest(CommandCase):
         on_hold = "everything is {}on hold; `unhold` ends that"
         self.assertEqual(self.lines("hold", "--reason", "it reboots"), [on_hold.format("")])
         self.assertEqual(self.lines("hold", "--reason", "it burns"), [on_hold.format("still ")])
-        self.assertEqual(self.lines("unhold"), ["nothing is on hold any more"])
+        self.assertEqual(self.lines("unhold"), ["nothing is on hold any longer"])
         self.assert_refused(1, "nothing is on hold; ", "unhold")
 
     def test_a_second_hold_without_a_reason_leaves_what_the_first_one_said(self):
@@ -218,13 +218,13 @@ class HoldTest(CommandCase):
         before = path.read_bytes()
         (line,) = self.lines("hold")
         since = r"since 20\d\d-\S+Z by \S+: it reboots"
-        self.assertRegex(line, f"^everything is on hold already, {since}$")
+        self.assertRegex(line, f"^everything is already on hold, {since}$")
         self.assertEqual(path.read_bytes(), before)
         self.assertEqual(self.lines("audit")[-1], "1 change")
 
     def test_a_hold_by_hand_says_no_more_than_that(self):
         (self.data_dir / "version" / "hold.json").touch()
-        self.assertEqual(self.lines("hold"), ["everything is on hold already; `unhold` ends that"])
+        self.assertEqual(self.lines("hold"), ["everything is already on hold; `unhold` ends that"])
 
 
 class FullDiskTest(CommandCase):
@@ -260,7 +260,7 @@ class FullDiskTest(CommandCase):
     def test_other_changes_say_which_file_and_what_to_do(self):
         done = self.run_without_room("pin", MAC, "v1.0.0")
         self.assertEqual((done.returncode, done.stdout), (1, ""))
-        self.assertRegex(done.stderr, r"audit\.jsonl: .*; make room\. `hold` works meanwhile")
+        self.assertRegex(done.stderr, r"audit\.jsonl: .*; make room\. `hold` still works")
 
     def test_a_release_is_withdrawn_though_that_cannot_be_put_on_record(self):
         self.run_without_audit("release", "withdraw", "v1.0.0")
@@ -314,7 +314,7 @@ class AuditTest(CommandCase):
         (line,) = self.lines("audit", "--json", "--limit", "1")
         entry = json.loads(line)
         self.assertEqual((entry["action"], entry["reason"]), ("hold", "it reboots"))
-        self.assert_refused(2, "shows nothing", "audit", "--limit", "0")
+        self.assert_refused(2, "would show nothing", "audit", "--limit", "0")
 
     def test_without_a_change_it_is_empty(self):
         self.assertEqual(self.lines("audit")[-1], "0 changes")
@@ -487,7 +487,7 @@ class WhyTest(CommandCase):
         edits.hold(self.data_dir, "it reboots")
         lines = self.lines("why", MAC, "--version", "v1.0.0")
         self.assertIn("because      everything is on hold: it reboots", lines)
-        self.assertIn("image        none now, /firmware.bin is answered 503", lines)
+        self.assertIn("image        none now: /firmware.bin is answered 503", lines)
 
     def test_for_programs_it_is_one_object(self):
         self.see()
@@ -500,16 +500,16 @@ class WhyTest(CommandCase):
         )
 
     def test_a_device_that_is_not_on_record_needs_a_version(self):
-        self.assert_refused(1, f"{MAC} is not on record; --version TEXT says", "why", MAC)
+        self.assert_refused(1, f"{MAC} is not on record; --version TEXT shows", "why", MAC)
         lines = self.lines("why", MAC, "--version", "factory 7")
         self.assertIn("reports      factory 7 (it is not on record)", lines)
         self.assertIn("is told      v1.0.1", lines)
 
     def test_what_makes_no_sense_is_refused(self):
         for words, arguments in (
-            ("'beta' is no MAC address", ("beta",)),
-            ("is nothing that a device reports", (MAC, "--version", "é")),
-            ("is nothing that a device reports", (MAC, "--version", "")),
+            ("'beta' is not a MAC address", ("beta",)),
+            ("cannot be reported by a device", (MAC, "--version", "é")),
+            ("cannot be reported by a device", (MAC, "--version", "")),
         ):
             with self.subTest(arguments):
                 self.assert_refused(2, words, "why", *arguments)

@@ -130,9 +130,9 @@ class StartTest(CommandCase):
         for arguments, said, code in (
             (["v9"], "publish it first", 1),
             ([OLD], "is the target of the fleet already", 1),
-            ([NEW, "--waves", "50,10,100"], "waves have to rise", 2),
-            ([NEW, "--waves", "10,50"], "the last one has to be 100", 2),
-            ([NEW, "--waves", "ten"], "argument --waves: 'ten' are not percentages", 2),
+            ([NEW, "--waves", "50,10,100"], "does not rise from above 0", 2),
+            ([NEW, "--waves", "10,50"], "from above 0 to 100", 2),
+            ([NEW, "--waves", "ten"], "argument --waves: 'ten' is not a list of percentages", 2),
             ([NEW, "--waves", "a,100"], "such as 1,10,50,100", 2),
             (
                 [NEW, "--max-failures", "100"],
@@ -144,7 +144,7 @@ class StartTest(CommandCase):
             ([NEW, "--soak", "10"], "not a duration", 2),
             ([NEW, "--group", "beta"], "there is no group beta", 1),
             ([NEW, "--first-group", "beta"], "there is no group beta", 1),
-            ([NEW, "--group", "Beta!"], "no name of a group", 2),
+            ([NEW, "--group", "Beta!"], "not a group's name", 2),
         ):
             with self.subTest(arguments=arguments):
                 self.assertIn(said, self.refused("start", *arguments, code=code))
@@ -259,7 +259,7 @@ class StartTest(CommandCase):
         self.know(9, first=3, first_seen_ms=NOW_MS - HOUR_MS, hours=(0,))
         self.group("canary", range(3))
         said = self.refused("start", NEW, "--first-group", "canary")
-        self.assertIn("so that none counts and the wave would not go on: give --count-new", said)
+        self.assertIn("so none counts and the wave would not go on: give --count-new", said)
 
     def test_the_first_wave_that_is_proposed_holds_devices_that_count(self):
         macs = sorted(range(100), key=lambda number: cohort_percent(NEW, mac_of(number)))
@@ -278,8 +278,8 @@ class StartTest(CommandCase):
         self.know(100)
         self.group("beta", range(30))
         (self.data_dir / "version" / "targets.json").write_text('{"beta": "v1.4.0"}')
-        line = "left alone, since it has a target of its own: group beta (v1.4.0, 30 devices); "
-        self.assertIn(f"{line}--groups-too reaches it too\n", self.run_it("start", NEW)[1])
+        line = "left alone because it has its own target: group beta (v1.4.0, 30 devices); "
+        self.assertIn(f"{line}--groups-too includes it\n", self.run_it("start", NEW)[1])
         self.assertFalse(self.plan().groups_too)
         self.run_it("abort")
         said = self.refused("start", NEW, "--first-group", "beta")
@@ -350,7 +350,7 @@ class StartTest(CommandCase):
     def test_a_hold_is_warned_of(self):
         self.know(100)
         (self.data_dir / "version" / "hold.json").write_text('{"reason": "it bricks"}')
-        said = "everything is on hold: it bricks; nobody is offered anything until `unhold`"
+        said = "everything is on hold: it bricks; no device is offered anything until `unhold`"
         self.assertIn(said, self.run_it("start", NEW, "--waves", "50,100")[2])
         self.run_it("pause")
         self.assertIn(said, self.run_it("resume")[2])
@@ -399,7 +399,7 @@ class ChangeTest(CommandCase):
         self.assertEqual(self.run_it("resume")[0], 0)
         self.assertEqual(self.plan().instead_of, OLD)
 
-    def test_there_is_no_way_back_to_the_release_of_the_rollout_itself(self):
+    def test_there_is_no_revert_to_the_release_of_the_rollout_itself(self):
         self.know(30, days_ago=0.05, version=NEW)
         self.come_to("running", wave=1)
         self.set_target(NEW)
@@ -441,7 +441,7 @@ class ChangeTest(CommandCase):
         code, out, _ = self.run_it("promote")
         self.assertEqual(code, 0)
         self.assertEqual(
-            out, "wave 3 is the last: the rollout ends without devices that are missing\n"
+            out, "wave 3 is the last: the rollout ends without the devices that are missing\n"
         )
         self.assertEqual(self.plan().promoted, 3)
         moved = [(entry["from"], entry["to"]) for entry in entries(self.data_dir / "log")[1:]]
@@ -468,7 +468,7 @@ class ChangeTest(CommandCase):
         self.assertEqual((entry["state"], entry["instead_of"]), ("aborted", OLD))
         self.assertIn("it was aborted", self.refused("pause"))
 
-    def test_a_way_back_shows_the_number_of_devices_and_is_a_rollout_of_its_own(self):
+    def test_a_revert_shows_the_number_of_devices_and_is_a_rollout_of_its_own(self):
         self.know(30, days_ago=0.05, version=NEW)
         self.come_to("running", wave=1)
         code, out, _ = self.run_it("abort", "--revert")
@@ -480,7 +480,7 @@ class ChangeTest(CommandCase):
         self.assertEqual(plan.counted, ())
         self.assertEqual(self.stopped()[NEW]["state"], "aborted")
 
-    def test_a_way_back_drops_waves_that_hold_nobody(self):
+    def test_a_revert_drops_waves_that_hold_nobody(self):
         self.write_plan(self.plan()._replace(waves=(0.01, 50.0, 100.0), counted=(1, 49, 50)))
         self.know(30, days_ago=0.05, version=NEW)
         self.come_to("running", wave=1)
@@ -488,7 +488,7 @@ class ChangeTest(CommandCase):
         plan = self.plan()
         self.assertEqual(plan.waves, (50.0, 100.0))
 
-    def test_a_way_back_that_was_aborted_has_no_way_back(self):
+    def test_a_revert_that_was_aborted_has_no_revert(self):
         self.know(30, days_ago=0.05, version=NEW)
         self.come_to("running", wave=1)
         self.run_it("abort", "--revert")
@@ -497,7 +497,7 @@ class ChangeTest(CommandCase):
         self.assertIn("the revert was aborted; `rollout start VERSION`", said)
         self.assertNotIn("--revert", said)
 
-    def test_a_halted_release_has_a_way_back_too(self):
+    def test_a_halted_release_has_a_revert_too(self):
         self.know(30, days_ago=0.05, version=NEW)
         self.come_to("halted", reason="bad")
         stopped = {NEW: {"state": "withdrawn", "instead_of": OLD}}
@@ -506,10 +506,12 @@ class ChangeTest(CommandCase):
         self.assertEqual(self.stopped(), stopped)
         self.assertEqual(self.plan().reverts, NEW)
 
-    def test_there_is_no_way_back_from_what_nobody_runs_or_what_is_done(self):
+    def test_there_is_no_revert_from_what_nobody_runs_or_what_is_done(self):
         self.come_to("running")
         said = self.refused("abort", "--revert")
-        self.assertIn(f"no device runs {NEW}, there is nothing to take back; `rollout abort`", said)
+        self.assertIn(
+            f"no device runs {NEW}, so there is nothing to take back; `rollout abort`", said
+        )
         self.assertEqual(self.plan().wanted, "run")
         self.come_to("halted", reason="bad")
         said = self.refused("abort", "--revert")
@@ -661,10 +663,10 @@ class StatusTest(CommandCase):
         self.know(100)
         self.run_it("start", NEW, "--waves", "50,100")
         (self.data_dir / "version" / "hold.json").write_text("{}")
-        line = "  everything is on hold: nobody is offered anything; `unhold` ends that"
+        line = "  everything is on hold: no device is offered anything; `unhold` ends that"
         self.assertEqual(self.run_it("status")[1].splitlines()[1], line)
 
-    def test_a_way_back_that_is_over_names_no_way_back(self):
+    def test_a_revert_that_is_over_names_no_revert(self):
         back = RolloutPlan(
             "1", OLD, "", (100.0,), format_time(NOW_MS), OLD, is_revert=True, reverts=NEW
         )
@@ -686,7 +688,7 @@ class StatusTest(CommandCase):
         plan = RolloutPlan("1", NEW, "", (100.0,), format_time(NOW_MS), OLD)
         standing = Standing(None, "01:00-05:00", False, 12)
         text = "\n".join(status_lines(plan, None, NOW_MS, standing=standing))
-        self.assertIn("12 never meet the window 01:00-05:00", text)
+        self.assertIn("12 never ask within the window 01:00-05:00", text)
         self.assertIn("--window-overdue", text)
 
     def test_json_has_an_object_a_line(self):

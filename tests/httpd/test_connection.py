@@ -10,7 +10,7 @@ import unittest
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from ota_server.device_port.common_check import Checks
+from ota_server.device_port.checks import Checks
 from ota_server.device_port.offers import Offers
 from ota_server.device_port.wiring import open_service
 from ota_server.httpd.connection import CONFIRM_SECONDS, HEAD_SECONDS, STALL_SECONDS, Connection

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from ota_server.journal.device_table import Fleet
+from ota_server.journal.device_table import DeviceTable
 from ota_server.journal.files import journal_files
 from ota_server.journal.record import format_marker, format_record
 from ota_server.journal.replay import replay
@@ -54,12 +54,13 @@ class FleetCase(unittest.TestCase):
         self.root = Path(folder.name)
         self.log_dir = self.root / "log"
         self.path = self.log_dir / "devices.jsonl"
-        self._fleets: list[Fleet] = []
+        self._fleets: list[DeviceTable] = []
         keep_quiet(self)
         self.addCleanup(self.close)
 
-    def open(self, max_devices: int = 1000, **options: Any) -> Fleet:
-        fleet = Fleet(Journal(self.log_dir, **options), self.log_dir, lambda: NOW_MS, max_devices)
+    def open(self, max_devices: int = 1000, **options: Any) -> DeviceTable:
+        journal = Journal(self.log_dir, **options)
+        fleet = DeviceTable(journal, self.log_dir, lambda: NOW_MS, max_devices)
         self._fleets.append(fleet)
         return fleet
 
@@ -68,20 +69,20 @@ class FleetCase(unittest.TestCase):
         while self._fleets:
             self._fleets.pop().close()
 
-    def reopen(self, **options: Any) -> Fleet:
+    def reopen(self, **options: Any) -> DeviceTable:
         self.close()
         return self.open(**options)
 
-    def record(self, fleet: Fleet, number: int, version: str, event: str = "check") -> None:
+    def record(self, fleet: DeviceTable, number: int, version: str, event: str = "check") -> None:
         with fleet.lock:
             fleet.record(event, mac(number), device(version))
         fleet.journal.flush()
 
-    def get(self, fleet: Fleet, number: int) -> Device | None:
+    def get(self, fleet: DeviceTable, number: int) -> Device | None:
         with fleet.lock:
             return fleet.get(mac(number))
 
-    def table(self, fleet: Fleet, count: int) -> dict[str, Device]:
+    def table(self, fleet: DeviceTable, count: int) -> dict[str, Device]:
         """Return what a fleet says of the first `count` devices."""
         found = {mac(number): self.get(fleet, number) for number in range(count)}
         return {name: known for name, known in found.items() if known is not None}

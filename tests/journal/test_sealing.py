@@ -5,7 +5,7 @@ import os
 import shutil
 from zlib import crc32
 
-from ota_server.journal.device_table import Fleet
+from ota_server.journal.device_table import DeviceTable
 from ota_server.journal.record import format_marker, format_record, format_seal, parse_seal
 from ota_server.journal.writer import SEAL_BYTES, Journal
 from ota_server.model.device import mac_of
@@ -145,7 +145,7 @@ class DoubtTest(SealCase):
 
 
 class RestartTest(FleetCase):
-    def fill(self, fleet: Fleet, count: int = DEVICES) -> None:
+    def fill(self, fleet: DeviceTable, count: int = DEVICES) -> None:
         for number in range(count):
             with fleet.lock:
                 fleet.record("check", mac(number), device("v1"))
@@ -159,7 +159,7 @@ class RestartTest(FleetCase):
         shutil.rmtree(self.log_dir)
         copy.rename(self.log_dir)
 
-    def open_many(self) -> Fleet:
+    def open_many(self) -> DeviceTable:
         return self.open(max_devices=10 * DEVICES)
 
     def test_a_server_seals_by_itself(self):

@@ -292,7 +292,7 @@ class LeftAloneTest(unittest.TestCase):
                 decided = policy(rollouts={"": groups_too(found)}, **self.BETA)
                 self.assertEqual(told(decided).version, version)
 
-    def test_a_way_back_takes_nobody_anywhere_who_is_not_on_its_release(self):
+    def test_a_revert_takes_nobody_anywhere_who_is_not_on_its_release(self):
         back = groups_too(in_all("v1.1"))._replace(reverts="v1.5")
         for reported, version in (("v1.5", "v1.1"), ("v1.0", "v1.4"), ("v1.4", "v1.4")):
             with self.subTest(reported):
@@ -434,12 +434,12 @@ class StoneTest(unittest.TestCase):
 
     def test_the_reason_names_where_it_goes(self):
         decision = told(policy(manifests=self.WAY), "v1.0", "v1.3")
-        self.assertEqual(decision.reason, "the stone on the way to v1.3: target")
+        self.assertEqual(decision.reason, "the stepping stone to v1.3: target")
 
     def test_a_version_that_is_named_as_direct_needs_no_stone(self):
         self.assertEqual(told(policy(manifests=self.WAY), "1.0.7", "v1.2").version, "v1.2")
 
-    def test_a_pin_and_a_rollout_go_over_the_stones_too(self):
+    def test_a_pin_and_a_rollout_go_over_the_stepping_stones_too(self):
         for more in ({"pins": ({MAC: Pin("v1.3", None)}, {})}, {"rollouts": {"": in_all("v1.3")}}):
             with self.subTest(more):
                 self.assertEqual(told(policy(manifests=self.WAY, **more), "v1.0").version, "v1.1")

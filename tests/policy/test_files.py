@@ -178,7 +178,7 @@ class BrokenTest(PolicyCase):
                 with self.assertLogs("ota_server.system.watched", "ERROR") as said:
                     self.assertEqual(self.told(), "v1.0.0")
                 self.assertIn(f"{path} ", said.output[0])
-                consequence = "a server that has not read it before offers nobody anything until it"
+                consequence = "a server that has not read it before offers nothing until it"
                 self.assertIn(f"; {consequence} is fixed", said.output[0])
                 answer = self.get("/firmware.bin")
                 self.assertEqual((answer.status, "retry-after" in answer.fields), (503, True))
@@ -203,7 +203,7 @@ class BrokenTest(PolicyCase):
                 path.mkdir() if is_folder else path.write_text("{")
                 with self.assertLogs("ota_server.system.watched", "ERROR") as said:
                     self.assertEqual((self.told(), self.told(mac=OTHER)), ("v1.0.0", "v1.0.1"))
-                self.assertIn("nobody is offered its release until it is fixed", said.output[0])
+                self.assertIn("no device is offered its release until it is fixed", said.output[0])
                 self.assertEqual(len(said.output), 1)
                 path.rmdir() if is_folder else path.unlink()
                 self.assert_soon_told("v1.2")

@@ -69,7 +69,7 @@ class WaitTest(unittest.TestCase):
     def test_after_ten_it_is_stuck_however_long_it_waits(self):
         self.assertIn("stuck", waits(10, 1000 * DAY_MS))
 
-    def test_a_retry_after_the_last_attempt_begins_anew(self):
+    def test_a_retry_after_the_last_attempt_begins_again(self):
         for retry_ms, is_free in ((99, False), (100, True)):
             with self.subTest(retry_ms):
                 policy = make_policy(retries={MAC: retry_ms})
@@ -98,7 +98,7 @@ class SettledTest(unittest.TestCase):
         self.assertTrue(ran_for_a_day(self.device("v2", 200), 200 + DAY_MS))
         self.assertFalse(ran_for_a_day(self.device("v1", 200), 200 + DAY_MS))
 
-    def test_who_falls_back_after_a_day_begins_anew(self):
+    def test_who_falls_back_after_a_day_begins_again(self):
         for hours, attempts in ((23, 2), (25, 0)):
             with self.subTest(hours):
                 now_ms = 200 + hours * HOUR_MS
@@ -169,7 +169,7 @@ class ServerTest(ServerCase):
         self.fetch(3)
         self.assertEqual(self.get("/version.txt").body, b"v1.0.0")
         report = Report(MAC, "v1.0.0")
-        for content, told in ((None, "v1.0.0"), (b"a mended image", "v1.0.1")):
+        for content, told in ((None, "v1.0.0"), (b"a fixed image", "v1.0.1")):
             if content is not None:
                 self.put_image("v1.0.1", content)
             with self.subTest(told):
@@ -177,7 +177,7 @@ class ServerTest(ServerCase):
                 device = newest(self.data_dir / "log", MAC)
                 found = explain_device(self.data_dir, report, device, now_ms())
                 self.assertEqual(found.decision.version, told)
-        self.assertEqual(self.get("/firmware.bin").body, b"a mended image")
+        self.assertEqual(self.get("/firmware.bin").body, b"a fixed image")
 
     def test_a_target_that_is_another_release_is_offered_at_once(self):
         self.start()

@@ -66,7 +66,7 @@ class ServerOnlyTest(ServerCase):
         self.start(service={"max_devices": 1})
         self.get("/version.txt", {**DEVICE, "_br_mac_": "00:11:22:33:44:66"})
         self.assertEqual(self.told(), "v1.0.1")
-        self.assert_paused("to a device that there is no room to keep (--max-devices)")
+        self.assert_paused("to a device that is beyond --max-devices")
 
     def test_the_journal_cannot_be_written(self) -> None:
         journal = self.start().service.fleet.journal

@@ -164,7 +164,7 @@ class GroupTest(ParsingCase):
         for line in (b"00:11:22:33:44", b"all", b"ff:ff:ff:ff:ff:ff", b"\0", b"00:11 " * 9999):
             with (
                 self.subTest(line[:40]),
-                self.assertRaisesRegex(BadPolicy, "^line 2 holds no MAC address: .{0,60}$"),
+                self.assertRaisesRegex(BadPolicy, "^line 2 is not a MAC address: .{0,60}$"),
             ):
                 parse_group(MAC.encode() + b"\n" + line)
 

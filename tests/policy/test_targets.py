@@ -43,7 +43,7 @@ class VersionFileTest(TargetsCase):
         self.path.mkdir()
         folder = read_version_file(self.data_dir)
         self.assertTrue(folder.is_there)
-        self.assertEqual(folder.problem, "is no regular file in its folder")
+        self.assertEqual(folder.problem, "is not a regular file in its folder")
 
     def test_where_it_cannot_be_used_there_is_no_target(self):
         self.assertIsNone(read_target(self.data_dir))

@@ -124,7 +124,7 @@ class AgainTest(PublishCase):
     def test_what_is_said_of_the_same_bytes_is_taken_over_and_named(self):
         self.publish(b"stone", "v0.9.0")
         self.publish(b"an image", "v1.0.0", notes="the first", reports_as="abc")
-        more = {"via": "v0.9.0", "direct_from": ("v0.9.*",), "notes": "mends the clock"}
+        more = {"via": "v0.9.0", "direct_from": ("v0.9.*",), "notes": "fixes the clock"}
         again = self.publish(b"an image", "v1.0.0", **more)
         self.assertEqual(again.outcome, "updated")
         self.assertEqual(again.updated, ("notes", "via", "direct-from"))
@@ -132,7 +132,7 @@ class AgainTest(PublishCase):
         self.assertEqual(parse_manifest(content, "v1.0.0"), again.manifest)
         manifest = self.manifest_of("v1.0.0")
         self.assertEqual((manifest["via"], manifest["direct_from"]), ("v0.9.0", ["v0.9.*"]))
-        self.assertEqual((manifest["notes"], manifest["reports_as"]), ("mends the clock", "abc"))
+        self.assertEqual((manifest["notes"], manifest["reports_as"]), ("fixes the clock", "abc"))
         self.assertEqual(audit.entries(self.data_dir / "log")[-1]["outcome"], "updated")
         self.assertEqual(self.publish(b"an image", "v1.0.0", **more).outcome, "there")
         self.assertEqual(self.publish(b"an image", "v1.0.0", via="v0.9.0").outcome, "there")
@@ -177,7 +177,7 @@ class AgainTest(PublishCase):
         self.assertEqual(self.publish(b"an image", "v1.0.0").outcome, "recorded")
         self.assertEqual(self.manifest_of("v1.0.0")["size"], 8)
 
-    def test_a_manifest_that_cannot_be_used_is_written_anew(self):
+    def test_a_manifest_that_cannot_be_used_is_written_again(self):
         self.publish(b"an image", "v1.0.0")
         (self.firmware / "firmware_v1.0.0.json").write_text("{")
         self.assertEqual(self.publish(b"an image", "v1.0.0").outcome, "recorded")
@@ -218,12 +218,12 @@ class RefusedTest(PublishCase):
         self.assertIn("is empty", self.refused(b"", "v1.0.0"))
 
     def test_a_folder(self):
-        with self.assertRaisesRegex(Refused, "builds is no regular file; give the file"):
+        with self.assertRaisesRegex(Refused, "builds is not a regular file; give the file"):
             publish(self.data_dir, PublishRequest(str(self.builds), "v1"), NOW_MS, lambda *_: None)
 
     def test_a_pipe_is_not_waited_for(self):
         os.mkfifo(self.builds / "pipe")
-        with self.assertRaisesRegex(Refused, "no regular file"):
+        with self.assertRaisesRegex(Refused, "not a regular file"):
             publish(
                 self.data_dir,
                 PublishRequest(str(self.builds / "pipe"), "v1"),
@@ -237,7 +237,7 @@ class RefusedTest(PublishCase):
 
     def test_a_name_that_is_no_version(self):
         for version in ("", "v 1", "../v1", "-1", "v" * 65):
-            with self.subTest(version), self.assertRaisesRegex(Misused, "is no version"):
+            with self.subTest(version), self.assertRaisesRegex(Misused, "is not a version"):
                 self.publish(b"an image", version)
 
     def test_a_version_that_is_there_with_other_bytes_naming_both_hashes(self):
@@ -248,7 +248,7 @@ class RefusedTest(PublishCase):
 
     def test_a_version_that_equals_another_by_meaning(self):
         self.publish(b"an image", "v1.0")
-        self.assertIn("same release by meaning", self.refused(b"an image", "1.0"))
+        self.assertIn("would mean the same release", self.refused(b"an image", "1.0"))
 
     def test_a_disk_that_would_fill(self):
         source = self.builds / "huge.bin"
@@ -283,7 +283,7 @@ class RefusedTest(PublishCase):
 
     def test_a_direct_version_that_is_no_pattern(self):
         self.publish(b"stone", "v1.9")
-        with self.assertRaisesRegex(Misused, "no pattern"):
+        with self.assertRaisesRegex(Misused, "nor a pattern"):
             self.publish(b"an image", "v2.0", via="v1.9", direct_from=("v1 ?",))
 
     def test_what_no_device_can_report(self):
@@ -293,7 +293,9 @@ class RefusedTest(PublishCase):
 
     def test_what_another_release_reports_already(self):
         self.publish(b"an image", "v1.0", reports_as="abc")
-        self.assertIn("v1.0 report 'abc'", self.refused(b"another", "v2.0", reports_as="abc"))
+        self.assertIn(
+            "v1.0 already report 'abc'", self.refused(b"another", "v2.0", reports_as="abc")
+        )
 
     def test_what_another_release_is_called(self):
         self.publish(b"an image", "v1.0")
@@ -301,11 +303,11 @@ class RefusedTest(PublishCase):
         for reported in ("v1.0", "1.0", "v1.5"):
             with self.subTest(reported):
                 problem = self.refused(b"another", "v2.0", reports_as=reported)
-                self.assertIn("the name of another release", problem)
+                self.assertIn("the version of another release", problem)
 
     def test_a_version_that_another_release_reports(self):
         self.publish(b"an image", "v1.0", reports_as="v2.0")
-        self.assertIn("v2.0 is what devices report", self.refused(b"another", "v2.0"))
+        self.assertIn("v2.0 is what devices that run v1.0 report", self.refused(b"another", "v2.0"))
 
     def test_an_image_that_says_another_version_unless_forced(self):
         problem = self.refused(esp_image("v1.1.9"), "v1.2.0")
@@ -324,7 +326,7 @@ class RefusedTest(PublishCase):
         self.publish(esp_image("v1.0.0", "ESP32"), "v1.0.0")
         self.set_target("v1.0.0")
         problem = self.refused(esp_image("v1.1.0", "ESP32-S3"), "v1.1.0")
-        self.assertIn("is for ESP32-S3, and that of the current target for ESP32", problem)
+        self.assertIn("is for ESP32-S3, that of the current target for ESP32", problem)
         self.publish(esp_image("v1.1.0", "ESP32-S3"), "v1.1.0", is_forced=True)
 
     def test_an_image_that_was_cut_unless_forced(self):

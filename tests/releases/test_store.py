@@ -373,7 +373,7 @@ class TargetTest(StoreCase):
         self.set_target("v2")
         self.assertEqual(self.store.target().version, "v2")
 
-    def test_a_version_txt_that_was_settled_is_read_anew_when_it_changes(self):
+    def test_a_version_txt_that_was_settled_is_read_again_when_it_changes(self):
         self.set_target("v1")
         with mock.patch(
             "ota_server.releases.fleet_target.time.time", return_value=time.time() + 60

@@ -16,7 +16,7 @@ from ota_server.device_port.wiring import open_service
 from ota_server.model.timestamp import format_time
 from ota_server.policy.lease import Lease, lines_of_a_look
 from ota_server.policy.rollout_plan import RolloutProgress, format_plan
-from ota_server.rollouts.journal_fold import DeviceServer
+from ota_server.rollouts.journal_fold import ServerFacts
 from ota_server.rollouts.keeper import LOCK_NAME, Keeper, is_attended
 from tests.rollouts.test_mover import children
 from tests.support import TRANSPORT, Client, until
@@ -100,7 +100,7 @@ class BehindTest(RolloutCase):
         lock = os.open(self.lock, os.O_RDWR | os.O_CREAT)
         self.addCleanup(os.close, lock)
         self.controller = Controller(
-            self.data_dir, 0.25, DeviceServer(0), lock=lock, heartbeat=self.theirs
+            self.data_dir, 0.25, ServerFacts(0), lock=lock, heartbeat=self.theirs
         )
 
     def look(self) -> list[bytes]:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ota_server.model.timestamp import format_time, parse_time
 from ota_server.policy.files import PolicyFiles
-from ota_server.rollouts.journal_fold import DeviceServer
+from ota_server.rollouts.journal_fold import ServerFacts
 from ota_server.rollouts.mover import RolloutMover
 from tests.support import ROOT, TIMEOUT_SECONDS, Client, until
 from tests.support.fleet import NEW, OLD, Fleet, RolloutCase
@@ -383,7 +383,7 @@ class AloneTest(RolloutCase):
         second = self.start()
         _, said = second.communicate(timeout=TIMEOUT_SECONDS)
         self.assertEqual(second.returncode, 1)
-        self.assertIn("another controller runs on", said)
+        self.assertIn("another controller already runs on", said)
 
     def test_it_ends_by_itself_where_there_is_nothing_to_do(self):
         self.assertEqual(self.start().wait(TIMEOUT_SECONDS), 0)
@@ -460,7 +460,7 @@ class TimeTest(RolloutCase):
         plan = self.roll_out(soak_seconds=3600.0, wave_timeout_seconds=7 * 86400.0)
         policies = PolicyFiles(self.data_dir)
         self.mover = RolloutMover(
-            self.data_dir, plan, policies, DeviceServer(self.now_ms), self.now_ms
+            self.data_dir, plan, policies, ServerFacts(self.now_ms), self.now_ms
         )
         self.addCleanup(self.mover.close, self.now_ms)
 

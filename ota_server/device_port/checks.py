@@ -10,13 +10,13 @@ common ones at a third of the cost. What that skips, and why the result is the s
 2. *Routing*: method and path are part of the pattern, and no body is.
 3. *The decision* is the same call. If there is none now (no target, or an image that has to be
    hashed first), nothing has been done yet, and the general path meets that again.
-4. *The record* is the same call, `Fleet.check`. It has a short cut of its own: if a device reports
-   the version on record, `device.checked_again` changes its packed row, without unpacking it.
+4. *The record* is the same call, `DeviceTable.check`. It has a short cut of its own: if a device
+   reports the version on record, `device.checked_again` changes its packed row, without unpacking.
 5. *The reply* is made once a second for each text, from the same parts; `Date` has seconds.
 6. *The connection* (`httpd/driver.py`) learns only the time: nothing was under way, and the data
    was this one request, so that there is nothing else to remember.
 
-Proof: tests/device_port/test_common_check.py sends the same random requests to two services, one on
+Proof: tests/device_port/test_checks.py sends the same random requests to two services, one on
 each path, and expects the same bytes and the same journal; and it compares what pattern and parsers
 read. tests/httpd/test_fuzz.py mutates requests of both kinds.
 """
@@ -30,7 +30,7 @@ from ota_server.httpd import reply
 from ota_server.httpd.app import QuickReply
 from ota_server.httpd.http1 import Request, reply_head
 from ota_server.httpd.reply import Peer, Reply
-from ota_server.journal.device_table import Fleet
+from ota_server.journal.device_table import DeviceTable
 from ota_server.model.device import Report
 from ota_server.policy.files import PolicyFiles
 from ota_server.releases.fleet_target import NoTarget
@@ -90,7 +90,7 @@ class Checks:
     """Answers checks. Safe for use by many threads."""
 
     def __init__(
-        self, offers: Offers, policies: PolicyFiles, fleet: Fleet, clock_ms: Callable[[], int]
+        self, offers: Offers, policies: PolicyFiles, fleet: DeviceTable, clock_ms: Callable[[], int]
     ) -> None:
         self._offers = offers
         self._policies = policies

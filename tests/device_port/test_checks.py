@@ -7,13 +7,13 @@ from collections import Counter
 from unittest import mock
 
 from ota_server.device_port.admission import Admission
-from ota_server.device_port.common_check import read_common_check, read_common_image
+from ota_server.device_port.checks import read_common_check, read_common_image
 from ota_server.device_port.service import Service
 from ota_server.device_port.slots import DownloadSlots
 from ota_server.httpd.connection import Connection
 from ota_server.httpd.http1 import BadRequest, read_request
 from ota_server.httpd.reply import ImageSpan, Outgoing, Peer
-from ota_server.journal.device_table import Fleet
+from ota_server.journal.device_table import DeviceTable
 from ota_server.journal.rejected import Rejected
 from ota_server.journal.writer import Journal
 from ota_server.model.device import Report, parse_report
@@ -206,7 +206,7 @@ class TwoWaysTest(DataDirCase):
         """Return a service with a journal of its own."""
         log_dir = self.data_dir / name
         log_dir.mkdir(exist_ok=True)
-        fleet = Fleet(Journal(log_dir), log_dir, lambda: self.now_ms, max_devices=10)
+        fleet = DeviceTable(Journal(log_dir), log_dir, lambda: self.now_ms, max_devices=10)
         limit = None if places is None else DownloadSlots(places)
         admission = None if limit is None else Admission(limit, clock=lambda: self.now_ms / 1000)
         return Service(
