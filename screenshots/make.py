@@ -160,7 +160,7 @@ def let_fleet_ask(data_dir: Path) -> None:
             if fetches:
                 now_ms[0] += 1200
                 ask(server.server_port, "/firmware.bin", fields)
-                while table.under_way:  # its end is on record a moment after its last byte
+                while table.transfers.counts:  # its end is on record a moment after its last byte
                     time.sleep(0.01)
         now_ms[0] = started_ms - 90_000
         for _ in range(3):
