@@ -218,7 +218,7 @@ class Offers:
                 image.is_withdrawn = False
 
     def check_image(self, image: Image, peer: Peer) -> None:
-        """Refuse an image that nobody may have, or that this client may not have.
+        """Refuse a withdrawn or altered image, or one that this client may not have.
 
         Raises:
             NoImage: the message says why.

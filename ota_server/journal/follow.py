@@ -168,7 +168,7 @@ class Follower:
         return files
 
     def _open_next(self) -> bool:
-        """Open the file after the one that was read; return False if there is none yet."""
+        """Open the file after the one that was read; return False if it does not exist yet."""
         for _ in range(_MOST_TRIES):
             files = self._files()
             chosen = self._sought_among(files) if self._sought else self._following(files)

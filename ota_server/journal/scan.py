@@ -45,7 +45,7 @@ class ScanResult:
     Attributes:
         locations: where the newest line of each device is, by its MAC as a number.
         bad_lines: how many lines were skipped because they were not records.
-        marker_end: the byte where the last snapshot in the newest file ends; None if there is none.
+        marker_end: the byte where the last snapshot in the newest file ends, None without one.
     """
 
     def __init__(self) -> None:
