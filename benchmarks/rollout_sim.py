@@ -75,8 +75,8 @@ def _prepare(data_dir: Path, scenario: SimulatedScenario) -> None:
 
 def _start(data_dir: Path, options: argparse.Namespace) -> None:
     command = [sys.executable, "-m", "ota_server", "rollout", "start", NEW, "--count-new"]
-    command += ["--soak", f"{options.soak}s", "--apply-grace", "2s"]
-    # Devices on the oldest version go on by themselves to the old one: before the rollout.
+    # Those on the oldest version are a group with a target of its own: `_keep_the_oldest`.
+    command += ["--soak", f"{options.soak}s", "--apply-grace", "2s", "--groups-too"]
     done = subprocess.run(
         [*command, "--data-dir", str(data_dir)], cwd=_ROOT, capture_output=True, text=True
     )

@@ -143,8 +143,9 @@ class Server:
             raise Broken(f"{problem}; {self.last_lines()}") from problem
 
     def last_lines(self) -> str:
-        """Return the end of what it said."""
-        lines = self._log.read_text(errors="replace").splitlines()[-_LOG_LINES:]
+        """Return the end of what it said, for a report: without tracebacks, which name paths."""
+        said = self._log.read_text(errors="replace").splitlines()
+        lines = [line for line in said if not line.startswith(" ")][-_LOG_LINES:]
         return " | ".join(lines) or "it said nothing"
 
     def end(self) -> None:

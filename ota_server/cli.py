@@ -1,17 +1,25 @@
-"""Operators' commands: `python -m ota_server COMMAND`."""
+"""Operators' commands: which there are, and what is common to running one."""
 
-import argparse
 import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
 
+if not __package__:  # run by its path: nothing of the package can be imported
+    folder = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    sys.exit(f"ota-server: run this as: cd {folder} && python -m ota_server")
+
 from ota_server import __version__
+from ota_server.system.hints import program
+from ota_server.system.process_start import raise_on_interrupt
+from ota_server.system.usage import Parser, print_problem
 
 # The module of each command, in the order of the help. Only the module of the typed command is
 # loaded: loading all of them took more than half of the time of most commands.
 COMMANDS = {
     "serve": "server",
+    "status": "commands.status",
+    "health": "commands.status",
     "devices": "commands.devices",
     "rollout": "commands.rollout",
     "pin": "commands.pin_hold_retry",
@@ -24,15 +32,19 @@ COMMANDS = {
     "why": "commands.why",
     "audit": "commands.audit",
     "release": "commands.release",
+    "product": "commands.product",
+    "backup": "commands.backup",
+    "restore": "commands.backup",
 }
 
+_FOR_ALL = frozenset(("-h", "--help", "--version"))
 
-def make_parser(command: str | None = None) -> argparse.ArgumentParser:
+
+def make_parser(command: str | None = None) -> Parser:
     """Return the parser of all commands, or of one; each sets `run` to what runs it."""
     # Help shows the command as it was called, so that its examples can be typed as they stand.
-    is_installed = os.path.basename(sys.argv[0]) == "ota-server"
-    parser = argparse.ArgumentParser(
-        prog="ota-server" if is_installed else "python -m ota_server",
+    parser = Parser(
+        prog=program(),
         description="Over-the-air firmware for fleets of small devices.",
         epilog="%(prog)s COMMAND --help says more.",
     )
@@ -47,14 +59,52 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; return its exit code: 0 done, 1 failed, 2 wrong usage."""
     words = sys.argv[1:] if argv is None else argv
     command = words[0] if words and words[0] in COMMANDS else None
-    arguments = make_parser(command).parse_args(words)
+    parser = make_parser(command)
+    if command is None and not _FOR_ALL.intersection(words[:1]):
+        print_problem(
+            f"ota-server: {_what_is_missing(words, parser)}; `{parser.prog} --help` says more"
+        )
+        return 2
+    arguments = parser.parse_args(words)
     try:
-        code = int(arguments.run(arguments))
-    except BrokenPipeError:
-        code = 0  # `devices | head`: the reader has gone, which is not worth a traceback
+        raise_on_interrupt()
+        _keep_what_is_printed()
+        try:
+            code = int(arguments.run(arguments))
+        except BrokenPipeError:
+            code = 0  # `devices | head`: the reader has gone, which is not worth a traceback
+        return _flushed(code)
     except KeyboardInterrupt:
         return 130
-    return _flushed(code)
+
+
+def _what_is_missing(words: Sequence[str], parser: Parser) -> str:
+    """Return what is wrong with words that do not begin with a command."""
+    if not words:
+        return f"give a command: {', '.join(COMMANDS)}"
+    if words[0].startswith("-"):
+        return f"give the command first, and {words[0][:40]} after it"
+    from difflib import get_close_matches  # here, since other commands do not need it
+
+    parts = {
+        f"{name} {part}": part
+        for name, command in parser.parts.choices.items()
+        for part in (command.parts.choices if command.parts else ())
+    }
+    meant = [name for name, part in parts.items() if part == words[0]]
+    meant = meant or get_close_matches(words[0], COMMANDS, n=2)
+    did_you = f"; did you mean {' or '.join(f'`{name}`' for name in meant)}?" if meant else ""
+    return f"there is no command {words[0][:40]!r}{did_you}"
+
+
+def _keep_what_is_printed() -> None:
+    """Have Python keep lines that it cannot write: then the output is known to be what failed.
+
+    With PYTHONUNBUFFERED it keeps none.
+    """
+    out = sys.stdout
+    if getattr(out, "write_through", False):
+        sys.stdout = os.fdopen(out.fileno(), "w", 1, out.encoding, out.errors, closefd=False)
 
 
 def _flushed(code: int) -> int:
@@ -65,6 +115,6 @@ def _flushed(code: int) -> int:
         # What is still buffered would raise again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if not isinstance(problem, BrokenPipeError) and code == 0:
-            print(f"ota-server: cannot write: {problem.strerror}", file=sys.stderr)
+            print_problem(f"ota-server: cannot write: {problem.strerror}")
             return 1
     return code

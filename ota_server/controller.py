@@ -4,15 +4,22 @@ It reads what operators want and what devices did, and writes how far each rollo
 requests, so no device ever waits for it.
 """
 
+import sys
+
+from ota_server.system import process_start
+
+if __name__ == "__main__":
+    process_start.begin_to_control()  # before the imports, which take a while
+
 import argparse
 import logging
 import os
 import select
 import signal
-import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from types import FrameType
 
@@ -21,13 +28,23 @@ from ota_server.policy.files import PolicyFiles
 from ota_server.policy.lease import lines_of_a_look
 from ota_server.policy.rollout_plan import RolloutPlan, is_over
 from ota_server.rollouts.files import groups_with_plan, read_plan, read_progress
+from ota_server.rollouts.find_rollout import must_name_fleet
 from ota_server.rollouts.journal_fold import ServerFacts
-from ota_server.rollouts.keeper import COMPLETION_UNKNOWN, HEARTBEAT, LOCK_NAME
+from ota_server.rollouts.keeper import COMPLETION_UNKNOWN, HEARTBEAT, KEEP_UNGROUPED, LOCK_NAME
 from ota_server.rollouts.mover import RolloutMover
 from ota_server.system import clock
-from ota_server.system.data_dir import add_data_dir_argument, log_dir
+from ota_server.system.data_dir import (
+    add_data_dir_argument,
+    default_data_dir,
+    log_dir,
+    product_at,
+    root_of,
+)
+from ota_server.system.hints import hints
 from ota_server.system.locks import Busy, InUse, take_lock
+from ota_server.system.new_files import if_allowed
 from ota_server.system.server_log import LogThread
+from ota_server.system.wished import wish
 
 log = logging.getLogger(__name__)
 
@@ -51,12 +68,14 @@ class Controller:
         server: ServerFacts,
         lock: int | None = None,
         heartbeat: int | None = None,
+        keeps_ungrouped: bool = False,
     ) -> None:
         """Begin without rollouts; the first `look` finds them.
 
         Args:
             lock: the descriptor of the lock that this controller holds.
             heartbeat: the descriptor of a pipe, to write to after each look; see `lease`.
+            keeps_ungrouped: as in a `Policy`.
         """
         self._lock = lock
         self._heartbeat = heartbeat
@@ -65,7 +84,7 @@ class Controller:
         self._data_dir = data_dir
         self._tick_seconds = tick_seconds
         self._server = server
-        self._policies = PolicyFiles(data_dir)
+        self._policies = PolicyFiles(data_dir, keeps_ungrouped)
         self._movers: dict[str, RolloutMover] = {}
         self._said: dict[str, float] = {}
         self._is_ending = False
@@ -127,9 +146,11 @@ class Controller:
             return
         self._touch_at = now + _TOUCH_SECONDS if self._is_sound else 0.0
         try:
-            os.utime(self._lock, None if self._is_sound else (0, 0))
+            with if_allowed("a time stamp", log_dir(self._data_dir) / LOCK_NAME):
+                os.utime(self._lock, None if self._is_sound else (0, 0))
         except OSError as problem:
-            self._say(f"the time of {LOCK_NAME} cannot be set: {problem}")
+            # Only `rollout status` misses it.
+            self._say(f"the time of {LOCK_NAME} cannot be set: {problem}", is_sound=True)
 
     def _update(self) -> None:
         """Begin new rollouts, apply changed plans, and close rollouts that are over."""
@@ -205,7 +226,7 @@ class Controller:
         now = time.monotonic()
         if now >= self._said.get(problem, 0.0):
             self._said[problem] = now + _SAY_EVERY_SECONDS
-            log.error("%s", problem)
+            log.error("%s", hints.paste(problem))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -236,15 +257,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="a proxy in front of the server buffers images (`serve --buffering-proxy`)",
     )
     parser.add_argument(
+        KEEP_UNGROUPED,
+        action="store_true",
+        help="rollouts leave devices in no group alone (`serve --unknown-devices keep`)",
+    )
+    parser.add_argument(
         HEARTBEAT,
         action="store_true",
         help="after each look write lines to standard output, which is a pipe",
     )
     arguments = parser.parse_args(argv)
     written = LogThread()
-    logging.basicConfig(
-        handlers=[written], level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s"
-    )
+    logging.basicConfig(handlers=[written], level=logging.INFO)
     try:
         return _run(arguments)
     finally:
@@ -252,11 +276,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    # A terminal sends these to all its processes, but the server decides when this one ends.
-    for signum in (signal.SIGINT, signal.SIGHUP):
-        signal.signal(signum, signal.SIG_IGN)
-    os.nice(_NICENESS)
+    process_start.begin_to_control()
+    wish("a low priority", lambda: os.nice(_NICENESS))
     data_dir = arguments.data_dir
+    if (root := root_of(data_dir)) != default_data_dir(is_elsewhere=True):
+        hints.data_dir = root
+    hints.product = product_at(data_dir)
+    hints.must_name_fleet = partial(must_name_fleet, data_dir)
     try:
         lock = take_lock(log_dir(data_dir) / LOCK_NAME)
     except InUse:
@@ -274,6 +300,7 @@ def _run(arguments: argparse.Namespace) -> int:
         ServerFacts(arguments.server_started, arguments.completion_unknown),
         lock,
         heartbeat,
+        arguments.keep_ungrouped,
     )
     signal.signal(signal.SIGTERM, controller.end)
     controller.run(sys.stdin.fileno())

@@ -1,27 +1,41 @@
 """The command that serves: `python -m ota_server.server`. Arguments, wiring, signals."""
 
+import os
+import sys
+
+if not __package__:  # run by its path: nothing of the package can be imported
+    folder = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    sys.exit(f"ota-server: run this as: cd {folder} && python -m ota_server.server")
+
+from ota_server.system import process_start
+
+if __name__ == "__main__":
+    process_start.begin_to_serve()  # before the imports, which take a while
+
 import argparse
 import logging
-import os
 import signal
-import sys
 from collections.abc import Sequence
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Any
 
 from ota_server.device_port import banner
+from ota_server.device_port.companions import Companions
 from ota_server.device_port.options import describe
-from ota_server.device_port.server import OTAServer
-from ota_server.device_port.wiring import CannotStart, Companions, WrongOptions, make_server
+from ota_server.device_port.server import NoThread, OTAServer
+from ota_server.device_port.wiring import CannotStart, WrongOptions, make_server
 from ota_server.system import garbage
-from ota_server.system.data_dir import log_dir
+from ota_server.system.data_dir import default_data_dir, log_dir
+from ota_server.system.hints import hints
 from ota_server.system.server_log import LogThread
+from ota_server.system.usage import Parser, print_problem
 
 log = logging.getLogger("ota_server.server")  # run as a program, __name__ is "__main__"
 
 # How long another thread that computes may hold up the one that answers. While 401s were listed the
 # slowest of 60,000 checks took 7 ms with the default of 5 ms, and 4 ms with this, at the same rate.
 _SWITCH_SECONDS = 0.001
+_RAISE_THREADS = "raise the limit of processes (ulimit -u, TasksMax=) or of memory (ulimit -v)"
 _STOPPING = "stopping: downloads may go on for the grace time; a second signal cuts them"
 
 
@@ -34,18 +48,16 @@ def add_commands(commands: Any) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `python -m ota_server.server` and return its exit code."""
-    parser = argparse.ArgumentParser(prog="python -m ota_server.server")
+    parser = Parser(prog="python -m ota_server.server")
     describe(parser)
     return serve(parser.parse_args(argv))
 
 
 def serve(arguments: argparse.Namespace) -> int:
     """Serve until a signal; return the exit code."""
-    _open_standard_streams()
+    process_start.begin_to_serve()
     written = LogThread()
-    logging.basicConfig(
-        handlers=[written], level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s"
-    )
+    logging.basicConfig(handlers=[written], level=logging.INFO)
     try:
         return _serve(arguments, written)
     finally:
@@ -53,18 +65,14 @@ def serve(arguments: argparse.Namespace) -> int:
 
 
 def _serve(arguments: argparse.Namespace, written: LogThread) -> int:
-    # Before there is a server: SIGHUP would kill the process, the others end it with a traceback.
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    for signum in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(signum, _end_start)
+    if arguments.data_dir != default_data_dir(is_elsewhere=True):
+        hints.data_dir = arguments.data_dir
     try:
         server = make_server(arguments)
     except WrongOptions as problem:
-        print(f"ota_server: {problem}", file=sys.stderr)
-        return 2
+        return _fail(str(problem), 2)
     except CannotStart as problem:
-        print(f"ota_server: {problem}", file=sys.stderr)
-        return 1
+        return _fail(str(problem), 1)
     _install_signals(server, written)
     banner.show(server, log_dir(arguments.data_dir), banner.limits_text(arguments))
     companions = Companions(arguments, server)
@@ -72,6 +80,8 @@ def _serve(arguments: argparse.Namespace, written: LogThread) -> int:
     sys.setswitchinterval(_SWITCH_SECONDS)
     try:
         server.serve_forever()
+    except NoThread as problem:
+        return _fail(f"{problem}; {_RAISE_THREADS}", 1)
     finally:
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         server.server_close()
@@ -84,17 +94,9 @@ def _serve(arguments: argparse.Namespace, written: LogThread) -> int:
     return 0
 
 
-def _open_standard_streams() -> None:
-    """Put /dev/null where a standard stream is closed, or a file of ours gets its number."""
-    descriptor = os.open(os.devnull, os.O_RDWR)
-    while descriptor <= 2:
-        descriptor = os.dup(descriptor)
-    os.close(descriptor)
-
-
-def _end_start(_signum: int, _frame: FrameType | None) -> NoReturn:
-    # Nothing was answered yet, so there is nothing to finish.
-    os._exit(0)
+def _fail(problem: str, code: int) -> int:
+    print_problem(f"ota-server: {problem}")
+    return code
 
 
 def _install_signals(server: OTAServer, written: LogThread) -> None:

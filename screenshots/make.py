@@ -42,6 +42,7 @@ from ota_server.releases.store import Store  # noqa: E402
 
 SHOWN_CHECKOUT = "/srv/ota_server"
 DEFAULT_PORT = 7777
+_COLUMNS = 100
 MAC = "00:11:22:33:44:55"
 HEADERS = f"-H '_br_mac_: {MAC}' -H '_br_fwv_: v1.0.0'"
 CHECK = f"curl http://localhost:{DEFAULT_PORT}/version.txt  {HEADERS}"
@@ -274,16 +275,17 @@ def run(checkout: Path, command: str, port: int) -> str:
     """Run a command of the README in a checkout; return what it printed."""
     command = command.replace(f":{DEFAULT_PORT}/", f":{port}/").replace("curl ", "curl -sS ")
     command = command.replace("python ", f"{sys.executable} ", 1)
+    # On a terminal, as a person sees it: long lines are wrapped.
+    typed = ["script", "-qec", f"stty cols {_COLUMNS}; {command}", "/dev/null"]
     done = subprocess.run(
-        command,
-        shell=True,
+        typed,
         cwd=checkout,
         env=environment(),
         capture_output=True,
         text=True,
         check=True,
     )
-    return neutral(done.stdout, checkout, port)
+    return neutral(done.stdout.replace("\r\n", "\n"), checkout, port)
 
 
 def environment() -> dict[str, str]:

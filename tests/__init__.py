@@ -4,7 +4,10 @@ import signal
 import unittest
 from pathlib import Path
 
+from tests.support.bytecode import keep_bytecode
 from tests.support.side_by_side import SideBySide
+
+keep_bytecode()
 
 
 def load_tests(

@@ -2,12 +2,14 @@
 
 import argparse
 import json
+from typing import Any
 
-from ota_server.commands.common import Commands, add_command
+from ota_server.commands.common import Commands, add_command, add_local_argument, at_least_one
 from ota_server.commands.terminal import printable, to_the_second, write_table
-from ota_server.model.refusal import Misused
+from ota_server.model.quantity import count_of
 from ota_server.policy import audit
 from ota_server.system.data_dir import existing_folder
+from ota_server.system.hints import hints
 
 _EXAMPLES = """\
   %(prog)s               all changes, the newest last
@@ -25,36 +27,40 @@ def add_commands(commands: Commands) -> None:
         "Show the changes that operators and rollouts made, from log/audit.jsonl.",
         _EXAMPLES,
         _show,
+        shows_table=True,
     )
     parser.add_argument("--json", action="store_true", help="a JSON object a line")
     parser.add_argument(
-        "--limit", type=int, metavar="N", help="the newest N only (default: all of them)"
+        "--limit", type=at_least_one, metavar="N", help="the newest N only (default: all of them)"
     )
+    add_local_argument(parser)
 
 
 def _show(arguments: argparse.Namespace) -> int:
-    if arguments.limit is not None and arguments.limit < 1:
-        raise Misused(f"--limit {arguments.limit} would show nothing; give a number from 1")
     logs = existing_folder(arguments.data_dir, "log")
     entries = audit.entries(logs)[-(arguments.limit or 0) :]
     if arguments.json:
         for entry in entries:
             print(json.dumps(entry))
         return 0
+    rows = [_row(entry, arguments.local) for entry in entries]
     header = ("TIME", "WHO", "ACTION", "WHAT", "FROM", "TO")
     # What was done is never cut, however long the reason or the name of the host.
-    write_table(header, [_row(entry) for entry in entries], cut_first=(5, 4), whole=(0, 2))
-    print(f"{len(entries)} change{'' if len(entries) == 1 else 's'}")
+    write_table(header, rows, cut_first=(4,), whole=(0, 2), wrapped=5)
+    count = len(list(audit.done(entries)))
+    changes = count_of(count, "change")
+    print(changes if count == len(rows) else f"{changes} in {len(rows):,} lines")
     return 0
 
 
-def _row(entry: dict[str, object]) -> tuple[str, ...]:
+def _row(entry: dict[str, Any], is_local: bool) -> tuple[str, ...]:
+    taken = (f", {group} {target}" for group, target in audit.targets_taken(entry).items())
     cells = (
-        to_the_second(entry["time"]),
+        to_the_second(entry["time"], is_local),
         f"{entry.get('user', '?')}@{entry.get('host', '?')}",
         entry.get("action", "?"),
         entry.get("what", "-"),
-        entry.get("from", "-"),
-        entry.get("to") or entry.get("reason") or "-",
+        f"{entry.get('from', '-')}{''.join(taken)}",
+        hints.paste(str(entry.get("to") or entry.get("reason") or entry.get("of") or "-")),
     )
     return tuple(printable(cell) for cell in cells)

@@ -2,29 +2,49 @@
 
 import argparse
 import os
+import pwd
 import sys
 import textwrap
 from collections.abc import Callable
-from io import TextIOWrapper
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ota_server.commands.terminal import printable
-from ota_server.model.device import parse_mac
+from ota_server.commands.named_device import DEFAULT, MaybeLabel, find_product, resolve_labels
+from ota_server.commands.terminal import print_wrapped, printable
+from ota_server.model.identity import key_of_name, parse_mac, parse_name
 from ota_server.model.manifest import is_reported_text
+from ota_server.model.quantity import parse_duration
 from ota_server.model.refusal import BadPolicy, Misused, Refused
 from ota_server.model.version import VERSION_RULE, is_version
-from ota_server.policy import edits
+from ota_server.policy.hold import hold_lines, reason_of_hold
 from ota_server.policy.policy import HOLD_NAME, is_group_name
 from ota_server.policy.text import Who, parse_until, parse_who
-from ota_server.system.data_dir import add_data_dir_argument
+from ota_server.rollouts.find_rollout import must_name_fleet
+from ota_server.system import clock
+from ota_server.system.data_dir import (
+    add_data_dir_argument,
+    default_data_dir,
+    journal_dir,
+    product_at,
+    product_dir,
+    product_names,
+)
 from ota_server.system.files import is_full
-from ota_server.system.locks import Busy
+from ota_server.system.hints import hints
+from ota_server.system.locks import Busy, is_served
+from ota_server.system.usage import print_problem
 
-_WITHOUT_ROOM = "`hold` still works, and so does `touch version/hold.json` in the data directory"
+_WITHOUT_ROOM = (
+    "`hold` still works, and so do `unhold`, `release remove VERSION` and `touch "
+    "version/hold.json` in the data directory"
+)
 # What `add_subparsers` returns; argparse has no public name for it.
 Commands = Any
 _HELP_COLUMNS = 78
+# The most characters of a reason: `status`, the audit log and the server's log show it.
+_MOST_REASON = 500
 
 
 def add_command(
@@ -34,12 +54,36 @@ def add_command(
     description: str,
     examples: str,
     run: Callable[[argparse.Namespace], int],
+    shows_table: bool = False,
+    has_product: bool = True,
 ) -> argparse.ArgumentParser:
-    """Add a command with its help and --data-dir; `run` runs it, its failures are reported."""
+    """Add a command with its help and --data-dir; `run` runs it, its failures are reported.
+
+    Args:
+        shows_table: it shows a table to people, which ends with the hold, if there is one.
+        has_product: it is about one product at a time, which --product names.
+    """
     parser = _add_parser(commands, name, summary, description, examples)
     add_data_dir_argument(parser)
-    parser.set_defaults(run=lambda arguments: run_command(run, arguments))
+    if has_product:
+        parser.add_argument(
+            "--product",
+            metavar="NAME",
+            help="of this product; `default` is that of the plain paths",
+        )
+    runs = _with_hold(run) if shows_table else run
+    parser.set_defaults(run=lambda arguments: run_command(runs, arguments))
     return parser
+
+
+def _with_hold(run: Callable[[argparse.Namespace], int]) -> Callable[[argparse.Namespace], int]:
+    def run_and_say(arguments: argparse.Namespace) -> int:
+        code = run(arguments)
+        if not arguments.json and not getattr(arguments, "csv", False):
+            say_hold(arguments.data_dir)
+        return code
+
+    return run_and_say
 
 
 def add_command_of_parts(
@@ -63,14 +107,9 @@ def _add_parser(
     return parser
 
 
-def mac_argument(text: str) -> str:
-    """Parse a MAC address."""
-    mac = parse_mac(text)
-    if mac is None:
-        raise argparse.ArgumentTypeError(
-            f"{text[:40]!r} is not a MAC address such as 00:11:22:33:44:55"
-        )
-    return mac
+def mac_argument(text: str) -> str | MaybeLabel:
+    """Parse the name of a device, as a rule its MAC, or its label, which `run_command` resolves."""
+    return parse_name(text) or MaybeLabel(text, or_group=False)
 
 
 def group_argument(text: str) -> str:
@@ -82,14 +121,10 @@ def group_argument(text: str) -> str:
     return text
 
 
-def who_argument(text: str) -> Who:
-    """Parse a device or a group."""
+def who_argument(text: str) -> Who | MaybeLabel:
+    """Parse a device, by its MAC address or its label, or a group."""
     who = parse_who(text)
-    if who is None:
-        raise argparse.ArgumentTypeError(
-            f"{text[:40]!r} is neither a MAC address such as 00:11:22:33:44:55 nor a group's name"
-        )
-    return who
+    return who if who and who.kind == "devices" else MaybeLabel(text, or_group=True)
 
 
 def version_argument(text: str) -> str:
@@ -108,6 +143,55 @@ def reported_argument(text: str) -> str:
     return text
 
 
+def at_least_one(text: str) -> int:
+    """Parse how many there are to be: a whole number from 1."""
+    if not (text.isascii() and text.isdigit() and len(text) < 10 and int(text)):
+        what = "would show nothing" if text == "0" else "is not a number"
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} {what}: give a whole number from 1")
+    return int(text)
+
+
+def reason_argument(text: str) -> str:
+    """Parse why something is done: a sentence or two."""
+    if len(text) > _MOST_REASON:
+        raise argparse.ArgumentTypeError(
+            f"it has {len(text)} characters: give {_MOST_REASON} at most"
+        )
+    return text
+
+
+def since_argument(text: str) -> int:
+    """Parse a time, or how long ago it was; return milliseconds since the epoch."""
+    try:
+        return max(clock.now_ms() - round(parse_duration(text) * 1000), 0)
+    except ValueError:
+        pass
+    try:
+        return parse_until(text)
+    except ValueError as problem:
+        raise argparse.ArgumentTypeError(
+            f"{text[:40]!r} is not how long ago, such as 2d or 90m, and {problem}"
+        ) from None
+
+
+def add_local_argument(parser: argparse.ArgumentParser) -> None:
+    """Add --local."""
+    parser.add_argument(
+        "--local",
+        action="store_true",
+        help="times in the zone of this machine, with its offset (default: UTC, with a Z)",
+    )
+
+
+def add_force_argument(parser: argparse.ArgumentParser) -> None:
+    """Add --force to what changes what devices get."""
+    parser.add_argument(
+        "--force",
+        action="store_true",
+        help="even if devices get an image for another chip or of another project than they run",
+    )
+
+
 def until_argument(text: str) -> int:
     """Parse a date or a time; return milliseconds since the epoch."""
     try:
@@ -118,11 +202,13 @@ def until_argument(text: str) -> int:
 
 def run_command(run: Callable[[argparse.Namespace], int], arguments: argparse.Namespace) -> int:
     """Run a command and report its failure; return the exit code."""
-    # What somebody wrote into a file may hold what this terminal cannot show.
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+    is_default = arguments.data_dir == default_data_dir()
+    hints.data_dir = None if is_default else arguments.data_dir
     try:
+        _choose_product(arguments)
+        hints.must_name_fleet = partial(must_name_fleet, arguments.data_dir)
+        _check_local(arguments)
+        resolve_labels(arguments)
         return run(arguments)
     except Misused as problem:
         return fail(str(problem), code=2)
@@ -131,28 +217,123 @@ def run_command(run: Callable[[argparse.Namespace], int], arguments: argparse.Na
     except OSError as problem:
         if isinstance(problem, BrokenPipeError):
             raise
-        what = problem.filename or "the output cannot be written"
-        hint = "; run this as the server's user" if isinstance(problem, PermissionError) else ""
-        if is_full(problem) and problem.filename:
-            hint = f"; make room. {_WITHOUT_ROOM}"
-        return fail(f"{what}: {problem.strerror}{hint}")
+        if not isinstance(problem.filename, str):
+            what = "the output cannot be written"
+            if _can_print():
+                what = f"a file in {arguments.data_dir} cannot be read or written"
+            return fail(f"{what}: {problem.strerror}")
+        hint = f"; {run_as(arguments)}" if isinstance(problem, PermissionError) else ""
+        if is_full(problem):
+            hint = _how_to_make_room(Path(problem.filename))
+        return fail(f"{problem.filename}: {problem.strerror}{hint}")
+
+
+def _choose_product(arguments: argparse.Namespace) -> None:
+    """Let the data directory be that of the product that was named, or has the device.
+
+    Raises:
+        Misused: there is no such product, or the device is of several.
+    """
+    hints.product = None
+    if "product" not in arguments:
+        return
+    said, product = arguments.product, find_product(arguments)
+    if product is None:
+        return
+    product = "" if product == DEFAULT else product
+    names = product_names(arguments.data_dir)
+    if product and product not in names:
+        there = f"there are {', '.join((DEFAULT, *names))}"
+        there = there if names else "`product add NAME` makes one"
+        raise Misused(hints.paste(f"there is no product {product[:40]!r}; {there}"))
+    arguments.product = product
+    arguments.data_dir = product_dir(arguments.data_dir, product)
+    if names and (product or said is not None):
+        hints.product = product or DEFAULT
+    if product and said is None:
+        print(f"ota-server: of the product {product}", file=sys.stderr)
+
+
+def key_of(arguments: argparse.Namespace, name: str) -> str:
+    """Return the key of a device of the product, by its name (`model.identity`)."""
+    return key_of_name(product_at(arguments.data_dir), name)
+
+
+def run_as(arguments: argparse.Namespace) -> str:
+    """Return who may do what this user may not: root, and the one whom log/ belongs to."""
+    for folder in (journal_dir(arguments.data_dir), arguments.data_dir):
+        with suppress(OSError, KeyError):
+            owner = pwd.getpwuid(os.stat(folder).st_uid).pw_name
+            if owner not in ("root", pwd.getpwuid(os.geteuid()).pw_name):
+                return f"run this as the server's user (sudo -u {owner}), or as root"
+            break
+    return "run this as root (sudo)"
+
+
+def _check_local(arguments: argparse.Namespace) -> None:
+    form = next((name for name in ("json", "csv") if getattr(arguments, name, False)), None)
+    if form and getattr(arguments, "local", False):
+        raise Misused(f"--local is for people: --{form} has all times in UTC")
+
+
+def _can_print() -> bool:
+    """Return whether what was printed can be written: it is kept while it cannot."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        return False
+    return True
+
+
+def _how_to_make_room(path: Path) -> str:
+    """Return what is full, and what to do about it."""
+    with suppress(OSError):
+        disk = os.statvfs(path.parent)
+        if disk.f_files and not disk.f_favail:
+            return (
+                "; its file system has no room for one more file: delete some. `hold` still works"
+            )
+    return f"; make room. {_WITHOUT_ROOM}"
 
 
 def fail(problem: str, code: int = 1) -> int:
     """Print what went wrong; return `code`."""
-    print(f"ota-server: {printable(problem)}", file=sys.stderr)
+    print_problem(f"ota-server: {problem}")
     return code
 
 
 def warn(problem: str) -> None:
     """Print a warning."""
-    print(f"ota-server: warning: {printable(problem)}", file=sys.stderr)
+    print_problem(f"ota-server: warning: {problem}")
+
+
+def say(text: str) -> None:
+    """Print what was done; the commands in it can be pasted."""
+    print_wrapped([hints.paste(text)])
+
+
+def say_hold(data_dir: Path) -> None:
+    """Print, as the last line of a table, that everything is on hold, if it is."""
+    print_wrapped(printable(hints.paste(line)) for line in hold_lines(data_dir))
+
+
+def warn_of_no_server(
+    data_dir: Path, advice: str = "start it, or the rollout does not move"
+) -> None:
+    """Warn if no server runs on the data directory: no device will notice the change."""
+    if not is_served(journal_dir(data_dir)):
+        warn(f"no server runs on {data_dir}; {advice}")
+
+
+def warn_of_wrong_folder(data_dir: Path) -> None:
+    """Warn if no server runs: what stops everything may have been done in the wrong folder."""
+    warn_of_no_server(data_dir, "is --data-dir right?")
 
 
 def warn_of_hold(data_dir: Path) -> None:
     """Warn if everything is on hold: what was just done reaches no device."""
     if os.path.lexists(data_dir / "version" / HOLD_NAME):
-        reason = edits.reason_of_hold(data_dir)
+        reason = reason_of_hold(data_dir)
         warn(
             f"everything is on hold{f': {reason}' if reason else ''}; no device is offered "
             "anything until `unhold`"

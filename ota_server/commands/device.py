@@ -6,13 +6,17 @@ from ota_server.commands.common import (
     Commands,
     add_command,
     add_command_of_parts,
+    key_of,
     mac_argument,
     warn,
 )
 from ota_server.journal.replay import newest
+from ota_server.model.identity import parse_name
+from ota_server.model.quantity import parse_duration
+from ota_server.model.refusal import Misused
 from ota_server.policy import forget_device, labels
 from ota_server.policy.files import PolicyFiles
-from ota_server.system.data_dir import log_dir
+from ota_server.system.data_dir import journal_dir
 
 _EXAMPLES = """\
   %(prog)s label 00:11:22:33:44:55 'pump house'
@@ -26,10 +30,14 @@ _LABEL_EXAMPLES = """\
 """
 _FORGET_EXAMPLES = """\
   %(prog)s 00:11:22:33:44:55   a device that was scrapped
+  %(prog)s --unseen 90d        all that have not been heard from for 90 days
 
 The device goes from the table and from the counts of rollouts. If it asks again, it is a new
-device. Its history stays in the files of the journal until those are deleted.
+device. Its history stays in the files of the journal until those are deleted. Pins and groups
+stay.
 """
+# Nobody means devices that ask once a day.
+_SHORTEST_UNSEEN_SECONDS = 86400.0
 
 
 def add_commands(commands: Commands) -> None:
@@ -58,26 +66,52 @@ def add_commands(commands: Commands) -> None:
         parts,
         "forget",
         "remove a device from the table",
-        "Remove a device and its label from the table.",
+        "Remove a device and its label from the table, or all that have long been silent.",
         _FORGET_EXAMPLES,
         _forget,
     )
-    forgetting_part.add_argument("mac", metavar="MAC", type=mac_argument, help="the device")
+    forgetting_part.add_argument(
+        "mac", metavar="MAC", nargs="?", type=mac_argument, help="the device"
+    )
+    forgetting_part.add_argument(
+        "--unseen",
+        metavar="TIME",
+        type=_unseen_argument,
+        help="all devices that have not been heard from for so long, such as 90d; at least 1d",
+    )
 
 
 def _label_argument(text: str) -> str:
-    if text and not labels.is_label(text):
+    if text and (text != text.strip() or not labels.is_label(text)):
         raise argparse.ArgumentTypeError(
-            f"{text[:80]!r} is not a label: up to {labels.MAX_CHARACTERS} characters, on one line"
+            f"{text[:80]!r} is not a label: up to {labels.MAX_CHARACTERS} characters, on one line, "
+            "without a blank at either end"
+        )
+    if parse_name(text) or text == "-":
+        raise argparse.ArgumentTypeError(
+            f"{text!r} would be taken for a MAC address or for standard input, not for a label"
         )
     return text
+
+
+def _unseen_argument(text: str) -> float:
+    try:
+        seconds = parse_duration(text)
+    except ValueError:
+        seconds = 0.0
+    if seconds < _SHORTEST_UNSEEN_SECONDS:
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is not a duration from 1d up, such as 90d")
+    return seconds
 
 
 def _label(arguments: argparse.Namespace) -> int:
     data_dir, mac, text = arguments.data_dir, arguments.mac, arguments.text
     before = labels.set_label(data_dir, mac, text)
-    if newest(log_dir(data_dir), mac) is None:
+    if newest(journal_dir(data_dir), key_of(arguments, mac)) is None:
         warn(f"{mac} is not on record; check the MAC address. The label is kept for it")
+    known = labels.read_labels(data_dir)
+    if others := [each for each in known if known[each] == text and each != mac]:
+        warn(f"{', '.join(others[:5])} is called that too, so it cannot stand for a MAC address")
     was = f", no longer {before}" if before not in (None, text) else ""
     print(f"{mac} is called {text}{was}" if text else f"{mac} has no label{was}")
     return 0
@@ -85,7 +119,14 @@ def _label(arguments: argparse.Namespace) -> int:
 
 def _forget(arguments: argparse.Namespace) -> int:
     data_dir, mac = arguments.data_dir, arguments.mac
-    is_done = forget_device.forget(data_dir, mac)
+    if (mac is None) == (arguments.unseen is None):
+        raise Misused("name one device, or give --unseen for all that have long been silent")
+    if mac is None:
+        count, is_done = forget_device.forget_unseen(data_dir, arguments.unseen)
+        when = "" if is_done else ", by the running server: its log says when it is done"
+        print(f"forgotten, as not heard from for so long: {count}{when}")
+        return 0
+    is_done = forget_device.forget(data_dir, key_of(arguments, mac))
     print(f"{mac} is forgotten{'' if is_done else ' by the running server in a moment'}")
     policy = PolicyFiles(data_dir).current()
     if mac in policy.pins:

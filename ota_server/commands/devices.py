@@ -1,35 +1,69 @@
 """The `devices` command: the fleet as a table, as CSV or as JSON lines, from the journal."""
 
 import argparse
-import csv
+import gc
 import json
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 
-from ota_server.commands.common import Commands, add_command, mac_argument
-from ota_server.commands.terminal import printable, to_the_second, write_table
+from ota_server.commands.common import (
+    Commands,
+    add_command,
+    add_local_argument,
+    at_least_one,
+    key_of,
+    mac_argument,
+    say,
+    since_argument,
+)
+from ota_server.commands.device_filters import (
+    COLUMNS,
+    FILTERS,
+    FleetRow,
+    add_filters,
+    chosen,
+    fields_of,
+)
+from ota_server.commands.device_history import show_history
+from ota_server.commands.terminal import printable, write_csv, write_table
+from ota_server.device_port.admission_status import read_server_state
 from ota_server.journal.rejected import read_rejected
-from ota_server.journal.replay import history, replay
-from ota_server.model.device import Device
-from ota_server.model.refusal import Refused
-from ota_server.model.timestamp import ago, format_time
+from ota_server.journal.replay import Replay, replay
+from ota_server.model.identity import name_of, product_of
+from ota_server.model.quantity import count_of
+from ota_server.model.refusal import Misused
+from ota_server.model.timestamp import ago
+from ota_server.policy.edits import check_group
+from ota_server.policy.fleet_counts import FleetConditions
+from ota_server.policy.gather import gather_fleet
 from ota_server.policy.labels import read_labels
+from ota_server.rollouts.history import judged_by_rollouts
 from ota_server.system import clock
-from ota_server.system.data_dir import existing_folder
+from ota_server.system.data_dir import (
+    existing_folder,
+    log_dir,
+    product_at,
+    product_dir,
+    product_names,
+    root_of,
+)
 
+_TABLE_COLUMNS = ("mac", "version", "target", "state", "seen")
+_WIDE_COLUMNS = ("reason", "label", "state")  # the first of these goes on in the next line
+_CSV_COLUMNS = ("mac", "version", "seen", "updated", "target")
 _EXAMPLES = """\
   %(prog)s                     the fleet as a table
+  %(prog)s --outdated --not-seen 7d
+  %(prog)s --state held-back --columns mac,version,reason
   %(prog)s --csv > fleet.csv   for a spreadsheet
-  %(prog)s --json | jq .mac    for programs, an object a line
+  %(prog)s --json | jq .mac    for programs
   %(prog)s 00:11:22:33:44:55   the history of one device
-  %(prog)s --rejected          who was recently rejected (401)
+  %(prog)s --rejected          who was rejected (401, 400 ...)
 
 It reads the journal in the data directory; the server need not run.
 """
-
-# A cell that begins with one of these is a formula to a spreadsheet (OWASP, CSV injection).
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 def add_commands(commands: Commands) -> None:
@@ -41,95 +75,161 @@ def add_commands(commands: Commands) -> None:
         "Show the fleet, the history of one device, or who was recently rejected.",
         _EXAMPLES,
         _show,
+        shows_table=True,
     )
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="a JSON object a line")
     form.add_argument("--csv", action="store_true", help="CSV with a header line")
     parser.add_argument(
-        "--rejected", action="store_true", help="who was recently rejected (401), and why"
+        "--rejected",
+        action="store_true",
+        help="who was recently rejected (401, 400, 404 ...), and why",
     )
+    add_filters(parser.add_argument_group("which devices of the fleet, by all that is given"))
+    parser.add_argument(
+        "--since",
+        type=since_argument,
+        metavar="TIME",
+        help="with MAC: leave out what is older than that, such as 2d, or a date or a time",
+    )
+    parser.add_argument(
+        "--limit",
+        type=at_least_one,
+        metavar="N",
+        help="so many rows: the first, with MAC the newest",
+    )
+    add_local_argument(parser)
     parser.add_argument(
         "mac", nargs="?", metavar="MAC", type=mac_argument, help="show the history of this device"
     )
 
 
 def _show(arguments: argparse.Namespace) -> int:
-    logs = existing_folder(arguments.data_dir, "log")
+    logs = existing_folder(root_of(arguments.data_dir), "log")
     form = "json" if arguments.json else "csv" if arguments.csv else "table"
     mac = arguments.mac
+    _check_options(arguments)
     if arguments.rejected:
-        return _show_rejected(logs, mac, form)
+        return _show_rejected(logs, mac, form, arguments.limit)
     if mac is not None:
-        return _show_history(logs, mac, form)
-    return _show_fleet(logs, read_labels(arguments.data_dir), form)
+        show_history(
+            logs, key_of(arguments, mac), form, arguments.since, arguments.limit, arguments.local
+        )
+        return 0
+    return _show_fleet(arguments, logs, form)
 
 
-def _show_fleet(logs: Path, labels: Mapping[str, str], form: str) -> int:
+def _check_options(arguments: argparse.Namespace) -> None:
+    """Check that no option was given that would be ignored.
+
+    Raises:
+        Misused: there is one.
+    """
+    is_history = arguments.mac is not None and not arguments.rejected
+    for option, is_given in (
+        ("--since", arguments.since is not None),
+        ("--local", arguments.local),
+    ):
+        if is_given and not is_history:
+            raise Misused(f"{option} is for the history of one device: name its MAC")
+    if arguments.json and arguments.columns:
+        raise Misused("--columns is for the table and for --csv: an object has all of them")
+    if arguments.mac is None and not arguments.rejected:
+        return
+    for name in FILTERS:
+        value = getattr(arguments, name)
+        if value is not None and value is not False:
+            option = name.replace("_", "-")
+            raise Misused(f"--{option} is for the fleet: leave it out, or leave out the rest")
+
+
+def _show_fleet(arguments: argparse.Namespace, logs: Path, form: str) -> int:
+    now_ms = clock.now_ms()
+    if arguments.group is not None:
+        check_group(arguments.data_dir, arguments.group)
+    roots = [arguments.data_dir]
+    if arguments.product is None:
+        names = product_names(arguments.data_dir)
+        roots += [product_dir(arguments.data_dir, name) for name in names]
     found = replay(logs)
+    # No row is in a cycle: to look for such ones among all rows takes a fifth of the time.
+    gc.disable()
     try:
-        if form == "json":
-            for mac, device in found.devices():
-                print(json.dumps(_as_fields(mac, device, labels)))
-        elif form == "csv":
-            header = ["mac", "firmware_version", "last_seen_time", "update_time", "target_version"]
-            header += ["label"] if labels else []
-            devices = found.devices()
-            _write_csv(header, (_as_fields(mac, device, labels) for mac, device in devices))
-        else:
-            now_ms = clock.now_ms()
-            rows = [_as_row(mac, device, now_ms) for mac, device in found.devices()]
-            titles = ["MAC", "VERSION", "TARGET", "LAST SEEN", "UPDATED", "ADDRESS"]
-            if labels:
-                titles.append("LABEL")
-                rows = [(*row, printable(labels.get(row[0], "-"))) for row in rows]
-            write_table(titles, rows)
-            print(f"{len(rows)} device{'' if len(rows) == 1 else 's'}")
+        every = chain.from_iterable(_rows(found, each, now_ms) for each in roots)
+        rows = chosen(every, arguments, now_ms)
+        total = len(found.locations)
+        if arguments.product is not None or found.names.hashed:
+            # Those of a product that was removed are on record, and are not shown.
+            shown = set(map(product_at, roots))
+            keys = map(found.names.key_of, found.locations)
+            total = sum(product_of(key) in shown for key in keys)
+        _print_rows(rows, total, arguments, form, now_ms)
     finally:
+        gc.enable()
         found.close()
     if found.bad_lines:
         print(f"bad lines in the journal, skipped: {found.bad_lines}", file=sys.stderr)
     return 0
 
 
-def _show_history(logs: Path, mac: str, form: str) -> int:
-    records = list(history(logs, mac))
-    if not records:
-        raise Refused(f"{mac} is not on record; --rejected lists who was rejected (401)")
+def _print_rows(
+    rows: Sequence[FleetRow], total: int, arguments: argparse.Namespace, form: str, now_ms: int
+) -> None:
+    has_labels = any(row.label for row in rows)
+    has_families = len({row.family for row in rows}) > 1
     if form == "json":
-        for fields in records:
-            print(json.dumps(fields))
+        for row in rows:
+            print(json.dumps(fields_of(row)))
     elif form == "csv":
-        header = (
-            "time",
-            "event",
-            "mac",
-            "firmware_version",
-            "previous_version",
-            "target_version",
-            "status",
-            "bytes_sent",
-            "complete",
-            "address",
+        names = arguments.columns or (
+            *_CSV_COLUMNS,
+            *["label"] * has_labels,
+            *["family"] * has_families,
+            *["product"] * any(row.product for row in rows),
         )
-        _write_csv(header, records)
+        columns = [COLUMNS[name] for name in names]
+        write_csv([each.field for each in columns], (fields_of(row, columns) for row in rows))
     else:
-        write_table(
-            ("TIME", "EVENT", "VERSION", "TARGET", "WHAT", "ADDRESS"),
-            [_history_row(fields) for fields in records],
-            cut_first=(5,),
+        names = arguments.columns or (
+            *["product"] * any(row.product for row in rows),
+            *_TABLE_COLUMNS,
+            *["family"] * has_families,
+            "label" if has_labels else "address",
         )
-    return 0
+        columns = [COLUMNS[name] for name in names]
+        cells = [tuple(printable(each.text(row, now_ms)) for each in columns) for row in rows]
+        wide = next((names.index(name) for name in _WIDE_COLUMNS if name in names), None)
+        write_table([each.title for each in columns], cells, wrapped=wide)
+        of = f"{len(rows):,} of " if len(rows) < total else ""
+        print(f"{of}{count_of(total, 'device')}")
+        if repeating := sum(row.is_in_loop_breaker for row in rows):
+            say(f"{repeating} in the loop breaker: `why MAC` says why, `retry MAC` ends it for one")
 
 
-def _show_rejected(logs: Path, mac: str | None, form: str) -> int:
+def _rows(found: Replay, data_dir: Path, now_ms: int) -> Iterator[FleetRow]:
+    """Yield all devices in the order of their MACs."""
+    fleet = gather_fleet(data_dir, now_ms, read_server_state(log_dir(data_dir)))
+    labels, groups = read_labels(data_dir), fleet.policy.groups
+    conditions = FleetConditions(data_dir, fleet, judged_by_rollouts(data_dir, now_ms))
+    for key, device in found.devices(fleet.policy.product):
+        # The journal has the full hour after it.
+        first_ms = device.first_seen_ms
+        if first_ms is not None and first_ms > min(device.last_seen_ms, now_ms):
+            device = device._replace(first_seen_ms=min(device.last_seen_ms, now_ms))
+        label = labels.get(name_of(key), "")
+        yield FleetRow(key, device, label, groups.get(key, ()), conditions)
+
+
+def _show_rejected(logs: Path, mac: str | None, form: str, limit: int | None) -> int:
     entries = sorted(read_rejected(logs), key=lambda entry: str(entry["time"]))
     if mac is not None:
-        entries = [entry for entry in entries if entry["mac"] == mac]
+        entries = [entry for entry in entries if entry["mac"] and name_of(entry["mac"]) == mac]
+    entries = entries[-(limit or 0) :]
     if form == "json":
         for entry in entries:
             print(json.dumps(entry))
     elif form == "csv":
-        _write_csv(("time", "first_time", "address", "mac", "reason", "count"), entries)
+        write_csv(("time", "first_time", "address", "mac", "reason", "count"), entries)
     else:
         now_ms = clock.now_ms()
         rows = [
@@ -143,74 +243,5 @@ def _show_rejected(logs: Path, mac: str | None, form: str) -> int:
             for entry in entries
         ]
         write_table(("ADDRESS", "MAC", "REASON", "COUNT", "LAST"), rows)
-        print(f"{len(rows)} kind{'' if len(rows) == 1 else 's'} of rejected requests")
+        print(f"{count_of(len(rows), 'kind')} of rejected requests")
     return 0
-
-
-def _as_fields(mac: str, device: Device, labels: Mapping[str, str]) -> dict[str, object]:
-    update = None if device.update_ms is None else format_time(device.update_ms)
-    return {
-        "mac": mac,
-        "firmware_version": device.firmware_version,
-        "target_version": device.target_version,
-        "last_seen_time": format_time(device.last_seen_ms),
-        "update_time": update,
-        "first_seen_time": None
-        if device.first_seen_ms is None
-        else format_time(device.first_seen_ms),
-        "address": device.address,
-        "label": labels.get(mac),
-    }
-
-
-def _as_row(mac: str, device: Device, now_ms: int) -> tuple[str, ...]:
-    updated = "never" if device.update_ms is None else ago(format_time(device.update_ms), now_ms)
-    return (
-        mac,
-        device.firmware_version,
-        device.target_version or "-",
-        ago(format_time(device.last_seen_ms), now_ms),
-        updated,
-        device.address,
-    )
-
-
-def _history_row(fields: dict[str, object]) -> tuple[str, ...]:
-    texts = (
-        to_the_second(fields.get("time")),
-        fields.get("event"),
-        fields.get("firmware_version"),
-        fields.get("target_version") or "-",
-        ", ".join(_what_happened(fields)) or "-",
-        fields.get("address"),
-    )
-    return tuple(printable(text) for text in texts)
-
-
-def _what_happened(fields: dict[str, object]) -> Iterator[str]:
-    """Yield what a record says besides its columns, the most important first."""
-    event, status = fields.get("event"), fields.get("status")
-    if event == "begin":
-        yield f"{fields.get('method', 'GET')} of {fields.get('download_version')}"
-    elif event == "download" and status in (200, 206):
-        yield "complete" if fields.get("complete") is True else "cut"
-        yield f"{fields.get('bytes_sent')} bytes"
-    elif status is not None:
-        yield f"answered {status}"
-    if "range_start" in fields:
-        yield f"from byte {fields['range_start']}"
-    if "previous_version" in fields:
-        yield f"was {fields['previous_version']}"
-
-
-def _write_csv(header: Sequence[str], entries: Iterable[dict[str, object]]) -> None:
-    writer = csv.writer(sys.stdout, lineterminator="\r\n")
-    writer.writerow(header)
-    writer.writerows(_csv_rows(header, entries))
-
-
-def _csv_rows(header: Sequence[str], entries: Iterable[dict[str, object]]) -> Iterator[list[str]]:
-    for entry in entries:
-        cells = ["" if entry.get(name) is None else str(entry[name]) for name in header]
-        cells = [printable(cell) for cell in cells]
-        yield [f"'{cell}" if cell.startswith(_FORMULA) else cell for cell in cells]

@@ -12,18 +12,24 @@ from ota_server.commands.common import (
     Commands,
     add_command,
     add_command_of_parts,
+    add_force_argument,
     fail,
     group_argument,
     mac_argument,
+    say_hold,
 )
+from ota_server.commands.named_device import MaybeLabel, with_macs
 from ota_server.commands.terminal import write_table
-from ota_server.model.refusal import BadPolicy, Misused, Refused
+from ota_server.model.quantity import count_of
+from ota_server.model.refusal import BadPolicy, Misused
 from ota_server.model.timestamp import format_time
 from ota_server.policy import edits
+from ota_server.policy.delete_group import delete_group
 from ota_server.policy.files import GROUP_SUFFIX, GROUPS_FOLDER
 from ota_server.policy.parse import parse_group, parse_pins, parse_targets
 from ota_server.policy.policy import PINS_NAME, TARGETS_NAME, Pin, is_group_name
 from ota_server.policy.text import time_text
+from ota_server.releases.same_devices import check_members
 from ota_server.system.data_dir import existing_folder
 from ota_server.system.files import named, read
 
@@ -42,7 +48,12 @@ _REMOVE_EXAMPLES = """\
   %(prog)s beta 00:11:22:33:44:55
   %(prog)s beta - < macs.txt    one a line
 
-A group that becomes empty stays. To delete it, delete its file in version/groups/.
+A group that becomes empty stays; `group delete` deletes it.
+"""
+_DELETE_EXAMPLES = """\
+  %(prog)s beta
+
+Refused while it is pinned, in a rollout, or has a target of its own.
 """
 _LIST_EXAMPLES = """\
   %(prog)s             the groups, how many devices each has, its pin and its target
@@ -68,7 +79,7 @@ def add_commands(commands: Commands) -> None:
         "name devices, to pin them or to roll out to them",
         "Name devices, to pin them or to roll out to them.",
         _EXAMPLES,
-        "add, remove or list",
+        "add, remove, delete or list",
     )
     adding = add_command(
         parts, "add", "add devices", "Add devices to a group.", _ADD_EXAMPLES, _add
@@ -77,29 +88,53 @@ def add_commands(commands: Commands) -> None:
         parts, "remove", "remove devices", "Remove devices.", _REMOVE_EXAMPLES, _remove
     )
     for parser in (adding, removing):
-        parser.add_argument("name", metavar="NAME", type=group_argument, help="of the group")
+        parser.add_argument("name", metavar="NAME", type=group_argument, help="name of the group")
         parser.add_argument(
-            "macs", metavar="MAC", nargs="+", type=_mac_or_input, help="or - for standard input"
+            "macs",
+            metavar="MAC",
+            nargs="+",
+            type=_mac_or_input,
+            help="the devices; - reads them from standard input, one a line",
         )
+        add_force_argument(parser)
+    deleting = add_command(
+        parts, "delete", "delete a group", "Delete a group.", _DELETE_EXAMPLES, _delete
+    )
+    deleting.add_argument("name", metavar="NAME", type=group_argument, help="of the group")
+    deleting.add_argument(
+        "--force", action="store_true", help="even if it has a target of its own, which is lost"
+    )
     listing = add_command(
         parts, "list", "show groups", "Show the groups, or one.", _LIST_EXAMPLES, _list
     )
     listing.add_argument("--json", action="store_true", help="a JSON object a line")
-    listing.add_argument("name", metavar="NAME", nargs="?", type=group_argument, help="one group")
+    listing.add_argument(
+        "name",
+        metavar="NAME",
+        nargs="?",
+        type=group_argument,
+        help="show its devices (default: all groups)",
+    )
 
 
-def _mac_or_input(text: str) -> str:
+def _mac_or_input(text: str) -> str | MaybeLabel:
     return text if text == "-" else mac_argument(text)
 
 
 def _add(arguments: argparse.Namespace) -> int:
-    change = edits.add_members(arguments.data_dir, arguments.name, _macs(arguments.macs))
+    macs = _macs(arguments)
+    if not arguments.force:
+        check_members(arguments.data_dir, arguments.name, macs, are_in=True)
+    change = edits.add_members(arguments.data_dir, arguments.name, macs)
     _say(arguments.name, change, "added to", "already in")
     return 0
 
 
 def _remove(arguments: argparse.Namespace) -> int:
-    change = edits.remove_members(arguments.data_dir, arguments.name, _macs(arguments.macs))
+    macs = _macs(arguments)
+    if not arguments.force:
+        check_members(arguments.data_dir, arguments.name, macs, are_in=False)
+    change = edits.remove_members(arguments.data_dir, arguments.name, macs)
     if not change.changed:
         return fail(
             f"none of these is in group {arguments.name}; `group list {arguments.name}` shows it"
@@ -108,11 +143,18 @@ def _remove(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _macs(named: list[str]) -> list[str]:
-    macs = [mac for mac in named if mac != "-"]
-    if "-" in named:
+def _delete(arguments: argparse.Namespace) -> int:
+    target = delete_group(arguments.data_dir, arguments.name, arguments.force)
+    had = "" if target is None else f"; its target was {target}, and its devices get the fleet's"
+    print(f"group {arguments.name} is deleted{had}")
+    return 0
+
+
+def _macs(arguments: argparse.Namespace) -> list[str]:
+    macs = [mac for mac in arguments.macs if mac != "-"]
+    if "-" in arguments.macs:
         try:
-            macs += parse_group(sys.stdin.buffer.read())
+            macs += parse_group(with_macs(arguments.data_dir, sys.stdin.buffer.read()))
         except BadPolicy as problem:
             raise Misused(f"standard input {problem}; nothing was changed") from problem
     return list(dict.fromkeys(macs))
@@ -138,17 +180,16 @@ def _list(arguments: argparse.Namespace) -> int:
             print(json.dumps(_fields(group)))
     else:
         write_table(("GROUP", "DEVICES", "PIN", "TARGET"), [_row(group) for group in groups])
-        print(f"{len(groups)} group{'' if len(groups) == 1 else 's'}")
+        print(count_of(len(groups), "group"))
+        say_hold(arguments.data_dir)
     for problem in problems:
         fail(problem)
     return 1 if problems else 0
 
 
 def _list_one(version_dir: Path, name: str, as_json: bool) -> int:
-    path = edits.group_path(version_dir, name)
-    if not os.path.lexists(path):
-        raise Refused(f"there is no group {name}; `group list` shows them")
-    for mac in dict.fromkeys(_parsed(path)):
+    edits.check_group(version_dir.parent, name)
+    for mac in dict.fromkeys(_parsed(edits.group_path(version_dir, name))):
         print(json.dumps({"group": name, "mac": mac}) if as_json else mac)
     return 0
 
@@ -158,7 +199,9 @@ def _groups(version_dir: Path, problems: list[str]) -> Iterator[_Group]:
     pins, targets = _decided(version_dir, problems)
     folder = version_dir / GROUPS_FOLDER
     if os.path.lexists(folder) and not folder.is_dir():
-        problems.append(f"{folder} is not a folder; move it away, and `group add` creates one")
+        problems.append(
+            f"{folder} is not a folder; move it away, and `group add NAME MAC` makes it"
+        )
     for file_name in sorted(os.listdir(folder)) if folder.is_dir() else ():
         name = file_name.removesuffix(GROUP_SUFFIX)
         if name == file_name or not is_group_name(name):

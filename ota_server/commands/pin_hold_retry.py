@@ -5,17 +5,27 @@ import argparse
 from ota_server.commands.common import (
     Commands,
     add_command,
+    add_force_argument,
+    key_of,
     mac_argument,
+    reason_argument,
+    say,
     until_argument,
     version_argument,
     warn,
+    warn_of_wrong_folder,
     who_argument,
 )
 from ota_server.commands.terminal import printable
 from ota_server.journal.replay import newest
 from ota_server.policy import edits
+from ota_server.policy.hold import reason_of_hold
+from ota_server.policy.policy import Pin
 from ota_server.policy.text import Who, time_text
-from ota_server.system.data_dir import log_dir
+from ota_server.releases.inventory import get_release
+from ota_server.releases.remarks import remarks
+from ota_server.releases.same_devices import check_pin
+from ota_server.system.data_dir import journal_dir
 
 _PIN_EXAMPLES = """\
   %(prog)s 00:11:22:33:44:55 v1.1.0
@@ -86,6 +96,8 @@ def _add_pins(commands: Commands) -> None:
         _unpin,
     )
     _add_who(unpinning)
+    for parser in (pinning, unpinning):
+        add_force_argument(parser)
 
 
 def _add_hold_and_retry(commands: Commands) -> None:
@@ -97,7 +109,13 @@ def _add_hold_and_retry(commands: Commands) -> None:
         _HOLD_EXAMPLES,
         _hold,
     )
-    holding.add_argument("--reason", default="", metavar="TEXT", help="the reason; `why` shows it")
+    holding.add_argument(
+        "--reason",
+        default="",
+        type=reason_argument,
+        metavar="TEXT",
+        help="why, for people: `why` and the audit log show it",
+    )
     add_command(
         commands,
         "unhold",
@@ -111,7 +129,7 @@ def _add_hold_and_retry(commands: Commands) -> None:
         "retry",
         "let a device that is stuck try again",
         "A device that has fetched one image three times and does not stay on it waits for 1 h, "
-        "then 2 h, 4 h ... 24 h, and is stuck after ten times. This resets its count.",
+        "then 2 h, 4 h ... 24 h, and is stuck after ten times. This begins a new count.",
         _RETRY_EXAMPLES,
         _retry,
     )
@@ -126,46 +144,62 @@ def _add_who(parser: argparse.ArgumentParser) -> None:
 
 def _pin(arguments: argparse.Namespace) -> int:
     who: Who = arguments.who
+    if not arguments.force:
+        check_pin(arguments.data_dir, who, Pin(arguments.version, None))
     version = edits.pin(arguments.data_dir, who, arguments.version, arguments.until)
-    if who.kind == "devices" and newest(log_dir(arguments.data_dir), who.name) is None:
+    if (
+        who.kind == "devices"
+        and newest(journal_dir(arguments.data_dir), key_of(arguments, who.name)) is None
+    ):
         warn(f"{who} is not on record; check the MAC address. The pin is kept for it")
+    for problem in remarks(arguments.data_dir, get_release(arguments.data_dir, version)):
+        warn(problem)
     until = "" if arguments.until is None else f" until {time_text(arguments.until)}"
     print(f"{who} is pinned to {version}{until}")
     return 0
 
 
 def _unpin(arguments: argparse.Namespace) -> int:
+    if not arguments.force:
+        check_pin(arguments.data_dir, arguments.who, None)
     before = edits.unpin(arguments.data_dir, arguments.who)
     print(f"{arguments.who} is no longer pinned to {before.version}")
     return 0
 
 
 def _retry(arguments: argparse.Namespace) -> int:
-    device = newest(log_dir(arguments.data_dir), arguments.mac)
+    device = newest(journal_dir(arguments.data_dir), key_of(arguments, arguments.mac))
     if device is None:
         warn(f"{arguments.mac} is not on record; check the MAC address")
     edits.retry(arguments.data_dir, arguments.mac)
     download = None if device is None else device.download
     had = ""
     if download is not None and download.attempts:
-        had = f"; it had fetched {download.version} {download.attempts} times"
+        had = f"; it had fetched the image of {download.version} {download.attempts} times"
     print(f"{arguments.mac} may try again{had}")
     return 0
 
 
 def _hold(arguments: argparse.Namespace) -> int:
     before = edits.hold(arguments.data_dir, arguments.reason)
-    if before is None or arguments.reason not in ("", before.reason):
-        print(f"everything is {'on' if before is None else 'still on'} hold; `unhold` ends that")
+    warn_of_wrong_folder(arguments.data_dir)
+    if before is not None and arguments.reason not in ("", before.reason):
+        # On a full disk the one before stays on record.
+        reason = printable(reason_of_hold(arguments.data_dir))
+        say(f"everything is still on hold, for this reason: {reason}; `unhold` ends that")
+        return 0
+    if before is None:
+        say("everything is on hold; `unhold` ends that")
         return 0
     since = f", since {before.time}" if before.time else ""
     by = f" by {before.user}" if before.user else ""
     why = f": {before.reason}" if before.reason else "; `unhold` ends that"
-    print(printable(f"everything is already on hold{since}{by}{why}"))
+    say(printable(f"everything is already on hold{since}{by}{why}"))
     return 0
 
 
 def _unhold(arguments: argparse.Namespace) -> int:
     edits.unhold(arguments.data_dir)
     print("nothing is on hold any longer")
+    warn_of_wrong_folder(arguments.data_dir)
     return 0

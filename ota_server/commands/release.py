@@ -8,11 +8,19 @@ from ota_server.commands.common import (
     add_command,
     add_command_of_parts,
     fail,
+    reason_argument,
+    say,
     version_argument,
     warn,
     warn_of_hold,
+    warn_of_wrong_folder,
 )
-from ota_server.commands.release_list import list_all, show
+from ota_server.commands.release_list import list_all, say_strays, show
+from ota_server.commands.release_publish import (
+    PUBLISH_EXAMPLES,
+    add_publish_arguments,
+    publish_image,
+)
 from ota_server.commands.terminal import ProgressBar
 from ota_server.releases.activate import Activated, activate, rollback
 from ota_server.releases.inventory import (
@@ -23,10 +31,9 @@ from ota_server.releases.inventory import (
     releases,
     uses_of,
 )
-from ota_server.releases.publish import publish
-from ota_server.releases.publish_request import PublishRequest
 from ota_server.releases.withdraw import reinstate, remove, withdraw
 from ota_server.system import clock
+from ota_server.system.data_dir import access_problem
 
 _EXAMPLES = """\
   %(prog)s publish app.bin --version v1.2.0
@@ -40,22 +47,6 @@ _EXAMPLES = """\
 
 `%(prog)s PART --help` says more.
 A running server takes up all changes without a restart.
-"""
-_PUBLISH_EXAMPLES = """\
-  %(prog)s app.bin --version v1.2.0
-  %(prog)s app.bin --version v1.2.0 \\
-      --notes 'fixes the clock'
-  %(prog)s app.bin --version v1.2.0 \\
-      --signature app.bin.minisig --verify-key key.pub
-  %(prog)s app.bin --version v1.2.0 \\
-      --reports-as 1.2.0-g3f9a
-  %(prog)s app.bin --version v2.0.0 \\
-      --via v1.9.0 --direct-from 'v1.9.*'
-
-No device is offered it before `release activate`. If the same bytes are
-published again under the same version, only what the options say is updated.
-With --via, devices get that release first, unless their version matches
---direct-from.
 """
 _LIST_EXAMPLES = """\
   %(prog)s
@@ -119,8 +110,8 @@ def add_commands(commands: Commands) -> None:
         description = f"{summary[0].upper()}{summary[1:]}."
         return add_command(parts, name, summary, description, examples, run)
 
-    _add_publish_arguments(
-        add("publish", _publish, "copy an image in and put it on record", _PUBLISH_EXAMPLES)
+    add_publish_arguments(
+        add("publish", publish_image, "copy an image in and put it on record", PUBLISH_EXAMPLES)
     )
     listing = add("list", list_all, "show all releases", _LIST_EXAMPLES)
     _add_json(listing)
@@ -134,59 +125,20 @@ def add_commands(commands: Commands) -> None:
     _add_version(add("remove", _remove, "delete a release that is not in use", _REMOVE_EXAMPLES))
     withdrawing = add("withdraw", _withdraw, "stop offering a release", _WITHDRAW_EXAMPLES)
     _add_version(withdrawing)
-    withdrawing.add_argument("--reason", default="", metavar="TEXT", help="why, for the record")
+    why = "why, for the record"
+    withdrawing.add_argument("--reason", default="", type=reason_argument, metavar="TEXT", help=why)
     withdrawing.add_argument("--undo", action="store_true", help="offer it again")
     activating = add(
         "activate", _activate, "make a release the target of the whole fleet", _ACTIVATE_EXAMPLES
     )
     _add_version(activating)
     back = add("rollback", _rollback, "go back to the previous target", _ROLLBACK_EXAMPLES)
-    for command in (activating, back):
-        command.add_argument(
-            "--force", action="store_true", help="even while a rollout to the fleet goes on"
-        )
-
-
-def _add_publish_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("image", metavar="FILE", help="the image")
-    parser.add_argument(
-        "--version", type=version_argument, required=True, metavar="VERSION", help="its version"
-    )
-    parser.add_argument("--notes", default="", metavar="TEXT", help="what is new, for people")
-    parser.add_argument(
-        "--reports-as",
-        metavar="TEXT",
-        help="what devices that run it report, if that is not its version",
-    )
-    parser.add_argument(
-        "--via",
-        type=version_argument,
-        metavar="VERSION",
-        help="the stepping stone: a release that devices have to run before this one",
-    )
-    parser.add_argument(
-        "--direct-from",
-        action="append",
-        default=[],
-        metavar="PATTERN",
-        help="versions that may skip the stepping stone, such as 'v1.9.*'; may be repeated",
-    )
-    parser.add_argument(
-        "--signature",
-        metavar="FILE",
-        help="its detached signature by minisign, signify or openssl, served beside it",
-    )
-    parser.add_argument(
-        "--verify-key",
-        metavar="FILE",
-        help="check the signature with this public key, by the tool that made it",
-    )
-    parser.add_argument(
-        "--force",
-        action="store_true",
-        help="publish it even if its header names another version or another chip, or says that it "
-        "is longer than it is (only U-Boot, MCUboot, UF2 and squashfs say that)",
-    )
+    even_while = "even while a rollout to the fleet is on, which pauses it"
+    for command, more in (
+        (activating, ", and even if the image is for another chip or of another project"),
+        (back, ", and even if a group would lose a target for other devices"),
+    ):
+        command.add_argument("--force", action="store_true", help=even_while + more)
 
 
 def _add_version(parser: argparse.ArgumentParser, nargs: str | None = None) -> None:
@@ -199,50 +151,10 @@ def _add_json(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="a JSON object a line")
 
 
-def _publish(arguments: argparse.Namespace) -> int:
-    request = PublishRequest(
-        source=arguments.image,
-        version=arguments.version,
-        notes=arguments.notes,
-        reports_as=arguments.reports_as,
-        via=arguments.via,
-        direct_from=tuple(arguments.direct_from),
-        signature=arguments.signature,
-        verify_key=arguments.verify_key,
-        is_forced=arguments.force,
-    )
-    with ProgressBar(f"copying {request.version}") as progress:
-        published = publish(arguments.data_dir, request, clock.now_ms(), progress)
-    for warning in published.warnings:
-        warn(warning)
-    manifest, version = published.manifest, request.version
-    print(f"{version}: {manifest.size} bytes, SHA-256 {manifest.sha256}")
-    print(f"image: {manifest.image or 'of an unknown format'}")
-    if published.checked_by:
-        print(f"signature: valid, checked by {published.checked_by}")
-    elif request.signature is not None:
-        print("signature: stored, not checked (give --verify-key)")
-    updated = ", ".join(published.updated)
-    print(
-        {
-            "published": f"published; `release activate {version}` gives it to the fleet",
-            "recorded": "the image was already there, and is on record now",
-            "restored": "the image had been altered, and is restored as it was published"
-            + (f", with another {updated}" if updated else ""),
-            "updated": f"the image is already there; updated: {updated}",
-            "there": "it is already there; nothing was changed",
-        }[published.outcome]
-    )
-    return 0
-
-
 def _verify(arguments: argparse.Namespace) -> int:
-    look_at_releases(arguments.data_dir)
-    found = (
-        [get_release(arguments.data_dir, arguments.version)]
-        if arguments.version
-        else releases(arguments.data_dir)
-    )
+    data_dir = arguments.data_dir
+    look_at_releases(data_dir)
+    found = [get_release(data_dir, arguments.version)] if arguments.version else releases(data_dir)
     bad = 0
     for release in found:
         if not arguments.version and release.image and not release.manifest and not release.problem:
@@ -250,8 +162,12 @@ def _verify(arguments: argparse.Namespace) -> int:
             continue
         with ProgressBar(f"verifying {release.version}") as progress:
             problem = problem_with(release, progress)
+            if not problem and release.image is not None:
+                problem = access_problem(data_dir, release.image.path)
         bad += bool(problem)
         print(f"{release.version}: {problem or 'as it was published'}", flush=True)
+    if not arguments.version:
+        say_strays(data_dir)
     if bad:
         return fail(f"{bad} of {len(found)} missing or altered; publish the same build again")
     return 0
@@ -276,7 +192,7 @@ def _withdraw(arguments: argparse.Namespace) -> int:
     if found:
         names = ", ".join(each.text for each in found)
         remedies = dict.fromkeys(each.remedy for each in found if each.remedy)
-        print("; ".join((f"it is still {names}", *remedies)))
+        say("; ".join((f"it is still {names}", *remedies)))
     return 0
 
 
@@ -303,5 +219,8 @@ def _say(arguments: argparse.Namespace, done: Activated) -> int:
         print(f"the target is {done.version}; it was {done.previous or 'none'}")
     for group, target in sorted(done.groups.items()):
         print(f"group {group} had {target} and gets {done.version} too")
+    for group, target in sorted(done.restored.items()):
+        print(f"group {group} has {target} again")
     warn_of_hold(arguments.data_dir)
+    warn_of_wrong_folder(arguments.data_dir)
     return 0

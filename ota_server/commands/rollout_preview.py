@@ -7,7 +7,7 @@ from statistics import median
 from ota_server.commands.common import warn
 from ota_server.evaluation.poll_history import SLOW_SOAKS
 from ota_server.evaluation.proposal import propose_waves
-from ota_server.model.quantity import format_duration
+from ota_server.model.quantity import count_of, format_duration
 from ota_server.model.refusal import Refused
 from ota_server.policy.rollout_plan import RolloutPlan
 from ota_server.rollouts.preview import ReachedDevices
@@ -35,9 +35,13 @@ def with_waves(
     """
     if not found.stands:
         whose = f"the group {plan.group}" if plan.group else "the fleet"
+        # For a group, not what would give it to the whole fleet.
+        at_once = f"`release activate {plan.version}` makes it the target without a rollout"
+        if plan.group:
+            at_once = f"`pin {plan.group} {plan.version}` gives it to the group without a rollout"
         raise Refused(
             f"no device of {whose} was heard from within a week, so there is none to roll out to. "
-            f"`release activate {plan.version}` makes it the target without a rollout"
+            f"{at_once}"
         )
     if not any(found.counts):
         raise Refused(
@@ -94,7 +98,7 @@ def _uncounted_text(plan: RolloutPlan, counting: Sequence[int], proposed: Sequen
     better = "leave --first-group out" if is_first_group else _better(plan, counting, proposed)
     ways = ", or ".join(filter(None, (better, _WHAT_TO_DO)))
     return (
-        f"wave {wave + 1} ({whom}) adds {added} active device{'s' * (added != 1)}, none of them "
+        f"wave {wave + 1} ({whom}) adds {count_of(added, 'active device')}, none of them "
         f"{_A_DAY}, so none counts and the wave would not go on: {ways}"
     )
 
@@ -124,7 +128,7 @@ def print_left_alone(groups: Collection[tuple[str, str, int]]) -> None:
     for group, target, members in groups:
         print(
             f"left alone because it has its own target: group {group} ({target}, "
-            f"{members} device{'s' * (members != 1)}); --groups-too includes it"
+            f"{count_of(members, 'device')}); --groups-too includes it"
         )
 
 
@@ -132,7 +136,7 @@ def print_waves(plan: RolloutPlan, found: ReachedDevices, is_typed: bool) -> Non
     """Show how many devices each wave adds, and warn where most of them do not count."""
     devices = len(found.stands)
     if not is_typed:
-        print(f"waves that fit {devices} active device{'s' * (devices != 1)} (--waves sets others)")
+        print(f"waves that fit {count_of(devices, 'active device')} (--waves sets others)")
     total = 0
     for wave, count in enumerate(plan.counted):
         total += count
@@ -184,6 +188,6 @@ def warn_of_soak(plan: RolloutPlan, intervals_ms: Mapping[float, float]) -> None
         warn(f"{what}: each wave takes longer than that")
     else:
         warn(
-            f"{what}: of the devices that the release bricks, few are noticed in it. `rollout "
-            f"abort`, then start it again with --soak {longer}, gives them time"
+            f"{what}: of the devices that the release bricks, few are noticed in it. "
+            f"{plan.command(f'change --soak {longer}')} gives them time"
         )

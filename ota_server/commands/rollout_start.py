@@ -4,8 +4,16 @@ import argparse
 import re
 import secrets
 from pathlib import Path
+from typing import Any
 
-from ota_server.commands.common import group_argument, version_argument, warn, warn_of_hold
+from ota_server.commands.common import (
+    group_argument,
+    say,
+    version_argument,
+    warn,
+    warn_of_hold,
+    warn_of_no_server,
+)
 from ota_server.commands.rollout_preview import (
     print_left_alone,
     print_slow_pollers,
@@ -13,18 +21,21 @@ from ota_server.commands.rollout_preview import (
     warn_of_soak,
     with_waves,
 )
+from ota_server.device_port.admission_status import read_server_state
 from ota_server.model.quantity import parse_duration
-from ota_server.model.refusal import Misused
+from ota_server.model.refusal import Misused, Refused
 from ota_server.model.timestamp import format_time
 from ota_server.policy.files import PolicyFiles
 from ota_server.policy.rollout_plan import MOST_SECONDS, RolloutPlan
 from ota_server.policy.targets import release_here
+from ota_server.releases.inventory import get_release
+from ota_server.releases.remarks import remarks
+from ota_server.releases.same_devices import check_devices
 from ota_server.rollouts import edits
-from ota_server.rollouts.audience import groups_left_alone, scope_of
+from ota_server.rollouts.audience import groups_left_alone, pins_of, scope_of
 from ota_server.rollouts.preview import find_reached, intervals_ms
 from ota_server.system import clock
-from ota_server.system.data_dir import log_dir
-from ota_server.system.locks import is_served
+from ota_server.system.data_dir import journal_dir, log_dir
 
 _PERCENT = re.compile(r"\d{1,3}(?:\.\d{1,4})? ?%?")
 _MOST_DEVICES = 1_000_000
@@ -59,18 +70,17 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="PERCENT,...",
         help="rising to 100 (default: waves that fit the fleet, such as 1,10,50,100)",
     )
-    add("--group", type=group_argument, metavar="G", help="roll out to this group only")
-    add("--first-group", type=group_argument, metavar="G", help="its members are the first wave")
-    add("--groups-too", action="store_true", help="include groups that have their own target")
-    add("--max-failures", type=_limit, default=2.0, metavar="P%", help="may fail (default: 2%%)")
-    add("--min-devices", type=_count, default=20, metavar="N", help="must update (default: 20)")
-    for name, default, what in (
-        ("--soak", "1h", "how long devices have to run it without a failure"),
-        ("--apply-grace", "15m", "how long a device may take to install it"),
-        ("--wave-timeout", "7d", "a wave that takes longer pauses the rollout"),
-    ):
-        help_text = f"{what} (default: {default})"
-        add(name, type=_duration, default=_duration(default), metavar="TIME", help=help_text)
+    only = "roll out to this group only (default: to the fleet)"
+    add("--group", type=group_argument, metavar="G", help=only)
+    before = "its members are a wave before these"
+    add("--first-group", type=group_argument, metavar="G", help=before)
+    add("--groups-too", action="store_true", help="also groups that have a target of their own")
+    add_limits(parser, have_defaults=True)
+    least = "how many of a wave must update (default: 20)"
+    add("--min-devices", type=_count, default=20, metavar="N", help=least)
+    longest = "a wave that takes longer pauses the rollout (default: 7d)"
+    week = _duration("7d")
+    add("--wave-timeout", type=_duration, default=week, metavar="TIME", help=longest)
     add(
         "--held-unknown",
         choices=("keep", "target"),
@@ -78,7 +88,51 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="what a device that is held back gets if its version is not a known release: its own "
         "version, or the target (default: keep)",
     )
-    add("--count-new", action="store_true", help="also count devices known for less than a day")
+    add(
+        "--count-new",
+        action="store_true",
+        help="also count devices that have been known for less than a day; made-up ones too",
+    )
+    other = "even if the image is for another chip or of another project than that of the target"
+    add("--force", action="store_true", help=other)
+
+
+def add_limits(parser: argparse.ArgumentParser, have_defaults: bool = False) -> None:
+    """Add the limits of a rollout that can be changed while it goes on."""
+    for name, option, kind, metavar, what, default in (
+        (
+            "max_failures",
+            "--max-failures",
+            _limit,
+            "P%",
+            "the share of devices that may fail",
+            "2%",
+        ),
+        ("soak_seconds", "--soak", _duration, "TIME", "how long a device has to run it well", "1h"),
+        (
+            "grace_seconds",
+            "--apply-grace",
+            _duration,
+            "TIME",
+            "how long a device may take to install it",
+            "15m",
+        ),
+    ):
+        shown = f" (default: {default.replace('%', '%%')})" * have_defaults
+        parser.add_argument(
+            option,
+            dest=name,
+            type=kind,
+            default=kind(default) if have_defaults else None,
+            metavar=metavar,
+            help=f"{what}{shown}",
+        )
+
+
+def typed_limits(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return the limits that were typed, by their names in the plan."""
+    typed = {name: getattr(arguments, name) for name in edits.LIMITS}
+    return {name: limit for name, limit in typed.items() if limit is not None}
 
 
 def start(arguments: argparse.Namespace) -> int:
@@ -86,19 +140,32 @@ def start(arguments: argparse.Namespace) -> int:
     data_dir: Path = arguments.data_dir
     now_ms = clock.now_ms()
     plan = _plan(arguments, now_ms)
+    refuse_development(data_dir)
     edits.check_start(data_dir, plan)
     plan = plan._replace(version=release_here(data_dir, plan.version))
-    policy = PolicyFiles(data_dir).current()
+    is_mixed = check_devices(
+        data_dir, plan.version, plan.group, plan.groups_too, is_forced=arguments.force
+    )
+    plan = plan._replace(is_mixed=is_mixed)
+    server = read_server_state(log_dir(data_dir))
+    policy = PolicyFiles(data_dir, server.keeps_ungrouped).current()
     print_left_alone(groups_left_alone(plan, policy))
-    logs = log_dir(data_dir)
+    logs = journal_dir(data_dir)
     found = find_reached(logs, plan, scope_of(plan, policy, None, now_ms), now_ms)
+    if not found.stands and (pins := pins_of(policy, plan.group, now_ms)):
+        raise Refused(
+            f"the devices of group {plan.group} are pinned, and a pin comes before a rollout: "
+            f"`unpin {pins[0]}` first{f', and {len(pins) - 1} more' * (len(pins) > 1)}"
+        )
     intervals = intervals_ms(logs, found, now_ms)
     plan = with_waves(plan, arguments.waves, found, intervals)
     print_waves(plan, found, is_typed=arguments.waves is not None)
     print_slow_pollers(plan, intervals)
     warn_of_soak(plan, intervals)
     plan = edits.start(data_dir, plan)
-    print(f"the rollout of {plan.version} has begun; `rollout status --watch` shows it")
+    say(f"the rollout of {plan.version} has begun; `rollout status --watch` shows it")
+    for problem in remarks(data_dir, get_release(data_dir, plan.version)):
+        warn(problem)
     warn_of_hold(data_dir)
     warn_of_no_server(data_dir)
     return 0
@@ -115,7 +182,7 @@ def _plan(arguments: argparse.Namespace, now_ms: int) -> RolloutPlan:
             "--groups-too is for a rollout to the fleet; one to a group reaches only that group: "
             "leave out --groups-too or --group"
         )
-    return RolloutPlan(
+    plan = RolloutPlan(
         id=secrets.token_hex(6),
         version=arguments.version,
         group=arguments.group or "",
@@ -123,21 +190,26 @@ def _plan(arguments: argparse.Namespace, now_ms: int) -> RolloutPlan:
         time=format_time(now_ms),
         instead_of=None,
         first_group=arguments.first_group,
-        max_failures=arguments.max_failures,
         min_devices=arguments.min_devices,
-        soak_seconds=arguments.soak,
-        grace_seconds=arguments.apply_grace,
         wave_timeout_seconds=arguments.wave_timeout,
         held_unknown=arguments.held_unknown,
         count_new=arguments.count_new,
         groups_too=arguments.groups_too,
     )
+    return plan._replace(**typed_limits(arguments))
 
 
-def warn_of_no_server(data_dir: Path) -> None:
-    """Warn if no server runs: it is what moves rollouts."""
-    if not is_served(log_dir(data_dir)):
-        warn(f"no server runs on {data_dir}; start it, or the rollout does not move")
+def refuse_development(data_dir: Path) -> None:
+    """Refuse a rollout while the server runs with --development.
+
+    Raises:
+        Refused: it does.
+    """
+    if read_server_state(log_dir(data_dir)).is_development:
+        raise Refused(
+            "the server runs with --development, and would not stop a device that fetches a bad "
+            "release again and again; start it without that, then begin the rollout"
+        )
 
 
 # What is typed
@@ -162,6 +234,11 @@ def _limit(text: str) -> float:
     if percent is None or percent >= 100:
         raise argparse.ArgumentTypeError(
             f"{text[:40]!r} is not a percentage from 0 to under 100, such as 2%"
+        )
+    if not text.strip().endswith("%"):
+        # In a wave of ten devices, two devices are 20 %.
+        raise argparse.ArgumentTypeError(
+            f"{text[:40]!r} could be a number of devices: it is a share of them; type {percent:g}%"
         )
     return percent
 

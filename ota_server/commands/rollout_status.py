@@ -3,23 +3,47 @@
 import os
 import shutil
 import sys
-import textwrap
 import time
 from pathlib import Path
 
 from ota_server.commands.rollout_view import state_of, status_lines
 from ota_server.device_port.admission_status import read_standing
+from ota_server.policy.hold import hold_lines
 from ota_server.policy.policy import HOLD_NAME, RolloutState
-from ota_server.rollouts.find_rollout import all_rollouts
+from ota_server.rollouts.files import devices_command
+from ota_server.rollouts.find_rollout import (
+    RolloutOnFile,
+    all_rollouts,
+    end_of,
+    no_such_rollout,
+    recent_rollouts,
+)
 from ota_server.rollouts.keeper import is_attended
 from ota_server.system import clock
 from ota_server.system.data_dir import log_dir
+from ota_server.system.hints import hints
 from ota_server.system.locks import is_served
+from ota_server.system.wrapping import cut_to
 
 _EVERY_SECONDS = 1.0
+_NONE_SHOWN = "no rollout is on, and none ended within a day; `rollout history` has older ones"
 _HIDE_CURSOR, _SHOW_CURSOR = "\x1b[?25l", "\x1b[?25h"
 # Each line is written over the old one and cleared from there on, so that nothing flickers.
 _END_LINE, _CLEAR_BELOW = "\x1b[K\n", "\x1b[J"
+
+
+def rollouts_shown(data_dir: Path, group: str | None) -> list[RolloutOnFile]:
+    """Return the rollouts that are on, and those that ended within a day.
+
+    Raises:
+        Refused: there never was one, to that group.
+        BadPolicy, OSError: a file cannot be used or read.
+    """
+    found = all_rollouts(data_dir)
+    if not any(group in (None, each.plan.group) for each in found):
+        raise no_such_rollout(found, group)
+    recent = recent_rollouts(data_dir, clock.now_ms())
+    return [each for each in recent if group in (None, each.plan.group)]
 
 
 def lines_of(data_dir: Path, group: str | None) -> list[str]:
@@ -35,11 +59,13 @@ def lines_of(data_dir: Path, group: str | None) -> list[str]:
     attended = not served or is_attended(logs, now_ms)
     is_held = os.path.lexists(data_dir / "version" / HOLD_NAME)
     lines: list[str] = []
-    for plan, progress in all_rollouts(data_dir):
-        if group in (None, plan.group):
-            shown = status_lines(plan, progress, now_ms, served, standing, attended, is_held)
-            lines += ["", *shown]
-    return lines[1:]
+    for each in rollouts_shown(data_dir, group):
+        ended_ms = end_of(data_dir, each, now_ms)
+        command = devices_command(data_dir, each.plan.group)
+        shown = status_lines(*each, now_ms, served, standing, attended, is_held, ended_ms, command)
+        lines += ["", *map(hints.paste, shown)]
+    lines = lines or ["", hints.paste(_NONE_SHOWN)]
+    return [*lines[1:], *(["", *map(hints.paste, hold_lines(data_dir))] if is_held else [])]
 
 
 def watch(data_dir: Path, group: str | None) -> int:
@@ -49,13 +75,12 @@ def watch(data_dir: Path, group: str | None) -> int:
         The exit code: 1 if a rollout was halted or aborted meanwhile; if none was on at the start,
             before that.
     """
-    draw = _Screen() if sys.stdout.isatty() else _Paper()
+    draw = Screen() if sys.stdout.isatty() else Paper()
     watched: set[str] = set()
     try:
         while True:
             draw.show(lines_of(data_dir, group))
-            found = all_rollouts(data_dir)
-            shown = [each for each in found if group in (None, each[0].group)]
+            shown = rollouts_shown(data_dir, group)
             on = {each.plan.id for each in shown if each.is_on}
             watched |= on
             if not on:
@@ -66,17 +91,7 @@ def watch(data_dir: Path, group: str | None) -> int:
         draw.end()
 
 
-def wrapped(line: str, columns: int) -> list[str]:
-    """Wrap a line to a width; the second row and those after it are indented more.
-
-    An option that an operator may have to type is not broken at its hyphens.
-    """
-    indent = " " * (len(line) - len(line.lstrip()) + 2)
-    rows = textwrap.wrap(line, max(columns, 20), subsequent_indent=indent, break_on_hyphens=False)
-    return rows or [""]
-
-
-class _Paper:
+class Paper:
     """Output that is not a terminal: the status is printed whenever it has changed."""
 
     def __init__(self) -> None:
@@ -92,7 +107,7 @@ class _Paper:
         """Do nothing."""
 
 
-class _Screen(_Paper):
+class Screen(Paper):
     """A terminal: the status is drawn over the one before."""
 
     def __init__(self) -> None:
@@ -105,8 +120,10 @@ class _Screen(_Paper):
         # If the window was made narrower, a line that was shown takes several rows now.
         rows = sum(-(-len(line) // size.columns) or 1 for line in self._before)
         up = f"\x1b[{min(rows, size.lines - 1)}F" if rows else ""
-        shown = [row for line in lines for row in wrapped(line, size.columns - 1)]
-        shown = shown[: size.lines - 1]
+        shown = [row for line in lines for row in cut_to(line, size.columns - 1)]
+        if (more := len(shown) - (size.lines - 1)) > 0:
+            # Without a sign of it, what is cut would be taken for all there is.
+            shown = [*shown[: size.lines - 2], f".. {more + 1} more lines: make the window taller"]
         sys.stdout.write(up + "".join(line + _END_LINE for line in shown) + _CLEAR_BELOW)
         sys.stdout.flush()
         self._before = shown

@@ -1,10 +1,12 @@
 """What `rollout status` shows: how far a rollout has come, as text. Pure."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ota_server.device_port.window import Standing
-from ota_server.model.timestamp import ago
+from ota_server.evaluation.device_case import BAD
+from ota_server.model.quantity import format_duration
+from ota_server.model.timestamp import ago, ago_ms, format_time
 from ota_server.policy.policy import RolloutState
 from ota_server.policy.rollout_plan import (
     NOT_BEGUN,
@@ -12,7 +14,9 @@ from ota_server.policy.rollout_plan import (
     RolloutPlan,
     RolloutProgress,
     RolloutWish,
+    waits_for_person,
 )
+from ota_server.policy.rollout_text import after_halt, what_to_do, who_stays
 
 _BAR = 24
 _RESUMING = "resuming"  # `rollout resume` was run; the controller has not seen it
@@ -34,6 +38,8 @@ _MORE = {
 
 def state_of(plan: RolloutPlan, progress: RolloutProgress | None) -> str:
     """Return the state of a rollout in one word, as an operator knows it."""
+    if progress is not None and progress.state == RolloutState.HALTED:
+        return RolloutState.HALTED
     if plan.wanted == RolloutWish.ABORT:
         return RolloutState.ABORTED
     if progress is None:
@@ -50,7 +56,10 @@ def state_of(plan: RolloutPlan, progress: RolloutProgress | None) -> str:
 
 
 def status_fields(
-    plan: RolloutPlan, progress: RolloutProgress | None, standing: Standing
+    plan: RolloutPlan,
+    progress: RolloutProgress | None,
+    standing: Standing,
+    ended_ms: int | None = None,
 ) -> dict[str, Any]:
     """Return the status of a rollout for programs."""
     return {
@@ -60,11 +69,14 @@ def status_fields(
         "waiting": progress.waiting if progress else "",
         "wave": progress.wave + 1 if progress else None,
         "wave_time": progress.wave_time if progress else None,
+        "end_time": None if ended_ms is None else format_time(ended_ms),
         "counts": progress.counts if progress else {},
         "counts_before": progress.before if progress else (),
         "asks": progress.asks if progress else (),
+        "waits_for_person": waits_for_person(plan, progress),
         "notes": progress.notes if progress else (),
         "unmet": standing.unmet,
+        "proxy_sign": standing.proxy_sign,
     }
 
 
@@ -76,6 +88,8 @@ def status_lines(
     standing: Standing | None = None,
     is_attended: bool = True,
     is_held: bool = False,
+    ended_ms: int | None = None,
+    devices_command: str = "`rollout devices`",
 ) -> list[str]:
     """Return the status of a rollout for people.
 
@@ -83,8 +97,10 @@ def status_lines(
         is_attended: the controller is looking after it.
         is_held: everything is on hold.
         standing: which devices the running server lets in; None: all.
+        ended_ms: when it ended; None: it is on.
+        devices_command: what lists its devices.
     """
-    lines = [_headline(plan, progress, now_ms)]
+    lines = [_headline(plan, progress, now_ms, ended_ms)]
     state = state_of(plan, progress)
     if is_held and state not in OVER:
         lines.append(f"  {_HELD}")
@@ -92,40 +108,89 @@ def status_lines(
         lines.append(f"  {progress.reason}")
     if progress is not None and progress.waiting and state == RolloutState.RUNNING:
         lines.append(f"  wave {progress.wave + 1} waits: {progress.waiting}")
+        lines += [f"  {line}" for line in window_lines(standing)]
     elif progress is not None and progress.waiting and progress.state == RolloutState.PAUSED:
         lines.append(f"  {progress.waiting}")
         state = _ENDING
-    if state == RolloutState.PAUSED and progress is not None and (progress.lifts or progress.asks):
+    is_asking = progress is not None and (progress.asks or progress.is_blocked)
+    if state == RolloutState.PAUSED and progress is not None and (progress.lifts or is_asking):
         state = _ASKING
+    if progress is not None and is_asking and waits_for_person(plan, progress):
+        lines.append(f"  it waits for you: {what_to_do(plan, progress)}")
     if hint := _hint(plan, state, is_served):
         lines.append(f"  {hint}")
     elif state in (RolloutState.RUNNING, _RESUMING) and not is_attended:
         lines.append(f"  {_UNATTENDED}")
     lines.append("")
-    lines += [_wave_line(plan, progress, wave, now_ms) for wave in range(plan.wave_count)]
-    counts = progress.counts if progress else {}
-    for name, meaning in _MORE.items():
-        if counts.get(name):
-            lines.append(f"  {counts[name]} {meaning}")
+    until_ms = now_ms if ended_ms is None else ended_ms
+    lines += [_wave_line(plan, progress, wave, until_ms) for wave in range(plan.wave_count)]
     if progress is not None:
-        lines += [f"  {note}" for note in progress.notes]
-    if standing is not None and standing.unmet:
-        lines.append(
-            f"  {standing.unmet} never ask within the window {standing.window} and have waited for "
-            "more than a day (`serve --window-overdue` lets them in)"
-        )
+        lines += _remarks(plan, progress, devices_command)
+    if standing is not None:
+        lines += _standing_lines(standing, state in OVER)
     return lines
 
 
-def _headline(plan: RolloutPlan, progress: RolloutProgress | None, now_ms: int) -> str:
-    whom = f"the group {plan.group}" if plan.group else "the fleet"
-    whom = f"{'for' if plan.is_revert else 'to'} {whom}"
-    what = "revert" if plan.is_revert else "rollout"
-    since = f", begun {ago(plan.time, now_ms)}"
-    instead = f", instead of {plan.instead_of}" if plan.instead_of and not plan.is_revert else ""
-    instead = f" from {plan.reverts}" if plan.reverts else instead
-    to = "to" if plan.is_revert else "of"
-    return f"{what} {to} {plan.version} {whom}{instead}: {state_of(plan, progress)}{since}"
+def window_lines(standing: Standing | None) -> list[str]:
+    """Return that devices wait for the maintenance window, where it is closed."""
+    if standing is None or standing.is_open:
+        return []
+    return [
+        f"outside the maintenance window {standing.window}: until it opens, devices are told their "
+        "own version"
+    ]
+
+
+def _standing_lines(standing: Standing, is_over: bool) -> Iterator[str]:
+    """Yield what the running server says of devices that a rollout does not come to."""
+    if standing.unmet:
+        yield (
+            f"  {standing.unmet} never ask within the window {standing.window} and have waited for "
+            "more than a day (`serve --window-overdue 7d` lets them in)"
+        )
+    if standing.proxy_sign and not is_over:
+        yield f"  WARNING: {standing.proxy_sign}"
+
+
+def _limits(plan: RolloutPlan) -> str:
+    soak, grace = format_duration(plan.soak_seconds), format_duration(plan.grace_seconds)
+    most, timeout = f"{plan.max_failures:g}%", format_duration(plan.wave_timeout_seconds)
+    return (
+        f"limits: soak {soak}, apply-grace {grace}, max-failures {most}, "
+        f"min-devices {plan.min_devices}, wave-timeout {timeout}"
+    )
+
+
+def _remarks(plan: RolloutPlan, progress: RolloutProgress, devices_command: str) -> Iterator[str]:
+    """Yield what else is to be said of the rollout and of its devices."""
+    if state_of(plan, progress) not in OVER:
+        yield f"  {_limits(plan)}"
+    counts = progress.counts
+    for name, meaning in _MORE.items():
+        if counts.get(name):
+            yield f"  {counts[name]} {meaning}"
+    for note in progress.notes:
+        yield f"  {note}"
+    if progress.asks or any(counts.get(name) for name in BAD):
+        yield f"  {devices_command} lists the devices, each with the reason"
+
+
+def title_of(version: str, group: str, reverts: str | None) -> str:
+    """Return what a rollout is called."""
+    whom = f"the group {group}" if group else "the fleet"
+    if reverts:
+        return f"revert to {version} for {whom} from {reverts}"
+    return f"rollout of {version} to {whom}"
+
+
+def _headline(
+    plan: RolloutPlan, progress: RolloutProgress | None, now_ms: int, ended_ms: int | None
+) -> str:
+    instead = f", instead of {plan.instead_of}" if plan.instead_of and not plan.reverts else ""
+    title = title_of(plan.version, plan.group, plan.reverts)
+    ended = "" if ended_ms is None else f" {ago_ms(ended_ms, now_ms)}"
+    state = f"{state_of(plan, progress)}{ended}"
+    return f"{title}{instead}: {state}, begun {ago(plan.time, now_ms)}"
 
 
 def _hint(plan: RolloutPlan, state: str, is_served: bool) -> str:
@@ -138,26 +203,28 @@ def _hint(plan: RolloutPlan, state: str, is_served: bool) -> str:
     if state == _ASKING:
         return ""
     if state == RolloutState.PAUSED:
-        return "no further devices are offered it; `rollout resume` goes on"
+        return f"no further devices are offered it; {plan.command('resume')} goes on"
+    if state == RolloutState.HALTED and plan.wanted == RolloutWish.ABORT:
+        return f"no device is left to take back; {plan.command('start VERSION')} brings another"
     if state == RolloutState.HALTED and not plan.is_revert:
-        return (
-            f"{plan.version} is withdrawn; devices that run it stay on it. Publish a fixed "
-            "release, or go back with `rollout abort --revert`"
-        )
+        return after_halt(plan)
     if plan.is_revert and state in (RolloutState.HALTED, RolloutState.ABORTED):
         stays = f"devices that went back stay on {plan.version}, the others on {plan.reverts}"
-        return f"{stays}; `rollout start` rolls out what you want"
+        return f"{stays}; {plan.command('start VERSION')} rolls out what you want"
     if state == RolloutState.ABORTED:
-        return "devices that have it stay on it; `rollout abort --revert` goes back"
+        back = f"; {plan.command('abort --revert')} goes back" if plan.has_way_back else ""
+        return f"{who_stays(plan)}{back}"
     return ""
 
 
-def _wave_line(plan: RolloutPlan, progress: RolloutProgress | None, wave: int, now_ms: int) -> str:
+def _wave_line(
+    plan: RolloutPlan, progress: RolloutProgress | None, wave: int, until_ms: int
+) -> str:
     percent = plan.percent(wave)
     whom = f"{percent:g} %" if percent else str(plan.first_group)
     name = f"  wave {wave + 1}  {whom:>6}"
+    is_over = state_of(plan, progress) in OVER
     if progress is None or wave > progress.wave:
-        is_over = state_of(plan, progress) in OVER
         return f"{name}  {_bar(0.0)}  {'not opened' if is_over else 'to come'}"
     if wave < progress.wave:
         counts = progress.before[wave] if wave < len(progress.before) else {}
@@ -165,11 +232,12 @@ def _wave_line(plan: RolloutPlan, progress: RolloutProgress | None, wave: int, n
         how = "done" if is_whole else "passed"
     else:
         counts = progress.counts
-        how = f"since {ago(progress.wave_time, now_ms).removesuffix(' ago')}"
+        since = ago(progress.wave_time, until_ms).removesuffix(" ago")
+        how = f"open for {since.replace('now', '0s')}" if is_over else f"since {since}"
         if progress.state == RolloutState.DONE:
             how = "done"
     share = counts.get("updated", 0) / max(_devices(counts), 1)
-    return f"{name}  {_bar(share)}  {how}: {_counted(counts)}".rstrip(": ")
+    return f"{name}  {_bar(share)}  {how}: {counted(counts)}".rstrip(": ")
 
 
 def _devices(counts: Mapping[str, int]) -> int:
@@ -177,7 +245,7 @@ def _devices(counts: Mapping[str, int]) -> int:
     return max(counts.get("reach", 0), counts.get("active", 0))
 
 
-def _counted(counts: Mapping[str, int]) -> str:
+def counted(counts: Mapping[str, int]) -> str:
     """Return how many devices are in each state that has any."""
     if not counts:
         return ""

@@ -1,15 +1,26 @@
-"""What commands show on a terminal: tables of text, and a progress bar."""
+"""What commands show: tables of text, CSV, wrapped lines, times, and a progress bar."""
 
+import csv
 import re
 import shutil
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from datetime import datetime
+
+from ota_server.system.wrapping import wrap_words, wrapped
 
 # What a column keeps on a narrow terminal: enough to recognise a version or an address.
 _NARROWEST = 8
+# In a narrow column a reason of a sentence would take ten lines.
+_MOST_LINES = 3
+_BELOW = "    "
 _CUT = ".."
+_TIME = re.compile(r"\b\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z")
 _MILLISECONDS = re.compile(r"\.\d+(?=Z$)")
+# A cell that begins with one of these is a formula to a spreadsheet (OWASP, CSV injection).
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 # Of the progress bar.
 _CELLS = 30
 _EVERY_SECONDS = 0.1
@@ -17,12 +28,40 @@ _EVERY_SECONDS = 0.1
 
 def printable(value: object) -> str:
     """Return text without control characters, whatever somebody wrote into a file."""
-    return "".join(char if char.isprintable() else "?" for char in str(value))
+    text = str(value)
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else "?" for char in text)
 
 
-def to_the_second(time: object) -> str:
-    """Return a time as it stands in a file, without its milliseconds."""
-    return _MILLISECONDS.sub("", str(time))
+def to_the_second(time: object, is_local: bool = False) -> str:
+    """Return a time as it stands in a file, without its milliseconds.
+
+    Args:
+        is_local: in the time zone of this machine, with its offset, where it can be converted.
+    """
+    text = str(time)
+    if is_local:
+        with suppress(ValueError, OverflowError, OSError):
+            return datetime.fromisoformat(text).astimezone().isoformat(timespec="seconds")
+    return _MILLISECONDS.sub("", text)
+
+
+def in_local_time(line: str) -> str:
+    """Return a line with its times in the time zone of this machine."""
+    return _TIME.sub(lambda time: to_the_second(time[0], is_local=True), line)
+
+
+def shown_columns() -> int:
+    """Return to how many columns text is wrapped: those of the terminal, if it is one."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
+
+
+def print_wrapped(lines: Iterable[str]) -> None:
+    """Print lines; on a terminal each is wrapped between words."""
+    columns = shown_columns()
+    for line in lines:
+        print("\n".join(wrapped(line, columns)))
 
 
 def write_table(
@@ -30,19 +69,70 @@ def write_table(
     rows: Sequence[tuple[str, ...]],
     cut_first: Sequence[int] = (),
     whole: Sequence[int] = (0,),
+    wrapped: int | None = None,
 ) -> None:
     """Print aligned columns; on a terminal the widest ones are cut until a line fits.
 
     Args:
         cut_first: the columns to cut before others, in this order.
         whole: those that are never cut.
+        wrapped: one that goes on in the next line, between words, before any is cut; where there is
+            hardly room for it, it stands below its row.
     """
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
     if sys.stdout.isatty():
-        widths = _fitted(widths, shutil.get_terminal_size().columns, cut_first, whole)
+        columns = shutil.get_terminal_size().columns
+        if wrapped is not None:
+            excess = max(sum(widths) + 2 * (len(widths) - 1) - columns, 0)
+            if excess and widths[wrapped] - excess < _least(row[wrapped] for row in rows):
+                _write_below((header, *rows), widths, columns, cut_first, whole, wrapped)
+                return
+            widths[wrapped] -= excess
+        widths = _fitted(widths, columns, cut_first, (*whole, wrapped or 0))
+    line = "  ".join(f"%-{size}s" for size in widths)
     for row in (header, *rows):
-        cells = (cut(cell, size).ljust(size) for cell, size in zip(row, widths, strict=True))
-        print("  ".join(cells).rstrip())
+        for cells in _lines_of(row, widths, wrapped):
+            print((line % tuple(map(cut, cells, widths))).rstrip())
+
+
+def _least(cells: Iterable[str]) -> int:
+    """Return the columns that cells need to be wrapped to a few lines, with no word broken."""
+    different = set(cells)
+    words = (word for cell in different for word in wrap_words(cell, 1))
+    return max(max(map(len, words), default=0), max(map(len, different)) // _MOST_LINES)
+
+
+def _write_below(
+    rows: Sequence[Sequence[str]],
+    widths: list[int],
+    columns: int,
+    cut_first: Sequence[int],
+    whole: Sequence[int],
+    below: int,
+) -> None:
+    """Print rows, the first one a header, with one column in lines of its own below each."""
+    # It takes no room beside them, and so neither is it cut.
+    widths = _fitted(
+        [*widths[:below], 0, *widths[below + 1 :]], columns + 2, cut_first, (*whole, below)
+    )
+    for row in rows:
+        cells = [cut(cell, size).ljust(size) for cell, size in zip(row, widths, strict=True)]
+        print("  ".join((*cells[:below], *cells[below + 1 :])).rstrip())
+        if row is not rows[0] and row[below] not in ("", "-"):
+            print("\n".join(wrap_words(row[below], columns, _BELOW, _BELOW)))
+
+
+def _lines_of(
+    row: Sequence[str], widths: Sequence[int], wrapped: int | None
+) -> Iterator[Sequence[str]]:
+    """Yield the lines of a row: more than one where the wrapped column does not fit."""
+    if wrapped is None or len(row[wrapped]) <= widths[wrapped]:
+        yield row
+        return
+    first, *others = wrap_words(row[wrapped], widths[wrapped])
+    yield [*row[:wrapped], first, *row[wrapped + 1 :]]
+    for part in others:
+        yield [part if column == wrapped else "" for column in range(len(row))]
 
 
 def _fitted(
@@ -54,8 +144,8 @@ def _fitted(
     excess = sum(widths) + 2 * (len(widths) - 1) - columns
     for _ in range(excess):
         least = [column for column in cut_first if widths[column] > _NARROWEST]
-        widest = least[0] if least else max(others, key=lambda column: widths[column])
-        if widths[widest] <= _NARROWEST:
+        widest = least[0] if least else max(others, key=lambda column: widths[column], default=None)
+        if widest is None or widths[widest] <= _NARROWEST:
             break
         widths[widest] -= 1
     return widths
@@ -64,6 +154,22 @@ def _fitted(
 def cut(cell: str, size: int) -> str:
     """Return text cut to `size` characters, with `..` at its end if it was longer."""
     return cell if len(cell) <= size else cell[: size - len(_CUT)] + _CUT
+
+
+def write_csv(header: Sequence[str], entries: Iterable[Mapping[str, object]]) -> None:
+    """Print entries as CSV with a header line; no cell is a formula to a spreadsheet."""
+    writer = csv.writer(sys.stdout, lineterminator="\r\n")
+    writer.writerow(header)
+    writer.writerows(_csv_rows(header, entries))
+
+
+def _csv_rows(
+    header: Sequence[str], entries: Iterable[Mapping[str, object]]
+) -> Iterator[list[str]]:
+    for entry in entries:
+        cells = ["" if entry.get(name) is None else str(entry[name]) for name in header]
+        cells = [printable(cell) for cell in cells]
+        yield [f"'{cell}" if cell.startswith(_FORMULA) else cell for cell in cells]
 
 
 class ProgressBar:

@@ -3,28 +3,47 @@
 import argparse
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import NamedTuple
 
-from ota_server.commands.common import Commands, add_command, mac_argument, reported_argument
-from ota_server.commands.terminal import printable
+from ota_server.commands.common import (
+    Commands,
+    add_command,
+    key_of,
+    mac_argument,
+    reported_argument,
+)
+from ota_server.commands.terminal import printable, shown_columns
 from ota_server.device_port.admission_status import read_server_state, read_standing
 from ota_server.device_port.window import Standing
 from ota_server.journal.replay import newest
 from ota_server.model.device import Device, Report
+from ota_server.model.identity import name_of, product_of
+from ota_server.model.quantity import count_of
 from ota_server.model.refusal import Refused
-from ota_server.model.timestamp import ago, format_time
-from ota_server.policy import edits
+from ota_server.model.timestamp import ago_ms, format_time
+from ota_server.model.updater import family_of
 from ota_server.policy.decision import NO_TARGET
+from ota_server.policy.device_state import evidence_in_words
 from ota_server.policy.explain import Explanation, Turn, in_words
 from ota_server.policy.files import PolicyFiles
-from ota_server.policy.gather import explain_device
+from ota_server.policy.fleet_counts import FleetConditions
+from ota_server.policy.gather import (
+    FleetSituation,
+    explain_device,
+    gather_fleet,
+)
+from ota_server.policy.hold import reason_of_hold
 from ota_server.policy.labels import read_labels
-from ota_server.policy.policy import Pin
+from ota_server.policy.policy import Pin, RolloutState
 from ota_server.policy.reason import Reason
 from ota_server.policy.text import time_text
 from ota_server.rollouts.device_outcome import outcome_of
+from ota_server.rollouts.history import judged_by_rollouts
 from ota_server.system import clock
-from ota_server.system.data_dir import existing_folder, log_dir
+from ota_server.system.data_dir import existing_folder, journal_dir, log_dir
+from ota_server.system.hints import hints
+from ota_server.system.wrapping import wrap_words
 
 _EXAMPLES = """\
   %(prog)s 00:11:22:33:44:55
@@ -34,6 +53,9 @@ _EXAMPLES = """\
 It reads the files in the data directory; the server need not run.
 """
 _PUT_OFF = (Reason.WINDOW_CLOSED, Reason.NO_SLOT)
+_INDENT = " " * 13
+# Lines that may hold what the device reports: a command in them is not ours.
+_REPORTED = ("reports", "state", "counts as", "is told")
 
 
 class Besides(NamedTuple):
@@ -44,12 +66,15 @@ class Besides(NamedTuple):
         standing: which devices the running server lets in.
         case: what the device counts as under the first rollout that concerns it, in one word and
             in a sentence; None: it does not count.
+        state: how it is, in a word and, where it failed or fell silent, in a sentence; None: it is
+            not on record, or another report than its own is asked about.
     """
 
     label: str | None
     hold: str
     standing: Standing
     case: tuple[str, str] | None
+    state: tuple[str, str] | None
 
 
 def add_commands(commands: Commands) -> None:
@@ -76,40 +101,60 @@ def add_commands(commands: Commands) -> None:
 def _show(arguments: argparse.Namespace) -> int:
     data_dir, mac = arguments.data_dir, arguments.mac
     existing_folder(data_dir, "version")
-    device = newest(log_dir(data_dir), mac)
+    name, mac = mac, key_of(arguments, mac)
+    device = newest(journal_dir(data_dir), mac)
     version = arguments.reported or (None if device is None else device.firmware_version)
     if version is None:
         raise Refused(
-            f"{mac} is not on record; --version TEXT shows what it would get if it reported that, "
+            f"{name} is not on record; --version TEXT shows what it would get if it reported that, "
             "`devices --rejected` who was rejected (401)"
         )
+    updater = None if device is None else device.updater
     now_ms = clock.now_ms()
     logs = log_dir(data_dir)
     server = read_server_state(logs)
-    found = explain_device(data_dir, Report(mac, version), device, now_ms, server)
+    found = explain_device(data_dir, Report(mac, version, updater), device, now_ms, server)
     standing = read_standing(logs) if server.runs else Standing()
     case = None
     if found.turns and device is not None:
-        policy = PolicyFiles(data_dir).current()
+        policy = PolicyFiles(data_dir, server.keeps_ungrouped, server.unserved).current()
         case = outcome_of(data_dir, mac, found.turns[0].group, policy, now_ms)
-    label = read_labels(data_dir).get(mac)
-    besides = Besides(label, edits.reason_of_hold(data_dir), standing, case)
+    label = read_labels(data_dir).get(name)
+    state = None
+    if device is not None and version == device.firmware_version:
+        state = _state(data_dir, mac, device, gather_fleet(data_dir, now_ms, server))
+    besides = Besides(label, reason_of_hold(data_dir), standing, case, state)
     if arguments.json:
         print(json.dumps(_fields(found, device, besides)))
         return 0
     for name, text in _lines(found, device, besides, now_ms):
-        print(f"{name:<13}{printable(text)}")
+        shown = printable(text)
+        if name not in _REPORTED:
+            shown = hints.paste(shown)
+        print("\n".join(wrap_words(shown, shown_columns(), _INDENT, f"{name:<13}")))
     return 0
+
+
+def _state(data_dir: Path, mac: str, device: Device, fleet: FleetSituation) -> tuple[str, str]:
+    judged = judged_by_rollouts(data_dir, fleet.now_ms)
+    condition = FleetConditions(data_dir, fleet, judged).of(mac, device).condition
+    return condition.value, evidence_in_words(condition, device)
 
 
 def _lines(
     found: Explanation, device: Device | None, besides: Besides, now_ms: int
 ) -> Iterator[tuple[str, str]]:
-    yield "device", f"{found.report.mac}{f' ({besides.label})' if besides.label else ''}"
+    yield "device", f"{name_of(found.report.key)}{f' ({besides.label})' if besides.label else ''}"
+    if product := product_of(found.report.key):
+        yield "product", product
     seen = "it is not on record"
     if device is not None:
-        seen = f"last seen {ago(format_time(device.last_seen_ms), now_ms)}, {device.address}"
+        seen = f"last seen {ago_ms(device.last_seen_ms, now_ms)}, {device.address}"
+    if device is not None and device.updater is not None:
+        yield "family", device.updater.family
     yield "reports", f"{found.report.firmware_version} ({seen})"
+    if besides.state is not None:
+        yield "state", ": ".join(filter(None, besides.state))
     yield "groups", ", ".join(found.groups) or "-"
     yield "pin", "-" if found.pin is None else _pin_text(found.pin, now_ms)
     yield "fleet target", found.fleet_target or "-"
@@ -127,6 +172,12 @@ def _decision_lines(found: Explanation, besides: Besides) -> Iterator[tuple[str,
     cause = NO_TARGET if decision is None else decision.cause
     is_held = cause.reason is Reason.ON_HOLD and besides.hold
     yield "because", f"{in_words(cause)}: {besides.hold}" if is_held else in_words(cause)
+    if cause.reason is Reason.SAMPLE and decision is not None:
+        yield "but", f"a client on the server's machine is told {decision.release}"
+    if cause.reason in (Reason.REPEATED, Reason.STUCK):
+        yield "to end that", f"`retry {name_of(found.report.key)}` lets it try at once"
+        if not found.reports_release:
+            yield "perhaps", _mislabelled_text(cause.version)
     is_offer = decision is not None and decision.release and decision.version != reported
     if is_offer or found.for_image.reason in _PUT_OFF:
         yield from _standing_lines(besides.standing)
@@ -137,12 +188,26 @@ def _decision_lines(found: Explanation, besides: Besides) -> Iterator[tuple[str,
     else:
         status = 429 if found.for_image.reason in _PUT_OFF else 503
         yield "image", f"none now: /firmware.bin is answered {status}"
-    if found.target_problem:
-        yield "but", f"{found.target_problem}; a running server stays on its last good target"
+    if found.target_problem and found.target_problem != cause.text:
+        is_known = found.target_problem in found.server.unserved.values()
+        stays = "" if is_known else "; a running server stays on its last good target"
+        yield "but", f"{found.target_problem}{stays}"
     if not found.server.runs:
         yield "server", "not running: this is what the files in the data directory say"
     elif cause.reason is Reason.UNUSABLE_FILE and found.server.is_policy_usable:
         yield "but", "the running server still goes by what that file held before"
+
+
+def _mislabelled_text(version: str) -> str:
+    """Return the usual cause if a device fetches a release again and again.
+
+    Without the text that it reports: there is a command in this line.
+    """
+    return (
+        f"it runs {version} by now: what it reports is not a release here, and a build that does "
+        "not set its version reports something else. Build it again with its version, or "
+        f"`release publish FILE --version {version} --reports-as TEXT` says what it reports"
+    )
 
 
 def _standing_lines(standing: Standing) -> Iterator[tuple[str, str]]:
@@ -152,7 +217,7 @@ def _standing_lines(standing: Standing) -> Iterator[tuple[str, str]]:
         yield "window", f"{standing.window}, {'open now' if standing.is_open else closed}"
     if standing.max_downloads is not None:
         limit = standing.max_downloads
-        most = f"{limit} download{'s' * (limit != 1)} at once"
+        most = f"{count_of(limit, 'download')} at once"
         yield "slots", f"{most}; while all slots are taken the device is told its own version"
 
 
@@ -164,11 +229,16 @@ def _pin_text(pin: Pin, now_ms: int) -> str:
 
 
 def _turn_text(turn: Turn) -> str:
-    whose = f" to {turn.group}" if turn.group else ""
+    name = turn.name.removeprefix("rollout of ")
     # Rounded figures could mislead at the limit, so the comparison is put in words.
-    is_in = turn.device_percent < turn.percent
-    place = f"its turn {'has come' if is_in else 'comes'} at {turn.device_percent:.2f} %"
-    return f"{turn.version}{whose}, {turn.state} at {turn.percent:g} %: {place}"
+    is_in = turn.first_group is not None or turn.device_percent < turn.percent
+    place = f" at {turn.percent:g} %: its turn {'has come' if is_in else 'comes'} at "
+    place += f"{turn.device_percent:.2f} %"
+    if turn.first_group is not None:
+        place = f": it is in the first wave, that of the group {turn.first_group}"
+    if is_in and turn.state == RolloutState.PAUSED:
+        place += "; the rollout is paused and offers nothing new"
+    return f"{name}, {turn.state}{place}"
 
 
 def _fields(found: Explanation, device: Device | None, besides: Besides) -> dict[str, object]:
@@ -176,11 +246,14 @@ def _fields(found: Explanation, device: Device | None, besides: Besides) -> dict
     cause = NO_TARGET if decision is None else decision.cause
     until_ms = None if pin is None else pin.until_ms
     return {
-        "mac": found.report.mac,
+        **({"product": product} if (product := product_of(found.report.key)) else {}),
+        "mac": name_of(found.report.key),
         "label": besides.label,
+        "family": None if device is None else family_of(device.updater),
         "firmware_version": found.report.firmware_version,
         "last_seen_time": None if device is None else format_time(device.last_seen_ms),
         "address": None if device is None else device.address,
+        "state": None if besides.state is None else besides.state[0],
         "groups": list(found.groups),
         "pin": None if pin is None else pin.version,
         "pin_until": None if until_ms is None else format_time(until_ms),

@@ -4,6 +4,7 @@ Another decision comes first: which release the device should have. This one is 
 """
 
 import logging
+import math
 import time
 from collections.abc import Callable
 from http import HTTPStatus
@@ -69,7 +70,7 @@ class Admission:
         self._lock = Lock()
         self._log_at = 0.0
 
-    def offer(self, mac: str, now_ms: int, address: str = "") -> Cause | None:
+    def offer(self, key: str, now_ms: int, address: str = "") -> Cause | None:
         """Return why a device is not offered a release now, or None: then it has a slot.
 
         Args:
@@ -77,14 +78,20 @@ class Admission:
         """
         with self._lock:
             now = self._clock()
-            if self._is_closed(mac, now_ms, now):
+            if self._is_closed(key, now_ms, now):
                 return window_closed(str(self._hours))
-            if self._slots is None or self._slots.ask(mac, now, _source(address)):
+            if self._slots is None or self._slots.ask(key, now, _source(address)):
                 return None
             return no_slot(self._slots.limit)
 
     def begin(
-        self, mac: str, now_ms: int, is_transfer: bool, is_new: bool, address: str = ""
+        self,
+        key: str,
+        now_ms: int,
+        is_transfer: bool,
+        is_new: bool,
+        address: str = "",
+        size: float = math.inf,
     ) -> Refusal | None:
         """Return why a device may not download now, or None: then it may, until `end`.
 
@@ -92,30 +99,31 @@ class Admission:
             is_transfer: bytes will be sent; else this is a HEAD.
             is_new: the request does not continue a download that the device began a moment ago.
             address: as in `offer`.
+            size: of the image, in bytes.
         """
-        share = crc32(mac.encode("ascii")) / 2**32
+        share = crc32(key.encode("ascii")) / 2**32
         with self._lock:
             now = self._clock()
-            if is_new and self._is_closed(mac, now_ms, now, _CLOSING_MS):
+            if is_new and self._is_closed(key, now_ms, now, _CLOSING_MS):
                 assert self._hours is not None
                 cause = window_closed(str(self._hours))
                 return Refusal(cause, self._hours.retry_seconds(now_ms, share))
             if self._slots is None:
                 return None
-            ask = self._slots.begin if is_transfer else self._slots.ask
-            if ask(mac, now, _source(address)):
+            source, slots = _source(address), self._slots
+            if slots.begin(key, now, source, size) if is_transfer else slots.ask(key, now, source):
                 return None
             cause = no_slot(self._slots.limit)
         least, spread = _RETRY_SECONDS
         return Refusal(cause, least + int(share * (spread + 1)))
 
-    def end(self, mac: str, is_last: bool) -> None:
+    def end(self, key: str, is_last: bool) -> None:
         """Record that a transfer has ended; `is_last`: the device has the end of the image."""
         with self._lock:
             if self._slots is not None:
-                self._slots.end(mac, self._clock(), is_last)
+                self._slots.end(key, self._clock(), is_last)
             if is_last:
-                self._waiting.end(mac)
+                self._waiting.end(key)
 
     def look_after(self) -> None:
         """Log once an hour how many devices never meet the windows."""
@@ -136,6 +144,12 @@ class Admission:
         """How many devices with a slot download at this moment."""
         with self._lock:
             return 0 if self._slots is None else self._slots.downloading
+
+    @property
+    def load(self) -> float:
+        """How many devices were refused a slot, and still wait for one, for each slot."""
+        with self._lock:
+            return 0.0 if self._slots is None else self._slots.refused / self._slots.limit
 
     def standing(self, now_ms: int) -> Standing:
         """Return which devices it lets in, for operators."""
@@ -168,19 +182,19 @@ class Admission:
         with self._lock:
             return self._waiting.longer_than(_UNMET_SECONDS, self._clock())
 
-    def _is_closed(self, mac: str, now_ms: int, now: float, late_ms: int = 0) -> bool:
+    def _is_closed(self, key: str, now_ms: int, now: float, late_ms: int = 0) -> bool:
         """Return whether a device has to wait for a window. The caller holds the lock."""
         hours = self._hours
         if hours is None:
             return False
         if hours.are_open(now_ms):
-            self._waiting.end(mac)
+            self._waiting.end(key)
             return False
         if late_ms and hours.were_open(now_ms - late_ms):
             return False
-        if self._slots is not None and self._slots.has(mac, now):
+        if self._slots is not None and self._slots.has(key, now):
             return False  # it may finish what it began, or was offered, while the window was open
-        return not self._waiting.is_overdue(mac, now)
+        return not self._waiting.is_overdue(key, now)
 
 
 def _source(address: str) -> int | None:

@@ -16,14 +16,17 @@ from typing import Any
 from ota_server.device_port.window import Standing
 from ota_server.model.json_object import parse_object
 from ota_server.model.version import Target
-from ota_server.policy.situation import ServerState
+from ota_server.policy.situation import ServerState, Serving
 from ota_server.system.files import open_regular, replace
 from ota_server.system.locks import is_served
 
 log = logging.getLogger(__name__)
 
 FILE_NAME = "admission.json"
+NOT_SAID = Serving()
 _EVERY_SECONDS = 1.0
+# How often its time is renewed. The lock says nothing of a server that hangs: it is still held.
+_SIGN_SECONDS = 10.0
 _MAX_BYTES = 256 * 1024
 # A block of most disks: on a full disk there is still room to overwrite the file, and just then
 # others have to learn that the journal cannot be written.
@@ -33,32 +36,44 @@ _PADDED_BYTES = 4096
 class AdmissionFile:
     """Keeps the file up to date while a server runs."""
 
-    def __init__(self, log_dir: Path, ask: Callable[[], tuple[Standing, ServerState]]) -> None:
+    def __init__(
+        self,
+        log_dir: Path,
+        ask: Callable[[], tuple[Standing, ServerState]],
+        serving: Serving = NOT_SAID,
+    ) -> None:
         self._path = log_dir / FILE_NAME
         self._ask = ask
+        self._serving = serving
         self._written: tuple[Standing, ServerState] | None = None
-        self._look_at = 0.0
+        self._look_at = self._sign_at = 0.0
         self._said = False
 
     def look_after(self) -> None:
-        """Write the file if something has changed, once a second at most."""
+        """Write the file if something has changed, once a second at most; show signs of life."""
         now = time.monotonic()
         if now >= self._look_at:
             self._look_at = now + _EVERY_SECONDS
             self.write()
+        if now >= self._sign_at:
+            self._sign_at = now + _SIGN_SECONDS
+            with suppress(OSError):
+                os.utime(self._path)
 
     def write(self) -> None:
         """Write the file if something has changed."""
         said = self._ask()
         if said == self._written:
             return
-        content = json.dumps(_fields(*said)).encode("ascii").ljust(_PADDED_BYTES)
+        fields = {**_fields(*said), "serving": self._serving._asdict()}
+        content = json.dumps(fields).encode("ascii").ljust(_PADDED_BYTES)
         try:
             try:
                 replace(self._path, content)
             except OSError:
                 _write_over(self._path, content)
             self._written = said
+            self._said = False
         except OSError as problem:
             if not self._said:
                 self._said = True
@@ -100,6 +115,24 @@ def read_standing(log_dir: Path) -> Standing:
         return Standing()
 
 
+def read_serving(log_dir: Path) -> Serving:
+    """Return where and since when the server of a folder runs, as far as the file says it."""
+    try:
+        serving = Serving(**_read(log_dir)["serving"])
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        return NOT_SAID
+    is_right = all(type(one) is type(other) for one, other in zip(serving, NOT_SAID, strict=True))
+    return serving if is_right else NOT_SAID
+
+
+def quiet_ms(log_dir: Path, now_ms: int) -> int:
+    """Return for how long the server of a folder has shown no sign of life, by its file."""
+    try:
+        return max(now_ms - os.lstat(log_dir / FILE_NAME).st_mtime_ns // 1_000_000, 0)
+    except OSError:
+        return 0
+
+
 def read_server_state(log_dir: Path) -> ServerState:
     """Return what the server of a folder says about itself, or that none runs."""
     if not is_served(log_dir):
@@ -113,6 +146,7 @@ def read_server_state(log_dir: Path) -> ServerState:
         return state._replace(
             attended=None if attended is None else frozenset(attended),
             let_in=frozenset(state.let_in),
+            unserved=dict(state.unserved),
             last_good=None if last_good is None else Target(*last_good),
         )
     except (OSError, ValueError, TypeError, KeyError, RecursionError):

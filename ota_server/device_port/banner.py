@@ -2,18 +2,33 @@
 
 import argparse
 import logging
-import textwrap
+import socket
 import threading
+import time
+from contextlib import suppress
 from pathlib import Path
 
 from ota_server import __version__
 from ota_server.device_port.server import OTAServer
-from ota_server.model.quantity import format_duration, format_size
+from ota_server.model.address import is_loopback
+from ota_server.model.quantity import count_of, format_duration, format_size
 from ota_server.model.version import is_sample
+from ota_server.policy.hold import hold_lines
 from ota_server.releases.fleet_target import NoTarget
-from ota_server.releases.store import NoImage, NotHashed, Store
+from ota_server.releases.store import NoImage, NotHashed, NotNow, Store
+from ota_server.system.hints import hints
+from ota_server.system.server_log import one_line
 
 log = logging.getLogger(__name__)
+
+_EVERYWHERE = ("::", "0.0.0.0")
+_SAMPLE = (
+    "  NOTE       this is the shipped sample: it is offered to clients on this machine",
+    "             only; `release publish FILE --version V`, then",
+    "             `release activate V` offer your own image",
+)
+_BEHIND_PROXY = "  NOTE       only the proxy on this machine reaches that"
+_DEVELOPMENT = "  NOTE       --development: devices may fetch one image again and again"
 
 
 def show(server: OTAServer, log_dir: Path, limits: str) -> None:
@@ -23,25 +38,57 @@ def show(server: OTAServer, log_dir: Path, limits: str) -> None:
         limits: who may download when, and how fast, in words; "" if nothing is limited.
     """
     _say(_first_lines(server, log_dir, limits))
-    threading.Thread(target=_announce_image, args=(server.service.store,), daemon=True).start()
+    announcing = threading.Thread(target=_announce_image, args=(server.service.store,), daemon=True)
+    with suppress(RuntimeError):  # no further thread can be started: not worth a server
+        announcing.start()
 
 
 def _first_lines(server: OTAServer, log_dir: Path, limits: str) -> list[str]:
     """Return what is known at once; the image has to be hashed first."""
     host, port = server.server_name, server.server_port
     shown = f"[{host}]" if ":" in host else host
-    where = " (all interfaces)" if host in ("::", "0.0.0.0") else ""
+    where = " (all interfaces)" if host in _EVERYWHERE else ""
     fleet = server.service.fleet
     lines = [
         f"ota_server {__version__}",
         f"  listening  http://{shown}:{port}/{where}",
+        *_address_lines(host, port, server.proxies is not None),
+        *([_DEVELOPMENT] if server.service.offers.is_development else []),
         f"  journal    {log_dir / 'devices.jsonl'}, known devices: {len(fleet)}",
     ]
     if limits:
         lines.append(f"  limits     {limits}")
+    lines += [f"  WARNING    {line}" for line in hold_lines(log_dir.parent)]
     if fleet.bad_lines:
         lines.append(f"  WARNING    bad lines in the journal, skipped: {fleet.bad_lines}")
     return lines
+
+
+def _address_lines(host: str, port: int, is_behind_proxy: bool = False) -> list[str]:
+    """Return what devices can be given, where that is not what the server listens on."""
+    if host in _EVERYWHERE:
+        own = _own_address(host)
+        return [f"  devices    http://{f'[{own}]' if ':' in own else own}:{port}/"]
+    if is_loopback(host) and is_behind_proxy:
+        return [_BEHIND_PROXY]
+    if is_loopback(host):
+        return ["  NOTE       only clients on this machine reach that; --host sets another address"]
+    return []
+
+
+def _own_address(host: str) -> str:
+    """Return the address that this machine has in its network, as far as it knows."""
+    families = {socket.AF_INET: "192.0.2.1", socket.AF_INET6: "2001:db8::1"}
+    if host == "0.0.0.0":
+        del families[socket.AF_INET6]
+    for family, somewhere in families.items():
+        try:
+            with socket.socket(family, socket.SOCK_DGRAM) as probe:
+                probe.connect((somewhere, 9))  # sends nothing: it only asks for the route
+                return str(probe.getsockname()[0])
+        except OSError:
+            continue
+    return "ADDRESS-OF-THIS-MACHINE"
 
 
 def _announce_image(store: Store) -> None:
@@ -52,7 +99,7 @@ def _announce_image(store: Store) -> None:
 
 def _say(lines: list[str]) -> None:
     try:
-        print("\n".join(lines), flush=True)
+        print("\n".join(one_line(hints.paste(line)) for line in lines), flush=True)
     except OSError as problem:
         # The reader may have stopped: `... | head -1`.
         log.warning("standard output cannot be written: %s", problem.strerror)
@@ -65,10 +112,11 @@ def _target_lines(store: Store) -> list[str]:
     except NoTarget as problem:
         return [
             f"  WARNING    no target version: {problem}",
-            "             devices are answered 503; `release publish FILE --version V`, then",
-            "             `release activate V`, or by hand: copy an image to",
-            "             firmware/firmware_v1.0.0.bin, then write v1.0.0 into",
-            "             version/version.txt; no restart is needed",
+            "             devices are answered 503 until there is one; no restart is needed:",
+            "             `release publish FILE --version V`",
+            "             `release activate V`",
+            "             or by hand: copy an image to firmware/firmware_v1.0.0.bin, then write",
+            "             v1.0.0 into version/version.txt",
         ]
     lines = [f"  target     {target.version}"]
     image = None
@@ -85,16 +133,12 @@ def _target_lines(store: Store) -> list[str]:
                 f"  WARNING    no image: {problem}",
                 "             copy the image there under that name; no restart is needed",
             ]
+        except NotNow as problem:
+            return [*lines, f"  WARNING    the image cannot be read now: {problem}"]
     lines.append(f"  image      {target.image_name}, {image.size} bytes")
     lines.append(f"  SHA-256    {image.sha256}")
     if is_sample(image.size, image.sha256):
-        lines += textwrap.wrap(
-            "this is the shipped sample: it is offered to clients on this machine only; put your "
-            "own image into firmware/ and its version into version/version.txt",
-            width=88,
-            initial_indent="  NOTE       ",
-            subsequent_indent="             ",
-        )
+        lines += _SAMPLE
     return lines
 
 
@@ -103,13 +147,13 @@ def limits_text(arguments: argparse.Namespace) -> str:
     limits = []
     if arguments.max_downloads is not None:
         count = arguments.max_downloads
-        limits.append(f"{count} download{'s' * (count != 1)} at once")
+        limits.append(f"{count_of(count, 'download')} at once")
     if arguments.max_rate is not None:
         limits.append(f"{format_size(arguments.max_rate)} bytes/s in all")
     if arguments.max_download_rate is not None:
         limits.append(f"{format_size(arguments.max_download_rate)} bytes/s each")
     if arguments.window:
-        zone = arguments.window_zone or "the system's time"
+        zone = arguments.window_zone or f"the system's time, {time.localtime().tm_zone}"
         limits.append(f"downloads begin {', '.join(map(str, arguments.window))} ({zone})")
     if arguments.window_overdue is not None:
         overdue = format_duration(arguments.window_overdue)

@@ -4,7 +4,7 @@ Nearly all requests of a fleet are common checks: a GET of the version by a know
 the same version as before. `Checks.respond` answers any check; `Checks.answer_quickly` answers
 common ones at a third of the cost. What that skips, and why the result is the same:
 
-1. *The head* is matched by one pattern instead of `http1.read_request` and `parse_report`. Both
+1. *The head* is matched by one pattern instead of `http1.read_request` and `caller_of`. Both
    accept all that it matches, and find the same MAC, version and keep-alive in it. The other fields
    that it allows do not change the answer to a check. Everything else is left to them.
 2. *Routing*: method and path are part of the pattern, and no body is.
@@ -39,8 +39,9 @@ from ota_server.releases.store import NotHashed, NotNow
 CHECK_PATH = b"/version.txt"
 IMAGE_PATH = b"/firmware.bin"
 
-# The fields that nearly all devices send, in any order: MAC, version and Host once, and others that
-# do not change the answer. Spelled out: counts and flags cost a third more.
+# The fields that nearly all devices send, in any order: MAC (`_br_mac_`), version (`_br_fwv_`) and
+# Host once, as `caller_of` reads them, and others that do not change the answer. Spelled out:
+# counts and flags cost a third more.
 _PAIR = rb"[0-9A-Fa-f][0-9A-Fa-f]"
 _FIELDS = (
     rb" HTTP/1\.1\r\n(?:"
@@ -81,9 +82,9 @@ def read_common_image(buffer: bytes) -> tuple[Request, int] | None:
 
 
 def _report_of(match: re.Match[bytes]) -> tuple[Report, bool]:
-    mac, version, _host, connection = match.groups()
+    key, version, _host, connection = match.groups()
     keep_alive = connection is None or connection.lower() != b"close"
-    return Report(str(mac, "ascii").lower(), str(version, "ascii")), keep_alive
+    return Report(str(key, "ascii").lower(), str(version, "ascii")), keep_alive
 
 
 class Checks:
@@ -99,8 +100,11 @@ class Checks:
         self._replies_second = 0
         self._replies: dict[tuple[str, bool, bool], QuickReply] = {}
 
-    def respond(self, report: Report, peer: Peer, may_wait: bool) -> Reply:
+    def respond(self, report: Report, peer: Peer, may_wait: bool, in_field: bool = False) -> Reply:
         """Tell a device which version to run.
+
+        Args:
+            in_field: in the field `x-version`, not in the body.
 
         Raises:
             NotHashed: an image has to be hashed first, and the caller may wait for that.
@@ -110,7 +114,10 @@ class Checks:
         try:
             decision, end = self._offers.offer(report, peer, now_ms)
             target_version = decision.version
-            answer = reply.text(HTTPStatus.OK, target_version + end)
+            if in_field:
+                answer = reply.text(HTTPStatus.OK, "", ("x-version", target_version))
+            else:
+                answer = reply.text(HTTPStatus.OK, target_version + end)
             answer.needs_record = self._needs_record(report, target_version)
         except (NoTarget, NotNow):
             answer = reply.later("No target version.")

@@ -8,6 +8,7 @@ from ota_server.httpd import byterange, reply
 from ota_server.httpd.byterange import Precondition, RangeSpec, Span, Unsatisfiable
 from ota_server.httpd.http1 import Request, field_lines, http_date
 from ota_server.httpd.reply import ImageSpan, Reply
+from ota_server.model.archive import ArchivedFile
 from ota_server.releases.image import Image
 
 _BINARY = ("Content-Type", "application/octet-stream")
@@ -17,6 +18,14 @@ def signature_reply(content: bytes, caching: tuple[str, str]) -> Reply:
     """Return the detached signature of an image."""
     lines = field_lines((_BINARY, caching))
     return Reply(HTTPStatus.OK, lines, content, content_length=len(content))
+
+
+def file_reply(image: Image, file: ArchivedFile, caching: tuple[str, str]) -> Reply:
+    """Return one file of an archive."""
+    length = file.stop - file.start
+    parts = (ImageSpan(image, file.start, file.stop),) if length else ()
+    lines = field_lines((_BINARY, caching))
+    return Reply(HTTPStatus.OK, lines, parts=parts, content_length=length)
 
 
 def conditional_reply(
@@ -46,6 +55,12 @@ def conditional_reply(
             HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE, "Range Not Satisfiable", content_range
         )
     return image_reply(image, spans, caching, modified)
+
+
+def ranges_of(request: Request) -> tuple[RangeSpec, ...]:
+    """Return what a request asks for; () for all of it."""
+    # RFC 9110 section 14.2: only a GET can have a Range.
+    return byterange.parse_ranges(request.get(b"range")) if request.method == "GET" else ()
 
 
 def range_start_of(answer: Reply) -> int | None:

@@ -1,30 +1,45 @@
 """The options of the serving command."""
 
 import argparse
-from datetime import tzinfo
 
 from ota_server import __version__
-from ota_server.device_port.window import Window, parse_window
+from ota_server.device_port.option_values import (
+    MOST_RECORD_SECONDS,
+    command_argument,
+    count_argument,
+    duration_argument,
+    network_argument,
+    port_argument,
+    positive_argument,
+    rate_argument,
+    record_seconds_argument,
+    seconds_argument,
+    slots_argument,
+    window_argument,
+    zone_argument,
+)
+from ota_server.device_port.poll_interval import DEFAULT_SECONDS
 from ota_server.httpd.listener import GRACE_SECONDS, IDLE_SECONDS
 from ota_server.httpd.transports import TRANSPORTS
 from ota_server.journal.device_table import MAX_DEVICES
 from ota_server.journal.writer import FSYNC, KEEP_BYTES, KEEP_FILES, ROTATE_BYTES
-from ota_server.model.quantity import parse_duration, parse_size
 from ota_server.system.data_dir import add_data_dir_argument
 
 DEFAULT_PORT = 7777
-# At a lower rate a packet would take longer than a client waits.
-_LEAST_RATE = 1024
-_MOST_OVERDUE_SECONDS = 3660 * 86400
+# Of --unknown-devices: they stay on what they run.
+KEEP = "keep"
 MEBIBYTE = 1024 * 1024
 
 EXAMPLES = """\
 examples:
-  python -m ota_server.server
-  python -m ota_server.server --port 8080 --data-dir /srv/ota
-  OTA_SERVER_DATA=/srv/ota python -m ota_server.server --host 127.0.0.1
+  %(prog)s
+  %(prog)s --port 8080 --data-dir /srv/ota
+  OTA_SERVER_DATA=/srv/ota %(prog)s --host 127.0.0.1
+  %(prog)s -v --development
+      at a desk
 
-A data directory holds version/version.txt, firmware/firmware_<version>.bin and log/devices.jsonl.
+A data directory holds version/version.txt, firmware/firmware_<version>.bin
+and log/devices.jsonl.
 """
 
 
@@ -46,7 +61,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--port",
-        type=_port,
+        type=port_argument,
         default=DEFAULT_PORT,
         metavar="N",
         help="port to listen on, 0 for a free one (default: %(default)s)",
@@ -55,27 +70,92 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     _add_connection_arguments(parser)
     parser.add_argument(
         "--max-devices",
-        type=_positive,
+        type=positive_argument,
         default=MAX_DEVICES,
         metavar="N",
         help="how many devices to keep on record; further ones are still answered "
         "(default: %(default)s)",
     )
+    _add_proxy_arguments(parser)
+    parser.add_argument(
+        "--on-event",
+        type=command_argument,
+        metavar="COMMAND",
+        help="run this with a shell, with JSON on its standard input, when a rollout moves, waits "
+        "for a person, is halted or ends, and when the journal cannot be written or can again",
+    )
+    parser.add_argument(
+        "--unknown-devices",
+        choices=("target", KEEP),
+        default="target",
+        help="what a device that is in no group is told: the target of the fleet, or its own "
+        "version, so that it gets nothing unless it is pinned (default: %(default)s)",
+    )
+    _add_client_arguments(parser)
+    _add_desk_arguments(parser)
+    _add_limit_arguments(parser)
+    _add_journal_arguments(parser)
+
+
+def _add_client_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options for clients that speak in their own way."""
+    parser.add_argument(
+        "--anonymous",
+        action="store_true",
+        help="answer clients that do not say which device they are: they get the target of the "
+        "fleet, are not on record, and no rollout reaches them (default: 401)",
+    )
+    parser.add_argument(
+        "--poll-interval",
+        type=duration_argument,
+        default=DEFAULT_SECONDS,
+        metavar="TIME",
+        help="when devices that speak hawkBit's DDI should ask again, each up to a quarter sooner "
+        "or later, and all later while many wait for a download slot (default: 5m)",
+    )
+
+
+def _add_desk_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options for those who build firmware."""
+    parser.add_argument(
+        "-v",
+        "--verbose",
+        action="store_true",
+        help="log each check, each download and each refused request, not only devices that "
+        "change their version",
+    )
+    parser.add_argument(
+        "--development",
+        action="store_true",
+        help="for a desk where one device is flashed all day: a device may fetch one image as "
+        "often as it likes; refused while a rollout is on, as rollouts are meanwhile",
+    )
+
+
+def _add_proxy_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--buffering-proxy",
         action="store_true",
-        help="a cache, or a proxy that buffers images, is in front of this server, so that it does "
-        "not know what devices have received: a rollout counts a device as failed if it was "
-        "offered a release three times and its grace is over",
+        help="a proxy or a cache is in front of this server, so that it does not know what devices "
+        "have received: a rollout counts a device as failed if it comes back three times without "
+        "the release after its grace, and its downloads were not cut",
     )
-    _add_limit_arguments(parser)
-    _add_journal_arguments(parser)
+    parser.add_argument(
+        "--trusted-proxy",
+        type=network_argument,
+        action="append",
+        default=[],
+        metavar="NET",
+        help="believe a proxy at this address or in this network, such as 127.0.0.1 or 10.0.0.0/8, "
+        "about the addresses of its clients: by X-Forwarded-For, or by the PROXY protocol (version "
+        "1 or 2); may be repeated; implies --buffering-proxy (default: nobody)",
+    )
 
 
 def _add_journal_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--journal-rotate",
-        type=_positive,
+        type=positive_argument,
         default=ROTATE_BYTES // MEBIBYTE,
         metavar="MIB",
         help="begin a new journal file after this many MiB (default: %(default)s)",
@@ -88,15 +168,23 @@ def _add_journal_arguments(parser: argparse.ArgumentParser) -> None:
         "or when the system decides: what a power cut can lose (default: %(default)s)",
     )
     parser.add_argument(
+        "--record-interval",
+        type=record_seconds_argument,
+        metavar="SECONDS",
+        help="record a device that says nothing new, and is told to stay on its version, once in "
+        f"this time, up to {MOST_RECORD_SECONDS} s; the journal then knows by so much later that "
+        "it was seen, and while a rollout is on each check is recorded (default: each check)",
+    )
+    parser.add_argument(
         "--journal-files",
-        type=_count,
+        type=count_argument,
         default=KEEP_FILES,
         metavar="N",
         help="rotated journal files to keep (default: %(default)s)",
     )
     parser.add_argument(
         "--journal-disk",
-        type=_positive,
+        type=positive_argument,
         default=KEEP_BYTES // MEBIBYTE,
         metavar="MIB",
         help="how many MiB the rotated journal files may take (default: %(default)s)",
@@ -113,21 +201,21 @@ def _add_connection_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--max-connections",
-        type=_positive,
+        type=positive_argument,
         metavar="N",
         help="connections at once; further ones get 503 "
         "(default: as many as the limit of open files allows)",
     )
     parser.add_argument(
         "--idle-timeout",
-        type=_seconds,
+        type=seconds_argument,
         default=IDLE_SECONDS,
         metavar="SECONDS",
         help="close a connection that is idle for this long (default: %(default)g)",
     )
     parser.add_argument(
         "--grace",
-        type=_seconds,
+        type=seconds_argument,
         default=GRACE_SECONDS,
         metavar="SECONDS",
         help="how long downloads may continue after SIGTERM or SIGINT (default: %(default)g)",
@@ -138,27 +226,27 @@ def _add_limit_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options that limit downloads: how many, when, and how fast."""
     parser.add_argument(
         "--max-downloads",
-        type=_slots,
+        type=slots_argument,
         metavar="N",
         help="how many devices may download at once; others are told their own version and ask "
         "again at their next poll (default: no limit)",
     )
     parser.add_argument(
         "--max-rate",
-        type=_rate,
+        type=rate_argument,
         metavar="BYTES",
         help="bytes of images per second, all together, such as 500K or 10M (powers of 1024; "
         "default: no limit)",
     )
     parser.add_argument(
         "--max-download-rate",
-        type=_rate,
+        type=rate_argument,
         metavar="BYTES",
         help="bytes of images per second on each connection, such as 64K (default: no limit)",
     )
     parser.add_argument(
         "--window",
-        type=_window,
+        type=window_argument,
         action="append",
         default=[],
         metavar="HH:MM-HH:MM",
@@ -167,91 +255,14 @@ def _add_limit_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--window-zone",
-        type=_zone,
+        type=zone_argument,
         metavar="ZONE",
         help="the time zone of the window, such as Europe/Berlin (default: that of the system)",
     )
     parser.add_argument(
         "--window-overdue",
-        type=_duration,
+        type=duration_argument,
         metavar="TIME",
         help="let in devices that have waited this long for the window, such as 7d "
         "(default: never)",
     )
-
-
-def _port(text: str) -> int:
-    return _whole_number(text, 0, 65535)
-
-
-def _positive(text: str) -> int:
-    return _whole_number(text, 1, 10**12)
-
-
-def _count(text: str) -> int:
-    return _whole_number(text, 0, 10**12)
-
-
-def _whole_number(text: str, least: int, most: int) -> int:
-    if not text.isascii() or not text.isdigit() or not least <= int(text[:20]) <= most:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {least} to {most}")
-    return int(text)
-
-
-def _seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = -1.0
-    if not 0 <= seconds <= 86400:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a time from 0 to 86400 seconds")
-    return seconds
-
-
-def _slots(text: str) -> int:
-    return _whole_number(text, 1, 1_000_000)
-
-
-def _rate(text: str) -> int:
-    try:
-        rate = parse_size(text)
-    except ValueError:
-        rate = 0
-    if rate < _LEAST_RATE:
-        raise argparse.ArgumentTypeError(
-            f"{text!r:.40} is not a rate such as 500K or 10M, at least 1K"
-        )
-    return rate
-
-
-def _window(text: str) -> Window:
-    try:
-        return parse_window(text)
-    except ValueError as problem:
-        raise argparse.ArgumentTypeError(str(problem)) from None
-
-
-def _zone(text: str) -> tzinfo:
-    # Imported here, since most servers do not need it.
-    from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
-
-    try:
-        return ZoneInfo(text)
-    except (ZoneInfoNotFoundError, ValueError, OSError):
-        raise argparse.ArgumentTypeError(
-            f"{text!r:.40} is not a time zone that this system knows; give a name such as "
-            "Europe/Berlin or UTC, or install the system's tzdata package"
-        ) from None
-
-
-def _duration(text: str) -> float:
-    try:
-        seconds = parse_duration(text)
-    except ValueError:
-        seconds = 0.0
-    if not 1 <= seconds <= _MOST_OVERDUE_SECONDS:
-        raise argparse.ArgumentTypeError(
-            f"{text!r:.40} is not a duration up to ten years: a number and s, m, h or d, "
-            "such as 12h or 7d"
-        )
-    return seconds

@@ -1,7 +1,7 @@
-"""Which download a request continues. Pure."""
+"""Which download a request begins or continues. Pure."""
 
 from ota_server.httpd.byterange import RangeSpec, from_byte_zero
-from ota_server.model.device import RESTART_AFTER_MS, Download
+from ota_server.model.device import RESTART_AFTER_MS, Device, Download, ran_for_a_day
 from ota_server.model.version import same_version
 
 
@@ -29,6 +29,16 @@ def continued_download(
     return known
 
 
+def recent_download(known: Download | None, now_ms: int) -> Download | None:
+    """Return the download of a device if it was decided on under ten minutes ago.
+
+    A device that fetches a release file by file, or by a name that it was told, gets all of it from
+    one release, whatever is decided meanwhile.
+    """
+    is_recent = known is not None and now_ms - known.request_ms < RESTART_AFTER_MS
+    return known if is_recent else None
+
+
 def pinned_download(
     known: Download | None,
     under_way: bool,
@@ -49,3 +59,13 @@ def pinned_download(
     if told is None or same_version(running, known.version):
         return None
     return known if same_version(told, known.version) else None
+
+
+def begun_download(
+    device: Device | None, version: str, sha256: str, size: int, now_ms: int
+) -> Download:
+    """Return the download that a request begins or continues; attempts at one image are kept."""
+    known = device.download if device is not None else None
+    if device is None or known is None or known.sha256 != sha256 or ran_for_a_day(device, now_ms):
+        return Download(version, sha256, size, now_ms)
+    return known._replace(version=version, request_ms=now_ms)

@@ -6,16 +6,22 @@ import time
 from collections.abc import Callable
 
 from ota_server.device_port.service import Service
+from ota_server.httpd.connection import CONFIRM_SECONDS
 from ota_server.httpd.listener import GRACE_SECONDS, IDLE_SECONDS, Listener
 from ota_server.httpd.pacing import Pacing
 from ota_server.httpd.threads import ChannelHandler
 from ota_server.httpd.transports import TRANSPORTS, drive
+from ota_server.httpd.trusted_proxies import TrustedProxies
 from ota_server.system.garbage import Collector
 
 log = logging.getLogger(__name__)
 
 LOOK_AFTER_SECONDS = 0.1  # a journal that was moved is noticed by then
 SYNC_SECONDS = 0.1  # how much a power cut can lose under `--fsync interval`
+
+
+class NoThread(Exception):
+    """The system starts no further thread, without which the server cannot work."""
 
 
 class OTARequestHandler(ChannelHandler):
@@ -46,6 +52,8 @@ class OTAServer(Listener):
         idle_seconds: float = IDLE_SECONDS,
         grace_seconds: float = GRACE_SECONDS,
         pacing: Pacing | None = None,
+        proxies: TrustedProxies | None = None,
+        confirm_seconds: float = CONFIRM_SECONDS,
     ) -> None:
         """Bind and listen.
 
@@ -60,6 +68,8 @@ class OTAServer(Listener):
             idle_seconds=idle_seconds,
             grace_seconds=grace_seconds,
             pacing=pacing,
+            proxies=proxies,
+            confirm_seconds=confirm_seconds,
         )
         self.service = service
         self._transport = transport
@@ -67,19 +77,29 @@ class OTAServer(Listener):
         self.chores = [*service.chores, self._collect]
 
     def serve_forever(self, poll_interval: float = 0.5) -> None:
-        """Accept until `shutdown`, then drain. Return when the last connection is closed."""
+        """Accept until `shutdown`, then drain. Return when the last connection is closed.
+
+        Raises:
+            NoThread: the system does not start the threads that this takes.
+        """
         # A thread of its own syncs records on time, even while a chore takes long.
         workers = [
             threading.Thread(target=self._do_chores, name="chores"),
             threading.Thread(target=self._sync, name="sync"),
         ]
-        for worker in workers:
-            worker.start()
+        started = []
         try:
+            for worker in workers:
+                worker.start()
+                started.append(worker)
+        except RuntimeError as problem:
+            self.ended.set()
+            raise NoThread(str(problem)) from problem
+        else:
             self.serve(lambda: drive(self, self._transport))
         finally:
             self.service.end_chores()
-            for worker in workers:
+            for worker in started:
                 worker.join()
 
     def _do_chores(self) -> None:

@@ -1,6 +1,7 @@
 """The service: one request in, one reply out, its record queued; and the routes.
 
-Only here exceptions become statuses.
+Here a request without an identity becomes 401, and a bug 500. Each answerer (`checks`, `downloads`,
+`signatures`) turns what it meets, such as `NoTarget` and `NoImage`, into a status.
 """
 
 import logging
@@ -10,68 +11,82 @@ import time
 from collections.abc import Callable
 from http import HTTPStatus
 
-from ota_server.device_port.admission import Admission
-from ota_server.device_port.checks import (
-    CHECK_PATH,
-    IMAGE_PATH,
-    Checks,
-    read_common_image,
-)
-from ota_server.device_port.downloads import Downloads
-from ota_server.device_port.offers import Offers
-from ota_server.device_port.signatures import Signatures
+from ota_server.device_port import ddi_messages
+from ota_server.device_port.checks import IMAGE_PATH, read_common_image
+from ota_server.device_port.ddi_messages import DdiPath
+from ota_server.device_port.dialects import Caller, caller_of
+from ota_server.device_port.methods import not_allowed, wrong_method
+from ota_server.device_port.products import UNRECORDED_PATHS, ProductPort, Products, is_path
+from ota_server.device_port.proxy_signs import ProxySigns
 from ota_server.device_port.window import Standing
 from ota_server.httpd import reply
 from ota_server.httpd.app import NotReady, QuickReply
-from ota_server.httpd.http1 import KNOWN_METHODS, Request, read_request, reply_head
+from ota_server.httpd.http1 import (
+    BadRequest,
+    Request,
+    read_request,
+    reply_head,
+)
 from ota_server.httpd.reply import Peer, Reply
 from ota_server.journal.device_table import DeviceTable
 from ota_server.journal.rejected import Rejected
 from ota_server.model.device import (
     MAC_FIELD,
+    VERSION_FIELD,
     Report,
     Unidentified,
-    parse_mac,
-    parse_report,
     previous_version,
     reported,
 )
-from ota_server.policy.files import PolicyFiles
-from ota_server.policy.lease import Attended
+from ota_server.model.identity import parse_mac
+from ota_server.model.quoting import quoted
 from ota_server.policy.situation import ServerState
-from ota_server.releases.store import Store
+from ota_server.system.hints import hints
 from ota_server.system.server_log import Budget, RateLimit
 
 log = logging.getLogger(__name__)
 
-SIGNATURE_PATH = b"/firmware.bin.sig"
 _NAMED_FILE = re.compile(rb"/firmware/firmware_([A-Za-z0-9][A-Za-z0-9._+\-]{0,63})\.bin(\.sig)?")
+# In a head that cannot be read as a whole.
+_MAC_LINE = re.compile(rb"\n(?i:_br_mac_):[ \t]*([0-9A-Fa-f:.\-]{12,17})[ \t]*\r?\n")
+_WHAT_THIS_IS = (
+    "This is ota_server, from which devices get their firmware: they ask for /version.txt and "
+    "/firmware.bin with the headers _br_mac_ and _br_fwv_.\n"
+)
 _LOG_EVERY_SECONDS = 60.0
 # In all, from any number of addresses: an IPv6 network has enough of them to fill any log.
 _LOG_LINES = 20
 
 
 class Service:
-    """Answers requests, as the `App` of the device port. Safe for use by many threads."""
+    """Answers requests, as the `App` of the device port. Safe for use by many threads.
+
+    Attributes:
+        default: the default product.
+        logs_each_refusal: log all of them, not some of each kind.
+        is_anonymous: answer clients that do not say which device they are.
+    """
 
     def __init__(
         self,
-        store: Store,
-        policies: PolicyFiles,
+        default: ProductPort,
+        products: Products,
         fleet: DeviceTable,
         rejected: Rejected,
         clock_ms: Callable[[], int],
-        admission: Admission | None = None,
+        is_behind_proxy: bool = False,
     ) -> None:
-        self.store = store
-        self.policies = policies
+        self.default = default
+        self.products = products
+        self.store, self.policies, self.offers = default.store, default.policies, default.offers
+        self.checks = default.checks
+        self.downloads, self.signatures = default.downloads, default.signatures
         self.fleet = fleet
         self.rejected = rejected
-        self.offers = Offers(store, policies, fleet, admission)
-        self.checks = Checks(self.offers, policies, fleet, clock_ms)
-        self.downloads = Downloads(store, policies, self.offers, fleet, clock_ms)
-        self.signatures = Signatures(store, policies, self.offers, fleet, clock_ms)
         self.clock_ms = clock_ms
+        self._proxy_signs = None if is_behind_proxy else ProxySigns()
+        self.logs_each_refusal = False
+        self.is_anonymous = False
         self._limit = RateLimit(_LOG_EVERY_SECONDS)
         self._log_budget = Budget(_LOG_LINES, _LOG_EVERY_SECONDS)
         self._turned_away_logged = 0
@@ -95,6 +110,16 @@ class Service:
         """
         return read_common_image(buffer) or read_request(buffer)
 
+    def most_body_bytes(self, request: Request) -> int:
+        """Return how long the body of a request may be; 0 if it is not wanted."""
+        return ddi_messages.most_body_bytes(request)
+
+    def note_refused(self, problem: BadRequest, head: bytes, peer: Peer) -> None:
+        """Put a request that breaks HTTP on the list of rejected ones."""
+        found = _MAC_LINE.search(head)
+        mac = parse_mac(found[1].decode("ascii")) if found else None
+        self._note_rejected(problem.status, str(problem), mac, peer)
+
     def respond(self, request: Request, peer: Peer, may_wait: bool = True) -> Reply:
         """Answer one request.
 
@@ -111,7 +136,7 @@ class Service:
             log.exception("%s %r failed", request.method, request.path[:80])
             answer = _broken()
         # Nobody reads the body, and it must not be read as the next request.
-        answer.close = answer.close or request.content_length > 0
+        answer.close = answer.close or request.content_length > len(request.body)
         if request.method == "HEAD":
             answer.body, answer.parts = b"", ()
         return answer
@@ -124,6 +149,7 @@ class Service:
             self._save_rejected,
             self.store.look_after,
             self.offers.look_after,
+            self.products.look_after,
             self._log_turned_away,
             *(() if self.offers.admission is None else (self.offers.admission.look_after,)),
         )
@@ -138,20 +164,23 @@ class Service:
         ):
             self._turned_away_logged = turned_away
             log.warning(
-                "%d requests of new devices were answered but not kept: the table is full "
-                "(--max-devices)",
+                "%d requests of new devices were answered but not kept: the table is full; %s",
                 turned_away,
+                hints.paste("`device forget --unseen 90d` makes room, or more --max-devices"),
             )
 
     def close(self) -> None:
         """Close all files, when no request is left."""
         self.store.close()
+        self.products.close()
         self.rejected.save(math.inf)
         self.fleet.close()
 
     def begin_turn(self) -> None:
         """Look at files once until the next turn, not for each request."""
         self.offers.begin_turn()
+        if self.products.ports:
+            self.products.begin_turn()
 
     def flush(self) -> None:
         """Write the records of all replies so far to the journal."""
@@ -161,14 +190,11 @@ class Service:
         """Sync records to the disk, unless that is done before each reply."""
         self.fleet.journal.sync()
 
-    @property
-    def attended(self) -> Attended:
-        """The rollouts that the controller attends to, as far as this server knows."""
-        return self.offers.attended
-
-    def standing(self) -> tuple[Standing, ServerState]:
-        """Return what only this server knows, for other processes."""
-        return self.offers.standing(self.clock_ms())
+    def standing(self, port: ProductPort) -> tuple[Standing, ServerState]:
+        """Return what only this server knows about a product, for other processes."""
+        standing, state = port.offers.standing(self.clock_ms())
+        sign = "" if self._proxy_signs is None else self._proxy_signs.text
+        return standing._replace(proxy_sign=sign), state
 
     def reopen_journal(self) -> None:
         """Ask for the journal to be opened by its name again. Safe in a signal handler."""
@@ -186,78 +212,138 @@ class Service:
     @property
     def withdrawals(self) -> int:
         """How often an open image was found to be withdrawn."""
-        return self.offers.withdrawals
+        return sum(port.offers.withdrawals for port in self.ports)
+
+    @property
+    def ports(self) -> tuple[ProductPort, ...]:
+        """All products, the default one first."""
+        return (self.default, *self.products.ports.values())
 
     def _route(self, request: Request, peer: Peer, may_wait: bool) -> Reply:
-        """Answer, in this order: health, named images, identity, path, method."""
+        """Answer, in this order: no path, health, named images, identity, path, method."""
+        if request.method == "CONNECT" or request.path == b"*":
+            # What follows a CONNECT may be meant for the host that it names.
+            refusal = not_allowed()
+            refusal.close = request.method == "CONNECT"
+            return refusal
         if request.content_length > 0 and request.method in ("GET", "HEAD"):
-            return reply.text(
-                HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "A request here has no body.", close=True
-            )
+            mac = parse_mac(request.fields.get(MAC_FIELD, b"").decode("latin-1"))
+            status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+            self._note_rejected(status, "the request has a body", mac, peer)
+            return reply.text(status, "A request here has no body.", close=True)
         if request.path == b"/healthz":
-            return _wrong_method(request) or reply.text(HTTPStatus.OK, "ok")
-        named = _NAMED_FILE.fullmatch(request.path)
+            return wrong_method(request) or reply.text(HTTPStatus.OK, "ok")
+        ddi = ddi_messages.parse_path(request.path)
+        if ddi is not None:
+            return self._route_ddi(request, ddi, peer, may_wait)
+        port, path = self._port_of(request.path)
+        named = _NAMED_FILE.fullmatch(path)
         if named:
             version = named[1].decode("ascii")
-            wrong = _wrong_method(request)
+            wrong = wrong_method(request)
             if wrong is not None:
                 return wrong
             if named[2]:
-                return self.signatures.respond_by_name(version, peer, may_wait)
-            return self.downloads.respond_by_name(request, version, peer, may_wait)
-        report = parse_report(request.fields, request.repeated)
-        if request.path not in (CHECK_PATH, IMAGE_PATH, SIGNATURE_PATH):
-            answer: Reply | None = reply.text(HTTPStatus.NOT_FOUND, "Not Found")
-        else:
-            answer = _wrong_method(request)
-            if answer is None and request.path == SIGNATURE_PATH:
-                answer = self.signatures.respond(report, peer, may_wait)
+                return port.signatures.respond_by_name(version, peer, may_wait)
+            return port.named_images.respond(request, version, peer, may_wait)
+        if path == b"/" and _is_from_browser(request):
+            return reply.text(HTTPStatus.OK, _WHAT_THIS_IS)
+        try:
+            caller = port.recognised(caller_of(request, port.name, path))
+        except Unidentified as unsaid:
+            if not (self.is_anonymous and unsaid.says_nothing):
+                raise
+            return wrong_method(request) or port.respond_to_anybody(request, path, peer, may_wait)
+        return self._route_device(port, request, caller, peer, may_wait)
+
+    def _route_ddi(self, request: Request, path: DdiPath, peer: Peer, may_wait: bool) -> Reply:
+        if path.identity is None:
+            raise Unidentified("controllerId", "malformed", path.controller.encode("latin-1"))
+        ports = self.products.ports
+        port = self.default if path.product == "" else ports.get((path.product or "").encode())
+        answer = port and port.ddi.respond(request, path, path.identity, peer, may_wait)
+        return answer or self._not_found(request, None, peer)
+
+    def _not_found(self, request: Request, key: str | None, peer: Peer) -> Reply:
+        problem = f"there is no {quoted(request.path)}"
+        self._note_rejected(HTTPStatus.NOT_FOUND, problem, key, peer)
+        return reply.text(HTTPStatus.NOT_FOUND, "Not Found")
+
+    def _port_of(self, path: bytes) -> tuple[ProductPort, bytes]:
+        """Return the product that a path is of, and the rest of the path."""
+        ports = self.products.ports
+        if ports:
+            name, slash, rest = path[1:].partition(b"/")
+            port = ports.get(name)
+            if port is not None:
+                return port, slash + rest
+        return self.default, path
+
+    def _route_device(
+        self, port: ProductPort, request: Request, caller: Caller, peer: Peer, may_wait: bool
+    ) -> Reply:
+        """Answer a device, in this order: path, method."""
+        report, path = caller.report, caller.path
+        if self._proxy_signs is not None and port.policies.latest.rollouts:
+            self._proxy_signs.look_at(request, report.key, peer, path == IMAGE_PATH)
+        wrong = wrong_method(request)
+        answer = None if wrong else port.respond(request, caller, peer, may_wait)
         if answer is not None:
-            self._note_version(report, peer)
+            if path in UNRECORDED_PATHS:
+                self._note_version(report, peer)
             return answer
-        if request.path == CHECK_PATH:
-            return self.checks.respond(report, peer, may_wait)
-        return self.downloads.respond(request, report, peer, may_wait)
+        if wrong is None or not is_path(path):
+            wrong = self._not_found(request, report.key, peer)
+        # It may be of a product that is not there: that is no word of a device of this one.
+        if path.count(b"/") == 1:
+            self._note_version(report, peer)
+        return wrong
 
     def _note_version(self, report: Report, peer: Peer) -> None:
         """Record a changed version in a request that records nothing else."""
         fleet = self.fleet
         with fleet.lock:
-            before = fleet.get(report.mac)
+            before = fleet.get(report.key)
             details = previous_version(before, report)
             if before is not None and details:
                 device = reported(before, report, peer.address, self.clock_ms())
-                fleet.record("report", report.mac, device, details)
+                fleet.record("report", report.key, device, details)
 
     def _unauthorized(self, request: Request, peer: Peer, problem: Unidentified) -> Reply:
         mac = None
         if problem.field != MAC_FIELD.decode():
-            mac = parse_mac(request.fields[MAC_FIELD].decode("latin-1"))
-        count = self.rejected.note(peer.address, str(problem), mac, self.clock_ms())
+            mac = parse_mac(request.fields.get(MAC_FIELD, b"").decode("latin-1"))
+        self._note_rejected(HTTPStatus.UNAUTHORIZED, str(problem), mac, peer)
+        challenge = f'Device realm="ota", header="{problem.field}"'
+        # ESP-IDF answers Basic only if it is offered, and offered first.
+        offered = (("WWW-Authenticate", each) for each in ('Basic realm="ota"', challenge))
+        return reply.text(HTTPStatus.UNAUTHORIZED, "Unauthorized", *offered)
+
+    def _note_rejected(self, status: HTTPStatus, problem: str, mac: str | None, peer: Peer) -> None:
+        is_401 = status is HTTPStatus.UNAUTHORIZED
+        reason = problem if is_401 else f"{status.value}: {problem}"
+        count = self.rejected.note(peer.address, reason, mac, self.clock_ms())
         now_seconds = time.monotonic()
-        if self._limit.allows(f"401 {peer.address}", now_seconds) and self._log_budget.allows(
-            now_seconds
+        key = f"{status.value} {peer.address}"
+        if self.logs_each_refusal or (
+            self._limit.allows(key, now_seconds) and self._log_budget.allows(now_seconds)
         ):
             log.warning(
-                "401 for %s%s: %s (%d so far; `devices --rejected` lists them)",
+                "%d for %s%s: %s (%d so far; `devices --rejected` lists them)",
+                status.value,
                 peer.address,
                 f" ({mac})" if mac else "",
                 problem,
                 count,
             )
-        challenge = f'Device realm="ota", header="{problem.field}"'
-        return reply.text(HTTPStatus.UNAUTHORIZED, "Unauthorized", ("WWW-Authenticate", challenge))
 
 
 def _broken() -> Reply:
     return reply.text(HTTPStatus.INTERNAL_SERVER_ERROR, "Internal Server Error", close=True)
 
 
-def _wrong_method(request: Request) -> Reply | None:
-    if request.method in ("GET", "HEAD"):
-        return None
-    if request.method in KNOWN_METHODS:
-        return reply.text(
-            HTTPStatus.METHOD_NOT_ALLOWED, "Method Not Allowed", ("Allow", "GET, HEAD")
-        )
-    return reply.text(HTTPStatus.NOT_IMPLEMENTED, "Not Implemented")
+def _is_from_browser(request: Request) -> bool:
+    """Return whether a person looks at this server: no device asks for HTML."""
+    is_device = MAC_FIELD in request.fields or VERSION_FIELD in request.fields
+    wants_page = b"text/html" in request.fields.get(b"accept", b"")
+    return wants_page and not is_device and request.method in ("GET", "HEAD")

@@ -7,9 +7,10 @@ from collections.abc import Callable
 from http import HTTPStatus
 from pathlib import Path
 
-from ota_server.device_port.downloads import NAMED_CACHING, TARGET_CACHING, NotOffered
+from ota_server.device_port.downloads import TARGET_CACHING
 from ota_server.device_port.image_reply import signature_reply
-from ota_server.device_port.offers import Offers
+from ota_server.device_port.named_images import NAMED_CACHING
+from ota_server.device_port.offers import NotOffered, Offers
 from ota_server.device_port.resume import pinned_download
 from ota_server.httpd import reply
 from ota_server.httpd.reply import Peer, Reply
@@ -22,6 +23,7 @@ from ota_server.releases.image import Image
 from ota_server.releases.store import NoImage, NotHashed, NotNow, Store
 from ota_server.system.files import find, is_temporary, open_found
 from ota_server.system.server_log import RateLimit
+from ota_server.system.watched import has_writer
 
 log = logging.getLogger(__name__)
 
@@ -63,16 +65,16 @@ class Signatures:
             NotHashed: an image has to be hashed first, and the caller may wait for that.
         """
         with self._fleet.lock:
-            device = self._fleet.get(report.mac)
+            device = self._fleet.get(report.key)
             known = device.download if device else None
-            under_way = known is not None and self._fleet.transfers.has(report.mac, known.sha256)
+            under_way = known is not None and self._fleet.transfers.has(report.key, known.sha256)
         try:
             return self._answer(
                 lambda: self._image(report, peer, device, under_way), peer, TARGET_CACHING, may_wait
             )
         except NoImage as problem:
             if self._limit.allows(str(problem), time.monotonic()):
-                log.error("no signature for %s: %s", report.mac, problem)
+                log.error("no signature for %s: %s", report.key, problem)
             return reply.text(HTTPStatus.NOT_FOUND, _NOT_FOUND)
 
     def respond_by_name(self, version: str, peer: Peer, may_wait: bool) -> Reply:
@@ -99,8 +101,10 @@ class Signatures:
             self._offers.check_image(image, peer)
             content = _read(self._store.firmware_dir, image.version)
             self._check(content, image.version)
-        except (NoTarget, NotOffered):
+        except NoTarget:
             return reply.later("No update now.")
+        except NotOffered as problem:
+            return problem.answer("No update now.", self._clock_ms())
         except NotNow:
             return reply.later(_NOT_READY)
         except NotHashed:
@@ -134,7 +138,7 @@ class Signatures:
             )
             if pinned is not None:
                 return self._store.pinned_image(pinned)
-        decision, _ = self._offers.decide(report, peer, now_ms)
+        decision, _ = self._offers.decision_for(report, peer, now_ms)
         if decision.release is None:
             raise NotOffered(decision)
         return self._store.image(decision.release)
@@ -144,7 +148,9 @@ def _read(folder: Path, version: str) -> bytes:
     name = signature_name(version)
     try:
         found = find(folder, name)
-        if found is None or not 0 < found.signature.size <= MAX_SIGNATURE_BYTES:
+        if found is not None and has_writer(found):
+            raise NotNow(f"{folder / name} is being written")
+        if found is None or not 0 < found.stamp.size <= MAX_SIGNATURE_BYTES:
             raise NoSignature(f"{folder / name} is missing, or cannot be a signature")
         with open(open_found(found), "rb", buffering=0) as file:
             return file.read(MAX_SIGNATURE_BYTES)

@@ -14,8 +14,15 @@ The rule:
    download as waited when its slot ended, or after half an hour.
 4. A slot that is used ends when the device has the whole image and none of its transfers runs, or
    a minute after its last transfer was cut. One check can extend that minute, further ones cannot.
-5. While devices at another source address wait, the devices at one address that have not begun to
+5. A download that takes longer than at 4 KB/s has no right to its slot while others wait: it goes
+   on, and the slot is for somebody else. A client that reads slowly would hold it for ever.
+6. While devices at another source address wait, the devices at one address that have not begun to
    download can have at most a quarter of all slots.
+7. One address has three quarters of the slots at most while others want them:
+   a. It leaves one of the rest for each device elsewhere that waits by rule 2.
+   b. No slot is kept by rule 2 for devices at an address that has so many.
+   c. If it has more, because it came first, others that ask may have the slots of its downloads
+      that are older than a minute. These go on. Of a single slot there is no share.
 
 The states of a device:
 
@@ -34,10 +41,11 @@ takes the same time however many devices wait.
 """
 
 import math
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from typing import NamedTuple
 
-from ota_server.model.device import number_of
+from ota_server.device_port.address_shares import RANKS, AddressShares
+from ota_server.model.identity import number_of
 
 # A device begins its download seconds after the offer, and reconnects seconds after a cut.
 RESERVED_SECONDS = 60.0
@@ -50,24 +58,51 @@ WAITING_SECONDS = 7200.0
 WAITING_FOR_FEW_SECONDS = 300.0
 # Devices that poll once an hour do not notice this.
 BEHIND_SECONDS = 1800.0
-# 300 bytes each. Beyond that the refusals of those refused the longest ago are forgotten.
+# 340 bytes each. Beyond that the refusals of those refused the longest ago are forgotten.
 MOST_REFUSED = 100_000
+# What a device on a poor mobile link gets; below that a slot is free for others.
+SLOWEST_BYTES_A_SECOND = 4096.0
+_LOOK_SECONDS = 1.0
 
 
 class _Slot:
     """A slot that a device has.
 
     Attributes:
-        address: where the device asked from; None if unknown, or if the download has begun.
+        address: where the device asked from; None if unknown, or if its download is too slow.
+        begun_at: when its download began; infinity if it has not.
+        slow_at: from when on its download is too slow.
         may_extend: the next check extends the minute after a cut.
+        is_taken: it is for others, and does not count any more.
     """
 
-    __slots__ = ("address", "has_begun", "is_whole", "may_extend", "transfers")
+    __slots__ = (
+        "address",
+        "begun_at",
+        "is_taken",
+        "is_whole",
+        "may_extend",
+        "slow_at",
+        "transfers",
+    )
 
     def __init__(self, address: int | None) -> None:
         self.address = address
         self.transfers = 0
-        self.has_begun = self.is_whole = self.may_extend = False
+        self.is_whole = self.may_extend = self.is_taken = False
+        self.begun_at = self.slow_at = math.inf
+
+    @property
+    def has_begun(self) -> bool:
+        return self.begun_at < math.inf
+
+
+class _Wait(NamedTuple):
+    """Until when a device waits, where it asked from, and its rank."""
+
+    until: float
+    address: int | None
+    rank: int
 
 
 class _Behind(NamedTuple):
@@ -80,20 +115,32 @@ class _Behind(NamedTuple):
 class DownloadSlots:
     """The download slots of one server."""
 
-    def __init__(self, limit: int, most_refused: int = MOST_REFUSED) -> None:
+    def __init__(
+        self,
+        limit: int,
+        most_refused: int = MOST_REFUSED,
+        slowest: float = SLOWEST_BYTES_A_SECOND,
+    ) -> None:
+        """Begin with all slots free.
+
+        Args:
+            slowest: the bytes a second below which a download has no right to its slot.
+        """
         self._limit = limit
+        self._slowest = slowest
+        self._taken = 0  # slots of downloads that go on, while others may have the slot
+        self._look_at = self._look_at_large_at = 0.0
         self._quarter = max(1, limit // _QUARTER)
+        self._shares = AddressShares(limit, self._quarter)
         self._waiting_seconds = WAITING_SECONDS if limit >= _QUARTER else WAITING_FOR_FEW_SECONDS
         self._most_refused = most_refused
         self._slots: dict[str, _Slot] = {}
         self._ends: OrderedDict[str, float] = OrderedDict()  # when slots without transfers end
         self._begun = 0  # downloads since the server started
         self._refusals: OrderedDict[int, int] = OrderedDict()  # in the order of the last one
-        self._waiting: OrderedDict[int, float] = OrderedDict()  # which of these wait, until when
-        self._waiting_by_class = [0, 0, 0]
+        self._waiting: OrderedDict[int, _Wait] = OrderedDict()  # which of these wait
+        self._waiting_by_rank = [0] * RANKS
         self._behind: OrderedDict[int, _Behind] = OrderedDict()
-        self._unused: Counter[int] = Counter()  # reserved slots by address
-        self._wanting: OrderedDict[int, float] = OrderedDict()  # the two addresses refused last
 
     @property
     def limit(self) -> int:
@@ -110,123 +157,156 @@ class DownloadSlots:
         """How many devices were refused and have not had a slot since."""
         return len(self._refusals)
 
-    def has(self, mac: str, now: float) -> bool:
+    def has(self, key: str, now: float) -> bool:
         """Return whether a device has a slot; changes nothing."""
-        return mac in self._slots and now < self._ends.get(mac, math.inf)
+        return key in self._slots and now < self._ends.get(key, math.inf)
 
     def holders(self, now: float) -> list[str]:
         """Return the devices that have a slot."""
-        return [mac for mac in self._slots if self.has(mac, now)]
+        return [key for key in self._slots if self.has(key, now)]
 
     def has_free_slot(self, now: float) -> bool:
         """Return whether rules 1 and 2 give a slot to a device that was never refused."""
         self._expire(now)
-        return self._limit - len(self._slots) > min(self._quarter, sum(self._waiting_by_class[1:]))
+        return self._room > min(self._quarter, sum(self._waiting_by_rank[1:]))
 
-    def ask(self, mac: str, now: float, address: int | None = None) -> bool:
+    @property
+    def _room(self) -> int:
+        return self._limit - len(self._slots) + self._taken
+
+    def ask(self, key: str, now: float, address: int | None = None) -> bool:
         """Return whether a device has a slot now. A new one is reserved for a minute.
 
         Args:
             address: the source address that it asks from, as a number; None if unknown.
         """
         self._expire(now)
-        slot = self._slots.get(mac)
+        slot = self._slots.get(key)
         if slot is not None:
             if slot.may_extend:
                 slot.may_extend = False
-                self._end_later(mac, now)
+                self._end_later(key, now)
             return True
-        number = number_of(mac)
+        number = number_of(key)
         is_behind = self._is_behind(number)
-        if self._limit - len(self._slots) <= self._left_to_others(number, is_behind):
+        left = self._left_to_others(number, is_behind, address)
+        if self._room <= left:
+            self._take_for_others(now, address)
+        if self._room <= left:
             if not is_behind:
                 self._refuse(number, now, address)
             return False
-        if self._has_share(address, now):
+        if self._shares.has_share(address, now):
             return False  # slots are free, so this is not a refusal that gives rights
-        self._give(mac, number, now, address)
+        self._give(key, number, now, address)
         return True
 
-    def begin(self, mac: str, now: float, address: int | None = None) -> bool:
-        """Return whether a device has a slot now; if it has one, a transfer of it begins."""
-        if not self.ask(mac, now, address):
+    def begin(
+        self, key: str, now: float, address: int | None = None, size: float = math.inf
+    ) -> bool:
+        """Return whether a device has a slot now; if it has one, a transfer of it begins.
+
+        Args:
+            size: of the image, in bytes.
+        """
+        if not self.ask(key, now, address):
             return False
-        slot = self._slots[mac]
+        slot = self._slots[key]
         slot.transfers += 1
-        self._ends.pop(mac, None)
+        self._ends.pop(key, None)
         if not slot.has_begun:
-            slot.has_begun = True
+            slot.begun_at = now
+            slot.slow_at = now + RESERVED_SECONDS + size / self._slowest
             self._begun += 1
-            self._leave_share(slot)
+            self._shares.use(slot.address)
         return True
 
-    def end(self, mac: str, now: float, is_last: bool) -> None:
+    def end(self, key: str, now: float, is_last: bool) -> None:
         """Record that a transfer has ended.
 
         Args:
             is_last: the device has all of it, including the last byte of the image.
         """
-        slot = self._slots[mac]
+        slot = self._slots[key]
         slot.transfers -= 1
         slot.is_whole = slot.is_whole or is_last
         if slot.transfers:
             return  # other parts of the image are still under way
         if slot.is_whole:
-            self._free(mac)
+            self._free(key)
         else:
             slot.may_extend = True
-            self._end_later(mac, now)
+            self._end_later(key, now)
 
-    def _left_to_others(self, number: int, is_behind: bool) -> int:
+    def _take_for_others(self, now: float, asking: int | None) -> None:
+        """Let others have slots of downloads that go on (rules 5 and 7)."""
+        if now >= self._look_at:
+            self._look_at = now + _LOOK_SECONDS
+            for slot in self._slots.values():
+                if now >= slot.slow_at:
+                    self._take(slot)
+                    self._leave_share(slot)
+        # Apart from the above, or one address could keep others from this by asking all the time.
+        address = self._shares.with_too_many(asking)
+        if address is None or now < self._look_at_large_at:
+            return
+        self._look_at_large_at = now + _LOOK_SECONDS
+        theirs = [s for s in self._slots.values() if s.address == address and not s.is_taken]
+        if len(theirs) > self._limit - self._quarter:
+            oldest = min(theirs, key=lambda slot: slot.begun_at)
+            if now >= oldest.begun_at + RESERVED_SECONDS:
+                self._take(oldest)
+
+    def _take(self, slot: _Slot) -> None:
+        self._taken += not slot.is_taken
+        slot.is_taken = True
+
+    def _left_to_others(self, number: int, is_behind: bool, address: int | None) -> int:
         """Return how many free slots a device must leave to others.
 
         1. It is behind: as many as devices wait.
-        2. Waiting devices have a better right to the kept slots: one for each, at most all kept.
+        2. Waiting devices have a better right to the kept slots: one for each, at most all kept;
+           none for those at another address that has a large share of the slots.
         3. There are no such devices: none.
         """
         if is_behind:
             return len(self._waiting)
-        better = sum(self._waiting_by_class[_class(self._refusals.get(number, 0)) + 1 :])
+        least = _rank(self._refusals.get(number, 0)) + 1
+        better = sum(self._waiting_by_rank[least:]) - self._shares.kept_out(address, least)
         return min(self._quarter, better)
 
-    def _has_share(self, address: int | None, now: float) -> bool:
-        """Return whether an address has its share of the slots, and another address wants some."""
-        if address is None or self._unused[address] < self._quarter:
-            return False
-        return any(each != address and now < until for each, until in self._wanting.items())
-
-    def _give(self, mac: str, number: int, now: float, address: int | None) -> None:
+    def _give(self, key: str, number: int, now: float, address: int | None) -> None:
         self._forget(number)
         self._behind.pop(number, None)
-        self._slots[mac] = _Slot(address)
-        if address is not None:
-            self._unused[address] += 1
-        self._end_later(mac, now)
+        self._slots[key] = _Slot(address)
+        self._shares.give(address)
+        self._end_later(key, now)
 
-    def _end_later(self, mac: str, now: float) -> None:
-        self._ends[mac] = now + RESERVED_SECONDS
-        self._ends.move_to_end(mac)
+    def _end_later(self, key: str, now: float) -> None:
+        self._ends[key] = now + RESERVED_SECONDS
+        self._ends.move_to_end(key)
 
-    def _free(self, mac: str) -> None:
-        self._leave_share(self._slots.pop(mac))
+    def _free(self, key: str) -> None:
+        slot = self._slots.pop(key)
+        self._taken -= slot.is_taken
+        if not slot.has_begun:
+            self._shares.use(slot.address)
+        self._leave_share(slot)
 
     def _leave_share(self, slot: _Slot) -> None:
-        """Stop counting a slot among the reserved slots of its address."""
-        if slot.address is not None:
-            self._unused[slot.address] -= 1
-            if not self._unused[slot.address]:
-                del self._unused[slot.address]
-            slot.address = None
+        """Stop counting a slot among those of its address."""
+        self._shares.leave(slot.address)
+        slot.address = None
 
     def _expire(self, now: float) -> None:
         """End everything whose time is over: slots, waiting, and being behind."""
-        while self._waiting and (wait := next(iter(self._waiting.items())))[1] <= now:
-            self._stop_waiting(wait[0])
+        while self._waiting and next(iter(self._waiting.values())).until <= now:
+            self._stop_waiting(next(iter(self._waiting)))
         while self._ends and (end := next(iter(self._ends.values()))) <= now:
-            mac, _ = self._ends.popitem(last=False)
-            if not self._slots[mac].has_begun:
-                self._put_behind(number_of(mac), end)
-            self._free(mac)
+            key, _ = self._ends.popitem(last=False)
+            if not self._slots[key].has_begun:
+                self._put_behind(number_of(key), end)
+            self._free(key)
         while self._behind and next(iter(self._behind.values())).until <= now:
             self._behind.popitem(last=False)
 
@@ -243,15 +323,12 @@ class DownloadSlots:
         refusals = self._refusals.get(number, 0) + 1
         self._forget(number)
         self._refusals[number] = refusals
-        self._waiting[number] = now + self._waiting_seconds
-        self._waiting_by_class[_class(refusals)] += 1
+        wait = _Wait(now + self._waiting_seconds, address, _rank(refusals))
+        self._waiting[number] = wait
+        self._waiting_by_rank[wait.rank] += 1
+        self._shares.wait(address, wait.rank, wait.until)
         if len(self._refusals) > self._most_refused:
             self._forget(next(iter(self._refusals)))
-        if address is not None:
-            self._wanting[address] = now + self._waiting_seconds
-            self._wanting.move_to_end(address)
-            if len(self._wanting) > 2:
-                self._wanting.popitem(last=False)
 
     def _forget(self, number: int) -> None:
         """Forget that a device was refused."""
@@ -260,10 +337,12 @@ class DownloadSlots:
 
     def _stop_waiting(self, number: int) -> None:
         """Stop keeping a slot for a device; its number of refusals is still known."""
-        if self._waiting.pop(number, None) is not None:
-            self._waiting_by_class[_class(self._refusals[number])] -= 1
+        wait = self._waiting.pop(number, None)
+        if wait is not None:
+            self._waiting_by_rank[wait.rank] -= 1
+            self._shares.stop_waiting(wait.address, wait.rank)
 
 
-def _class(refusals: int) -> int:
+def _rank(refusals: int) -> int:
     """Return 0 for a device without a right to the kept slots, 1 with one, 2 with a better one."""
     return (refusals >= KEPT_FROM) + (refusals >= FIRST_FROM)

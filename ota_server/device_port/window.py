@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta, tzinfo
 from typing import NamedTuple
 
-from ota_server.model.device import mac_of, number_of
+from ota_server.model.identity import compact, expand
 
 _WINDOW = re.compile(r"([01][0-9]|2[0-3]):([0-5][0-9])-(?:([01][0-9]|2[0-3]):([0-5][0-9])|24:00)")
 _DAY_MINUTES = 24 * 60
@@ -102,12 +102,14 @@ class Standing(NamedTuple):
         window: when downloads may begin, as text of `Hours`; "" if at any time.
         is_open: downloads may begin now.
         unmet: how many devices have waited for the window for more than a day.
+        proxy_sign: what shows that a proxy is in front of it that it was not told of; "": nothing.
     """
 
     max_downloads: int | None = None
     window: str = ""
     is_open: bool = True
     unmet: int = 0
+    proxy_sign: str = ""
 
 
 class Hours:
@@ -120,7 +122,7 @@ class Hours:
         self._from_ms = self._until_ms = _NEVER_BEFORE_MS
         self._opens_ms = 0
         self._spread_seconds = 0.0
-        self._name = ", ".join(map(str, windows))
+        self._name = f"{', '.join(map(str, windows))} ({zone or 'the time of the server'})"
 
     def __str__(self) -> str:
         return self._name
@@ -174,11 +176,11 @@ class Waiting:
         self._most = most
         # A device that does not come back once it would be let in is gone.
         self._kept_seconds = 30 * 86400.0 if overdue_seconds is None else 2 * overdue_seconds
-        self._since: OrderedDict[int, float] = OrderedDict()
+        self._since: OrderedDict[int | str, float] = OrderedDict()
 
-    def is_overdue(self, mac: str, now: float) -> bool:
+    def is_overdue(self, key: str, now: float) -> bool:
         """Return whether a device that asks outside the windows has waited for too long."""
-        number = number_of(mac)
+        number = compact(key)
         since = self._since.get(number)
         if since is None:
             self._forget_old(now)
@@ -187,9 +189,9 @@ class Waiting:
             return False
         return self._overdue_seconds is not None and now - since >= self._overdue_seconds
 
-    def end(self, mac: str) -> None:
+    def end(self, key: str) -> None:
         """Record that a device no longer waits: it asked in a window, or has the image."""
-        self._since.pop(number_of(mac), None)
+        self._since.pop(compact(key), None)
 
     def longer_than(self, seconds: float, now: float) -> int:
         """Return how many devices have waited for longer than that."""
@@ -205,12 +207,12 @@ class Waiting:
         """Return up to `most` devices that are let in outside the windows."""
         if self._overdue_seconds is None:
             return []
-        macs: list[str] = []
+        keys: list[str] = []
         for number, since in self._since.items():  # the longest first
-            if now - since < self._overdue_seconds or len(macs) == most:
+            if now - since < self._overdue_seconds or len(keys) == most:
                 break
-            macs.append(mac_of(number))
-        return macs
+            keys.append(expand(number))
+        return keys
 
     def _forget_old(self, now: float) -> None:
         while self._since:

@@ -41,6 +41,7 @@ from typing import Any
 
 from ota_server.evaluation.device_case import AFTER_DOWNLOAD, NOT_FAILED, Case, Terms
 from ota_server.evaluation.poll_history import FORGOTTEN, GAPS_TO_MISS, NEVER, PollHistory
+from ota_server.model.address import address_of
 
 # Of all evidence, the share that one address may give: a quarter.
 QUARTER = 4
@@ -299,3 +300,11 @@ def most_of_each(devices: Counter[int], free: Container[int] = ()) -> int:
             return most
         most = min(most - 1, total // QUARTER)
     return 1
+
+
+def largest(sources: Counter[int]) -> tuple[str, int]:
+    """Return the address that most devices are at, and how many."""
+    if not sources:
+        return "", 0
+    ((source, count),) = sources.most_common(1)
+    return address_of(source), count

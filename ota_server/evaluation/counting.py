@@ -4,7 +4,7 @@
 """
 
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from ota_server.evaluation.binomial import most_by_chance
@@ -14,10 +14,12 @@ from ota_server.evaluation.contested import (
     capped,
     heard_at,
     large_homes,
+    largest,
     move_homes,
     surplus_of,
 )
 from ota_server.evaluation.device_case import BAD, NO_EVIDENCE, NOT_FAILED, Case, DeviceState, Terms
+from ota_server.evaluation.outcomes import DeviceOutcome
 from ota_server.evaluation.poll_history import SLOW_SOAKS, PollHistory
 from ota_server.evaluation.silence import Silence
 from ota_server.evaluation.tally import ASKING_WAVE, SLOW, TINY_WAVE, Evidence, Tally
@@ -73,6 +75,7 @@ class WaveCounter:
         self._now_ms = now_ms
         self._devices: dict[int, _BelievedDevice] = {}
         self._displaced: dict[int, int] = {}  # from which address, by the row
+        self._blamed: set[int] = set()  # of the silent ones
         self._at_risk: set[int] = set()
         self._share_of: Callable[[int], float] | None = None  # of silence; None: nobody is silent
 
@@ -99,6 +102,21 @@ class WaveCounter:
                 self._devices[row] = _BelievedDevice(case, state, source, is_home)
         self._leave_out_surplus()
         return self._sum_up(accounts)
+
+    def outcomes(self, key_at: Callable[[int], str]) -> Iterator[DeviceOutcome]:
+        """Yield what became of each device that `tally` has counted; call that before."""
+        polls = self._polls
+        for row, each in self._devices.items():
+            is_excused = each.state == DeviceState.SILENT and row not in self._blamed
+            address, how = address_of(each.source), each.case.failing
+            gap_ms = polls.known_gap_ms(row)
+            yield DeviceOutcome(key_at(row), each.state, address, how, is_excused, gap_ms)
+        for row, source in self._displaced.items():
+            yield DeviceOutcome(key_at(row), DeviceState.DISPLACED, address_of(source))
+        for row, is_in in enumerate(polls.in_waves(self._wave)):
+            if is_in and row not in self._devices and row not in self._displaced:
+                address = address_of(polls.source[row])
+                yield DeviceOutcome(key_at(row), DeviceState.NOT_HEARD_FROM, address)
 
     # Each device
 
@@ -162,6 +180,8 @@ class WaveCounter:
         contradictors = Counter(source for source in said_by if source is not None)
         waiting = states.pop(DeviceState.WAITING, 0)
         named = list(bad.items())[:ASKING_WAVE]
+        mislabelled = (each for each in bad.values() if each.state == DeviceState.MISLABELLED)
+        labels = Counter(each.case.runs for each in mislabelled).most_common(1)
         return Tally(
             **{state.value: count for state, count in states.items()},
             active=waiting + sum(n for name, n in states.items() if name not in NO_EVIDENCE),
@@ -181,10 +201,11 @@ class WaveCounter:
             slow_soaked=sum(map(self._is_slow, soaked)) if slow_share else 0,
             silence_rate=_mean(self._silence_of(counting)),
             bad={row: f"{each.state} at {address_of(each.source)}" for row, each in named},
+            label=labels[0][0] if labels else "",
             bad_elsewhere=sum(not each.is_home for each in bad.values()),
-            bad_at=_most(Counter(each.source for each in bad.values())),
-            displaced_at=_most(displaced),
-            contradicted_at=_most(contradictors),
+            bad_at=largest(Counter(each.source for each in bad.values())),
+            displaced_at=largest(displaced),
+            contradicted_at=largest(contradictors),
             stuck=stuck,
         )
 
@@ -211,7 +232,7 @@ class WaveCounter:
         # Those that have soaked are at risk up to the end of their wave, and show how others fare.
         devices, terms = self._devices.items(), self._terms
         on_their_way = {row for row, each in devices if each.case.is_on_its_way(terms)}
-        blamed = self._silence.blamed(silent, on_their_way)
+        blamed = self._blamed = self._silence.blamed(silent, on_their_way)
         homes = Counter(counting[row].source for row in self._at_risk)
         self._share_of = self._silence.shares(on_their_way, homes)
         return {row: each for row, each in bad.items() if row not in silent or row in blamed}
@@ -253,13 +274,16 @@ class WaveCounter:
             large: homes that may give more than a quarter of it; None: all of them.
         """
 
-        def count(*states: DeviceState) -> int:
-            sources = Counter(each.source for each in bad.values() if each.state in states)
+        def count(devices: Iterable[_BelievedDevice]) -> int:
+            sources = Counter(each.source for each in devices)
             return sources.total() if large is None else capped(sources, large)
 
-        failed = count(DeviceState.FAILED)
-        silent = count(DeviceState.FAILED, DeviceState.SILENT) - failed
-        mislabelled = count(DeviceState.MISLABELLED)
+        failing = [each for each in bad.values() if each.case.failing != NOT_FAILED]
+        others = [each for each in bad.values() if each.case.failing == NOT_FAILED]
+        quiet = [each for each in others if each.state == DeviceState.SILENT]
+        failed = count(failing)
+        silent = count((*failing, *quiet)) - failed
+        mislabelled = count(each for each in others if each.state == DeviceState.MISLABELLED)
         shares = self._silence_of(counting) if silent else ()
         excused = min(silent, most_by_chance(len(shares), _mean(shares)))
         expected = min(silent, int(sum(shares)))
@@ -290,7 +314,7 @@ class WaveCounter:
 
     def _stuck(self, rows: Sequence[int], members: int) -> dict[int, str]:
         """Return what keeps each device of a small wave from being through; not while some move."""
-        silence, stuck = self._silence, dict[int, str]()
+        stuck = dict[int, str]()
         for row in rows:
             device = self._devices.get(row)
             if device is None:
@@ -300,14 +324,17 @@ class WaveCounter:
             elif not device.is_home and members < TINY_WAVE:
                 at = address_of(device.source)
                 stuck[row] = f"heard only at {at}, which is not its home"
-        open_ms = self._now_ms - silence.since_ms
-        is_over = all(
-            state in BAD
-            or open_ms > 2 * silence.gap_ms(row) + self._terms.soak_ms
-            or silence.unheard_ms > 3 * silence.gap_ms(row)
-            for row, state in stuck.items()
-        )
+        is_over = all(state in BAD or self._is_late(row) for row, state in stuck.items())
         return stuck if is_over else {}
+
+    def _is_late(self, row: int) -> bool:
+        device = self._devices.get(row)
+        if device is None:
+            return self._silence.is_late(row)
+        # It may have been offered the release long after the wave opened, such as after a hold.
+        # Each is set once: a download that breaks again and again is late all the same.
+        last_ms = max(device.case.offered, device.case.whole, device.case.updated)
+        return self._silence.is_late(row, last_ms, device.state == DeviceState.UPDATED)
 
     def _is_member(self, row: int) -> bool:
         seen_ms = self._polls.seen[row]
@@ -320,11 +347,3 @@ class WaveCounter:
 
 def _mean(values: Sequence[float]) -> float:
     return sum(values) / max(len(values), 1)
-
-
-def _most(sources: Counter[int]) -> tuple[str, int]:
-    """Return the address that most devices are at, and how many."""
-    if not sources:
-        return "", 0
-    ((source, count),) = sources.most_common(1)
-    return address_of(source), count

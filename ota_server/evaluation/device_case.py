@@ -17,12 +17,15 @@ of a device under a release (`DeviceState`):
     undecided    has the whole image, and has not reported the release            active
     updated      reports the release                                              good
     failed       reports its old version after the time that it takes to install  bad
-                 the release; or downloads all of it again; or left the release
-    mislabelled  reports a third version, which is not a release                  bad
+                 the release; or downloads all of it again; or left it; or says so
+    mislabelled  reports a third version, which is not a release; one that then   bad
+                 downloads all of it again counts with those that failed
     silent       was not heard from for too long after it had the whole image     bad, or excused
     too_new      was not known for a day before the rollout                       nothing
     surplus      is one of too many at one address (`contested`, rule 6)          nothing
     displaced    is heard where few are believed (`contested`, rule 4)            nothing
+    not heard    was not heard from since the newest wave opened: no `Case`       nothing
+      from       knows of that
 
 A device that reports a stepping stone on its way, or a version that an operator wants it to run,
 begins again with that version.
@@ -34,12 +37,12 @@ from typing import NamedTuple
 from ota_server.evaluation.poll_history import NEVER
 from ota_server.model.device import RESTART_AFTER_MS
 
-# How a device has failed. The first two are undone when it reports the release after all.
-NOT_FAILED, STILL_OLD, BEGAN_AGAIN, WENT_BACK = range(4)
+# How a device has failed. All but one are undone when it reports the release after all.
+NOT_FAILED, STILL_OLD, BEGAN_AGAIN, WENT_BACK, SAID_SO = range(5)
 AFTER_DOWNLOAD = (STILL_OLD, BEGAN_AGAIN)
-# Where completion is unknown: so many offers after the grace, and it will not come.
-_VAIN_OFFERS = 3
-# What is known of a download.
+# Where completion is unknown: so many checks after the grace, each after an offer or with the whole
+# image as far as is known, and it will not come. A download that was cut takes one of them back.
+_VAIN_CHECKS = 3
 _DOWNLOAD = ("offered", "asked", "whole", "fetched_at", "sha256", "size", "spans", "under_way")
 # Pieces of an image that do not touch. A client that fetches more at once has no image for long.
 _MOST_SPANS = 256
@@ -62,6 +65,7 @@ class DeviceState(StrEnum):
     TOO_NEW = "too_new"
     SURPLUS = "surplus"
     DISPLACED = "displaced"
+    NOT_HEARD_FROM = "not_heard_from"
 
 
 BAD = (DeviceState.FAILED, DeviceState.SILENT, DeviceState.MISLABELLED)
@@ -117,7 +121,6 @@ class Case:
         "fetched_at",
         "is_mislabelled",
         "offered",
-        "offers",
         "old",
         "runs",
         "seen",
@@ -127,6 +130,7 @@ class Case:
         "told",
         "under_way",
         "updated",
+        "vain_checks",
         "whole",
     )
 
@@ -143,7 +147,7 @@ class Case:
         self.offered = self.asked = self.whole = self.updated = NEVER
         self.confirmed = self.is_mislabelled = False
         self.failing = NOT_FAILED
-        self.offers = self.under_way = self.size = self.fetched_at = 0
+        self.vain_checks = self.under_way = self.size = self.fetched_at = 0
         self.sha256 = ""
         self.spans: tuple[tuple[int, int], ...] = ()
 
@@ -165,10 +169,11 @@ class Case:
 
     def state(self, terms: Terms, now_ms: int, is_silent: bool) -> DeviceState:
         """Return what became of it, where it counts."""
+        if self.is_mislabelled and self.runs != self.old and self.failing != WENT_BACK:
+            # Also once it has begun again: it is offered the release as long as it reports another.
+            return DeviceState.MISLABELLED
         if self.failing != NOT_FAILED:
             return DeviceState.FAILED
-        if self.is_mislabelled:
-            return DeviceState.MISLABELLED
         if is_silent:
             return DeviceState.SILENT
         if self.updated >= 0:
@@ -229,7 +234,7 @@ class Case:
     def _runs_release(self, now_ms: int) -> None:
         if self.updated < 0:
             self.updated = now_ms
-        if self.failing in AFTER_DOWNLOAD:
+        if self.failing != WENT_BACK:
             self.failing = NOT_FAILED
         self.is_mislabelled = False
 
@@ -238,6 +243,10 @@ class Case:
             self._restart(version)  # as an operator wanted
         else:
             self._fail(WENT_BACK)
+
+    def say_failed(self) -> None:
+        """Record that the device says itself that its update failed: no inference outweighs it."""
+        self.failing = SAID_SO
 
     def _fail(self, how: int) -> None:
         if self.failing == NOT_FAILED:
@@ -254,12 +263,12 @@ class Case:
             self.confirmed = True
 
     def offer(self, now_ms: int, terms: Terms, grace_ms: float, is_check: bool) -> None:
-        """Record that it was told to run the release, which it does not run."""
+        """Record that it does not run the release, which it was told to run or has the image of."""
         if self.offered < 0:
             self.offered = now_ms
         elif is_check and now_ms - self.offered > grace_ms and self.updated < 0:
-            self.offers += 1
-            if terms.completion_unknown and self.offers >= _VAIN_OFFERS:
+            self.vain_checks += 1
+            if terms.completion_unknown and self.vain_checks >= _VAIN_CHECKS:
                 self._fail(STILL_OLD)
 
     def begin(
@@ -270,8 +279,12 @@ class Case:
         now_ms: int,
         terms: Terms,
         source: int,
+        says_end: bool = False,
     ) -> None:
-        """Record that a transfer of the image begins; without `range_start`, of all of it."""
+        """Record that a transfer of the image begins; without `range_start`, of all of it.
+
+        A device that says itself how its update ends, `says_end`, may begin again until then.
+        """
         is_restart = range_start is None
         if range_start == 0 and self.under_way <= 0:
             # Sooner, it goes on with what it has: some clients read byte 0 again.
@@ -285,7 +298,7 @@ class Case:
                 # Somebody else may have downloaded it in its name (`contested`, rule 8).
                 self.whole = NEVER
                 self.failing = NOT_FAILED if self.failing in AFTER_DOWNLOAD else self.failing
-            elif self.whole >= 0 and self.updated < 0 and not terms.completion_unknown:
+            elif self.is_waited_for(terms) and not (terms.completion_unknown or says_end):
                 self._fail(BEGAN_AGAIN)
         self.asked = now_ms
         self.under_way += 1
@@ -310,10 +323,10 @@ class Case:
         if sha256 != self.sha256:
             return
         self.under_way = max(self.under_way - 1, 0)
+        if not complete and stop > start:  # where a system does not say what arrived, none is
+            self.vain_checks = max(self.vain_checks - 1, 0)  # that time it was the link
         if not complete and stop >= self.size:
-            stop = (
-                self.size - 1
-            )  # it reset the connection after the last byte, and has not taken that
+            stop = self.size - 1  # it reset the connection after that, and has not taken it
         self.spans = merged(self.spans, start, stop)
         is_whole = bool(self.spans) and self.spans[0][0] == 0 and self.spans[0][1] >= self.size
         if is_whole and self.whole < 0:

@@ -5,7 +5,7 @@ and what is said of it an `Account`; when each was heard from is in `PollHistory
 counts.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from hashlib import sha256
 from typing import Any
 
@@ -13,32 +13,31 @@ from ota_server.evaluation.checkpoint import seal, unseal
 from ota_server.evaluation.contested import Account, poll_elsewhere
 from ota_server.evaluation.counting import WaveCounter
 from ota_server.evaluation.device_case import Case, Terms
+from ota_server.evaluation.outcomes import DeviceOutcome
 from ota_server.evaluation.poll_history import FORGOTTEN, NEVER, NO_WAVE, PollHistory
-from ota_server.evaluation.scope import RolloutScope
+from ota_server.evaluation.scope import RolloutScope, is_old, keep_spelling
 from ota_server.evaluation.silence import Silence
 from ota_server.evaluation.tally import Tally
 from ota_server.evaluation.uptime import Uptime
 from ota_server.journal.record import FORGET, SNAPSHOT
-from ota_server.journal.record_fields import is_count, is_of, number_in, time_in
+from ota_server.journal.record_fields import is_count, is_of, key_in, time_in
 from ota_server.model.address import source_of
-from ota_server.model.device import mac_of, number_of
+from ota_server.model.identity import key_of_name, name_of, number_of, product_of
 from ota_server.model.timestamp import parse_time
 from ota_server.model.version import meaning
 from ota_server.policy.rollout_plan import RolloutPlan
 
-_DAY_MS = 24 * 3600 * 1000
-_WEEK_MS = 7 * _DAY_MS
-_EVENTS = ("check", "begin", "download", "report")
+_WEEK_MS = 7 * 24 * 3600 * 1000
+_EVENTS = ("check", "begin", "download", "report", "feedback")
 _INTERVALS_TO_APPLY = 2
-_MOST_SPELLINGS = 1000
 # The forms of checkpoints: where devices prove who they are, others are believed.
-_FORM, _FORM_PROVEN = 5, 6
+_FORM, _FORM_PROVEN = 9, 10
 
 Record = Mapping[str, Any]
 
 
 class Feedback:
-    """The devices of one rollout, by what they told without knowing it.
+    """The devices of one rollout, by what they told, mostly without knowing it.
 
     Begin with the oldest line that is kept, long before the rollout began: from those lines come
     poll gaps and which devices are old enough to count. A device is, if a time on record of it is a
@@ -64,8 +63,7 @@ class Feedback:
         """
         self._devices_proven = devices_proven
         self._form = _FORM_PROVEN if devices_proven else _FORM
-        salt = sha256(plan.id.encode("utf-8")).digest()[:8]
-        self._polls = PollHistory(int.from_bytes(salt, "big"))
+        self._polls = PollHistory(int.from_bytes(sha256(plan.id.encode("utf-8")).digest()[:8]))
         self._accounts: dict[int, Account] = {}
         self._uptime = Uptime()
         self._spelled: dict[str, str] = {}  # as devices spell them, versions by their meaning
@@ -73,12 +71,11 @@ class Feedback:
         self._has_begun = False
         self._wave = wave
         self._opened_ms: int | None = opened_ms  # until a record is as young
-        self._opened_up_ms = 0
+        self._opened_up_ms, self.free_since_ms = 0, opened_ms  # since then devices may move
         self._take(plan, scope)
 
     def _take(self, plan: RolloutPlan, scope: RolloutScope) -> None:
-        self._plan = plan
-        self._scope = scope
+        self._plan, self._scope = plan, scope
         self._start_ms = parse_time(plan.time)
         self._release = meaning(plan.version)
         soak_ms = plan.soak_seconds * 1000
@@ -93,7 +90,7 @@ class Feedback:
         if plan.waves != plan_before.waves or not scope.has_same_devices(scope_before):
             for row, number in enumerate(self._polls.rows):
                 if self._polls.wave[row] != FORGOTTEN:
-                    self._polls.wave[row] = self._scope.wave_of(self._plan, mac_of(number))
+                    self._polls.wave[row] = self._wave_of(number)
 
     def observe(self, record: Record) -> None:
         """Take one record as it stands in the journal; one that cannot be read is ignored."""
@@ -101,12 +98,13 @@ class Feedback:
         if event == SNAPSHOT:
             self._in_head = False
             return
-        number, time_ms = number_in(record.get("mac")), time_in(record.get("time"))
+        key, time_ms = key_in(record), time_in(record.get("time"))
         version, address = record.get("firmware_version"), record.get("address")
-        if number is None or time_ms is None or record.get("product", "") != "":
+        if key is None or time_ms is None or product_of(key) != self._scope.product:
             return
         if not isinstance(version, str) or not isinstance(address, str):
             return
+        number = self._polls.names.number_of(key)
         source, running = source_of(address[:64]), self._meaning(version[:64])
         if event == FORGET:
             self._forget(number)
@@ -118,8 +116,7 @@ class Feedback:
             self._heard(event, number, time_ms, source, running, record)
 
     def _meaning(self, reported: str) -> str:
-        aliases = self._scope.aliases
-        return meaning(aliases.get(reported, reported))
+        return meaning(self._scope.aliases.get(reported, reported))
 
     def _note_times(self, time_ms: int) -> None:
         """Take note of the first record of the rollout, and of the wave that opened."""
@@ -129,6 +126,9 @@ class Feedback:
         if self._opened_ms is not None and time_ms >= self._opened_ms:
             self._opened_ms, self._opened_up_ms = None, self._uptime.up_ms
 
+    def _wave_of(self, number: int) -> int:
+        return self._scope.wave_of(self._plan, self._polls.names.key_of(number))
+
     def _row(self, number: int, time_ms: int, source: int, record: Record) -> int:
         polls = self._polls
         row = polls.rows.get(number)
@@ -136,8 +136,8 @@ class Feedback:
             polls.home[row] = source
         if row is not None and polls.wave[row] != FORGOTTEN:
             return row
-        wave = self._scope.wave_of(self._plan, mac_of(number))
-        counts = self._plan.count_new or self._is_old(time_ms, record)
+        wave = self._wave_of(number)
+        counts = self._plan.count_new or is_old(record, time_ms, self._start_ms)
         if row is None:
             return polls.add(number, source, wave, counts)
         polls.wave[row], polls.counts[row] = wave, counts
@@ -149,16 +149,6 @@ class Feedback:
         if row is not None:
             self._polls.forget(row)
             self._accounts.pop(row, None)
-
-    def _is_old(self, time_ms: int, record: Record) -> bool:
-        """Return whether a device was known a day before the rollout, by its first record."""
-        old_ms = self._start_ms - _DAY_MS
-        first_seen_ms = time_in(record.get("first_seen_time"))
-        if first_seen_ms is not None:
-            return first_seen_ms <= old_ms
-        names = ("last_seen_time", "update_time", "download_request_time")
-        times = (time_ms, *(time_in(record.get(name)) for name in names))
-        return any(each is not None and each <= old_ms for each in times)
 
     def _remember(
         self, number: int, time_ms: int, source: int, running: str, record: Record
@@ -196,8 +186,7 @@ class Feedback:
         is_new = account is None and self._has_begun
         if is_new and self._is_concerned(row, is_home, running, record):
             account = self._accounts[row] = Account(Case(running if is_home else "", self._release))
-            if len(self._spelled) < _MOST_SPELLINGS:
-                self._spelled.setdefault(running, record["firmware_version"][:64])
+            keep_spelling(self._spelled, running, record)
         if is_end and record.get("complete") is not True:
             # The device said nothing: it was the server that gave up.
             if account is not None:
@@ -211,22 +200,25 @@ class Feedback:
         case = account.case_that_hears(polls, row, source, running, self._release, now_ms)
         if case is None:
             # Nobody listens to what it says there; what it downloads, the server sees itself.
-            self._transfer(account.away, row, event, is_end, record)
+            self._fetch(account.away, row, event, is_end, record)
             return
         if not is_end:
             self._report(case, row, running)
+            if case.is_mislabelled:
+                keep_spelling(self._spelled, running, record)
             self._note_offer(case, row, event, running, record)
         if event != "check":
-            self._transfer(case, row, event, is_end, record)
+            self._fetch(case, row, event, is_end, record)
         case.hear(now_ms, self._uptime.restarted_ms, self._terms)
 
-    def _transfer(
-        self, case: Case | None, row: int, event: str, is_end: bool, record: Record
-    ) -> None:
+    def _fetch(self, case: Case | None, row: int, event: str, is_end: bool, record: Record) -> None:
+        is_failure = event == "feedback" and record.get("action_state") == "failed"
         if is_end:
             self._end(case, row, record)
         elif event == "begin" and is_of(record, "download", self._goals(row)):
             self._begin(case, row, record)
+        elif case is not None and is_failure and is_of(record, "action", self._goals(row)):
+            case.say_failed()
 
     def _is_concerned(self, row: int, is_home: bool, running: str, record: Record) -> bool:
         if self._polls.wave[row] <= self._wave and self._opened_ms is None:
@@ -249,9 +241,9 @@ class Feedback:
     def _note_offer(self, case: Case, row: int, event: str, running: str, record: Record) -> None:
         """Record what a device was told to run."""
         case.told = self._told(record)
-        if case.told in self._goals(row) and running not in (case.told, self._release):
-            now_ms = self._uptime.up_ms
-            case.offer(now_ms, self._terms, self._grace_ms(row), event == "check")
+        is_due = case.told in self._goals(row) if case.told != running else case.whole >= 0
+        if is_due and running != self._release:
+            case.offer(self._uptime.up_ms, self._terms, self._grace_ms(row), event == "check")
 
     def _report(self, case: Case, row: int, running: str) -> None:
         grace_ms = self._grace_ms(row) if case.is_waited_for(self._terms) else 0.0
@@ -267,23 +259,24 @@ class Feedback:
         if record.get("method") == "HEAD" or not is_count(size) or size == 0:
             return
         if case is not None and (start is None or is_count(start)):
-            sha256_text = record["download_sha256"][:64]
-            source = self._polls.source[row]
-            case.begin(sha256_text, size, start, self._uptime.up_ms, self._terms, source)
+            sha256_text, says_end = record["download_sha256"][:64], "action_id" in record
+            now_ms, source = self._uptime.up_ms, self._polls.source[row]
+            case.begin(sha256_text, size, start, now_ms, self._terms, source, says_end)
 
     def _end(self, case: Case | None, row: int, record: Record) -> None:
         start, sent = record.get("range_start") or 0, record.get("bytes_sent")
         is_ours = is_of(record, "release", self._goals(row))
         if case is not None and is_ours and is_count(start) and is_count(sent):
-            sha256_text = record["release_sha256"][:64]
-            complete = record.get("complete") is True
-            source = self._polls.source[row]
-            case.end(sha256_text, start, start + sent, complete, self._uptime.up_ms, source)
+            sha256_text, source = record["release_sha256"][:64], self._polls.source[row]
+            complete, stop = record.get("complete") is True, record.get("range_stop")
+            stop = stop if complete and is_count(stop) else start + sent
+            case.end(sha256_text, start, stop, complete, self._uptime.up_ms, source)
 
     def open_wave(self, wave: int, now_ms: int) -> None:
         """Record that a wave opens now; one that is open already opens again."""
         self._wave = wave
         self._opened_ms, self._opened_up_ms = None, self._uptime.at(now_ms)
+        self.free_since_ms = now_ms
 
     def note_outage(self, from_ms: int, to_ms: int) -> None:
         """Record that the server did not answer, such as between two of its processes.
@@ -305,29 +298,37 @@ class Feedback:
         """Count the devices. It takes some µs for each that was offered the release.
 
         Args:
-            accepted: MACs of devices that a person goes on without.
+            accepted: names of devices that a person goes on without.
         """
+        _, tally = self._count(now_ms, accepted)
+        return tally._replace(
+            parts={self._spelled.get(old, old): each for old, each in tally.parts.items()},
+            label=self._spelled.get(tally.label, tally.label),
+            bad=self._named(tally.bad),
+            stuck=self._named(tally.stuck),
+        )
+
+    def outcomes(self, now_ms: int) -> Iterator[DeviceOutcome]:
+        """Return what became of each device in the waves that are open; `tally` counts these."""
+        return self._count(now_ms, ())[0].outcomes(self._polls.key_at)
+
+    def _count(self, now_ms: int, accepted: Iterable[str]) -> tuple[WaveCounter, Tally]:
         self._note_times(now_ms)
         polls, uptime = self._polls, self._uptime
         up_ms, restarted_ms = uptime.at(now_ms), uptime.restarted_ms
         since_ms = self._opened_up_ms if self._opened_ms is None else up_ms
-        silence = Silence(
-            polls, up_ms, since_ms, restarted_ms, self._terms.soak_ms, uptime.unheard_ms(now_ms)
-        )
-        found = (polls.rows.get(number_of(mac)) for mac in accepted)
-        rows = {row for row in found if row is not None}
+        soak_ms, free_ms = self._terms.soak_ms, now_ms - self.free_since_ms
+        unheard_ms = uptime.unheard_ms(now_ms)
+        silence = Silence(polls, up_ms, since_ms, restarted_ms, soak_ms, unheard_ms, free_ms)
+        keys = (key_of_name(self._scope.product, name) for name in accepted)
+        rows = {row for key in keys if (row := polls.rows.get(number_of(key))) is not None}
         chosen_wave = NO_WAVE if self._plan.first_group is None else 0
         counter = WaveCounter(polls, silence, self._terms, self._wave, chosen_wave, rows, up_ms)
         tally = counter.tally(self._accounts)
-        return tally._replace(
-            parts={self._spelled.get(old, old): each for old, each in tally.parts.items()},
-            bad=self._named(tally.bad),
-            stuck=self._named(tally.stuck),
-            age_ms=up_ms - max(since_ms, restarted_ms),
-        )
+        return counter, tally._replace(age_ms=up_ms - max(since_ms, restarted_ms))
 
     def _named(self, rows: Mapping[Any, str]) -> dict[Any, str]:
-        return {mac_of(self._polls.rows.number_at(row)): each for row, each in rows.items()}
+        return {name_of(self._polls.key_at(row)): each for row, each in rows.items()}
 
     def dump(self) -> bytes:
         """Return all that is known as bytes; the same records before make the same bytes."""
@@ -342,8 +343,7 @@ class Feedback:
         Raises:
             BadCheckpoint: it is torn, of another rollout or of another version of this program.
         """
-        parts = unseal(content, self._form, self._plan.id)
-        mine, uptime, polls, self._spelled, accounts = parts
+        mine, uptime, polls, self._spelled, accounts = unseal(content, self._form, self._plan.id)
         self._in_head, self._has_begun, self._wave, self._opened_ms, self._opened_up_ms = mine
         self._uptime.restore(uptime)
         self._polls.restore(polls)

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from ota_server.evaluation.int_index import IntIndex
+from ota_server.model.identity import KeyNames
 
 NEVER = -1
 NO_WAVE = 255  # a device that the rollout does not reach
@@ -54,6 +55,7 @@ class PollHistory:
     def __init__(self, salt: int = 0) -> None:
         """Begin without a device. The `salt` is for the index."""
         self.rows = IntIndex(salt)
+        self.names = KeyNames()
         self.seen = array("q")
         self.polled = array("q")
         self.gaps = array("Q")
@@ -125,11 +127,13 @@ class PollHistory:
 
         Where little is known of it, as long as others do; where nothing is known of any, a day.
         """
+        longest = _MS[_longest(self.gaps[row])]
+        return self.known_gap_ms(row) or max(longest, self.usual_ms(0.9)) or _DAY_MS
+
+    def known_gap_ms(self, row: int) -> float:
+        """Return the longest of a device's poll gaps; 0.0 where too few are known."""
         gaps = self.gaps[row]
-        longest = _MS[_longest(gaps)]
-        if gaps >> 8 * (_GAPS_TO_KNOW - 1):
-            return longest
-        return max(longest, self.usual_ms(0.9)) or _DAY_MS
+        return _MS[_longest(gaps)] if gaps >> 8 * (_GAPS_TO_KNOW - 1) else 0.0
 
     def longest_ms(self, row: int, usual_ms: float) -> float:
         """Return the 90th percentile of a device's poll gaps: of eight, that is the longest.
@@ -169,15 +173,19 @@ class PollHistory:
                 return _MS[code]
         return 0.0
 
+    def key_at(self, row: int) -> str:
+        """Return the key of the device in a row."""
+        return self.names.key_of(self.rows.number_at(row))
+
     def state(self) -> tuple[Any, ...]:
         """Return all that is known, for `restore`."""
         columns = (getattr(self, name) for name in _NAMES)
-        kept = self.rows.state(), self.watched_ms, sorted(self.moved)
+        kept = self.rows.state(), self.names.hashed, self.watched_ms, sorted(self.moved)
         return (*kept, *(bytes(column) for column in columns))
 
     def restore(self, state: Iterable[Any]) -> None:
         """Take all that `state` returned, in place of what is known here."""
-        numbers, self.watched_ms, moved, *columns = state
+        numbers, self.names.hashed, self.watched_ms, moved, *columns = state
         self.rows.restore(numbers)
         self.moved = set(moved)
         for name, column in zip(_NAMES, columns, strict=True):

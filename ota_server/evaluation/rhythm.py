@@ -18,13 +18,14 @@ from collections.abc import Iterable
 from statistics import median
 from typing import NamedTuple
 
+from ota_server.journal.record_fields import whose
 from ota_server.model.timestamp import parse_time
 
 _GAPS = 30
 # As the server writes a poll. Devices that ask for nothing but the image poll by that.
 _POLL = re.compile(
     rb'^\{"time":"([^"]{20,30})","event":"(?:check|begin(?=[^\n]*,"image_only":true))"'
-    rb',"product":"","mac":"([0-9a-f:]{17})"',
+    rb',("product":"[a-z0-9_\-]*+","(?:mac|id)":"(?:[^"\\]|\\.)*+")',
     re.MULTILINE,
 )
 
@@ -38,7 +39,7 @@ class SampledDevice(NamedTuple):
     """
 
     stand: float
-    mac: str
+    key: str
     last_seen_ms: int
     first_seen_ms: int | None
 
@@ -47,15 +48,15 @@ class Rhythms:
     """The polls of the devices of a sample; take the lines of the journal in their order."""
 
     def __init__(self, sample: Iterable[SampledDevice]) -> None:
-        self._sample = {each.mac.encode("ascii"): each for each in sample}
+        self._sample = {whose(each.key).encode("ascii"): each for each in sample}
         self._polled_ms: dict[bytes, int] = {}
         self._gaps_ms: dict[bytes, deque[int]] = {}
         self._from_ms: int | None = None
 
     def take(self, lines: bytes) -> None:
         """Take whole lines of the journal."""
-        for time, mac in _POLL.findall(lines):
-            if mac not in self._sample and self._from_ms is not None:
+        for time, device in _POLL.findall(lines):
+            if device not in self._sample and self._from_ms is not None:
                 continue
             try:
                 time_ms = parse_time(time.decode("ascii"))
@@ -63,25 +64,27 @@ class Rhythms:
                 continue
             if self._from_ms is None:
                 self._from_ms = time_ms
-            if mac in self._sample:
-                self._poll(mac, time_ms)
+            if device in self._sample:
+                self._poll(device, time_ms)
 
-    def _poll(self, mac: bytes, time_ms: int) -> None:
-        before_ms = self._polled_ms.get(mac)
+    def _poll(self, device: bytes, time_ms: int) -> None:
+        before_ms = self._polled_ms.get(device)
         if before_ms is not None and time_ms > before_ms:
-            self._gaps_ms.setdefault(mac, deque(maxlen=_GAPS)).append(time_ms - before_ms)
-        self._polled_ms[mac] = time_ms
+            self._gaps_ms.setdefault(device, deque(maxlen=_GAPS)).append(time_ms - before_ms)
+        self._polled_ms[device] = time_ms
 
     def intervals_ms(self, now_ms: int) -> dict[float, float]:
         """Return the intervals of the devices whose interval is known, by where they stand."""
-        found = ((each.stand, self._interval_ms(mac, now_ms)) for mac, each in self._sample.items())
+        found = (
+            (each.stand, self._interval_ms(device, now_ms)) for device, each in self._sample.items()
+        )
         return {stand: interval_ms for stand, interval_ms in found if interval_ms > 0}
 
-    def _interval_ms(self, mac: bytes, now_ms: int) -> float:
+    def _interval_ms(self, device: bytes, now_ms: int) -> float:
         """Return how often a device polls; 0 where that is not known."""
-        if mac in self._gaps_ms:
-            return median(self._gaps_ms[mac])
-        device = self._sample[mac]
-        if mac not in self._polled_ms:
-            return 2 * (now_ms - device.last_seen_ms)
-        return now_ms - max(self._from_ms or 0, device.first_seen_ms or 0)
+        if device in self._gaps_ms:
+            return median(self._gaps_ms[device])
+        sampled = self._sample[device]
+        if device not in self._polled_ms:
+            return 2 * (now_ms - sampled.last_seen_ms)
+        return now_ms - max(self._from_ms or 0, sampled.first_seen_ms or 0)

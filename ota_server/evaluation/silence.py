@@ -4,6 +4,7 @@ A device that a release has bricked says nothing, and neither does one whose hou
 The devices that did not get the release tell them apart.
 """
 
+import math
 from bisect import bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Mapping
@@ -13,7 +14,7 @@ from ota_server.evaluation.contested import QUARTER, capped, most_of_each
 from ota_server.evaluation.poll_history import GAPS_TO_MISS, PollHistory
 
 # A device that says nothing for so many of its longest poll gaps is silent.
-_GAPS = 3
+GAPS = 3
 # A share needs no more devices than these: of a larger fleet a sample is taken.
 _SAMPLE = 4096
 # Fewer devices than these that poll alike say little: all others make up the rest.
@@ -33,6 +34,7 @@ class Silence:
         restarted_ms: int,
         soak_ms: float,
         unheard_ms: int = 0,
+        free_ms: float = math.inf,
     ) -> None:
         """Take a moment.
 
@@ -40,8 +42,10 @@ class Silence:
             since_ms: when the wave opened; what was silent before is not counted.
             restarted_ms: silence counts from here at the earliest.
             unheard_ms: for how long nobody at all was heard from, by the clock on the wall.
+            free_ms: for how long devices may have moved, by that clock: no hold, no pause.
         """
-        self.unheard_ms = unheard_ms
+        self._unheard_ms = min(unheard_ms, free_ms)
+        self._free_ms = free_ms
         self._polls = polls
         self._now_ms = now_ms
         self.since_ms = since_ms
@@ -56,12 +60,24 @@ class Silence:
 
     def patience_ms(self, row: int) -> float:
         """Return how long a device may say nothing."""
-        return max(self._soak_ms, _GAPS * self.gap_ms(row))
+        return max(self._soak_ms, GAPS * self.gap_ms(row))
 
     def is_silent(self, row: int, seen_ms: int) -> bool:
         """Return whether a device that was heard from last at a time is silent by now."""
         quiet_ms = self._now_ms - max(seen_ms, self._restarted_ms)
         return quiet_ms > self._soak_ms and quiet_ms > self.patience_ms(row)
+
+    def is_late(self, row: int, last_ms: int = 0, is_soaking: bool = False) -> bool:
+        """Return whether a device of the open wave had time for its next step, and for the soak.
+
+        Args:
+            last_ms: when it took its last step.
+            is_soaking: it need not be heard from before the soak is over.
+        """
+        since_ms = max(self.since_ms, self._restarted_ms, last_ms)
+        gap_ms, quiet_ms = self.gap_ms(row), self._soak_ms * is_soaking
+        is_late = min(self._now_ms - since_ms, self._free_ms) > 2 * gap_ms + self._soak_ms
+        return is_late or self._unheard_ms > 3 * gap_ms + quiet_ms
 
     def has_missed(self, row: int, seen_ms: int) -> bool:
         """Return whether a device should have been heard from again since a time."""

@@ -68,6 +68,7 @@ class Tally(NamedTuple):
         age_ms: how long the wave has been open while the server answered.
         bad: what became of devices that failed, fell silent or are mislabelled, by MAC (by row,
             while they are counted); some of them where they are many.
+        label: what most of the mislabelled ones report; "": there are none.
         bad_elsewhere: how many of all bad ones are so by what another address said or downloaded.
         bad_at: where most of those were heard from, and how many.
         displaced_at: the same of the displaced ones.
@@ -104,6 +105,7 @@ class Tally(NamedTuple):
     silence_rate: float = 0.0
     age_ms: int = 0
     bad: Mapping[Any, str] = {}
+    label: str = ""
     bad_elsewhere: int = 0
     bad_at: tuple[str, int] = ("", 0)
     displaced_at: tuple[str, int] = ("", 0)

@@ -14,6 +14,7 @@
 - The last wave is *done* when most of the devices that were counted at the start were heard from.
 """
 
+import shlex
 from collections.abc import Iterator, Mapping
 
 from ota_server.evaluation.binomial import lower_bound
@@ -26,7 +27,7 @@ from ota_server.evaluation.tally import (
     Evidence,
     Tally,
 )
-from ota_server.model.quantity import format_duration
+from ota_server.model.quantity import first_of, format_duration
 from ota_server.model.timestamp import format_time, parse_time
 from ota_server.policy.policy import RolloutState
 from ota_server.policy.rollout_plan import OVER, RolloutPlan, RolloutProgress, RolloutWish
@@ -66,7 +67,7 @@ def advance(
         tally: of the wave that `progress` says is open.
     """
     counts = {name: getattr(tally, name) for name in _COUNTS}
-    progress = progress._replace(counts=counts, waiting="", notes=_notes(tally))
+    progress = progress._replace(counts=counts, waiting="", notes=_notes(plan, tally))
     if progress.state in OVER:
         return progress
     if plan.wanted == RolloutWish.ABORT:
@@ -134,20 +135,21 @@ def waiting_for(plan: RolloutPlan, progress: RolloutProgress, tally: Tally) -> s
     needed = min(plan.min_devices, tally.members)
     if tally.soaked < needed:
         quiet = max(tally.members - tally.fresh, 0)
-        unheard = f"; not heard from yet: {quiet}" if quiet and not tally.stuck else ""
+        unheard = f"; not heard from yet: {quiet} of those that this wave added"
+        unheard = unheard if quiet and not tally.stuck else ""
         return (
-            f"{tally.soaked} of the {_count(needed)} that are needed have updated and run it for "
-            f"the soak{unheard}{_named(tally.stuck)}"
+            f"{tally.soaked} of the {_count(needed)} that are needed have run it for the soak of "
+            f"{format_duration(plan.soak_seconds)}{unheard}{_named(tally.stuck)}"
         )
     is_share = tally.slow_share > plan.max_failures / 100
     slow_needed = max(int(needed * tally.slow_share), int(is_share))
     if tally.slow_soaked < slow_needed:
         return (
             f"{tally.slow_soaked} of the {_count(slow_needed)} that are needed and that poll "
-            "seldom have updated and run it for the soak"
+            f"seldom have run it for the soak of {format_duration(plan.soak_seconds)}"
         )
     if tally.age_ms < plan.soak_seconds * 1000:
-        return "the soak has not passed"
+        return f"the soak of {format_duration(plan.soak_seconds)} has not passed"
     is_last = progress.wave + 1 == plan.wave_count
     counted = min(sum(plan.counted), tally.reach)
     if is_last and counted and tally.heard * 2 <= counted:
@@ -160,7 +162,7 @@ def pausing(plan: RolloutPlan, tally: Tally) -> str:
     share = lower_bound(tally.displaced, tally.active + tally.displaced)
     if tally.displaced < LEAST_DEVICES_TO_HALT or share <= plan.max_failures / 100:
         return ""
-    return _displaced_text(tally)
+    return _displaced_text(plan, tally)
 
 
 def asking(plan: RolloutPlan, tally: Tally) -> tuple[str, tuple[str, ...]]:
@@ -174,26 +176,27 @@ def asking(plan: RolloutPlan, tally: Tally) -> tuple[str, tuple[str, ...]]:
         devices = {**tally.stuck, **tally.bad}
         return (
             f"{len(devices)} of {_count(evidence.base)} did not do well: {_list(devices)}. So few "
-            "prove nothing, so you decide: `rollout promote` goes on, `rollout abort` ends it"
+            "prove nothing, so a person decides"
         ), tuple(devices)
     if tally.displaced > limit * (tally.active + tally.displaced):
-        return _displaced_text(tally), tuple(tally.stuck)
+        return _displaced_text(plan, tally), tuple(tally.stuck)
     if reason := halting(plan, tally._replace(overall=tally.whole, parts={}, bad_elsewhere=0)):
         address, count = tally.bad_at
         return (
             f"{reason}; but {count} of them are at {address}, and an address with less than three "
-            "tenths of the fleet cannot halt a rollout alone: if they are yours, `rollout abort` "
-            "it; if not, `device forget` them"
+            "tenths of the fleet cannot halt a rollout alone: if they are yours, end it by "
+            f"{plan.command('abort')}; if not, `device forget MAC` for each"
         ), ()
     return "", ()
 
 
-def _displaced_text(tally: Tally) -> str:
+def _displaced_text(plan: RolloutPlan, tally: Tally) -> str:
     address, devices = tally.displaced_at
     return (
         f"{_count(tally.displaced)} no longer heard from at home, {devices} only from {address}, "
-        "which cannot be believed for so many: if they have moved there, `rollout abort` it and "
-        "start it again"
+        "which cannot be believed for so many: if that is a proxy of yours, "
+        f"serve with --trusted-proxy {address}; if they have moved there, end it by "
+        f"{plan.command('abort')}, and start it again"
     )
 
 
@@ -202,19 +205,20 @@ def halting(plan: RolloutPlan, tally: Tally) -> str:
     limit = plan.max_failures / 100
     is_small = _size(tally) <= SMALL_WAVE
     for whose, evidence in (("", tally.overall), *_by_part(tally)):
-        for hits, what in _charges(evidence):
+        for hits, what in _charges(evidence, tally.label):
             said = f"{hits} of {_count(evidence.base)}{whose} {what}"
             bound = lower_bound(hits, evidence.base)
             if hits >= LEAST_DEVICES_TO_HALT and bound > limit:
                 return (
-                    f"{said}: at least {bound * 100:.1f} %, over the limit of "
+                    f"{said}: at least {bound * 100:.1f} % (95 % certain), over the limit of "
                     f"{plan.max_failures:g} %"
                 )
             # What another address said does not count here: one stranger could halt any first wave.
             sure = hits - tally.bad_elsewhere
             is_enough = sure >= _LEAST_IN_SMALL_WAVE or sure == evidence.base < TINY_WAVE
             if is_small and not whose and is_enough and sure > limit * evidence.base:
-                return f"{said}, too many for so small a wave: {_list(tally.bad)}"
+                few = f"too many for so small a wave: {_list(tally.bad)}"
+                return f"{said}, {few}"
     return ""
 
 
@@ -228,25 +232,52 @@ def _by_part(tally: Tally) -> Iterator[tuple[str, Evidence]]:
         yield " that poll seldom" if name == SLOW else f" that ran {name}", evidence
 
 
-def _charges(evidence: Evidence) -> Iterator[tuple[int, str]]:
-    """Yield how many devices are bad, and in which way."""
-    yield evidence.failed, "failed"
+def _charges(evidence: Evidence, label: str) -> Iterator[tuple[int, str]]:
+    """Yield how many devices are bad, and in which way.
+
+    Args:
+        label: what mislabelled devices report; "": there are none, or it is not known.
+    """
+    mislabelled = "report a version that is not a release (see --reports-as)"
+    if label:
+        mislabelled = f"report {_shown(label)}, which is not a release (see --reports-as)"
+    yield evidence.failed, f"failed or {mislabelled}" if label else "failed"
     what = f"failed or fell silent ({evidence.silent} silent"
     what += f", of which {evidence.excused} excused: others are too)" if evidence.excused else ")"
     yield evidence.failed + evidence.silent - evidence.excused, what
-    yield evidence.mislabelled, "report a version that is not a release (see --reports-as)"
+    yield evidence.mislabelled, mislabelled
 
 
-def _notes(tally: Tally) -> tuple[str, ...]:
-    if not tally.contradicted:
-        return ()
-    address, devices = tally.contradicted_at
-    others = f", other addresses of {tally.contradicted - devices}"
-    others = others if devices < tally.contradicted else ""
+def _label_text(plan: RolloutPlan, tally: Tally) -> str:
+    """Return what to do where devices do well, but report a third version; "" if they do not."""
+    others = tally.failed + tally.silent
+    if not tally.label or others > plan.max_failures / 100 * tally.active:
+        return ""
+    label, version = _shown(tally.label), plan.version
+    reported = shlex.quote(label) if label == tally.label else "TEXT"
     return (
-        f"{address} said of {_count(devices)}{others} what their home does not confirm: their home "
-        "is believed",
+        f"if {label} is {version}, publish it again: "
+        f"`release publish FILE --version {version} --reports-as {reported}`, then "
+        f"`release withdraw --undo {version}` if it was halted, and begin again"
     )
+
+
+def _shown(label: str) -> str:
+    """Return what devices report, for a sentence: backticks are for our own commands."""
+    return label.replace("`", "'")
+
+
+def _notes(plan: RolloutPlan, tally: Tally) -> tuple[str, ...]:
+    notes = [cure] if (cure := _label_text(plan, tally)) else []
+    if tally.contradicted:
+        address, devices = tally.contradicted_at
+        others = f", other addresses of {tally.contradicted - devices}"
+        others = others if devices < tally.contradicted else ""
+        notes.append(
+            f"{address} said of {_count(devices)}{others} what their home does not confirm: their "
+            "home is believed"
+        )
+    return tuple(notes)
 
 
 def _count(devices: int) -> str:
@@ -254,13 +285,11 @@ def _count(devices: int) -> str:
 
 
 def _named(devices: Mapping[str, str]) -> str:
-    """Return which devices are missing, and what a person can do."""
+    """Return which devices are missing."""
     if not devices:
         return ""
-    return f"; missing: {_list(devices)}. `rollout promote` goes on without"
+    return f"; missing: {_list(devices)}"
 
 
 def _list(devices: Mapping[str, str]) -> str:
-    named = [f"{mac} ({state})" for mac, state in devices.items()]
-    more = len(named) - MOST_NAMED
-    return ", ".join(named[:MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
+    return first_of([f"{mac} ({state})" for mac, state in devices.items()], MOST_NAMED)

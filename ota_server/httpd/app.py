@@ -6,7 +6,7 @@ the replies are sent. So an application can record many answers with one write.
 
 from typing import NamedTuple, Protocol
 
-from ota_server.httpd.http1 import Request
+from ota_server.httpd.http1 import BadRequest, Request
 from ota_server.httpd.reply import Peer, Reply
 
 
@@ -67,6 +67,15 @@ class App(Protocol):
 
     def read_request(self, buffer: bytes) -> tuple[Request, int] | None:
         """Read the head that `buffer` begins with, as `http1.read_request` does."""
+
+    def most_body_bytes(self, request: Request) -> int:
+        """Return how long the body of a request may be; 0 if it is not wanted.
+
+        A longer one is refused. One that is not wanted is not read, and the reply has to close.
+        """
+
+    def note_refused(self, problem: BadRequest, head: bytes, peer: Peer) -> None:
+        """Note that a request was refused; it began with `head`, which is not valid."""
 
     def respond(self, request: Request, peer: Peer, may_wait: bool) -> Reply:
         """Answer a request.

@@ -57,9 +57,10 @@ def parse_ranges(value: bytes | None) -> tuple[RangeSpec, ...]:
     match = _RANGES.fullmatch(value) if value is not None else None
     if not match:
         return ()
-    specs = [_parse_one(part.strip(b" \t")) for part in match[1].split(b",")]
-    if len(specs) > MAX_RANGES:
+    parts = match[1].split(b",", MAX_RANGES)
+    if len(parts) > MAX_RANGES:
         return ()
+    specs = [_parse_one(part.strip(b" \t")) for part in parts]
     return tuple(spec for spec in specs if spec) if all(specs) else ()
 
 

@@ -37,6 +37,7 @@ from ota_server.httpd.sockets import (
     ACK_POLL_SECONDS,
     HASHING_WAIT_SECONDS,
     LINGER_SECONDS,
+    RECEIVE_BYTES,
     discard_unsent,
     unacknowledged_bytes,
 )
@@ -276,6 +277,22 @@ class Channel(Sender):
         if state is not LINGERING or connection.awaits_acknowledgement:
             return has_time
         return not connection.input_ended and now < self._linger_until
+
+    def unread(self) -> bytes:
+        """Return what the client has sent and nobody has read, before its time counts as over.
+
+        A poll tells of a thousand sockets at most, and the process may have been stopped.
+
+        Raises:
+            OSError: the connection is gone.
+        """
+        is_reading = self.state is FRESH or self.state is ASKED
+        if not is_reading or self.ignores_input or self.sends_withdrawn:
+            return b""
+        try:
+            return self.sock.recv(RECEIVE_BYTES)
+        except BlockingIOError:
+            return b""
 
     def close(self, was_reset: bool, now: float) -> None:
         """Close the socket, and record the ends of its downloads."""

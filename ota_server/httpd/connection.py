@@ -9,7 +9,7 @@ Its states:
 | state   | what it means                                   | until                             |
 |---------|-------------------------------------------------|-----------------------------------|
 | IDLE    | no byte of a request has arrived                | the idle time is over             |
-| HEAD    | the head of a request has begun                 | `HEAD_SECONDS` after that         |
+| HEAD    | a request has begun                             | `HEAD_SECONDS` after that         |
 | LATE    | that time is over                               | `next_reply` answers 408          |
 | PARKED  | the answer to a request is not ready            | it is, and `next_reply` is called |
 | CLOSING | no further request is answered                  | the driver closes                 |
@@ -24,28 +24,24 @@ In any state, downloads that were sent end one by one, by acknowledgements. Whil
 way, the next request is held. If the client closes its side, what it sent before that is answered.
 """
 
-import logging
 import time
 from enum import Enum
 from http import HTTPStatus
 
 from ota_server.httpd import reply
 from ota_server.httpd.app import App
-from ota_server.httpd.http1 import MAX_HEAD_BYTES, BadRequest, Request, reply_head
-from ota_server.httpd.reply import ImageSpan, Outgoing, Peer, Reply, Transfer
+from ota_server.httpd.http1 import CONTINUE, BadRequest, Request, is_head
+from ota_server.httpd.incoming import Incoming
+from ota_server.httpd.reply import Outgoing, Peer, Reply, Transfer
 
-log = logging.getLogger(__name__)
-
-# For a head, from its first byte. The slowest real client, an ESP8266 on a bad link, takes 2 or 3.
+# For a whole request, from its first byte. The slowest real client, an ESP8266 on a bad link, takes
+# 2 or 3.
 HEAD_SECONDS = 10.0
 # A device that was unreachable for this long has given up the connection on its side too.
 STALL_SECONDS = 60.0
 # A client that gave up may have acknowledged everything into a buffer that nobody reads. Its reset
 # arrives soon; until this time has passed a download does not count as complete.
 CONFIRM_SECONDS = 2.0
-# The longest head, and the two empty lines that may come before it: more bytes than that hold a
-# request to answer or to refuse. It is cheap to copy so few bytes for each request.
-_MOST_UNREAD_BYTES = MAX_HEAD_BYTES + 4
 # With so many downloads on their way to a client its next request waits, since each is kept in
 # memory until its end is recorded. Real clients pipeline two or three at most.
 _MOST_UNACKNOWLEDGED = 16
@@ -66,17 +62,16 @@ IDLE, HEAD, LATE = ConnectionState.IDLE, ConnectionState.HEAD, ConnectionState.L
 PARKED, CLOSING = ConnectionState.PARKED, ConnectionState.CLOSING
 
 
-class Connection:
+class Connection(Incoming):
     """One connection. Used by one thread at a time.
 
     Attributes:
+        confirm_seconds: how long a reset may follow the last acknowledgement of a download.
         input_ended: the client has closed its side.
     """
 
     __slots__ = (
         "_acknowledged_bytes",
-        "_app",
-        "_buffer",
         "_handed_bytes",
         "_head_began",
         "_idle_seconds",
@@ -87,16 +82,17 @@ class Connection:
         "_progress_at",
         "_sent",
         "_state",
+        "confirm_seconds",
         "input_ended",
         "peer",
     )
 
     def __init__(self, app: App, peer: Peer, idle_seconds: float, now: float) -> None:
-        self._app = app
+        super().__init__(app)
+        self.confirm_seconds = CONFIRM_SECONDS
         self.peer = peer
         self._idle_seconds = idle_seconds
         self._state = IDLE
-        self._buffer = b""
         self._parked: Request | None = None
         self.input_ended = False
         self._is_held = False  # the next request waits for acknowledgements
@@ -117,18 +113,12 @@ class Connection:
         return self._state is LATE or (self._is_held and not self._is_full)
 
     @property
-    def has_input(self) -> bool:
-        """Whether bytes have arrived that are not read as a request yet."""
-        return bool(self._buffer)
-
-    @property
     def has_enough(self) -> bool:
         """Whether to leave what the client sends in the kernel for now.
 
         Else a client that pipelines faster than it is answered fills the memory.
         """
-        is_more_than_a_head = len(self._buffer) > _MOST_UNREAD_BYTES
-        return self._state is not CLOSING and (is_more_than_a_head or self._is_full)
+        return self._state is not CLOSING and (self._holds_request or self._is_full)
 
     @property
     def _is_full(self) -> bool:
@@ -182,19 +172,23 @@ class Connection:
             return None
         minor_version = 1
         try:
+            was_begun = self._begun
             request = self._parked or self._read_request(now)
             if request is None:
-                return None
+                wants_body = self._begun is not was_begun and not draining
+                return self._ask_for_body(now) if wants_body else None
             self._parked, self._state = request, PARKED
-            answer = self._app.respond(request, self.peer, may_wait)
+            answer = self._app.respond(request, self._client_of(request), may_wait)
             self._parked, self._state = None, HEAD if self._buffer else IDLE
             minor_version = request.minor_version
             self._must_linger = answer.close or draining
             if self._must_linger or not request.keep_alive:
                 self._state = CLOSING
         except BadRequest as problem:
-            log.debug("%s: %s", self.peer.address, problem)
+            self._app.note_refused(problem, self._buffer, self.peer)
             answer = reply.text(problem.status, f"{problem}", close=True)
+            if is_head(self._buffer):
+                answer.body = b""
             self._state, self._must_linger = CLOSING, True
         return self._hand_out(answer, minor_version, now)
 
@@ -206,41 +200,39 @@ class Connection:
             self._state = CLOSING
 
     def _read_request(self, now: float) -> Request | None:
-        if self._state is LATE:
+        request = self._take_request()
+        if request is not None:
+            self._head_began = now
+        elif self._state is LATE:
             said = f"no whole request in {HEAD_SECONDS:.0f} s"
             raise BadRequest(HTTPStatus.REQUEST_TIMEOUT, said)
-        if not self._buffer:
-            return None
-        found = self._app.read_request(self._buffer)
-        if found is None:
-            return None
-        request, length = found
-        self._buffer = self._buffer[length:]
-        self._head_began = now
         return request
 
+    def _ask_for_body(self, now: float) -> Outgoing | None:
+        """Return the 100 that a client waits for before it sends a body, or None."""
+        if self._begun is None or not self._begun[0].expects_continue:
+            return None
+        self._count_handed(len(CONTINUE), now)
+        return Outgoing(CONTINUE, (), close=False)
+
+    def _client_of(self, _request: Request) -> Peer:
+        return self.peer
+
     def _hand_out(self, answer: Reply, minor_version: int, now: float) -> Outgoing:
-        head = reply_head(
-            answer.status,
-            answer.fields,
-            answer.content_length,
-            int(time.time()),
-            self._state is not CLOSING,
-            minor_version,
-        )
-        body_bytes = len(answer.body)
-        for part in answer.parts:
-            body_bytes += part.stop - part.start if isinstance(part, ImageSpan) else len(part)
+        if answer.transfer is not None:
+            self._sent += (answer.transfer,)  # first, so that it ends even if the rest fails
+        is_last = self._state is CLOSING
+        head = answer.head(int(time.time()), not is_last, minor_version)
         start = self._handed_bytes + len(head)
-        if self._handed_bytes == self._acknowledged_bytes:
-            self._progress_at = now
-        self._handed_bytes = start + body_bytes
+        self._count_handed(len(head) + answer.body_bytes, now)
         if answer.transfer is not None:
             answer.transfer.start, answer.transfer.stop = start, self._handed_bytes
-            self._sent += (answer.transfer,)
-        return Outgoing(
-            head + answer.body, answer.parts, self._state is CLOSING, answer.needs_record
-        )
+        return Outgoing(head + answer.body, answer.parts, is_last, answer.needs_record)
+
+    def _count_handed(self, length: int, now: float) -> None:
+        if self._handed_bytes == self._acknowledged_bytes:
+            self._progress_at = now
+        self._handed_bytes += length
 
     def acknowledged(self, position: int, now: float) -> None:
         """Record that the other side has acknowledged the first `position` bytes sent."""
@@ -283,7 +275,7 @@ class Connection:
         due = self._deadline()
         for sent in self._sent:
             if sent.whole_at is not None:
-                due = min(due, sent.whole_at + CONFIRM_SECONDS)
+                due = min(due, sent.whole_at + self.confirm_seconds)
         return max(0.0, due - now)
 
     def stop_reading(self) -> None:
@@ -304,7 +296,7 @@ class Connection:
         If a head is late, it may: `next_reply` answers that before the end.
         """
         while self._sent and (whole_at := self._sent[0].whole_at) is not None:
-            if now - whole_at < CONFIRM_SECONDS:
+            if now - whole_at < self.confirm_seconds:
                 break
             self._finish_first(True)
         if self._sent and self.is_stalled(now):

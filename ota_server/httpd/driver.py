@@ -16,7 +16,6 @@ from typing import Any
 
 from ota_server.httpd.app import NotReady, QuickReply
 from ota_server.httpd.channel import ASKED, CLOSED, FRESH, HELD, LINGERING, PARKED, Channel
-from ota_server.httpd.connection import Connection
 from ota_server.httpd.listener import Listener
 from ota_server.httpd.readahead import ReadAhead
 from ota_server.httpd.reply import Outgoing, Peer
@@ -61,7 +60,8 @@ class Driver:
 
     def turn(self) -> None:
         """Wait for events, and handle them."""
-        events = self._poller.poll(self._timeout())
+        # After a SIGSTOP epoll returns [] if the time is over, also if something has arrived.
+        events = self._poller.poll(self._timeout()) or self._poller.poll(0.0)
         self._now = time.monotonic()
         self._begin_turn()
         channels, handle = self._channels, self._handle
@@ -115,9 +115,8 @@ class Driver:
                 self._guard(channel, self._received, channel, data)
 
     def _add(self, sock: socket.SocketType, peer: Peer) -> Channel:
-        listener = self._listener
-        connection = Connection(self._app, peer, listener.idle_seconds, self._now)
-        channel = Channel(sock, connection, self._ahead, self._by_sendfile, listener.pacing)
+        connection = self._listener.connection_of(peer, self._now)
+        channel = Channel(sock, connection, self._ahead, self._by_sendfile, self._listener.pacing)
         self._channels[channel.fd] = channel
         return channel
 
@@ -168,6 +167,8 @@ class Driver:
         if self._listener.is_draining:
             return False
         quick = self._app.answer_quickly(data, peer)
+        if quick is None and (proxies := self._listener.proxies) is not None:
+            quick = self._app.answer_quickly(*proxies.unwrap(data, peer))
         if quick is None:
             return False
         self._quick.append((sock, peer, channel, quick))
@@ -287,12 +288,16 @@ class Driver:
             return
         try:
             has_time_left = channel.has_time_left(self._now)
+            is_due = channel.connection.is_due and channel.state is not LINGERING
+            data = b"" if has_time_left and not is_due else channel.unread()
         except OSError:
             self._close(channel, was_reset=True)
             return
-        if not has_time_left:
+        if data:
+            self._received(channel, data)
+        elif not has_time_left:
             self._close(channel, was_reset=False)
-        elif channel.connection.is_due and channel.state is not LINGERING:
+        elif is_due:
             self._ready.append(channel)
         elif channel.may_go_on(self._now):
             self._send(channel)
@@ -324,9 +329,7 @@ class Driver:
         if channel.state is CLOSED:
             return
         if was_reset and channel.connection.awaits_acknowledgement:
-            address = channel.connection.peer.address
-            if self._listener.may_log_left(address, self._now):
-                log.info("%s left a download", address)
+            self._listener.note_left(channel.connection.peer.address, self._now)
         del self._channels[channel.fd]
         self._watching.forget(channel)
         channel.close(was_reset, self._now)

@@ -32,6 +32,8 @@ class EventLoop(Driver):
         poller.register(wake, READ)
         while not listener.is_draining:
             self.turn()
+            if self._rest_until is not None or listener.has_refused:
+                self._look_after_listening()
         poller.unregister(wake)
         poller.unregister(self._listening)
         self._now = time.monotonic()
@@ -55,14 +57,12 @@ class EventLoop(Driver):
             timeout = min(timeout, _LINGER_LOOK_SECONDS)
         return timeout if self._rest_until is None else min(timeout, _EMFILE_REST_SECONDS)
 
-    def _after_events(self) -> None:
-        super()._after_events()
+    def _look_after_listening(self) -> None:
         if self._listener.has_refused:
             self._listener.close_refused()
         if self._rest_until is not None and self._now >= self._rest_until:
             self._rest_until = None
-            if not self._listener.is_draining:
-                self._poller.modify(self._listening, READ)
+            self._poller.modify(self._listening, READ)
 
     def _take(self, sock: socket.SocketType, address: Any) -> None:
         try:

@@ -12,9 +12,11 @@ from functools import lru_cache
 from http import HTTPStatus
 from typing import NamedTuple
 
-# RFC 9112 section 3 recommends 8000 octets for a request line, but our paths have 13. A head of
-# 16 KiB is twice what nginx accepts, and still small enough to keep one for each connection.
-MAX_REQUEST_LINE_BYTES = 4 * 1024
+from ota_server.model.quoting import quoted
+
+# RFC 9112 section 3 recommends so many for a request line. A head of 16 KiB is twice what nginx
+# accepts, and still small enough to keep one for each connection.
+MAX_REQUEST_LINE_BYTES = 8000
 MAX_HEAD_BYTES = 16 * 1024
 # The ESP8266 updater sends 14 fields, a browser 20: 64 are enough, and bound the work for a head.
 MAX_FIELDS = 64
@@ -34,6 +36,11 @@ _HOST = re.compile(
 )
 _CONTENT_LENGTH = re.compile(rb"[0-9]{1,19}")
 _EMPTY_LINES = re.compile(rb"(?:\r\n){0,2}")
+_HEAD_METHOD = re.compile(rb"\s*+HEAD(?:\s|\Z)")
+
+
+# RFC 9110 section 15.2.1: the client may send the body that it holds back.
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 class BadRequest(Exception):
@@ -45,7 +52,9 @@ class BadRequest(Exception):
 
 
 class Request(NamedTuple):
-    """One request head. Field names are in lower case; repeated fields are joined by a comma.
+    """One request. Field names are in lower case; repeated fields are joined by a comma.
+
+    `body` is b"" where nobody wants the body: then its bytes may follow the head.
 
     A NamedTuple, like other values here: importing `dataclasses` takes 1 MB of memory.
     """
@@ -58,6 +67,12 @@ class Request(NamedTuple):
     repeated: frozenset[bytes]
     keep_alive: bool
     content_length: int
+    body: bytes = b""
+
+    @property
+    def expects_continue(self) -> bool:
+        """Whether its client may hold the body back until it is asked for (RFC 9110 10.1.1)."""
+        return self.minor_version > 0 and self.fields.get(b"expect", b"").lower() == b"100-continue"
 
     def get(self, name: bytes) -> bytes | None:
         """Return the value of the field `name` (lower case), or None if it was not sent."""
@@ -82,6 +97,14 @@ def read_request(buffer: bytes | bytearray) -> tuple[Request, int] | None:
     if end + 4 - start > MAX_HEAD_BYTES:
         raise _too_large(bytes(buffer[start:end]))
     return parse_head(bytes(buffer[start:end])), end + 4
+
+
+def is_head(buffer: bytes | bytearray) -> bool:
+    """Return whether the request that `buffer` begins with, even if malformed, is a HEAD.
+
+    RFC 9110 section 9.3.2: no reply to it has a body, and its client takes one for the next reply.
+    """
+    return _HEAD_METHOD.match(buffer) is not None
 
 
 def parse_head(head: bytes) -> Request:
@@ -125,7 +148,7 @@ def _refuse_hopeless(part: bytes) -> None:
 
 def _too_large(part: bytes) -> BadRequest:
     if len(part.partition(b"\r\n")[0]) > MAX_REQUEST_LINE_BYTES:
-        return BadRequest(HTTPStatus.REQUEST_URI_TOO_LONG, "the request line is over 4 KiB")
+        return BadRequest(HTTPStatus.REQUEST_URI_TOO_LONG, "the request line is too long")
     return BadRequest(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "the head is over 16 KiB")
 
 
@@ -145,13 +168,11 @@ def _request_line(line: bytes) -> tuple[bytes, bytes, int]:
 
 def _target(method: bytes, target: bytes) -> tuple[bytes, bytes]:
     """Return path and query as raw bytes: without decoding nothing can be disguised."""
-    if method == b"OPTIONS" and target == b"*":
-        return target, b""
-    if method == b"CONNECT" and _HOST.fullmatch(target):
-        return target, b""
+    if method == b"CONNECT" or (method == b"OPTIONS" and target == b"*"):
+        return target, b""  # nothing is read into where a CONNECT goes: it is refused
     absolute = _ABSOLUTE_FORM.fullmatch(target)
     if absolute:
-        if absolute[1][:1] in (b"", b":") or not _valid_host(absolute[1]):
+        if absolute[1][:1] in (b"", b":") or not is_host(absolute[1]):
             raise BadRequest(HTTPStatus.BAD_REQUEST, "the target has no valid authority")
         target = absolute[2] or b"/"
         if target.startswith(b"?"):
@@ -173,7 +194,7 @@ def _field_lines(block: bytes) -> tuple[dict[bytes, bytes], frozenset[bytes]]:
         name, colon, value = line.partition(b":")
         value = value.strip(b" \t")
         if not colon or not _TOKEN.fullmatch(name) or not _VALUE.fullmatch(value):
-            raise BadRequest(HTTPStatus.BAD_REQUEST, f"malformed field line {line[:40]!r}")
+            raise BadRequest(HTTPStatus.BAD_REQUEST, f"malformed field line {quoted(line)}")
         name = name.lower()
         if name in fields:
             repeated.add(name)
@@ -182,7 +203,8 @@ def _field_lines(block: bytes) -> tuple[dict[bytes, bytes], frozenset[bytes]]:
     return fields, frozenset(repeated)
 
 
-def _valid_host(host: bytes) -> bool:
+def is_host(host: bytes) -> bool:
+    """Return whether this is a host, with a port or without, as a Host field has it."""
     match = _HOST.fullmatch(host)
     return bool(match) and int(match[1] or 0) <= 65535  # type: ignore[index]
 
@@ -191,7 +213,7 @@ def _check_host(host: bytes | None, repeated: bool, minor_version: int) -> None:
     """RFC 9112 section 3.2: exactly one valid Host; only HTTP/1.0 may leave it out."""
     if host is None and minor_version >= 1:
         raise BadRequest(HTTPStatus.BAD_REQUEST, "no Host field")
-    if repeated or (host is not None and not _valid_host(host)):
+    if repeated or (host is not None and not is_host(host)):
         raise BadRequest(HTTPStatus.BAD_REQUEST, "more than one Host, or a malformed one")
 
 
@@ -200,7 +222,7 @@ def _content_length(fields: dict[bytes, bytes], repeated: bool) -> int:
     if b"transfer-encoding" in fields:
         if text is not None:
             raise BadRequest(HTTPStatus.BAD_REQUEST, "Content-Length and Transfer-Encoding")
-        raise BadRequest(HTTPStatus.NOT_IMPLEMENTED, "no request here has a body to decode")
+        raise BadRequest(HTTPStatus.NOT_IMPLEMENTED, "no body here has a coding")
     if text is None:
         return 0
     # RFC 9112 section 6.3 allows accepting equal repetitions; no honest client sends them.

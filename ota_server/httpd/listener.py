@@ -15,11 +15,15 @@ from typing import Any
 
 from ota_server.httpd import reply
 from ota_server.httpd.app import App
-from ota_server.httpd.http1 import reply_head
+from ota_server.httpd.connection import CONFIRM_SECONDS, Connection
+from ota_server.httpd.http1 import is_head, reply_head
 from ota_server.httpd.lean_http_server import ThreadingHTTPServer
 from ota_server.httpd.pacing import Pacing
+from ota_server.httpd.reply import Peer
 from ota_server.httpd.sockets import LINGER_SECONDS
+from ota_server.httpd.trusted_proxies import ProxiedConnection, TrustedProxies
 from ota_server.system.server_log import Budget, RateLimit
+from ota_server.system.wished import wish
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +33,21 @@ MAX_LINGERING = 64
 _LOG_EVERY_SECONDS = 60.0
 # About clients that left: without a limit, an IPv6 network has enough addresses to fill any log.
 _LOG_LINES = 20
-_OUT_OF_FILES = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
+# Of `accept`: that one client has already left (accept(2)), or a firewall does not want it.
+_LEFT = frozenset(
+    (
+        errno.ECONNABORTED,
+        errno.ECONNRESET,
+        errno.EHOSTDOWN,
+        errno.EHOSTUNREACH,
+        errno.EINTR,
+        errno.ENETDOWN,
+        errno.ENETUNREACH,
+        errno.EPERM,
+        errno.EPROTO,
+        errno.ETIMEDOUT,
+    )
+)
 
 
 class Listener(ThreadingHTTPServer):
@@ -42,8 +60,12 @@ class Listener(ThreadingHTTPServer):
         ended: set when the last connection is closed.
         refused_connections: how many were refused. Kept for metrics: nothing shows it yet.
         pacing: how fast images are sent; None for no limit.
+        proxies: who is believed about the addresses of clients; None: nobody.
+        confirm_seconds: as in `Connection`.
+        max_lingering: how many refused connections stay open until they have read that.
     """
 
+    max_lingering = MAX_LINGERING
     request_queue_size = 4096  # the stdlib's 5 drops devices when a fleet wakes at once
     # Why these two have these values: docs/adr/0008.
     defer_seconds = 1  # Linux hands over a connection with its first bytes, or after this time
@@ -63,6 +85,8 @@ class Listener(ThreadingHTTPServer):
         idle_seconds: float = IDLE_SECONDS,
         grace_seconds: float = GRACE_SECONDS,
         pacing: Pacing | None = None,
+        proxies: TrustedProxies | None = None,
+        confirm_seconds: float = CONFIRM_SECONDS,
     ) -> None:
         """Bind and listen.
 
@@ -78,6 +102,8 @@ class Listener(ThreadingHTTPServer):
         self.max_connections = max_connections
         self.grace_seconds = grace_seconds
         self.pacing = pacing
+        self.proxies = proxies
+        self.confirm_seconds = confirm_seconds
         self._lingering: dict[socket.SocketType, float] = {}
         self._limit = RateLimit(_LOG_EVERY_SECONDS)
         self._left = Budget(_LOG_LINES, _LOG_EVERY_SECONDS)
@@ -87,7 +113,7 @@ class Listener(ThreadingHTTPServer):
         for end in (self.wake_receiver, self._wake_sender):
             end.setblocking(False)
         self.address_family = family
-        super().__init__(resolved[:2], handler_class, bind_and_activate=False)
+        super().__init__(resolved, handler_class, bind_and_activate=False)
         try:
             self.server_bind()
             self.server_activate()
@@ -100,24 +126,31 @@ class Listener(ThreadingHTTPServer):
 
     def _set_options(self) -> None:
         """Set the options that connections inherit from the listening socket on Linux."""
-        # With Nagle's algorithm replies wait for ACKs.
-        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        if self.unsent_bytes and hasattr(socket, "TCP_NOTSENT_LOWAT"):
-            unsent = socket.TCP_NOTSENT_LOWAT
-            self.socket.setsockopt(socket.IPPROTO_TCP, unsent, self.unsent_bytes)
-        if self.defer_seconds and hasattr(socket, "TCP_DEFER_ACCEPT"):
-            self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, self.defer_seconds)
+        self._set("TCP_NODELAY", 1)  # with Nagle's algorithm replies wait for ACKs
+        if self.unsent_bytes:
+            self._set("TCP_NOTSENT_LOWAT", self.unsent_bytes)
+        if self.defer_seconds:
+            self._set("TCP_DEFER_ACCEPT", self.defer_seconds)
+
+    def _set(self, name: str, value: int, level: int = socket.IPPROTO_TCP) -> None:
+        """Set an option that is not needed; nothing where this system has none of that name."""
+        option = getattr(socket, name, None)
+        if option is not None:
+            wish(name, lambda: self.socket.setsockopt(level, option, value))
 
     def server_bind(self) -> None:
         """Bind, to both IPv6 and IPv4 if possible. Unlike the base class it asks no DNS."""
         if self.address_family == socket.AF_INET6:
-            both = self.server_address[0] == "::"
-            self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, not both)
-        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            self._set("IPV6_V6ONLY", self.server_address[0] != "::", socket.IPPROTO_IPV6)
+        self._set("SO_REUSEADDR", 1, socket.SOL_SOCKET)
         self.socket.bind(self.server_address)
         self.server_address = self.socket.getsockname()
         self.server_name = str(self.server_address[0])
         self.server_port = int(self.server_address[1])
+        # Of IPv6: the interface to which an address that begins with fe80 belongs.
+        scope = self.server_address[3] if len(self.server_address) == 4 else 0
+        if scope:
+            self.server_name += f"%{socket.if_indextoname(scope)}"
 
     def serve(self, drive: Callable[[], None]) -> None:
         """Drive connections until `shutdown`; return when the last one is closed."""
@@ -148,16 +181,26 @@ class Listener(ThreadingHTTPServer):
         super().server_close()
         self._close_wake()
 
+    def connection_of(self, peer: Peer, now: float) -> Connection:
+        """Return a new connection of a client, or of a trusted proxy."""
+        if self.proxies is None or not self.proxies.has(peer.address):
+            connection = Connection(self.app, peer, self.idle_seconds, now)
+        else:
+            connection = ProxiedConnection(self.app, peer, self.idle_seconds, now, self.proxies)
+        connection.confirm_seconds = self.confirm_seconds
+        return connection
+
     def may_log(self, what: str, now_seconds: float) -> bool:
         """Return whether something may be logged now: each thing once a minute."""
         return self._limit.allows(what, now_seconds)
 
-    def may_log_left(self, address: str, now_seconds: float) -> bool:
-        """Return whether it may be logged that a client left a download."""
-        return self.may_log(f"left {address}", now_seconds) and self._left.allows(now_seconds)
+    def note_left(self, address: str, now_seconds: float) -> None:
+        """Log that a client left a download, unless that is logged too often."""
+        if self.may_log(f"left {address}", now_seconds) and self._left.allows(now_seconds):
+            log.info("%s left a download", address)
 
     def accept(self, limit: int, take: Callable[[socket.SocketType, Any], None]) -> bool:
-        """Accept up to `limit` waiting connections; return False if the system is out of files.
+        """Accept up to `limit` waiting connections; return False if it cannot: rest a moment then.
 
         The limit is there so that signals are noticed even if clients keep connecting.
         """
@@ -168,8 +211,8 @@ class Listener(ThreadingHTTPServer):
             except BlockingIOError:
                 return True
             except OSError as problem:
-                if problem.errno not in _OUT_OF_FILES:
-                    continue  # that client has already left
+                if problem.errno in _LEFT:
+                    continue
                 if self.may_log("accept", time.monotonic()):
                     log.error("no connection can be accepted: %s; clients wait", problem.strerror)
                 return False
@@ -187,12 +230,12 @@ class Listener(ThreadingHTTPServer):
             log.warning("connections are refused with 503: %s", reason)
         connection.setblocking(False)
         try:
-            connection.send(_refusal(int(time.time())))
+            connection.send(_refusal(int(time.time()), _asks_for_head(connection)))
             connection.shutdown(socket.SHUT_WR)
         except OSError:
             connection.close()
             return
-        if len(self._lingering) >= MAX_LINGERING:
+        if len(self._lingering) >= self.max_lingering:
             oldest = next(iter(self._lingering))
             del self._lingering[oldest]
             oldest.close()
@@ -252,8 +295,16 @@ def _has_ipv6() -> bool:
     return True
 
 
-def _refusal(seconds: int) -> bytes:
+def _asks_for_head(connection: socket.SocketType) -> bool:
+    """Return whether a client that is refused has sent a HEAD, as far as that has arrived."""
+    try:
+        return is_head(connection.recv(16, socket.MSG_PEEK))
+    except BlockingIOError:
+        return False
+
+
+def _refusal(seconds: int, without_body: bool) -> bytes:
     answer = reply.later("Too many connections.")
     length = len(answer.body)
     head = reply_head(HTTPStatus.SERVICE_UNAVAILABLE, answer.fields, length, seconds, False, 1)
-    return head + answer.body
+    return head if without_body else head + answer.body

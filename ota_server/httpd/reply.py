@@ -4,24 +4,37 @@ from collections.abc import Sequence
 from http import HTTPStatus
 from typing import NamedTuple, Protocol
 
-from ota_server.httpd.http1 import field_lines
+from ota_server.httpd.http1 import field_lines, reply_head
 
 RETRY_AFTER_SECONDS = 30
+# Behind all that any connection sends: nothing of it was acknowledged.
+_NOWHERE_YET = 1 << 62
 
 _TEXT = (("Content-Type", "text/plain; charset=utf-8"), ("Cache-Control", "no-store"))
 
 
 class Peer(NamedTuple):
-    """The other end of a connection. `is_local`: it is on this machine."""
+    """The other end of a connection.
+
+    Attributes:
+        is_local: it is on this machine.
+        is_proxied: a trusted proxy asks for it, whose X-Forwarded fields can be believed.
+    """
 
     address: str
     is_local: bool
+    is_proxied: bool = False
 
 
 class Copy(Protocol):
-    """The bytes of an image in a file that nobody else can write to."""
+    """The bytes of an image in a file that nobody else can write to.
+
+    Attributes:
+        is_unsendable: the system refused to send it with sendfile.
+    """
 
     descriptor: int
+    is_unsendable: bool
 
 
 class ImageBytes(Protocol):
@@ -67,8 +80,7 @@ class Transfer:
 
     def __init__(self, image: ImageBytes) -> None:
         self.image = image
-        self.start = 0
-        self.stop = 0
+        self.start = self.stop = _NOWHERE_YET
         self.whole_at: float | None = None
 
     def end(self, bytes_sent: int, complete: bool) -> None:
@@ -121,6 +133,20 @@ class Reply:
         self.transfer: Transfer | None = None
         self.needs_record = False
 
+    @property
+    def body_bytes(self) -> int:
+        """How many bytes follow the head."""
+        length = len(self.body)
+        for part in self.parts:
+            length += part.stop - part.start if isinstance(part, ImageSpan) else len(part)
+        return length
+
+    def head(self, seconds: int, keep_alive: bool, minor_version: int) -> bytes:
+        """Return its head, as `http1.reply_head` does."""
+        return reply_head(
+            self.status, self.fields, self.content_length, seconds, keep_alive, minor_version
+        )
+
 
 class Outgoing(NamedTuple):
     """What to send next: bytes, then parts. `close` and `needs_record` are as in `Reply`."""
@@ -143,9 +169,9 @@ def text(status: HTTPStatus, body: str, *fields: tuple[str, str], close: bool = 
     )
 
 
-def later(body: str) -> Reply:
-    """Return a 503 that asks the client to try again later."""
-    retry_after = ("Retry-After", str(RETRY_AFTER_SECONDS))
+def later(body: str, seconds: int = RETRY_AFTER_SECONDS) -> Reply:
+    """Return a 503 that asks the client to try again after some seconds."""
+    retry_after = ("Retry-After", str(seconds))
     return text(HTTPStatus.SERVICE_UNAVAILABLE, body, retry_after)
 
 

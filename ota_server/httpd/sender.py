@@ -4,13 +4,16 @@ A span of an image is sent with sendfile if there is a private copy of the image
 and sent (docs/adr/0003). It may have to wait first, for the disk or for its time.
 """
 
+import logging
 import socket
 from threading import Lock
 
 from ota_server.httpd.pacing import Pace, Pacing
 from ota_server.httpd.readahead import WINDOW_BYTES, ReadAhead, Reading
-from ota_server.httpd.reply import ImageSpan
-from ota_server.httpd.sockets import read_unchanged, send_copy
+from ota_server.httpd.reply import Copy, ImageBytes, ImageSpan
+from ota_server.httpd.sockets import SendfileRefused, read_unchanged, send_copy
+
+log = logging.getLogger(__name__)
 
 _CHUNK_BYTES = 256 * 1024
 _LEAST_CHUNK_BYTES = 16 * 1024
@@ -111,7 +114,8 @@ class Sender:
             if reading.is_done:
                 return True
         image, start = span.image, self._offset or span.start
-        descriptor = image.descriptor if image.copy is None else image.copy.descriptor
+        copy = self._copy_to_send(image)
+        descriptor = image.descriptor if copy is None else copy.descriptor
         last = min(start + WINDOW_BYTES, span.stop) - 1
         if self._ahead.needs(descriptor, start, last, now):
             self._reading = self._ahead.begin(image, descriptor, start)
@@ -132,13 +136,28 @@ class Sender:
         self._go_on(piece[sent:] if sent < len(piece) else None)
         return sent
 
+    def _copy_to_send(self, image: ImageBytes) -> Copy | None:
+        """Return the copy that is sent with sendfile; None: the image is read and sent."""
+        copy = image.copy
+        return None if copy is None or not self._by_sendfile or copy.is_unsendable else copy
+
     def _send_span(self, span: ImageSpan, most: int) -> tuple[int, int]:
         """Send up to `most` bytes of an image; return how many were sent, and how many tried."""
         start = self._offset or span.start
-        copy = span.image.copy
-        if self._by_sendfile and copy is not None:
+        copy = self._copy_to_send(span.image)
+        if copy is not None:
             length = min(span.stop - start, most)
-            sent = send_copy(self.sock, span, copy, start, length)
+            try:
+                sent = send_copy(self.sock, span, copy, start, length)
+            except SendfileRefused as problem:
+                copy.is_unsendable = True
+                log.warning(
+                    "sendfile is refused for the image of %s: %s; it is read and sent instead, "
+                    "which takes twice the processor time",
+                    span.image.version,
+                    problem,
+                )
+                return self._send_span(span, most)
         else:
             length = min(self._chunk_bytes, span.stop - start, most)
             sent = self.sock.send(read_unchanged(span, start, length))

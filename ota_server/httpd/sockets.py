@@ -1,5 +1,6 @@
 """What a channel does with its socket, and a poller for systems without epoll."""
 
+import errno
 import fcntl
 import os
 import select
@@ -10,6 +11,7 @@ import termios
 from contextlib import suppress
 
 from ota_server.httpd.reply import Copy, ImageSpan, Peer
+from ota_server.model.address import is_loopback
 
 # Enough for a whole head; each read allocates so much first.
 RECEIVE_BYTES = 16 * 1024
@@ -27,6 +29,24 @@ _peers: dict[str, Peer] = {}
 _INT = bytes(4)
 _NO_LINGER = struct.pack("ii", 1, 0)
 _SO_NWRITE = 0x1024  # macOS: the unacknowledged bytes in the send buffer
+
+
+# What sendfile raises if a sandbox, a file system or a disk refuses it; not about the connection.
+_REFUSALS = frozenset(
+    (
+        errno.EINVAL,
+        errno.ENOSYS,
+        errno.EOPNOTSUPP,
+        errno.EPERM,
+        errno.EACCES,
+        errno.EIO,
+        errno.ENOMEM,
+    )
+)
+
+
+class SendfileRefused(Exception):
+    """The system does not send this file with sendfile: read its bytes and send them."""
 
 
 class ImageChanged(Exception):
@@ -49,6 +69,16 @@ def unacknowledged_bytes(sock: socket.SocketType) -> int:
     return int.from_bytes(answer, sys.byteorder)
 
 
+def why_acknowledgements_are_unknown(family: int) -> str | None:
+    """Return why the system does not tell `unacknowledged_bytes` of a socket; None: it does."""
+    try:
+        with socket.socket(family) as unconnected:
+            unacknowledged_bytes(unconnected)
+    except OSError as problem:
+        return problem.strerror or str(problem)
+    return None
+
+
 def peer_of(sock: socket.SocketType, address: str) -> Peer:
     """Return the other end; an IPv4 address is written plain, also on a dual-stack socket."""
     peer = _peers.get(address)
@@ -61,7 +91,7 @@ def peer_of(sock: socket.SocketType, address: str) -> Peer:
 
 def _look_at_peer(sock: socket.SocketType, address: str) -> Peer:
     plain = address.removeprefix("::ffff:") if "." in address else address
-    if plain == "::1" or plain.startswith("127."):
+    if is_loopback(plain):
         return Peer(plain, True)
     try:
         here = str(sock.getsockname()[0])
@@ -75,6 +105,7 @@ def send_copy(sock: socket.SocketType, span: ImageSpan, copy: Copy, offset: int,
 
     Raises:
         BlockingIOError: the socket takes none now.
+        SendfileRefused: the system cannot send it in this way.
         ImageChanged: these are the last bytes of the span, and the file of the image has changed: a
             download of a replaced image must not complete.
         OSError: the connection is gone.
@@ -90,10 +121,13 @@ def send_copy(sock: socket.SocketType, span: ImageSpan, copy: Copy, offset: int,
             raise ImageChanged(f"the image of {span.image.version} was written to")
         while at < stop:
             at += _sent(os.sendfile(out, source, at, stop - at))
-    except (OSError, ImageChanged):
+    except (OSError, ImageChanged) as problem:
         # The bytes before the error were sent and count; the next call meets the error again.
-        if at == offset:
-            raise
+        if at > offset:
+            return at - offset
+        if isinstance(problem, OSError) and problem.errno in _REFUSALS:
+            raise SendfileRefused(problem.strerror) from problem
+        raise
     return at - offset
 
 

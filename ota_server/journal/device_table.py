@@ -8,15 +8,17 @@ import logging
 import marshal
 import time
 from collections.abc import Callable, Iterator, Mapping
+from itertools import chain
 from pathlib import Path
 from threading import Lock
 
+from ota_server.journal import table_work
+from ota_server.journal.device_log import VersionLog
 from ota_server.journal.packing import PLAIN_FIELDS, Packer
 from ota_server.journal.record import (
     FORGET,
     Scalar,
     format_flat,
-    format_marker,
     format_record,
     format_seal,
 )
@@ -30,25 +32,25 @@ from ota_server.model.device import (
     checked,
     checked_again,
     flatten,
-    mac_of,
-    number_of,
+    not_later,
     previous_version,
     unflatten,
 )
+from ota_server.model.identity import number_of
 
 log = logging.getLogger(__name__)
 
 MAX_DEVICES = 2_000_000
 # Work on all devices takes seconds, and requests wait meanwhile, since the interpreter runs one
 # thread at a time. So it works for a millisecond at most, then rests.
-_SLICE = 50
 _WORK_SECONDS = 0.0008
 _REST_SECONDS = 0.003
-# Loading the rows of a large fleet takes a minute: in portions, since the journal needs care too.
-_LOAD_SECONDS = 0.2
+# Loading the rows of a large fleet takes a minute, and so does a snapshot: in portions, since a
+# withdrawn release and a dead controller are noticed by chores too.
+_LOAD_SECONDS, _SNAPSHOT_SECONDS = 0.2, 1.0
 # Small tables grow without the pause of a large one (50 ms at a million entries) and can be listed
 # one by one. The low byte of a MAC is the most random one.
-_SHARDS = 256
+SHARDS = 256
 
 
 class DeviceTable:
@@ -62,6 +64,9 @@ class DeviceTable:
         transfers: the transfers of images that are running.
         turned_away: how often a new device was answered but not kept, since the table was full.
         bad_lines: how many lines of the journal were skipped at the start.
+        names: which keys the numbers of the rows are.
+        rows, known: the devices, and how many they are. What else is public here is for
+            `table_work`, which does what concerns all of them.
     """
 
     def __init__(
@@ -80,41 +85,53 @@ class DeviceTable:
         self.journal = journal
         self.transfers = Transfers()
         self.turned_away = 0
-        self._clock_ms = clock_ms
+        self.clock_ms = clock_ms
+        self._began_ms = self._looked_ms = clock_ms()
         self._max_devices = max_devices
-        self._rows: list[dict[int, bytes | int]] = [{} for _ in range(_SHARDS)]
+        self.rows: list[dict[int, bytes | int]] = [{} for _ in range(SHARDS)]
         self._repeating: set[int] = set()
-        self._packer = Packer()
-        self._replay = replay(log_dir)
-        self.bad_lines = self._replay.bad_lines
-        for number, location in self._replay.locations.items():
-            self._rows[number % _SHARDS][number] = location
-        self._known = len(self._replay.locations)
-        self._replay.locations.clear()
-        if self._replay.marker_end is not None:
-            journal.adopt_marker(self._replay.marker_end)
-        if self._replay.unsealed is not None:
-            journal.adopt_segment(self._replay.unsealed)
-        self._loading = self._load_rows()
-        self._unreadable = 0
+        self._version_log = VersionLog()
+        self.packer = Packer()
+        self.replay = replay(log_dir)
+        self.bad_lines = self.replay.bad_lines
+        for number, location in self.replay.locations.items():
+            self.rows[number % SHARDS][number] = location
+        self.names = self.replay.names
+        self.known = len(self.replay.locations)
+        self.replay.locations.clear()
+        if self.replay.marker_end is not None:
+            journal.adopt_marker(self.replay.marker_end)
+        if self.replay.unsealed is not None:
+            journal.adopt_segment(self.replay.unsealed)
+        self._loading: Iterator[None] | None = table_work.load_rows(self)
+        self._snapshot: Iterator[None] | None = None
+        self._forgetting: Iterator[None] | None = None
         self._rest_at = 0.0
         self._reopen = False
-        self._ended = False
+        self.is_ending = False
 
     def __len__(self) -> int:
         """Return the number of known devices."""
-        return self._known
+        return self.known
 
-    def get(self, mac: str) -> Device | None:
+    def get(self, key: str) -> Device | None:
         """Return what is known about a device, or None. The caller holds `lock`."""
-        number = number_of(mac)
-        row = self._rows[number % _SHARDS].get(number)
-        return None if row is None else self._device(row)
+        number = number_of(key)
+        row = self.rows[number % SHARDS].get(number)
+        return None if row is None else self.device_in(row)
 
-    def _device(self, row: bytes | int) -> Device | None:
-        return (
-            self._replay.read(row) if isinstance(row, int) else unflatten(self._packer.unpack(row))
-        )
+    def device_in(self, row: bytes | int) -> Device | None:
+        """Return the device in a row, or None if its line in the journal has become unreadable."""
+        device = self._as_recorded(row)
+        # A row that is still to be loaded, as if it had been loaded at the start.
+        now_ms = self._began_ms if isinstance(row, int) else self.clock_ms()
+        return None if device is None else not_later(device, now_ms)
+
+    def _as_recorded(self, row: bytes | int) -> Device | None:
+        """Return what `device_in` does, with the times that a clock which was ahead has written."""
+        if isinstance(row, int):
+            return self.replay.read(row)
+        return unflatten(self.packer.unpack(row))
 
     def check(
         self,
@@ -128,9 +145,9 @@ class DeviceTable:
 
         The caller does not hold `lock`.
         """
-        mac = report.mac
-        number = number_of(mac)
-        rows = self._rows[number % _SHARDS]
+        key = report.key
+        number = number_of(key)
+        rows = self.rows[number % SHARDS]
         with self.lock:
             row = rows.get(number)
             if type(row) is bytes and details is None:
@@ -138,65 +155,69 @@ class DeviceTable:
                 packed = checked_again(marshal.loads(row), report, target_version, address, now_ms)
                 if packed is not None:
                     rows[number] = marshal.dumps(packed)
-                    flat = packed if len(packed) == PLAIN_FIELDS else self._packer.whole(packed)
-                    self.journal.append(mac, format_flat("check", mac, flat))
+                    flat = packed if len(packed) == PLAIN_FIELDS else self.packer.whole(packed)
+                    self.journal.append(key, format_flat("check", key, flat))
                     return
-            before = None if row is None else self._device(row)
+            before = None if row is None else self.device_in(row)
             device = checked(before, report, target_version, address, now_ms)
             details = {**(details or {}), **previous_version(before, report)}
-            self._keep(rows, number, "check", mac, device, details)
+            self._keep(rows, number, "check", key, device, details)
 
-    def row(self, mac: str) -> object:
+    def row(self, key: str) -> object:
         """Return an object that each change of the device replaces. The caller holds `lock`."""
-        number = number_of(mac)
-        return self._rows[number % _SHARDS].get(number)
+        number = number_of(key)
+        return self.rows[number % SHARDS].get(number)
 
     @property
     def is_full(self) -> bool:
         """Whether there is no room for further devices."""
-        return self._known >= self._max_devices
+        return self.known >= self._max_devices
 
-    def turns_away(self, mac: str) -> bool:
+    def turns_away(self, key: str) -> bool:
         """Return whether a device is not on record and there is no room for it."""
-        if self._known < self._max_devices:
+        if self.known < self._max_devices:
             return False
-        number = number_of(mac)
-        return number not in self._rows[number % _SHARDS]
+        number = number_of(key)
+        return number not in self.rows[number % SHARDS]
 
-    def needs_look(self, mac: str) -> bool:
+    def needs_look(self, key: str) -> bool:
         """Return whether the loop breaker may hold a device back: look at its record."""
-        if not self._repeating and not self._replay.is_open:
+        if not self._repeating and not self.replay.is_open:
             return False  # all rows are loaded, and it holds nobody back
-        number = number_of(mac)
-        return number in self._repeating or type(self._rows[number % _SHARDS].get(number)) is int
+        number = number_of(key)
+        return number in self._repeating or type(self.rows[number % SHARDS].get(number)) is int
 
     def record(
-        self, event: str, mac: str, device: Device, details: Mapping[str, Scalar] | None = None
+        self, event: str, key: str, device: Device, details: Mapping[str, Scalar] | None = None
     ) -> None:
         """Keep a device and queue its record. The caller holds `lock` and flushes afterwards."""
-        number = number_of(mac)
-        self._keep(self._rows[number % _SHARDS], number, event, mac, device, details)
+        number = number_of(key)
+        self._keep(self.rows[number % SHARDS], number, event, key, device, details)
 
     def _keep(
         self,
         rows: dict[int, bytes | int],
         number: int,
         event: str,
-        mac: str,
+        key: str,
         device: Device,
         details: Mapping[str, Scalar] | None,
     ) -> None:
         if number not in rows:
-            if self._known >= self._max_devices:
+            if self.known >= self._max_devices:
                 self.turned_away += 1
                 return
-            self._known += 1
-        self._note_attempts(number, device)
+            self.known += 1
+            self.names.number_of(key)
+        self.note_attempts(number, device)
+        if details and "previous_version" in details:
+            self._version_log.say(key, device.firmware_version, details["previous_version"])
         flat = flatten(device)
-        rows[number] = self._packer.pack(flat)
-        self.journal.append(mac, format_flat(event, mac, flat, details))
+        rows[number] = self.packer.pack(flat)
+        self.journal.append(key, format_flat(event, key, flat, details))
 
-    def _note_attempts(self, number: int, device: Device) -> None:
+    def note_attempts(self, number: int, device: Device) -> None:
+        """Record whether the loop breaker may hold a device back."""
         if device.download is not None and device.download.attempts >= FREE_ATTEMPTS:
             self._repeating.add(number)
         else:
@@ -208,7 +229,7 @@ class DeviceTable:
 
     def end(self) -> None:
         """Make `look_after` return soon."""
-        self._ended = True
+        self.is_ending = True
 
     def close(self) -> None:
         """Write what is left and close the journal; `look_after` is not called again."""
@@ -216,10 +237,11 @@ class DeviceTable:
             lost = len(self.journal.unrecorded)
             log.error("the last reports of %d devices are not on record: no room to write", lost)
         self.journal.close()
-        self._replay.close()
+        self.replay.close()
 
     def look_after(self) -> None:
         """Do the work of the journal that no request should wait for."""
+        self._look_at_clock()
         if self._reopen:
             self._reopen = False
             self.journal.reopen()
@@ -228,109 +250,70 @@ class DeviceTable:
         if self.journal.failing and not self.journal.resume(self._lines):
             return
         if self.journal.needs_snapshot:
-            self._write_snapshot()
-        self.journal.seal(format_seal(self._clock_ms()))
-        if self._replay.is_open:
-            self._load_some_rows()
+            snapshot = self._snapshot or table_work.write_snapshot(self)
+            self._snapshot = self._go_on(snapshot, _SNAPSHOT_SECONDS)
+        self.journal.seal(format_seal(self.clock_ms()))
+        if self._loading is not None:
+            self._loading = self._go_on(self._loading, _LOAD_SECONDS)
+        if self._forgetting is not None:
+            self._forgetting = self._go_on(self._forgetting, _SNAPSHOT_SECONDS)
 
-    def forget(self, mac: str, asked_ms: int) -> None:
+    def _look_at_clock(self) -> None:
+        """If the clock was set back, bring back the times that the loop breaker compares.
+
+        At once, so that a `retry` is later than the attempts that it is to lift.
+        """
+        before_ms, self._looked_ms = self._looked_ms, self.clock_ms()
+        if self._looked_ms >= before_ms:
+            return
+        with self.lock:
+            for number in self._repeating:
+                rows = self.rows[number % SHARDS]
+                device = self.device_in(rows[number])
+                if device is not None:
+                    rows[number] = self.packer.pack(flatten(device))
+
+    def forget(self, key: str, asked_ms: int) -> None:
         """Remove a device, unless it sent a request after `asked_ms`. Flush afterwards."""
-        number = number_of(mac)
+        number = number_of(key)
         with self.lock:
-            device = self.get(mac)
-            if device is None or device.time_ms > asked_ms:
+            row = self.rows[number % SHARDS].get(number)
+            device = None if row is None else self._as_recorded(row)
+            now_ms = self.clock_ms()
+            if device is None or asked_ms < max(device.time_ms, device.last_seen_ms) <= now_ms:
                 return
-            del self._rows[number % _SHARDS][number]
-            self._known -= 1
+            del self.rows[number % SHARDS][number]
+            self.names.hashed.pop(number, None)
+            self.known -= 1
             self._repeating.discard(number)
-            now_ms = self._clock_ms()
-            self.journal.append(mac, format_record(FORGET, mac, device._replace(time_ms=now_ms)))
+            self.journal.append(key, format_record(FORGET, key, device._replace(time_ms=now_ms)))
 
-    def _lines(self, macs: list[str]) -> bytes:
+    def forget_unseen(self, before_ms: int, product: str = "") -> None:
+        """Begin to forget the devices of a product that were not heard from since a time."""
+        forgetting = table_work.forget_unseen(self, before_ms, product)
+        self._forgetting = chain(self._forgetting or (), forgetting)
+
+    def _lines(self, keys: list[str]) -> bytes:
         with self.lock:
-            return b"".join(self._line(mac, self.get(mac)) for mac in macs)
+            return b"".join(self._line(key, self.get(key)) for key in keys)
 
-    def _line(self, mac: str, device: Device | None) -> bytes:
+    def _line(self, key: str, device: Device | None) -> bytes:
         if device is not None:
-            return format_record("device", mac, device)
-        now_ms = self._clock_ms()
+            return format_record("device", key, device)
+        now_ms = self.clock_ms()
         nobody = Device(now_ms, "-", now_ms, None, None, "", False, None)
-        return format_record(FORGET, mac, nobody)
+        return format_record(FORGET, key, nobody)
 
-    def _write_snapshot(self) -> None:
-        """Write all known devices to the current file, in slices between the live records."""
-        generation = self.journal.generation
-        for rows in self._rows:
-            # A million devices take half a minute, and the file may be moved meanwhile.
-            self.journal.look_after()
-            self.journal.seal(format_seal(self._clock_ms()))
-            with self.lock:
-                numbers = list(rows)
-            for first in range(0, len(numbers), _SLICE):
-                if self._ended or self.journal.failing or generation != self.journal.generation:
-                    return
-                self._queue_lines(rows, numbers[first : first + _SLICE])
-                self.journal.flush()
-                self._rest()
-        self.journal.close_snapshot(format_marker(self._clock_ms(), self._known), generation)
+    def _go_on(self, work: Iterator[None], seconds: float) -> Iterator[None] | None:
+        """Go on with work on all devices for a time; return what is left of it, None if nothing.
 
-    def _queue_lines(self, rows: dict[int, bytes | int], numbers: list[int]) -> None:
-        """Queue the lines of some devices; they are made before the lock is taken."""
-        lines = []
-        for number in numbers:
-            row = rows.get(number)
-            device = None if row is None else self._device(row)
-            if device is not None:
-                mac = mac_of(number)
-                lines.append((number, row, mac, format_record("device", mac, device)))
-        with self.lock:
-            for number, row, mac, line in lines:
-                # A device that changed meanwhile has a newer line in this file, or is marked.
-                if rows.get(number) is row:
-                    self.journal.append(mac, line)
-
-    def _rest(self) -> None:
-        """Rest after some work, so that the threads that answer requests can run."""
-        if time.monotonic() >= self._rest_at:
-            time.sleep(_REST_SECONDS)
-            self._rest_at = time.monotonic() + _WORK_SECONDS
-
-    def _load_some_rows(self) -> None:
-        """Parse some of the rows that nobody has asked for; close the old files at the end."""
-        until = time.monotonic() + _LOAD_SECONDS
-        for _ in self._loading:
-            if self._ended or time.monotonic() > until:
-                return
-            self._rest()
-        with self.lock:
-            self._replay.close()
-        if self._unreadable:
-            log.error("%d records of devices became unreadable after the start", self._unreadable)
-
-    def _load_rows(self) -> Iterator[None]:
-        for rows in self._rows:
-            with self.lock:
-                numbers = [number for number, row in rows.items() if type(row) is int]
-            for first in range(0, len(numbers), _SLICE):
-                self._load_slice(rows, numbers[first : first + _SLICE])
-                yield
-
-    def _load_slice(self, rows: dict[int, bytes | int], numbers: list[int]) -> None:
-        loaded = []
-        for number in numbers:
-            row = rows.get(number)
-            if type(row) is int:
-                device = self._replay.read(row)
-                packed = None if device is None else self._packer.pack(flatten(device))
-                loaded.append((number, row, device, packed))
-        with self.lock:
-            for number, row, device, packed in loaded:
-                if rows.get(number) is not row:
-                    continue  # the device has sent a request meanwhile, or was forgotten
-                if packed is not None and device is not None:
-                    rows[number] = packed
-                    self._note_attempts(number, device)
-                else:
-                    del rows[number]
-                    self._known -= 1
-                    self._unreadable += 1
+        Other chores wait meanwhile, and the threads that answer requests run in the pauses.
+        """
+        until = time.monotonic() + seconds
+        for _ in work:
+            if self.is_ending or time.monotonic() > until:
+                return work
+            if time.monotonic() >= self._rest_at:
+                time.sleep(_REST_SECONDS)
+                self._rest_at = time.monotonic() + _WORK_SECONDS
+        return None

@@ -44,6 +44,11 @@ def prune(log_dir: Path, keep_files: int, keep_bytes: int) -> None:
             log.warning("%s cannot be deleted: %s", path, problem)
 
 
+def most_bytes(rotate_bytes: int, keep_files: int, keep_bytes: int) -> int:
+    """Return how large the journal becomes: the current file, and what `prune` keeps of others."""
+    return rotate_bytes + min(keep_files * rotate_bytes, keep_bytes)
+
+
 def _rotated_files(log_dir: Path) -> list[tuple[int, Path]]:
     matches = ((_ROTATED_NAME.fullmatch(path.name), path) for path in log_dir.glob("devices.*"))
     return sorted((int(match[1]), path) for match, path in matches if match)

@@ -24,7 +24,7 @@ class Packer:
 
     def pack(self, flat: Flat) -> bytes:
         """Return a device as bytes."""
-        if len(flat) == PLAIN_FIELDS:
+        if len(flat) == PLAIN_FIELDS or type(flat[PLAIN_FIELDS]) is tuple:
             return marshal.dumps(flat)
         plain, image, rest = flat[:PLAIN_FIELDS], flat[PLAIN_FIELDS:_IMAGE_END], flat[_IMAGE_END:]
         number = self._numbers.get(image)
@@ -40,7 +40,7 @@ class Packer:
 
     def whole(self, packed: Flat) -> Flat:
         """Return a device together with what it shares with others."""
-        if len(packed) == PLAIN_FIELDS or type(packed[PLAIN_FIELDS]) is str:
+        if len(packed) == PLAIN_FIELDS or type(packed[PLAIN_FIELDS]) is not int:
             return packed
         image = self._images[packed[PLAIN_FIELDS]]
         return *packed[:PLAIN_FIELDS], *image, *packed[PLAIN_FIELDS + 1 :]

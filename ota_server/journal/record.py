@@ -10,9 +10,12 @@ from functools import lru_cache
 from json.encoder import encode_basestring_ascii as quoted
 from typing import Any, NamedTuple
 
-from ota_server.model.device import Device, Download, Flat, flatten, parse_mac
+from ota_server.journal.record_fields import key_in, whose
+from ota_server.model.action import action_fields, action_in
+from ota_server.model.device import Device, Download, Flat, action_of, flatten, updater_of
 from ota_server.model.json_object import parse_object
 from ota_server.model.timestamp import format_time, parse_time
+from ota_server.model.updater import updater_fields, updater_in
 from ota_server.model.version import is_version
 
 Scalar = str | int | float | bool | None
@@ -40,7 +43,7 @@ _DOWNLOAD = (
 )
 # A detail of one event. Not a name of a device's field: read as JSON, the later one would win.
 _DETAIL = (
-    r',"(?!time"|event"|product"|mac"|firmware_version"|last_seen_time"|update_time"'
+    r',"(?!time"|event"|product"|mac"|id"|firmware_version"|last_seen_time"|update_time"'
     r'|target_version"|address"|image_only"|first_seen_time"|download_)[a-z0-9_]++"'
     rf":(?:{_TEXT}|{_NUMBER}|true|false|null)"
 )
@@ -83,17 +86,17 @@ def _first_seen(ms: int) -> str:
 
 
 def format_record(
-    event: str, mac: str, device: Device, details: Mapping[str, Scalar] | None = None
+    event: str, key: str, device: Device, details: Mapping[str, Scalar] | None = None
 ) -> bytes:
     """Return the whole record of a device as one line of JSON, with its newline.
 
     `details` are the fields of this event alone.
     """
-    return format_flat(event, mac, flatten(device), details)
+    return format_flat(event, key, flatten(device), details)
 
 
 def format_flat(
-    event: str, mac: str, flat: Flat, details: Mapping[str, Scalar] | None = None
+    event: str, key: str, flat: Flat, details: Mapping[str, Scalar] | None = None
 ) -> bytes:
     """Return the record of a flat device.
 
@@ -118,16 +121,26 @@ def format_flat(
     if first_ms is not None:
         tail += _first_seen(first_ms)
     if download:
-        tail += _format_download(*download)
+        if type(download[-1]) is tuple:
+            del download[-1]
+        if download:
+            tail += _format_download(*download)
+        if (updater := updater_of(flat)) is not None:
+            tail += _format_scalars(updater_fields(updater))
+        if (action := action_of(flat)) is not None:
+            tail += _format_scalars(action_fields(action))
     if details:
-        for name, value in details.items():
-            tail += f',"{name}":{_scalar(value)}'
+        tail += _format_scalars(details)
     return (
-        f'{{"time":"{time}","event":"{event}","product":"","mac":"{mac}"'
+        f'{{"time":"{time}","event":"{event}",{whose(key)}'
         f',"firmware_version":{quoted(version)}'
         f',"last_seen_time":"{seen}","update_time":{update}'
         f',"target_version":{target},"address":{quoted(address)}{tail}}}\n'
     ).encode("ascii")
+
+
+def _format_scalars(fields: Mapping[str, Scalar]) -> str:
+    return "".join(f',"{name}":{_scalar(value)}' for name, value in fields.items())
 
 
 def _scalar(value: Scalar) -> str:
@@ -190,7 +203,7 @@ def is_marker(line: bytes) -> bool:
 
 
 def parse_record(line: bytes) -> tuple[str, Device | None]:
-    """Return the MAC and the device in a line; None as device if the line forgets it.
+    """Return the key and the device in a line; None as device if the line forgets it.
 
     Unknown fields are ignored.
 
@@ -199,30 +212,30 @@ def parse_record(line: bytes) -> tuple[str, Device | None]:
     """
     fields = parse_fields(line)
     try:
-        mac = parse_mac(fields["mac"])
-        if mac is None or fields.get("product", "") != "":
-            raise BadRecord("not a device of this product")
-        seen_ms = parse_time(fields["last_seen_time"])
+        key = key_in(fields)
+        if key is None:
+            raise BadRecord("says no device")
+        time, seen = fields["time"], fields["last_seen_time"]
+        update, target = fields.get("update_time"), fields.get("target_version")
+        first = fields.get("first_seen_time")
+        time_ms = parse_time(time)
+        # By position: names take longer, and a view of a large fleet makes all devices.
         device = Device(
-            time_ms=parse_time(fields["time"]),
-            firmware_version=_text(fields["firmware_version"]),
-            last_seen_ms=seen_ms,
-            update_ms=None
-            if fields.get("update_time") is None
-            else parse_time(fields["update_time"]),
-            target_version=None
-            if fields.get("target_version") is None
-            else _text(fields["target_version"]),
-            address=_text(fields.get("address", "")),
-            image_only=fields.get("image_only") is True,
-            download=_download(fields),
-            first_seen_ms=None
-            if fields.get("first_seen_time") is None
-            else parse_time(fields["first_seen_time"]),
+            time_ms,
+            _text(fields["firmware_version"]),
+            time_ms if seen == time else parse_time(seen),
+            None if update is None else parse_time(update),
+            None if target is None else _text(target),
+            _text(fields.get("address", "")),
+            fields.get("image_only") is True,
+            _download(fields),
+            None if first is None else _full_hour(first),
+            action_in(fields),
+            updater_in(fields),
         )
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as problem:
         raise BadRecord(f"{type(problem).__name__}: {problem}") from problem
-    return mac, None if fields.get("event") == FORGET else device
+    return key, None if fields.get("event") == FORGET else device
 
 
 def parse_fields(line: bytes) -> dict[str, Any]:
@@ -235,6 +248,10 @@ def parse_fields(line: bytes) -> dict[str, Any]:
         return parse_object(line)
     except ValueError as problem:
         raise BadRecord(str(problem)) from problem
+
+
+# A fleet began to be on record in few hours.
+_full_hour = lru_cache(maxsize=1024)(parse_time)
 
 
 def _text(value: object) -> str:

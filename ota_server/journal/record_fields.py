@@ -2,9 +2,17 @@
 
 from collections.abc import Collection, Mapping
 from functools import lru_cache
+from json.encoder import encode_basestring_ascii as quoted
 from typing import Any, TypeGuard
 
-from ota_server.model.device import number_of, parse_mac
+from ota_server.model.identity import (
+    device_key,
+    identity_of,
+    is_mac,
+    is_product_name,
+    parse_identity,
+    product_of,
+)
 from ota_server.model.timestamp import parse_time
 from ota_server.model.version import meaning
 
@@ -12,14 +20,32 @@ _MOST_BYTES = 10**18
 
 
 @lru_cache(maxsize=16384)
-def _mac_number(text: str) -> int | None:
-    mac = parse_mac(text)
-    return None if mac is None else number_of(mac)
+def _key(product: str, identity: str) -> str | None:
+    parsed = parse_identity(identity)
+    if parsed is None or (product and not is_product_name(product)):
+        return None
+    return device_key(product, parsed)
 
 
-def number_in(value: object) -> int | None:
-    """Return a MAC address as a number, or None if the value is not one."""
-    return _mac_number(value) if isinstance(value, str) and len(value) <= 17 else None
+def key_in(record: Mapping[str, Any]) -> str | None:
+    """Return the key of the device of a record (`model.identity`), or None if it has none."""
+    product, mac = record.get("product", ""), record.get("mac")
+    identity = record.get("id") if mac is None else mac
+    if not isinstance(product, str) or not isinstance(identity, str):
+        return None
+    if len(product) > 32 or len(identity) > 64 or (mac is not None and len(mac) > 17):
+        return None
+    key = _key(product, identity)
+    return None if mac is not None and key is not None and not is_mac(identity_of(key)) else key
+
+
+def whose(key: str) -> str:
+    """Return the fields that say in a record whose it is, as JSON."""
+    if "/" not in key:
+        return f'"product":"","mac":"{key}"'
+    product, identity = product_of(key), identity_of(key)
+    name = "mac" if is_mac(identity) else "id"
+    return f'"product":"{product}","{name}":{quoted(identity)}'
 
 
 def time_in(value: object) -> int | None:

@@ -1,4 +1,4 @@
-"""Which clients were rejected (401) recently, by address and reason.
+"""Which clients were rejected recently (401, 400, 404 …), by address and reason.
 
 A device with an empty version header, for example, is recorded nowhere else. The list is bounded
 and kept in `log/rejected.jsonl`, so that commands see it whether the server runs or not.

@@ -7,14 +7,16 @@ line is parsed when it is needed. `scan` says how a file is scanned.
 
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 from ota_server.journal.files import CURRENT_NAME, journal_files
 from ota_server.journal.record import BadRecord, Seal, is_marker, parse_fields, parse_record
+from ota_server.journal.record_fields import key_in, time_in, whose
 from ota_server.journal.scan import FILE_SHIFT, MAX_LINE_BYTES, OFFSET_MASK, FileScan, ScanResult
-from ota_server.model.device import Device, mac_of, number_of
+from ota_server.model.device import Device
+from ota_server.model.identity import number_of, product_of
 from ota_server.system.files import open_regular
 
 _BLOCK_BYTES = 4 * 1024 * 1024
@@ -48,12 +50,19 @@ class Replay(ScanResult):
         except BadRecord:
             return None
 
-    def devices(self) -> Iterator[tuple[str, Device]]:
-        """Yield all devices in the order of their MACs."""
+    def devices(self, product: str | None = None) -> Iterator[tuple[str, Device]]:
+        """Yield devices with their keys: MACs of the default product first, in their order.
+
+        Args:
+            product: whose; None: of all.
+        """
         for number in sorted(self.locations):
+            key = self.names.key_of(number)
+            if product is not None and product_of(key) != product:
+                continue
             device = self.read(self.locations[number])
             if device is not None:
-                yield mac_of(number), device
+                yield key, device
 
     def close(self) -> None:
         """Close the files; `read` does not work after that."""
@@ -80,24 +89,41 @@ def replay(log_dir: Path) -> Replay:
     return result
 
 
-def newest(log_dir: Path, mac: str) -> Device | None:
+def newest(log_dir: Path, key: str) -> Device | None:
     """Return what is known about one device, or None if it is not on record.
+
+    Raises:
+        OSError: a file of the journal cannot be read.
+    """
+    return next(newest_of(log_dir, [key]))[1]
+
+
+def newest_of(log_dir: Path, keys: Iterable[str]) -> Iterator[tuple[str, Device | None]]:
+    """Yield devices by their keys, each with what is known about it, as `newest` does.
 
     Raises:
         OSError: a file of the journal cannot be read.
     """
     found = replay(log_dir) if log_dir.is_dir() else Replay()
     try:
-        location = found.locations.get(number_of(mac))
-        return None if location is None else found.read(location)
+        for key in keys:
+            location = found.locations.get(number_of(key))
+            yield key, None if location is None else found.read(location)
     finally:
         found.close()
 
 
-def history(log_dir: Path, mac: str) -> Iterator[dict[str, object]]:
-    """Yield the records of one device, the oldest first, from all files that are kept."""
-    for fields in records_with(log_dir, re.compile(b'"%b"' % mac.encode("ascii"))):
-        if fields.get("mac") == mac:
+def history(log_dir: Path, key: str, since_ms: int | None = None) -> Iterator[dict[str, object]]:
+    """Yield the records of one device, the oldest first, from all files that are kept.
+
+    Args:
+        since_ms: records of an earlier time are left out; None: none are.
+    """
+    pattern = re.compile(re.escape(whose(key).encode("ascii")))
+    for fields in records_with(log_dir, pattern, (since_ms or 0) / 1000):
+        time_ms = None if since_ms is None else time_in(fields.get("time"))
+        is_old = since_ms is not None and time_ms is not None and time_ms < since_ms
+        if key_in(fields) == key and not is_old:
             yield fields
 
 

@@ -8,6 +8,7 @@ not hide an older good one.
 import binascii
 import re
 import struct
+from collections.abc import Sequence
 from itertools import accumulate, count
 from operator import add, itemgetter
 from zlib import crc32
@@ -22,7 +23,8 @@ from ota_server.journal.record import (
     parse_record,
     parse_seal,
 )
-from ota_server.model.device import number_of
+from ota_server.journal.record_fields import key_in
+from ota_server.model.identity import KeyNames, number_of
 
 # Ten times the longest record; no server wrote a longer line.
 MAX_LINE_BYTES = 64 * 1024
@@ -37,19 +39,27 @@ _HEAD = re.compile(
     rb'\{"time":".{24}","event":"(?!forget")[a-z]+","product":"","mac":"((?:[0-9a-f]{2}:){5}[0-9a-f]{2})"'
 )
 _head_of = itemgetter(slice(100))
+# The same of a line of any product and identity; the longest is within 200 bytes.
+_ANY_HEAD = re.compile(
+    rb'\{"time":".{24}","event":"(?!forget")[a-z]+"'
+    rb',"product":"([a-z0-9_\-]*)","(mac|id)":"((?:[^"\\]|\\.)+)"'
+)
+_ESCAPED = re.compile(rb"\\(.)")
 
 
 class ScanResult:
     """What was found up to now.
 
     Attributes:
-        locations: where the newest line of each device is, by its MAC as a number.
+        locations: where the newest line of each device is, by the number of its key.
+        names: which keys these are.
         bad_lines: how many lines were skipped because they were not records.
         marker_end: the byte where the last snapshot in the newest file ends, None without one.
     """
 
     def __init__(self) -> None:
         self.locations: dict[int, int] = {}
+        self.names = KeyNames()
         self.bad_lines = 0
         self.marker_end: int | None = None
 
@@ -137,12 +147,32 @@ class FileScan:
         lines.pop()
         # So few bytes hold at most one beginning: as many of them as lines means one in each.
         macs = _HEAD.findall(b"\n".join(map(_head_of, lines)))
-        if len(macs) != len(lines):
+        if len(macs) == len(lines):
+            numbers: Sequence[int] | None = _numbers(macs)
+        else:
+            numbers = self._numbers_of_any(lines)
+        if numbers is None:
             return False
         starts = accumulate(map(len, lines), initial=self._file | self._base + start)
         locations = map(add, starts, count())  # the newlines
-        self._found.locations.update(zip(_numbers(macs), locations, strict=False))
+        self._found.locations.update(zip(numbers, locations, strict=False))
         return True
+
+    def _numbers_of_any(self, lines: list[bytes]) -> list[int] | None:
+        """Return the numbers of the keys in lines of any products; None if one is no record."""
+        numbers, number_of = [], self._found.names.number_of
+        for line in lines:
+            head = _ANY_HEAD.match(line)
+            if head is None:
+                return None
+            product, name, identity = (
+                part.decode("latin-1") for part in (head[1], head[2], _ESCAPED.sub(rb"\1", head[3]))
+            )
+            key = key_in({"product": product, name: identity})
+            if key is None:
+                return None
+            numbers.append(number_of(key))
+        return numbers
 
     def _scan_strictly(self, start: int, stop: int) -> None:
         """Take all records in whole lines."""
@@ -178,16 +208,16 @@ class FileScan:
             found.marker_end = end
         else:
             try:
-                mac, device = parse_record(line)
+                key, device = parse_record(line)
             except BadRecord:
                 if _claims_a_device(line):
                     found.bad_lines += 1
                     self._bad_until = end
             else:
                 if device is None:
-                    found.locations.pop(number_of(mac), None)
+                    found.locations.pop(number_of(key), None)
                 else:
-                    found.locations[number_of(mac)] = self._file | offset
+                    found.locations[found.names.number_of(key)] = self._file | offset
 
 
 def _numbers(macs: list[bytes]) -> tuple[int, ...]:
@@ -202,4 +232,4 @@ def _claims_a_device(line: bytes) -> bool:
         fields = parse_fields(line)
     except BadRecord:
         return True
-    return "mac" in fields or "event" not in fields
+    return "mac" in fields or "id" in fields or "event" not in fields

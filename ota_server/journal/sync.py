@@ -6,6 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from threading import Lock
 
+from ota_server.system.new_files import sync_folder
+
 log = logging.getLogger(__name__)
 
 
@@ -76,22 +78,26 @@ class DiskSync:
         """Sync the name of a new file, without which its content is lost."""
         if self._is_folder_synced:
             return
-        try:
-            folder = os.open(self._path.parent, os.O_RDONLY | os.O_CLOEXEC)
-        except FileNotFoundError:
-            return  # it was moved or deleted, which the writer notices soon
         # Set before the sync: a file that is made during it needs another one.
         self._is_folder_synced = True
-        self._sync_and_close(folder)
+        try:
+            sync_folder(self._path.parent)
+        except FileNotFoundError:
+            self._is_folder_synced = False  # moved or deleted, which the writer notices soon
+        except OSError as problem:
+            self._fail(problem)
 
     def _sync_and_close(self, descriptor: int) -> bool:
         try:
             os.fsync(descriptor)
         except OSError as problem:
-            if not self._fails:
-                log.error("%s cannot be synced to the disk: %s", self._path, problem)
-            self._fails = True
+            self._fail(problem)
             return False
         finally:
             os.close(descriptor)
         return True
+
+    def _fail(self, problem: OSError) -> None:
+        if not self._fails:
+            log.error("%s cannot be synced to the disk: %s", self._path, problem.strerror)
+        self._fails = True

@@ -11,20 +11,20 @@ class Transfers:
     def __init__(self) -> None:
         self.counts: dict[str, dict[str, int]] = {}
 
-    def has(self, mac: str, sha256: str) -> bool:
+    def has(self, key: str, sha256: str) -> bool:
         """Return whether a device has a transfer of an image."""
-        return mac in self.counts.get(sha256, ())
+        return key in self.counts.get(sha256, ())
 
-    def begin(self, mac: str, sha256: str) -> None:
+    def begin(self, key: str, sha256: str) -> None:
         """Record that a transfer begins."""
         counts = self.counts.setdefault(sha256, {})
-        counts[mac] = counts.get(mac, 0) + 1
+        counts[key] = counts.get(key, 0) + 1
 
-    def end(self, mac: str, sha256: str) -> None:
+    def end(self, key: str, sha256: str) -> None:
         """Record that a transfer has ended."""
         counts = self.counts[sha256]
-        left = counts.pop(mac) - 1
+        left = counts.pop(key) - 1
         if left:
-            counts[mac] = left
+            counts[key] = left
         elif not counts:
             del self.counts[sha256]

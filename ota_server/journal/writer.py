@@ -1,4 +1,4 @@
-"""The journal: `log/devices.jsonl`, a lock-protected JSON-lines logger.
+"""The only writer of the journal, `log/devices.jsonl`: JSON lines, under a lock.
 
 Lines are queued in the order in which the device table changed, and the next `flush` writes them:
 one write, whole lines, before the replies that they belong to. If that fails, their devices are
@@ -21,6 +21,7 @@ from ota_server.journal.files import CURRENT_NAME, next_rotated, prune
 from ota_server.journal.record import Seal, sealed
 from ota_server.journal.sync import DiskSync
 from ota_server.system.locks import LOCK_NAME, InUse, take_lock
+from ota_server.system.new_files import make_folder, open_or_make
 
 log = logging.getLogger(__name__)
 
@@ -96,9 +97,9 @@ class Journal:
             os.close(self._lock_fd)
             raise
 
-    def append(self, mac: str, line: bytes) -> None:
+    def append(self, key: str, line: bytes) -> None:
         """Queue one line with its newline. The caller holds the lock of the device table."""
-        self._queue.append((mac, line))
+        self._queue.append((key, line))
 
     def flush(self) -> None:
         """Write what is queued. On return each line is in the file, or its device is marked."""
@@ -112,7 +113,7 @@ class Journal:
             return
         if not self.failing and self._write(b"".join([line for _, line in batch])):
             return
-        self.unrecorded.update(mac for mac, _ in batch)
+        self.unrecorded.update(key for key, _ in batch)
 
     def _write(self, lines: bytes) -> bool:
         """Append whole lines with one write; if that fails, cut back to the last whole line."""
@@ -174,13 +175,13 @@ class Journal:
                     return False
                 if not self._begin_fresh_line():
                     return False
-                macs = list(islice(self.unrecorded, slice_size))
-                if macs and not self._write(make_lines(macs)):
+                keys = list(islice(self.unrecorded, slice_size))
+                if keys and not self._write(make_lines(keys)):
                     return False
-                self.unrecorded.difference_update(macs)
+                self.unrecorded.difference_update(keys)
                 if not self.unrecorded:
                     self.failing = False
-                    if macs:
+                    if keys:
                         self._say_written()
                     self._write_queue()
             time.sleep(_REST_SECONDS)
@@ -263,10 +264,9 @@ class Journal:
             os.close(self._lock_fd)
 
     def _open(self) -> None:
-        self._dir.mkdir(parents=True, exist_ok=True)
-        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+        make_folder(self._dir)
         self._retake_lock()
-        self._fd = os.open(self._path, flags, 0o644)
+        self._fd = open_or_make(self._path, os.O_RDWR | os.O_APPEND)
         mode = os.fstat(self._fd).st_mode
         if not stat.S_ISREG(mode) and not stat.S_ISCHR(mode):
             os.close(self._fd)

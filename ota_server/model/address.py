@@ -1,7 +1,7 @@
 """Source addresses: where requests come from; an IPv6 /64 counts as one. Pure."""
 
 from functools import lru_cache
-from ipaddress import IPv4Address, IPv6Address, IPv6Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from zlib import crc32
 
 # Above all IPv4 addresses, below any IPv6 network that is in use.
@@ -20,6 +20,25 @@ def source_of(address: str) -> int:
         return int(IPv6Address(address)) >> 64
     except ValueError:
         return _NO_ADDRESS | crc32(address.encode("utf-8", "replace"))
+
+
+def is_loopback(address: str) -> bool:
+    """Return whether an address is one by which a machine talks to itself."""
+    return address == "::1" or address.startswith("127.")
+
+
+def plain_address(address: IPv4Address | IPv6Address) -> str:
+    """Return an address as text; an IPv4 address is written plain, also one mapped into IPv6."""
+    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+    return str(mapped or address)
+
+
+def plain_network(network: IPv4Network | IPv6Network) -> IPv4Network | IPv6Network:
+    """Return a network; one of IPv4 addresses that are mapped into IPv6 as what it means."""
+    if isinstance(network, IPv4Network) or network.prefixlen < 96:
+        return network
+    mapped = network.network_address.ipv4_mapped
+    return network if mapped is None else IPv4Network((mapped, network.prefixlen - 96))
 
 
 def address_of(source: int) -> str:

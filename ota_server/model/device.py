@@ -8,21 +8,19 @@ all events in the journal.
 import re
 from typing import Any, NamedTuple
 
+from ota_server.model.action import Action, pack_action, unpack_action
+from ota_server.model.quoting import quoted
+from ota_server.model.updater import Updater
 from ota_server.model.version import same_version
 
 MAC_FIELD = b"_br_mac_"
 VERSION_FIELD = b"_br_fwv_"
 DAY_MS = 24 * 3_600_000
 _HOUR_MS = 3_600_000
-_MAC = re.compile(
-    r"[0-9a-f]{2}(?P<separator>[:-]?)[0-9a-f]{2}(?:(?P=separator)[0-9a-f]{2}){4}"
-    r"|[0-9a-f]{4}\.[0-9a-f]{4}\.[0-9a-f]{4}"
-)
-_KEPT_MAC = re.compile(":".join(["[0-9a-f]{2}"] * 6))
-_NO_DEVICE = frozenset(("00:00:00:00:00:00", "ff:ff:ff:ff:ff:ff"))
-_REPORTED_VERSION = re.compile(rb"[ -~]{1,64}")
-# A device as one tuple without nesting: its fields up to `image_only`, then `first_seen_ms`, then
-# those of its download, if it has one: the SHA-256 as bytes; the last three left out if all are 0.
+REPORTED_VERSION = re.compile(rb"[ -~]{1,64}")
+# A device as one tuple: its fields up to `image_only`, then `first_seen_ms`, then those of its
+# download, if it has one: the SHA-256 as bytes; the last three left out if all are 0. Last, as the
+# only tuple in it, its updater and its action, if it has either; None stands for the other one.
 Flat = tuple[Any, ...]
 # A device that asks for byte 0 again this long after its last request starts a new download: longer
 # than any client's pause between retries, shorter than the time between two releases.
@@ -31,23 +29,36 @@ FREE_ATTEMPTS = 3
 
 
 class Unidentified(Exception):
-    """The request does not say which device sent it: answer 401 and name the field."""
+    """The request does not say which device sent it: answer 401 and name the field.
 
-    def __init__(self, field: str, problem: str) -> None:
-        super().__init__(f"{field} {problem}")
+    Attributes:
+        field: what is wrong: the name of a header, or several.
+        says_nothing: it does not even try to say that.
+    """
+
+    says_nothing = False
+
+    def __init__(self, field: str, problem: str, sent: bytes = b"") -> None:
+        super().__init__(f"{field} {problem}" + (f": {quoted(sent)}" if sent else ""))
         self.field = field
 
 
 class Report(NamedTuple):
-    """What a request says about its device. The MAC is in lower-case pairs with colons."""
+    """What a request says about its device.
 
-    mac: str
+    Attributes:
+        key: as in `model.identity`.
+        updater: None: one that speaks the server's own protocol.
+    """
+
+    key: str
     firmware_version: str
+    updater: Updater | None = None
 
     def as_fields(self) -> dict[bytes, bytes]:
-        """Return the fields that `parse_report` reads this from."""
+        """Return our own fields, as a device sends them."""
         return {
-            MAC_FIELD: self.mac.encode("ascii"),
+            MAC_FIELD: self.key.encode("ascii"),
             VERSION_FIELD: self.firmware_version.encode("ascii"),
         }
 
@@ -84,6 +95,8 @@ class Device(NamedTuple):
         image_only: it has never asked for the version.
         first_seen_ms: the full hour after its first record; None if that record is older than this
             field.
+        action: the newest one of a device that reports how its updates end.
+        updater: as in a `Report`.
     """
 
     time_ms: int
@@ -95,71 +108,67 @@ class Device(NamedTuple):
     image_only: bool
     download: Download | None
     first_seen_ms: int | None = None
+    action: Action | None = None
+    updater: Updater | None = None
 
 
 def flatten(device: Device) -> Flat:
     """Return a device as one flat tuple, as it is kept and written."""
-    download = device.download
+    download, action, updater = device.download, device.action, device.updater
+    last: Flat = ()
+    if action is not None or updater is not None:
+        packed = None if action is None else pack_action(action)
+        last = ((None if updater is None else tuple(updater), packed),)
     if download is None:
-        return *device[:7], device.first_seen_ms
+        return *device[:7], device.first_seen_ms, *last
     sha256 = bytes.fromhex(download.sha256)
     count = download[4:] if any(download[4:]) else ()
     image = download.version, sha256, download.size, download.request_ms
-    return *device[:7], device.first_seen_ms, *image, *count
+    return *device[:7], device.first_seen_ms, *image, *count, *last
 
 
 def unflatten(flat: Flat) -> Device:
     """Reverse `flatten`."""
-    download = None
+    download, action, updater = None, None, updater_of(flat)
+    if type(flat[-1]) is tuple:
+        action = action_of(flat)
+        flat = flat[:-1]
     if len(flat) > 8:
         version, sha256, *rest = flat[8:]
         download = Download(version, sha256.hex(), *rest)
-    return Device._make((*flat[:7], download, flat[7]))
+    return Device._make((*flat[:7], download, flat[7], action, updater))
+
+
+def updater_of(flat: Flat) -> Updater | None:
+    """Return the updater of a flat device."""
+    packed = flat[-1][0] if type(flat[-1]) is tuple else None
+    return None if packed is None else Updater(*packed)
+
+
+def action_of(flat: Flat) -> Action | None:
+    """Return the action of a flat device."""
+    packed = flat[-1][1] if type(flat[-1]) is tuple else None
+    return None if packed is None else unpack_action(packed)
 
 
 def checked_again(
     flat: Flat, report: Report, target_version: str | None, address: str, now_ms: int
 ) -> Flat | None:
-    """Return what `checked` would, if the reported version has not changed; else None."""
-    version = report.firmware_version
-    if flat[1] != version:
+    """Return what `checked` would, if neither version, updater nor clock has changed; else None."""
+    version, last = report.firmware_version, flat[-1]
+    if flat[1] != version or flat[0] > now_ms:
+        return None
+    if (last[0] if type(last) is tuple else None) != report.updater:
         return None
     return now_ms, version, now_ms, flat[3], target_version, address, False, *flat[7:]
 
 
-def parse_mac(text: str) -> str | None:
-    """Return a MAC address in lower-case pairs with colons, or None if `text` is not one.
-
-    Twelve hex digits: bare, in pairs with `:` or `-`, or in fours with `.`. All zeros or all ones
-    are not a device: an uninitialised radio reports them.
-    """
-    text = text.lower()
-    if _KEPT_MAC.fullmatch(text):
-        return None if text in _NO_DEVICE else text
-    if not _MAC.fullmatch(text):
-        return None
-    digits = re.sub("[^0-9a-f]", "", text)
-    mac = ":".join(digits[i : i + 2] for i in range(0, 12, 2))
-    return None if mac in _NO_DEVICE else mac
-
-
-def parse_report(fields: dict[bytes, bytes], repeated: frozenset[bytes]) -> Report:
-    """Read the report from the fields of a request (names in lower case).
+def single(name: bytes, fields: dict[bytes, bytes], repeated: frozenset[bytes]) -> bytes:
+    """Return the value of a field that has to be there, once, and not empty.
 
     Raises:
-        Unidentified: a field is missing, sent twice, empty or malformed.
+        Unidentified: it is not so.
     """
-    mac_text = _single(MAC_FIELD, fields, repeated)
-    version = _single(VERSION_FIELD, fields, repeated)
-    mac = parse_mac(mac_text.decode("latin-1"))
-    if mac is None:
-        raise Unidentified(MAC_FIELD.decode(), "malformed")
-    if not _REPORTED_VERSION.fullmatch(version):
-        raise Unidentified(VERSION_FIELD.decode(), "malformed")
-    return Report(mac, version.decode("ascii"))
-
-
-def _single(name: bytes, fields: dict[bytes, bytes], repeated: frozenset[bytes]) -> bytes:
     value = fields.get(name)
     if value is None:
         raise Unidentified(name.decode(), "missing")
@@ -180,6 +189,29 @@ def previous_version(device: Device | None, report: Report) -> dict[str, str]:
     if device is None or not version_changed(device, report):
         return {}
     return {"previous_version": device.firmware_version}
+
+
+def not_later(device: Device, now_ms: int) -> Device:
+    """Return a device without times later than now: a clock that was ahead has written those."""
+    time_ms, _, seen_ms, update_ms, *_ = device
+    download, first_ms = device.download, device.first_seen_ms
+    latest_ms = max(time_ms, seen_ms, update_ms or 0, (first_ms or 0) - _HOUR_MS)
+    if download is not None:
+        latest_ms = max(latest_ms, download.request_ms, download.attempt_ms)
+    if latest_ms <= now_ms:
+        return device
+    if download is not None:
+        download = download._replace(
+            request_ms=min(download.request_ms, now_ms),
+            attempt_ms=min(download.attempt_ms, now_ms),
+        )
+    return device._replace(
+        time_ms=min(time_ms, now_ms),
+        last_seen_ms=min(seen_ms, now_ms),
+        update_ms=None if update_ms is None else min(update_ms, now_ms),
+        first_seen_ms=None if first_ms is None else min(first_ms, _first_seen(now_ms)),
+        download=download,
+    )
 
 
 def ran_for_a_day(device: Device, now_ms: int) -> bool:
@@ -206,6 +238,7 @@ def reported(device: Device, report: Report, address: str, now_ms: int) -> Devic
         update_ms=now_ms if version_changed(device, report) else device.update_ms,
         address=address,
         download=_kept_download(device, report, now_ms),
+        updater=report.updater,
     )
 
 
@@ -219,8 +252,10 @@ def checked(
 ) -> Device:
     """Return the device after it asked for the version and was told `target_version`."""
     if device is None:
-        version, first_ms = report.firmware_version, _first_seen(now_ms)
-        return Device(now_ms, version, now_ms, None, target_version, address, False, None, first_ms)
+        device = Device(
+            now_ms, report.firmware_version, now_ms, None, target_version, address, False, None
+        )
+        return device._replace(first_seen_ms=_first_seen(now_ms), updater=report.updater)
     return Device(
         now_ms,
         report.firmware_version,
@@ -231,6 +266,8 @@ def checked(
         False,
         _kept_download(device, report, now_ms),
         device.first_seen_ms,
+        device.action,
+        report.updater,
     )
 
 
@@ -244,10 +281,10 @@ def asked_for_image(
 ) -> Device:
     """Return the device after it asked for an image; `download` is what it got, None if nothing."""
     if device is None:
-        version, first_ms = report.firmware_version, _first_seen(now_ms)
-        return Device(
-            now_ms, version, now_ms, None, target_version, address, True, download, first_ms
+        device = Device(
+            now_ms, report.firmware_version, now_ms, None, target_version, address, True, download
         )
+        return device._replace(first_seen_ms=_first_seen(now_ms), updater=report.updater)
     return Device(
         now_ms,
         report.firmware_version,
@@ -258,17 +295,9 @@ def asked_for_image(
         device.image_only,
         download or _kept_download(device, report, now_ms),
         device.first_seen_ms,
+        device.action,
+        report.updater,
     )
-
-
-def number_of(mac: str) -> int:
-    """Return a MAC address as a number: it takes 32 bytes of memory, its text 66."""
-    return int(mac.replace(":", ""), 16)
-
-
-def mac_of(number: int) -> str:
-    """Reverse `number_of`."""
-    return number.to_bytes(6).hex(":")
 
 
 def goes_on(known: Download | None, sha256: str, under_way: bool, now_ms: int) -> bool:

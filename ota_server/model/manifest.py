@@ -8,10 +8,11 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from ota_server.model.json_object import format_object, parse_object
+from ota_server.model.parts import FileRecord, Part, PartRecord, is_file_path
 from ota_server.model.timestamp import parse_time
 from ota_server.model.version import is_version, meaning, same_version
 
-MAX_MANIFEST_BYTES = 64 * 1024
+MAX_MANIFEST_BYTES = 128 * 1024
 MAX_NOTES = 16_000
 _MANIFEST_NAME = re.compile(r"firmware_([A-Za-z0-9][A-Za-z0-9._+\-]{0,63})\.json")
 _PATTERN = re.compile(r"[A-Za-z0-9*][A-Za-z0-9._+\-*]{0,63}")
@@ -35,6 +36,11 @@ class Manifest(NamedTuple):
         signature: the name of the file beside it that holds a detached signature.
         signature_sha256: of that file; None if there is none, or an old server published it.
         image: what the image says about itself, for people.
+        filesystem, gzip: its parts (`model.parts`); None: it has no such part on record.
+        files: what its image is an archive of; (): it is not one.
+        reported_hashes: what devices report of the image, besides its SHA-256 and MD5.
+        chip: that the image is for, as it says itself; None: it does not say.
+        any_chip: it was published in spite of its chip: devices get it whatever they run on.
     """
 
     version: str
@@ -49,6 +55,28 @@ class Manifest(NamedTuple):
     signature: str | None = None
     image: str | None = None
     signature_sha256: str | None = None
+    filesystem: PartRecord | None = None
+    gzip: PartRecord | None = None
+    files: tuple[FileRecord, ...] = ()
+    reported_hashes: tuple[str, ...] = ()
+    chip: str | None = None
+    any_chip: bool = False
+
+    def part(self, part: Part) -> PartRecord | None:
+        """Return what is on record about a part; None: nothing."""
+        return self.filesystem if part is Part.FILESYSTEM else self.gzip
+
+    def as_fields(self) -> dict[str, Any]:
+        """Return what is there, as JSON has it."""
+        fields = {
+            name: each for name, each in self._asdict().items() if each not in (None, (), False)
+        }
+        for part in Part:
+            if part in fields:
+                fields[part] = fields[part]._asdict()
+        if self.files:
+            fields["files"] = [each._asdict() for each in self.files]
+        return fields
 
 
 def manifest_name(version: str) -> str:
@@ -74,8 +102,7 @@ def is_reported_text(text: str) -> bool:
 
 def format_manifest(manifest: Manifest) -> bytes:
     """Return a manifest as JSON that a person can read."""
-    fields = {name: value for name, value in manifest._asdict().items() if value not in (None, ())}
-    return format_object(fields)
+    return format_object(manifest.as_fields())
 
 
 def parse_manifest(content: bytes, version: str) -> Manifest:
@@ -97,9 +124,6 @@ def parse_manifest(content: bytes, version: str) -> Manifest:
 
 
 def _manifest(fields: Mapping[str, Any]) -> Manifest:
-    size = fields["size"]
-    if type(size) is not int or not 0 < size < 10**18:
-        raise ValueError("size is not a number of bytes")
     parse_time(_text(fields, "time"))
     via = _optional(fields, "via")
     if via is not None and not is_version(via):
@@ -119,7 +143,7 @@ def _manifest(fields: Mapping[str, Any]) -> Manifest:
         version=fields["version"],
         sha256=_matching(fields, "sha256", _SHA256),
         md5=_matching(fields, "md5", _MD5),
-        size=size,
+        size=_size(fields),
         time=fields["time"],
         notes=_text(fields, "notes", ""),
         reports_as=reports_as,
@@ -128,7 +152,46 @@ def _manifest(fields: Mapping[str, Any]) -> Manifest:
         signature=_optional(fields, "signature"),
         image=_optional(fields, "image"),
         signature_sha256=signed,
+        filesystem=_part(fields, Part.FILESYSTEM),
+        gzip=_part(fields, Part.GZIP),
+        files=tuple(map(_file, fields.get("files", ()))),
+        reported_hashes=_reported_hashes(fields),
+        chip=_optional(fields, "chip"),
+        any_chip=fields.get("any_chip") is True,
     )
+
+
+def _reported_hashes(fields: Mapping[str, Any]) -> tuple[str, ...]:
+    hashes = fields.get("reported_hashes", [])
+    if not isinstance(hashes, list) or not all(
+        isinstance(each, str) and (_SHA256.fullmatch(each) or _MD5.fullmatch(each))
+        for each in hashes
+    ):
+        raise ValueError("reported_hashes is not a list of hashes")
+    return tuple(hashes)
+
+
+def _part(fields: Mapping[str, Any], part: Part) -> PartRecord | None:
+    record = fields.get(part)
+    if record is None:
+        return None
+    return PartRecord(
+        _matching(record, "sha256", _SHA256), _matching(record, "md5", _MD5), _size(record)
+    )
+
+
+def _file(fields: Mapping[str, Any]) -> FileRecord:
+    path = _text(fields, "path")
+    if not is_file_path(path):
+        raise ValueError(f"a path is malformed: {path[:40]!r}")
+    return FileRecord(path, _matching(fields, "sha256", _SHA256), _size(fields, least=0))
+
+
+def _size(fields: Mapping[str, Any], least: int = 1) -> int:
+    size = fields["size"]
+    if type(size) is not int or not least <= size < 10**18:
+        raise ValueError("size is not a number of bytes")
+    return size
 
 
 def _text(fields: Mapping[str, Any], name: str, default: str | None = None) -> str:

@@ -12,12 +12,18 @@ _FRACTIONS = tuple(f".{ms:03d}Z" for ms in range(1000))
 
 @lru_cache(maxsize=4096)
 def _second(seconds: int) -> str:
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+    # Not by strftime, which takes four times as long.
+    return datetime.fromtimestamp(seconds, UTC).isoformat()[:19]
 
 
 def format_time(ms: int) -> str:
     """Return milliseconds since the epoch as RFC 3339 text in UTC, as in the journal."""
     return _second(ms // 1000) + _FRACTIONS[ms % 1000]
+
+
+def format_second(ms: int) -> str:
+    """Return a time for people, without its milliseconds."""
+    return f"{_second(ms // 1000)}Z"
 
 
 def parse_time(text: str) -> int:
@@ -36,13 +42,16 @@ def parse_time(text: str) -> int:
 
 
 def ago(text: str, now_ms: int) -> str:
-    """Return how long ago a time was, in its largest unit."""
+    """Return how long ago a time was, in its largest unit; one that is still to come is now."""
     try:
-        seconds = (now_ms - parse_time(text)) // 1000
+        return ago_ms(parse_time(text), now_ms)
     except ValueError:
         return "?"
-    if seconds < 0:
-        return "in future"
+
+
+def ago_ms(ms: int, now_ms: int) -> str:
+    """Return what `ago` does, of a time in milliseconds."""
+    seconds = (now_ms - ms) // 1000
     for unit, size in DURATION_UNITS.items():
         if seconds >= size:
             return f"{seconds // size}{unit} ago"

@@ -4,11 +4,13 @@ The rules, in their order. Which release (`choose`); what comes first decides:
 
  1. A file of the policy that could never be read: no device is offered anything.
  2. The emergency hold: the same.
- 3. The pin of the device, then that of its group.
+ 3. The pin of the device, then that of its group. Under `--unknown-devices keep` a device that is
+    in no group stays on what it runs.
  4. The rollouts of its groups, then that of the fleet, which leaves alone a group that has its own
     target unless it was begun for such groups too. A device that runs the release stays on it; one
-    in an open wave is offered it; any other is held back, and so are all while the server cannot
-    learn the result: the controller is away, the journal fails, the table is full.
+    in an open wave is offered it; any other is held back, and so are all while it is paused,
+    and while the server cannot learn the result: the controller is away, the journal fails, the
+    table is full.
  5. A device that runs a release that was stopped stays on it until it has another target.
  6. One that is held back on a version that is not a known release stays on it.
  7. The target of its group, then that of the fleet; without either it is answered 503.
@@ -16,13 +18,15 @@ The rules, in their order. Which release (`choose`); what comes first decides:
 Then for the release that was found, or the next stepping stone on the way to it:
 
  8. The device runs it: it stays.
- 9. It was withdrawn, its manifest cannot be used, or its image is missing: nothing is offered.
+ 9. It was withdrawn, its manifest cannot be used, or its image is missing, or altered or not
+    readable as the server has found: nothing is offered.
 
-Then whether the device may have it now (`admit`, `put_off`):
+Then whether the device may have it now (`withhold`, `put_off`):
 
 10. The shipped sample is for the machine of the server.
-11. The loop breaker: a device that fetches one image again and again waits.
-12. The maintenance window, then the download slots.
+11. The image does not fit into the room that the device has, or is for another chip (`fit`).
+12. The loop breaker: a device that fetches one image again and again waits.
+13. The maintenance window, then the download slots.
 """
 
 from functools import lru_cache
@@ -32,13 +36,15 @@ from typing import NamedTuple
 from ota_server.model.device import Report
 from ota_server.model.manifest import next_stop
 from ota_server.model.version import SAMPLES, Target, meaning, same_version
+from ota_server.policy.fit import why_unfit
 from ota_server.policy.loop_breaker import why_wait
-from ota_server.policy.policy import Pin, Policy, RolloutState, Stopped, StoppedState
+from ota_server.policy.policy import Pin, Policy, Rollout, RolloutState, Stopped, StoppedState
 from ota_server.policy.reason import Cause, Reason
 from ota_server.policy.situation import ImageOnDisk, Situation
 
 TARGET = Cause(Reason.TARGET)
 NO_TARGET = Cause(Reason.NO_TARGET)
+NO_GROUP = Cause(Reason.NO_GROUP)
 _HELD_BACK = Cause(Reason.HELD_BACK)
 # Made once: most checks under a rollout have this result.
 _HELD_BACK_ON_TARGET = Cause(Reason.HELD_BACK, behind=TARGET)
@@ -78,7 +84,7 @@ def decide(report: Report, situation: Situation) -> Decision:
     The server calls the three steps one by one: for the later ones it has to look at files, and to
     ask for a download slot is to take one.
     """
-    decision = admit(report, choose(report, situation), situation)
+    decision = withhold(report, choose(report, situation), situation)
     if situation.put_off is None:
         return decision
     return put_off(report, decision, situation.put_off, situation.wants_image)
@@ -104,8 +110,8 @@ def choose_target(report: Report, target: Target) -> Decision:
     return Decision(version, TARGET, version)
 
 
-def admit(report: Report, chosen: Decision, situation: Situation) -> Decision:
-    """Decide whether the device may have the release that was chosen: rules 10 and 11."""
+def withhold(report: Report, chosen: Decision, situation: Situation) -> Decision:
+    """Decide whether the device may have the release that was chosen: rules 10 to 12."""
     release, reported = chosen.release, report.firmware_version
     if release is None:
         return chosen
@@ -113,9 +119,13 @@ def admit(report: Report, chosen: Decision, situation: Situation) -> Decision:
     if not situation.is_local and _is_sample(release, image, policy):
         return Decision(reported, SAMPLE, release)
     is_offer = chosen.version != reported or situation.wants_image
+    if is_offer and (report.updater is not None or policy.has_several_chips):
+        unfit = why_unfit(report, release, image, policy)
+        if unfit is not None:
+            return Decision(reported, unfit._replace(behind=chosen.cause), None)
     if is_offer and situation.download is not None:
         waits = why_wait(
-            report.mac,
+            report.key,
             situation.download,
             release,
             policy,
@@ -130,7 +140,7 @@ def admit(report: Report, chosen: Decision, situation: Situation) -> Decision:
 def put_off(
     report: Report, decision: Decision, cause: Cause, wants_image: bool = False
 ) -> Decision:
-    """Return the decision for a device that has to wait for its turn: rule 12."""
+    """Return the decision for a device that has to wait for its turn: rule 13."""
     is_offer = decision.version != report.firmware_version or wants_image
     if decision.release is None or not is_offer:
         return decision
@@ -156,6 +166,12 @@ def why_not_served(
     return None
 
 
+def unserved(version: str, policy: Policy) -> Cause | None:
+    """Return why the running server cannot serve the image of a release; None: it can."""
+    problem = policy.unserved.get(meaning(version))
+    return None if problem is None else Cause(Reason.UNSERVED, version, text=problem)
+
+
 def _is_sample(release: str, image: ImageOnDisk | None, policy: Policy) -> bool:
     manifest = policy.manifests.get(meaning(release))
     if manifest is not None:
@@ -170,7 +186,7 @@ def _choose_by_policy(report: Report, situation: Situation) -> Decision:
     if policy.is_held:
         return Decision(reported, Cause(Reason.ON_HOLD), None)
     running = policy.release_of(reported)
-    wanted, cause = _wanted(report.mac, running, situation)
+    wanted, cause = _wanted(report.key, running, situation)
     if wanted is None:
         return Decision(reported, cause, running if _has_image(running, policy) else None)
     stop = next_stop(running, wanted, policy.manifests)
@@ -187,6 +203,9 @@ def _choose_by_policy(report: Report, situation: Situation) -> Decision:
     is_target = target is not None and stop == target.version  # the store looks at its image
     if not is_target and not _has_image(stop, policy):
         return Decision(reported, Cause(Reason.NO_IMAGE, stop, behind=cause), None)
+    if policy.unserved and (trouble := unserved(stop, policy)):
+        # With the release: who asks for its image gets 404, or the image if it was just repaired.
+        return Decision(reported, trouble._replace(behind=cause), stop)
     return Decision(stop, cause, stop)
 
 
@@ -201,6 +220,8 @@ def _wanted(mac: str, running: str, situation: Situation) -> Wanted:
     if pinned is not None:
         return pinned
     groups = policy.groups.get(mac, ())
+    if policy.keeps_ungrouped and not groups:
+        return Wanted(None, NO_GROUP)
     base, whose_base = _base(groups, situation)
     held_back: Cause | None = None
     keeps_unknown = False
@@ -210,11 +231,11 @@ def _wanted(mac: str, running: str, situation: Situation) -> Wanted:
             continue
         if not group and whose_base and not rollout.groups_too:
             if held_back is None:
-                left = Cause(Reason.LEFT_ALONE, rollout.version, behind=base.cause)
+                left = _of_rollout(Reason.LEFT_ALONE, rollout)._replace(behind=base.cause)
                 base = Wanted(base.version, left)
             continue
         if same_version(running, rollout.version):
-            return Wanted(None, Cause(Reason.RUNS_ROLLOUT, rollout.version, group))
+            return Wanted(None, _of_rollout(Reason.RUNS_ROLLOUT, rollout, group))
         if held_back is not None:
             continue  # held back by the rollout of its group, which comes before the fleet's
         is_in = rollout.first_group in groups if rollout.first_group else False
@@ -222,10 +243,12 @@ def _wanted(mac: str, running: str, situation: Situation) -> Wanted:
         # A revert is for devices that run the release; it moves no others.
         is_concerned = rollout.reverts is None or same_version(running, rollout.reverts)
         held_back = _HELD_BACK
-        if is_in and is_concerned and rollout.state == RolloutState.RUNNING:
-            paused = _why_paused(group, situation)
+        if is_in and is_concerned:
+            paused: Reason | None = Reason.PAUSED
+            if rollout.state == RolloutState.RUNNING:
+                paused = _why_paused(group, situation)
             if paused is None:
-                return Wanted(rollout.version, _by_rollout(rollout.version, group))
+                return Wanted(rollout.version, _of_rollout(Reason.ROLLOUT, rollout, group))
             held_back = Cause(paused)
         keeps_unknown = rollout.held_unknown == "keep"
     stopped = policy.stopped.get(meaning(running))
@@ -243,8 +266,8 @@ def _wanted(mac: str, running: str, situation: Situation) -> Wanted:
 
 
 @lru_cache(maxsize=256)
-def _by_rollout(version: str, group: str) -> Cause:
-    return Cause(Reason.ROLLOUT, version, group)
+def _of_rollout(reason: Reason, rollout: Rollout, group: str = "") -> Cause:
+    return Cause(reason, rollout.version, group, rollout.reverts or "")
 
 
 def _why_paused(group: str, situation: Situation) -> Reason | None:
@@ -294,8 +317,11 @@ def is_left_alone(groups: tuple[str, ...], policy: Policy) -> bool:
     """Return whether the rollout of the fleet, if there is one, leaves a device alone.
 
     It does if one of the device's groups has its own target, unless the rollout was begun for such
-    groups too: then the device is neither offered the release nor held back.
+    groups too: then the device is neither offered the release nor held back. It also leaves devices
+    in no group alone under `--unknown-devices keep`.
     """
+    if policy.keeps_ungrouped and not groups:
+        return True
     rollout = policy.rollouts.get("")
     if rollout is None or rollout.groups_too:
         return False

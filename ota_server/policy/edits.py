@@ -5,7 +5,6 @@ At the end the time stamp of `version/` is moved, so a running server notices at
 
 import logging
 import os
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import NamedTuple
 from ota_server.model.refusal import BadPolicy, Refused
 from ota_server.policy import audit
 from ota_server.policy.files import GROUP_SUFFIX, GROUPS_FOLDER
+from ota_server.policy.hold import current_hold
 from ota_server.policy.parse import parse_pins
 from ota_server.policy.policy import HOLD_NAME, PINS_NAME, RETRIES_NAME, Pin
 from ota_server.policy.targets import release_here
@@ -21,7 +21,6 @@ from ota_server.policy.text import (
     Hold,
     Who,
     hold_content,
-    parse_hold,
     time_text,
     with_members,
     with_pin,
@@ -31,8 +30,15 @@ from ota_server.policy.text import (
 )
 from ota_server.system import clock
 from ota_server.system.data_dir import existing_folder, log_dir
-from ota_server.system.files import give_to_owner, is_full, named, read, replace, sync_folder
-from ota_server.system.locks import locked
+from ota_server.system.files import is_full, named, read, replace
+from ota_server.system.locks import LOCK_NAME, locked
+from ota_server.system.new_files import (
+    make_folder,
+    make_spares,
+    open_or_make,
+    renew_time,
+    sync_folder,
+)
 
 log = logging.getLogger(__name__)
 
@@ -68,8 +74,8 @@ def pin(data_dir: Path, who: Who, version: str, until_ms: int | None) -> str:
         with named(version_dir / PINS_NAME):
             after = with_pin(content, who, release, until_ms)
         change = _from_to(before, Pin(release, until_ms))
-        audit.note(log_dir(data_dir), "pin", str(who), **change)
-        replace(version_dir / PINS_NAME, after)
+        with audit.noted(log_dir(data_dir), "pin", str(who), **change):
+            replace(version_dir / PINS_NAME, after)
     return release
 
 
@@ -85,8 +91,8 @@ def unpin(data_dir: Path, who: Who) -> Pin:
         before = _pin_of(version_dir, content, who)
         if before is None:
             raise Refused(f"{who} is not pinned; `why MAC` shows what a device gets, and why")
-        audit.note(log_dir(data_dir), "unpin", str(who), **_from_to(before, None))
-        replace(version_dir / PINS_NAME, without_pin(content, who))
+        with audit.noted(log_dir(data_dir), "unpin", str(who), **_from_to(before, None)):
+            replace(version_dir / PINS_NAME, without_pin(content, who))
     return before
 
 
@@ -98,20 +104,17 @@ def add_members(data_dir: Path, group: str, macs: Sequence[str]) -> Change:
     """
     with changing(data_dir) as version_dir:
         path = group_path(version_dir, group)
-        if not path.parent.is_dir():
-            if os.path.lexists(path.parent):
-                raise BadPolicy(
-                    f"{path.parent} is not a folder; move it away, and `group add` creates one"
-                )
-            path.parent.mkdir(mode=0o755)
-            give_to_owner(path.parent, version_dir)
-            sync_folder(version_dir)
+        if os.path.lexists(path.parent) and not path.parent.is_dir():
+            raise BadPolicy(
+                f"{path.parent} is not a folder; move it away, and `group add NAME MAC` makes it"
+            )
         content = read(path.parent, path.name)
         with named(path):
             after, added = with_members(content, macs)
         if added or not path.exists():
-            audit.note(log_dir(data_dir), "group add", group, **_listed("to", added))
-            replace(path, after)
+            with audit.noted(log_dir(data_dir), "group add", group, **_listed("to", added)):
+                make_folder(path.parent)
+                replace(path, after)
     return Change(added, macs)
 
 
@@ -128,8 +131,8 @@ def remove_members(data_dir: Path, group: str, macs: Sequence[str]) -> Change:
         with named(path):
             after, removed = without_members(content, macs)
         if removed:
-            audit.note(log_dir(data_dir), "group remove", group, **_listed("from", removed))
-            replace(path, after)
+            with audit.noted(log_dir(data_dir), "group remove", group, **_listed("from", removed)):
+                replace(path, after)
     return Change(removed, macs)
 
 
@@ -143,8 +146,8 @@ def retry(data_dir: Path, mac: str) -> None:
         content = read(version_dir, RETRIES_NAME)
         with named(version_dir / RETRIES_NAME):
             after = with_retry(content, mac, clock.now_ms())
-        audit.note(log_dir(data_dir), "retry", mac)
-        replace(version_dir / RETRIES_NAME, after)
+        with audit.noted(log_dir(data_dir), "retry", mac):
+            replace(version_dir / RETRIES_NAME, after)
 
 
 def hold(data_dir: Path, reason: str) -> Hold | None:
@@ -162,9 +165,9 @@ def hold(data_dir: Path, reason: str) -> Hold | None:
         with changing(data_dir) as version_dir:
             before = current_hold(data_dir)
             if before is None or (reason and reason != before.reason):
-                audit.note_if_room(log_dir(data_dir), "hold", "everything", reason=reason or None)
-                now_ms = clock.now_ms()
-                replace(version_dir / HOLD_NAME, hold_content(reason, audit.user(), now_ms))
+                why = reason or None
+                with audit.noted(log_dir(data_dir), "hold", "everything", is_full, reason=why):
+                    _write_hold(version_dir, hold_content(reason, audit.user(), clock.now_ms()))
     except OSError as problem:
         if not is_full(problem):
             raise
@@ -173,18 +176,38 @@ def hold(data_dir: Path, reason: str) -> Hold | None:
     return before
 
 
-def _hold_without_room(version_dir: Path) -> None:
-    """Hold everything by an empty file: a name needs hardly any room."""
-    flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
-    descriptor = os.open(version_dir / HOLD_NAME, flags, 0o644)
+def _write_hold(version_dir: Path, content: bytes) -> None:
     try:
-        give_to_owner(descriptor, version_dir)
-    finally:
-        os.close(descriptor)
+        replace(version_dir / HOLD_NAME, content, is_stop=True)
+    except OSError as problem:
+        if not is_full(problem):
+            raise
+        _hold_without_room(version_dir)
+
+
+def _hold_without_room(version_dir: Path) -> None:
+    """Hold everything by an empty file, or by a second name of one: that needs hardly any room.
+
+    Raises:
+        Refused: not even that can be done.
+    """
+    path = version_dir / HOLD_NAME
+    what = "stays as it was"
+    if not os.path.lexists(path):
+        what = "says neither why nor since when"
+        try:
+            os.close(open_or_make(path, os.O_RDONLY))
+        except OSError:
+            try:
+                os.link(version_dir / LOCK_NAME, path)
+            except OSError as problem:
+                raise Refused(
+                    f"{path}: {problem.strerror}: nothing is on hold; stop the server, or make room"
+                ) from problem
     with suppress(OSError):
         sync_folder(version_dir)
-    _move_stamp(version_dir)
-    log.warning("the disk is full: %s says neither why nor since when", HOLD_NAME)
+        renew_time(version_dir)
+    log.warning("the disk is full: %s %s", HOLD_NAME, what)
 
 
 def unhold(data_dir: Path) -> None:
@@ -198,26 +221,9 @@ def unhold(data_dir: Path) -> None:
         path = version_dir / HOLD_NAME
         if not os.path.lexists(path):
             raise Refused("nothing is on hold; `why MAC` shows what a device gets, and why")
-        audit.note(log_dir(data_dir), "unhold", "everything")
-        path.unlink()
+        with audit.noted(log_dir(data_dir), "unhold", "everything", is_full):
+            path.unlink()
         sync_folder(version_dir)
-
-
-def current_hold(data_dir: Path) -> Hold | None:
-    """Return what is on record of the hold; None: nothing is on hold."""
-    folder = data_dir / "version"
-    if not os.path.lexists(folder / HOLD_NAME):
-        return None
-    try:
-        return parse_hold(read(folder, HOLD_NAME))
-    except (OSError, BadPolicy):
-        return Hold()
-
-
-def reason_of_hold(data_dir: Path) -> str:
-    """Return why everything is on hold; "" if it is not, or no reason is on record."""
-    held = current_hold(data_dir)
-    return "" if held is None else held.reason
 
 
 @contextmanager
@@ -233,16 +239,8 @@ def changing(data_dir: Path) -> Iterator[Path]:
     version_dir = existing_folder(data_dir, "version")
     with locked(data_dir):
         yield version_dir
-        _move_stamp(version_dir)
-
-
-def _move_stamp(folder: Path) -> None:
-    """Give a folder a new time stamp: two changes may fall into one tick of the clock."""
-    stamp_ns = max(time.time_ns(), os.stat(folder).st_mtime_ns + 1)
-    try:
-        os.utime(folder, ns=(stamp_ns, stamp_ns))
-    except PermissionError:
-        os.utime(folder)  # of another user: only the time of the kernel can be set
+        renew_time(version_dir)
+        make_spares(version_dir)
 
 
 def group_path(version_dir: Path, group: str) -> Path:
@@ -250,10 +248,21 @@ def group_path(version_dir: Path, group: str) -> Path:
     return version_dir / GROUPS_FOLDER / f"{group}{GROUP_SUFFIX}"
 
 
+def check_group(data_dir: Path, group: str) -> None:
+    """Check that there is a group.
+
+    Raises:
+        Refused: there is none.
+    """
+    if not os.path.lexists(group_path(data_dir / "version", group)):
+        raise Refused(
+            f"there is no group {group}; `group list` shows all, `group add {group} MAC` makes one"
+        )
+
+
 def _content_of_group(version_dir: Path, group: str) -> bytes:
+    check_group(version_dir.parent, group)
     path = group_path(version_dir, group)
-    if not os.path.lexists(path):
-        raise Refused(f"there is no group {group}; `group list` shows all, `group add` creates one")
     return read(path.parent, path.name)
 
 

@@ -15,12 +15,14 @@ thread reads long files. Then the policy stays as it was, except for the hold, w
 `watched` says what is done about each file.
 """
 
+import logging
 import os
 import time
-from contextlib import suppress
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from threading import Lock
+from types import MappingProxyType
 from typing import NamedTuple
 
 from ota_server.model.manifest import (
@@ -32,7 +34,8 @@ from ota_server.model.manifest import (
 from ota_server.model.refusal import BadPolicy
 from ota_server.model.version import meaning, version_of_image_name
 from ota_server.policy.parse import (
-    groups_by_mac,
+    by_key,
+    groups_by_key,
     parse_group,
     parse_pins,
     parse_retries,
@@ -60,8 +63,12 @@ from ota_server.policy.rollout_plan import (
     parse_progress,
     progress_name,
 )
-from ota_server.system.files import Signature, is_of, signature_of
+from ota_server.system.data_dir import product_at
+from ota_server.system.files import Stamp, is_of, stamp_of
+from ota_server.system.server_log import RateLimit
 from ota_server.system.watched import RACY_SECONDS, Watched
+
+log = logging.getLogger(__name__)
 
 GROUPS_FOLDER = "groups"
 GROUP_SUFFIX = ".txt"
@@ -72,6 +79,7 @@ _SHORT_SECONDS = 0.05
 # Files that were read so soon after a change that another one may have the same time stamp are read
 # again, but not at every turn, of which there are thousands a second.
 _READ_AGAIN_SECONDS = 0.05
+_SAY_EVERY_SECONDS = 60.0
 
 
 class _Seen(NamedTuple):
@@ -80,7 +88,7 @@ class _Seen(NamedTuple):
     Times are in seconds of the monotonic clock.
     """
 
-    folder: Signature | None
+    folder: Stamp | None
     at: float
     racy_until: float
 
@@ -90,21 +98,36 @@ class PolicyFiles:
 
     Attributes:
         has_open_rollout: a rollout is on, or the controller has not recorded its end yet.
+        unserved: as in a `Policy`, from the next `look_after` on; the running server knows it.
     """
 
-    def __init__(self, data_dir: Path) -> None:
+    def __init__(
+        self,
+        data_dir: Path,
+        keeps_ungrouped: bool = False,
+        unserved: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
+        """Read it.
+
+        Args:
+            keeps_ungrouped, unserved: as in a `Policy`; they are in no file.
+        """
         self.has_open_rollout = False
+        self.unserved = unserved
+        self._keeps_ungrouped = keeps_ungrouped
+        self._product = product_at(data_dir)
         self._version_dir = data_dir / "version"
         self._firmware_dir = data_dir / "firmware"
         self._lock = Lock()
         self._watched = Watched(True, "a server that has not read it before offers nothing")
         self._manifests = Watched(False, "no device is offered its release")
         self._groups: dict[str, tuple[str, ...]] = {}
-        self._facts: tuple[bool, frozenset[str], str] | None = None
+        self._facts: tuple[bool, frozenset[str], str, Mapping[str, str]] | None = None
         self._seen = _Seen(None, 0.0, 0.0)
         self._has_turns = False
         self._turn_policy: Policy | None = None
-        self._policy = Policy()
+        self._policy = make_policy(keeps_ungrouped=keeps_ungrouped, product=self._product)
+        self._limit = RateLimit(_SAY_EVERY_SECONDS)
         self.look_after()
 
     def begin_turn(self) -> None:
@@ -123,13 +146,17 @@ class PolicyFiles:
 
     def look_after(self) -> None:
         """Notice files that were edited in place, and read long ones."""
-        with suppress(OSError):
-            folder = signature_of(os.lstat(self._version_dir))
+        try:
+            folder = stamp_of(os.lstat(self._version_dir))
             with self._lock:
                 try:
                     self._read(folder, is_turn=False)
                 finally:
                     self._watched.reads_long_file = False
+        except OSError as problem:
+            # Before the first look there may be no such folder, and nothing that was decided.
+            if self._seen.folder and self._limit.allows(str(problem), time.monotonic()):
+                log.error("%s; what operators decided before applies until it is fixed", problem)
 
     @property
     def latest(self) -> Policy:
@@ -151,12 +178,12 @@ class PolicyFiles:
             # The emergency hold never waits.
             return self._policy._replace(is_held=self._is_held(), is_plain=False)
         try:
-            self._read(signature_of(status), is_turn=True)
+            self._read(stamp_of(status), is_turn=True)
         finally:
             self._lock.release()
         return self._policy
 
-    def _read(self, folder: Signature, is_turn: bool) -> None:
+    def _read(self, folder: Stamp, is_turn: bool) -> None:
         """Read what has changed. The caller holds the lock."""
         now, seen = time.monotonic(), self._seen
         racy_until = seen.racy_until if now < seen.racy_until else 0.0
@@ -182,14 +209,15 @@ class PolicyFiles:
             return  # the folder was moved away meanwhile; that removes nothing from the policy
         watched.end()
         self._manifests.end()
-        facts = (is_held, images, watched.problem)
+        unserved = self.unserved
+        facts = (is_held, images, watched.problem, unserved)
         if not watched.changed and not self._manifests.changed and facts == self._facts:
             return
         are_groups_left = not self._make_groups(members, is_turn)
         self._policy = make_policy(
             problem=watched.problem,
             is_held=is_held,
-            pins=pins,
+            pins=(by_key(self._product, pins[0]), pins[1]),
             group_targets=targets,
             stopped=stopped,
             groups=self._groups,
@@ -197,7 +225,10 @@ class PolicyFiles:
             manifests=manifests,
             unusable=unusable,
             images=images,
-            retries=retries,
+            unserved=unserved,
+            retries=by_key(self._product, retries),
+            keeps_ungrouped=self._keeps_ungrouped,
+            product=self._product,
         )
         self._facts = facts
         self._manifests.changed.clear()
@@ -222,7 +253,7 @@ class PolicyFiles:
             if is_turn:
                 return False
             self._watched.reads_long_file = True
-        self._groups = groups_by_mac(members)
+        self._groups = groups_by_key(self._product, members)
         return True
 
     def _read_groups(self) -> dict[str, list[str]]:

@@ -2,9 +2,10 @@
 
 import json
 import logging
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
-from ota_server.model.device import parse_mac
+from ota_server.model.identity import parse_name
 from ota_server.model.json_object import parse_object
 from ota_server.model.refusal import BadPolicy
 from ota_server.policy import audit, edits
@@ -29,7 +30,7 @@ def parse_labels(content: bytes) -> dict[str, str]:
         raise BadPolicy(str(problem)) from None
     labels = {}
     for name, text in fields.items():
-        mac = parse_mac(name)
+        mac = parse_name(name)
         if mac is None or not is_label(text):
             raise BadPolicy(f"has {name[:40]!r}: {text!r:.80}, which is not a MAC with its label")
         labels[mac] = text
@@ -60,6 +61,19 @@ def set_label(data_dir: Path, mac: str, text: str) -> str | None:
         return change_label(version_dir, mac, text)
 
 
+def drop_labels(version_dir: Path, macs: Collection[str]) -> None:
+    """Remove the labels of devices that are forgotten; the caller holds the lock.
+
+    Raises:
+        BadPolicy, OSError: as `edits.changing`.
+    """
+    path = version_dir / FILE_NAME
+    with named(path):
+        labels = parse_labels(read(version_dir, FILE_NAME))
+    if not labels.keys().isdisjoint(macs):
+        _write(path, {mac: text for mac, text in labels.items() if mac not in macs})
+
+
 def change_label(version_dir: Path, mac: str, text: str) -> str | None:
     """Do as `set_label`; the caller holds the lock."""
     path = version_dir / FILE_NAME
@@ -70,7 +84,11 @@ def change_label(version_dir: Path, mac: str, text: str) -> str | None:
         labels[mac] = text
     if before != (text or None):
         change = {"from": before, "to": text or None}
-        audit.note(log_dir(version_dir.parent), "label", mac, **change)
-        content = json.dumps(labels, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
-        replace(path, content.encode("utf-8"))
+        with audit.noted(log_dir(version_dir.parent), "label", mac, **change):
+            _write(path, labels)
     return before
+
+
+def _write(path: Path, labels: Mapping[str, str]) -> None:
+    content = json.dumps(labels, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+    replace(path, content.encode("utf-8"))

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
-from ota_server.model.device import parse_mac
+from ota_server.model.identity import key_of_name, parse_name
 from ota_server.model.json_object import parse_object
 from ota_server.model.refusal import BadPolicy
 from ota_server.model.timestamp import parse_time
@@ -15,13 +15,13 @@ _Value = TypeVar("_Value")
 
 
 def parse_pins(content: bytes) -> tuple[dict[str, Pin], dict[str, Pin]]:
-    """Return the pins of devices, by MAC, and of groups.
+    """Return the pins of devices, by name, and of groups.
 
     Raises:
         BadPolicy: they cannot be read.
     """
     fields = _object(content)
-    devices = _distinct((_mac(name), _pin(value)) for name, value in _items(fields, "devices"))
+    devices = _distinct((_device(name), _pin(value)) for name, value in _items(fields, "devices"))
     groups = _distinct((_group(name), _pin(value)) for name, value in _items(fields, "groups"))
     return devices, groups
 
@@ -56,19 +56,19 @@ def _stopped(name: str, value: object) -> tuple[str, Stopped]:
 
 
 def parse_retries(content: bytes) -> dict[str, int]:
-    """Return when `retry` was run for a device, in milliseconds, by MAC.
+    """Return when `retry` was run for a device, in milliseconds, by name.
 
     Raises:
         BadPolicy: they cannot be read.
     """
     try:
-        return {_mac(name): parse_time(value) for name, value in _object(content).items()}
+        return {_device(name): parse_time(value) for name, value in _object(content).items()}
     except (TypeError, ValueError) as problem:
         raise BadPolicy(f"a value is not a time: {problem}") from None
 
 
 def parse_group(content: bytes) -> list[str]:
-    """Return the MACs of a group: one a line, without blank lines and what follows a #.
+    """Return the devices of a group, by name: one a line, without blanks and what follows a #.
 
     Raises:
         BadPolicy: a line is not a MAC address.
@@ -77,29 +77,44 @@ def parse_group(content: bytes) -> list[str]:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError:
         raise BadPolicy("is not UTF-8") from None
-    macs = []
+    names = []
     for number, line in enumerate(text.split("\n"), start=1):
         entry = line.partition("#")[0].strip()
         if not entry:
             continue
-        mac = parse_mac(entry)
-        if mac is None:
+        name = parse_name(entry)
+        if name is None:
             raise BadPolicy(f"line {number} is not a MAC address: {entry[:40]!r}")
-        macs.append(mac)
-    return macs
+        names.append(name)
+    return names
 
 
-def groups_by_mac(members: Mapping[str, list[str]]) -> dict[str, tuple[str, ...]]:
-    """Return the groups of each MAC, in alphabetical order."""
+def by_key(product: str, by_name: Mapping[str, _Value]) -> Mapping[str, _Value]:
+    """Return a table of devices by their keys, given one by their names."""
+    return {key_of_name(product, name): value for name, value in by_name.items()}
+
+
+def groups_by_key(product: str, members: Mapping[str, list[str]]) -> dict[str, tuple[str, ...]]:
+    """Return the groups of each device by its key, in alphabetical order.
+
+    Args:
+        members: of each group, by their names.
+    """
     groups: dict[str, tuple[str, ...]] = {}
-    for name in sorted(members):
-        alone = (name,)
-        for mac in members[name]:
-            before = groups.get(mac)
+    for group in sorted(members):
+        alone = (group,)
+        for name in members[group]:
+            # A MAC address of the default product is its own key; a list may have a million.
+            key = (
+                name
+                if not product and name[2:3] == ":" != name[3:4]
+                else key_of_name(product, name)
+            )
+            before = groups.get(key)
             if before is None:
-                groups[mac] = alone
-            elif before[-1] != name:
-                groups[mac] = (*before, name)
+                groups[key] = alone
+            elif before[-1] != group:
+                groups[key] = (*before, group)
     return groups
 
 
@@ -152,8 +167,8 @@ def _group(value: object) -> str:
     return _checked(value, is_group_name, "group's name")
 
 
-def _mac(value: str) -> str:
-    mac = parse_mac(value)
-    if mac is None:
+def _device(value: str) -> str:
+    name = parse_name(value)
+    if name is None:
         raise BadPolicy(f"{value[:40]!r} is not a MAC address")
-    return mac
+    return name

@@ -4,7 +4,7 @@ One value holds all of it, made again when a file has changed; `decision` asks i
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -16,6 +16,9 @@ PINS_NAME = "pins.json"
 TARGETS_NAME = "targets.json"
 STOPPED_NAME = "stopped.json"
 RETRIES_NAME = "retries.json"
+# Images that say one of these name the very chip, not an architecture. Not `ESP chip 99`: a newer
+# server may know its name.
+_CHIP_NAME = re.compile(r"ESP(?:32|8266)|RP2|SAMD|nRF")
 _GROUP_NAME = re.compile(r"[a-z][a-z0-9_\-]{0,31}")
 
 
@@ -84,15 +87,20 @@ class Policy(NamedTuple):
 
     Attributes:
         problem: a file that could not be read at the start: no device is offered anything.
-        pins: by MAC.
+        pins: by key (`model.identity`).
         group_targets: the targets of groups that have their own.
-        groups: the groups of a MAC, in alphabetical order.
+        groups: the groups of a device by its key, in alphabetical order.
         rollouts: by group; "" is the whole fleet.
         manifests: of published releases.
         unusable: releases whose manifest cannot be read, and why.
         images: releases that have an image.
+        unserved: releases whose image the running server cannot serve, and why.
         aliases: the version of a release by what its devices report.
-        retries: when an operator ran `retry` for a device, by MAC, in ms.
+        hashes: the version of a release by the hashes that its devices report of it.
+        retries: when an operator ran `retry` for a device, by key, in ms.
+        product: whose policy it is, "" for the default one.
+        has_several_chips: the releases are for chips of more than one kind.
+        keeps_ungrouped: a device in no group is told its own version, unless it is pinned.
     """
 
     problem: str = ""
@@ -106,9 +114,14 @@ class Policy(NamedTuple):
     manifests: Mapping[str, Manifest] = {}
     unusable: Mapping[str, str] = {}
     images: frozenset[str] = frozenset()
+    unserved: Mapping[str, str] = {}
     aliases: Mapping[str, str] = {}
+    hashes: Mapping[str, str] = {}
     retries: Mapping[str, int] = {}
+    keeps_ungrouped: bool = False
     is_plain: bool = True
+    has_several_chips: bool = False
+    product: str = ""
 
     def release_of(self, reported: str) -> str:
         """Return the version of the release that a device runs, by what it reports."""
@@ -125,6 +138,11 @@ def is_group_name(text: str) -> bool:
     return _GROUP_NAME.fullmatch(text) is not None
 
 
+def known_chip(chip: str | None) -> str | None:
+    """Return the chip that an image is for; None: it says none that is the chip of a device."""
+    return chip if chip is not None and _CHIP_NAME.match(chip) else None
+
+
 def make_policy(
     *,
     problem: str = "",
@@ -137,13 +155,18 @@ def make_policy(
     manifests: Mapping[str, Manifest] | None = None,
     unusable: Mapping[str, str] | None = None,
     images: frozenset[str] = frozenset(),
+    unserved: Mapping[str, str] | None = None,
     retries: Mapping[str, int] | None = None,
+    keeps_ungrouped: bool = False,
+    product: str = "",
 ) -> Policy:
     """Put a policy together from what the files hold."""
     manifests = manifests or {}
     aliases = {each.reports_as: each.version for each in manifests.values() if each.reports_as}
     has_stepping_stones = any(manifest.via for manifest in manifests.values())
-    decided = (problem, is_held, *pins, group_targets, stopped, rollouts, unusable)
+    chips = {known_chip(each.chip) for each in manifests.values() if not each.any_chip}
+    has_several_chips = len(chips - {None}) > 1
+    decided = (problem, is_held, *pins, group_targets, stopped, rollouts, unusable, unserved)
     return Policy(
         problem=problem,
         is_held=is_held,
@@ -156,7 +179,23 @@ def make_policy(
         manifests=manifests,
         unusable=unusable or {},
         images=images,
+        unserved=unserved or {},
         aliases=aliases,
+        hashes=_hashes(manifests.values()),
         retries=retries or {},
-        is_plain=not any((*decided, aliases, has_stepping_stones)),
+        keeps_ungrouped=keeps_ungrouped,
+        is_plain=not any(
+            (*decided, keeps_ungrouped, aliases, has_stepping_stones, has_several_chips)
+        ),
+        has_several_chips=has_several_chips,
+        product=product,
     )
+
+
+def _hashes(manifests: Iterable[Manifest]) -> dict[str, str]:
+    """Return which version has a hash; of two releases with the same bytes, the newer one."""
+    found = {}
+    for manifest in sorted(manifests, key=lambda each: each.time):
+        for each in (manifest.sha256, manifest.md5, *manifest.reported_hashes):
+            found[each] = manifest.version
+    return found

@@ -6,6 +6,9 @@
 from enum import Enum
 from typing import NamedTuple, Optional
 
+# What is said of such an image, after its name, by whoever finds it.
+IS_ALTERED = "is not the image that was published: publish the same build again"
+
 
 class Reason(Enum):
     """A rule of `decision` that decided, in the order of the rules."""
@@ -14,9 +17,11 @@ class Reason(Enum):
     ON_HOLD = "everything is on hold"
     PIN = "the device is pinned"
     GROUP_PIN = "its group is pinned"
+    NO_GROUP = "it is in no group, and such devices are told nothing"
     RUNS_ROLLOUT = "it runs what a rollout brings"
     ROLLOUT = "a rollout offers it a release"
     HELD_BACK = "a rollout has not come to it"
+    PAUSED = "a rollout would, but it is paused"
     CONTROLLER_AWAY = "a rollout would, but the controller does not look after it"
     JOURNAL_FAILING = "a rollout would, but the journal cannot be written"
     TABLE_FULL = "a rollout would, but there is no room to put the device on record"
@@ -31,7 +36,10 @@ class Reason(Enum):
     BAD_MANIFEST = "the manifest of the release cannot be used"
     NO_IMAGE = "the image of the release is missing or cannot be read"
     ALTERED = "the image is not the one that was published"
+    UNSERVED = "the image is altered or cannot be read, as the running server found"
     SAMPLE = "the shipped sample is for the machine of the server"
+    NO_ROOM = "the device has no room for the image"
+    WRONG_CHIP = "the image is for another chip than that of the device"
     REPEATED = "the device fetched the image too often, and waits"
     STUCK = "the device fetched the image so often that an operator has to look"
     WINDOW_CLOSED = "no maintenance window is open"
@@ -44,7 +52,7 @@ class Cause(NamedTuple):
     Attributes:
         version: of the release that it is about.
         group: that it is about; "" is the whole fleet.
-        text: what a file, a window or an image says of itself.
+        text: what a file, a window or an image says of itself; of a rollout what it reverts.
         times: how many downloads, or download slots.
         until_ms: when it ends; None: that is not known.
         behind: the cause that would have decided without this one.

@@ -14,7 +14,8 @@ states of a rollout (`RolloutProgress.state`):
                                   halted   too many devices did badly, or it was withdrawn
                                   done     the last wave is through, or it is already the target
                                   aborted  `rollout abort`
-    paused   no further devices   running  `rollout resume` or `promote`, or its cause is gone
+    paused   no further devices   running  `rollout resume`; `promote` if it paused by itself; its
+                                           cause is gone
                                   halted, done, aborted: as from running
     halted   none: withdrawn      -        it is over
     done     all: the target      -        it is over
@@ -31,7 +32,7 @@ from typing import Any, NamedTuple
 
 from ota_server.model.json_object import format_object, parse_object
 from ota_server.model.refusal import BadPolicy
-from ota_server.model.timestamp import parse_time
+from ota_server.model.timestamp import format_time, parse_time
 from ota_server.model.version import is_version
 from ota_server.policy.policy import Rollout, RolloutState, is_group_name
 
@@ -68,6 +69,8 @@ class RolloutPlan(NamedTuple):
         resumed: how often an operator has resumed it after a pause, whoever paused it.
         counted: how many active devices each wave added when it began; (): not counted.
         groups_too: it includes groups that have their own target.
+        is_mixed: its image is for other devices than that of the target, and it was forced: the
+            way back would give them one that is not for them.
     """
 
     id: str
@@ -91,16 +94,30 @@ class RolloutPlan(NamedTuple):
     resumed: int = 0
     counted: tuple[int, ...] = ()
     groups_too: bool = False
+    is_mixed: bool = False
+
+    @property
+    def has_way_back(self) -> bool:
+        """Whether `abort --revert` is the thing to do if it ends badly."""
+        return self.instead_of is not None and not self.is_mixed
 
     @property
     def wave_count(self) -> int:
         """The number of waves, including that of the first group."""
         return len(self.waves) + (self.first_group is not None)
 
+    def has(self, progress: "RolloutProgress") -> bool:
+        """Return whether a progress is of this plan; by hand its wave may have become any."""
+        return progress.id == self.id and progress.wave < self.wave_count
+
     def percent(self, wave: int) -> float:
         """Return the percentage up to which devices are in a wave, counted from 0."""
         index = wave - (self.first_group is not None)
         return self.waves[min(index, len(self.waves) - 1)] if index >= 0 else 0.0
+
+    def command(self, part: str) -> str:
+        """Return the command that does something about this rollout and about no other one."""
+        return f"`rollout {part}{f' --group {self.group}' * bool(self.group)}`"
 
     def waves_at(self, percents: Iterable[float]) -> Iterator[int]:
         """Yield the first wave that holds a device at each percentage; `wave_count`: none does."""
@@ -126,9 +143,11 @@ class RolloutProgress(NamedTuple):
         waiting: what the open wave waits for, in words; if it is paused, what still keeps it from
             being halted or done; "": nothing.
         lifts: a pause that ends when its cause does.
+        is_blocked: paused because its image cannot be had as it was published; ends with that.
         asks: the MACs of the devices that a person has to look at before it goes on.
         accepted: the MACs of devices that a person went on without: they do not count.
         notes: what else a person should know, in sentences.
+        bad: if it was halted, the MACs of the devices that did badly; the first ones of many.
     """
 
     id: str
@@ -144,6 +163,8 @@ class RolloutProgress(NamedTuple):
     asks: tuple[str, ...] = ()
     accepted: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    bad: tuple[str, ...] = ()
+    is_blocked: bool = False
 
 
 def plan_name(group: str) -> str:
@@ -168,7 +189,7 @@ def in_force(plan: RolloutPlan, progress: RolloutProgress | None) -> Rollout | N
     """Return the rollout as decisions need it; None: it is over."""
     if plan.wanted == RolloutWish.ABORT:
         return None
-    if progress is None or progress.id != plan.id:
+    if progress is None or not plan.has(progress):
         # The controller has not seen it yet: no device is offered it, or taken back from it.
         return _rollout(plan, RolloutState.PAUSED, 0.0)
     if progress.state in OVER:
@@ -178,20 +199,33 @@ def in_force(plan: RolloutPlan, progress: RolloutProgress | None) -> Rollout | N
 
 
 def _rollout(plan: RolloutPlan, state: RolloutState, percent: float) -> Rollout:
-    return Rollout(
-        plan.version,
-        state,
-        percent,
-        plan.first_group,
-        plan.held_unknown,
-        plan.groups_too,
-        plan.reverts,
-    )
+    more = plan.first_group, plan.held_unknown, plan.groups_too, plan.reverts
+    return Rollout(plan.version, state, percent, *more)
 
 
 def is_over(plan: RolloutPlan, progress: RolloutProgress | None) -> bool:
     """Return whether the controller has nothing more to do about a rollout."""
-    return progress is not None and progress.id == plan.id and progress.state in OVER
+    return progress is not None and plan.has(progress) and progress.state in OVER
+
+
+def begun_by(plan: RolloutPlan, now_ms: int) -> RolloutPlan:
+    """Return a plan that began now at the latest: a clock that was ahead may have written more.
+
+    Else nothing that devices do would count until that time has come.
+    """
+    return plan if parse_time(plan.time) <= now_ms else plan._replace(time=format_time(now_ms))
+
+
+def waits_for_person(plan: RolloutPlan, progress: RolloutProgress | None) -> bool:
+    """Return whether a rollout goes no further before a person does something about it.
+
+    One that an operator has paused does not count: somebody knows of it.
+    """
+    if progress is None or plan.wanted != RolloutWish.RUN or plan.promoted > progress.wave:
+        return False
+    if progress.state == RolloutState.PAUSED:
+        return plan.resumed <= progress.resumed
+    return progress.state == RolloutState.RUNNING and bool(progress.asks)
 
 
 def format_plan(plan: RolloutPlan | RolloutProgress) -> bytes:
@@ -245,8 +279,9 @@ def plan_problem(plan: RolloutPlan) -> str:
         return "waves have to rise, and the last one has to be 100"
     if plan.wanted not in tuple(RolloutWish) or plan.held_unknown not in ("keep", "target"):
         return f"{plan.wanted!r:.40} or {plan.held_unknown!r:.40} is not known"
-    if type(plan.groups_too) is not bool:
-        return f"groups_too has to be true or false, not {plan.groups_too!r:.40}"
+    for name in ("groups_too", "is_mixed"):
+        if type(getattr(plan, name)) is not bool:
+            return f"{name} has to be true or false, not {getattr(plan, name)!r:.40}"
     if not 0 <= plan.max_failures < 100:
         return "the limit of failures has to be a percentage from 0 to under 100"
     if not 1 <= plan.min_devices <= 1_000_000:
@@ -272,6 +307,7 @@ def parse_progress(content: bytes) -> RolloutProgress:
             asks=tuple(map(str, progress.asks)),
             accepted=tuple(map(str, progress.accepted)),
             notes=tuple(map(str, progress.notes)),
+            bad=tuple(map(str, progress.bad)),
         )
         numbers = (progress.wave, progress.resumed, *progress.counts.values())
         is_right = type(progress.reason) is type(progress.waiting) is str

@@ -1,12 +1,15 @@
 """What a decision depends on, besides the report of the device. Pure.
 
 the server, from memory ── Offers ──────┐
-                                        ├──> Situation ──> decision.decide ──> Decision
-`why`, from files ──────── gather ──────┘                                        │
-   ^                                                                             v
-   └── ServerState <── admission.json <── the server that runs         explain (words)
+                                        ├──> Situation ──> decision ──> Decision
+`why`, from files ──────── gather ──────┘                                  │
+   ^                                                                       v
+   └── ServerState <── admission.json <── the server that runs      explain (words)
+
+`why` calls `decision.decide`; the server its three steps, `choose`, `withhold` and `put_off`.
 """
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from ota_server.model.device import Download
@@ -22,6 +25,7 @@ class ImageOnDisk(NamedTuple):
 
     Attributes:
         sha256: None: it was not hashed, since nothing depends on it.
+        chip: that it is for, as it says itself; None: it does not say.
         problem: why there are no bytes to send; "": there are.
     """
 
@@ -29,6 +33,7 @@ class ImageOnDisk(NamedTuple):
     size: int
     sha256: str | None = None
     problem: str = ""
+    chip: str | None = None
 
 
 class Situation(NamedTuple):
@@ -74,6 +79,8 @@ class ServerState(NamedTuple):
         let_in: MACs of devices that may download in spite of the window and the slots.
         last_good: the target that stays in force if version.txt cannot be used.
         is_policy_usable: no file of the policy keeps it from offering anything.
+        is_development: the loop breaker holds nobody back.
+        keeps_ungrouped, unserved: as in a `Policy`.
     """
 
     runs: bool = False
@@ -85,6 +92,9 @@ class ServerState(NamedTuple):
     let_in: frozenset[str] = frozenset()
     last_good: Target | None = None
     is_policy_usable: bool = True
+    is_development: bool = False
+    keeps_ungrouped: bool = False
+    unserved: Mapping[str, str] = {}
 
     def put_off(self, mac: str) -> Cause | None:
         """Return why a device has to wait for its turn; None: it need not."""
@@ -93,6 +103,22 @@ class ServerState(NamedTuple):
         if self.closed_window:
             return window_closed(self.closed_window)
         return no_slot(self.taken_slots) if self.taken_slots else None
+
+
+class Serving(NamedTuple):
+    """What a running server says of itself for people; 0 and "": it does not say.
+
+    Attributes:
+        since_ms: when it began to answer.
+        host: that it listens on.
+        journal_bytes: how large the journal may become.
+    """
+
+    pid: int = 0
+    since_ms: int = 0
+    host: str = ""
+    port: int = 0
+    journal_bytes: int = 0
 
 
 def window_closed(windows: str) -> Cause:

@@ -71,7 +71,7 @@ def read_found_version(found: Found) -> tuple[VersionFile, bool]:
         OSError: it cannot be read.
     """
     with open(open_found(found), "rb", buffering=0) as file:
-        is_same = is_of(os.fstat(file.fileno()), found.signature)
+        is_same = is_of(os.fstat(file.fileno()), found.stamp)
         content = file.read(MAX_VERSION_FILE_BYTES + 1)
     try:
         return VersionFile(*parse_version_file(content)), is_same
@@ -111,7 +111,7 @@ def find_image(
     for name in map(image_name, spellings(version)):
         found = look(firmware_dir, name)
         if found is not None:
-            return (name, found) if found.signature.size else None
+            return (name, found) if found.stamp.size else None
     return None
 
 
@@ -125,7 +125,10 @@ def release_here(data_dir: Path, version: str) -> str:
     image = find_image(data_dir / "firmware", version)
     if image is None:
         path = data_dir / "firmware" / image_name(version)
-        raise Refused(f"{version} is not a release here: there is no {path}; publish it first")
+        raise Refused(
+            f"{version} is not a release here: there is no {path}; publish it first, or give "
+            "another one: `release list` shows all"
+        )
     entry = stopped_entry(read_stopped(data_dir), version)
     if entry is not None and entry.get("state") == StoppedState.WITHDRAWN:
         reason = f" ({entry['reason']})" if entry.get("reason") else ""
@@ -159,15 +162,13 @@ def read_group_targets(data_dir: Path) -> dict[str, str]:
 
 def set_group_target(data_dir: Path, group: str, version: str) -> None:
     """Give a group a target of its own."""
-    content = read_if_there(data_dir / "version", TARGETS_NAME) or b"{}"
-    targets = {**parse_targets(content), group: version}
-    _write_json(data_dir / "version" / TARGETS_NAME, targets)
+    write_group_targets(data_dir, {**read_group_targets(data_dir), group: version})
 
 
-def clear_group_targets(data_dir: Path) -> None:
-    """Let all groups have the target of the fleet."""
-    if read_if_there(data_dir / "version", TARGETS_NAME) is not None:
-        _write_json(data_dir / "version" / TARGETS_NAME, {})
+def write_group_targets(data_dir: Path, targets: Mapping[str, str]) -> None:
+    """Give these groups a target of their own, and all others that of the fleet."""
+    if targets != read_group_targets(data_dir):
+        replace(data_dir / "version" / TARGETS_NAME, format_object(targets))
 
 
 def read_stopped(data_dir: Path) -> dict[str, dict[str, Any]]:
@@ -209,11 +210,7 @@ def set_stopped(data_dir: Path, version: str, entry: Mapping[str, Any] | None) -
 
 def write_stopped(data_dir: Path, stopped: Mapping[str, dict[str, Any]]) -> None:
     """Replace stopped.json."""
-    _write_json(data_dir / "version" / STOPPED_NAME, stopped)
-
-
-def _write_json(path: Path, content: Mapping[str, Any]) -> None:
-    replace(path, format_object(content))
+    replace(data_dir / "version" / STOPPED_NAME, format_object(stopped), is_stop=True)
 
 
 def is_same_target(one: str | None, other: str | None) -> bool:

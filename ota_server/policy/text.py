@@ -4,9 +4,9 @@ import re
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from ota_server.model.device import parse_mac
+from ota_server.model.identity import parse_name
 from ota_server.model.json_object import format_object, parse_object
-from ota_server.model.timestamp import format_time, parse_time
+from ota_server.model.timestamp import format_second, format_time, parse_time
 from ota_server.policy.parse import parse_group, parse_pins, parse_retries
 from ota_server.policy.policy import is_group_name
 
@@ -30,7 +30,7 @@ class Who(NamedTuple):
 
 def parse_who(text: str) -> Who | None:
     """Return the device or the group that an operator named, or None if it is neither."""
-    mac = parse_mac(text)
+    mac = parse_name(text)
     if mac is not None:
         return Who("devices", mac)
     return Who("groups", text) if is_group_name(text) else None
@@ -109,7 +109,7 @@ def without_members(content: bytes, macs: Iterable[str]) -> tuple[bytes, list[st
     going = set(removed)
     # Not by splitlines, which would break a line at U+2028 in a comment.
     lines = re.findall(r"[^\n]*\n|[^\n]+", content.decode("utf-8"))
-    kept = "".join(line for line in lines if _mac_in(line) not in going)
+    kept = "".join(line for line in lines if _name_in(line) not in going)
     return kept.encode("utf-8"), removed
 
 
@@ -121,7 +121,7 @@ def with_retry(content: bytes, mac: str, now_ms: int) -> bytes:
     """
     parse_retries(content or b"{}")
     fields = parse_object(content or b"{}")
-    kept = {name: value for name, value in fields.items() if parse_mac(name) != mac}
+    kept = {name: value for name, value in fields.items() if parse_name(name) != mac}
     return format_object({**kept, mac: format_time(now_ms)})
 
 
@@ -148,6 +148,17 @@ def parse_hold(content: bytes) -> Hold:
     return Hold(*(text if isinstance(text, str) else "" for text in texts))
 
 
+def hold_text(hold: Hold) -> str:
+    """Return who holds everything, since when and why, in words."""
+    try:
+        since = f" since {format_second(parse_time(hold.time))}"
+    except ValueError:
+        since = ""
+    by = f" by {hold.user}" if hold.user else ""
+    why = f": {hold.reason}" if hold.reason else ""
+    return f"everything is on hold{since}{by}{why}"
+
+
 def _pins(content: bytes) -> dict[str, Any]:
     """Return the pins with everything else in the file."""
     if not content:
@@ -157,8 +168,8 @@ def _pins(content: bytes) -> dict[str, Any]:
 
 
 def _spellings(pins: Iterable[str], who: Who) -> list[str]:
-    return [name for name in pins if (parse_mac(name) or name) == who.name]
+    return [name for name in pins if (parse_name(name) or name) == who.name]
 
 
-def _mac_in(line: str) -> str | None:
-    return parse_mac(line.removeprefix("\ufeff").partition("#")[0].strip())
+def _name_in(line: str) -> str | None:
+    return parse_name(line.removeprefix("\ufeff").partition("#")[0].strip())

@@ -29,8 +29,9 @@ from ota_server.policy.targets import (
     read_found_version,
 )
 from ota_server.releases.hashing import Hasher, Unreadable
-from ota_server.system.files import Found, Signature, find, is_as_it_was
+from ota_server.system.files import Found, Stamp, find, is_as_it_was
 from ota_server.system.server_log import RateLimit
+from ota_server.system.watched import has_writer, is_being_written
 
 log = logging.getLogger(__name__)
 
@@ -52,10 +53,10 @@ class FleetTarget:
         self._firmware_dir = data_dir / "firmware"
         self._hasher = hasher
         self._look_lock = Lock()
-        self._version_file: tuple[Signature, float, VersionFile] | None = None
+        self._version_file: tuple[Stamp, float, VersionFile] | None = None
         self._unread: Target | None = None
         self._read: Target | None = None
-        self._unreadable: Signature | None = None
+        self._unreadable: Stamp | None = None
         self._steady: tuple[Target, tuple[Found, Found]] | None = None
         self._has_turns = False
         self._turn_target: Target | None = None
@@ -82,6 +83,11 @@ class FleetTarget:
     def last_good(self) -> Target | None:
         """The target that stays in force if version.txt cannot be used; None: there is none."""
         return self._unread or self._read
+
+    @property
+    def named(self) -> str | None:
+        """The version that version.txt named at the last look; None: none that can be used."""
+        return None if self._version_file is None else self._version_file[2].version
 
     def look(self) -> Target:
         """Do as `target`, but look at the files even in the middle of a turn.
@@ -125,16 +131,17 @@ class FleetTarget:
             try:
                 if found is not None:
                     name, file = found
-                    return self._good(Target(version, end, name, file.signature.size), file)
+                    return self._good(Target(version, end, name, file.stamp.size), file)
                 problem = f"names {version}, but {self.missing(version)}"
             except Unreadable as unreadable:
                 assert found is not None
                 problem = f"names {version}, but {unreadable}"
-                self._unreadable = found[1].signature
+                self._unreadable = found[1].stamp
                 if self._unread is not None and self._unread.version == version:
                     self._unread = None
             if self.last_good is None:
-                self._say(problem, f"devices are told {version}, and get 404 for its image")
+                told = f"devices are told {version}, and get 404 for its image"
+                self._say(problem, told if found is None else "no device is offered it")
                 return Target(version, end, None, 0)
         kept = self.last_good
         self._say(problem, f"{kept.version} stays the target" if kept else "devices get 503")
@@ -149,11 +156,11 @@ class FleetTarget:
             Unreadable: the image cannot be read.
         """
         before = self.last_good
-        is_read = self._hasher.known(file.signature) is not None
+        is_read = self._hasher.known(file.stamp) is not None
         if not is_read:
             # Hashed now, so that the first device need not wait for it.
             self._hasher.request(file)
-            if file.signature == self._unreadable and before is not None:
+            if file.stamp == self._unreadable and before is not None:
                 return before  # being tried again: good when it has been read
         is_other = before is not None and (
             (target.version, target.image_name) != (before.version, before.image_name)
@@ -175,10 +182,10 @@ class FleetTarget:
         """
         if self._version_file is None or target.image_name != image_name(target.version):
             return
-        signature, read_at, _ = self._version_file
-        version_file = Found(str(self._path), signature)
+        stamp, read_at, _ = self._version_file
+        version_file = Found(str(self._path), stamp)
         image_path = os.path.join(self._firmware_dir, target.image_name)
-        is_settled = read_at > signature.changed_ns / 1e9 + _RACY_SECONDS
+        is_settled = read_at > stamp.changed_ns / 1e9 + _RACY_SECONDS
         if is_settled and image.path == image_path and is_as_it_was(version_file):
             self._steady = target, (version_file, image)
 
@@ -193,14 +200,20 @@ class FleetTarget:
             if found is None:
                 return no_version_file(self._data_dir)
             known = self._version_file
-            settled_at = found.signature.changed_ns / 1e9 + _RACY_SECONDS
-            if known is not None and known[0] == found.signature and known[1] > settled_at:
+            settled_at = found.stamp.changed_ns / 1e9 + _RACY_SECONDS
+            if known is not None and known[0] == found.stamp and known[1] > settled_at:
                 return known[2]
+            if (
+                known is not None
+                and is_being_written(known[0], found.stamp)
+                and has_writer(found) is not False
+            ):
+                return known[2]  # "v1" may be on the way to "v1.0.1"
             read_at = time.time()
             content, is_same = read_found_version(found)
             if not is_same:
                 read_at = 0.0  # replaced between two looks: read it again next time
         except OSError as problem:
             return VersionFile(None, problem=f"cannot be read: {problem.strerror}")
-        self._version_file = (found.signature, read_at, content)
+        self._version_file = (found.stamp, read_at, content)
         return content

@@ -9,18 +9,31 @@ from collections import OrderedDict
 from threading import Condition, Event, Thread
 
 from ota_server.releases.image import Copies, Digests, PrivateCopy, digest
-from ota_server.system.files import Found, Signature, is_temporary, open_found, signature_of
+from ota_server.system.files import (
+    Found,
+    Stamp,
+    is_temporary,
+    open_found,
+    stamp_of,
+    unreadable_text,
+)
+from ota_server.system.server_log import RateLimit
+from ota_server.system.watched import has_writer
+from ota_server.system.wished import do_without
 
 log = logging.getLogger(__name__)
 
 # The file may still be copied: cp and scp pause for less than this between two writes.
 SETTLE_SECONDS = 2.0
+# Longer than the time stamps of a file system are apart: a later change gives a file another one.
+_STAMP_SECONDS = 0.05
 # A file that cannot be read is tried again after this: a disk may come back.
 _RETRY_SECONDS = 10.0
 # Of 300 bytes each. No operator keeps a folder of more images than this.
 _KEPT = 100_000
 # Copies of hashed images that no device has asked for yet.
 _KEPT_COPIES = 4
+_SAY_EVERY_SECONDS = 60.0
 
 
 class Unreadable(Exception):
@@ -42,41 +55,47 @@ class Hashing:
 
 
 class Hasher:
-    """Hashes each file once per signature, when it has been unchanged for two seconds."""
+    """Hashes each file once per stamp, when it has been unchanged for two seconds.
+
+    At once if it has not changed since the start, and nothing has it open for writing any more: who
+    copies an image in and starts the server should not wait.
+    """
 
     def __init__(self, copies: Copies, settle_seconds: float = SETTLE_SECONDS) -> None:
         self._copies = copies
         self._settle_seconds = settle_seconds
-        self._untaken: OrderedDict[Signature, PrivateCopy] = OrderedDict()
-        self._copied_again: set[Signature] = set()
+        self._started_ns = time.time_ns()
+        self._untaken: OrderedDict[Stamp, PrivateCopy] = OrderedDict()
+        self._copied_again: set[Stamp] = set()
         self._condition = Condition()
-        self._digests: OrderedDict[Signature, Digests] = OrderedDict()
-        self._problems: dict[Signature, tuple[float, str]] = {}
+        self._digests: OrderedDict[Stamp, Digests] = OrderedDict()
+        self._problems: dict[Stamp, tuple[float, str]] = {}
         self._by_path: dict[str, Hashing] = {}
         self._queue: list[tuple[float, int, Hashing]] = []
         self._order = itertools.count()
         self._ended = False
         self._thread: Thread | None = None
+        self._limit = RateLimit(_SAY_EVERY_SECONDS)
 
-    def known(self, signature: Signature) -> Digests | None:
+    def known(self, stamp: Stamp) -> Digests | None:
         """Return the digests of a file, or None if it was not hashed yet.
 
         Raises:
             Unreadable: hashing it failed a moment ago.
         """
         with self._condition:
-            digests = self._digests.get(signature)
-            if digests is None and signature in self._problems:
-                failed_at, problem = self._problems[signature]
+            digests = self._digests.get(stamp)
+            if digests is None and stamp in self._problems:
+                failed_at, problem = self._problems[stamp]
                 if time.monotonic() - failed_at < _RETRY_SECONDS:
                     raise Unreadable(problem)
-                del self._problems[signature]
+                del self._problems[stamp]
             return digests
 
-    def take_copy(self, signature: Signature) -> PrivateCopy | None:
+    def take_copy(self, stamp: Stamp) -> PrivateCopy | None:
         """Return, once, the private copy that was made with the digests; None: there is none."""
         with self._condition:
-            return self._untaken.pop(signature, None)
+            return self._untaken.pop(stamp, None)
 
     def want_copy(self, found: Found) -> None:
         """Have a copy made of a file that was hashed before.
@@ -84,11 +103,11 @@ class Hasher:
         Once for each file: it is read again for that, and there may be no room.
         """
         with self._condition:
-            if found.signature in self._copied_again:
+            if found.stamp in self._copied_again:
                 return
             if len(self._copied_again) >= _KEPT:
                 self._copied_again.clear()
-            self._copied_again.add(found.signature)
+            self._copied_again.add(found.stamp)
         self.request(found)
 
     def request(self, found: Found) -> Hashing:
@@ -122,7 +141,8 @@ class Hasher:
                 thread.start()
             except RuntimeError as problem:
                 # The next request tries again.
-                log.error("images cannot be hashed now: %s", problem)
+                if self._limit.allows("thread", time.monotonic()):
+                    log.error("images cannot be hashed now: %s", problem)
             else:
                 self._thread = thread
 
@@ -135,7 +155,7 @@ class Hasher:
                     wait_seconds = self._settle_seconds or SETTLE_SECONDS
                     self._look_again(hashing, wait_seconds)
                 else:
-                    self._finish(hashing, None, f"{hashing.path}: {problem.strerror}")
+                    self._finish(hashing, None, f"{hashing.path} {unreadable_text(problem)}")
             except Exception as problem:
                 log.exception("hashing %s failed", hashing.path)
                 self._finish(hashing, None, f"{hashing.path}: {problem}")
@@ -161,16 +181,16 @@ class Hasher:
         """Hash the file if it has settled; else return the seconds until the next look."""
         descriptor = open_found(hashing.found)
         try:
-            signature = signature_of(os.fstat(descriptor))
-            if signature != hashing.found.signature:
-                hashing.found = Found(hashing.path, signature)
+            stamp = stamp_of(os.fstat(descriptor))
+            if stamp != hashing.found.stamp:
+                hashing.found = Found(hashing.path, stamp)
                 hashing.seen_at = time.monotonic()
-            wait_seconds = self._settle_seconds - _settled_seconds(signature, hashing.seen_at)
+            wait_seconds = self._wait_seconds(hashing)
             if wait_seconds > 0:
                 return wait_seconds
-            copy = self._copies.begin(signature.size)
+            copy = self._copies.begin(stamp.size)
             digests, copy = self._digest(descriptor, copy)
-            if signature_of(os.fstat(descriptor)) != signature:
+            if stamp_of(os.fstat(descriptor)) != stamp:
                 return self._settle_seconds
         except _Ended:
             return self._settle_seconds
@@ -178,6 +198,17 @@ class Hasher:
             os.close(descriptor)
         self._finish(hashing, digests, None, copy)
         return None
+
+    def _wait_seconds(self, hashing: Hashing) -> float:
+        """Return when to look at a file again; nothing or less: it has settled."""
+        stamp = hashing.found.stamp
+        settled_seconds = _settled_seconds(stamp, hashing.seen_at)
+        wait_seconds = self._settle_seconds - settled_seconds
+        if wait_seconds <= 0 or stamp.changed_ns > self._started_ns:
+            return wait_seconds
+        if settled_seconds >= _STAMP_SECONDS and has_writer(hashing.found) is False:
+            return 0.0
+        return min(wait_seconds, _STAMP_SECONDS)
 
     def _digest(
         self, descriptor: int, copy: PrivateCopy | None
@@ -196,7 +227,7 @@ class Hasher:
                 if copy is not None:
                     copy.write(chunk)
             except OSError as problem:
-                log.debug("no private copy of an image: %s", problem)
+                do_without("a private copy of an image", problem)
                 copy = None
 
         return digest(descriptor, take), copy
@@ -208,30 +239,30 @@ class Hasher:
         problem: str | None,
         copy: PrivateCopy | None = None,
     ) -> None:
-        signature = hashing.found.signature
+        stamp = hashing.found.stamp
         with self._condition:
             self._by_path.pop(hashing.path, None)
             if copy is not None:
-                self._untaken[signature] = copy
+                self._untaken[stamp] = copy
                 if len(self._untaken) > _KEPT_COPIES:
                     self._untaken.popitem(last=False)
             if digests is not None:
-                self._digests[signature] = digests
+                self._digests[stamp] = digests
                 if len(self._digests) > _KEPT:
                     self._digests.popitem(last=False)
             elif problem is not None:
                 if len(self._problems) >= _KEPT:
                     self._problems.clear()
-                self._problems[signature] = (time.monotonic(), problem)
+                self._problems[stamp] = (time.monotonic(), problem)
         hashing.done.set()
 
 
-def _settled_seconds(signature: Signature, seen_at: float) -> float:
+def _settled_seconds(stamp: Stamp, seen_at: float) -> float:
     """Return for how long the file has been unchanged.
 
     By its change time, or, if that is in the future (another machine's clock), by how long it was
     seen like this. The modification time is no help: cp -p sets it back.
     """
-    age = time.time() - signature.changed_ns / 1e9
+    age = time.time() - stamp.changed_ns / 1e9
     watched = time.monotonic() - seen_at
     return max(age, watched) if age >= 0 else watched

@@ -6,18 +6,20 @@ name, to which nobody else can write.
 """
 
 import hashlib
-import logging
 import os
 import tempfile
 from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 from threading import Lock
 from typing import NamedTuple
 
+from ota_server.model.archive import ArchivedFile, files_in
+from ota_server.model.image_header import HEAD_BYTES, read_header
 from ota_server.model.version import entity_tag
-from ota_server.system.files import Signature, is_of, signature_of
-
-log = logging.getLogger(__name__)
+from ota_server.releases.reported_hashes import ReportedHashes
+from ota_server.system.files import Stamp, is_of, stamp_of
+from ota_server.system.wished import do_without
 
 _CHUNK_BYTES = 1024 * 1024
 # On the disk, for all images that are being served. Others are read and sent, which is slower.
@@ -25,10 +27,16 @@ COPY_BYTES = 1024 * 1024 * 1024
 
 
 class Digests(NamedTuple):
-    """The digests of an image, in hex."""
+    """The digests of an image, in hex.
+
+    Attributes:
+        reported: others that devices report of it (`reported_hashes`).
+    """
 
     sha256: str
     md5: str
+    sha1: str
+    reported: tuple[str, ...] = ()
 
 
 def digest(descriptor: int, take: Callable[[bytes], object]) -> Digests:
@@ -37,18 +45,27 @@ def digest(descriptor: int, take: Callable[[bytes], object]) -> Digests:
     Raises:
         OSError: it cannot be read.
     """
+    # MD5 and SHA-1 are there for clients that compare nothing else.
     sha256, md5 = hashlib.sha256(), hashlib.md5(usedforsecurity=False)
+    sha1 = hashlib.sha1(usedforsecurity=False)
+    reported = ReportedHashes()
     offset = 0
     while chunk := os.pread(descriptor, _CHUNK_BYTES, offset):
         sha256.update(chunk)
         md5.update(chunk)
+        sha1.update(chunk)
+        reported.take(chunk)
         offset += len(chunk)
         take(chunk)
-    return Digests(sha256.hexdigest(), md5.hexdigest())
+    return Digests(sha256.hexdigest(), md5.hexdigest(), sha1.hexdigest(), reported.result())
 
 
 class PrivateCopy:
-    """The bytes of one image. Closed when the last reference to it is gone."""
+    """The bytes of one image. Closed when the last reference to it is gone.
+
+    Attributes:
+        is_unsendable: the system refused to send it with sendfile.
+    """
 
     def __init__(self, copies: "Copies", size: int) -> None:
         """Make an empty file with room for `size` bytes.
@@ -56,6 +73,7 @@ class PrivateCopy:
         Raises:
             OSError: there is no room, or the folder cannot be written.
         """
+        self.is_unsendable = False
         self._copies = copies
         self._size = 0
         # Without a name from the start if the file system can do that, else unlinked at once.
@@ -97,7 +115,7 @@ class Copies:
                 return None
             return PrivateCopy(self, size)
         except OSError as problem:
-            log.debug("no private copy of an image: %s", problem)
+            do_without("a private copy of an image", problem)
             return None
 
     def reserve(self, size: int) -> None:
@@ -122,6 +140,7 @@ class Image:
 
     Attributes:
         copy: a private copy of the bytes; None: there was no room for it.
+        hashes: by any of these a device can say that it runs it.
         is_withdrawn: its downloads end now.
     """
 
@@ -129,21 +148,34 @@ class Image:
         self,
         version: str,
         descriptor: int,
-        signature: Signature,
+        stamp: Stamp,
         digests: Digests,
         copy: PrivateCopy | None,
     ) -> None:
         self.version = version
         self.descriptor = descriptor
-        self.signature = signature
+        self.stamp = stamp
         self.copy = copy
         self.is_withdrawn = False
         self.sha256 = digests.sha256
         self.md5 = digests.md5
-        self.size = signature.size
-        self.modified_seconds = signature.modified_ns // 1_000_000_000
+        self.sha1 = digests.sha1
+        self.hashes = frozenset((digests.sha256, digests.md5, *digests.reported))
+        self.size = stamp.size
+        self.modified_seconds = stamp.modified_ns // 1_000_000_000
         self.etag = entity_tag(digests.sha256)
         self._links = os.fstat(descriptor).st_nlink
+
+    @cached_property
+    def files(self) -> dict[str, ArchivedFile]:
+        """Where the files are that this is an archive of, by their paths; {}: it is not one."""
+        return files_in(self.read, self.size)
+
+    @cached_property
+    def chip(self) -> str | None:
+        """The chip that it is for, as it says itself; None: it does not say."""
+        header = read_header(self.read(0, HEAD_BYTES))
+        return None if header is None else header.chip
 
     def read(self, offset: int, length: int) -> bytes:
         """Return up to `length` bytes from `offset`; fewer if the file was cut."""
@@ -152,10 +184,10 @@ class Image:
     def is_unchanged(self) -> bool:
         """Return whether the file still holds the bytes that were hashed."""
         status = os.fstat(self.descriptor)
-        if is_of(status, self.signature):
+        if is_of(status, self.stamp):
             return True
-        now = signature_of(status)
-        if now != self.signature._replace(changed_ns=now.changed_ns):
+        now = stamp_of(status)
+        if now != self.stamp._replace(changed_ns=now.changed_ns):
             return False
         # Deleting, renaming and linking move the change time and no byte. But so may a copy over it
         # that keeps the time of a reproducible build, even with a link made after that: then only

@@ -1,10 +1,12 @@
 """The releases on the disk and what uses them, as commands see them."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
+from ota_server.model.image_header import HEAD_BYTES, ImageHeader, read_header
 from ota_server.model.manifest import (
     MAX_MANIFEST_BYTES,
     BadManifest,
@@ -13,6 +15,7 @@ from ota_server.model.manifest import (
     parse_manifest,
     version_of_manifest_name,
 )
+from ota_server.model.parts import Part, part_name
 from ota_server.model.refusal import Refused
 from ota_server.model.version import (
     image_name,
@@ -25,10 +28,10 @@ from ota_server.policy import audit
 from ota_server.policy.files import PolicyFiles
 from ota_server.policy.policy import Policy
 from ota_server.policy.targets import read_version_file
-from ota_server.releases.header import HEAD_BYTES, ImageHeader, read_header
 from ota_server.releases.image import Digests, digest
 from ota_server.system.data_dir import existing_folder, log_dir
-from ota_server.system.files import Found, find, open_found, sha256_of
+from ota_server.system.files import Found, find, named, open_found, sha256_of
+from ota_server.system.new_files import renew_time
 
 ReportProgress = Callable[[int, int], None]
 
@@ -41,6 +44,7 @@ class Release(NamedTuple):
         manifest: None: it is missing or cannot be used.
         problem: why the manifest cannot be used; "": it can, or it is missing.
         signature: None: it is missing.
+        parts: those that are there.
     """
 
     version: str
@@ -48,6 +52,7 @@ class Release(NamedTuple):
     manifest: Manifest | None
     problem: str
     signature: Found | None
+    parts: Mapping[Part, Found]
 
 
 class DataDirState(NamedTuple):
@@ -112,10 +117,18 @@ def releases(data_dir: Path) -> list[Release]:
 def release_at(folder: Path, version: str) -> Release:
     """Return the files of a version, by its exact name."""
     image = find(folder, image_name(version))
-    if image is not None and not image.signature.size:
+    if image is not None and not image.stamp.size:
         image = None
     manifest, problem = _read_manifest(folder, version)
-    return Release(version, image, manifest, problem, find(folder, signature_name(version)))
+    signature = find(folder, signature_name(version))
+    parts = {part: there for part in Part if (there := find(folder, part_name(part, version)))}
+    return Release(version, image, manifest, problem, signature, parts)
+
+
+def names_beside_image(version: str) -> list[str]:
+    """Return the names of the files that a release can have beside its image, its manifest last."""
+    parts = [part_name(part, version) for part in Part]
+    return [*parts, signature_name(version), manifest_name(version)]
 
 
 def find_release(folder: Path, version: str) -> Release | None:
@@ -181,7 +194,8 @@ def uses_of(version: str, state: DataDirState, now_ms: int) -> Iterator[Use]:
         yield Use("the previous target, to which `release rollback` goes", "")
     for group, target in policy.group_targets.items():
         if same_version(target, version):
-            yield Use(f"the target of the group {group}", _ANOTHER_TARGET)
+            another = f"`rollout start VERSION --group {group}` brings it another"
+            yield Use(f"the target of the group {group}", another)
     for kind, pins in (("device", policy.pins), ("group", policy.group_pins)):
         for name, pin in pins.items():
             is_over = pin.until_ms is not None and pin.until_ms <= now_ms
@@ -195,7 +209,8 @@ def uses_of(version: str, state: DataDirState, now_ms: int) -> Iterator[Use]:
     for manifest in policy.manifests.values():
         is_own = same_version(manifest.version, version)
         if manifest.via is not None and same_version(manifest.via, version) and not is_own:
-            remedy = f"`release publish` {manifest.version} again with another --via"
+            again = f"`release publish FILE --version {manifest.version} --via VERSION`"
+            remedy = f"publish it again: {again}"
             yield Use(f"the stepping stone to {manifest.version}", remedy)
 
 
@@ -205,8 +220,23 @@ def header_of(found: Found) -> ImageHeader | None:
     Raises:
         OSError: it cannot be read.
     """
-    with open(open_found(found), "rb") as file:
+    with named(Path(found.path)), open(open_found(found), "rb") as file:
         return read_header(file.read(HEAD_BYTES))
+
+
+def same_bytes(data_dir: Path, manifest: Manifest) -> list[str]:
+    """Return the other releases that have the same bytes, as far as they can be read."""
+    found = []
+    for each in releases(data_dir):
+        if each.image is None or each.image.stamp.size != manifest.size:
+            continue
+        if same_version(each.version, manifest.version):
+            continue
+        with suppress(OSError):
+            sha256 = each.manifest.sha256 if each.manifest else sha256_of(each.image)
+            if sha256 == manifest.sha256:
+                found.append(each.version)
+    return found
 
 
 def digests_of(found: Found, progress: ReportProgress) -> Digests:
@@ -218,8 +248,8 @@ def digests_of(found: Found, progress: ReportProgress) -> Digests:
     Raises:
         OSError: it cannot be read.
     """
-    with open(open_found(found), "rb", buffering=0) as file:
-        return digest_of_open(file, found.signature.size, progress)
+    with named(Path(found.path)), open(open_found(found), "rb", buffering=0) as file:
+        return digest_of_open(file, found.stamp.size, progress)
 
 
 def digest_of_open(
@@ -253,13 +283,27 @@ def problem_with(release: Release, progress: ReportProgress) -> str:
     manifest = release.manifest
     if manifest is None:
         return "it has no manifest, so it cannot be checked"
-    if release.image.signature.size != manifest.size:
-        size = release.image.signature.size
+    if release.image.stamp.size != manifest.size:
+        size = release.image.stamp.size
         return f"its image was altered: it has {size} bytes, not {manifest.size}"
     sha256 = digests_of(release.image, progress).sha256
     if sha256 != manifest.sha256:
         return f"its image was altered: its SHA-256 is {sha256}, not {manifest.sha256}"
-    return _signature_problem(release, manifest)
+    return _signature_problem(release, manifest) or _part_problem(release, manifest)
+
+
+def _part_problem(release: Release, manifest: Manifest) -> str:
+    """Return what is wrong with the parts beside an image; "": they are as they were published."""
+    for part in Part:
+        record, found = manifest.part(part), release.parts.get(part)
+        if record is None:
+            continue
+        name = part_name(part, release.version)
+        if found is None:
+            return f"{name} is missing"
+        if (sha256 := sha256_of(found)) != record.sha256:
+            return f"{name} was altered: its SHA-256 is {sha256}, not {record.sha256}"
+    return ""
 
 
 def _signature_problem(release: Release, manifest: Manifest) -> str:
@@ -280,4 +324,4 @@ def _signature_problem(release: Release, manifest: Manifest) -> str:
 
 def announce(data_dir: Path) -> None:
     """Tell a running server of a change in `firmware/`: it watches the time of `version/`."""
-    os.utime(data_dir / "version")
+    renew_time(data_dir / "version")

@@ -4,6 +4,7 @@ import shlex
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
+from ota_server.model.image_header import DAMAGED, ImageHeader
 from ota_server.model.manifest import (
     MAX_NOTES,
     Manifest,
@@ -14,19 +15,23 @@ from ota_server.model.manifest import (
 from ota_server.model.refusal import Misused, Refused
 from ota_server.model.version import VERSION_RULE, is_version, meaning, same_version
 from ota_server.policy.policy import Policy
-from ota_server.releases.header import ImageHeader
 
 # Arduino links a description of its own libraries, not of the sketch, into each image.
 _ARDUINO_PROJECT = "arduino-lib-builder"
+# What imgtool writes into the header of MCUboot where nobody gave it a version.
+_NO_MCUBOOT_VERSION = "0.0.0"
+# The updater of Arduino-Pico is the only one that does not look at the image.
+_TRUSTING_CHIPS = "RP2"
 
 
 class PublishRequest(NamedTuple):
     """What an operator wants published; `Manifest` explains the other fields.
 
     Attributes:
-        source: the file of the image.
+        source: the file of the image, or the folder of the files of a release of several.
         signature: the file of the detached signature.
         verify_key: the file of the public key to check the signature with.
+        filesystem: the file of the image of a file system.
         is_forced: publish it whatever the image says of itself.
     """
 
@@ -38,7 +43,26 @@ class PublishRequest(NamedTuple):
     direct_from: tuple[str, ...] = ()
     signature: str | None = None
     verify_key: str | None = None
+    filesystem: str | None = None
     is_forced: bool = False
+
+
+def version_said(header: ImageHeader | None) -> str:
+    """Return the version that an image says it has, if that can name a release.
+
+    Raises:
+        Misused: the message says what to give instead.
+    """
+    version = None if header is None else _version(header)
+    if version in (None, _NO_MCUBOOT_VERSION):
+        raise Misused("the image does not say which version it is; give --version VERSION")
+    if not is_version(version):
+        said = shlex.quote(version)
+        raise Misused(
+            f"the image says that it is version {said}, which cannot name a release; give another "
+            f"name by --version VERSION (use {VERSION_RULE}), and --reports-as {said}"
+        )
+    return version
 
 
 def check_request(request: PublishRequest) -> None:
@@ -128,23 +152,83 @@ def doubts(
     Args:
         target: what the image of the target says of itself.
     """
+    is_trusted = target is not None and (target.chip or "").startswith(_TRUSTING_CHIPS)
+    if target is not None and is_trusted and (header is None or header.chip is None):
+        yield (
+            f"the image does not begin like one for {target.chip}, as that of the current target "
+            "does, and its devices write whatever they get"
+        )
     if header is None:
         return
     if header.format.startswith("ESP32 boot loader"):
         yield "it begins with a boot loader; a device that runs that as its application is lost"
+    if DAMAGED in header.format:
+        yield f"it is an {header.format}: no boot loader starts it"
     if header.least_size is not None and size < header.least_size:
         yield f"the image was cut: it has {size} bytes and says that it has {header.least_size}"
-    version = None if header.project == _ARDUINO_PROJECT else header.version
-    if version is not None and not _is_as_said(version, request):
+    version = version_otherwise(header, request.version, request.reports_as)
+    if version is not None:
         said = shlex.quote(version)
+        leave = "leave --version out to publish it as that, or, " if is_version(version) else ""
         yield (
             f"the image says that it is version {said}, not {request.version}: its devices would "
-            "report that and fetch it for ever; if that is what they report, add --reports-as "
+            f"report that and fetch it for ever; {leave}if another name is meant, add --reports-as "
             f"{said}"
         )
-    if target is not None and target.chip and header.chip and target.chip != header.chip:
-        yield f"the image is for {header.chip}, that of the current target for {target.chip}"
+    yield from mixed_up(header, target)
 
 
-def _is_as_said(version: str, request: PublishRequest) -> bool:
-    return same_version(version, request.version) or version == request.reports_as
+def mixed_up(
+    header: ImageHeader | None,
+    target: ImageHeader | None,
+    name: str = "the current target",
+    image: str = "the image",
+) -> Iterator[str]:
+    """Yield how an image is for other devices than that of a target; both are named in words."""
+    if header is None or target is None:
+        return
+    if target.chip and header.chip and target.chip != header.chip:
+        yield f"{image} is for {header.chip}, that of {name} for {target.chip}"
+    ours, theirs = _project(header), _project(target)
+    if ours and theirs and ours != theirs:
+        yield (
+            f"{image} is of the project {shlex.quote(ours)}, and {name} is of the "
+            f"project {shlex.quote(theirs)}; for devices of two kinds use two groups, or a "
+            "--data-dir and a server for each"
+        )
+
+
+def is_in_spite_of_chip(
+    request: PublishRequest, header: ImageHeader | None, target: ImageHeader | None
+) -> bool:
+    """Return whether an image is forced that is for another chip than the target, or for none."""
+    if not request.is_forced:
+        return False
+    chip = None if header is None else header.chip
+    return chip is None or (target is not None and target.chip not in (None, chip))
+
+
+def version_otherwise(
+    header: ImageHeader | None, version: str, reports_as: str | None
+) -> str | None:
+    """Return which version an image says it is, if its devices will report that; else None."""
+    said = None if header is None else _version(header)
+    return None if said is None or same_version(said, version) or said == reports_as else said
+
+
+def too_large(size: int, header: ImageHeader | None) -> Iterator[str]:
+    """Yield that an image is larger than the flash that it was built for, if it is."""
+    flash_size = None if header is None else header.flash_size
+    if flash_size is not None and size > flash_size:
+        yield (
+            f"the image has {size} bytes, and was built for a flash of {flash_size}: no device can "
+            "install it"
+        )
+
+
+def _version(header: ImageHeader) -> str | None:
+    return None if header.project == _ARDUINO_PROJECT else header.version
+
+
+def _project(header: ImageHeader) -> str | None:
+    return None if header.project == _ARDUINO_PROJECT else header.project

@@ -1,6 +1,11 @@
-"""Detached signatures when publishing: read, and checked by the tool that made them."""
+"""Detached signatures when publishing: read, and checked by the tool that made them.
+
+A signature is right if the tool says so in its words and by its exit code. Neither is enough: where
+SIGCHLD is ignored, `subprocess` takes the code that the system dropped for 0.
+"""
 
 import shutil
+import signal
 import subprocess
 from pathlib import Path
 
@@ -12,6 +17,11 @@ _TOOL_SECONDS = 600.0
 _MOST_SAID = 200
 _COMMENT = b"untrusted comment:"
 _TRUSTED_COMMENT = b"\ntrusted comment:"
+# The line by which each tool says that a signature is right.
+_MINISIGN_WORDS = "Signature and comment signature verified"
+_SIGNIFY_WORDS = "Signature Verified"
+_OPENSSL_WORDS = "Signature Verified Successfully"
+_OPENSSL_DIGEST_WORDS = "Verified OK"
 
 
 def read_signature(path: Path) -> bytes:
@@ -49,11 +59,11 @@ def check_signature(image: Path, signature: Path, key: Path) -> str:
         return _check_by_openssl(image, signature, key)
     if _TRUSTED_COMMENT in content:
         tool = _tool("minisign", package="minisign")
-        _run([tool, "-V", "-q", "-p", key, "-x", signature, "-m", image], image)
+        _run([tool, "-V", "-p", key, "-x", signature, "-m", image], _MINISIGN_WORDS)
         return "minisign"
     # On Debian `signify` is another program.
     tool = _tool("signify-openbsd", "signify", package="signify-openbsd")
-    _run([tool, "-V", "-q", "-p", key, "-x", signature, "-m", image], image)
+    _run([tool, "-V", "-p", key, "-x", signature, "-m", image], _SIGNIFY_WORDS)
     return "signify"
 
 
@@ -64,9 +74,11 @@ def _check_by_openssl(image: Path, signature: Path, key: Path) -> str:
         raise Refused(f"{key} is not a public key in PEM that openssl can read: {_said(described)}")
     if described.stdout.upper().startswith("ED"):
         options: list[str | Path] = ["pkeyutl", "-verify", "-pubin", "-inkey", key, "-rawin"]
-        _run([tool, *options, "-in", image, "-sigfile", signature], image)
+        command = [tool, *options, "-in", image, "-sigfile", signature]
+        _run(command, _OPENSSL_WORDS)
     else:
-        _run([tool, "dgst", "-sha256", "-verify", key, "-signature", signature, image], image)
+        command = [tool, "dgst", "-sha256", "-verify", key, "-signature", signature, image]
+        _run(command, _OPENSSL_DIGEST_WORDS)
     return "openssl"
 
 
@@ -81,9 +93,12 @@ def _tool(*names: str, package: str) -> str:
     )
 
 
-def _run(command: list[str | Path], image: Path) -> None:
+def _run(command: list[str | Path], words: str) -> None:
+    """Have a tool check a signature; `words` is the line by which it says that it is right."""
+    if signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN:
+        raise Refused("the signature cannot be checked: SIGCHLD is ignored, so exit codes are lost")
     done = _call(command)
-    if done.returncode:
+    if done.returncode or words not in done.stdout.splitlines():
         raise Refused(
             f"the signature does not match this image and this key ({_said(done)}); sign the very "
             "file that is published, and give --verify-key the public half of the key that signed"

@@ -5,8 +5,9 @@ for.
 """
 
 import os
+import time
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from threading import Lock
@@ -14,7 +15,11 @@ from weakref import WeakSet
 
 from ota_server.httpd import app
 from ota_server.model.device import Download
-from ota_server.model.version import Target, version_of_image_name
+from ota_server.model.parts import Part, part_name, version_of_part_name
+from ota_server.model.version import Target, meaning, spellings, version_of_image_name
+from ota_server.policy.policy import Policy
+from ota_server.policy.reason import IS_ALTERED
+from ota_server.policy.wanted import wanted_releases
 from ota_server.releases.fleet_target import FleetTarget, NoTarget
 from ota_server.releases.hashing import SETTLE_SECONDS, Hasher, Hashing, Unreadable
 from ota_server.releases.image import Copies, Image
@@ -23,7 +28,7 @@ from ota_server.system.files import (
     is_as_it_was,
     is_temporary,
     open_found,
-    signature_of,
+    stamp_of,
 )
 
 # Images that stay open between requests, with their copies; a fleet uses two or three at a time.
@@ -66,6 +71,7 @@ class Store:
         # Also those that were dropped, while somebody still downloads them.
         self._in_use: WeakSet[Image] = WeakSet()
         self._fleet_target = FleetTarget(data_dir, self._hasher)
+        self._wanted: tuple[Policy, str | None, Target | None, dict[str, str]] | None = None
 
     def close(self) -> None:
         """End the hashing thread, and close the images that are not being downloaded."""
@@ -100,7 +106,7 @@ class Store:
     def size(self, version: str) -> int:
         """Return the size of the image of a version in bytes, 0 if it has none."""
         found = self._fleet_target.find_image(version)
-        return 0 if found is None else found[1].signature.size
+        return 0 if found is None else found[1].stamp.size
 
     def image(self, version: str) -> Image:
         """Return the image of a version, by its exact name or the one name equal in meaning.
@@ -113,6 +119,63 @@ class Store:
         if found is None:
             raise NoImage(self._fleet_target.missing(version))
         return self._open(*found)
+
+    def part(self, version: str, part: Part) -> Image:
+        """Return a part of a release, found as its image is.
+
+        Raises:
+            NoImage, NotHashed: as `image`.
+        """
+        for spelling in spellings(version):
+            name = part_name(part, spelling)
+            found = self._fleet_target.find(self.firmware_dir, name)
+            if found is not None and found.stamp.size:
+                return self._open(name, found)
+        raise NoImage(f"{version} has no {part_name(part, version)}")
+
+    def version_of_hash(self, hashes: Iterable[str]) -> str | None:
+        """Return the version of the image that one of these is a hash of, among the open ones."""
+        with self._lock:
+            images = [*self._images.values()]
+        found = (each.version for each in images if not each.hashes.isdisjoint(hashes))
+        return next(found, None)
+
+    def unserved_images(self, policy: Policy) -> dict[str, str]:
+        """Return why images cannot be served that devices are told to fetch, by their versions.
+
+        What is not known yet is hashed, off the path of requests; meanwhile it counts as before.
+        """
+        found = {}
+        for key, version in self._wanted_versions(policy).items():
+            image = self._fleet_target.find_image(version)
+            if image is None:
+                continue  # decisions know what is missing
+            name, file = image
+            try:
+                digests = self._hasher.known(file.stamp)
+            except Unreadable as problem:
+                found[key] = f"{name} cannot be read by the server: {problem}"
+                continue
+            manifest = policy.manifests.get(key)
+            if digests is None:
+                self._hasher.request(file)
+                if key in policy.unserved:
+                    found[key] = policy.unserved[key]
+            elif manifest is not None and manifest.sha256 != digests.sha256:
+                found[key] = f"{name} {IS_ALTERED}"
+        return found
+
+    def _wanted_versions(self, policy: Policy) -> dict[str, str]:
+        """Return the releases that devices are told to run, by the meanings of their versions."""
+        named, kept = self._fleet_target.named, self.last_good
+        known = self._wanted
+        if known is None or known[0] is not policy or known[1:3] != (named, kept):
+            wanted = wanted_releases(policy, named, time.time_ns() // 1_000_000)
+            versions = {key: version for key, (version, _) in wanted.items()}
+            if kept is not None:
+                versions.setdefault(meaning(kept.version), kept.version)
+            known = self._wanted = policy, named, kept, versions
+        return known[3]
 
     def images_in_use(self) -> list[Image]:
         """Return all images that are open, including those of running downloads."""
@@ -144,7 +207,7 @@ class Store:
     def _files_of_size(self, download: Download) -> Iterator[tuple[str, Found]]:
         """Yield the files that may hold the bytes of `download`, the likeliest first."""
         likely = self._fleet_target.find_image(download.version)
-        if likely is not None and likely[1].signature.size == download.size:
+        if likely is not None and likely[1].stamp.size == download.size:
             yield likely
         try:
             names = sorted(os.listdir(self.firmware_dir))
@@ -156,19 +219,19 @@ class Store:
             if version_of_image_name(name) is None or (likely and name == likely[0]):
                 continue
             found = self._fleet_target.find(self.firmware_dir, name)
-            if found is not None and found.signature.size == download.size:
+            if found is not None and found.stamp.size == download.size:
                 yield name, found
 
     def _open(self, name: str, file: Found) -> Image:
         with self._lock:
             image = self._images.get(name)
-            if image is not None and image.signature == file.signature:
+            if image is not None and image.stamp == file.stamp:
                 if image.copy is None:
-                    image.copy = self._hasher.take_copy(file.signature)
+                    image.copy = self._hasher.take_copy(file.stamp)
                 self._images.move_to_end(name)
                 return image
         try:
-            digests = self._hasher.known(file.signature)
+            digests = self._hasher.known(file.stamp)
             if digests is None:
                 raise NotHashed(self._hasher.request(file))
             descriptor = open_found(file)
@@ -178,18 +241,18 @@ class Store:
             if is_temporary(problem):
                 raise NotNow(f"{file.path}: {problem.strerror}") from problem
             raise NoImage(f"{file.path}: {problem.strerror}") from problem
-        signature = signature_of(os.fstat(descriptor))
-        if signature != file.signature:
+        stamp = stamp_of(os.fstat(descriptor))
+        if stamp != file.stamp:
             os.close(descriptor)
-            raise NotHashed(self._hasher.request(Found(file.path, signature)))
-        version = version_of_image_name(name) or name
-        copy = self._hasher.take_copy(signature)
+            raise NotHashed(self._hasher.request(Found(file.path, stamp)))
+        version = version_of_image_name(name) or version_of_part_name(name) or name
+        copy = self._hasher.take_copy(stamp)
         if copy is None:
             self._hasher.want_copy(file)
-        image = Image(version, descriptor, signature, digests, copy)
+        image = Image(version, descriptor, stamp, digests, copy)
         with self._lock:
             other = self._images.get(name)
-            if other is not None and other.signature == signature and other.copy is not None:
+            if other is not None and other.stamp == stamp and other.copy is not None:
                 return other  # another thread opened it meanwhile and took the copy
             self._images[name] = image
             self._in_use.add(image)
@@ -206,8 +269,8 @@ class Store:
             images = list(self._images.items())
         for name, image in images:
             path = os.path.join(self.firmware_dir, name)
-            # Its own signature is from before a link to it was made or removed.
-            if not is_as_it_was(Found(os.path.realpath(path), image.signature)):
+            # Its own stamp is from before a link to it was made or removed.
+            if not is_as_it_was(Found(os.path.realpath(path), image.stamp)):
                 with self._lock:
                     if self._images.get(name) is image:
                         del self._images[name]

@@ -1,35 +1,46 @@
-"""The temporary file beside the images that a publication copies into.
+"""The temporary files beside the images that a publication copies into, and the room for them.
 
-It is locked while its process lives, so that others recognise a leftover.
+Each is locked while its process lives, so that others recognise a leftover.
 """
 
 import os
+import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from ota_server.system.files import find
+from ota_server.model.refusal import Refused
+from ota_server.system.files import find, named
 from ota_server.system.locks import acquire, locked
+from ota_server.system.new_files import hand_over
+from ota_server.system.wished import do_without
 
 _PREFIX, _SUFFIX = ".firmware_", ".new"
+# Room that stays free for the journal and the server's private copies: a share of the disk, since a
+# small one never has that much.
+_MOST_RESERVED_BYTES, _RESERVED_SHARE = 64 * 1024 * 1024, 0.05
 
 
 @contextmanager
-def temporary_image(data_dir: Path, version: str) -> Iterator[BinaryIO]:
+def temporary_image(data_dir: Path, name: str) -> Iterator[BinaryIO]:
     """Make a file, which is deleted at the end unless the caller has renamed it.
+
+    Args:
+        name: what is made, as a part of its own name.
 
     Raises:
         Busy: another command takes too long.
         OSError: it cannot be made.
     """
-    path = data_dir / "firmware" / f"{_PREFIX}{version}.bin.{os.getpid()}{_SUFFIX}"
-    with locked(data_dir):
-        # Buffered: an unbuffered write may take a part of a chunk, which is not noticed here.
-        file = open(path, "xb")  # noqa: SIM115
-        acquire(file.fileno())
+    path = data_dir / "firmware" / f"{_PREFIX}{name}.{os.getpid()}{_SUFFIX}"
     try:
-        with file:
+        with ExitStack() as opened:
+            with locked(data_dir), named(path):
+                # Buffered: an unbuffered write may take a part of a chunk, unnoticed.
+                file = opened.enter_context(open(path, "xb"))
+                hand_over(file.fileno(), path.parent)
+                acquire(file.fileno())
             yield file
     finally:
         path.unlink(missing_ok=True)
@@ -46,3 +57,26 @@ def clear_leftovers(firmware: Path) -> None:
                 with open(found.path, "rb") as file:
                     if acquire(file.fileno()):  # one that still runs holds its lock
                         os.unlink(found.path)
+
+
+def check_room(data_dir: Path, size: int, is_forced: bool) -> None:
+    """Refuse a file that would fill the disk, unless that is forced.
+
+    Raises:
+        Refused: the message says how much room there is.
+    """
+    firmware = data_dir / "firmware"
+    try:
+        disk = shutil.disk_usage(firmware)
+    except OSError as problem:
+        do_without("statvfs", problem)
+        return
+    if disk.total == 0:  # so FUSE has it for a file system that does not say
+        return
+    kept = min(_MOST_RESERVED_BYTES, int(disk.total * _RESERVED_SHARE))
+    if disk.free < size + kept and not is_forced:
+        raise Refused(
+            f"the disk would fill up: the image has {size} bytes, {disk.free} are free in "
+            f"{firmware}, and {kept} of them are kept for the server; delete releases "
+            "that are not in use by `release remove VERSION`; --force publishes it anyway"
+        )

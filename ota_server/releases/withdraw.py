@@ -6,12 +6,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from ota_server.journal.record_fields import key_in
 from ota_server.journal.replay import records_with
 from ota_server.model.device import RESTART_AFTER_MS
-from ota_server.model.manifest import manifest_name
+from ota_server.model.identity import name_of, product_of
 from ota_server.model.refusal import Refused
 from ota_server.model.timestamp import format_time, parse_time
-from ota_server.model.version import image_name, same_version, signature_name
+from ota_server.model.version import image_name, same_version
 from ota_server.policy import audit
 from ota_server.policy.policy import StoppedState
 from ota_server.policy.targets import read_stopped, stopped_entry, write_stopped
@@ -23,11 +24,13 @@ from ota_server.releases.inventory import (
     find_release,
     get_release,
     look_at,
+    names_beside_image,
     used_by,
 )
-from ota_server.system.data_dir import log_dir
-from ota_server.system.files import sync_folder
+from ota_server.system.data_dir import journal_dir, log_dir, product_at
+from ota_server.system.files import is_full
 from ota_server.system.locks import locked
+from ota_server.system.new_files import sync_folder
 
 # A begin without an end is from a server that was killed; after this time no device resumes it.
 _LONGEST_DOWNLOAD_MS = 24 * 3600 * 1000
@@ -49,7 +52,6 @@ def withdraw(data_dir: Path, version: str, reason: str, now_ms: int) -> str:
         version = get_release(data_dir, version).version
         if state.policy.is_withdrawn(version):
             raise Refused(f"{version} is already withdrawn; there is nothing to do")
-        audit.note_if_room(log_dir(data_dir), "withdraw", version, reason=reason or None)
         stopped = _without(read_stopped(data_dir), version)
         stopped[version] = {
             "state": StoppedState.WITHDRAWN,
@@ -60,7 +62,8 @@ def withdraw(data_dir: Path, version: str, reason: str, now_ms: int) -> str:
             "reason": reason,
             "time": format_time(now_ms),
         }
-        write_stopped(data_dir, stopped)
+        with audit.noted(log_dir(data_dir), "withdraw", version, is_full, reason=reason or None):
+            write_stopped(data_dir, stopped)
     return version
 
 
@@ -77,14 +80,14 @@ def reinstate(data_dir: Path, version: str) -> str:
         version = version if release is None else release.version
         if not state.policy.is_withdrawn(version):
             raise Refused(f"{version} was not withdrawn; `release list` shows what was")
-        audit.note(log_dir(data_dir), "withdraw --undo", version)
         stopped = read_stopped(data_dir)
         entry = stopped_entry(stopped, version) or {}
         stopped = _without(stopped, version)
         if _keeps_devices(entry, version):
             # Otherwise devices that run it well would be taken back to the target at once.
             stopped[version] = {**entry, "state": StoppedState.ABORTED}
-        write_stopped(data_dir, stopped)
+        with audit.noted(log_dir(data_dir), "withdraw --undo", version):
+            write_stopped(data_dir, stopped)
     return version
 
 
@@ -121,11 +124,12 @@ def remove(data_dir: Path, version: str, now_ms: int, progress: ReportProgress) 
         if names:
             raise Refused(f"{release.version} is in use: it is {', '.join(names)}")
         sha256 = release.manifest.sha256 if release.manifest else None
-        audit.note(log_dir(data_dir), "remove", release.version, sha256=sha256)
         firmware = state.firmware_dir
-        # The image first: without a manifest it would be served, whatever its bytes are.
-        for name in (image_name, signature_name, manifest_name):
-            (firmware / name(release.version)).unlink(missing_ok=True)
+        # A full disk must not prevent what makes room on it.
+        with audit.noted(log_dir(data_dir), "remove", release.version, is_full, sha256=sha256):
+            # The image first: without a manifest it would be served, whatever its bytes are.
+            for name in (image_name(release.version), *names_beside_image(release.version)):
+                (firmware / name).unlink(missing_ok=True)
         sync_folder(firmware)
         announce(data_dir)
     return release.version
@@ -143,26 +147,37 @@ def _download_of(data_dir: Path, release: Release, now_ms: int, progress: Report
         sha256 = digests_of(release.image, progress).sha256
     else:
         return ""
+    product = product_at(data_dir)
     asked_ms: dict[str, int] = {}
     running: dict[str, int] = {}
     since_ms = now_ms - _LONGEST_DOWNLOAD_MS
     pattern = re.compile(rb'"event":"(?:begin|download)".*"%b"' % sha256.encode("ascii"))
-    for fields in records_with(log_dir(data_dir), pattern, since_ms / 1000):
-        event, mac = fields.get("event"), str(fields.get("mac"))
+    for fields in records_with(journal_dir(data_dir), pattern, since_ms / 1000):
+        event, key = fields.get("event"), key_in(fields)
+        if key is None or product_of(key) != product:
+            continue
+        mac = name_of(key)
         if event == "begin" and fields.get("download_sha256") == sha256:
             with suppress(ValueError):  # an edited line
                 asked_ms[mac] = parse_time(str(fields.get("time")))
-            if fields.get("method") != "HEAD" and asked_ms.get(mac, 0) >= since_ms:
+            # Not by a clock that was ahead: that would be under way until then.
+            is_recent = since_ms <= asked_ms.get(mac, 0) <= now_ms
+            if fields.get("method") != "HEAD" and is_recent:
                 running[mac] = running.get(mac, 0) + 1
         elif event == "download" and fields.get("release_sha256") == sha256:
             # A whole one ends all before it: a server that was killed left those without an end.
-            is_whole = fields.get("status") == 200 and fields.get("complete") is True
-            running[mac] = 0 if is_whole else max(0, running.get(mac, 0) - 1)
+            # Nor does its device come back for the rest, as it does after one that broke off.
+            if fields.get("status") == 200 and fields.get("complete") is True:
+                running.pop(mac, None)
+                asked_ms.pop(mac, None)
+            else:
+                running[mac] = max(0, running.get(mac, 0) - 1)
     for mac, at_ms in asked_ms.items():
-        if now_ms - at_ms < RESTART_AFTER_MS:
+        if 0 <= now_ms - at_ms < RESTART_AFTER_MS:
             return (
                 f"{release.version} is being downloaded: {mac} asked for it at "
-                f"{format_time(at_ms)}; try again ten minutes after the last download"
+                f"{format_time(at_ms)}, and may come for the rest; try again "
+                f"{RESTART_AFTER_MS // 60_000} minutes after that"
             )
     for mac, count in running.items():
         if count:

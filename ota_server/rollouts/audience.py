@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ota_server.evaluation.scope import RolloutScope
 from ota_server.journal.replay import replay
+from ota_server.model.identity import identity_of
 from ota_server.model.manifest import Manifest
 from ota_server.model.version import meaning, same_version
 from ota_server.policy.policy import Policy
@@ -23,12 +24,16 @@ def scope_of(
     if plan.group:
         group = members_of(policy, plan.group)
         members = group if members is None else members & group
+    if policy.keeps_ungrouped:
+        grouped = frozenset(policy.groups)
+        members = grouped if members is None else members & grouped
     return RolloutScope(
         members=members,
         first_group=members_of(policy, plan.first_group) if plan.first_group else frozenset(),
         left_out=pinned(policy, now_ms)
         | _elsewhere(policy, plan.group)
         | _left_alone(plan, policy),
+        product=policy.product,
         releases=policy.images,
         aliases=policy.aliases,
         stepping_stones=stepping_stones_to(plan.version, policy.manifests),
@@ -56,7 +61,7 @@ def who_runs(log_dir: Path, policy: Policy, version: str) -> frozenset[str]:
     try:
         return frozenset(
             mac
-            for mac, device in found.devices()
+            for mac, device in found.devices(policy.product)
             if same_version(policy.release_of(device.firmware_version), version)
         )
     finally:
@@ -104,16 +109,31 @@ def _targets_kept(plan: RolloutPlan, policy: Policy) -> Mapping[str, str]:
     return {} if plan.group or plan.groups_too else policy.group_targets
 
 
+def pins_of(policy: Policy, group: str, now_ms: int) -> list[str]:
+    """Return what pins all devices of a group, groups first; []: not all of them are pinned."""
+    members = members_of(policy, group)
+    if members - pinned(policy, now_ms):
+        return []
+    names = {each for mac in members for each in (*policy.groups[mac], mac)}
+    found = names & _pins_in_force(policy, now_ms)
+    return [*sorted(found - members), *sorted(map(identity_of, found & members))]
+
+
 def pinned(policy: Policy, now_ms: int) -> frozenset[str]:
     """Return the devices that are pinned, alone or with a group."""
-    in_force = {
-        name
-        for pins in (policy.pins, policy.group_pins)
-        for name, pin in pins.items()
-        if pin.until_ms is None or now_ms < pin.until_ms
-    }
+    in_force = _pins_in_force(policy, now_ms)
     groups = in_force & policy.group_pins.keys()
     pinned = in_force & policy.pins.keys()
     if groups:
         pinned |= {mac for mac, each in policy.groups.items() if not groups.isdisjoint(each)}
     return frozenset(pinned)
+
+
+def _pins_in_force(policy: Policy, now_ms: int) -> set[str]:
+    """Return the devices and the groups that have a pin which has not ended."""
+    return {
+        name
+        for pins in (policy.pins, policy.group_pins)
+        for name, pin in pins.items()
+        if pin.until_ms is None or now_ms < pin.until_ms
+    }

@@ -1,7 +1,10 @@
 """How rollouts end: what a halt and a good end change, and what keeps one from going on. I/O."""
 
-import logging
+import os
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import Any
 
 from ota_server.model.refusal import BadPolicy
 from ota_server.model.timestamp import format_time
@@ -10,22 +13,21 @@ from ota_server.policy import audit
 from ota_server.policy.policy import Policy, RolloutState, StoppedState
 from ota_server.policy.rollout_plan import RolloutPlan, RolloutProgress
 from ota_server.policy.targets import (
-    clear_group_targets,
     find_image,
     is_same_target,
     read_base,
+    read_group_targets,
     read_stopped,
     set_group_target,
     set_stopped,
     stopped_entry,
     targets_before,
+    write_group_targets,
     write_target,
 )
 from ota_server.system.data_dir import log_dir
-from ota_server.system.files import Found, Signature, sha256_of
+from ota_server.system.files import Found, Stamp, open_found, sha256_of, unreadable_text
 from ota_server.system.locks import locked
-
-log = logging.getLogger(__name__)
 
 # Who it was, in the audit log.
 CONTROLLER = "controller"
@@ -39,7 +41,7 @@ class Obstacles:
     def __init__(self, data_dir: Path) -> None:
         self._data_dir = data_dir
         self._firmware_dir = data_dir / "firmware"
-        self._hashed: tuple[Signature, str] | None = None
+        self._hashed: tuple[Stamp, str] | None = None
         self._unreadable_since: float | None = None
 
     def reason(self, plan: RolloutPlan, policy: Policy, now: float) -> str | None:
@@ -58,18 +60,19 @@ class Obstacles:
         else:
             self._unreadable_since = None
         if problem:
-            return f"the target cannot be read: {problem}; fix that, then `rollout resume`"
+            return f"the target cannot be read: {problem}; fix that, then {plan.command('resume')}"
         if not is_same_target(base, plan.instead_of):
             whose = f"the target of {plan.group}" if plan.group else "version.txt"
             return (
                 f"somebody changed {whose}: it was {plan.instead_of or 'nothing'} when this "
-                f"began and is {base or 'nothing that can be used'} now; `rollout resume` goes on "
-                "all the same, `rollout abort` ends it"
+                f"began and is {base or 'nothing that can be used'} now; "
+                f"{plan.command('resume')} goes on all the same, {plan.command('abort')} ends it"
             )
-        try:
-            return self._image_problem(plan.version, policy)
-        except OSError as trouble:
-            return f"the image of {plan.version} cannot be read: {trouble}"
+        return self.image_problem(plan, policy)
+
+    def image_problem(self, plan: RolloutPlan, policy: Policy) -> str:
+        """Return what is wrong with the image of a rollout, and what to do; "" if it is right."""
+        return image_problem(self._firmware_dir, plan.version, policy, self._sha256)
 
     def is_target(self, plan: RolloutPlan) -> bool:
         """Return whether somebody made the release of a rollout the target already."""
@@ -84,30 +87,31 @@ class Obstacles:
         except OSError as problem:
             return None, str(problem)
 
-    def _image_problem(self, version: str, policy: Policy) -> str:
-        """Return what is wrong with the image of a release; "" where it is right.
-
-        Raises:
-            OSError: it cannot be read.
-        """
-        image = find_image(self._firmware_dir, version)
-        if image is None:
-            return f"the image of {version} is missing: put it back, then `rollout resume`"
-        if meaning(version) in policy.unusable:
-            return f"the manifest of {version} cannot be used: fix it, then `rollout resume`"
-        manifest = policy.manifests.get(meaning(version))
-        if manifest is not None and manifest.sha256 != self._sha256(image[1]):
-            return (
-                f"the image of {version} is not the one that was published (`release verify` names "
-                "it): put that back, then `rollout resume`"
-            )
-        return ""
-
     def _sha256(self, found: Found) -> str:
         """Return the SHA-256 of an image, read again only when its file has changed."""
-        if self._hashed is None or self._hashed[0] != found.signature:
-            self._hashed = (found.signature, sha256_of(found))
+        if self._hashed is None or self._hashed[0] != found.stamp:
+            self._hashed = (found.stamp, sha256_of(found))
         return self._hashed[1]
+
+
+def image_problem(
+    firmware_dir: Path, version: str, policy: Policy, hashed: Callable[[Found], str] = sha256_of
+) -> str:
+    """Return what is wrong with the image of a release, and what to do; "" if it is right."""
+    what = f"the image of {version}"
+    try:
+        image = find_image(firmware_dir, version)
+        if image is None:
+            return f"{what} is missing: put it back"
+        if problem := policy.unusable.get(meaning(version)):
+            return f"the manifest of {version} {problem}: fix it"
+        manifest = policy.manifests.get(meaning(version))
+        if manifest is not None and manifest.sha256 != hashed(image[1]):
+            return f"{what} is not the one that was published: publish the same build again"
+        os.close(open_found(image[1]))
+    except OSError as trouble:
+        return f"{what} {unreadable_text(trouble)}"
+    return ""
 
 
 def bring_about(data_dir: Path, plan: RolloutPlan, progress: RolloutProgress, now_ms: int) -> str:
@@ -139,9 +143,9 @@ def withdraw(data_dir: Path, plan: RolloutPlan, reason: str, now_ms: int) -> Non
             "reason": reason,
             "time": format_time(now_ms),
         }
-        # A full disk must not keep a bad release going.
-        _note(data_dir, "halt", plan, reason=reason)
-        set_stopped(data_dir, plan.version, entry)
+        # An audit log that cannot be written must not keep a bad release going.
+        with _noted(data_dir, "halt", plan, reason=reason):
+            set_stopped(data_dir, plan.version, entry)
 
 
 def _is_withdrawn(data_dir: Path, plan: RolloutPlan) -> bool:
@@ -177,16 +181,18 @@ def finish(data_dir: Path, plan: RolloutPlan) -> str:
             _keep_no_device_on(data_dir, plan, plan.reverts)
         elif plan.group:
             if not is_target:
-                _note(data_dir, "rollout done", plan, **{"from": base, "to": plan.version})
-                set_group_target(data_dir, plan.group, plan.version)
+                with _noted(data_dir, "rollout done", plan, **{"from": base, "to": plan.version}):
+                    set_group_target(data_dir, plan.group, plan.version)
         else:
-            if not is_target:
-                _note(data_dir, "activate", plan, **{"from": base, "to": plan.version})
-            if plan.groups_too:
-                # Before version.txt: a group's older target would take its devices back.
-                clear_group_targets(data_dir)
-            if not is_target:
-                write_target(data_dir, plan.version)
+            lost = read_group_targets(data_dir) if plan.groups_too else {}
+            change = {"from": base, "to": plan.version, audit.GROUP_TARGETS: lost or None}
+            is_so = is_target and not lost
+            with nullcontext() if is_so else _noted(data_dir, "activate", plan, **change):
+                if lost:
+                    # Before version.txt: a group's older target would take its devices back.
+                    write_group_targets(data_dir, {})
+                if not is_target:
+                    write_target(data_dir, plan.version)
     return ""
 
 
@@ -206,22 +212,15 @@ def _keep_no_device_on(data_dir: Path, plan: RolloutPlan, version: str) -> None:
             targets = {**before["group_targets"], plan.group: version}
             after = {**before, "group_targets": targets}
     if after != before:
-        _note(data_dir, "rollout done", plan, **{"from": version, "to": plan.version})
-        set_stopped(data_dir, version, after)
+        with _noted(data_dir, "rollout done", plan, **{"from": version, "to": plan.version}):
+            set_stopped(data_dir, version, after)
 
 
-def _note(data_dir: Path, action: str, plan: RolloutPlan, **details: str | None) -> None:
-    try:
-        audit.note(
-            log_dir(data_dir),
-            action,
-            plan.version,
-            group=plan.group or None,
-            rollout=plan.id,
-            user=CONTROLLER,
-            **details,
-        )
-    except OSError as problem:
-        log.error("the audit log cannot be written: %s", problem)
-        if action != "halt":
-            raise
+def _noted(
+    data_dir: Path, action: str, plan: RolloutPlan, **details: Any
+) -> AbstractContextManager[None]:
+    """Put on record what the controller changes, which it tries again where it fails."""
+    more = {"group": plan.group or None, "rollout": plan.id, "user": CONTROLLER, **details}
+    return audit.noted(
+        log_dir(data_dir), action, plan.version, lambda _: action == "halt", True, **more
+    )

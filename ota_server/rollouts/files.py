@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ota_server.journal.follow import Position
-from ota_server.model.json_object import parse_object
+from ota_server.model.json_object import format_object, parse_object
 from ota_server.model.refusal import BadPolicy
 from ota_server.policy.rollout_plan import (
     RolloutPlan,
     RolloutProgress,
+    RolloutWish,
     format_plan,
     group_of_plan_name,
     parse_plan,
@@ -18,7 +19,9 @@ from ota_server.policy.rollout_plan import (
     plan_name,
     progress_name,
 )
-from ota_server.system.files import read_if_there, replace
+from ota_server.system.files import open_regular, read_if_there, replace
+
+ENDED_NAME = "rollouts.jsonl"
 
 
 class Checkpoint(NamedTuple):
@@ -30,6 +33,7 @@ class Checkpoint(NamedTuple):
         position: in the journal, up to which records are folded into `fold`.
         alive_ms: when this was written.
         members: the devices that a revert is for; None: it is not a revert.
+        completion_unknown: as `ServerFacts` said, for those who only read.
     """
 
     id: str
@@ -38,12 +42,26 @@ class Checkpoint(NamedTuple):
     alive_ms: int
     members: frozenset[str] | None
     fold: bytes
+    completion_unknown: bool = False
 
 
 def groups_with_plan(data_dir: Path) -> list[str]:
     """Return the groups for which there is a plan; "" is the whole fleet."""
     names = sorted(os.listdir(data_dir / "version"))
     return [group for group in map(group_of_plan_name, names) if group is not None]
+
+
+def devices_command(data_dir: Path, group: str, version: str = "") -> str:
+    """Return the command that lists the devices of the last rollout to a group, and no others.
+
+    Args:
+        version: of the last rollout of this one.
+
+    Raises:
+        OSError: `version/` cannot be read.
+    """
+    option = f" --group {group or repr('')}" if groups_with_plan(data_dir) != [""] else ""
+    return f"`rollout devices{f' {version}' * bool(version)}{option}`"
 
 
 def read_plan(data_dir: Path, group: str) -> RolloutPlan | None:
@@ -68,7 +86,8 @@ def read_plan(data_dir: Path, group: str) -> RolloutPlan | None:
 
 def write_plan(data_dir: Path, plan: RolloutPlan) -> None:
     """Replace the plan for its group."""
-    replace(data_dir / "version" / plan_name(plan.group), format_plan(plan))
+    path, is_stop = data_dir / "version" / plan_name(plan.group), plan.wanted != RolloutWish.RUN
+    replace(path, format_plan(plan), is_stop=is_stop)
 
 
 def read_progress(data_dir: Path, plan: RolloutPlan) -> RolloutProgress | None:
@@ -78,12 +97,42 @@ def read_progress(data_dir: Path, plan: RolloutPlan) -> RolloutProgress | None:
         progress = None if content is None else parse_progress(content)
     except BadPolicy:
         return None  # the controller alone writes it, and will write it again
-    return progress if progress is not None and progress.id == plan.id else None
+    return progress if progress is not None and plan.has(progress) else None
 
 
 def write_progress(data_dir: Path, group: str, progress: RolloutProgress) -> None:
     """Replace the progress of the rollout to a group."""
     replace(data_dir / "version" / progress_name(group), format_plan(progress))
+
+
+def read_end(log_dir: Path, rollout_id: str) -> tuple[RolloutPlan, RolloutProgress] | None:
+    """Return how a rollout ended whose files another one has now; None if that is not on record.
+
+    Of the plan only what the line of its end holds is as it was, and no device is named.
+    """
+    mark, found = json.dumps(rollout_id).encode("ascii"), None
+    try:
+        with open(open_regular(log_dir / ENDED_NAME), "rb") as file:
+            for line in file:  # of half a megabyte at most; there may be hundreds
+                if mark in line and (end := _parsed_end(line)) and end[1].id == rollout_id:
+                    found = end
+    except OSError:
+        return found
+    return found
+
+
+def _parsed_end(line: bytes) -> tuple[RolloutPlan, RolloutProgress] | None:
+    try:
+        entry = parse_object(line)
+        times, waves = (entry["start_time"], entry["end_time"]), entry["waves"]
+        plan = RolloutPlan(
+            entry["id"], entry["version"], entry["group"], (100.0,) * waves, times[0], None
+        )
+        fields = {"wave_time": times[1], "wave": max(entry["wave"] - 1, 0)}
+        fields |= {name: entry[name] for name in ("id", "state", "reason", "counts")}
+        return plan, parse_progress(format_object(fields))
+    except (BadPolicy, KeyError, TypeError, ValueError):
+        return None  # a line that was edited
 
 
 def read_checkpoint(log_dir: Path, plan: RolloutPlan) -> Checkpoint | None:
@@ -103,14 +152,18 @@ def read_checkpoint(log_dir: Path, plan: RolloutPlan) -> Checkpoint | None:
             int(fields["alive_ms"]),
             None if members is None else frozenset(members),
             fold,
+            fields.get("completion_unknown") is True,
         )
     except (KeyError, TypeError, ValueError):
         return None
-    return checkpoint if checkpoint.id == plan.id else None
+    is_right = checkpoint.id == plan.id and (
+        checkpoint.progress is None or plan.has(checkpoint.progress)
+    )
+    return checkpoint if is_right else None
 
 
-def write_checkpoint(log_dir: Path, group: str, checkpoint: Checkpoint) -> None:
-    """Replace the checkpoint of the rollout to a group."""
+def write_checkpoint(log_dir: Path, group: str, checkpoint: Checkpoint) -> int:
+    """Replace the checkpoint of the rollout to a group; return how many bytes it has."""
     members = checkpoint.members
     head = {
         "id": checkpoint.id,
@@ -118,9 +171,11 @@ def write_checkpoint(log_dir: Path, group: str, checkpoint: Checkpoint) -> None:
         "position": checkpoint.position,
         "alive_ms": checkpoint.alive_ms,
         "members": None if members is None else sorted(members),
+        "completion_unknown": checkpoint.completion_unknown,
     }
     content = json.dumps(head).encode("ascii") + b"\n" + checkpoint.fold
     replace(log_dir / _checkpoint_name(group), content)
+    return len(content)
 
 
 def _checkpoint_name(group: str) -> str:

@@ -11,14 +11,23 @@ from typing import NamedTuple
 from ota_server.evaluation.checkpoint import BadCheckpoint
 from ota_server.evaluation.feedback import Feedback
 from ota_server.evaluation.scope import RolloutScope
-from ota_server.journal.follow import Follower
+from ota_server.evaluation.silence import GAPS
+from ota_server.journal.follow import Follower, Position
 from ota_server.model.timestamp import parse_time
+from ota_server.model.version import same_version
+from ota_server.policy.device_state import GRACE_MS
 from ota_server.policy.files import PolicyFiles
-from ota_server.policy.rollout_plan import RolloutPlan, RolloutProgress
+from ota_server.policy.policy import RolloutState
+from ota_server.policy.rollout_plan import (
+    RolloutPlan,
+    RolloutProgress,
+    RolloutWish,
+    begun_by,
+)
+from ota_server.policy.rollout_text import name_of
 from ota_server.rollouts.audience import scope_of, who_runs
 from ota_server.rollouts.files import Checkpoint, read_checkpoint
-from ota_server.rollouts.progress_record import name_of
-from ota_server.system.data_dir import log_dir
+from ota_server.system.data_dir import journal_dir, log_dir
 
 log = logging.getLogger(__name__)
 
@@ -68,10 +77,12 @@ class JournalFold:
         """
         self.progress = progress
         self.policy = policies.current()
-        self._plan = plan
+        self._now_ms = now_ms  # when it began
+        self._plan = begun_by(plan, now_ms)
         self._policies = policies
         self._server = server
         self._log_dir = log_dir(data_dir)
+        self._journal_dir = journal_dir(data_dir)
         self._members: frozenset[str] | None = None
         self._outage_from_ms: int | None = None
         self._losses = 0
@@ -83,16 +94,18 @@ class JournalFold:
 
     def _begin(self, now_ms: int) -> None:
         if self._plan.reverts:
-            self._members = who_runs(self._log_dir, self.policy, self._plan.reverts)
+            self._members = who_runs(self._journal_dir, self.policy, self._plan.reverts)
         self._scope = self._find_scope(now_ms)
         progress = self.progress
-        opened_ms = now_ms if progress is None else parse_time(progress.wave_time)
+        opened_ms = now_ms if progress is None else min(parse_time(progress.wave_time), now_ms)
         wave = 0 if progress is None else progress.wave
         self.feedback = self._make_feedback(self._scope, wave, opened_ms)
-        self._follower = Follower(self._log_dir)
+        self._follower = Follower(self._journal_dir)
         if progress is not None:
             name = name_of(self._plan)
             log.warning("%s: no checkpoint; the journal is read from its oldest line", name)
+            # Such as after a restore: nobody could ask between its newest line and this server.
+            self._outage_from_ms = 0
 
     def _resume(self, checkpoint: Checkpoint) -> bool:
         """Go on from a checkpoint; False where it cannot be used."""
@@ -108,7 +121,7 @@ class JournalFold:
             log.warning("%s: %s", name_of(self._plan), problem)
             return False
         self.feedback.change(self._plan, self._scope)
-        self._follower = Follower(self._log_dir, checkpoint.position)
+        self._follower = Follower(self._journal_dir, checkpoint.position)
         if checkpoint.alive_ms < self._server.started_ms:
             self._outage_from_ms = checkpoint.alive_ms
         return True
@@ -119,14 +132,34 @@ class JournalFold:
 
     def change(self, plan: RolloutPlan) -> None:
         """Take the plan as it is now."""
-        self._plan = plan
-        self.feedback.change(plan, self._scope)
+        self._plan = begun_by(plan, self._now_ms)
+        self.feedback.change(self._plan, self._scope)
         self._scope_at = 0.0  # whom it reaches may have changed with it
+
+    def is_release(self, reported: str) -> bool:
+        """Return whether what a device reports is what is rolled out."""
+        return same_version(self.policy.release_of(reported), self._plan.version)
+
+    def quiet_seconds(self, gap_ms: float) -> float:
+        """Return for how long a device that has the image may say nothing.
+
+        Args:
+            gap_ms: the longest time that it goes without a poll; 0: that is not known.
+        """
+        heard_ms = GAPS * gap_ms if gap_ms else GRACE_MS
+        return max(self._plan.grace_seconds, round(heard_ms / 1000, 1))
+
+    @property
+    def position(self) -> Position | None:
+        """Up to where the journal is folded."""
+        return self._follower.position
 
     def checkpoint(self, progress: RolloutProgress | None, now_ms: int) -> Checkpoint:
         """Return all that another controller needs to go on from here."""
-        position, fold = self._follower.position, self.feedback.dump()
-        return Checkpoint(self._plan.id, progress, position, now_ms, self._members, fold)
+        fold, unknown = self.feedback.dump(), self._server.completion_unknown
+        return Checkpoint(
+            self._plan.id, progress, self.position, now_ms, self._members, fold, unknown
+        )
 
     def close(self) -> None:
         """Close the journal."""
@@ -172,6 +205,16 @@ class JournalFold:
         """Return whether the clock jumped since the last call."""
         before, self._jumps = self._jumps, self.feedback.clock_jumps
         return self._jumps != before
+
+    def note_standstill(self, progress: RolloutProgress, now_ms: int) -> None:
+        """Give devices all their time from now on where a hold or a pause keeps them from moving.
+
+        Not once a person was asked about some: they are late whatever happens then.
+        """
+        is_paused = progress.state == RolloutState.PAUSED and not progress.lifts
+        is_paused = is_paused or self._plan.wanted == RolloutWish.PAUSE
+        if (is_paused or self.policy.is_held) and not progress.asks:
+            self.feedback.free_since_ms = now_ms
 
     # Whom the rollout reaches
 

@@ -1,13 +1,14 @@
 """Starts the controller while a rollout is on, and starts it again when it dies.
 
-Devices never notice: the controller is a process of its own (`controller.py`), which ends when its
-standard input does, that is, with the server. It has a lease for each rollout (`lease`): it
+No request waits for the controller: it is a process of its own (`controller.py`), which ends when
+its standard input does, that is, with the server. It has a lease for each rollout (`lease`): it
 has to say, again and again, that it has seen all that devices did under that rollout, and could
 write. When it does not, the rollout offers nothing new until it does.
 """
 
 import logging
 import os
+import signal
 import sys
 import time
 from collections.abc import Collection, Sequence
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from ota_server.policy.files import PolicyFiles
 from ota_server.policy.lease import Attended, Lease
+from ota_server.system.children import UNKNOWN, exit_code, started
 
 if TYPE_CHECKING:
     from subprocess import Popen
@@ -24,6 +26,8 @@ log = logging.getLogger(__name__)
 
 # The option of the controller for `RolloutScope.completion_unknown`.
 COMPLETION_UNKNOWN = "--completion-unknown"
+# The option of the controller for `Policy.keeps_ungrouped`.
+KEEP_UNGROUPED = "--keep-ungrouped"
 # The option of the controller to write the lines of `lease` after each look.
 HEARTBEAT = "--heartbeat"
 # A tally of a million devices, or a checkpoint of theirs, takes seconds on a small machine.
@@ -37,6 +41,7 @@ _LONGEST_PAUSE_SECONDS = 60.0
 _SOUND_SECONDS = 10.0
 _END_SECONDS = 5.0
 _MOST_BYTES = 64 * 1024
+_LATER = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
 
 
 class Keeper:
@@ -81,7 +86,7 @@ class Keeper:
         now = time.monotonic()
         if self._child is not None:
             self._hear(self._child, now)
-            code = self._child.poll()
+            code = exit_code(self._child)
             if code is not None:
                 self._note_end(code, now)
             elif now - self._heard_at > self._patience:
@@ -176,10 +181,11 @@ class Keeper:
         if self._lease.renewed_at - self._began >= _SOUND_SECONDS:
             self._pause = _SHORTEST_PAUSE_SECONDS
         self._not_before = now + self._pause
-        how = f"exit code {code}" if code > 0 else f"signal {-code}"
+        how = f"by exit code {code}" if code > 0 else f"by signal {-code}"
         log.warning(
-            "the controller ended by %s; rollouts stand still until it is started again in %.0f s",
-            how,
+            "the controller ended %s; no rollout moves on or halts until it is started again "
+            "in %.0f s",
+            "in an unknown way" if code == UNKNOWN else how,
             self._pause,
         )
         self._pause = min(self._pause * 2, _LONGEST_PAUSE_SECONDS)
@@ -200,14 +206,18 @@ class Keeper:
         self._began = self._heard_at = now
         self._is_heard = False
         self._lease.begin()
+        # Until it handles them, or a Ctrl-C for the server would end it with a traceback.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, _LATER)
         try:
-            self._child = Popen(
-                list(map(str, command)),
-                bufsize=0,
-                stdin=PIPE,
-                stdout=PIPE,
-                env=environment,
-                close_fds=True,
+            self._child = started(
+                lambda: Popen(
+                    list(map(str, command)),
+                    bufsize=0,
+                    stdin=PIPE,
+                    stdout=PIPE,
+                    env=environment,
+                    close_fds=True,
+                )
             )
             assert self._child.stdout is not None
             os.set_blocking(self._child.stdout.fileno(), False)
@@ -215,6 +225,8 @@ class Keeper:
             self._not_before = now + self._pause
             log.error("the controller cannot be started: %s; rollouts stand still", problem)
             self._pause = min(self._pause * 2, _LONGEST_PAUSE_SECONDS)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _named(groups: Collection[str]) -> str:
@@ -227,4 +239,5 @@ def is_attended(log_dir: Path, now_ms: int) -> bool:
         status = os.lstat(log_dir / LOCK_NAME)
     except OSError:
         return False
-    return now_ms - status.st_mtime_ns // 1_000_000 <= LEASE_SECONDS * 1000
+    # Also where a clock that was ahead has written it: a controller that works sets it again.
+    return abs(now_ms - status.st_mtime_ns // 1_000_000) <= LEASE_SECONDS * 1000

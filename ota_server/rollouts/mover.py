@@ -18,10 +18,11 @@ The rollout ends: halted, done or aborted
                       nobody else writes this file, so nothing can be in the way
     2. checkpoint     how it ends
     3. stopped.json, targets.json, version.txt: what this end changes (`ending`)
-    4. progress.json  how it ended: now the rollout is over
+    4. rollouts.jsonl a line for people (`history`)
+    5. progress.json  how it ended: now the rollout is over
 
     killed before 2: the same records are read again, and end it again;
-    before 3 or 4: the checkpoint says how it ends, so 3 is done, or found done, and then 4.
+    later: the checkpoint says how it ends, so 3 is done, or found done; of two lines one is shown.
     Where 3 cannot be done now (a command holds the lock, a file is broken), progress.json says
     "paused" and what it waits for, and each step tries again.
 
@@ -32,7 +33,9 @@ import logging
 import time
 from pathlib import Path
 
+from ota_server.evaluation.uptime import JUMP_MS
 from ota_server.evaluation.waves import advance
+from ota_server.journal.follow import Position
 from ota_server.model.refusal import BadPolicy
 from ota_server.model.timestamp import format_time, parse_time
 from ota_server.policy.files import PolicyFiles
@@ -44,20 +47,29 @@ from ota_server.policy.rollout_plan import (
     RolloutProgress,
     RolloutWish,
 )
-from ota_server.rollouts import ending
+from ota_server.policy.rollout_text import name_of
+from ota_server.rollouts import ending, history
 from ota_server.rollouts.ending import Obstacles
+from ota_server.rollouts.files import devices_command
 from ota_server.rollouts.journal_fold import JournalFold, ServerFacts
-from ota_server.rollouts.progress_record import ProgressRecord, is_same_state, log_state, name_of
+from ota_server.rollouts.outcome_list import ListedDevice, all_bad, list_devices, worst_named
+from ota_server.rollouts.progress_record import ProgressRecord, is_same_state, log_state
+from ota_server.system.data_dir import journal_dir
+from ota_server.system.hints import hints
 from ota_server.system.locks import Busy
 
 log = logging.getLogger(__name__)
 
 _BY_OPERATOR = "paused by an operator"
-_CHECKPOINT_SECONDS = 5.0
+# A checkpoint is all that is known of each device, 16 MB of 100,000: written no faster than so many
+# bytes a second, and seldom while nothing happens. What came later is read from the journal again.
+_CHECKPOINT_SECONDS, _IDLE_SECONDS, _MOST_CHECKPOINT_SECONDS = 5.0, 60.0, 600.0
+_CHECKPOINT_BYTES_A_SECOND = 50_000
 # Each write of the progress has the server read its policy again.
 _COUNTS_SECONDS = 1.0
 # To count a million devices takes seconds: most of the time is for other things.
 _REST_FOR_WORK = 4.0
+_MOST_TOLD = 100  # devices that an event names (`serve --on-event`)
 
 
 class RolloutMover:
@@ -86,6 +98,7 @@ class RolloutMover:
         self._progress = self._fold.progress
         self._is_caught_up = False
         self._checkpoint_at = self._counts_at = self._tally_at = 0.0
+        self._written_up_to: Position | None = None
 
     @property
     def is_on_record(self) -> bool:
@@ -156,6 +169,7 @@ class RolloutMover:
         began = time.monotonic()
         before = self._restarted_after_loss(self._resumed(self._progress, now_ms), now_ms)
         before = self._restarted_after_jump(before, now_ms)
+        self._fold.note_standstill(before, now_ms)
         tally = self._fold.feedback.tally(now_ms, before.accepted)
         after = advance(self.plan, before, tally, now_ms)
         ended = before._replace(reason="", counts=after.counts, waiting="")
@@ -171,11 +185,15 @@ class RolloutMover:
         self._tally_at = now + (time.monotonic() - began) * _REST_FOR_WORK
 
     def _resumed(self, progress: RolloutProgress, now_ms: int) -> RolloutProgress:
-        """End a pause where an operator wants it; a wave whose time is over begins again."""
-        if self.plan.wanted != RolloutWish.RUN or self.plan.resumed <= progress.resumed:
+        """End a pause where an operator wants it or its image is back; a late wave begins again."""
+        has_image = progress.is_blocked and not self._obstacles.image_problem(
+            self.plan, self._fold.policy
+        )
+        is_over = has_image or self.plan.resumed > progress.resumed
+        if self.plan.wanted != RolloutWish.RUN or not is_over:
             return progress
         progress = progress._replace(
-            state=RolloutState.RUNNING, reason="", resumed=self.plan.resumed
+            state=RolloutState.RUNNING, reason="", resumed=self.plan.resumed, is_blocked=False
         )
         open_ms = now_ms - parse_time(progress.wave_time)
         if open_ms < self.plan.wave_timeout_seconds * 1000:
@@ -198,7 +216,8 @@ class RolloutMover:
 
     def _restarted_after_jump(self, progress: RolloutProgress, now_ms: int) -> RolloutProgress:
         """Begin the time of a wave again where the clock that it is measured by jumped."""
-        if not self._fold.has_jumped():
+        is_to_come = parse_time(progress.wave_time) > now_ms + JUMP_MS
+        if not self._fold.has_jumped() and not is_to_come:
             return progress
         name = name_of(self.plan)
         log.warning("%s: the clock jumped; soak, silence and wave time begin again", name)
@@ -208,18 +227,16 @@ class RolloutMover:
         self, before: RolloutProgress, after: RolloutProgress, now: float
     ) -> RolloutProgress:
         """Return what follows, or a pause where an operator or the files do not let it go on."""
-        if self.plan.wanted == RolloutWish.PAUSE:
-            reason: str | None = _BY_OPERATOR
-        else:
-            reason = self._obstacles.reason(self.plan, self._fold.policy, now)
+        by_operator, policy = self.plan.wanted == RolloutWish.PAUSE, self._fold.policy
+        reason = _BY_OPERATOR if by_operator else self._obstacles.reason(self.plan, policy, now)
         if reason == "":
             return after
         before = before._replace(counts=after.counts)
         if reason is None:
             return before._replace(waiting=after.waiting)
-        return before._replace(
-            state=RolloutState.PAUSED, reason=reason, waiting="", lifts=False, asks=()
-        )
+        is_blocked = reason == self._obstacles.image_problem(self.plan, policy)
+        paused = before._replace(state=RolloutState.PAUSED, reason=reason, is_blocked=is_blocked)
+        return paused._replace(waiting="", lifts=False, asks=())
 
     def _aborted(self, now_ms: int) -> RolloutProgress:
         state = RolloutState.ABORTED
@@ -274,9 +291,25 @@ class RolloutMover:
             paused = progress._replace(state=RolloutState.PAUSED, reason=problem)
             self._write_checkpoint_then_progress(paused, now_ms)
             return
-        self._record.write_progress(progress)
+        devices = self._devices_at_end(now_ms)
+        history.note_end(self._data_dir, self.plan, progress, devices, now_ms)
+        bad = all_bad(devices or ()) if progress.state == RolloutState.HALTED else []
+        macs = tuple(device.mac for device in bad[:_MOST_TOLD])
+        self._record.write_progress(progress._replace(bad=macs))
         log_state(self.plan, progress)
+        if bad:
+            command = devices_command(self._data_dir, self.plan.group)
+            said = f"%s: %s; {command} has the reason of each"
+            log.warning(said, name_of(self.plan), worst_named(bad))
         self.is_over = True
+
+    def _devices_at_end(self, now_ms: int) -> list[ListedDevice] | None:
+        """Return the devices that are not updated; None where the journal cannot be read."""
+        try:
+            return list_devices(self._fold, journal_dir(self._data_dir), now_ms)
+        except OSError as problem:
+            log.warning("%s: its devices are not on record: %s", name_of(self.plan), problem)
+            return None
 
     def _write_checkpoint_of_end(
         self, progress: RolloutProgress, now_ms: int, is_halt: bool
@@ -298,12 +331,20 @@ class RolloutMover:
         if paused != self._record.progress:
             self._record.write_progress(paused)
             said = "; ".join(filter(None, (paused.reason, paused.waiting)))
-            log.error("%s: %s", name_of(self.plan), said)
+            log.error("%s: %s", name_of(self.plan), hints.paste(said))
 
     def _write_checkpoint_at_times(self, now_ms: int, now: float) -> None:
-        if not self.is_over and now >= self._checkpoint_at:
-            self._checkpoint_at = now + _CHECKPOINT_SECONDS
-            self._write_checkpoint(self._progress, now_ms)
+        is_idle = self._fold.position == self._written_up_to
+        if self.is_over or now < self._checkpoint_at + is_idle * _IDLE_SECONDS:
+            return
+        # Before it is written: a disk that fails is not tried at each step.
+        self._checkpoint_at = now + _CHECKPOINT_SECONDS
+        size = self._write_checkpoint(self._progress, now_ms)
+        pause = max(size / _CHECKPOINT_BYTES_A_SECOND, _CHECKPOINT_SECONDS)
+        self._checkpoint_at = now + min(pause, _MOST_CHECKPOINT_SECONDS)
 
-    def _write_checkpoint(self, progress: RolloutProgress | None, now_ms: int) -> None:
-        self._record.write_checkpoint(self._fold.checkpoint(progress, now_ms))
+    def _write_checkpoint(self, progress: RolloutProgress | None, now_ms: int) -> int:
+        """Write all that another controller needs; return how many bytes that is."""
+        size = self._record.write_checkpoint(self._fold.checkpoint(progress, now_ms))
+        self._written_up_to = self._fold.position
+        return size

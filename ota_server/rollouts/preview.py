@@ -77,11 +77,11 @@ class _Sample:
     def __init__(self) -> None:
         self._heap: list[tuple[float, SampledDevice]] = []
 
-    def add(self, stand: float, mac: str, device: Device) -> None:
+    def add(self, stand: float, key: str, device: Device) -> None:
         """Take a device, unless the sample is full of devices that stand before it."""
         if len(self._heap) == _SAMPLE and -stand <= self._heap[0][0]:
             return
-        entry = -stand, SampledDevice(stand, mac, device.last_seen_ms, device.first_seen_ms)
+        entry = -stand, SampledDevice(stand, key, device.last_seen_ms, device.first_seen_ms)
         push = heappush if len(self._heap) < _SAMPLE else heappushpop
         push(self._heap, entry)
 
@@ -102,15 +102,15 @@ def find_reached(
     oldest_ms = _oldest_record_ms(log_dir, now_ms)
     found = replay(log_dir)
     try:
-        for mac, device in found.devices():
-            if not scope.reaches(mac):
+        for key, device in found.devices(scope.product):
+            if not scope.reaches(key):
                 continue
             if now_ms - device.last_seen_ms > ACTIVE_MS:
                 inactive += 1
                 continue
-            stand = cohort_percent(plan.version, mac)
-            sample.add(stand, mac, device)
-            stands.append(_IN_FIRST_GROUP if mac in scope.first_group else stand)
+            stand = cohort_percent(plan.version, key)
+            sample.add(stand, key, device)
+            stands.append(_IN_FIRST_GROUP if key in scope.first_group else stand)
             first_ms = oldest_ms if device.first_seen_ms is None else device.first_seen_ms
             counts.append(plan.count_new or now_ms - first_ms >= DAY_MS)
     finally:

@@ -4,10 +4,15 @@ import logging
 from pathlib import Path
 
 from ota_server.policy.policy import RolloutState
-from ota_server.policy.rollout_plan import RolloutPlan, RolloutProgress
+from ota_server.policy.rollout_plan import (
+    RolloutPlan,
+    RolloutProgress,
+)
+from ota_server.policy.rollout_text import state_text
 from ota_server.rollouts import files
 from ota_server.rollouts.files import Checkpoint
 from ota_server.system.data_dir import log_dir
+from ota_server.system.hints import hints
 
 log = logging.getLogger(__name__)
 
@@ -59,15 +64,16 @@ class ProgressRecord:
         self._unwritten.discard("progress")
         self.progress = progress
 
-    def write_checkpoint(self, checkpoint: Checkpoint) -> None:
-        """Replace the checkpoint.
+    def write_checkpoint(self, checkpoint: Checkpoint) -> int:
+        """Replace the checkpoint; return how many bytes it has.
 
         Raises:
             OSError: it cannot be written.
         """
         self._unwritten.add("checkpoint")
-        files.write_checkpoint(log_dir(self._data_dir), self._plan.group, checkpoint)
+        size = files.write_checkpoint(log_dir(self._data_dir), self._plan.group, checkpoint)
         self._unwritten.discard("checkpoint")
+        return size
 
 
 def is_same_state(one: RolloutProgress, other: RolloutProgress | None) -> bool:
@@ -77,20 +83,9 @@ def is_same_state(one: RolloutProgress, other: RolloutProgress | None) -> bool:
     return other == one._replace(counts=other.counts, waiting=other.waiting, notes=other.notes)
 
 
-def name_of(plan: RolloutPlan) -> str:
-    """Return what the log calls a rollout."""
-    return f"rollout of {plan.version}{f' to {plan.group}' * bool(plan.group)}"
-
-
 def log_state(plan: RolloutPlan, progress: RolloutProgress) -> None:
     """Write to the log how far a rollout is."""
-    name = name_of(plan)
-    if progress.state == RolloutState.RUNNING:
-        percent = plan.percent(progress.wave)
-        whom = f"{percent:g} %" if percent else f"the group {plan.first_group}"
-        wave, waves = progress.wave + 1, plan.wave_count
-        log.info("%s: wave %d of %d is open, %s", name, wave, waves, whom)
-    elif progress.state == RolloutState.DONE:
-        log.info("%s is done", name)
-    else:
-        log.warning("%s is %s: %s", name, progress.state, progress.reason)
+    is_well = progress.state in (RolloutState.RUNNING, RolloutState.DONE) and not progress.asks
+    log.log(
+        logging.INFO if is_well else logging.WARNING, "%s", hints.paste(state_text(plan, progress))
+    )

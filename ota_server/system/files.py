@@ -11,14 +11,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ota_server.model.refusal import BadPolicy
+from ota_server.system.new_files import FILE_MODE, hand_over, if_allowed, put_in_spare, sync_folder
 
 # These errors say nothing about the file, which may be fine.
 _TEMPORARY = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EINTR, errno.EAGAIN))
 _MAX_BYTES = 64 * 1024 * 1024
 
 
-class Signature(NamedTuple):
-    """What shows that a file has not changed: equal signatures mean the same bytes."""
+class Stamp(NamedTuple):
+    """What shows that a file has not changed: equal stamps mean the same bytes."""
 
     device: int
     inode: int
@@ -28,10 +29,10 @@ class Signature(NamedTuple):
 
 
 class Found(NamedTuple):
-    """A regular file: its path, with links resolved, and its signature."""
+    """A regular file: its path, with links resolved, and its stamp."""
 
     path: str
-    signature: Signature
+    stamp: Stamp
 
 
 def is_temporary(problem: OSError) -> bool:
@@ -44,28 +45,28 @@ def is_full(problem: OSError) -> bool:
     return problem.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
-def signature_of(status: os.stat_result) -> Signature:
-    """Return the signature of a file's status."""
-    return Signature(
+def stamp_of(status: os.stat_result) -> Stamp:
+    """Return the stamp of a file's status."""
+    return Stamp(
         status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
     )
 
 
-def is_of(status: os.stat_result, signature: Signature) -> bool:
-    """Return whether a status has this signature; cheaper than `signature_of`."""
+def is_of(status: os.stat_result, stamp: Stamp) -> bool:
+    """Return whether a status has this stamp; cheaper than `stamp_of`."""
     return (
-        status.st_mtime_ns == signature.modified_ns
-        and status.st_ctime_ns == signature.changed_ns
-        and status.st_ino == signature.inode
-        and status.st_size == signature.size
-        and status.st_dev == signature.device
+        status.st_mtime_ns == stamp.modified_ns
+        and status.st_ctime_ns == stamp.changed_ns
+        and status.st_ino == stamp.inode
+        and status.st_size == stamp.size
+        and status.st_dev == stamp.device
     )
 
 
 def is_as_it_was(found: Found) -> bool:
     """Return whether a file is still as it was found. Cheap: the event loop asks in each turn."""
     try:
-        return is_of(os.lstat(found.path), found.signature)
+        return is_of(os.lstat(found.path), found.stamp)
     except OSError:
         return False
 
@@ -90,14 +91,14 @@ def find(folder: Path, name: str) -> Found | None:
             status = os.lstat(path)
     except (FileNotFoundError, NotADirectoryError):
         return None
-    return Found(path, signature_of(status)) if stat.S_ISREG(status.st_mode) else None
+    return Found(path, stamp_of(status)) if stat.S_ISREG(status.st_mode) else None
 
 
 def open_found(found: Found) -> int:
     """Open for reading what `find` found, and return its descriptor.
 
     If a link or a pipe has replaced it meanwhile, that is not followed or waited for; the caller
-    compares signatures.
+    compares stamps.
 
     Raises:
         OSError: it cannot be opened.
@@ -115,6 +116,13 @@ def sha256_of(found: Found) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def unreadable_text(problem: OSError) -> str:
+    """Return that a file cannot be read, why, and what to do, as the end of a sentence."""
+    text = f"cannot be read: {problem.strerror}"
+    is_denied = isinstance(problem, PermissionError) and problem.filename
+    return f"{text} (`chmod a+r {problem.filename}`)" if is_denied else text
+
+
 def open_regular(path: Path) -> int:
     """Open a file of our own for reading and return its descriptor; never wait for a pipe.
 
@@ -128,52 +136,47 @@ def open_regular(path: Path) -> int:
     return descriptor
 
 
-def replace(path: Path, content: bytes) -> None:
+def replace(path: Path, content: bytes, *, is_stop: bool = False) -> None:
     """Write a file so that readers see the old content or the new one, even after a power cut.
 
-    The server can read it, whoever runs this: root, or an operator with a strict umask.
+    Args:
+        is_stop: it stops something bad, so on a full disk a spare file is used for it.
 
     Raises:
-        OSError: it cannot be written; the old file is unchanged.
+        OSError: it cannot be written; the old file is unchanged. It names the file.
     """
+    try:
+        _put(path, content)
+        sync_folder(path.parent)
+    except OSError as problem:
+        if is_stop and is_full(problem) and put_in_spare(path, content):
+            return
+        if is_full(problem) or not isinstance(problem.filename, str):
+            problem.filename = str(path)
+        raise
+
+
+def _put(path: Path, content: bytes) -> None:
     temporary = path.with_name(f".{path.name}.new")
     with suppress(FileNotFoundError):
         temporary.unlink()  # left by a process that was killed, perhaps another user's
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
     try:
-        with open(os.open(temporary, flags, 0o600), "wb") as file:
-            give_to_owner(file.fileno(), path.parent)
-            os.fchmod(file.fileno(), 0o644)
+        with open(os.open(temporary, flags, FILE_MODE), "wb") as file:
+            hand_over(file.fileno(), path.parent)
             file.write(content)
             file.flush()
             # This clock is finer than the kernel's, and that shows that this file was put in place
-            # whole: `watched._is_being_written`.
+            # whole: `watched.is_being_written`.
             stamp_ns = time.time_ns()
-            os.utime(file.fileno(), ns=(stamp_ns, stamp_ns))
+            with if_allowed("a time stamp", path):
+                os.utime(file.fileno(), ns=(stamp_ns, stamp_ns))
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except OSError as problem:
+    except OSError:
         with suppress(OSError):
             temporary.unlink()
-        problem.filename = problem.filename or str(path)
         raise
-    sync_folder(path.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Bring the names in a folder to the disk. Raises OSError if that fails."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def give_to_owner(target: int | Path, folder: Path) -> None:
-    """Give a file that root makes to the folder's owner, since the server's user writes it too."""
-    if os.geteuid() == 0:
-        status = os.stat(folder)
-        os.chown(target, status.st_uid, status.st_gid)
 
 
 def read(folder: Path, name: str) -> bytes:
@@ -189,7 +192,7 @@ def read(folder: Path, name: str) -> bytes:
         if os.path.lexists(path):
             raise BadPolicy(f"{path} is not a regular file in its folder; move it away")
         return b""
-    with open(open_found(found), "rb") as file:
+    with named(path), open(open_found(found), "rb") as file:
         return file.read()
 
 
@@ -202,6 +205,11 @@ def named(path: Path) -> Iterator[None]:
         if str(path) in str(problem):
             raise
         raise BadPolicy(f"{path} {problem}; fix it first") from problem
+    except OSError as problem:
+        # Calls on a descriptor name nothing, or its number.
+        if not isinstance(problem.filename, str):
+            problem.filename = str(path)
+        raise
 
 
 def read_if_there(folder: Path, name: str) -> bytes | None:
@@ -210,7 +218,7 @@ def read_if_there(folder: Path, name: str) -> bytes | None:
     if found is None:
         return None
     try:
-        with open(open_found(found), "rb") as file:
+        with named(folder / name), open(open_found(found), "rb") as file:
             return file.read(_MAX_BYTES * 8)
     except FileNotFoundError:
         return None

@@ -6,18 +6,22 @@
 | the server | log/.lock | a server, or for a moment a command | a server, 0.3 s |
 | the controller | log/.controller.lock | a controller | another controller, 0.3 s |
 | a publication | firmware/.firmware_*.new | `release publish`, while it copies | nobody |
+| a backup | .ota-backup-* beside its file | `backup`, while it copies | nobody |
+| a restore | the data directory itself | `restore` | nobody |
 
 The kernel releases a lock when the process that holds it ends, however it ends.
 """
 
+import errno
 import fcntl
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from ota_server.system.files import give_to_owner
+from ota_server.system.data_dir import journal_dir, product_dir, product_names
+from ota_server.system.new_files import make_folder, open_or_make
 
 LOCK_NAME = ".lock"
 _EDIT_LOCK_SECONDS = 30.0
@@ -62,22 +66,29 @@ def locked(data_dir: Path, wait_seconds: float = _EDIT_LOCK_SECONDS) -> Iterator
 
     Raises:
         Busy: another process still holds it after `wait_seconds`.
-        OSError: the lock cannot be opened.
+        OSError: the lock cannot be opened or locked.
     """
     path = data_dir / "version" / LOCK_NAME
-    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = _open_locked(path, wait_seconds)
+    if descriptor is None:
+        raise Busy(f"another command holds {path}; try again when it is done")
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    except PermissionError:
-        # Another user made it. Locking a file does not require write access.
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        give_to_owner(descriptor, path.parent)
-        if not acquire(descriptor, wait_seconds):
-            raise Busy(f"another command holds {path}; try again when it is done")
         yield
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def locked_all(root: Path) -> Iterator[None]:
+    """Hold the locks for changing files of all products of a data directory.
+
+    Raises:
+        Busy, OSError: as `locked`.
+    """
+    with ExitStack() as locks:
+        for product in ("", *product_names(root)):
+            locks.enter_context(locked(product_dir(root, product)))
+        yield
 
 
 def take_lock(path: Path) -> int:
@@ -85,26 +96,56 @@ def take_lock(path: Path) -> int:
 
     Raises:
         InUse: another process holds it.
-        OSError: it cannot be opened.
+        OSError: it cannot be opened or locked.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    if not acquire(descriptor, _SERVER_LOCK_SECONDS):
-        os.close(descriptor)
+    descriptor = _open_locked(path, _SERVER_LOCK_SECONDS)
+    if descriptor is None:
         raise InUse(f"another server runs on {path.parent.parent}")
     return descriptor
+
+
+def _open_locked(path: Path, wait_seconds: float) -> int | None:
+    """Open a lock, and lock it; return its descriptor, or None while another process holds it."""
+    make_folder(path.parent)
+    try:
+        descriptor = open_or_make(path, os.O_RDWR)
+    except OSError as problem:
+        # Another user made it, or the disk is read-only. A lock does not require write access. If
+        # it cannot be made here, that error says more than that it is missing; where nothing can be
+        # made, the folder will do.
+        is_missing, is_fixed = not os.path.exists(path), problem.errno == errno.EROFS
+        if not (is_fixed or isinstance(problem, PermissionError)) or (is_missing and not is_fixed):
+            raise
+        descriptor = os.open(path.parent if is_missing else path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        if acquire(descriptor, wait_seconds):
+            return descriptor
+    except OSError as problem:
+        os.close(descriptor)
+        is_disk_bad = problem.errno == errno.EIO
+        why = "" if is_disk_bad else ": its file system has no file locks; use a local disk"
+        raise OSError(problem.errno, f"{problem.strerror}{why}", str(path)) from problem
+    os.close(descriptor)
+    return None
 
 
 def is_served(log_dir: Path) -> bool:
     """Return whether a server runs on the data directory, by the lock of the journal.
 
     That takes the lock for a moment, shared; a server that starts meanwhile waits for it.
+
+    Args:
+        log_dir: of any product: one server serves all.
     """
+    path = journal_dir(log_dir.parent) / LOCK_NAME
     try:
-        descriptor = os.open(log_dir / LOCK_NAME, os.O_RDONLY | os.O_CLOEXEC)
+        # It may be a pipe: the owner of the folder must not make root wait for ever.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
         return False
     try:
         return not acquire(descriptor, is_shared=True)
+    except OSError:
+        return False  # no locks, so no server could start
     finally:
         os.close(descriptor)

@@ -22,8 +22,11 @@ A file that is deleted is forgotten. Some files, such as manifests, keep nothing
 BAD at once, and its value is the text that says what is wrong with it.
 """
 
+import errno
+import fcntl
 import logging
 import os
+import signal
 import stat
 import time
 from collections.abc import Callable
@@ -34,7 +37,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ota_server.model.refusal import BadPolicy
-from ota_server.system.files import Found, Signature, find, is_temporary, open_found
+from ota_server.system.files import Found, Stamp, find, is_temporary, open_found, stamp_of
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +49,7 @@ RACY_SECONDS = 2.0
 _LONG_BYTES = 256 * 1024
 # A file that was changed in place so recently may be half written.
 _WRITING_SECONDS = 0.2
-_NONE = Signature(0, 0, 0, 0, 0)
+_NONE = Stamp(0, 0, 0, 0, 0)
 
 
 class _FileLook(Enum):
@@ -71,13 +74,13 @@ class _Read(NamedTuple):
     """A file as it was last read.
 
     Attributes:
-        seen_at: when it was first seen with this signature, by the monotonic clock.
-        read_at: when it was last read with this signature.
+        seen_at: when it was first seen with this stamp, by the monotonic clock.
+        read_at: when it was last read with this stamp.
         digest: of its content, good or not; b"" if it could not be read.
         value: what it holds, or what it held while it was good.
     """
 
-    signature: Signature
+    stamp: Stamp
     seen_at: float
     read_at: float
     digest: bytes
@@ -157,9 +160,9 @@ class Watched:
             return _FileLook.UNREAD if os.path.lexists(path) else _FileLook.MISSING
         if known is not None and _is_settled(known, found):
             return _FileLook.SETTLED
-        if known is not None and _is_being_written(known, found):
+        if known is not None and is_being_written(known.stamp, found.stamp):
             return _FileLook.WRITTEN
-        return _FileLook.TOO_LONG if found.signature.size > self._bytes_left else _FileLook.UNREAD
+        return _FileLook.TOO_LONG if found.stamp.size > self._bytes_left else _FileLook.UNREAD
 
     def names(self, folder: Path) -> list[str]:
         """Return the names in a folder; if it cannot be read, the last known ones."""
@@ -188,14 +191,16 @@ class Watched:
     ) -> None:
         """Read a file that may have changed."""
         now = time.monotonic()
-        signature = found.signature
-        self.reads_long_file = self.reads_long_file or signature.size > _LONG_BYTES
-        self._bytes_left -= signature.size
-        is_same = known is not None and known.signature == signature
-        content = _content(found)
+        stamp = found.stamp
+        self.reads_long_file = self.reads_long_file or stamp.size > _LONG_BYTES
+        self._bytes_left -= stamp.size
+        is_same = known is not None and known.stamp == stamp
+        content, is_whole = _content(found)
+        if known is not None and not is_whole:
+            return  # somebody began to write to it since it was found: it keeps its value for now
         digest = sha256(content).digest()
         seen_at = known.seen_at if known is not None and is_same else now
-        read = _Read(signature, seen_at, now, digest, old, _Content.BAD)
+        read = _Read(stamp, seen_at, now, digest, old, _Content.BAD)
         if known is not None and digest == known.digest:
             self._files[path] = read._replace(value=known.value, content=known.content)
             return
@@ -230,21 +235,49 @@ class Watched:
 
 
 def _is_settled(known: _Read, found: Found) -> bool:
-    return known.signature == found.signature and known.read_at > known.seen_at + RACY_SECONDS
+    return known.stamp == found.stamp and known.read_at > known.seen_at + RACY_SECONDS
 
 
-def _is_being_written(known: _Read, found: Found) -> bool:
-    """Return whether somebody may be writing to a file in place: even if valid, it may be half."""
-    signature = found.signature
-    if known.signature.inode != signature.inode or signature.modified_ns != signature.changed_ns:
+def is_being_written(known: Stamp, now: Stamp) -> bool:
+    """Return whether somebody may be writing to a file in place: even if valid, it may be half.
+
+    Args:
+        known: its stamp when it was last read.
+    """
+    if known.inode != now.inode or now.modified_ns != now.changed_ns:
         return False  # it was renamed, so it is there as a whole; `files.replace` makes it so
-    return 0 <= time.time() - signature.changed_ns / 1e9 < _WRITING_SECONDS
+    return 0 <= time.time() - now.changed_ns / 1e9 < _WRITING_SECONDS
 
 
-def _content(found: Found) -> bytes:
-    if found.signature.size > MAX_BYTES:
+def has_writer(found: Found) -> bool | None:
+    """Return whether a file is open for writing somewhere; None: the system does not tell.
+
+    Linux gives a lease for reading only on a file that nobody has open for writing. It is given
+    back at once; a program that opens the file meanwhile waits for that.
+
+    Raises:
+        OSError: it cannot be opened.
+    """
+    if not hasattr(fcntl, "F_SETLEASE"):
+        return None
+    descriptor = open_found(found)
+    try:
+        # The signal that tells of such a program would end this process; SIGURG is ignored.
+        fcntl.fcntl(descriptor, fcntl.F_SETSIG, signal.SIGURG)
+        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+        return False
+    except OSError as problem:
+        return True if problem.errno == errno.EAGAIN else None  # only the owner may have a lease
+    finally:
+        os.close(descriptor)
+
+
+def _content(found: Found) -> tuple[bytes, bool]:
+    """Return what a file holds, and whether it did not change while it was read."""
+    if found.stamp.size > MAX_BYTES:
         raise BadPolicy(f"is over {MAX_BYTES} bytes")
     with open(open_found(found), "rb") as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise BadPolicy("is not a regular file in its folder")
-        return file.read(MAX_BYTES)
+        content = file.read(MAX_BYTES)
+        return content, stamp_of(os.fstat(file.fileno())) == found.stamp

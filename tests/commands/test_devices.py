@@ -11,36 +11,22 @@ from collections.abc import Mapping
 from contextlib import nullcontext
 
 from ota_server.journal.record import format_record
-from ota_server.model.device import Device
-from ota_server.model.timestamp import format_time
-from tests.support import DEVICE, MAC, ROOT, TIMEOUT_SECONDS, DataDirCase, ServerCase, until
+from ota_server.model.device import Device, Download
+from ota_server.model.manifest import Manifest, format_manifest
+from ota_server.model.timestamp import format_time, parse_time
+from ota_server.system.files import replace
+from tests.support import DEVICE, MAC, ROOT, TIMEOUT_SECONDS, DataDirCase, ServerCase, bare, until
+from tests.support.commands import call
 
 OTHER = "a0:b1:c2:d3:e4:f5"
 MINUTE_MS = 60_000
 DAY_MS = 24 * 60 * MINUTE_MS
 
 
-def clean_environment() -> dict[str, str]:
-    """Return the environment without what another terminal or data directory would change."""
-    return {
-        name: value
-        for name, value in os.environ.items()
-        if name not in ("COLUMNS", "OTA_SERVER_DATA")
-    }
-
-
 class DevicesCase(DataDirCase):
     def run_devices(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run the command on the data directory of this test."""
-        command = [sys.executable, "-m", "ota_server", "devices", *arguments]
-        return subprocess.run(
-            [*command, "--data-dir", str(self.data_dir)],
-            cwd=ROOT,
-            env=clean_environment(),
-            capture_output=True,
-            text=True,
-            timeout=TIMEOUT_SECONDS,
-        )
+        return call("devices", *arguments, "--data-dir", str(self.data_dir))
 
     def lines(self, *arguments: str) -> list[str]:
         """Return the lines of a run that must succeed."""
@@ -66,17 +52,23 @@ class DevicesCase(DataDirCase):
 
 class TableTest(DevicesCase):
     def test_columns_are_aligned_and_times_relative(self):
+        self.set_target("v1.0.1")
+        self.put_image("v1.0.1", b"image")
         # A little more than the whole minute, so that a slow machine shows the same.
         self.known(OTHER, "1.9.0-beta+7", 3 * MINUTE_MS + 500, 2 * DAY_MS + 500)
         self.known(MAC, "v1.0.0", 5 * 60 * MINUTE_MS + 500)
         self.assertEqual(
             self.lines(),
             [
-                "MAC                VERSION       TARGET  LAST SEEN  UPDATED  ADDRESS",
-                "00:11:22:33:44:55  v1.0.0        v1.0.1  5h ago     never    192.0.2.7",
-                "a0:b1:c2:d3:e4:f5  1.9.0-beta+7  v1.0.1  3m ago     2d ago   192.0.2.7",
+                "MAC                VERSION       TOLD    STATE   LAST SEEN  ADDRESS",
+                "00:11:22:33:44:55  v1.0.0        v1.0.1  behind  5h ago     192.0.2.7",
+                "a0:b1:c2:d3:e4:f5  1.9.0-beta+7  v1.0.1  behind  3m ago     192.0.2.7",
                 "2 devices",
             ],
+        )
+        self.assertEqual(
+            self.lines("--columns", "mac,updated")[1:3],
+            ["00:11:22:33:44:55  never", "a0:b1:c2:d3:e4:f5  2d ago"],
         )
 
     def test_the_newest_line_of_a_device_is_that_device(self):
@@ -106,10 +98,51 @@ class TableTest(DevicesCase):
             lines[1], r"^00:11:22:33:44:55  v1\.0\.0-x+\.\. .* 3m ago .* 192\.0\.2\.7$"
         )
 
+    def test_a_terminal_that_is_narrower_than_what_is_never_cut_shows_it_all_the_same(self):
+        self.known(MAC)
+        for columns in (2, 28):
+            for shown in ("mac,reason", "reason", "mac"):
+                with self.subTest(columns=columns, shown=shown):
+                    lines = self.on_terminal(columns, "devices", "--columns", shown)
+                    self.assertNotIn("Traceback", "".join(lines))
+                    self.assertTrue(MAC in lines[1] or shown == "reason", lines)
+
     def test_a_wide_terminal_cuts_nothing(self):
         version = "v1.0.0-" + "x" * 57
         self.known(MAC, version)
         self.assertIn(f"  {version}  v1.0.1  ", self.on_terminal(160, "devices")[1])
+
+
+class HeldBackTest(DevicesCase):
+    """A device that the loop breaker holds back is shown as that."""
+
+    def fetched(self, mac: str, version: str, ago_ms: int) -> None:
+        now_ms = time.time_ns() // 1_000_000
+        download = Download("v1.0.1", "ab" * 32, 1000, now_ms, 3, now_ms - ago_ms)
+        device = Device(now_ms, version, now_ms, None, version, "192.0.2.7", False, download)
+        self.journal(format_record("check", mac, device))
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.put_image("v1.0.1", b"an image")
+        self.set_target("v1.0.1")
+        manifest = Manifest("v1.0.1", "ab" * 32, "cd" * 16, 1000, format_time(0))
+        path = self.data_dir / "firmware" / "firmware_v1.0.1.json"
+        replace(path, format_manifest(manifest))
+
+    def test_who_waits_is_shown_with_what_ends_it(self):
+        self.fetched(MAC, "v1.0.0", MINUTE_MS)
+        self.fetched(OTHER, "v1.0.0", DAY_MS)
+        _, first, second, count, line = self.lines()
+        self.assertIn("failed: loop breaker", first)
+        self.assertNotIn("loop breaker", second)
+        self.assertEqual(count, "2 devices")
+        self.assertIn("1 in the loop breaker", line)
+        self.assertIn("`retry MAC`", bare(line))
+
+    def test_who_has_made_it_is_not(self):
+        self.fetched(MAC, "v1.0.1", MINUTE_MS)
+        self.assertEqual(self.lines()[-1], "1 device")
 
 
 class CsvTest(DevicesCase):
@@ -137,19 +170,38 @@ class CsvTest(DevicesCase):
 
 
 class JsonTest(DevicesCase):
+    def test_no_device_was_first_seen_after_it_was_last_seen_or_in_the_future(self):
+        now_ms = time.time_ns() // 1_000_000
+        for seen_ms in (now_ms - MINUTE_MS, now_ms + DAY_MS):
+            device = Device(
+                seen_ms, "v1", seen_ms, None, "v1", "192.0.2.7", False, None, now_ms + 2 * DAY_MS
+            )
+            self.journal(format_record("check", MAC, device))
+            (shown,) = map(json.loads, self.lines("--json"))
+            first_ms = parse_time(shown["first_seen_time"])
+            self.assertLessEqual(first_ms, min(seen_ms, time.time_ns() // 1_000_000))
+
     def test_each_line_is_one_device(self):
         self.known(MAC, "=1+1")
         self.known(OTHER, "v1.0.1", MINUTE_MS, DAY_MS)
         first, second = map(json.loads, self.lines("--json"))
         _, record = self.records()
         self.assertEqual((first["mac"], first["firmware_version"]), (MAC, "=1+1"))
-        self.assertEqual(second, {name: record.get(name) for name in second})
+        judged = {
+            "family": "br",
+            "groups": [],
+            "state": "held back",
+            "reason": "there is no target",
+        }
+        self.assertEqual(second, {name: record.get(name) for name in second} | judged)
         self.assertEqual(
             set(second),
             {
+                *judged,
                 "label",
                 "first_seen_time",
                 "mac",
+                "product",
                 "firmware_version",
                 "target_version",
                 "last_seen_time",
@@ -184,7 +236,7 @@ class ServerRunningTest(ServerCase, DevicesCase):
         self.get("/version.txt", {**DEVICE, "_br_fwv_": "v1.0.1"})
         self.stop()
         header, *rows = self.lines(MAC)
-        self.assertEqual(header.split(), ["TIME", "EVENT", "VERSION", "TARGET", "WHAT", "ADDRESS"])
+        self.assertEqual(header.split(), ["TIME", "EVENT", "VERSION", "TOLD", "WHAT", "ADDRESS"])
         happened = [" ".join(row.split()[1:-1]) for row in rows]
         self.assertEqual(
             happened,
@@ -257,7 +309,9 @@ class FailureTest(DevicesCase):
         self.known(MAC)
         done = self.run_devices(OTHER)
         self.assertEqual((done.returncode, done.stdout), (1, ""))
-        self.assertRegex(done.stderr, f"^ota-server: {OTHER} is not on record; --rejected .*\n$")
+        self.assertRegex(
+            done.stderr, f"^ota-server: {OTHER} is not on record; .*devices --rejected.*\n$"
+        )
 
     def test_text_that_is_no_mac_is_wrong_usage(self):
         for text in ("00:11:22:33:44", "00:11:22:33:44:5g", "00:00:00:00:00:00", "é"):
@@ -314,7 +368,12 @@ class FailureTest(DevicesCase):
     def test_a_disk_that_is_full_is_an_error_without_a_traceback(self):
         self.known(MAC)
         command = [sys.executable, "-m", "ota_server", "devices", "--data-dir", str(self.data_dir)]
-        with open("/dev/full", "w") as full:
-            done = subprocess.run(command, cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True)
-        self.assertEqual(done.returncode, 1)
-        self.assertRegex(done.stderr, "^ota-server: .*No space left on device\n$")
+        for unbuffered in ("", "1"):
+            env = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
+            with self.subTest(unbuffered), open("/dev/full", "w") as full:
+                done = subprocess.run(
+                    command, cwd=ROOT, env=env, stdout=full, stderr=subprocess.PIPE, text=True
+                )
+                self.assertEqual(done.returncode, 1)
+                self.assertRegex(done.stderr, "^ota-server: .*No space left on device\n$")
+                self.assertNotIn("a file in", done.stderr)

@@ -3,7 +3,6 @@
 import json
 import os
 import subprocess
-import sys
 import time
 import unittest
 from collections.abc import Callable
@@ -17,7 +16,8 @@ from ota_server.policy.gather import explain_device
 from ota_server.policy.rollout_plan import RolloutPlan, RolloutProgress, format_plan
 from ota_server.policy.text import Who
 from tests.journal.test_writer import file_size_limit
-from tests.support import MAC, ROOT, TIMEOUT_SECONDS, ServerCase
+from tests.support import MAC, ROOT, ServerCase
+from tests.support.commands import call
 
 OTHER = "a0:b1:c2:d3:e4:f5"
 TIME = "2026-11-24T12:00:00.000Z"
@@ -28,15 +28,7 @@ class CommandCase(ServerCase):
 
     def run_command(self, *arguments: str, given: str = "") -> subprocess.CompletedProcess[str]:
         """Run a command on the data directory of this test."""
-        return subprocess.run(
-            [sys.executable, "-m", "ota_server", *arguments],
-            cwd=ROOT,
-            env={**os.environ, "OTA_SERVER_DATA": str(self.data_dir)},
-            input=given,
-            capture_output=True,
-            text=True,
-            timeout=TIMEOUT_SECONDS,
-        )
+        return call(*arguments, given=given, env={"OTA_SERVER_DATA": str(self.data_dir)})
 
     def lines(self, *arguments: str, given: str = "") -> list[str]:
         """Return the lines of a run that must succeed without a warning."""
@@ -93,7 +85,7 @@ class PinTest(CommandCase):
         for code, words, arguments in (
             (1, "v9 is not a release here: .*firmware_v9.bin; publish it first", (MAC, "v9")),
             (1, "v1.0.0 was withdrawn, .*give another release", (MAC, "v1.0.0")),
-            (1, "there is no group beta; .*`group add` creates one", ("beta", "v1.0.1")),
+            (1, "there is no group beta; .*`group add beta MAC` makes one", ("beta", "v1.0.1")),
             (1, "is past; give a time in the future", (MAC, "v1.0.1", "--until", "2020-01-01")),
             (2, "'00:11' is neither a MAC address", ("00:11", "v1.0.1")),
             (2, "'../x' is not a version", (MAC, "../x")),
@@ -144,7 +136,7 @@ class GroupTest(CommandCase):
     def test_a_file_in_the_place_of_the_folder_is_named_with_what_to_do(self):
         path = self.data_dir / "version" / "groups"
         path.write_text("")
-        words = f"{path} is not a folder; move it away, and `group add` creates one"
+        words = f"{path} is not a folder; move it away, and `group add NAME MAC` makes it"
         self.assert_refused(1, words, "group", "add", "beta", MAC)
         done = self.run_command("group", "list")
         self.assertEqual(done.returncode, 1)
@@ -205,12 +197,24 @@ class GroupTest(CommandCase):
 
 
 class HoldTest(CommandCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.start()  # without a server, these commands warn
+
     def test_hold_and_unhold_say_what_is_so(self):
         on_hold = "everything is {}on hold; `unhold` ends that"
         self.assertEqual(self.lines("hold", "--reason", "it reboots"), [on_hold.format("")])
-        self.assertEqual(self.lines("hold", "--reason", "it burns"), [on_hold.format("still ")])
+        burns = on_hold.format("still ").replace(";", ", for this reason: it burns;")
+        self.assertEqual(self.lines("hold", "--reason", "it burns"), [burns])
         self.assertEqual(self.lines("unhold"), ["nothing is on hold any longer"])
         self.assert_refused(1, "nothing is on hold; ", "unhold")
+
+    def test_a_reason_has_500_characters_at_most(self):
+        for command in (("hold",), ("release", "withdraw", "v1.0.0")):
+            done = self.run_command(*command, "--reason", "x" * 501)
+            self.assertEqual(done.returncode, 2)
+            self.assertIn("it has 501 characters: give 500 at most", done.stderr)
+        self.lines("hold", "--reason", "x" * 500)
 
     def test_a_second_hold_without_a_reason_leaves_what_the_first_one_said(self):
         self.lines("hold", "--reason", "it reboots")
@@ -220,11 +224,28 @@ class HoldTest(CommandCase):
         since = r"since 20\d\d-\S+Z by \S+: it reboots"
         self.assertRegex(line, f"^everything is already on hold, {since}$")
         self.assertEqual(path.read_bytes(), before)
-        self.assertEqual(self.lines("audit")[-1], "1 change")
+        *_, count, held = self.lines("audit")
+        self.assertEqual(count, "1 change")
+        self.assertRegex(held, f"^everything is on hold {since}; `unhold` ends that$")
 
     def test_a_hold_by_hand_says_no_more_than_that(self):
         (self.data_dir / "version" / "hold.json").touch()
         self.assertEqual(self.lines("hold"), ["everything is already on hold; `unhold` ends that"])
+        said = ["everything is still on hold, for this reason: it burns; `unhold` ends that"]
+        self.assertEqual(self.lines("hold", "--reason", "it burns"), said)
+
+
+class NoServerTest(CommandCase):
+    """What stops something may be typed for the wrong folder."""
+
+    def test_what_stops_something_says_that_no_server_runs(self):
+        words = f"ota-server: warning: no server runs on {self.data_dir}; is --data-dir right?\n"
+        roll_out(100)(self)
+        commands = (("hold",), ("unhold",), ("rollout", "pause"), ("rollout", "abort"))
+        for command in commands:
+            with self.subTest(command):
+                done = self.run_command(*command)
+                self.assertEqual((done.returncode, done.stderr), (0, words))
 
 
 class FullDiskTest(CommandCase):
@@ -252,7 +273,7 @@ class FullDiskTest(CommandCase):
         self.assertEqual(self.get("/version.txt").body, b"v1.0.0")
 
     def test_a_hold_without_room_leaves_what_is_on_record_of_the_one_that_is_on(self):
-        self.lines("hold", "--reason", "it reboots")
+        self.run_command("hold", "--reason", "it reboots")
         before = (self.data_dir / "version" / "hold.json").read_bytes()
         self.assertEqual(self.run_without_room("hold", "--reason", "it burns").returncode, 0)
         self.assertEqual((self.data_dir / "version" / "hold.json").read_bytes(), before)
@@ -265,6 +286,15 @@ class FullDiskTest(CommandCase):
     def test_a_release_is_withdrawn_though_that_cannot_be_put_on_record(self):
         self.run_without_audit("release", "withdraw", "v1.0.0")
         self.assertIn('"withdrawn"', (self.data_dir / "version" / "stopped.json").read_text())
+
+    def test_a_release_is_removed_and_a_hold_ended_though_that_cannot_be_put_on_record(self):
+        self.put_image("v0.9.0", b"an old image")
+        self.run_command("hold")
+        self.run_without_audit("release", "remove", "v0.9.0")
+        self.run_without_audit("unhold")
+        left = [path.name for path in self.data_dir.glob("*/*")]
+        self.assertNotIn("firmware_v0.9.0.bin", left)
+        self.assertNotIn("hold.json", left)
 
     def test_a_rollout_is_paused_and_aborted_though_that_cannot_be_put_on_record(self):
         roll_out(100)(self)
@@ -293,7 +323,7 @@ class AuditTest(CommandCase):
 
     def test_it_shows_who_did_what_the_newest_last(self):
         self.change()
-        header, *rows, count = self.lines("audit")
+        header, *rows, count, _ = self.lines("audit")
         self.assertEqual(header.split(), ["TIME", "WHO", "ACTION", "WHAT", "FROM", "TO"])
         self.assertEqual(count, "4 changes")
         user = r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\dZ  \S+@\S+ +"
@@ -447,6 +477,7 @@ class WhyTest(CommandCase):
             shown,
             [
                 f"device       {MAC}",
+                "state        behind",
                 "groups       beta",
                 "pin          v1.2 until 3000-01-01T00:00:00Z",
                 "fleet target v1.0.1",
@@ -460,7 +491,36 @@ class WhyTest(CommandCase):
         roll_out(1)(self)
         lines = self.lines("why", MAC, "--version", "v1.0.0")
         self.assertIn("rollout      v1.2, running at 1 %: its turn comes at 5.81 %", lines)
-        self.assertIn("because      held back by a rollout: target", lines)
+        self.assertIn(
+            "because      held back: the rollout of v1.2 is at 1 %, its turn comes at 5.81 %", lines
+        )
+
+    def test_it_says_that_the_wave_of_its_group_is_the_first_and_that_a_paused_one_offers_nothing(
+        self,
+    ):
+        edits.add_members(self.data_dir, "lab", [MAC])
+        paused = "; the rollout is paused and offers nothing new"
+        for state, first_group, percent, said in (
+            ("running", "lab", 0, "running: it is in the first wave, that of the group lab"),
+            ("paused", "lab", 0, f"paused: it is in the first wave, that of the group lab{paused}"),
+            (
+                "paused",
+                "lab",
+                50,
+                f"paused: it is in the first wave, that of the group lab{paused}",
+            ),
+            ("paused", None, 50, f"paused at 50 %: its turn has come at 5.81 %{paused}"),
+            ("paused", None, 1, "paused at 1 %: its turn comes at 5.81 %"),
+        ):
+            with self.subTest(said):
+                waves = (float(percent), 100.0) if percent else (100.0,)
+                plan = RolloutPlan("1", "v1.2", "", waves, TIME, "v1.0.1", first_group)
+                is_later = first_group is not None and percent > 0
+                progress = RolloutProgress("1", state, int(is_later), TIME)
+                write(self, "rollout.json", format_plan(plan))
+                write(self, "progress.json", format_plan(progress))
+                lines = self.lines("why", MAC, "--version", "v1.0.0")
+                self.assertIn(f"rollout      v1.2, {said}", lines)
 
     def test_it_says_that_the_rollout_leaves_the_group_of_a_device_alone(self):
         roll_out(100)(self)
@@ -496,7 +556,7 @@ class WhyTest(CommandCase):
         names = ("mac", "firmware_version", "address", "target_version", "release", "reason")
         self.assertEqual(
             [fields[name] for name in names],
-            [MAC, "v1.0.0", "127.0.0.1", "v1.0.1", "v1.0.1", "target"],
+            [MAC, "v1.0.0", "127.0.0.1", "v1.0.1", "v1.0.1", "the target of the fleet"],
         )
 
     def test_a_device_that_is_not_on_record_needs_a_version(self):

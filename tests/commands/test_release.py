@@ -1,26 +1,35 @@
 """The `release` commands, as an operator types them, and what a server that runs makes of them."""
 
 import contextlib
+import hashlib
 import io
 import json
 import os
 import pty
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 from unittest import mock
 
 from ota_server.cli import main
+from ota_server.journal.record import format_record
+from ota_server.model.device import Device
 from ota_server.model.timestamp import format_time, parse_time
 from ota_server.policy import audit
 from ota_server.policy.rollout_plan import RolloutPlan
-from ota_server.system.locks import LOCK_NAME
-from tests.support import DEVICE, MAC, ROOT, TIMEOUT_SECONDS, Client, DataDirCase, ServerCase
+from ota_server.system.clock import now_ms
+from ota_server.system.locks import LOCK_NAME, is_served, take_lock
+from tests.releases.test_publish import esp_image
+from tests.support import DEVICE, MAC, ROOT, TIMEOUT_SECONDS, Client, DataDirCase, ServerCase, bare
+from tests.support.commands import call
 
 NAMES = ("publish", "list", "show", "verify", "remove", "withdraw", "activate", "rollback")
 COLUMNS = ["VERSION", "SIZE", "PUBLISHED", "STATE", "IMAGE", "NOTES"]
 OTHER_MAC = "00:11:22:33:44:66"
+
+SHIPPED = ROOT / "ota_server" / "firmware"
 
 
 class Done(NamedTuple):
@@ -29,6 +38,20 @@ class Done(NamedTuple):
     returncode: int
     stdout: str
     stderr: str
+
+
+@contextlib.contextmanager
+def as_if_served(data_dir: Path) -> Iterator[None]:
+    """Let a server seem to run: else commands warn that none does."""
+    logs = data_dir / "log"
+    if not logs.is_dir() or is_served(logs):
+        yield
+        return
+    lock = take_lock(logs / LOCK_NAME)
+    try:
+        yield
+    finally:
+        os.close(lock)
 
 
 class Commands:
@@ -40,13 +63,17 @@ class Commands:
         """Run `release ...` in this process, a tenth of the time of one of its own."""
         out, err = io.TextIOWrapper(io.BytesIO()), io.StringIO()
         name, *rest = arguments
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        with (
+            contextlib.redirect_stdout(out),
+            contextlib.redirect_stderr(err),
+            as_if_served(self.data_dir),
+        ):
             try:
                 code = main(["release", name, "--data-dir", str(self.data_dir), *rest])
             except SystemExit as ended:
                 code = int(ended.code or 0)
         out.seek(0)
-        return Done(code, out.read(), err.getvalue())
+        return Done(code, bare(out.read()), bare(err.getvalue()))
 
     def run_process(self, *arguments: str) -> Done:
         """Run `python -m ota_server release ...` as an operator does."""
@@ -58,7 +85,7 @@ class Commands:
             text=True,
             timeout=TIMEOUT_SECONDS,
         )
-        return Done(done.returncode, done.stdout, done.stderr)
+        return Done(done.returncode, bare(done.stdout), bare(done.stderr))
 
     def release(self, *arguments: str) -> str:
         """Return what a command prints; fails where it does."""
@@ -136,7 +163,8 @@ class HelpTest(CommandsCase):
 
     def test_they_work_as_an_operator_types_them(self):
         source = self.build(b"an image")
-        published = self.run_process("publish", source, "--version", "v1.0.0")
+        with as_if_served(self.data_dir):
+            published = self.run_process("publish", source, "--version", "v1.0.0")
         self.assertEqual((published.returncode, published.stderr), (0, ""))
         self.assertEqual(self.run_process("activate", "v1.0.0").returncode, 0)
         self.assertIn("target", self.run_process("list").stdout)
@@ -144,6 +172,15 @@ class HelpTest(CommandsCase):
         refused = self.run_process("remove", "v1.0.0")
         self.assertEqual((refused.returncode, refused.stdout), (1, ""))
         self.assertEqual(refused.stderr.count("\n"), 1)
+
+    def test_a_data_directory_that_is_new_or_not_served_is_worth_a_question(self):
+        source = self.build(b"an image")
+        warned = f"no server runs on {self.data_dir}; is --data-dir right?"
+        for command in (("publish", source, "--version", "v1.0.0"), ("activate", "v1.0.0")):
+            self.assertIn(warned, self.run_process(*command).stderr)
+        self.data_dir = self.data_dir / "nope"
+        said = self.run_process("publish", source, "--version", "v1.0.0").stderr
+        self.assertIn(f"{self.data_dir} was not a data directory, and is one now; is --data", said)
 
     def test_a_version_that_is_none_is_wrong_usage(self):
         for name in ("show", "verify", "remove", "withdraw", "activate"):
@@ -189,6 +226,32 @@ class PublishTest(CommandsCase):
         source = self.build(b"an image")
         said = self.release("publish", source, "--version", "v1", "--signature", str(signature))
         self.assertIn("signature: stored, not checked (give --verify-key)\n", said)
+
+    def test_what_a_release_holds_besides_its_image_is_said_and_shown(self):
+        path = self.data_dir / "fs.bin"
+        path.write_bytes(b"littlefs")
+        image = self.build(b"image")
+        arguments = ("publish", image, "--version", "v1.0.0", "--filesystem", str(path))
+        said = self.run_release(*arguments)
+        sha256 = hashlib.sha256(b"littlefs").hexdigest()
+        self.assertIn(f"filesystem: 8 bytes, SHA-256 {sha256}\n", said.stdout)
+        self.assertIn(f"8 bytes, SHA-256 {sha256}", self.run_release("show", "v1.0.0").stdout)
+        fields = json.loads(self.run_release("show", "v1.0.0", "--json").stdout)
+        self.assertEqual(fields["filesystem"]["sha256"], sha256)
+        self.assertIn("image + file system", self.run_release("list").stdout)
+        (self.data_dir / "firmware" / "filesystem_v1.0.0.bin").write_bytes(b"altered.")
+        self.assertIn("filesystem_v1.0.0.bin was altered", self.run_release("verify").stdout)
+
+    def test_a_folder_of_files_is_a_release(self):
+        folder = self.data_dir / "app"
+        folder.mkdir()
+        (folder / "main.py").write_bytes(b"print(1)")
+        self.assertIn("give --version", self.run_release("publish", str(folder)).stderr)
+        done = self.run_release("publish", str(folder), "--version", "v1.0.0")
+        self.assertIn("image: tar archive\nfiles: main.py\n", done.stdout)
+        self.assertIn("main.py", self.run_release("show", "v1.0.0").stdout)
+        (fields,) = map(json.loads, self.run_release("list", "--json").stdout.splitlines())
+        self.assertEqual([each["path"] for each in fields["files"]], ["main.py"])
 
     def test_a_version_that_was_withdrawn_and_removed_is_withdrawn_still(self):
         self.publish("v1.0.0")
@@ -448,6 +511,17 @@ class TargetTest(CommandsCase):
         self.assertIn("group beta had v1.0.0 and gets v1.1.0 too\n", said)
         self.assertEqual(json.loads(self.files()[str(self.data_dir / "version/targets.json")]), {})
 
+    def test_rolled_back_groups_have_the_targets_again_that_they_lost(self):
+        call("group", "add", "beta", "02:00:00:00:00:01", "--data-dir", str(self.data_dir))
+        self.release("activate", "v1.0.0")
+        self.decide("targets.json", {"beta": "v1.2.0", "gone": "v1.2.0"})
+        self.release("activate", "v1.1.0")
+        said = self.release("rollback")
+        self.assertIn("the target is v1.0.0; it was v1.1.0\n", said)
+        self.assertIn("group beta has v1.2.0 again\n", said)
+        targets = json.loads(self.files()[str(self.data_dir / "version/targets.json")])
+        self.assertEqual(targets, {"beta": "v1.2.0"})
+
     def test_during_a_rollout_to_the_fleet_it_is_refused_unless_forced(self):
         plan = {
             "id": "1",
@@ -524,6 +598,12 @@ class WithdrawTest(CommandsCase):
         self.assertIn("it is still the target", said)
         self.assertEqual(self.version_txt, "v1.0.0")
 
+    def test_of_the_target_of_a_group_no_command_for_the_whole_fleet_is_advised(self):
+        self.decide("targets.json", {"beta": "v1.1.0"})
+        said = self.release("withdraw", "v1.1.0")
+        self.assertIn("`rollout start VERSION --group beta` brings it another", said)
+        self.assertNotIn("activate", said)
+
     def test_what_names_it_still_is_said_each_with_what_to_do(self):
         plan = RolloutPlan("1", "v1.1.0", "", (100.0,), "2026-11-24T12:00:00.000Z", None)
         self.decide("rollout.json", plan._asdict())
@@ -558,6 +638,73 @@ class WithdrawTest(CommandsCase):
         self.assertEqual(self.stopped, {})
 
 
+class RemarksTest(Commands, DataDirCase):
+    """What devices are told to run, and will not get, or not stay on."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        for version in ("v1.0.0", "v1.0.1"):
+            self.put_image(version, (SHIPPED / f"firmware_{version}.bin").read_bytes())
+        self.put_image("v1.1.0", esp_image("v1.1.0"))
+        self.put_image("v1.1.1", esp_image("v1.1.0"))
+        self.set_target("v1.0.1")
+
+    def warned(self, *words: str) -> str:
+        """Return what a command says that is done, and warns."""
+        err = io.StringIO()
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(err):
+            self.assertEqual(main([*words, "--data-dir", str(self.data_dir)]), 0, err.getvalue())
+        return " ".join(bare(err.getvalue()).split())
+
+    def test_an_image_that_says_another_version_is_remarked_on(self):
+        words = "the image of v1.1.1 says that it is version v1.1.0"
+        for command in (
+            ("pin", MAC, "v1.1.1"),
+            ("release", "activate", "v1.1.1"),
+            ("rollout", "start", "v1.1.1", "--group", "beta"),
+        ):
+            with self.subTest(command):
+                if command[0] == "rollout":
+                    self.warned("unpin", MAC)
+                    self.warned("group", "add", "beta", MAC)
+                    device = Device(
+                        now_ms(), "v1.1.0", now_ms(), None, None, "192.0.2.7", False, None, 0
+                    )
+                    journal = self.data_dir / "log" / "devices.jsonl"
+                    journal.write_bytes(format_record("check", MAC, device))
+                    self.warned("release", "activate", "v1.1.0")
+                self.assertIn(words, self.warned(*command))
+
+    def test_not_where_that_is_on_record_or_true(self):
+        self.release("publish", self.build(esp_image("1.2")), "--version", "v1.2")
+        self.release(
+            "publish", self.build(esp_image("b7")), "--version", "v1.3", "--reports-as", "b7"
+        )
+        for version in ("v1.1.0", "v1.2", "v1.3"):
+            with self.subTest(version), as_if_served(self.data_dir):
+                self.assertEqual(self.warned("release", "activate", version), "")
+
+    def test_the_shipped_sample_is_remarked_on_by_all_that_tell_devices_to_run_it(self):
+        words = "v1.0.1 is the shipped sample: it is offered to clients on this machine only"
+        self.warned("release", "activate", "v1.1.0")
+        for command in (("release", "rollback"), ("release", "activate", "v1.0.1")):
+            with self.subTest(command):
+                self.assertIn(words, self.warned(*command))
+        self.assertIn(words, self.warned("pin", MAC, "v1.0.1"))
+        status = json.loads(self.shown("status", "--json"))
+        texts = [each["text"] for each in status["warnings"]]
+        self.assertIn("the target v1.0.1 is the shipped sample", " ".join(texts))
+        self.assertTrue(status["target"]["is_sample"])
+        self.warned("release", "activate", "v1.1.0")
+        self.assertNotIn("sample", self.shown("status"))
+
+    def shown(self, *words: str) -> str:
+        out = io.StringIO()
+        with contextlib.redirect_stdout(out):
+            main([*words, "--data-dir", str(self.data_dir)])
+        return out.getvalue()
+
+
 class RunningServerTest(Commands, ServerCase):
     """A server with the target v1.0.1, in this process, and commands beside it."""
 
@@ -585,7 +732,6 @@ class RunningServerTest(Commands, ServerCase):
         self.assertEqual(answer.status, 404)
         self.assertIn("is not the one that was published", "".join(logged.output))
         self.assertEqual(self.get("/firmware/firmware_v2.0.0.bin").status, 404)
-        self.assertEqual(self.server.service.offers.altered, 2)
 
     def test_an_altered_image_by_its_name_is_in_the_log_too(self):
         self.publish("v2.0.0")
@@ -682,6 +828,16 @@ class RunningServerTest(Commands, ServerCase):
                 self.release("activate", version)
             self.assertIn(f"is being downloaded: {MAC}", self.refused("remove", "v3.0.0"))
 
+    def test_a_release_that_its_device_has_got_is_removed_at_once(self):
+        self.publish("v2.0.0")
+        self.release("activate", "v2.0.0")
+        self.assertEqual(self.get("/firmware.bin").status, 200)
+        self.stop()
+        self.publish("v3.0.0")
+        for version in ("v1.0.1", "v3.0.0", "v1.0.1", "v3.0.0"):
+            self.release("activate", version)
+        self.release("remove", "v2.0.0")
+
     def journal_of(self, version: str, *events: dict[str, object]) -> None:
         """Write a journal: what one device did with a release an hour ago; the server stops."""
         self.get("/version.txt")
@@ -702,9 +858,23 @@ class RunningServerTest(Commands, ServerCase):
         self.journal_of("v2.0.0", {"event": "begin"}, {"event": "begin"}, {"event": "download"})
         self.assertIn(f"is being downloaded by {MAC}", self.refused("remove", "v2.0.0"))
 
+    def test_a_download_by_the_same_mac_in_another_product_is_another(self):
+        self.publish("v2.0.0", "v3.0.0")
+        whole = {"event": "download", "product": "plug", "complete": True}
+        self.journal_of("v2.0.0", {"event": "begin"}, {"event": "begin", "product": "plug"}, whole)
+        self.assertIn(f"is being downloaded by {MAC}", self.refused("remove", "v2.0.0"))
+        path = self.data_dir / "log" / "devices.jsonl"
+        path.write_text(path.read_text().replace('"product":""', '"product":"plug"'))
+        self.release("remove", "v2.0.0")
+
     def test_a_download_that_has_not_ended_counts_for_a_day(self):
         self.publish("v2.0.0")
         self.journal_of("v2.0.0", {"event": "begin", "time": "2020-01-01T00:00:00.000Z"})
+        self.release("remove", "v2.0.0")
+
+    def test_a_download_by_a_clock_that_was_ahead_does_not_count_until_then(self):
+        self.publish("v2.0.0")
+        self.journal_of("v2.0.0", {"event": "begin", "time": "2999-01-01T00:00:00.000Z"})
         self.release("remove", "v2.0.0")
 
     def test_downloads_that_have_ended_do_not_count_after_ten_minutes(self):

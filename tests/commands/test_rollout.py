@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import re
+import shlex
 import signal
 import struct
 import subprocess
@@ -17,9 +18,10 @@ from array import array
 from collections.abc import Iterable
 from contextlib import redirect_stdout
 from typing import Any
+from unittest import mock
 
 from ota_server.commands.rollout_preview import print_waves
-from ota_server.commands.rollout_status import wrapped
+from ota_server.commands.rollout_status import Screen
 from ota_server.commands.rollout_view import status_lines
 from ota_server.device_port.window import Standing
 from ota_server.journal.record import format_record
@@ -35,6 +37,7 @@ from ota_server.policy.rollout_plan import (
     RolloutProgress,
     format_plan,
     parse_plan,
+    plan_name,
     progress_name,
 )
 from ota_server.policy.situation import Situation
@@ -42,8 +45,11 @@ from ota_server.rollouts import edits
 from ota_server.rollouts.ending import finish
 from ota_server.rollouts.preview import ReachedDevices
 from ota_server.rollouts.revert import revert
+from ota_server.system.files import replace
+from ota_server.system.wrapping import wrapped
+from tests.releases.test_publish import esp_image
 from tests.support import ROOT, TIMEOUT_SECONDS, until
-from tests.support.fleet import NEW, OLD, RolloutCase, mac_of, run_rollout
+from tests.support.fleet import NEW, OLD, RolloutCase, mac_of, run_command, run_rollout
 
 NOW_MS = time.time_ns() // 1_000_000
 HOUR_MS = 3_600_000
@@ -87,7 +93,7 @@ class CommandCase(RolloutCase):
         """Write the progress of the rollout to the fleet, as the controller does."""
         progress = RolloutProgress(self.plan().id, state, wave, format_time(NOW_MS), **more)
         path = self.data_dir / "version" / progress_name("")
-        path.write_bytes(format_plan(progress))
+        replace(path, format_plan(progress))
 
     def stopped(self) -> dict[str, dict[str, Any]]:
         content = (self.data_dir / "version" / "stopped.json").read_bytes()
@@ -139,6 +145,11 @@ class StartTest(CommandCase):
                 "argument --max-failures: '100' is not a percentage",
                 2,
             ),
+            (
+                [NEW, "--max-failures", "2"],
+                "argument --max-failures: '2' could be a number of devices: it is a share of them",
+                2,
+            ),
             ([NEW, "--min-devices", "0"], "argument --min-devices: '0' is not a number", 2),
             ([NEW, "--soak", "400d"], "argument --soak: '400d' is not a duration up to a year", 2),
             ([NEW, "--soak", "10"], "not a duration", 2),
@@ -173,13 +184,56 @@ class StartTest(CommandCase):
         groups = self.data_dir / "version" / "groups"
         groups.mkdir()
         (groups / "beta.txt").write_text("00:11:22:33:44:55\n")
-        self.assertIn("no device of the group beta", self.refused("start", NEW, "--group", "beta"))
+        said = self.refused("start", NEW, "--group", "beta")
+        self.assertIn("no device of the group beta", said)
+        # Not what would give it to the whole fleet.
+        self.assertIn(f"`pin beta {NEW}` gives it to the group", said)
+        self.assertNotIn("activate", said)
+
+    def test_a_group_that_is_pinned_is_refused_for_that(self):
+        self.know(10)
+        self.group("beta", range(3))
+        self.group("all", range(4))
+        for who, asked, remedy in (
+            (("beta",), "beta", "`unpin beta`"),
+            (("all",), "beta", "`unpin all`"),
+            (map(mac_of, range(3)), "beta", f"`unpin {mac_of(0)}`"),
+        ):
+            for each in who:
+                run_command(self.data_dir, "pin", each, OLD)
+            said = self.refused("start", NEW, "--group", asked)
+            with self.subTest(remedy):
+                self.assertIn(f"are pinned, and a pin comes before a rollout: {remedy} first", said)
+            (self.data_dir / "version" / "pins.json").unlink()
+        self.assertEqual(self.run_it("start", NEW, "--group", "beta")[0], 0)
 
     def test_a_release_that_was_withdrawn_is_refused(self):
         self.know(100)
         stopped = {NEW: {"state": "withdrawn", "instead_of": OLD, "reason": "it bricks"}}
         (self.data_dir / "version" / "stopped.json").write_text(json.dumps(stopped))
         self.assertIn("was withdrawn (it bricks)", self.refused("start", NEW))
+
+    def test_an_image_for_other_devices_than_those_of_the_target_is_refused_unless_forced(self):
+        for version, project in ((OLD, b"pump"), (NEW, b"lamp")):
+            self.put_image(version, esp_image(version, project=project))
+        self.know(100)
+        said = self.refused("start", NEW, "--waves", "50,100")
+        self.assertIn("of the project lamp, and the current target is of the project pump", said)
+        self.assertIn("; --force does it anyway", said)
+        self.assertEqual(self.run_it("start", NEW, "--waves", "50,100", "--force")[0], 0)
+
+    def test_a_group_gets_the_images_of_its_own_target_and_the_fleet_does_not(self):
+        for version, project in ((OLD, b"pump"), ("v5", b"lamp"), (NEW, b"lamp")):
+            self.put_image(version, esp_image(version, project=project))
+        self.know(100)
+        self.group("lamps", range(5))
+        (self.data_dir / "version" / "targets.json").write_text('{"lamps": "v5"}')
+        self.put_image("v6", esp_image("v6", project=b"pump"))
+        said = self.refused("start", "v6", "--waves", "50,100", "--groups-too")
+        self.assertIn("and the target of the group lamps is of the project lamp", said)
+        self.assertIn("of the project lamp", self.refused("start", "v6", "--group", "lamps"))
+        self.assertEqual(self.run_it("start", NEW, "--group", "lamps", "--count-new")[0], 0)
+        self.assertEqual(self.run_it("start", "v6", "--waves", "50,100")[0], 0)
 
     def test_a_second_one_is_refused_while_the_first_is_on(self):
         self.know(100)
@@ -297,7 +351,7 @@ class StartTest(CommandCase):
         self.know(100)
         _, _, said = self.run_it("start", NEW, "--waves", "50,100", "--soak", "5m")
         self.assertIn("the soak of 5m is shorter than the 1h that half of the devices", said)
-        self.assertIn("start it again with --soak 61m", said)
+        self.assertIn("`rollout change --soak 61m` gives them time", said)
 
     def test_the_soak_is_measured_by_the_most_devices_and_not_by_the_most_polls(self):
         quick = tuple(minutes / 60 for minutes in range(26 * 60, 0, -1))
@@ -429,6 +483,62 @@ class ChangeTest(CommandCase):
         self.assertIn("5 of 9 devices failed", said)
         self.assertIn("rollout abort --revert", said)
 
+    def test_what_is_said_about_a_group_never_moves_the_fleet(self):
+        groups = self.data_dir / "version" / "groups"
+        groups.mkdir()
+        (groups / "beta.txt").write_text("\n".join(mac_of(number) for number in range(50)))
+        self.run_it("abort")
+        self.run_it("start", NEW, "--group", "beta", "--waves", "50,100")
+        plan = self.plan("rollout_beta.json")
+        said = [self.refused("start", NEW, "--group", "beta", "--waves", "50,100")]
+        self.run_it("pause", "--group", "beta")
+        said.append(self.refused("pause", "--group", "beta"))
+        said.append(self.refused("promote", "--group", "beta"))
+        for state in ("paused", "halted", "aborted", "done"):
+            progress = RolloutProgress(plan.id, state, 0, format_time(NOW_MS), "so it is")
+            path = self.data_dir / "version" / progress_name("beta")
+            replace(path, format_plan(progress))
+            said.append(self.run_it("status", "--group", "beta")[1])
+            said.append("".join(self.run_it("resume", "--group", "beta")[1:]))
+            if state == "done":
+                said.append(self.refused("abort", "--revert", "--group", "beta"))
+        for text in said:
+            with self.subTest(text):
+                commands = re.findall("`(rollout|release) ([^`]*)`", text)
+                moving = [each for each in commands if each[1] != "status"]
+                self.assertTrue(all("--group beta" in each[1] for each in moving), moving)
+        self.assertGreater(sum("--group beta" in text for text in said), 6)
+
+    def test_limits_are_changed_while_it_goes_on(self):
+        self.come_to("running", wave=1)
+        code, out, _ = self.run_it(
+            "change", "--soak", "10m", "--apply-grace", "1h", "--max-failures", "5%"
+        )
+        self.assertEqual(code, 0)
+        self.assertIn("goes on with soak 10m, apply grace 1h, max. failures 5 %", out)
+        plan = self.plan()
+        limits = (plan.soak_seconds, plan.grace_seconds, plan.max_failures, plan.wanted)
+        self.assertEqual(limits, (600.0, 3600.0, 5.0, "run"))
+        entry = entries(self.data_dir / "log")[-1]
+        self.assertEqual(
+            (entry["action"], entry["from"]),
+            ("rollout change", "soak 1h, apply grace 15m, max. failures 2 %"),
+        )
+
+    def test_a_change_to_what_is_so_already_is_not_on_the_audit_log(self):
+        self.come_to("running", wave=1)
+        self.assertEqual(self.run_it("change", "--soak", "5m")[0], 0)
+        count = len(entries(self.data_dir / "log"))
+        self.assertIn("it is so already: soak 5m", self.refused("change", "--soak", "5m"))
+        self.assertEqual(len(entries(self.data_dir / "log")), count)
+        self.assertEqual(self.run_it("change", "--soak", "5m", "--max-failures", "3%")[0], 0)
+
+    def test_a_change_without_anything_or_of_what_is_over_is_refused(self):
+        self.come_to("running")
+        self.assertIn("say what to change", self.refused("change", code=2))
+        self.come_to("done")
+        self.assertIn("is over", self.refused("change", "--soak", "1m"))
+
     def test_promote_opens_the_next_wave(self):
         self.come_to("running", wave=1)
         self.assertEqual(self.run_it("promote")[:2], (0, "wave 3 of 3 opens, 100 %\n"))
@@ -436,8 +546,6 @@ class ChangeTest(CommandCase):
 
     def test_promote_in_the_last_wave_ends_the_rollout_without_those_that_are_missing(self):
         self.come_to("running", wave=2)
-        self.assertIn("there is no missing device", self.refused("promote"))
-        self.come_to("running", wave=2, asks=(mac_of(1),))
         code, out, _ = self.run_it("promote")
         self.assertEqual(code, 0)
         self.assertEqual(
@@ -479,6 +587,11 @@ class ChangeTest(CommandCase):
         # Of those that it took back some may be bricked: it waits for no number of them.
         self.assertEqual(plan.counted, ())
         self.assertEqual(self.stopped()[NEW]["state"], "aborted")
+        self.come_to("running", wave=1)
+        for version in (NEW, OLD):
+            why = run_command(self.data_dir, "why", mac_of(0), "--version", version)[1]
+            self.assertIn(f"the revert to {OLD}", why)
+            self.assertNotIn("the rollout of", why)
 
     def test_a_revert_drops_waves_that_hold_nobody(self):
         self.write_plan(self.plan()._replace(waves=(0.01, 50.0, 100.0), counted=(1, 49, 50)))
@@ -487,6 +600,27 @@ class ChangeTest(CommandCase):
         self.assertEqual(self.run_it("abort", "--revert")[0], 0)
         plan = self.plan()
         self.assertEqual(plan.waves, (50.0, 100.0))
+
+    def test_a_revert_has_quick_limits_of_its_own(self):
+        self.write_plan(self.plan()._replace(waves=(1.0, 10.0, 50.0, 100.0), soak_seconds=86400.0))
+        self.know(300, days_ago=0.05, version=NEW)
+        self.come_to("running", wave=1)
+        self.assertEqual(self.run_it("abort", "--revert")[0], 0)
+        self.assertEqual((self.plan().waves, self.plan().soak_seconds), ((10.0, 100.0), 300.0))
+
+    def test_a_revert_never_takes_the_rollout_that_is_on_for_the_one_that_was_halted(self):
+        self.come_to("running")
+        groups = self.data_dir / "version" / "groups"
+        groups.mkdir()
+        (groups / "beta.txt").write_text("\n".join(mac_of(number) for number in range(50)))
+        self.run_it("start", NEW, "--group", "beta", "--waves", "50,100")
+        plan = self.plan("rollout_beta.json")
+        progress = RolloutProgress(plan.id, "halted", 0, format_time(NOW_MS), "bad")
+        replace((self.data_dir / "version" / progress_name("beta")), format_plan(progress))
+        self.assertIn("abort --revert --group beta", self.run_it("status", "--group", "beta")[1])
+        said = self.refused("abort", "--revert")
+        self.assertIn("say which one", said)
+        self.assertEqual(self.plan().wanted, "run")
 
     def test_a_revert_that_was_aborted_has_no_revert(self):
         self.know(30, days_ago=0.05, version=NEW)
@@ -506,6 +640,73 @@ class ChangeTest(CommandCase):
         self.assertEqual(self.stopped(), stopped)
         self.assertEqual(self.plan().reverts, NEW)
 
+    def halt_beta(self, **more: Any) -> None:
+        """Have a rollout to the group beta halted, besides that to the fleet."""
+        groups = self.data_dir / "version" / "groups"
+        groups.mkdir()
+        (groups / "beta.txt").write_text("\n".join(mac_of(number) for number in range(50)))
+        plan = self.plan()._replace(id="beta", group="beta", **more)
+        progress = RolloutProgress("beta", "halted", 0, format_time(NOW_MS), "bad")
+        for name, content in ((plan_name, plan), (progress_name, progress)):
+            replace((self.data_dir / "version" / name("beta")), format_plan(content))
+
+    def hinted(self, *arguments: str) -> list[str]:
+        """Return the command with `--revert` that a command names first, as it is typed."""
+        out, err = run_command(self.data_dir, *arguments)[1:]
+        found = re.search("`(rollout abort --revert[^`]*)`", out)
+        assert found is not None, out + err
+        return shlex.split(found[1])
+
+    def test_the_way_back_that_is_named_is_the_one_to_type_where_a_group_was_halted_too(self):
+        self.know(30, days_ago=0.05, version=NEW)
+        self.come_to("halted", reason="bad")
+        self.halt_beta()
+        self.assertIn("say which one", self.refused("abort", "--revert"))
+        for shown in (("status",), ("health",), ("rollout", "status", "--group", "")):
+            with self.subTest(shown):
+                self.assertEqual(self.hinted(*shown)[-2:], ["--group", ""])
+        self.assertEqual(self.hinted("rollout", "status", "--group", "beta")[-1], "beta")
+        self.assertIn("it was halted (bad)", self.refused("resume"))
+        code, _, said = run_command(self.data_dir, *self.hinted("status"))
+        self.assertEqual((code, self.plan().reverts), (0, NEW), said)
+
+    def test_what_takes_the_devices_of_a_group_on_after_a_halt_is_said(self):
+        self.come_to("running")
+        self.halt_beta()
+        until = "stay on it until a rollout to the fleet or another target takes them on"
+        self.assertIn(until, self.run_it("status", "--group", "beta")[1])
+        self.come_to("halted", reason="bad")
+        self.assertNotIn(until, self.run_it("status", "--group", "")[1])
+
+    def test_so_is_what_goes_on_after_a_pause(self):
+        self.come_to("running")
+        self.halt_beta()
+        self.assertEqual(self.run_it("pause", "--group", "")[0], 0)
+        self.assertIn("`rollout resume --group ''` goes on", self.run_it("status")[1])
+
+    def test_a_rollout_that_was_answered_already_is_not_asked_about(self):
+        self.know(30, days_ago=0.05, version=NEW)
+        self.come_to("halted", reason="bad")
+        self.halt_beta(instead_of="v0.5.0")  # it has another target since
+        self.assertNotIn("--group", self.hinted("status"))
+        self.assertEqual(self.run_it("abort", "--revert")[0], 0)
+        self.assertEqual(self.plan().reverts, NEW)
+
+    def test_the_way_back_ends_the_alarm_also_where_no_device_is_left_to_take_back(self):
+        self.know(3)
+        self.come_to("done", wave=2)
+        self.halt_beta()
+        self.assertEqual(self.hinted("health")[-2:], ["--group", "beta"])
+        code, out, said = run_command(self.data_dir, *self.hinted("health"))
+        self.assertEqual((code, "it is over" in out), (0, True), said)
+        self.assertNotIn("halted", run_command(self.data_dir, "health")[1])
+        self.assertNotIn("needs a person: the rollout", run_command(self.data_dir, "status")[1])
+        code, shown, _ = self.run_it("status", "--group", "beta")
+        self.assertEqual(code, 0)
+        self.assertIn(": halted", shown)
+        self.assertNotIn("abort --revert", shown)
+        self.assertIn("rollout start VERSION --group beta", shown)
+
     def test_there_is_no_revert_from_what_nobody_runs_or_what_is_done(self):
         self.come_to("running")
         said = self.refused("abort", "--revert")
@@ -513,9 +714,16 @@ class ChangeTest(CommandCase):
             f"no device runs {NEW}, so there is nothing to take back; `rollout abort`", said
         )
         self.assertEqual(self.plan().wanted, "run")
+        # A halt advises it, and what it is for is so already.
         self.come_to("halted", reason="bad")
-        said = self.refused("abort", "--revert")
-        self.assertIn("there is nothing to take back; it is over", said)
+        code, out, _ = self.run_it("abort", "--revert")
+        self.assertEqual(code, 0)
+        self.assertIn("there is nothing to take back; it is over", out)
+        self.set_target("v3.0.0")
+        code, out, _ = self.run_it("abort", "--revert")
+        self.assertEqual(code, 0)
+        self.assertIn(f"no device is kept on {NEW}, so there is nothing to take back", out)
+        self.set_target(OLD)
         self.come_to("done", wave=2)
         self.assertIn("release rollback", self.refused("abort", "--revert"))
 
@@ -633,6 +841,10 @@ class StatusTest(CommandCase):
         self.assertIn(f"[{'#' * 3}{'.' * 21}]", text)
         self.assertIn("3 of 20 updated, 17 not heard from since it opened", text)
 
+    def test_where_it_asks_about_devices_it_says_what_lists_them(self):
+        progress = RolloutProgress("1", "running", 0, format_time(NOW_MS), asks=(mac_of(1),))
+        self.assertIn("`rollout devices` lists the devices", self.shown(progress))
+
     def test_a_wave_that_was_passed_shows_its_true_share(self):
         counts = {"active": 10, "updated": 5, "reach": 20}
         progress = RolloutProgress("1", "running", 1, format_time(NOW_MS), before=(counts,))
@@ -675,7 +887,7 @@ class StatusTest(CommandCase):
                 progress = RolloutProgress("1", state, 0, format_time(NOW_MS))
                 text = "\n".join(status_lines(back, progress, NOW_MS))
                 self.assertNotIn("--revert", text)
-                self.assertIn("`rollout start`", text)
+                self.assertIn("`rollout start VERSION`", text)
 
     def test_it_says_why_one_is_halted_and_what_to_do(self):
         plan = RolloutPlan("1", NEW, "", (100.0,), format_time(NOW_MS), OLD)
@@ -683,6 +895,62 @@ class StatusTest(CommandCase):
         text = "\n".join(status_lines(plan, progress, NOW_MS))
         self.assertIn("3 of 9 devices failed", text)
         self.assertIn("abort --revert", text)
+
+    def test_the_clocks_of_one_that_is_over_stop_and_the_headline_says_when_it_ended(self):
+        opened = format_time(NOW_MS + 60_000)
+        plan = RolloutPlan("1", NEW, "", (100.0,), format_time(NOW_MS), OLD)
+        for state, wanted in (("halted", "run"), ("aborted", "run"), ("running", "abort")):
+            progress = RolloutProgress("1", state, 0, opened, counts={"active": 9})
+            for now_ms in (NOW_MS + 100_000, NOW_MS + 7_200_000):
+                with self.subTest(state, now_ms=now_ms):
+                    each = plan._replace(wanted=wanted)
+                    lines = status_lines(each, progress, now_ms, ended_ms=NOW_MS + 70_000)
+                    ago = "30s ago" if now_ms == NOW_MS + 100_000 else "1h ago"
+                    state_shown = "halted" if state == "halted" else "aborted"
+                    self.assertRegex(lines[0], f": {state_shown} {ago}, begun ")
+                    self.assertIn("open for 10s: 0 of 9 updated", "\n".join(lines))
+        halted = RolloutProgress("1", "halted", 0, opened)
+        at_once = status_lines(plan, halted, NOW_MS + 70_000, ended_ms=NOW_MS + 60_000)
+        self.assertIn("open for 0s", "\n".join(at_once))
+
+    def test_status_exits_with_1_after_a_halt_until_there_is_another_target(self):
+        self.know(100)
+        self.run_it("start", NEW, "--waves", "50,100")
+        self.come_to("halted", reason="3 of 9 devices failed")
+        self.assertEqual(self.run_it("status")[0], 1)
+        (self.data_dir / "version" / "version.txt").write_text("v3")
+        self.assertEqual(self.run_it("status")[0], 0)
+
+    def test_status_shows_the_limits_while_it_is_on(self):
+        self.know(100)
+        self.run_it("start", NEW, "--waves", "50,100", "--soak", "90m", "--max-failures", "0.5%")
+        self.come_to("running")
+        limits = "limits: soak 90m, apply-grace 15m, max-failures 0.5%, min-devices 20"
+        self.assertIn(f"  {limits}, wave-timeout 7d", self.run_it("status")[1].splitlines())
+        self.come_to("done", wave=1)
+        self.assertNotIn("limits", self.run_it("status")[1])
+
+    def test_status_knows_when_a_rollout_ended(self):
+        self.know(100)
+        self.run_it("start", NEW, "--waves", "50,100")
+        self.come_to("halted", wave=0)
+        for name in ("rollout.json", "progress.json"):
+            os.utime(self.data_dir / "version" / name, ns=((NOW_MS - 240_000) * 10**6,) * 2)
+        # The tests began some minutes ago at most.
+        self.assertRegex(self.run_it("status")[1].splitlines()[0], r": halted \d+m ago, begun ")
+        (line,) = self.run_it("status", "--json")[1].splitlines()
+        ended = format_time(NOW_MS - 240_000)
+        self.assertEqual(json.loads(line)["end_time"], ended)
+
+    def test_a_closed_window_is_named_as_what_devices_wait_for(self):
+        plan = RolloutPlan("1", NEW, "", (50.0, 100.0), format_time(NOW_MS), OLD)
+        progress = RolloutProgress("1", "running", 0, format_time(NOW_MS), waiting="0 of the 4")
+        closed = "outside the maintenance window 03:00-03:30 (UTC): until it opens, devices are"
+        for is_open in (False, True):
+            with self.subTest(is_open=is_open):
+                hours = Standing(window="03:00-03:30 (UTC)", is_open=is_open)
+                lines = status_lines(plan, progress, NOW_MS, standing=hours)
+                self.assertEqual(closed in "\n".join(lines), not is_open)
 
     def test_it_says_how_many_devices_never_meet_the_window(self):
         plan = RolloutPlan("1", NEW, "", (100.0,), format_time(NOW_MS), OLD)
@@ -711,7 +979,6 @@ class StatusTest(CommandCase):
         self.run_it("start", NEW, "--waves", "50,100")
         self.come_to("halted", reason="3 of 9 devices failed")
         self.assertEqual(self.run_it("status", "--watch")[0], 1)
-        self.assertEqual(self.run_it("status")[0], 0)
         self.come_to("running")
         self.run_it("abort")
         self.assertEqual(self.run_it("status", "--watch")[0], 1)
@@ -757,6 +1024,15 @@ class StatusTest(CommandCase):
         self.assertGreater(int(up), len(rows))
         self.assertTrue(25 < max(map(len, rows)) < 40)
         self.assertEqual(first.count(b"word"), 30)
+
+    def test_watch_says_how_many_lines_did_not_fit(self):
+        out = io.StringIO()
+        size = os.terminal_size((40, 6))
+        with redirect_stdout(out), mock.patch("shutil.get_terminal_size", return_value=size):
+            Screen().show([f"line {number}" for number in range(9)])
+        rows = re.findall(r"(.*)\x1b\[K\n", out.getvalue())
+        self.assertEqual(rows[-2:], ["line 3", ".. 5 more lines: make the window taller"])
+        self.assertEqual(len(rows), 5)
 
     def test_watch_leaves_the_terminal_clean(self):
         self.know(100)
@@ -817,6 +1093,7 @@ class WayBackTest(RolloutCase):
         self.devices.ask(server.port)
         plan = self.roll_out(waves=(100.0,), soak_seconds=3600.0)
         self.ask_until(server, lambda: set(self.devices.versions.values()) == {NEW})
+        self.devices.ask(server.port)  # the revert counts those that have said that they run it
         # A soak in which all devices ask: it is done once twenty of them have run it for so long.
         back = plan._replace(id="back", version=OLD, reverts=NEW, is_revert=True, soak_seconds=2.0)
         revert(self.data_dir, back, format_time(NOW_MS))

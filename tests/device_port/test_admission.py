@@ -1,16 +1,18 @@
 """Admission: windows and download slots together, at times that the tests say."""
 
 import unittest
+from contextlib import ExitStack
 from datetime import UTC, datetime
 
 from ota_server.device_port.admission import Admission
-from ota_server.device_port.slots import DownloadSlots
+from ota_server.device_port.slots import SLOWEST_BYTES_A_SECOND, DownloadSlots
 from ota_server.device_port.window import Hours, Standing, parse_window
 from ota_server.policy.explain import in_words
+from tests.support import Client, ServerCase
 
 A, B = "00:11:22:33:44:55", "00:11:22:33:44:66"
 HOURS = "01:00-05:00"
-CLOSED = f"outside the maintenance window {HOURS}"
+CLOSED = f"outside the maintenance window {HOURS} (UTC)"
 
 
 class AdmissionTest(unittest.TestCase):
@@ -100,7 +102,7 @@ class AdmissionTest(unittest.TestCase):
         self.offer(A, "06:00")
         moment = self.at("06:00")
         self.seconds += 86401
-        expected = Standing(None, "01:00-05:00", False, 1)
+        expected = Standing(None, "01:00-05:00 (UTC)", False, 1)
         self.assertEqual(self.admission.standing(moment), expected)
         self.assertTrue(self.admission.standing(self.at("02:00")).is_open)
 
@@ -113,3 +115,37 @@ class AdmissionTest(unittest.TestCase):
             self.admission.look_after()
         self.assertEqual(len(logged.output), 1)
         self.assertIn("1 devices have waited for the window 01:00-05:00", logged.output[0])
+
+
+class SlowReaderTest(ServerCase):
+    def test_one_that_reads_slowly_does_not_keep_the_only_slot_from_others(self):
+        self.put_image("v1.0.1", bytes(8 << 20))
+        seconds = 0.0
+        self.start(service={"admission": Admission(DownloadSlots(1), clock=lambda: seconds)})
+        other = {"_br_mac_": B, "_br_fwv_": "v1.0.0"}
+        with Client(self.port, receive_buffer=4096) as slow:
+            slow.request("/firmware.bin")
+            slow.read_until(b"\r\n\r\n")
+            self.assertEqual(self.get("/version.txt", other).body, b"v1.0.0")
+            seconds = 60.0 + (8 << 20) / SLOWEST_BYTES_A_SECOND
+            self.assertEqual(self.get("/version.txt", other).body, b"v1.0.1")
+
+    def test_those_at_one_address_leave_a_slot_to_others_after_a_minute(self):
+        self.put_image("v1.0.1", bytes(8 << 20))  # half an hour at the slowest rate
+        seconds = 0.0
+        self.start(service={"admission": Admission(DownloadSlots(4), clock=lambda: seconds)})
+        other = {"_br_mac_": B, "_br_fwv_": "v1.0.0"}
+        with ExitStack() as stack:
+            for number in range(4):
+                slow = Client(self.port, receive_buffer=4096, source="127.0.0.9")
+                stack.enter_context(slow)
+                slow.request("/firmware.bin", {**other, "_br_mac_": f"02000000000{number}"})
+                self.assertEqual(slow.read_until(b"\r\n\r\n")[:12], b"HTTP/1.1 200")
+            self.assertEqual(self.get("/version.txt", other).body, b"v1.0.0")
+            seconds = 60.0
+            self.assertEqual(self.get("/version.txt", other).body, b"v1.0.1")
+            self.assertEqual(len(self.get("/firmware.bin", other).body), 8 << 20)
+            another = {**other, "_br_mac_": "020000000009"}
+            with Client(self.port, source="127.0.0.9") as client:
+                client.request("/firmware.bin", another)
+                self.assertEqual(client.answer().status, 429)

@@ -8,6 +8,8 @@ from unittest import mock
 
 from ota_server.device_port.admission import Admission
 from ota_server.device_port.checks import read_common_check, read_common_image
+from ota_server.device_port.dialects import caller_of
+from ota_server.device_port.products import Common, ProductPort, Products
 from ota_server.device_port.service import Service
 from ota_server.device_port.slots import DownloadSlots
 from ota_server.httpd.connection import Connection
@@ -16,7 +18,7 @@ from ota_server.httpd.reply import ImageSpan, Outgoing, Peer
 from ota_server.journal.device_table import DeviceTable
 from ota_server.journal.rejected import Rejected
 from ota_server.journal.writer import Journal
-from ota_server.model.device import Report, parse_report
+from ota_server.model.device import Report
 from ota_server.policy.files import PolicyFiles
 from ota_server.releases.store import NotHashed, Store
 from tests.support import DataDirCase
@@ -102,7 +104,7 @@ def read_common(buffer: bytes) -> tuple[Report, bool, int] | None:
     if image is None:
         return None
     request, length = image
-    return parse_report(request.fields, request.repeated), request.keep_alive, length
+    return caller_of(request).report, request.keep_alive, length
 
 
 class CommonCheckTest(unittest.TestCase):
@@ -122,7 +124,7 @@ class CommonCheckTest(unittest.TestCase):
             assert found is not None, buffer
             request, request_length = found
             taken[request.path] += 1
-            self.assertEqual(parse_report(request.fields, request.repeated), report, buffer)
+            self.assertEqual(caller_of(request).report, report, buffer)
             self.assertEqual((request.method, request.content_length), ("GET", 0), buffer)
             self.assertEqual((request.query, request.minor_version), (b"", 1), buffer)
             self.assertEqual(request.keep_alive, keep_alive, buffer)
@@ -146,7 +148,7 @@ class CommonCheckTest(unittest.TestCase):
                 head += b"_br_mac_: " + mac + b"\r\n_br_fwv_: v1.0.0\r\n\r\n"
                 common = read_common_check(head)
                 self.assertIsNotNone(common, head)
-                self.assertEqual(common[0], ("00:11:22:33:44:ab", "v1.0.0"))
+                self.assertEqual(common[0], Report("00:11:22:33:44:ab", "v1.0.0"))
 
     def test_no_input_takes_it_long(self):
         # Each would take years if the pattern tried its parts in all ways.
@@ -209,9 +211,10 @@ class TwoWaysTest(DataDirCase):
         fleet = DeviceTable(Journal(log_dir), log_dir, lambda: self.now_ms, max_devices=10)
         limit = None if places is None else DownloadSlots(places)
         admission = None if limit is None else Admission(limit, clock=lambda: self.now_ms / 1000)
-        return Service(
-            self.store, self.policies, fleet, Rejected(log_dir), lambda: self.now_ms, admission
-        )
+        common = Common(fleet, lambda: self.now_ms, admission)
+        default = ProductPort(self.data_dir, self.store, self.policies, common)
+        products = Products(self.data_dir, common)
+        return Service(default, products, fleet, Rejected(log_dir), lambda: self.now_ms)
 
     def change_something(self, source: random.Random) -> None:
         """Do what an operator does, or let time go by."""

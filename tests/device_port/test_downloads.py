@@ -8,7 +8,14 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from unittest import mock
 
+from ota_server.device_port.admission import Admission
+from ota_server.device_port.slots import DownloadSlots
+from ota_server.device_port.wiring import open_service
+from ota_server.httpd.http1 import read_request
+from ota_server.httpd.reply import Peer
+from ota_server.releases.store import NotHashed
 from tests.support import (
     DEVICE,
     MAC,
@@ -17,6 +24,7 @@ from tests.support import (
     Process,
     ServerCase,
     parse_reply_head,
+    request_head,
     until,
 )
 
@@ -382,6 +390,29 @@ class ChangedUnderTest(ServerCase):
         path, client = self.begin(content)
         path.unlink()
         self.assertEqual(client.read(len(content)), content)
+
+
+class UnrecordedTest(DataDirCase):
+    def test_a_download_that_cannot_be_recorded_keeps_no_slot(self):
+        self.put_image("v1", b"image")
+        self.set_target("v1")
+        admission = Admission(DownloadSlots(1))
+        service = open_service(self.data_dir, settle_seconds=0.0, admission=admission)
+        self.addCleanup(service.close)
+        request, _ = read_request(request_head("/firmware.bin")) or self.fail()
+        peer = Peer("127.0.0.1", True)
+        try:
+            service.store.image("v1")
+        except NotHashed as not_hashed:
+            not_hashed.hashing.done.wait()
+        year_10000 = 26 * 10**19  # has no time in the journal
+        with (
+            mock.patch("time.time_ns", return_value=year_10000),
+            self.assertLogs("ota_server.device_port.service", "ERROR"),
+        ):
+            self.assertEqual(service.respond(request, peer).status, 500)
+        self.assertEqual(admission.downloading, 0)
+        self.assertEqual(service.fleet.transfers.counts, {})
 
 
 class RecordTest(ServerCase):

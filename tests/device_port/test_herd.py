@@ -226,7 +226,7 @@ class CommandTest(DataDirCase):
             client.request("/version.txt", C)
             self.assertEqual(client.answer().body, b"v1.0.0")
         self.assertIn("slots        1 download at once; while", self.why(C))
-        self.assertIn("window       00:00-12:00, 12:00-24:00, open now", self.why(C))
+        self.assertIn("window       00:00-12:00, 12:00-24:00 (UTC), open now", self.why(C))
         process.kill()
         self.assertNotIn("slots", self.why(C))
 

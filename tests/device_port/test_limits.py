@@ -87,6 +87,15 @@ class LogLineTest(LogCase):
         self.assertLess(len(self.lines.found), self.MOST_LINES)
 
 
+class AcceptTest(LogCase):
+    def test_a_listening_socket_that_accepts_nothing_any_more_is_said_once(self):
+        self.start().socket.shutdown(socket.SHUT_RDWR)
+        self.assertTrue(until(lambda: len(self.lines.found) > 0))
+        self.stop()
+        (line,) = self.lines.found
+        self.assertIn("no connection can be accepted: Invalid argument", line)
+
+
 class DeviceLimitTest(LogCase):
     def test_devices_that_found_no_room_are_said_once(self):
         self.start(service={"max_devices": 1})
@@ -95,7 +104,8 @@ class DeviceLimitTest(LogCase):
             self.assertEqual(answer.body, b"v1.0.1")
         self.assertTrue(until(self.is_said, 5.0), self.lines.found)
         self.stop()
-        self.assertEqual(len([line for line in self.lines.found if "--max-devices" in line]), 1)
+        (line,) = [line for line in self.lines.found if "--max-devices" in line]
+        self.assertIn("device forget --unseen 90d", line)
 
     def is_said(self) -> bool:
         return any("--max-devices" in line for line in self.lines.found)

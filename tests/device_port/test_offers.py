@@ -12,6 +12,7 @@ from ota_server.policy.rollout_plan import (
     progress_name,
 )
 from ota_server.policy.text import Who
+from ota_server.system.files import replace
 from tests.support import DEVICE, MAC, ROOT, ServerCase, request_head
 
 OTHER = "a0:b1:c2:d3:e4:f5"
@@ -53,8 +54,8 @@ class AttendedTest(ServerCase):
             self.put_image(version, b"image" * 1000)
             plan = RolloutPlan(f"id{group}", version, group, (100.0,), format_time(0), "v1.0.1")
             progress = RolloutProgress(plan.id, "running", 0, format_time(0))
-            (self.data_dir / "version" / plan_name(group)).write_bytes(format_plan(plan))
-            (self.data_dir / "version" / progress_name(group)).write_bytes(format_plan(progress))
+            replace((self.data_dir / "version" / plan_name(group)), format_plan(plan))
+            replace((self.data_dir / "version" / progress_name(group)), format_plan(progress))
         edits.add_members(self.data_dir, "beta", [MAC])
         rollouts = self.start().service.offers.attended
         for attended, versions in (

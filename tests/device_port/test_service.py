@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from ota_server.httpd.http1 import read_request
 from ota_server.httpd.reply import Peer, Reply
 from ota_server.httpd.sockets import peer_of
+from ota_server.journal.rejected import read_rejected
 from tests.support import DEVICE, MAC, ROOT, Client, ServerCase, request_head
 
 ELSEWHERE = Peer("192.0.2.9", False)
@@ -102,6 +103,18 @@ class VersionTest(ServerCase):
             version = f"v1.0.{number % 2}"
             path.write_text(version)
             self.assertEqual(self.get("/version.txt").body, version.encode())
+
+    def test_a_version_that_is_being_written_in_steps_is_not_told(self):
+        self.put_image("v1", b"an older image, whose name begins like the next one")
+        path = self.data_dir / "version" / "version.txt"
+        path.write_text("v1.0.1")
+        self.assertEqual(self.get("/version.txt").body, b"v1.0.1")
+        with path.open("w") as file:
+            for step in ("v", "1", ".0", ".", "0"):
+                self.assertEqual(self.get("/version.txt").body, b"v1.0.1")
+                file.write(step)
+                file.flush()
+        self.assertEqual(self.get("/version.txt").body, b"v1.0.0")
 
     def test_a_bad_version_txt_leaves_the_last_good_target(self):
         self.put_image("v1.0.2", b"")
@@ -329,6 +342,8 @@ class IdentityTest(ServerCase):
                 self.assertEqual(
                     answer.fields["www-authenticate"], f'Device realm="ota", header="{field}"'
                 )
+                # ESP-IDF takes the first that is offered.
+                self.assertIn(b'\r\nWWW-Authenticate: Basic realm="ota"\r\nWWW-A', answer.head)
                 self.assertEqual(answer.fields["cache-control"], "no-store")
         self.stop()
         self.assertEqual(self.records(), [])
@@ -341,6 +356,50 @@ class IdentityTest(ServerCase):
         self.assertIn("127.0.0.1", line)
         self.assertIn("_br_fwv_ empty", line)
         self.assertIn(MAC, line)
+
+    def test_a_request_that_breaks_http_is_listed_with_its_device_and_logged(self):
+        c_buffer = b"GET /version.txt HTTP/1.0\r\n_br_mac_: %b\r\n_br_fwv_: v1.0.0\0\0\r\n\r\n"
+        with self.assertLogs("ota_server.device_port.service", "WARNING") as logs:
+            for _ in range(3):
+                self.raw(c_buffer % MAC.encode())
+            self.raw(b"HEAD / HTTP/1.1\r\n\r\n")
+            self.raw(b"GET /" + b"a" * 9000)
+        self.stop()
+        found = [
+            (entry["address"], entry["mac"], entry["reason"], entry["count"])
+            for entry in read_rejected(self.data_dir / "log")
+        ]
+        field = r"400: malformed field line '_br_fwv_: v1.0.0\x00\x00'"
+        self.assertEqual(
+            found,
+            [
+                ("127.0.0.1", MAC, field, 3),
+                ("127.0.0.1", None, "400: no Host field", 1),
+                ("127.0.0.1", None, "414: the request line is too long", 1),
+            ],
+        )
+        self.assertEqual(len(logs.output), 2)  # one for each status
+        self.assertIn(f"400 for 127.0.0.1 ({MAC}): malformed field line", logs.output[0])
+
+    def test_a_device_that_asks_for_what_is_not_there_is_listed(self):
+        self.get("/version.text?x")
+        self.get("/version.txt", {**DEVICE, "Content-Length": "2"})
+        self.get("/version.txt", {"Content-Length": "2"})
+        self.stop()
+        self.assertEqual(
+            [(entry["mac"], entry["reason"]) for entry in read_rejected(self.data_dir / "log")],
+            [
+                (MAC, "404: there is no '/version.text'"),
+                (MAC, "413: the request has a body"),
+                (None, "413: the request has a body"),
+            ],
+        )
+
+    def test_a_mac_that_is_not_one_is_not_taken_from_a_broken_request(self):
+        for mac in (b"00:00:00:00:00:00", b"00:11:22:33:44", b"0011223344556677", b"x", b""):
+            self.raw(b"GET / HTTP/1.1\r\n_br_mac_: " + mac + b"\r\nbad\r\n\r\n")
+        self.stop()
+        self.assertEqual({e["mac"] for e in read_rejected(self.data_dir / "log")}, {None})
 
     def test_a_401_keeps_the_connection(self):
         with Client(self.port) as client:
@@ -439,6 +498,26 @@ class OrderTest(ServerCase):
                 self.assertEqual((answer.status, answer.body), (404, b"Not Found"))
                 self.assertEqual(answer.fields["cache-control"], "no-store")
 
+    def test_a_browser_is_told_what_this_is(self):
+        browser = {"Accept": "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"}
+        answer = self.get("/", browser)
+        self.assertEqual(answer.status, 200)
+        self.assertIn(b"ota_server", answer.body)
+        self.assertEqual((answer.body.count(b". "), answer.body[-2:]), (0, b".\n"))
+        self.assertEqual(self.get("/", browser, "HEAD").body, b"")
+        for method, path, fields, status in (
+            ("GET", "/", {}, 401),
+            ("GET", "/", {"Accept": "*/*"}, 401),
+            ("GET", "/version.txt", browser, 401),
+            ("GET", "/", {**browser, "_br_mac_": MAC}, 401),
+            ("GET", "/", {**browser, **DEVICE}, 404),
+            ("POST", "/", browser, 401),
+        ):
+            with self.subTest(method=method, path=path, fields=fields):
+                self.assertEqual(self.get(path, fields, method).status, status)
+        self.stop()
+        self.assertEqual(self.records(), [])
+
     def test_the_query_is_ignored(self):
         for query in ("?", "?a=/../b&c", "??x", "?%"):
             with self.subTest(query=query):
@@ -510,7 +589,7 @@ class SyntaxTest(ServerCase):
             (start + "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n", 400),
             (start + "Transfer-Encoding: identity\r\n\r\n", 501),
             (start + "Content-Length: 5\r\n\r\nGET /", 413),
-            (f"GET /{'a' * 4096} HTTP/1.1\r\nHost: a\r\n\r\n", 414),
+            (f"GET /{'a' * 8000} HTTP/1.1\r\nHost: a\r\n\r\n", 414),
             (start + "X: y\r\n" * 64 + "\r\n", 431),
             (start + f"X: {'y' * 16400}\r\n\r\n", 431),
             (start + "X: " + "y" * 17000, 431),
@@ -527,7 +606,7 @@ class SyntaxTest(ServerCase):
         self.assertEqual(self.records(), [])
 
     def test_limits_are_not_stricter_than_they_say(self):
-        target = "/version.txt?" + "q" * (4096 - len("GET /version.txt? HTTP/1.1"))
+        target = "/version.txt?" + "q" * (8000 - len("GET /version.txt? HTTP/1.1"))
         self.assertEqual(self.get(target).status, 200)
         fields = {f"X-{number}": "y" for number in range(61)}
         self.assertEqual(self.get("/version.txt", {**DEVICE, **fields}).status, 200)
@@ -662,6 +741,31 @@ class NamedImageTest(ServerCase):
                 self.assertLessEqual(modified, date)
                 part = {"Range": "bytes=0-9", "If-Range": fields["last-modified"]}
                 self.assertEqual(self.get(self.PATH, part).status, 200)
+
+    def test_a_time_that_reproducible_builds_share_is_not_told_and_no_validator(self):
+        path = self.data_dir / "firmware" / "firmware_v1.0.0.bin"
+        for seconds in (-1, 0, 1, 315_532_800, 318_211_200):  # also 1980, as in ZIP archives
+            with self.subTest(seconds=seconds):
+                os.utime(path, (seconds, seconds))
+                fields = self.get(self.PATH, {}).fields
+                self.assertNotIn("last-modified", fields)
+                for seconds_told in (seconds, seconds + 10**9):
+                    date = email.utils.formatdate(seconds_told, usegmt=True)
+                    part = {"Range": "bytes=1000-", "If-Range": date}
+                    self.assertEqual(self.get(self.PATH, part).status, 200)
+                    self.assertEqual(self.get(self.PATH, {"If-Modified-Since": date}).status, 200)
+                part = {"Range": "bytes=1000-", "If-Range": fields["etag"]}
+                self.assertEqual(self.get(self.PATH, part).status, 206)
+
+    def test_a_condition_on_such_a_time_refuses_nothing(self):
+        path = self.data_dir / "firmware" / "firmware_v1.0.0.bin"
+        for seconds in (1, 315_532_800):
+            with self.subTest(seconds=seconds):
+                os.utime(path, (seconds, seconds))
+                for date in (seconds - 1, seconds, seconds + 10**9):
+                    told = email.utils.formatdate(date, usegmt=True)
+                    answer = self.get(self.PATH, {"If-Unmodified-Since": told})
+                    self.assertEqual((answer.status, answer.body), (200, self.OLD_IMAGE))
 
     def test_with_the_right_hash_it_may_be_kept_for_ever(self):
         for query in (

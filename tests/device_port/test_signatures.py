@@ -1,9 +1,13 @@
 """Detached signatures: checked at publication by the tools that make them, and served."""
 
+import fcntl
 import os
 import shutil
+import signal
 import subprocess
+import sys
 import unittest
+import unittest.mock
 from pathlib import Path
 
 from ota_server.device_port.resume import pinned_download
@@ -11,7 +15,7 @@ from ota_server.model.device import RESTART_AFTER_MS, Download
 from ota_server.model.refusal import Misused, Refused
 from ota_server.releases.publish import Published, publish
 from ota_server.releases.publish_request import PublishRequest
-from tests.support import DEVICE, Client, DataDirCase, ServerCase
+from tests.support import DEVICE, ROOT, Client, DataDirCase, ServerCase
 
 NOW_MS = 1_800_000_000_000
 IMAGE = b"an image that is signed " * 100
@@ -132,6 +136,63 @@ class CheckedTest(SignedCase):
             self.checked()
 
 
+class LostExitCodeTest(SignedCase):
+    """Where SIGCHLD is ignored the system drops exit codes, and `subprocess` takes them for 0."""
+
+    SIGNED_BY = (
+        (SignedCase.sign_by_openssl, "ed25519"),
+        (SignedCase.sign_by_openssl, "rsa"),
+        (SignedCase.sign_by_minisign,),
+        (SignedCase.sign_by_signify,),
+    )
+
+    def command(self, version: str) -> subprocess.CompletedProcess[str]:
+        """Publish by a command that inherits the ignored signal."""
+        code = (
+            "import os, signal, sys; signal.signal(signal.SIGCHLD, signal.SIG_IGN);"
+            "os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
+        )
+        command = [sys.executable, "-c", code, "-m", "ota_server", "release", "publish"]
+        command += [str(self.image), "--version", version, "--signature", str(self.signature)]
+        command += ["--verify-key", str(self.public), "--data-dir", str(self.data_dir)]
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+
+    @unittest.skipUnless(all(map(shutil.which, TOOLS)), f"needs {', '.join(TOOLS)}")
+    def test_a_wrong_signature_is_refused_and_a_right_one_is_not(self):
+        for number, (sign, *options) in enumerate(self.SIGNED_BY):
+            with self.subTest(sign=sign.__name__, options=options):
+                for path in (self.public, self.secret, self.signature):
+                    path.unlink(missing_ok=True)
+                sign(self, *options)
+                self.assertIn("signature: valid", self.command(f"v{number}").stdout)
+                self.image.write_bytes(IMAGE + b"changed")
+                done = self.command(f"v{number}.1")
+                self.assertEqual(done.returncode, 1, done.stdout)
+                self.assertIn("does not match", done.stderr)
+                self.image.write_bytes(IMAGE)
+
+    def test_in_a_process_that_goes_on_to_ignore_it_nothing_can_be_checked(self):
+        self.sign_by_openssl("ed25519")
+        before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+        try:
+            with self.assertRaisesRegex(Refused, "exit codes are lost"):
+                self.checked()
+        finally:
+            signal.signal(signal.SIGCHLD, before)
+
+    def test_a_tool_that_says_nothing_has_checked_nothing(self):
+        self.sign_by_openssl("ed25519")
+        tools = self.folder / "tools"
+        tools.mkdir()
+        (tools / "openssl").write_text("#!/bin/sh\nexit 0\n")
+        (tools / "openssl").chmod(0o755)
+        with (
+            unittest.mock.patch.dict(os.environ, {"PATH": f"{tools}:{os.environ['PATH']}"}),
+            self.assertRaisesRegex(Refused, "does not match"),
+        ):
+            self.checked()
+
+
 class KeptTest(SignedCase):
     def test_without_a_key_it_is_kept_as_it_is(self):
         self.signature.write_bytes(b"anything")
@@ -221,6 +282,18 @@ class ServedTest(ServerCase):
         self.assertEqual(self.get("/firmware.bin.sig").status, 404)
         self.assertEqual(self.get("/firmware/firmware_v1.0.0.bin.sig", {}).status, 404)
         self.assertEqual(self.get("/firmware/firmware_v9.bin.sig", {}).status, 404)
+
+    @unittest.skipUnless(hasattr(fcntl, "F_SETLEASE"), "needs the leases of Linux")
+    def test_one_that_is_being_written_in_steps_is_not_served_in_part(self):
+        path = self.data_dir / "firmware" / "firmware_v1.0.1.bin.sig"
+        with path.open("wb") as file:
+            for step in (b"", b"the first half ", b"and the other"):
+                file.write(step)
+                file.flush()
+                for url in ("/firmware.bin.sig", "/firmware/firmware_v1.0.1.bin.sig"):
+                    answer = self.get(url)
+                    self.assertEqual((answer.status, answer.fields["retry-after"]), (503, "30"))
+        self.assertEqual(self.get("/firmware.bin.sig").body, b"the first half and the other")
 
     def test_what_can_be_no_signature_is_404(self):
         path = self.data_dir / "firmware" / "firmware_v1.0.1.bin.sig"

@@ -1,6 +1,7 @@
 """Download slots: never more than there are, and nobody waits for ever."""
 
 import heapq
+import itertools
 import random
 import unittest
 
@@ -11,6 +12,7 @@ from ota_server.device_port.slots import (
     WAITING_SECONDS,
     DownloadSlots,
 )
+from ota_server.model.identity import number_of
 
 
 def mac(number: int) -> str:
@@ -37,6 +39,32 @@ class FirstComeTest(unittest.TestCase):
         self.assertFalse(slots.ask(B, 1.0))
         slots.end(A, 2.0, is_last=True)
         self.assertTrue(slots.ask(C, 2.0))
+
+
+class SlowTest(unittest.TestCase):
+    """Who reads slowly holds no slot for ever while others wait."""
+
+    def test_a_download_that_takes_too_long_goes_on_and_its_slot_is_free_for_others(self):
+        slots = DownloadSlots(2)
+        for each in (A, B):
+            slots.begin(each, 0.0, size=400 * 4096)
+        self.assertFalse(slots.ask(C, 459.0))
+        self.assertTrue(slots.ask(C, 460.0))
+        self.assertTrue(slots.begin(C, 461.0, size=4096))
+        self.assertTrue(slots.begin(D, 461.0, size=4096))
+        self.assertFalse(slots.ask("02:00:00:00:00:09", 462.0))
+        # The slow ones end, and nothing is counted twice.
+        for each in (A, B):
+            slots.end(each, 470.0, is_last=True)
+        self.assertFalse(slots.ask("02:00:00:00:00:09", 471.0))
+        slots.end(C, 472.0, is_last=True)
+        self.assertTrue(slots.ask("02:00:00:00:00:09", 473.0))
+
+    def test_while_nobody_waits_it_keeps_its_slot(self):
+        slots = DownloadSlots(1)
+        slots.begin(A, 0.0, size=4096)
+        self.assertFalse(slots.has_free_slot(10_000.0))
+        self.assertTrue(slots.has(A, 10_000.0))
 
 
 class EndTest(unittest.TestCase):
@@ -370,6 +398,184 @@ class AddressTest(unittest.TestCase):
                     slots.end(mac(number), second + 4.0, is_last=True)
                     served.add(number)
         self.assertEqual(len(served), 100)
+
+
+class OneAddressTest(unittest.TestCase):
+    """One host that downloads by many names, slowly or again and again, leaves a quarter to others.
+
+    Address 1 is that host, or a fleet behind one NAT; devices of address 2 want slots too.
+    """
+
+    IMAGE = 4096 * 1000  # at the slowest rate 1,000 s
+
+    def held(self, limit: int) -> DownloadSlots:
+        """Return slots that are all in use from 0 s on, at address 1."""
+        slots = DownloadSlots(limit)
+        for number in range(limit):
+            self.assertTrue(slots.begin(mac(number), 0.0, address=1, size=self.IMAGE))
+        return slots
+
+    def served(self, slots: DownloadSlots, begin: int, end: int, hostile: int = 1) -> list[int]:
+        """Return when devices were served: each comes once in ten seconds, and takes a second.
+
+        Each second, address 1 asks by so many new names, and reads slowly what it gets.
+        """
+        times: list[int] = []
+        for second in range(begin, end):
+            for number in range(hostile):
+                name = mac(10_000 + 10 * second + number)
+                slots.begin(name, float(second), address=1, size=self.IMAGE)
+            device = mac(500 + second % 10)
+            if slots.begin(device, second + 0.1, address=2, size=self.IMAGE):
+                slots.end(device, second + 0.9, is_last=True)
+                times.append(second)
+        return times
+
+    def test_slow_readers_that_came_first_leave_a_quarter_after_a_minute(self):
+        slots = self.held(10)
+        times = self.served(slots, 1, 300)
+        self.assertLessEqual(times[0], 61)
+        self.assertGreater(len(times), 200)
+
+    def test_names_that_were_refused_often_keep_nobody_at_another_address_out(self):
+        slots = self.held(10)
+        for second in range(1, 10):
+            for number in range(100):
+                slots.ask(mac(5000 + number), float(second), address=1)
+        self.assertFalse(slots.ask(mac(500), 59.0, address=2))
+        self.assertTrue(slots.ask(mac(500), 60.0, address=2))
+        self.assertTrue(slots.ask(mac(501), 61.0, address=2))
+
+    def test_names_that_fill_the_table_of_the_refused_keep_nobody_out_either(self):
+        slots = DownloadSlots(10, most_refused=50)
+        for number in range(10):
+            slots.begin(mac(number), 0.0, address=1, size=self.IMAGE)
+        for second in range(60):
+            self.assertFalse(slots.ask(mac(500), float(second), address=2))
+            for number in range(100):
+                slots.ask(mac(1000 + 100 * second + number), second + 0.5, address=1)
+        self.assertTrue(slots.ask(mac(500), 60.0, address=2))
+
+    def test_of_few_slots_others_have_one(self):
+        for limit in (2, 3):
+            with self.subTest(limit=limit):
+                times = self.served(self.held(limit), 1, 300)
+                self.assertLessEqual(times[0], 61)
+                self.assertGreater(len(times), 200)
+
+    def test_a_host_that_takes_each_free_slot_at_once_keeps_others_out_for_a_minute_alone(self):
+        slots = DownloadSlots(8)
+        ends: dict[str, int] = {}
+        served = [0]
+        for second in range(600):
+            for number in range(20):
+                name = mac(10_000 + number)
+                if ends.get(name) == second:
+                    slots.end(name, float(second), is_last=True)
+                    del ends[name]
+                if name not in ends and slots.begin(name, float(second), address=1):
+                    ends[name] = second + 50  # it is never as old as a minute
+            name = mac(500 + second % 20)
+            if slots.begin(name, second + 0.1, address=2):
+                slots.end(name, second + 0.9, is_last=True)
+                served.append(second)
+        self.assertGreater(len(served), 100)
+        # It has all slots again when nobody else waits; a device is refused three times, in 60 s.
+        self.assertLessEqual(max(b - a for a, b in itertools.pairwise(served)), 65)
+
+    def test_a_download_that_is_cut_and_continued_is_not_younger_for_it(self):
+        slots = self.held(10)
+        for second in range(10, 60, 10):
+            for number in range(10):
+                slots.end(mac(number), float(second), is_last=False)
+                self.assertTrue(slots.begin(mac(number), float(second), address=1))
+        self.assertFalse(slots.ask(mac(500), 59.0, address=2))
+        self.assertTrue(slots.ask(mac(500), 60.0, address=2))
+
+    def test_a_slot_is_taken_for_others_from_downloads_that_go_on(self):
+        slots = self.held(8)
+        self.assertFalse(slots.ask(mac(500), 10.0, address=2))
+        self.assertFalse(slots.ask(mac(500), 59.0, address=2))
+        self.assertTrue(slots.ask(mac(500), 61.0, address=2))
+        self.assertTrue(all(slots.has(mac(number), 61.0) for number in range(8)))
+        for number in range(8):
+            slots.end(mac(number), 70.0, is_last=True)
+        self.assertTrue(slots.begin(mac(500), 70.0, address=2))
+        slots.end(mac(500), 71.0, is_last=True)
+        # Nothing is counted twice: all slots are free again, and no more than these.
+        self.assertEqual([slots.ask(mac(20 + n), 72.0) for n in range(9)], [True] * 8 + [False])
+
+    def test_a_quarter_more_downloads_at_most_run_because_of_that(self):
+        slots = self.held(8)
+        most = 8
+        running = {mac(number): 0 for number in range(8)}
+        for second in range(1, 900):
+            now = float(second)
+            for name in [name for name, begun in running.items() if begun + 20 < second]:
+                if number_of(name) >= 500:
+                    slots.end(name, now, is_last=True)
+                    del running[name]
+            for name, address in ((mac(50_000 + second), 1), (mac(500 + second), 2)):
+                if slots.begin(name, now, address=address, size=self.IMAGE):
+                    running[name] = second
+            most = max(most, len(running))
+            self.assertEqual(slots.downloading, len(running))
+        self.assertEqual(most, 10)
+
+    def test_a_fleet_behind_one_nat_has_all_slots_while_nobody_else_waits(self):
+        slots = self.held(8)
+        for second in range(1, 2000):
+            number = second % 8
+            slots.end(mac(number), float(second), is_last=True)
+            self.assertTrue(slots.begin(mac(number), second + 0.1, address=1))
+            self.assertFalse(slots.ask(mac(100 + second), second + 0.2, address=1))
+            self.assertEqual(slots.downloading, 8)
+
+    def test_it_leaves_no_more_slots_than_devices_elsewhere_were_refused_three_times(self):
+        slots = self.held(8)
+        for number, times in ((500, 3), (501, 2)):
+            for _ in range(times):
+                self.assertFalse(slots.ask(mac(number), 1.0, address=2))
+        for number in range(3):
+            slots.end(mac(number), 2.0, is_last=True)
+        found = [slots.begin(mac(100 + number), 3.0, address=1) for number in range(3)]
+        self.assertEqual(found, [True, True, False])
+        # It has had its slot, and waits no more.
+        self.assertTrue(slots.begin(mac(500), 4.0, address=2))
+        slots.end(mac(500), 5.0, is_last=True)
+        self.assertTrue(slots.begin(mac(102), 6.0, address=1))
+
+    def test_two_addresses_that_both_wait_do_not_keep_each_other_out(self):
+        for limit in (1, 2, 3, 4, 8):
+            with self.subTest(limit=limit):
+                slots = self.held(limit)
+                for address in (1, 2, 3):
+                    for number in range(10):
+                        name = mac(1000 * address + number)
+                        self.assertFalse(slots.ask(name, 1.0, address=address))
+                for number in range(limit):
+                    slots.end(mac(number), 2.0, is_last=True)
+                found = [
+                    slots.begin(mac(1000 * address + number), 3.0, address=address)
+                    for number in range(10)
+                    for address in (1, 2, 3)
+                ]
+                self.assertEqual(found.count(True), limit)
+
+    def test_the_only_slot_is_not_shared(self):
+        slots = self.held(1)
+        for second in range(1, 900, 20):
+            self.assertFalse(slots.ask(mac(500), float(second), address=2))
+
+    def test_nothing_is_left_behind_of_addresses_that_are_gone(self):
+        slots = DownloadSlots(4)
+        for number in range(1000):
+            slots.ask(mac(number), 100.0 * number, address=number)
+            if number % 3 == 0 and slots.begin(mac(number), 100.0 * number + 1, address=number):
+                slots.end(mac(number), 100.0 * number + 2, is_last=number % 2 == 0)
+        slots.has_free_slot(1e9)
+        shares = slots._shares
+        self.assertFalse(shares._held or shares._unused or shares._waiting_at)
 
 
 class Fleet:

@@ -29,6 +29,7 @@ DOCS = ROOT / "docs"
 COMMANDS = DOCS / "commands.md"
 PAGES = (README, *sorted(DOCS.glob("*.md")))
 TEXTS = (*PAGES, *sorted((DOCS / "adr").glob("*.md")))
+COMMON_OPTIONS = ("--help", "--data-dir", "--product")
 MOST_README_BYTES = 12 * 1024
 SERVE = "python -m ota_server.server"
 DOCUMENTED_CHECKOUT = "/srv/ota_server"
@@ -65,6 +66,9 @@ def comparable(text: str) -> str:
     text = re.sub(r"^Date: .*$", "Date", text, flags=re.MULTILINE)
     text = re.sub(r"\b\d{4}-\d{2}-\d{2}T[\d:.]+Z", "TIME", text)
     text = re.sub(r"\S+@\S+", "USER@HOST", text)
+    # The address of the machine, and the name of its Python.
+    text = re.sub(r"^( +devices +http://).*$", r"\1ADDRESS", text, flags=re.MULTILINE)
+    text = re.sub(r"`\S+ -m ota_server", "`python -m ota_server", text)
     return re.sub(r"[ \t\r]+", " ", text).strip()
 
 
@@ -105,7 +109,7 @@ class Checkout:
         banner = ""
         for line in process.stdout:
             banner += line
-            if "version/version.txt" in line:
+            if "your own image" in line:
                 break
         self.port = int(banner.split("://")[1].split("/")[0].rsplit(":", 1)[1])
         return process, self.as_documented(banner)
@@ -176,7 +180,7 @@ class PageCase:
 
 def logged(page: Path) -> list[str]:
     """Return the lines of the server's log that a page shows, without their time."""
-    return re.findall(r"^[-0-9]+ [0-9:,]+ (ERROR .*)$", read(page), re.MULTILINE)
+    return re.findall(r"^[-0-9]+T[0-9:.]+Z (ERROR .*)$", read(page), re.MULTILINE)
 
 
 class ReadmeTest(PageCase, unittest.TestCase):
@@ -321,7 +325,7 @@ def options_of(command: argparse.ArgumentParser) -> dict[str, argparse.Action]:
     found = {
         action.option_strings[-1]: action for action in command._actions if action.option_strings
     }
-    return {name: found[name] for name in found if name not in ("--help", "--data-dir")}
+    return {name: found[name] for name in found if name not in COMMON_OPTIONS}
 
 
 def arguments_of(command: argparse.ArgumentParser) -> list[str]:

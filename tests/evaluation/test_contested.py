@@ -403,7 +403,7 @@ class OtherAddressesTest(unittest.TestCase):
         for hours, named in ((4, 0), (24, 4)):
             story.now = hours * 60.0
             self.assertEqual(len(story.tally().stuck), named)
-        self.assertIn("(undecided). `rollout promote`", waiting_for(PLAN, RUNNING, story.tally()))
+        self.assertIn("(undecided)", waiting_for(PLAN, RUNNING, story.tally()))
 
     def test_nor_is_it_halted_from_elsewhere(self):
         for version in (OLD, "v9.9.9"):

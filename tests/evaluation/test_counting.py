@@ -52,6 +52,75 @@ class OldEnoughTest(unittest.TestCase):
         self.assertEqual((tally.too_new, tally.failed, tally.overall.base), (1, 0, 0))
 
 
+class StuckTest(unittest.TestCase):
+    """Who keeps a small wave of three from going on; they poll every four hours."""
+
+    LATE_MINUTES = 9 * 60 + 5  # two gaps, and the soak of an hour; a gap is known roughly
+
+    def small_wave(self, soak_hours: float = 1.0) -> Story:
+        """Return a story whose wave has been open for long, and that nobody has been offered."""
+        story = Story(PLAN._replace(soak_seconds=soak_hours * 3600.0), devices=3)
+        story.known = story.known._replace(members=frozenset(map(mac, story.devices)))
+        story.feedback.change(story.plan, story.known)
+        for _ in range(4):
+            for number in story.devices:
+                story.check(number, told=OLD)
+            story.wait(200)
+        return story
+
+    def test_devices_that_never_move_are_named(self):
+        story = self.small_wave()
+        story.wait(self.LATE_MINUTES)
+        self.assertEqual(set(story.tally().stuck.values()), {"waiting"})
+
+    def test_devices_of_a_product_are_named_within_it_and_a_person_goes_on_without_them(self):
+        story = self.small_wave()
+        story.wait(self.LATE_MINUTES)
+        members = frozenset(f"plug/{mac(number)}" for number in story.devices)
+        scope = story.known._replace(members=members, product="plug")
+        feedback = Feedback(story.plan, scope, 0, START_MS)
+        for record in story.records:
+            feedback.observe({**record, "product": "plug"})
+        named = set(map(mac, story.devices))
+        self.assertEqual(set(feedback.tally(story.now_ms).stuck), named)
+        self.assertEqual(feedback.tally(story.now_ms, named).stuck, {})
+
+    def test_devices_in_their_soak_are_not_however_long_the_wave_has_been_open(self):
+        story = self.small_wave()
+        for number in story.devices:
+            story.update(number)
+        for minutes, named in ((1, 0), (self.LATE_MINUTES - 15, 0), (80, 3)):
+            story.wait(minutes)
+            self.assertEqual(len(story.tally().stuck), named)
+
+    def test_nor_while_nobody_at_all_is_heard_from(self):
+        story = self.small_wave(soak_hours=16)
+        for number in story.devices:
+            story.update(number)
+        for hours, named in ((14, 0), (18, 3)):
+            story.now += hours * 60
+            self.assertEqual(len(story.tally().stuck), named)
+
+    def test_nor_after_a_clock_that_jumped_has_begun_their_soak_again(self):
+        story = self.small_wave()
+        for number in story.devices:
+            story.update(number)
+        story.wait(50)
+        story.feedback.note_clock_jump(story.now_ms)
+        for minutes, named in ((self.LATE_MINUTES - 15, 0), (80, 3)):
+            story.wait(minutes)
+            self.assertEqual(len(story.tally().stuck), named)
+
+    def test_devices_that_have_just_begun_to_move_are_on_their_way(self):
+        for move in (Story.check, Story.begin, Story.download):
+            with self.subTest(move):
+                story = self.small_wave()
+                story.wait(self.LATE_MINUTES)
+                for number in story.devices:
+                    move(story, number)
+                self.assertEqual(story.tally().stuck, {})
+
+
 class CappedTest(unittest.TestCase):
     def test_no_address_gives_more_than_a_quarter(self):
         for counts, expected in (

@@ -66,6 +66,29 @@ class StateTest(unittest.TestCase):
             story.end(1, 1024, start=start)
         self.assertEqual(story.state(), "undecided")
 
+    def test_a_release_of_several_files_is_whole_when_all_have_come(self):
+        story, half = Story(), SIZE // 2
+        for start, stop in ((half, SIZE), (0, half)):
+            self.assertIn(story.state(), ("", "cut"))
+            story.begin(1, start=start, file="main.py")
+            story.end(1, 7, complete=False, start=start, range_stop=stop)
+            self.assertEqual(story.state(), "cut")
+            story.begin(1, start=start, file="main.py")
+            story.end(1, 10, start=start, range_stop=stop)
+        self.assertEqual(story.state(), "undecided")
+
+    def test_an_image_that_came_compressed_is_whole(self):
+        story = Story()
+        story.begin(1, file="gzip")
+        story.end(1, SIZE // 3, range_stop=SIZE)
+        self.assertEqual(story.state(), "undecided")
+
+    def test_the_image_of_a_file_system_says_nothing_of_an_update(self):
+        story = Story()
+        story.tell("part", 1, file="filesystem", status=200)
+        story.tell("part", 1, file="filesystem", release_version="v2", complete=True)
+        self.assertEqual(story.state(), "")
+
     def test_parallel_ranges_are_one_download_and_none_begins_anew(self):
         story = Story()
         half = SIZE // 2
@@ -106,6 +129,28 @@ class StateTest(unittest.TestCase):
                 story.download(1)
                 story.check(1, reported)
                 self.assertEqual(story.state(), "updated")
+
+    def test_a_device_that_says_itself_that_its_update_failed_has_failed(self):
+        action = {"action_id": 101, "action_version": RELEASE, "action_sha256": "ab" * 32}
+        failed = {**action, "action_state": "failed"}
+        for told in (
+            lambda story: story.check(1, **action),
+            lambda story: story.download(1, **action),
+        ):
+            story = Story()
+            told(story)
+            story.tell("feedback", 1, **{**failed, "action_version": "v3.0.0"})
+            self.assertNotEqual(story.state(), "failed")
+            story.tell("feedback", 1, **failed)
+            self.assertEqual(story.state(), "failed")
+            story.tell("feedback", 1, RELEASE, **action, action_state="succeeded")
+            self.assertEqual(story.state(), "updated")
+
+    def test_a_device_that_says_itself_how_it_ends_may_begin_again(self):
+        story, action = Story(), {"action_id": 101, "action_state": "begun"}
+        for _ in range(3):
+            story.download(1, **action)
+            self.assertEqual(story.state(), "undecided")
 
     def test_any_request_reports_the_version(self):
         for event in ("check", "begin", "report"):
@@ -242,6 +287,29 @@ class MislabelledTest(unittest.TestCase):
         story.check(1, "v2.0.0-rc1")
         self.assertEqual(story.state(), "mislabelled")
 
+    def test_it_stays_one_when_it_is_offered_the_release_again_and_fetches_it(self):
+        for unknown in (False, True):
+            with self.subTest(completion_unknown=unknown):
+                story = Story(completion_unknown=unknown)
+                story.download(1)
+                for _ in range(5):
+                    story.wait(GRACE_MINUTES)
+                    story.check(1, "v2.0.0-dirty")
+                    story.begin(1, "v2.0.0-dirty")
+                    story.end(1, firmware_version="v2.0.0-dirty")
+                tally = story.tally()
+                self.assertEqual((story.state(), tally.label), ("mislabelled", "v2.0.0-dirty"))
+                # It speaks against the release as much as one that fetches it in vain.
+                self.assertEqual((tally.overall.failed, tally.overall.mislabelled), (1, 0))
+
+    def test_one_that_reports_its_old_version_again_has_failed(self):
+        story = Story()
+        story.download(1)
+        story.check(1, "v2.0.0-rc1")
+        story.wait(GRACE_MINUTES)
+        story.check(1, OLD)
+        self.assertEqual(story.state(), "failed")
+
     def test_reports_as_cures_it(self):
         story = Story(aliases={"v2.0.0-rc1": RELEASE})
         story.download(1)
@@ -315,6 +383,55 @@ class CompletionUnknownTest(unittest.TestCase):
         story = Story(completion_unknown=True)
         story.download(1)
         story.begin(1)
+        self.assertEqual(story.state(), "undecided")
+
+    def test_downloads_that_were_cut_are_no_failure_however_many(self):
+        story = Story(completion_unknown=True)
+        for _ in range(12):
+            story.check(1)
+            story.begin(1)
+            story.end(1, complete=False)
+            story.wait(GRACE_MINUTES)
+        self.assertEqual(story.state(), "undecided")
+
+    def test_where_the_system_does_not_say_what_arrived_no_download_counts_as_cut(self):
+        story = Story(completion_unknown=True)
+        for _ in range(4):
+            story.check(1)
+            story.begin(1)
+            story.end(1, sent=0, complete=False)
+            story.wait(GRACE_MINUTES)
+        self.assertEqual(story.state(), "failed")
+
+    def test_between_cut_downloads_those_that_came_to_nothing_count(self):
+        story = Story(completion_unknown=True)
+        story.check(1)
+        for number in range(4):
+            story.wait(GRACE_MINUTES)
+            story.check(1)
+            story.begin(1)
+            story.end(1, complete=number % 2 == 1)
+            self.assertEqual(story.state(), "undecided", number)
+        story.wait(GRACE_MINUTES)
+        story.check(1)
+        self.assertEqual(story.state(), "failed")
+
+    def test_with_the_whole_image_it_need_not_be_told_again_to_have_failed(self):
+        # The loop breaker tells it to stay on what it runs: it fetches nothing more.
+        story = Story(completion_unknown=True)
+        story.download(1)
+        for number in range(3):
+            story.wait(GRACE_MINUTES)
+            self.assertEqual(story.state(), "undecided", number)
+            story.check(1, told=OLD)
+        self.assertEqual(story.state(), "failed")
+
+    def test_without_the_image_a_device_that_is_told_to_stay_has_not_failed(self):
+        story = Story(completion_unknown=True)
+        story.check(1)
+        for _ in range(5):
+            story.wait(GRACE_MINUTES)
+            story.check(1, told=OLD)
         self.assertEqual(story.state(), "undecided")
 
     def test_where_completion_is_known_offers_alone_are_no_failure(self):

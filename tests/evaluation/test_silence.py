@@ -48,6 +48,28 @@ class SilentTest(unittest.TestCase):
         story.wait(62)
         self.assertEqual(story.state(), "silent")
 
+    def test_a_device_that_was_on_record_once_an_hour_is_silent_as_the_page_says(self):
+        # `--record-interval 3600`; while a rollout is on, each check is on record.
+        for checks, minutes, state in (
+            (1, 175, "undecided"),
+            (1, 211, "silent"),
+            (8, 62, "undecided"),
+            (9, 62, "silent"),
+        ):
+            with self.subTest(checks=checks, minutes=minutes):
+                story = Story()
+                for _ in range(9):
+                    story.now += 60
+                    story.check(1, told=None)
+                story.wait(55)
+                for _ in range(checks - 1):
+                    story.wait(5)
+                    story.check(1)
+                story.wait(5)
+                story.download(1)
+                story.wait(minutes)
+                self.assertEqual(story.state(), state)
+
     def test_a_device_that_is_heard_from_again_is_not_silent(self):
         story = Story()
         story.download(1)

@@ -8,6 +8,7 @@ from ota_server.evaluation.tally import Evidence, Tally
 from ota_server.evaluation.waves import advance, waiting_for
 from ota_server.model.timestamp import format_time
 from ota_server.policy.rollout_plan import RolloutPlan, RolloutProgress
+from ota_server.policy.rollout_text import state_text
 
 START_MS = 1_790_000_000_000
 HOUR_MS = 3_600_000
@@ -147,7 +148,7 @@ class GoingOnTest(unittest.TestCase):
         self.assertEqual(after(WELL._replace(soaked=1), progress=paused).state, "running")
 
     def test_what_the_open_wave_waits_for_is_told_while_it_runs(self):
-        told = "12 of the 20 devices that are needed have updated and run it for the soak"
+        told = "12 of the 20 devices that are needed have run it for the soak of 1h"
         self.assertEqual(after(WELL._replace(soaked=12, fresh=105)).waiting, told)
         self.assertIn("not heard from yet: 5", after(WELL._replace(soaked=12)).waiting)
         for progress in (
@@ -179,7 +180,8 @@ class HaltTest(unittest.TestCase):
 
     def test_the_reason_is_in_words_with_numbers(self):
         reason = after(WELL._replace(overall=Evidence(100, 6))).reason
-        self.assertEqual(reason, "6 of 100 devices failed: at least 2.6 %, over the limit of 2 %")
+        share = "at least 2.6 % (95 % certain), over the limit of 2 %"
+        self.assertEqual(reason, f"6 of 100 devices failed: {share}")
 
     def test_halting_waits_for_no_minimum_number(self):
         tally = Tally(active=3, fresh=3, overall=Evidence(3, 3))
@@ -211,6 +213,49 @@ class HaltTest(unittest.TestCase):
         self.assertEqual(progress.state, "halted")
         self.assertIn("--reports-as", progress.reason)
         self.assertEqual(after(WELL._replace(overall=Evidence(100, 5, 0, 5))).state, "running")
+
+    def test_a_halt_names_the_version_that_mislabelled_devices_report_and_what_to_do(self):
+        for evidence in (
+            Evidence(100, 0, 0, 6),
+            Evidence(100, 6),
+            Evidence(5, 5),
+            Evidence(5, 0, 0, 5),
+        ):
+            with self.subTest(evidence):
+                progress = after(WELL._replace(overall=evidence, label="2.0 dirty"))
+                self.assertIn("report 2.0 dirty, which is not a release", progress.reason)
+                self.assertIn("--reports-as '2.0 dirty'`", progress.notes[0])
+                self.assertLess(len(progress.reason), 160)  # it is in tables, too
+
+    def test_the_label_is_no_cure_where_devices_failed_too(self):
+        evidence = Evidence(100, 12, 0, 6)
+        for more in ({"failed": 6}, {"silent": 6}):
+            with self.subTest(more):
+                tally = WELL._replace(overall=evidence, label="2.0 dirty", **more)
+                self.assertEqual(after(tally).state, "halted")
+                self.assertEqual(after(tally).notes, ())
+        tally = WELL._replace(overall=evidence, label="2.0 dirty", failed=1)
+        self.assertIn("publish it again", after(tally).notes[0])
+
+    def test_what_devices_report_is_never_shown_as_a_command_of_ours(self):
+        evidence = Evidence(100, 0, 0, 6)
+        progress = after(WELL._replace(overall=evidence, label="`release activate v9`"))
+        self.assertIn("report 'release activate v9', which is not a release", progress.reason)
+        self.assertIn("--reports-as TEXT`, then", progress.notes[0])
+
+    def test_what_a_person_is_told_about_a_group_never_moves_the_fleet(self):
+        plan = PLAN._replace(group="beta")
+        tallies = (
+            WELL._replace(overall=Evidence(30, 1), size=30, bad={"a": "failed"}),
+            WELL._replace(displaced=60, displaced_at=("192.0.2.1", 60)),
+            WELL._replace(soaked=0, stuck={"a": "not heard from"}, size=100),
+        )
+        for tally in tallies:
+            progress = after(tally, plan=plan)
+            said = state_text(plan, progress)
+            with self.subTest(said):
+                self.assertRegex(said, "`rollout (abort|promote) --group beta`")
+                self.assertNotRegex(said, "`rollout [a-z]+`")
 
     def test_a_paused_rollout_is_halted_too(self):
         for plan, progress in (
@@ -289,16 +334,18 @@ class SmallWaveTest(unittest.TestCase):
     def test_one_bad_device_is_named_with_what_to_do(self):
         progress = self.small(12, 1)
         self.assertEqual(progress.asks, ("02:00:00:00:00:00",))
+        said = state_text(PLAN, progress)
         for words in ("02:00:00:00:00:00 (failed)", "`rollout promote`", "`rollout abort`"):
-            self.assertIn(words, progress.reason)
-        self.assertNotIn("resume", progress.reason)
+            self.assertEqual(said.count(words), 1, said)
+        self.assertNotIn("resume", said)
 
     def test_devices_that_do_not_come_are_named_while_it_waits(self):
         tally = WELL._replace(active=11, members=12, size=12, soaked=11, overall=Evidence(11))
         progress = after(tally._replace(stuck={"02:00:00:00:00:07": "not heard from"}))
         self.assertEqual((progress.state, progress.asks), ("running", ("02:00:00:00:00:07",)))
+        said = state_text(PLAN, progress)
         self.assertIn(
-            "missing: 02:00:00:00:00:07 (not heard from). `rollout promote`", progress.waiting
+            "missing: 02:00:00:00:00:07 (not heard from); `rollout promote` goes on without", said
         )
 
 

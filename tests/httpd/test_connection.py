@@ -9,6 +9,7 @@ import time
 import unittest
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from unittest import mock
 
 from ota_server.device_port.checks import Checks
 from ota_server.device_port.offers import Offers
@@ -80,6 +81,26 @@ class DeadlineTest(ServerCase):
         self.assertEqual(self.answer(5.0 + HEAD_SECONDS), 408)
         self.assertTrue(self.connection.is_over)
 
+    def test_what_has_arrived_whole_is_answered_also_where_it_is_read_late(self):
+        head = request_head("/healthz")
+        self.connection.receive(head[:20], 0.0)
+        self.assertIsNone(self.connection.next_reply(0.0))
+        self.assertTrue(self.connection.tick(HEAD_SECONDS + 5))
+        self.assertTrue(self.connection.is_due)
+        self.connection.receive(head[20:], HEAD_SECONDS + 5)
+        self.assertEqual(self.answer(HEAD_SECONDS + 5), 200)
+        self.assertFalse(self.connection.is_over)
+
+    def test_a_late_head_has_no_body_in_its_reply_as_any_other(self):
+        for content in (b"HEAD /version.txt HTTP/1.1\r\nHost: ", b"\r\nHEAD ", b"HEAD"):
+            with self.subTest(content):
+                connection = Connection(self.service, LOCAL, IDLE_SECONDS, 0.0)
+                connection.receive(content, 0.0)
+                self.assertTrue(connection.tick(HEAD_SECONDS))
+                outgoing = connection.next_reply(HEAD_SECONDS)
+                self.assertTrue(outgoing.head.startswith(b"HTTP/1.1 408 "), outgoing.head)
+                self.assertTrue(outgoing.head.endswith(b"\r\n\r\n"), outgoing.head)
+
     def test_empty_lines_are_a_head_that_trickles_too(self):
         self.connection.receive(b"\r\n", 0.0)
         self.assertIsNone(self.connection.next_reply(0.0))
@@ -132,6 +153,20 @@ class DeadlineTest(ServerCase):
         self.assertEqual(self.ended(), [])
         self.connection.tick(1.0 + CONFIRM_SECONDS)
         self.assertEqual(self.ended(), [(len(self.IMAGE), True)])
+
+    def test_a_download_whose_reply_cannot_be_made_ends(self):
+        self.begin_download(0.0)  # so that the image is hashed
+        self.connection.close(was_reset=False)
+        self.connection = Connection(self.service, LOCAL, IDLE_SECONDS, 0.0)
+        self.connection.receive(request_head("/firmware.bin"), 0.0)
+        year_10000 = 2.6e11  # has no HTTP-date
+        with mock.patch("time.time", return_value=year_10000), self.assertRaises(ValueError):
+            self.connection.next_reply(0.0)
+        self.assertTrue(self.connection.awaits_acknowledgement)
+        self.connection.acknowledged(0, 0.0)
+        self.connection.close(was_reset=False)
+        self.assertEqual(self.ended(), [(0, False)] * 2)
+        self.assertEqual(self.service.fleet.transfers.counts, {})
 
     def test_a_reset_in_that_time_makes_it_incomplete(self):
         length = self.begin_download(0.0)
@@ -299,6 +334,10 @@ class CrowdTest(ServerCase):
                 self.assertEqual((answer.status, answer.fields["connection"]), (503, "close"))
                 self.assertIn("retry-after", answer.fields)
                 self.assertEqual(client.read_all(), b"")
+        with Client(self.port) as client:
+            client.request("/version.txt", method="HEAD")
+            self.assertEqual(client.answer("HEAD").status, 503)
+            self.assertEqual(client.read_all(), b"")
         held[0].request("/version.txt")
         self.assertEqual(held[0].answer().status, 200)
 
@@ -412,6 +451,7 @@ def open_files() -> int:
 class HashingTest(ServerCase):
     def test_a_device_that_waited_five_seconds_for_a_hash_is_told_to_come_again(self):
         self.start(service={"settle_seconds": 3600.0})
+        self.put_image("v1.0.1", self.IMAGE)  # one that was there at the start need not settle
         began = time.monotonic()
         with Client(self.port) as other, Client(self.port) as client:
             client.request("/firmware.bin")
@@ -424,6 +464,7 @@ class HashingTest(ServerCase):
 
     def test_a_device_that_waits_for_a_hash_is_not_idle(self):
         self.start(idle_seconds=0.5, service={"settle_seconds": 1.5})
+        self.put_image("v1.0.1", self.IMAGE)
         with Client(self.port) as client:
             client.request("/firmware.bin")
             answer = client.answer()
@@ -457,10 +498,9 @@ class BugTest(ServerCase):
         self.addCleanup(store.close)
         service = self.server.service
         offers = Offers(store, service.policies, service.fleet)
-        sound, service.checks = (
-            service.checks,
-            Checks(offers, service.policies, service.fleet, service.clock_ms),
-        )
+        sound = service.checks
+        broken = Checks(offers, service.policies, service.fleet, service.clock_ms)
+        service.checks = service.default.checks = broken
         for fields in (DEVICE, {**DEVICE, "X-Uncommon": "1"}):  # by the fast path, and without
             with self.subTest(fields=fields):
                 with self.assertLogs("ota_server", "ERROR") as logs:
@@ -470,7 +510,7 @@ class BugTest(ServerCase):
                 (entry,) = logs.output
                 self.assertIn("Traceback", entry)
                 self.assertIn("a secret of the inside", entry)
-        service.checks = sound
+        service.checks = service.default.checks = sound
         self.assertEqual(self.get("/version.txt").status, 200)
 
 

@@ -1,6 +1,7 @@
-"""A hundred thousand mutated requests against a real server; the seed makes each run the same."""
+"""Mutated requests against a real server; the seed makes each run the same."""
 
 import json
+import os
 import random
 import socket
 from collections import Counter
@@ -8,12 +9,14 @@ from concurrent.futures import ThreadPoolExecutor
 
 from tests.support import Client, DataDirCase, Process
 
-REQUESTS = 100_000
+# By coverage.py these take every branch of the server that a hundred thousand took of which a
+# twentieth was mutated. One of the runs of CI sends a hundred thousand.
+REQUESTS = int(os.environ.get("OTA_SERVER_TEST_REQUESTS", "25000"))
 CLIENTS = 2
 BATCH = 25
 # Of the bytes of a request; its fields are always at random. More of these would mostly be more of
 # the same 400 and a connection each.
-BYTES_MUTATED = 0.05
+BYTES_MUTATED = 0.2
 IMAGE = b"image " * 200
 
 _MAC = b"_br_mac_: 00:11:22:33:44:55\r\n"
@@ -31,6 +34,16 @@ _LINES = (
     b"OPTIONS * HTTP/1.1\r\n",
     b"CONNECT ota:443 HTTP/1.1\r\n",
     b"BREW /pot HTTP/1.1\r\n",
+    b"GET /default/controller/v1/gw-1 HTTP/1.1\r\n",
+    b"PUT /default/controller/v1/gw-1/configData HTTP/1.1\r\n",
+    b"POST /default/controller/v1/gw-1/deploymentBase/101/feedback HTTP/1.1\r\n",
+)
+_BODIES = (
+    b"",
+    b'{"data":{"version":"v1.0.0"}}',
+    b'{"status":{"execution":"closed","result":{"finished":"success"},"details":["a\nb"]}}',
+    b"[" * 5000,
+    b"\r\n\r\nGET /",
 )
 _NAMES = (
     b"_br_mac_",
@@ -107,7 +120,7 @@ _PIECES = (
     b"\x85",
     b"\xa0",
     b"\xff",
-    b"A" * 5000,
+    b"A" * 9000,
     b"X: y\r\n" * 70,
 )
 
@@ -123,7 +136,11 @@ def request(chance: random.Random) -> bytes:
     line = chance.choice(_LINES)
     if chance.random() < 0.01:
         line = line.replace(b"HTTP/1.1", b"HTTP/1.0")
-    return line + b"Host: ota\r\n" + _DEVICE + fields + b"\r\n"
+    body = b""
+    if b"/controller/v1/gw-1/" in line:
+        body = chance.choice(_BODIES)
+        fields += b"Content-Length: %d\r\n" % len(body)
+    return line + b"Host: ota\r\n" + _DEVICE + fields + b"\r\n" + body
 
 
 def mutate(content: bytes, chance: random.Random) -> bytes:
@@ -164,7 +181,7 @@ OTHER = {"_br_mac_": "02:00:00:00:00:01", "_br_fwv_": "v1.0.0"}
 
 
 class FuzzTest(DataDirCase):
-    def test_a_hundred_thousand_mutated_requests_do_no_harm(self):
+    def test_mutated_requests_do_no_harm(self):
         self.put_image("v1.0.1", IMAGE)
         self.set_target("v1.0.1")
         server = Process("--data-dir", str(self.data_dir))
@@ -178,7 +195,7 @@ class FuzzTest(DataDirCase):
         self.assertEqual(code, 0)
         self.assertNotIn("Traceback", log)
         self.assertEqual([s for s in found if s >= 500 and s not in (501, 503, 505)], [])
-        for status in (200, 206, 304, 400, 401, 404, 405, 412, 413, 414, 416, 431, 501):
+        for status in (200, 206, 304, 400, 401, 404, 405, 412, 413, 414, 416, 431, 501, 505):
             self.assertIn(status, found)
         for line in (self.data_dir / "log" / "devices.jsonl").read_bytes().splitlines():
             self.assertIsInstance(json.loads(line), dict)

@@ -325,7 +325,8 @@ class LimitTest(ReaderCase):
         same = [b"f: x"] * MAX_FIELDS
         self.assertEqual(self.status(request_with(*same)), 431)
 
-    def test_a_request_line_may_have_4_kib_and_no_more(self):
+    def test_a_request_line_may_have_8000_bytes_and_no_more(self):
+        self.assertEqual(MAX_REQUEST_LINE_BYTES, 8000)
         path = b"p" * (MAX_REQUEST_LINE_BYTES - len(b"GET / HTTP/1.1"))
         self.assertEqual(self.status(request_with(first=b"GET /%b HTTP/1.1" % path)), 0)
         self.assertEqual(self.status(request_with(first=b"GET /%bp HTTP/1.1" % path)), 414)

@@ -8,7 +8,7 @@ import unittest
 from argparse import ArgumentTypeError
 from concurrent.futures import ThreadPoolExecutor
 
-from ota_server.device_port.options import _rate
+from ota_server.device_port.option_values import rate_argument
 from ota_server.httpd.connection import STALL_SECONDS, Connection
 from ota_server.httpd.pacing import Line, Pace, Pacing
 from ota_server.httpd.reply import Peer
@@ -94,12 +94,12 @@ class RateTest(unittest.TestCase):
     def test_rates_are_in_bytes_a_second_by_powers_of_1024(self):
         for text, rate in (("5000", 5000), ("500K", 512_000), ("10M", 10 * KIB**2), ("1g", KIB**3)):
             with self.subTest(text):
-                self.assertEqual(_rate(text), rate)
+                self.assertEqual(rate_argument(text), rate)
 
     def test_what_is_no_rate_is_refused(self):
         for text in ("", "0", "1023", "-5K", "1.5M", "10MB", "K", "M10", "\u0661\u0660K"):
             with self.subTest(text), self.assertRaises(ArgumentTypeError):
-                _rate(text)
+                rate_argument(text)
 
 
 class HeldBackTest(unittest.TestCase):

@@ -71,9 +71,9 @@ class WaitingTest(ServerCase):
     def test_what_arrives_while_a_request_waits_for_an_image_is_answered_after_it(self):
         for number, transport in enumerate(TRANSPORTS):
             with self.subTest(transport):
+                self.start(transport=transport, service={"settle_seconds": 0.5})
                 self.put_image("v2", bytes([number]) * 300_000)
                 self.set_target("v2")
-                self.start(transport=transport, service={"settle_seconds": 0.5})
                 with Client(self.port) as client:
                     client.send(request_head("/firmware.bin"))
                     for _ in range(20):

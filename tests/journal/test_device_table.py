@@ -17,10 +17,11 @@ from unittest import mock
 
 from ota_server.journal.device_table import DeviceTable
 from ota_server.journal.files import journal_files
-from ota_server.journal.record import format_marker, format_record
+from ota_server.journal.record import format_marker, format_record, format_seal
 from ota_server.journal.replay import replay
 from ota_server.journal.writer import Journal
-from ota_server.model.device import Device, Download, mac_of
+from ota_server.model.device import Device, Download
+from ota_server.model.identity import expand
 from tests.journal.test_writer import file_size_limit, keep_quiet
 from tests.support import TIMEOUT_SECONDS
 
@@ -30,7 +31,12 @@ LOGGER = "ota_server"
 
 
 def mac(number: int) -> str:
-    return mac_of(number + 1)
+    return expand(number + 1)
+
+
+def named(number: int) -> list[str]:
+    """Return the keys of a MAC in two products, and of names in two others."""
+    return [mac(number), f"plug/{mac(number)}", f"/gw-{number}", f'a-b/"\\{number}/ "']
 
 
 def device(version: str, **changes: Any) -> Device:
@@ -55,12 +61,13 @@ class FleetCase(unittest.TestCase):
         self.log_dir = self.root / "log"
         self.path = self.log_dir / "devices.jsonl"
         self._fleets: list[DeviceTable] = []
+        self.now_ms = NOW_MS
         keep_quiet(self)
         self.addCleanup(self.close)
 
     def open(self, max_devices: int = 1000, **options: Any) -> DeviceTable:
         journal = Journal(self.log_dir, **options)
-        fleet = DeviceTable(journal, self.log_dir, lambda: NOW_MS, max_devices)
+        fleet = DeviceTable(journal, self.log_dir, lambda: self.now_ms, max_devices)
         self._fleets.append(fleet)
         return fleet
 
@@ -117,6 +124,32 @@ class TableTest(FleetCase):
             fleet.look_after()
             self.assertEqual(self.table(fleet, len(devices)), expected)
 
+    def test_devices_of_all_products_and_identities_are_known_after_a_restart(self):
+        keys = [name for number in range(1500) for name in named(number)]
+        fleet = self.open(10_000)
+        for name in keys:
+            with fleet.lock:
+                fleet.record("check", name, device("v1"))
+        fleet.journal.flush()
+        fleet.journal.seal(format_seal(NOW_MS))  # a start reads what is sealed by another pattern
+        for _ in range(2):
+            fleet = self.reopen(max_devices=10_000)
+            self.assertEqual((len(fleet), fleet.bad_lines), (len(keys), 0))
+            fleet.look_after()
+            self.assertEqual(set(table_of(self.log_dir)), set(keys))
+            with fleet.lock:
+                self.assertTrue(all(fleet.get(name) == device("v1") for name in keys))
+
+    def test_one_that_was_forgotten_is_so_whatever_it_is_called(self):
+        fleet = self.open()
+        for name in named(0):
+            with fleet.lock:
+                fleet.record("check", name, device("v1"))
+            fleet.forget(name, NOW_MS)
+        fleet.journal.flush()
+        self.assertEqual((len(fleet), fleet.names.hashed), (0, {}))
+        self.assertEqual((len(self.reopen()), self.reopen().bad_lines), (0, 0))
+
     def test_a_device_that_never_asked_is_not_known(self):
         self.assertIsNone(self.get(self.open(), 0))
 
@@ -172,6 +205,88 @@ class TableTest(FleetCase):
             fleet.look_after()
         self.assertEqual(set(table_of(self.log_dir)), {mac(1), mac(2)})
         self.assertNotIn(mac(0), self.path.read_text())
+
+    def test_times_by_a_clock_that_was_ahead_count_as_the_start(self):
+        year_ms = NOW_MS + 365 * 86_400_000
+        ahead = DOWNLOAD._replace(request_ms=year_ms, attempts=3, attempt_ms=year_ms)
+        times = {"time_ms": year_ms, "last_seen_ms": year_ms, "update_ms": year_ms}
+        fleet = self.open()
+        with fleet.lock:
+            known = device("v1", download=ahead, first_seen_ms=year_ms, **times)
+            fleet.record("check", mac(0), known)
+        fleet = self.reopen()
+        after = self.get(fleet, 0)
+        self.assertEqual(after[:4], (NOW_MS, "v1", NOW_MS, NOW_MS))
+        self.assertEqual(after.download, ahead._replace(request_ms=NOW_MS, attempt_ms=NOW_MS))
+        self.assertLess(after.first_seen_ms - NOW_MS, 3_600_000)
+        for _ in range(2):  # before its row is loaded, and after
+            self.now_ms = NOW_MS + 5000
+            self.assertEqual(self.get(fleet, 0), after)
+            fleet.look_after()
+        self.assertEqual(table_of(self.log_dir)[mac(0)], after)
+
+    def test_a_clock_that_is_set_back_brings_back_what_the_loop_breaker_compares_at_once(self):
+        self.now_ms = NOW_MS + 365 * 86_400_000
+        fleet = self.open()
+        repeating = DOWNLOAD._replace(attempts=3, attempt_ms=self.now_ms)
+        with fleet.lock:
+            fleet.record("download", mac(0), device("v1", download=repeating))
+        fleet.look_after()
+        self.now_ms = NOW_MS
+        fleet.look_after()
+        self.now_ms = NOW_MS + 60_000
+        self.assertEqual(self.get(fleet, 0).download.attempt_ms, NOW_MS)
+
+    def test_a_device_that_a_clock_which_was_ahead_has_seen_can_be_forgotten(self):
+        self.now_ms = NOW_MS + 365 * 86_400_000
+        fleet = self.open()
+        with fleet.lock:
+            fleet.record("check", mac(0), device("v1", time_ms=self.now_ms))
+        self.now_ms = NOW_MS
+        fleet.forget(mac(0), NOW_MS - 100)
+        self.assertEqual(len(fleet), 0)
+
+    def test_the_devices_that_have_long_been_silent_are_forgotten_together(self):
+        fleet = self.open()
+        for number in range(200):
+            time_ms = NOW_MS - number * 86_400_000
+            with fleet.lock:
+                known = device("v1", time_ms=time_ms, last_seen_ms=time_ms)
+                fleet.record("check", mac(number), known)
+        fleet = self.reopen()
+        fleet.forget_unseen(NOW_MS - 90 * 86_400_000)
+        fleet.look_after()
+        self.assertEqual(set(table_of(self.log_dir)), set(map(mac, range(91))))
+        self.assertEqual(len(fleet), 91)
+
+    def test_other_chores_are_done_while_a_snapshot_is_written(self):
+        fleet = self.open()
+        for number in range(500):
+            self.record(fleet, number, "v1")
+        with mock.patch("ota_server.journal.device_table._SNAPSHOT_SECONDS", 0.0):
+            fleet.look_after()
+            self.assertTrue(fleet.journal.needs_snapshot)
+            self.record(fleet, 3, "v3")
+            for _ in range(1000):
+                fleet.look_after()
+        self.assertFalse(fleet.journal.needs_snapshot)
+        self.assertEqual(table_of(self.log_dir), self.table(fleet, 500))
+
+    def test_other_chores_are_done_while_silent_devices_are_forgotten(self):
+        fleet = self.open()
+        for number in range(500):
+            self.record(fleet, number, "v1")
+        self.now_ms = NOW_MS + 86_400_000
+        with mock.patch("ota_server.journal.device_table._SNAPSHOT_SECONDS", 0.0):
+            fleet.forget_unseen(self.now_ms - 1000)
+            fleet.look_after()
+            self.assertGreater(len(fleet), 0)
+            with fleet.lock:  # one that is heard from before its turn comes is kept
+                heard = {"time_ms": self.now_ms, "last_seen_ms": self.now_ms}
+                fleet.record("check", mac(499), device("v3", **heard))
+            for _ in range(1000):
+                fleet.look_after()
+        self.assertEqual(set(table_of(self.log_dir)), {mac(499)})
 
     def test_known_devices_stay_known_where_a_restart_lowers_the_limit(self):
         fleet = self.open()

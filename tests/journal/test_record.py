@@ -15,8 +15,10 @@ from ota_server.journal.record import (
     parse_fields,
     parse_record,
 )
-from ota_server.model.device import Device, Download
+from ota_server.model.action import PinnedImage, offered
+from ota_server.model.device import Device, Download, flatten, unflatten
 from ota_server.model.timestamp import format_time, parse_time
+from ota_server.model.updater import Updater
 
 MAC = "00:11:22:33:44:55"
 NOW_MS = 1_795_435_200_123
@@ -44,6 +46,29 @@ def edited(old: bytes, new: bytes) -> bytes:
     line = format_record("begin", MAC, FULL, {"status": 206})
     assert line.count(old) >= 1, old
     return line.replace(old, new, 1).rstrip(b"\n")
+
+
+class UpdaterTest(unittest.TestCase):
+    def test_it_is_read_back_with_and_without_a_download_and_an_action(self):
+        image = PinnedImage("v2", "ab" * 32, 9)
+        for device in (DEVICE, FULL, DEVICE._replace(action=offered(None, image, NOW_MS))):
+            for updater in (Updater("esp32", 0), Updater("other")):
+                known = device._replace(updater=updater)
+                line = format_record("check", MAC, known)
+                self.assertEqual(parse_record(line), (MAC, known))
+                self.assertEqual(unflatten(flatten(known)), known)
+
+    def test_one_that_somebody_has_broken_is_none(self):
+        line = format_record("check", MAC, DEVICE._replace(updater=Updater("esp32", 5)))
+        for old, new, updater in (
+            (b'"esp32"', b'"ES P"', None),
+            (b'"esp32"', b"7", None),
+            (b'"esp32"', b'"br"', None),
+            (b'space":5', b'space":-5', Updater("esp32")),
+            (b'space":5', b'space":true', Updater("esp32")),
+        ):
+            _, device = parse_record(line.replace(old, new))
+            self.assertEqual(device, DEVICE._replace(updater=updater))
 
 
 class FormatTest(unittest.TestCase):
@@ -135,7 +160,10 @@ class ParseTest(unittest.TestCase):
             edited(MAC.encode(), b"00:11:22:33:44"),
             edited(MAC.encode(), b"00:00:00:00:00:00"),
             edited(b'"' + MAC.encode() + b'"', b"17"),
-            edited(b'"product":""', b'"product":"pump"'),
+            edited(b'"product":""', b'"product":"Pump"'),
+            edited(b'"product":""', b'"product":"firmware"'),
+            edited(b'"mac":"', b'"id":" '),
+            edited(b'"mac":"', b'"mac":"gw-'),
             edited(b'"product":""', b'"product":null'),
             edited(b'"firmware_version":"v1.0.0"', b'"firmware_version":null'),
             edited(b'"firmware_version":"v1.0.0"', b'"firmware_version":"\\u00fc"'),

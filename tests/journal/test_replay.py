@@ -8,7 +8,8 @@ from pathlib import Path
 
 from ota_server.journal.record import format_marker, format_record
 from ota_server.journal.replay import Replay, history, replay
-from ota_server.model.device import Device, mac_of, number_of
+from ota_server.model.device import Device
+from ota_server.model.identity import expand, number_of
 
 NOW_MS = 1_795_435_200_123
 A, B, C = "00:11:22:33:44:0a", "00:11:22:33:44:0b", "ff:11:22:33:44:0c"
@@ -61,7 +62,7 @@ class NewestTest(ReplayCase):
         self.assertEqual(self.versions(), {})
 
     def test_lines_across_the_blocks_of_a_large_file_are_all_read(self):
-        macs = [mac_of(number) for number in range(1, 25_001)]
+        macs = [expand(number) for number in range(1, 25_001)]
         self.put(*(record(mac, f"v{at}") for at, mac in enumerate(macs)), record(macs[0], "last"))
         self.assertGreater((self.log_dir / "devices.jsonl").stat().st_size, 5 * 1024 * 1024)
         expected = {mac: f"v{at}" for at, mac in enumerate(macs)}
@@ -70,7 +71,7 @@ class NewestTest(ReplayCase):
     def test_a_mac_is_one_number_and_back(self):
         for mac in (A, B, C, "00:00:00:00:00:01"):
             with self.subTest(mac):
-                self.assertEqual(mac_of(number_of(mac)), mac)
+                self.assertEqual(expand(number_of(mac)), mac)
 
 
 class BadLineTest(ReplayCase):

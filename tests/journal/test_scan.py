@@ -15,7 +15,8 @@ from ota_server.journal.record import (
 )
 from ota_server.journal.replay import Replay, replay
 from ota_server.journal.scan import FileScan, ScanResult
-from ota_server.model.device import Device, mac_of, number_of
+from ota_server.model.device import Device
+from ota_server.model.identity import expand, number_of
 
 NOW_MS = 1_795_435_200_123
 A, B, C = "00:11:22:33:44:0a", "00:11:22:33:44:0b", "ff:11:22:33:44:0c"
@@ -170,7 +171,7 @@ class SealedSegmentTest(SealedFileCase):
         self.assertIsNone(found.read(location))
 
     def test_a_seal_over_more_than_is_held_in_memory_is_none(self):
-        lines = b"".join(record(mac_of(1 + number), "v1") for number in range(2000))
+        lines = b"".join(record(expand(1 + number), "v1") for number in range(2000))
         bad = record(A, "x").replace(b'"x"', b"null")
         found = self.replay(with_seal(record(A, "a") + bad + lines * 50))
         self.assertGreater(self.path.stat().st_size, 20 * 1024 * 1024)

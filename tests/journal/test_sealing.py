@@ -8,7 +8,7 @@ from zlib import crc32
 from ota_server.journal.device_table import DeviceTable
 from ota_server.journal.record import format_marker, format_record, format_seal, parse_seal
 from ota_server.journal.writer import SEAL_BYTES, Journal
-from ota_server.model.device import mac_of
+from ota_server.model.identity import expand
 from tests.journal.test_device_table import NOW_MS, FleetCase, device, mac, table_of
 from tests.journal.test_writer import LOGGER, JournalCase, device_lines, file_size_limit
 
@@ -212,7 +212,7 @@ class RestartTest(FleetCase):
             self.assertEqual(self.get(fleet, 0).firmware_version, "good")
             for number in range(1, DEVICES):
                 with fleet.lock:
-                    fleet.record("check", mac_of(number + 1), device("v1"))
+                    fleet.record("check", expand(number + 1), device("v1"))
             fleet.journal.flush()
             fleet.journal.seal(SEAL)
             self.close()

@@ -6,18 +6,16 @@ from ota_server.model.device import (
     Device,
     Download,
     Report,
-    Unidentified,
     asked_for_image,
     checked,
     checked_again,
     flatten,
-    parse_mac,
-    parse_report,
     previous_version,
     reported,
     unflatten,
     version_changed,
 )
+from ota_server.model.identity import parse_mac
 
 MAC = "00:11:22:aa:bb:cc"
 ADDRESS = "192.0.2.7"
@@ -55,39 +53,6 @@ class MacTest(unittest.TestCase):
             with self.subTest(text):
                 self.assertIsNone(parse_mac(text))
         self.assertEqual(parse_mac("000000000001"), "00:00:00:00:00:01")
-
-
-class ReportTest(unittest.TestCase):
-    def test_a_report_is_read_from_both_fields(self):
-        fields = {b"_br_mac_": b"001122AABBCC", b"_br_fwv_": b'v1.0 (beta) "x" \\ ~'}
-        self.assertEqual(parse_report(fields, frozenset()), Report(MAC, 'v1.0 (beta) "x" \\ ~'))
-
-    def test_a_version_may_have_64_characters(self):
-        fields = {b"_br_mac_": b"001122aabbcc", b"_br_fwv_": b"x" * 64}
-        self.assertEqual(parse_report(fields, frozenset()).firmware_version, "x" * 64)
-
-    def test_what_is_wrong_with_a_field_is_said_by_its_name(self):
-        mac, version = (b"_br_mac_", b"001122aabbcc"), (b"_br_fwv_", b"v1")
-        for fields, repeated, problem in (
-            ([version], [], "_br_mac_ missing"),
-            ([mac], [], "_br_fwv_ missing"),
-            ([], [], "_br_mac_ missing"),
-            ([mac, version], [b"_br_mac_"], "_br_mac_ sent twice"),
-            ([mac, version], [b"_br_fwv_"], "_br_fwv_ sent twice"),
-            ([mac, (b"_br_fwv_", b"")], [], "_br_fwv_ empty"),
-            ([(b"_br_mac_", b""), version], [], "_br_mac_ empty"),
-            ([(b"_br_mac_", b"x"), version], [], "_br_mac_ malformed"),
-            ([(b"_br_mac_", b"\xff" * 12), version], [], "_br_mac_ malformed"),
-            ([(b"_br_mac_", b"000000000000"), version], [], "_br_mac_ malformed"),
-            ([mac, (b"_br_fwv_", b"x" * 65)], [], "_br_fwv_ malformed"),
-            ([mac, (b"_br_fwv_", b"v\t1")], [], "_br_fwv_ malformed"),
-            ([mac, (b"_br_fwv_", b"v\xc3\xbc")], [], "_br_fwv_ malformed"),
-            ([mac, (b"_br_fwv_", b"v\x7f")], [], "_br_fwv_ malformed"),
-        ):
-            with self.subTest(problem), self.assertRaises(Unidentified) as raised:
-                parse_report(dict(fields), frozenset(repeated))
-            self.assertEqual(str(raised.exception), problem)
-            self.assertEqual(raised.exception.field, problem.split()[0])
 
 
 class CheckTest(unittest.TestCase):

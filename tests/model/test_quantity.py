@@ -2,7 +2,14 @@
 
 import unittest
 
-from ota_server.model.quantity import format_duration, format_size, parse_duration, parse_size
+from ota_server.model.quantity import (
+    count_of,
+    first_of,
+    format_duration,
+    format_size,
+    parse_duration,
+    parse_size,
+)
 
 
 class DurationTest(unittest.TestCase):
@@ -37,3 +44,15 @@ class SizeTest(unittest.TestCase):
         for size, text in ((1023, "1023"), (1024, "1K"), (1536, "1536"), (10485760, "10M")):
             with self.subTest(size):
                 self.assertEqual(format_size(size), text)
+
+
+class ListTest(unittest.TestCase):
+    def test_a_count_is_a_plural_unless_it_is_one(self):
+        counts = [count_of(count, "device") for count in (0, 1, 1200)]
+        self.assertEqual(counts, ["0 devices", "1 device", "1,200 devices"])
+        self.assertEqual(count_of(2, "address", "es"), "2 addresses")
+
+    def test_a_list_that_is_too_long_says_how_much_is_left_out(self):
+        for size, text in ((0, ""), (1, "0"), (3, "0, 1, 2"), (1203, "0, 1, 2 and 1,200 more")):
+            with self.subTest(size):
+                self.assertEqual(first_of(list(map(str, range(size))), 3), text)

@@ -93,13 +93,17 @@ class TargetTest(unittest.TestCase):
     def test_a_device_is_told_the_target(self):
         for reported in ("v1.0", "v2.0.0", "v1.10", "vv1.1", "unknown", "1.1.0"):
             with self.subTest(reported):
-                self.assertEqual(told(Policy(), reported), Told("v1.1", "target", "v1.1"))
+                self.assertEqual(
+                    told(Policy(), reported), Told("v1.1", "the target of the fleet", "v1.1")
+                )
 
     def test_a_device_that_runs_the_target_is_told_its_own_spelling_of_it(self):
         for decided in (Policy(), policy(pins=({OTHER: Pin("v1.2", None)}, {}))):
             for reported in ("v1.1", "1.1"):
                 with self.subTest(reported):
-                    self.assertEqual(told(decided, reported), Told(reported, "target", "v1.1"))
+                    self.assertEqual(
+                        told(decided, reported), Told(reported, "the target of the fleet", "v1.1")
+                    )
 
     def test_without_a_target_it_is_told_its_own_version(self):
         decision = told(policy(), fleet=None)
@@ -190,7 +194,9 @@ class PinTest(unittest.TestCase):
 class RolloutTest(unittest.TestCase):
     def test_who_is_not_in_the_wave_is_told_the_target(self):
         decision = told(policy(rollouts={"": in_none("v1.2")}))
-        self.assertEqual(decision, Told("v1.1", "held back by a rollout: target", "v1.1"))
+        self.assertEqual(
+            decision, Told("v1.1", "held back by a rollout: the target of the fleet", "v1.1")
+        )
 
     def test_a_wave_holds_the_devices_below_its_percentage(self):
         percent = cohort_percent("v1.2", MAC)
@@ -371,7 +377,9 @@ class CohortTest(unittest.TestCase):
 class StoppedTest(unittest.TestCase):
     def test_a_withdrawn_target_is_offered_to_nobody(self):
         decision = told(policy(stopped=stopped("v1.1")))
-        self.assertEqual(decision, Told("v1.0", "v1.1 was withdrawn; target", None))
+        self.assertEqual(
+            decision, Told("v1.0", "v1.1 was withdrawn; the target of the fleet", None)
+        )
 
     def test_who_runs_what_was_withdrawn_stays_on_it(self):
         for fleet in ("v1.0", "1.0", "v1.1", None):
@@ -434,7 +442,7 @@ class StoneTest(unittest.TestCase):
 
     def test_the_reason_names_where_it_goes(self):
         decision = told(policy(manifests=self.WAY), "v1.0", "v1.3")
-        self.assertEqual(decision.reason, "the stepping stone to v1.3: target")
+        self.assertEqual(decision.reason, "the stepping stone to v1.3: the target of the fleet")
 
     def test_a_version_that_is_named_as_direct_needs_no_stone(self):
         self.assertEqual(told(policy(manifests=self.WAY), "1.0.7", "v1.2").version, "v1.2")
@@ -479,7 +487,7 @@ class StoneTest(unittest.TestCase):
 class ReportsAsTest(unittest.TestCase):
     def test_who_reports_the_other_name_of_the_target_runs_it(self):
         decision = told(policy(manifests=alias("v1.1", "build 77")), "build 77")
-        self.assertEqual(decision, Told("build 77", "target", "v1.1"))
+        self.assertEqual(decision, Told("build 77", "the target of the fleet", "v1.1"))
 
     def test_the_other_name_is_known_to_a_rollout_and_to_what_was_stopped(self):
         known = alias("v1.2", "build 77")

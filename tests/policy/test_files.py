@@ -11,6 +11,8 @@ from ota_server.policy import edits
 from ota_server.policy.files import PolicyFiles
 from ota_server.policy.rollout_plan import RolloutPlan, RolloutProgress, format_plan
 from ota_server.policy.text import Who
+from ota_server.system.files import find, replace
+from ota_server.system.watched import Watched
 from tests.support import DEVICE, MAC, DataDirCase, ServerCase, until
 
 OTHER = "a0:b1:c2:d3:e4:f5"
@@ -191,7 +193,7 @@ class BrokenTest(PolicyCase):
         path = self.write("rollout.json", format_plan(PLAN))
         self.assertEqual(self.told(), "v1.0.1")
         self.stop()
-        path.write_bytes(format_plan(PLAN._replace(group="beta")))
+        replace(path, format_plan(PLAN._replace(group="beta")))
         with self.assertLogs("ota_server.system.watched", "ERROR"):
             self.assertEqual(self.told(), "v1.0.0")
 
@@ -281,6 +283,17 @@ class LongListTest(DataDirCase):
             self.assertTrue(policies.current().is_held)
 
 
+class FolderTest(DataDirCase):
+    def test_a_folder_that_is_gone_is_said_once(self):
+        policies = PolicyFiles(self.data_dir)
+        (self.data_dir / "version").rename(self.data_dir / "moved")
+        with self.assertLogs("ota_server.policy.files", "ERROR") as said:
+            for _ in range(3):
+                policies.look_after()
+        (line,) = said.output
+        self.assertIn(str(self.data_dir / "version"), line)
+
+
 class TwoThreadsTest(DataDirCase):
     def test_a_turn_does_not_miss_what_a_chore_is_about_to_read(self):
         policies = PolicyFiles(self.data_dir)
@@ -318,6 +331,30 @@ class WritingTest(DataDirCase):
             return len(policies.current().groups) == 3
 
         self.assertTrue(until(is_whole, SECOND))
+
+
+class BetweenLookAndReadTest(DataDirCase):
+    """Somebody begins to write to a file in place after it was found, before it is read."""
+
+    def test_it_keeps_what_it_held_until_the_next_look(self):
+        watched = Watched(True, "nothing applies")
+        path = self.data_dir / "list"
+        path.write_bytes(b"all of it")
+        self.assertEqual(self.read(watched), b"all of it")
+        os.utime(path, (0, 0))
+        found = find(self.data_dir, "list")
+        assert found is not None
+        path.write_bytes(b"")
+        watched._take(str(path), watched._files[str(path)], found, bytes, None)
+        self.assertEqual(watched._files[str(path)].value, b"all of it")
+        replace(path, b"new")
+        self.assertEqual(self.read(watched), b"new")
+
+    def read(self, watched: Watched) -> bytes:
+        watched.begin(is_turn=False)
+        value: bytes = watched.read(self.data_dir, "list", bytes, b"")
+        watched.end()
+        return value
 
 
 class HoldTest(PolicyCase):

@@ -17,6 +17,7 @@ from ota_server.model.version import Target
 from ota_server.policy.rollout_plan import RolloutPlan, RolloutProgress, format_plan
 from ota_server.policy.situation import ServerState
 from ota_server.system.clock import now_ms
+from ota_server.system.files import replace
 from ota_server.system.locks import take_lock
 from tests.journal.test_writer import file_size_limit
 from tests.support import DEVICE, MAC, ROOT, DataDirCase, ServerCase, until
@@ -32,8 +33,8 @@ class ServerOnlyTest(ServerCase):
         self.put_image("v1.2", b"third " * 1000)
         plan = RolloutPlan("id1", "v1.2", "", (100.0,), format_time(0), "v1.0.1")
         progress = RolloutProgress("id1", "running", 0, format_time(0))
-        (self.data_dir / "version" / "rollout.json").write_bytes(format_plan(plan))
-        (self.data_dir / "version" / "progress.json").write_bytes(format_plan(progress))
+        replace((self.data_dir / "version" / "rollout.json"), format_plan(plan))
+        replace((self.data_dir / "version" / "progress.json"), format_plan(progress))
 
     def publish(self) -> None:
         """Have the server say what it knows, as it does once a second."""
@@ -54,7 +55,9 @@ class ServerOnlyTest(ServerCase):
     def assert_paused(self, pause: str) -> None:
         """Expect of `why` that the device is told the target, and what pauses the rollout."""
         self.publish()
-        because = f"held back by a rollout, which offers nothing new {pause}: target"
+        because = (
+            f"held back by a rollout, which offers nothing new {pause}: the target of the fleet"
+        )
         self.assertEqual(self.why(), ("v1.0.1", because))
 
     def test_nobody_looks_after_the_rollout(self) -> None:

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 from ota_server.model.refusal import BadPolicy
 from ota_server.policy.parse import (
-    groups_by_mac,
+    groups_by_key,
     parse_group,
     parse_pins,
     parse_stopped,
@@ -181,7 +181,7 @@ class GroupTest(ParsingCase):
 
     def test_a_device_in_several_groups_has_them_in_alphabetical_order_and_once(self):
         members = {"c": [MAC], "a": [MAC, OTHER, MAC], "b": []}
-        self.assertEqual(groups_by_mac(members), {MAC: ("a", "c"), OTHER: ("a",)})
+        self.assertEqual(groups_by_key("", members), {MAC: ("a", "c"), OTHER: ("a",)})
 
 
 class PlainTest(unittest.TestCase):
@@ -259,7 +259,7 @@ class PlanTest(ParsingCase):
             )
 
     def test_what_the_controller_has_not_seen_yet_offers_nothing(self):
-        for progress in (None, PROGRESS._replace(id="another")):
+        for progress in (None, PROGRESS._replace(id="another"), PROGRESS._replace(wave=999)):
             with self.subTest(progress):
                 found = in_force(PLAN, progress)
                 self.assertEqual((found.state, found.percent), ("paused", 0.0))

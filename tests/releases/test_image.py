@@ -3,6 +3,7 @@
 import gc
 import os
 import random
+from unittest import mock
 
 from ota_server.releases.image import Copies
 from tests.support import Client, DataDirCase, ServerCase
@@ -31,6 +32,14 @@ class CopiesTest(DataDirCase):
         self.assertIsNone(Copies(self.data_dir, 10**20).begin(10**19))
         self.assertIsNone(Copies(self.data_dir / "none").begin(1))
 
+    def test_why_there_is_none_is_said_once(self):
+        said_before = mock.patch("ota_server.system.wished._said", set())
+        with said_before, self.assertLogs("ota_server.system.wished", "WARNING") as said:
+            for _ in range(3):
+                Copies(self.data_dir / "none").begin(1)
+        (line,) = said.output
+        self.assertIn("a private copy of an image is refused (No such file or directory)", line)
+
 
 class ServedTest(ServerCase):
     """The same bytes by sendfile and without it."""
@@ -53,6 +62,8 @@ class ServedTest(ServerCase):
         (self.data_dir / "log").symlink_to("elsewhere")
         self.start()
         (self.data_dir / "log").unlink()
+        # A file in its place, or the journal makes the folder again, within a tenth of a second.
+        (self.data_dir / "log").touch()
         _, has_copy = self.fetched()
         self.assertFalse(has_copy)
 

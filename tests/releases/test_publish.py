@@ -7,14 +7,20 @@ import signal
 import struct
 import subprocess
 import sys
+import unittest
 from pathlib import Path
 
+from ota_server.model.image_header import ImageHeader, read_header
 from ota_server.model.manifest import parse_manifest
 from ota_server.model.refusal import Misused, Refused
 from ota_server.policy import audit
+from ota_server.releases.activate import activate, rollback
+from ota_server.releases.build_file import version_in
+from ota_server.releases.inventory import same_bytes
 from ota_server.releases.publish import Published, publish
-from ota_server.releases.publish_request import PublishRequest
+from ota_server.releases.publish_request import PublishRequest, too_large
 from tests.support import ROOT, TIMEOUT_SECONDS, DataDirCase, until
+from tests.support.images import rp2040_image
 
 NOW_MS = 1_800_000_000_000
 CHIPS = {"ESP32": 0, "ESP32-S3": 9}
@@ -26,6 +32,26 @@ def esp_image(version: str, chip: str = "ESP32", project: bytes = b"blink") -> b
     head += struct.pack("<4xH9xB", CHIPS[chip], 0) + struct.pack("<II", 0x3F400020, 256)
     head += struct.pack("<I12x32s32s16s16s", 0xABCD5432, version.encode(), project, b"", b"")
     return head + bytes(64)
+
+
+def mcuboot_image(major: int, minor: int, revision: int, build: int) -> bytes:
+    """Return an image as imgtool signs it, as far as its head goes."""
+    head = struct.pack("<IIHHII", 0x96F3B83D, 0, 32, 0, 64, 0)
+    return head + struct.pack("<BBHI", major, minor, revision, build) + bytes(68)
+
+
+class TooLargeTest(unittest.TestCase):
+    def test_an_image_that_is_larger_than_the_flash_it_was_built_for_is_remarked_on(self):
+        flash = ImageHeader("ESP32 image", flash_size=4 << 20)
+        for size, header, is_said in (
+            (4 << 20, flash, False),
+            ((4 << 20) + 1, flash, True),
+            (12_000_080, read_header(esp_image("v1")), True),
+            (12_000_080, ImageHeader("gzip"), False),
+            (12_000_080, None, False),
+        ):
+            with self.subTest(size=size, header=header):
+                self.assertEqual(bool(list(too_large(size, header))), is_said)
 
 
 class PublishCase(DataDirCase):
@@ -65,6 +91,25 @@ class PublishCase(DataDirCase):
 
     def image_of(self, version: str) -> bytes:
         return (self.firmware / f"firmware_{version}.bin").read_bytes()
+
+
+class ChipTest(PublishCase):
+    def test_an_image_that_no_pico_runs_is_refused_where_the_target_is_for_one(self):
+        self.publish(rp2040_image("v1"), "v1")
+        (self.data_dir / "version" / "version.txt").write_text("v1")
+        said = self.refused(b"\x1f\x8b\x08 something", "v2")
+        self.assertIn("does not begin like one for RP2040", said)
+        forced = self.publish(b"\x1f\x8b\x08 something", "v2", is_forced=True).manifest
+        self.assertEqual((forced.chip, forced.any_chip), (None, True))
+        self.assertFalse(self.publish(rp2040_image("v3"), "v3", is_forced=True).manifest.any_chip)
+
+    def test_an_image_that_is_there_can_be_forced_later(self):
+        self.publish(esp_image("v1", "ESP32"), "v1")
+        self.publish(esp_image("v2", "ESP32-S3"), "v2")
+        (self.data_dir / "version" / "version.txt").write_text("v1")
+        again = self.publish(esp_image("v2", "ESP32-S3"), "v2", is_forced=True)
+        self.assertEqual((again.outcome, again.updated), ("updated", ("any-chip",)))
+        self.assertIs(self.manifest_of("v2")["any_chip"], True)
 
 
 class PublishedTest(PublishCase):
@@ -112,6 +157,53 @@ class PublishedTest(PublishCase):
         self.publish(b"image", "v2.0.0", via="v1.9.0", direct_from=("v1.9.*",))
         manifest = self.manifest_of("v2.0.0")
         self.assertEqual((manifest["via"], manifest["direct_from"]), ("v1.9.0", ["v1.9.*"]))
+
+
+class SaidTest(PublishCase):
+    """The version that an image says it has."""
+
+    def version(self, content: bytes) -> str:
+        return version_in(Path(self.build(content)))
+
+    def test_that_of_esp_idf_is_its_version(self):
+        for version in ("v1.2.0", "1", "v1.2.0-3-gabc1234-dirty"):
+            with self.subTest(version):
+                self.assertEqual(self.version(esp_image(version)), version)
+
+    def test_that_of_mcuboot_is_its_version_unless_nobody_gave_it_one(self):
+        for numbers, version in (((1, 2, 3, 0), "1.2.3"), ((1, 2, 3, 4), "1.2.3+4")):
+            with self.subTest(version):
+                self.assertEqual(self.version(mcuboot_image(*numbers)), version)
+        with self.assertRaisesRegex(Misused, "--version"):
+            self.version(mcuboot_image(0, 0, 0, 0))
+
+    def test_an_image_that_says_none_needs_one(self):
+        for content in (b"text", esp_image(""), esp_image("x", project=b"arduino-lib-builder")):
+            with self.subTest(content[:20]), self.assertRaisesRegex(Misused, "--version VERSION"):
+                self.version(content)
+
+    def test_a_version_that_cannot_name_a_release_is_what_devices_report(self):
+        for said in ("my fw 1", "release/1.2", "-1"):
+            with self.subTest(said), self.assertRaisesRegex(Misused, f"--reports-as .?{said}"):
+                self.version(esp_image(said))
+
+    def test_a_file_that_is_not_there_is_said_to_be(self):
+        with self.assertRaisesRegex(Refused, "cannot be read"):
+            version_in(self.builds / "nothing.bin")
+
+
+class SameBytesTest(PublishCase):
+    def test_equal_bytes_under_another_version_are_found_however_they_came(self):
+        self.publish(b"a build", "v1.0.0")
+        self.publish(b"a BUILD", "v0.9")
+        self.put_image("v1.0.1", b"a build")
+        published = self.publish(b"a build", "v1.0.2")
+        self.assertEqual(same_bytes(self.data_dir, published.manifest), ["v1.0.0", "v1.0.1"])
+
+    def test_the_same_version_in_another_spelling_is_no_other(self):
+        published = self.publish(b"a build", "v1.0.0")
+        self.put_image("1.0.0", b"a build")
+        self.assertEqual(same_bytes(self.data_dir, published.manifest), [])
 
 
 class AgainTest(PublishCase):
@@ -217,8 +309,8 @@ class RefusedTest(PublishCase):
     def test_an_empty_image(self):
         self.assertIn("is empty", self.refused(b"", "v1.0.0"))
 
-    def test_a_folder(self):
-        with self.assertRaisesRegex(Refused, "builds is not a regular file; give the file"):
+    def test_a_folder_without_files(self):
+        with self.assertRaisesRegex(Refused, "builds holds no files"):
             publish(self.data_dir, PublishRequest(str(self.builds), "v1"), NOW_MS, lambda *_: None)
 
     def test_a_pipe_is_not_waited_for(self):
@@ -249,6 +341,9 @@ class RefusedTest(PublishCase):
     def test_a_version_that_equals_another_by_meaning(self):
         self.publish(b"an image", "v1.0")
         self.assertIn("would mean the same release", self.refused(b"an image", "1.0"))
+        self.assertIn("release remove v1.0", self.refused(b"an image", "1.0"))
+        self.set_target("v1.0")
+        self.assertNotIn("release remove", self.refused(b"an image", "1.0"))
 
     def test_a_disk_that_would_fill(self):
         source = self.builds / "huge.bin"
@@ -312,6 +407,7 @@ class RefusedTest(PublishCase):
     def test_an_image_that_says_another_version_unless_forced(self):
         problem = self.refused(esp_image("v1.1.9"), "v1.2.0")
         self.assertIn("--reports-as v1.1.9", problem)
+        self.assertIn("leave --version out to publish it as that", problem)
         published = self.publish(esp_image("v1.1.9"), "v1.2.0", is_forced=True)
         self.assertEqual(len(published.warnings), 1)
 
@@ -328,6 +424,63 @@ class RefusedTest(PublishCase):
         problem = self.refused(esp_image("v1.1.0", "ESP32-S3"), "v1.1.0")
         self.assertIn("is for ESP32-S3, that of the current target for ESP32", problem)
         self.publish(esp_image("v1.1.0", "ESP32-S3"), "v1.1.0", is_forced=True)
+
+    def test_an_image_of_another_project_than_that_of_the_target_unless_forced(self):
+        self.publish(esp_image("v1.0.0", project=b"pump"), "v1.0.0")
+        self.set_target("v1.0.0")
+        problem = self.refused(esp_image("v1.1.0", project=b"street lamp"), "v1.1.0")
+        self.assertIn(
+            "of the project 'street lamp', and the current target is of the project pump", problem
+        )
+        self.publish(esp_image("v1.1.0", project=b"street lamp"), "v1.1.0", is_forced=True)
+        self.publish(esp_image("v1.2.0", project=b"pump"), "v1.2.0")
+
+    def test_what_names_no_project_is_of_none(self):
+        self.publish(esp_image("v1.0.0", project=b"pump"), "v1.0.0")
+        self.set_target("v1.0.0")
+        for number, project in enumerate((b"arduino-lib-builder", b"", b"\xff\xfe")):
+            with self.subTest(project):
+                self.publish(esp_image(f"v1.{number}", project=project), f"v1.{number}")
+
+    def test_an_image_that_was_copied_in_by_hand_and_is_for_other_devices_is_not_activated(self):
+        self.publish(esp_image("v1.0.0", project=b"pump"), "v1.0.0")
+        self.set_target("v1.0.0")
+        for version, content, words in (
+            ("v1.1.0", esp_image("v1.1.0", project=b"lamp"), "of the project lamp"),
+            ("v1.2.0", esp_image("v1.2.0", "ESP32-S3", b"pump"), "for ESP32-S3"),
+        ):
+            with self.subTest(version):
+                self.put_image(version, content)
+                with self.assertRaisesRegex(Refused, f"{words}.*--force"):
+                    activate(self.data_dir, version, lambda done, size: None, False)
+                activate(self.data_dir, version, lambda done, size: None, True)
+                back = rollback(self.data_dir, lambda done, size: None, False)
+                self.assertEqual((back.version, back.previous), ("v1.0.0", version))
+
+    def activate(self, version: str, is_forced: bool = False) -> None:
+        activate(self.data_dir, version, lambda done, size: None, is_forced)
+
+    def test_an_image_that_was_published_before_there_was_a_target_is_not_activated_either(self):
+        self.publish(esp_image("v1.0.0", project=b"sensor"), "v1.0.0")
+        self.publish(esp_image("v2.0.0", project=b"pump"), "v2.0.0")
+        self.publish(esp_image("v3.0.0", "ESP32-S3", b"sensor"), "v3.0.0")
+        self.activate("v1.0.0")
+        for version, words in (("v2.0.0", "of the project pump"), ("v3.0.0", "for ESP32-S3")):
+            with self.subTest(version), self.assertRaisesRegex(Refused, f"{words}.*--force"):
+                self.activate(version)
+        self.activate("v3.0.0", is_forced=True)
+
+    def test_one_for_other_devices_than_a_group_has_is_not_activated_for_the_group_too(self):
+        self.publish(esp_image("v1.0.0", project=b"sensor"), "v1.0.0")
+        self.publish(esp_image("v1.1.0", project=b"sensor"), "v1.1.0")
+        self.publish(esp_image("v2.0.0", project=b"pump"), "v2.0.0")
+        self.set_target("v1.0.0")
+        (self.data_dir / "version" / "targets.json").write_text('{"pumps": "v2.0.0"}')
+        with self.assertRaisesRegex(
+            Refused, "and the target of the group pumps is of the project pump"
+        ):
+            self.activate("v1.1.0")
+        self.activate("v1.1.0", is_forced=True)
 
     def test_an_image_that_was_cut_unless_forced(self):
         bundle = struct.pack("<4s24xH10xQ", b"hsqs", 4, 4096) + bytes(64)

@@ -4,10 +4,11 @@ import hashlib
 import logging
 import os
 import socket
+import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import unittest
+from collections.abc import Callable
 from pathlib import Path
 from unittest import mock
 
@@ -20,7 +21,6 @@ from ota_server.system.files import find, open_found, replace
 from tests.support import TIMEOUT_SECONDS, DataDirCase, until
 
 LOGGER = "ota_server.releases.fleet_target"
-NOBODY = 65534
 
 
 def sha256_of(content: bytes) -> str:
@@ -67,22 +67,6 @@ class StoreCase(DataDirCase):
     def assert_no_image(self, version: str) -> None:
         with self.assertRaises(NoImage):
             self.image(version)
-
-    @contextmanager
-    def unreadable(self, path: Path) -> Iterator[None]:
-        """Make a file or folder one that this process may not read, root or not."""
-        self.data_dir.chmod(0o755)
-        mode = path.stat().st_mode
-        path.chmod(0)
-        is_root = os.geteuid() == 0
-        if is_root:
-            os.seteuid(NOBODY)
-        try:
-            yield
-        finally:
-            if is_root:
-                os.seteuid(0)
-            path.chmod(mode)
 
 
 class ImageTest(StoreCase):
@@ -512,9 +496,13 @@ class SettlingTest(StoreCase):
     # The clock that stamps files runs a few milliseconds behind.
     LEAST_SECONDS = 0.15
 
+    def setUp(self) -> None:
+        super().setUp()
+        # Files come while it runs: those that are there at its start are another matter.
+        self.store = self.open(settle_seconds=self.SETTLE_SECONDS)
+
     def seconds_until(self, expected: bytes) -> float:
         """Return how long it takes until the image is served, which must hold these bytes."""
-        self.store = self.open(settle_seconds=self.SETTLE_SECONDS)
         begin = time.monotonic()
         self.assertEqual(self.image("v1").sha256, sha256_of(expected))
         return time.monotonic() - begin
@@ -529,7 +517,6 @@ class SettlingTest(StoreCase):
 
     def test_a_file_that_is_still_being_copied_is_hashed_when_that_is_done(self):
         path = self.put_image("v1", b"the first")
-        self.store = self.open(settle_seconds=self.SETTLE_SECONDS)
         with self.assertRaises(NotHashed) as raised:
             self.store.image("v1")
         with path.open("ab") as file:
@@ -543,8 +530,8 @@ class SettlingTest(StoreCase):
             self.assertGreater(self.seconds_until(b"image"), self.LEAST_SECONDS)
 
     def test_all_who_ask_wait_for_one_hashing(self):
-        self.put_image("v1", b"image")
         self.store = self.open(settle_seconds=60.0)
+        self.put_image("v1", b"image")
         hashings = set()
         for _ in range(3):
             with self.assertRaises(NotHashed) as raised:
@@ -553,8 +540,8 @@ class SettlingTest(StoreCase):
         self.assertEqual(len(hashings), 1)
 
     def test_who_waits_when_the_store_closes_is_told(self):
-        self.put_image("v1", b"image")
         store = self.open(settle_seconds=60.0)
+        self.put_image("v1", b"image")
         with self.assertRaises(NotHashed) as raised:
             store.image("v1")
         store.close()
@@ -578,11 +565,11 @@ class HasherTest(StoreCase):
         path.unlink()
         self.assertTrue(hasher.request(found).done.wait(TIMEOUT_SECONDS))
         with self.assertRaises(Unreadable):
-            hasher.known(found.signature)
+            hasher.known(found.stamp)
         with mock.patch(
             "ota_server.releases.hashing.time.monotonic", return_value=time.monotonic() + 60
         ):
-            self.assertIsNone(hasher.known(found.signature))
+            self.assertIsNone(hasher.known(found.stamp))
 
 
 class ReplaceTest(DataDirCase):
@@ -596,3 +583,34 @@ class ReplaceTest(DataDirCase):
         with self.assertRaises(OSError):
             replace(path, b"three")
         self.assertTrue(path.is_dir())
+
+
+@unittest.skipUnless(sys.platform == "linux", "needs the leases of Linux")
+class FreshStartTest(StoreCase):
+    """Who copies an image in and starts the server at once does not wait."""
+
+    def test_a_file_that_nothing_writes_to_any_more_is_served_at_once(self):
+        self.put_image("v1", b"image")
+        self.store = self.open(settle_seconds=3600.0)
+        self.assertEqual(self.image("v1").sha256, sha256_of(b"image"))
+
+    def test_one_that_something_may_still_write_to_is_waited_for(self):
+        path = self.put_image("v1", b"image")
+        with path.open("ab"):
+            self.store = self.open(settle_seconds=3600.0)
+            with self.assertRaises(NotHashed) as raised:
+                self.store.image("v1")
+            self.assertFalse(raised.exception.hashing.done.wait(0.3))
+        self.assertTrue(raised.exception.hashing.done.wait(TIMEOUT_SECONDS))
+
+    def test_one_that_changes_after_the_start_is_left_alone_for_a_while(self):
+        path = self.put_image("v1", b"image")
+        with path.open("ab", buffering=0) as file:
+            self.store = self.open(settle_seconds=3600.0)
+            started_ns = time.time_ns()
+            with self.assertRaises(NotHashed) as raised:
+                self.store.image("v1")
+            # The clock of a file system is some milliseconds behind that of the program.
+            while path.stat().st_ctime_ns <= started_ns:
+                file.write(b" and more")
+        self.assertFalse(raised.exception.hashing.done.wait(0.3))

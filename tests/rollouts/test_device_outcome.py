@@ -4,11 +4,14 @@ import json
 from typing import Any
 
 from ota_server.evaluation.counting import Tally
+from ota_server.evaluation.outcomes import WORDS
 from ota_server.journal.record import format_marker
 from ota_server.model.timestamp import format_time
 from ota_server.policy.files import PolicyFiles
 from ota_server.policy.rollout_plan import RolloutPlan, RolloutProgress, format_plan
-from ota_server.rollouts.device_outcome import WORDS, outcome_of
+from ota_server.rollouts.device_outcome import outcome_of
+from ota_server.rollouts.files import Checkpoint, read_checkpoint, read_plan, write_checkpoint
+from ota_server.system.files import replace
 from tests.support import DataDirCase
 
 MAC = "00:11:22:33:44:55"
@@ -29,8 +32,8 @@ class CaseTest(DataDirCase):
             "id1", NEW, "", (100.0,), time, OLD, grace_seconds=60.0, soak_seconds=60.0
         )
         progress = RolloutProgress("id1", "running", 0, time)
-        (self.data_dir / "version" / "rollout.json").write_bytes(format_plan(plan))
-        (self.data_dir / "version" / "progress.json").write_bytes(format_plan(progress))
+        replace((self.data_dir / "version" / "rollout.json"), format_plan(plan))
+        replace((self.data_dir / "version" / "progress.json"), format_plan(progress))
         self.lines: list[bytes] = []
         self.now_ms = START_MS - 2 * DAY_MS
         self.check(OLD, told=OLD)
@@ -123,6 +126,22 @@ class CaseTest(DataDirCase):
         self.check(OLD)
         (self.data_dir / "version" / "progress.json").unlink()
         self.assertIsNone(self.case())
+
+    def test_a_wave_that_the_rollout_has_not_is_no_progress(self):
+        self.fetch()
+        path = self.data_dir / "version" / "progress.json"
+        path.write_bytes(path.read_bytes().replace(b'"wave": 0', b'"wave": 999'))
+        self.assertIn(b"999", path.read_bytes())
+        self.assertIsNone(self.case())
+
+    def test_a_checkpoint_in_a_wave_that_the_rollout_has_not_is_not_used(self):
+        plan = read_plan(self.data_dir, "")
+        assert plan is not None
+        logs = self.data_dir / "log"
+        for wave, is_used in ((0, True), (1, False)):
+            progress = RolloutProgress("id1", "running", wave, plan.time)
+            write_checkpoint(logs, "", Checkpoint("id1", progress, None, 0, None, b""))
+            self.assertEqual(read_checkpoint(logs, plan) is not None, is_used)
 
     def test_all_words_are_of_counts(self):
         self.assertLessEqual(WORDS.keys(), set(Tally._fields))

@@ -1,5 +1,6 @@
 """The lease of the controller: rollouts go on only as long as it sees what comes of them."""
 
+import fcntl
 import logging
 import os
 import signal
@@ -18,8 +19,9 @@ from ota_server.policy.lease import Lease, lines_of_a_look
 from ota_server.policy.rollout_plan import RolloutProgress, format_plan
 from ota_server.rollouts.journal_fold import ServerFacts
 from ota_server.rollouts.keeper import LOCK_NAME, Keeper, is_attended
+from ota_server.system.files import replace
 from tests.rollouts.test_mover import children
-from tests.support import TRANSPORT, Client, until
+from tests.support import TRANSPORT, Client, Process, until
 from tests.support.fleet import NEW, OLD, RolloutCase
 
 LEASE_SECONDS = 3.0
@@ -147,6 +149,26 @@ class BehindTest(RolloutCase):
             self.assertFalse(is_attended(self.lock.parent, time.time_ns() // 10**6))
         self.assertTrue(is_attended(self.lock.parent, time.time_ns() // 10**6))
 
+    def test_a_sign_of_life_by_a_clock_that_was_ahead_does_not_last_until_then(self):
+        now_ms = time.time_ns() // 10**6
+        for ahead_seconds, is_so in ((0, True), (5, True), (86400, False)):
+            with self.subTest(ahead_seconds=ahead_seconds):
+                at = now_ms / 1000 + ahead_seconds
+                os.utime(self.lock, (at, at))
+                self.assertEqual(is_attended(self.lock.parent, now_ms), is_so)
+
+    def test_a_lock_whose_time_cannot_be_set_ends_no_lease(self):
+        self.controller = Controller(
+            self.data_dir, 0.25, ServerFacts(0), lock=2**31 - 1, heartbeat=self.theirs
+        )
+        self.roll_out(waves=(100.0,), soak_seconds=3600.0)
+        with self.assertLogs("ota_server.controller", "ERROR") as said:
+            lines = self.look()
+            while lines != [b"+\n"]:
+                self.assertNotIn(b"!\n", lines)
+                lines = self.look()
+        self.assertEqual(len(said.output), 1)
+
     def test_a_pipe_that_is_full_stops_nothing(self):
         self.roll_out(waves=(100.0,), soak_seconds=3600.0)
         with suppress(BlockingIOError):
@@ -156,9 +178,61 @@ class BehindTest(RolloutCase):
             self.controller.look()
 
 
+class InheritedTest(RolloutCase):
+    IGNORING = (
+        "import os, signal, sys; signal.signal(signal.SIGCHLD, signal.SIG_IGN);"
+        "os.execv(sys.executable, [sys.executable, '-m', 'ota_server.server', *sys.argv[1:]])"
+    )
+
+    def test_a_server_that_inherits_an_ignored_sigchld_knows_how_its_controller_ended(self):
+        (self.data_dir / "log" / LOCK_NAME).mkdir()
+        self.roll_out(waves=(100.0,), soak_seconds=3600.0)
+        server = Process("--data-dir", str(self.data_dir), code=self.IGNORING)
+        self.addCleanup(server.kill)
+        log = server._log
+        self.assertTrue(until(lambda: b"the controller ended by" in os.pread(log, 65536, 0)))
+        self.assertIn("the controller ended by exit code 1; ", server.end()[1])
+
+    def test_nor_does_it_start_one_again_and_again_that_is_held_out_of_its_lock(self):
+        lock = os.open(self.data_dir / "log" / LOCK_NAME, os.O_RDWR | os.O_CREAT)
+        self.addCleanup(os.close, lock)
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        self.roll_out(waves=(100.0,), soak_seconds=3600.0)
+        server = Process("--data-dir", str(self.data_dir), code=self.IGNORING)
+        self.addCleanup(server.kill)
+        self.assertTrue(until(lambda: b"started again in 2 s" in os.pread(server._log, 65536, 0)))
+        said = [line for line in server.end()[1].splitlines() if "the controller ended" in line]
+        self.assertEqual([line.rpartition("again ")[2] for line in said], ["in 1 s", "in 2 s"])
+
+    @unittest.skipUnless(Path("/proc/self/stat").exists(), "needs /proc")
+    def test_there_is_no_moment_when_ctrl_c_for_the_server_would_end_its_controller(self):
+        self.roll_out(waves=(100.0,), soak_seconds=3600.0)
+        server = Process("--data-dir", str(self.data_dir))
+        self.addCleanup(server.kill)
+        self.assertTrue(until(lambda: children(server.process.pid) != []))
+        (controller,) = children(server.process.pid)
+
+        def ignores(signum: int) -> bool:
+            masks = dict(
+                line.split(":\t")
+                for line in Path(f"/proc/{controller}/status").read_text().splitlines()
+                if line.startswith("Sig") and line[3:6] in ("Blk", "Ign")
+            )
+            bit = 1 << (signum - 1)
+            ignored, blocked = (int(masks[name], 16) & bit for name in ("SigIgn", "SigBlk"))
+            self.assertTrue(ignored or blocked)
+            return ignored and not blocked
+
+        for signum in (signal.SIGINT, signal.SIGHUP):
+            self.assertTrue(until(lambda: ignores(signum)))  # noqa: B023 - called at once
+        self.assertEqual(server.end()[0], 0)
+
+
 @unittest.skipUnless(Path("/proc/self/stat").exists(), "needs /proc")
 class LeaseTest(RolloutCase):
     """A server in this process, with a controller of its own."""
+
+    TAKES_LONG = True
 
     def setUp(self):
         super().setUp()
@@ -227,7 +301,7 @@ class LeaseTest(RolloutCase):
         lock.mkdir()
         plan = self.roll_out(waves=(100.0,), soak_seconds=3600.0)
         progress = RolloutProgress(plan.id, "running", 0, format_time(time.time_ns() // 10**6))
-        (self.data_dir / "version" / "progress.json").write_bytes(format_plan(progress))
+        replace((self.data_dir / "version" / "progress.json"), format_plan(progress))
         self.assertTrue(until(lambda: self.said("the controller ended by exit code 1") == 1))
         self.assertEqual(self.told(), OLD)
         lock.rmdir()

@@ -8,13 +8,18 @@ import subprocess
 import sys
 import unittest
 from pathlib import Path
+from unittest import mock
 
+from ota_server.journal.record import format_record
+from ota_server.model.device import Device
 from ota_server.model.timestamp import format_time, parse_time
 from ota_server.policy.files import PolicyFiles
+from ota_server.policy.rollout_plan import RolloutPlan, RolloutProgress, RolloutState
+from ota_server.rollouts.files import read_plan, write_progress
 from ota_server.rollouts.journal_fold import ServerFacts
 from ota_server.rollouts.mover import RolloutMover
 from tests.support import ROOT, TIMEOUT_SECONDS, Client, until
-from tests.support.fleet import NEW, OLD, Fleet, RolloutCase
+from tests.support.fleet import IMAGES, NEW, OLD, Fleet, RolloutCase, mac_of, run_command
 
 
 def children(pid: int) -> list[int]:
@@ -39,6 +44,8 @@ def is_there(pid: int) -> bool:
 
 
 class ControllerTest(RolloutCase):
+    TAKES_LONG = True
+
     def setUp(self):
         super().setUp()
         self.server = self.serve()
@@ -58,6 +65,37 @@ class ControllerTest(RolloutCase):
 
     def target(self) -> str:
         return (self.data_dir / "version" / "version.txt").read_text()
+
+    def test_devices_that_report_another_label_halt_it_and_the_note_cures_that(self):
+        label = "2.0.0-dirty"
+        self.roll_out(waves=(100.0,))
+        was_seen = False
+
+        def is_halted_after_a_round() -> bool:
+            nonlocal was_seen
+            self.devices.ask(self.server.port)
+            for mac, version in self.devices.versions.items():
+                self.devices.versions[mac] = label if version == NEW else version
+            was_seen = was_seen or self.progress().get("counts", {}).get("mislabelled", 0) > 0
+            return self.state() == "halted"
+
+        self.assertTrue(until(is_halted_after_a_round), self.progress())
+        self.assertTrue(was_seen)
+        reason = self.progress()["reason"]
+        self.assertIn(f"report {label}, which is not a release", reason)
+        (note,) = self.progress()["notes"]
+        self.assertIn(f"`release publish FILE --version {NEW} --reports-as {label}`", note)
+        image = self.data_dir / "new.bin"
+        image.write_bytes(IMAGES[NEW])
+        options = ("--version", NEW, "--reports-as", label)
+        for command in (
+            ("release", "publish", str(image), *options),
+            ("release", "withdraw", "--undo", NEW),
+            ("rollout", "start", NEW, "--count-new", "--waves", "100", "--soak", "1s"),
+        ):
+            code, _, said = run_command(self.data_dir, *command)
+            self.assertEqual(code, 0, said)
+        self.ask_until(self.server, lambda: self.state() == "done")
 
     def test_a_good_release_reaches_all_and_becomes_the_target(self):
         self.roll_out()
@@ -224,6 +262,9 @@ class ControllerTest(RolloutCase):
         (self.data_dir / "firmware" / f"firmware_{NEW}.bin").unlink()
         self.assertTrue(until(lambda: self.state() == "paused"))
         self.assertIn("missing", self.progress()["reason"])
+        self.put_image(NEW, IMAGES[NEW])
+        self.assertTrue(until(lambda: self.state() == "running"), "it goes on by itself")
+        self.assertEqual(self.progress()["reason"], "")
 
     def test_an_image_that_is_not_the_one_that_was_published_pauses(self):
         manifest = {"version": NEW, "sha256": "0" * 64, "md5": "0" * 32, "size": 13000}
@@ -232,6 +273,22 @@ class ControllerTest(RolloutCase):
         self.roll_out()
         self.assertTrue(until(lambda: self.state() == "paused"))
         self.assertIn("not the one that was published", self.progress()["reason"])
+        status = run_command(self.data_dir, "rollout", "status")[1]
+        self.assertNotIn("rollout resume", status)
+        self.assertIn("it goes on by itself when that is fixed", status)
+        said = run_command(self.data_dir, "rollout", "resume")[2]
+        self.assertIn("it would pause again: the image of v2.0.0 is not the one", said)
+        path.unlink()
+        self.assertTrue(until(lambda: self.state() == "running"), "it goes on by itself")
+
+    def test_promote_in_the_last_wave_makes_it_the_target_and_asks_nobody(self):
+        self.roll_out(waves=(100.0,), soak_seconds=3600.0)
+        self.assertTrue(until(lambda: self.state() == "running"))
+        code, out, err = run_command(self.data_dir, "rollout", "promote")
+        self.assertEqual(code, 0, err)
+        self.assertIn("the rollout ends without the devices that are missing", out)
+        self.assertTrue(until(lambda: self.state() == "done"))
+        self.assertEqual(self.target(), NEW)
 
     def test_a_release_that_an_operator_withdraws_is_halted(self):
         self.roll_out(soak_seconds=3600.0)
@@ -458,6 +515,9 @@ class TimeTest(RolloutCase):
         super().setUp()
         self.now_ms = parse_time("2026-11-24T12:00:00.000Z")
         plan = self.roll_out(soak_seconds=3600.0, wave_timeout_seconds=7 * 86400.0)
+        self.begin(plan)
+
+    def begin(self, plan: RolloutPlan) -> None:
         policies = PolicyFiles(self.data_dir)
         self.mover = RolloutMover(
             self.data_dir, plan, policies, ServerFacts(self.now_ms), self.now_ms
@@ -466,7 +526,9 @@ class TimeTest(RolloutCase):
 
     def after(self, seconds: float) -> str:
         """Return the state so many seconds after the start."""
-        self.mover.step(self.now_ms + int(seconds * 1000), 100.0 + seconds)
+        # It reads for 50 ms at a time, which is not all of the journal on a busy machine.
+        while self.mover.step(self.now_ms + int(seconds * 1000), 100.0 + seconds):
+            pass
         return self.state()
 
     def test_a_target_that_is_being_written_in_place_pauses_nothing(self):
@@ -477,6 +539,109 @@ class TimeTest(RolloutCase):
         self.assertEqual([self.after(12.5), self.after(20)], ["running"] * 2)
         self.set_target("")
         self.assertEqual([self.after(30), self.after(32.1)], ["running", "paused"])
+
+    def test_a_wave_that_has_just_opened_asks_about_nobody_however_long_all_were_quiet(self):
+        for seconds in range(-9000, -600, 60):
+            self.hear(seconds)
+        plan = self.roll_out(waves=(100.0,), soak_seconds=3600.0)
+        self.mover.close(self.now_ms)
+        policies, facts = PolicyFiles(self.data_dir), ServerFacts(self.now_ms - 10_000_000)
+        self.mover = RolloutMover(self.data_dir, plan, policies, facts, self.now_ms)
+        self.addCleanup(self.mover.close, self.now_ms)
+        for seconds, asked in ((0, 0), (170, 0), (300, 3)):
+            self.assertEqual(self.after(seconds), "running")
+            self.assertEqual(len(self.progress()["asks"]), asked, self.progress())
+
+    def test_after_a_hold_or_a_pause_it_asks_about_nobody_before_devices_could_ask(self):
+        self.mover.close(self.now_ms)
+        for how in ("hold", "pause"):
+            with self.subTest(how):
+                plan = self.roll_out(id=how, waves=(100.0,), soak_seconds=600.0)
+                for seconds in range(-9000, 0, 60):
+                    self.hear(seconds)
+                self.begin(plan)
+                self.assertEqual(self.after(0), "running")
+                stop = ("hold",) if how == "hold" else ("rollout", "pause")
+                self.assertEqual(run_command(self.data_dir, *stop)[0], 0)
+                self.mover.change(read_plan(self.data_dir, "") or plan)
+                for seconds in range(0, 3000, 60):
+                    self.hear(seconds)
+                    self.after(seconds + 1)
+                    self.assertEqual(self.progress()["asks"], [])
+                go_on = ("unhold",) if how == "hold" else ("rollout", "resume")
+                self.assertEqual(run_command(self.data_dir, *go_on)[0], 0)
+                self.mover.change(read_plan(self.data_dir, "") or plan)
+                for seconds in range(3000, 4000, 60):
+                    self.hear(seconds)
+                    self.assertEqual(self.after(seconds + 1), "running")
+                    if seconds < 3500:
+                        self.assertEqual(self.progress()["asks"], [])
+                self.assertEqual(len(self.progress()["asks"]), 3)
+                self.mover.close(self.now_ms)
+
+    def test_after_a_restore_it_asks_about_nobody_before_devices_could_ask(self):
+        plan = self.roll_out(waves=(100.0,), soak_seconds=3600.0)
+        for seconds in range(-9000, -6000, 60):
+            self.hear(seconds)
+        opened = format_time(self.now_ms - 9_000_000)
+        progress = RolloutProgress(plan.id, RolloutState.RUNNING, 0, opened)
+        write_progress(self.data_dir, "", progress)
+        self.begin(plan)  # without a checkpoint, which no backup has
+        for seconds, asked in ((0.1, 0), (170, 0), (300, 3)):
+            self.assertEqual(self.after(seconds), "running")
+            self.assertEqual(len(self.progress()["asks"]), asked, self.progress())
+
+    def hear(self, seconds: float, count: int = 3) -> None:
+        """Put checks of devices on record, so many seconds after the start."""
+        now_ms = self.now_ms + int(seconds * 1000)
+        device = Device(now_ms, OLD, now_ms, None, NEW, "192.0.2.7", False, None)
+        with (self.data_dir / "log" / "devices.jsonl").open("ab") as journal:
+            journal.writelines(format_record("check", mac_of(n), device) for n in range(count))
+
+    def test_a_rollout_that_a_clock_which_was_ahead_began_counts_from_now_on(self):
+        later = format_time(self.now_ms + 365 * 86_400_000)
+        self.begin(self.roll_out(time=later, id="ahead", waves=(100.0,)))
+        self.assertEqual(self.after(0), "running")
+        self.hear(5)
+        self.after(10)
+        self.assertEqual(self.progress()["counts"]["active"], 3)
+
+    def test_a_wave_that_a_clock_which_was_ahead_opened_has_its_time_from_now_on(self):
+        plan = self.roll_out(id="ahead", wave_timeout_seconds=86400.0)
+        later = format_time(self.now_ms + 365 * 86_400_000)
+        write_progress(self.data_dir, "", RolloutProgress("ahead", "running", 0, later))
+        self.begin(plan)
+        with self.assertLogs("ota_server", "WARNING"):
+            self.assertEqual(self.after(0), "running")
+        self.assertEqual(self.progress()["wave_time"], format_time(self.now_ms))
+        self.assertEqual([self.after(86300), self.after(86500)], ["running", "paused"])
+
+    def checkpoint_times(self, *seconds: float) -> list[bool]:
+        """Return at which of these times, after the start, the checkpoint is written."""
+        path, found = self.data_dir / "log" / "rollout.checkpoint", []
+        for each in seconds:
+            before = path.stat().st_ino
+            self.after(each)
+            found.append(path.stat().st_ino != before)
+        return found
+
+    def test_a_checkpoint_is_written_seldom_while_nothing_happens(self):
+        self.after(0)
+        self.assertEqual(self.checkpoint_times(6, 30, 59, 70), [False, False, False, True])
+        self.hear(71)
+        self.assertEqual(self.checkpoint_times(72, 76), [False, True])
+
+    def test_a_large_checkpoint_is_written_seldom(self):
+        with mock.patch("ota_server.rollouts.mover._CHECKPOINT_BYTES_A_SECOND", 10):
+            self.after(0)
+            self.hear(1)
+            self.after(6)
+            self.hear(7)
+            size = (self.data_dir / "log" / "rollout.checkpoint").stat().st_size
+            self.assertGreater(size, 500)
+            self.assertEqual(self.checkpoint_times(16, 40), [False, False])
+            self.hear(41)
+            self.assertEqual(self.checkpoint_times(700), [True])
 
     def test_a_clock_that_jumps_ends_the_time_of_no_wave(self):
         self.assertEqual(self.after(0), "running")

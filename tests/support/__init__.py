@@ -10,12 +10,13 @@ from tests.support.client import (
     request_head,
     until,
 )
-from tests.support.data_dir import ROOT, DataDirCase
+from tests.support.data_dir import NOBODY, ROOT, DataDirCase, bare
 from tests.support.server import TRANSPORT, Process, ServerCase, Tracebacks
 
 __all__ = [
     "DEVICE",
     "MAC",
+    "NOBODY",
     "ROOT",
     "TIMEOUT_SECONDS",
     "TRANSPORT",
@@ -25,6 +26,7 @@ __all__ = [
     "Process",
     "ServerCase",
     "Tracebacks",
+    "bare",
     "parse_reply_head",
     "request_head",
     "until",

@@ -4,16 +4,30 @@ import fcntl
 import json
 import os
 import pty
+import re
 import struct
 import subprocess
 import sys
 import tempfile
 import termios
 import unittest
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from tests.support.client import until
+
+# A command in a message as it can be pasted, with the data directory that was given.
+_PASTED = re.compile(r"`[^`\n]*? -m ota_server ([^`\n]*?)(?: --data-dir [^`\n]*)?`")
+# What the user nobody is called in numbers.
+NOBODY = 65534
 ROOT = Path(__file__).resolve().parent.parent.parent
+
+
+def bare(output: str) -> str:
+    """Return output with the commands in it as the code has them: `hold`, however it was called."""
+    return _PASTED.sub(r"`\1`", output)
 
 
 class DataDirCase(unittest.TestCase):
@@ -33,14 +47,15 @@ class DataDirCase(unittest.TestCase):
         temporary.write_bytes(content)
         temporary.replace(self.data_dir / "version" / "version.txt")
 
-    def on_terminal(self, columns: int, *arguments: str) -> list[str]:
+    def on_terminal(self, columns: int, *arguments: str, code: int = 0) -> list[str]:
         """Return what a command on this data directory writes to a terminal of so many columns."""
         ours, theirs = pty.openpty()
         fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
         command = [sys.executable, "-m", "ota_server", *arguments]
         command += ["--data-dir", str(self.data_dir)]
         environment = {name: each for name, each in os.environ.items() if name != "COLUMNS"}
-        with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=theirs) as process:
+        streams = {"stdout": theirs, "stderr": theirs}
+        with subprocess.Popen(command, cwd=ROOT, env=environment, **streams) as process:
             os.close(theirs)
             written = b""
             try:
@@ -50,8 +65,8 @@ class DataDirCase(unittest.TestCase):
                 pass  # how Linux says that the other side of a terminal was closed
             finally:
                 os.close(ours)
-        self.assertEqual(process.returncode, 0)
-        return written.decode().splitlines()
+        self.assertEqual(process.returncode, code)
+        return bare(written.decode()).splitlines()
 
     def put_image(self, version: str, content: bytes) -> Path:
         """Put an image into firmware/, by rename."""
@@ -61,13 +76,39 @@ class DataDirCase(unittest.TestCase):
         temporary.replace(path)
         return path
 
+    @contextmanager
+    def unreadable(self, path: Path) -> Iterator[None]:
+        """Make a file or folder one that this process may not read, root or not."""
+        self.data_dir.chmod(0o755)
+        mode = path.stat().st_mode
+        path.chmod(0)
+        is_root = os.geteuid() == 0
+        if is_root:
+            os.seteuid(NOBODY)
+        try:
+            yield
+        finally:
+            if is_root:
+                os.seteuid(0)
+            path.chmod(mode)
+
     def records(self, **wanted: Any) -> list[dict[str, Any]]:
         """Return the records of devices in the current journal that have these fields."""
-        lines = (self.data_dir / "log" / "devices.jsonl").read_bytes().splitlines()
-        records = [json.loads(line) for line in lines]
+        journal = self.data_dir / "log" / "devices.jsonl"
+        content = b""
+
+        def is_whole() -> bool:
+            nonlocal content
+            content = journal.read_bytes()
+            return content[-1:] in (b"", b"\n")
+
+        # A server may be in the middle of a write. What stays half is an error below.
+        until(is_whole, 2.0)
+        records = [json.loads(line) for line in content.splitlines()]
         return [
             record
             for record in records
-            if record["event"] != "snapshot" or "event" in wanted
+            # A snapshot is written beside what devices do, and on a busy machine after it.
+            if record["event"] not in ("device", "snapshot") or "event" in wanted
             if all(record.get(name) == value for name, value in wanted.items())
         ]

@@ -6,7 +6,7 @@ import json
 import tempfile
 import unittest
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import redirect_stderr, redirect_stdout
 from itertools import islice
 from pathlib import Path
@@ -16,9 +16,11 @@ from ota_server.cli import main
 from ota_server.model.timestamp import format_time
 from ota_server.policy.rollout_plan import RolloutPlan, format_plan, plan_name
 from ota_server.rollouts.keeper import LOCK_NAME
-from tests.support import Client, DataDirCase, Process, until
+from tests.support import Client, DataDirCase, Process, bare, until
 
 OLD, NEW = "v1.0.0", "v2.0.0"
+_PAUSE_SECONDS = 0.05
+_TIMEOUT_SECONDS = 90.0  # a rollout is many steps, each late on a busy machine
 IMAGES = {OLD: b"the old image " * 1000, NEW: b"the new image " * 1000}
 
 
@@ -124,14 +126,14 @@ class FleetAtHome(Fleet):
         return answer.body.decode("latin-1") if answer.status == 200 else ""
 
 
-def write_images(folder: Path) -> None:
+def write_images(folder: Path, images: Mapping[str, bytes] = IMAGES) -> None:
     """Make a folder with the images of both releases.
 
     An image is served only when it is two seconds old, and a link or a copy of it is new, while one
     in a folder that moves is not.
     """
     folder.mkdir()
-    for version, content in IMAGES.items():
+    for version, content in images.items():
         (folder / f"firmware_{version}.bin").write_bytes(content)
 
 
@@ -141,12 +143,13 @@ def start_server(
     """Start a server that ends with the test."""
     server = Process("--data-dir", str(data_dir), *arguments, code=code)
     # The controller ends a moment after its server, and writes a last checkpoint.
-    case.addCleanup(until, lambda: _is_no_controller_there(data_dir))
+    case.addCleanup(until, lambda: is_no_controller_there(data_dir))
     case.addCleanup(server.kill)
     return server
 
 
-def _is_no_controller_there(data_dir: Path) -> bool:
+def is_no_controller_there(data_dir: Path) -> bool:
+    """Return whether no controller holds its lock."""
     with (data_dir / "log" / LOCK_NAME).open("ab") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -157,10 +160,21 @@ def _is_no_controller_there(data_dir: Path) -> bool:
 
 def run_rollout(data_dir: Path, *arguments: str) -> tuple[int, str, str]:
     """Run `rollout`; return the exit code, what it printed, and what it complained about."""
+    return run_command(data_dir, "rollout", *arguments)
+
+
+def run_command(data_dir: Path, *arguments: str) -> tuple[int, str, str]:
+    """Run a command; return the exit code, what it printed, and what it complained about."""
+    code, out, err = run_main(*arguments, "--data-dir", str(data_dir))
+    return code, bare(out), bare(err)
+
+
+def run_main(*arguments: str) -> tuple[int, str, str]:
+    """Run a command, with its hints as it gives them; return the same as `run_command`."""
     out, err = io.StringIO(), io.StringIO()
     with redirect_stdout(out), redirect_stderr(err):
         try:
-            code = main(["rollout", *arguments, "--data-dir", str(data_dir)])
+            code = main([*arguments])
         except SystemExit as end:
             code = int(end.code or 0)
     return code, out.getvalue(), err.getvalue()
@@ -179,6 +193,7 @@ class RolloutCase(DataDirCase):
     """A data directory with two releases, the fleet on the old one, servers and rollouts on it."""
 
     images: "tempfile.TemporaryDirectory[str]"
+    IMAGES: Mapping[str, bytes] = IMAGES
 
     @classmethod
     def setUpClass(cls) -> None:
@@ -186,7 +201,7 @@ class RolloutCase(DataDirCase):
         cls.images = tempfile.TemporaryDirectory()
         cls.addClassCleanup(cls.images.cleanup)
         for name in unittest.defaultTestLoader.getTestCaseNames(cls):
-            write_images(Path(cls.images.name) / name)
+            write_images(Path(cls.images.name) / name, cls.IMAGES)
 
     def setUp(self) -> None:
         super().setUp()
@@ -237,5 +252,6 @@ class RolloutCase(DataDirCase):
             self.devices.ask(server.port, **more)
             return is_so()
 
-        if not until(so_after_a_round, 30.0):
+        # The pause is for the server: in less time not much can have come of a round.
+        if not until(so_after_a_round, _TIMEOUT_SECONDS, _PAUSE_SECONDS):
             self.fail(f"{self.progress()}\n{server.end()[1]}")

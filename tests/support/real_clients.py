@@ -4,6 +4,7 @@ The images are Debian's: the flash image of a virtual machine (4 MiB, package ov
 of two USB radios (51 and 73 KB, package firmware-ath9k-htc), each in two releases that differ.
 """
 
+import json
 import os
 import selectors
 import shutil
@@ -14,16 +15,19 @@ import tempfile
 import threading
 import time
 import unittest
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from tests.support import TIMEOUT_SECONDS, ServerCase
+from tests.support import MAC, TIMEOUT_SECONDS, Answer, Client, DataDirCase, Process, ServerCase
+from tests.support.commands import call
 
 OVMF = Path("/usr/share/OVMF")
 ATH9K = Path("/lib/firmware/ath9k_htc")
 MEBIBYTE = 1024 * 1024
 POLL_SECONDS = 0.01
+# Clients that are Python packages, where .ci/run puts them.
+PYTHON_CLIENTS = Path(os.environ.get("OTA_SERVER_TEST_CLIENTS", "/nowhere"))
 NO_PROXY = {"no_proxy": "127.0.0.1", "NO_PROXY": "127.0.0.1"}
 
 
@@ -59,6 +63,14 @@ def needs(*tools: str) -> Callable[[type], type]:
     """Skip a class of tests, naming the tools, where one of them is not installed."""
     missing = [tool for tool in tools if shutil.which(tool) is None]
     return unittest.skipIf(bool(missing), f"not installed: {', '.join(missing)}")
+
+
+def needs_packages(*names: str) -> Callable[[type], type]:
+    """Skip a class of tests, naming the Python packages, where one of them is not there."""
+    missing = [name for name in names if not list(PYTHON_CLIENTS.glob(f"{name}*"))]
+    return unittest.skipIf(
+        bool(missing), f"not in the folder OTA_SERVER_TEST_CLIENTS: {', '.join(missing)}"
+    )
 
 
 class WeakLink:
@@ -137,8 +149,10 @@ class WeakLink:
             end.close()
 
 
-class RealClientCase(ServerCase):
-    """The server, and clients as processes that never outlive their test."""
+class Clients(DataDirCase):
+    """Clients as processes that never outlive their test."""
+
+    port: int
 
     def setUp(self) -> None:
         super().setUp()
@@ -146,12 +160,14 @@ class RealClientCase(ServerCase):
         self.addCleanup(folder.cleanup)
         self.folder = Path(folder.name)
 
-    def start_client(self, command: Sequence[str | Path]) -> subprocess.Popen[str]:
+    def start_client(
+        self, command: Sequence[str | Path], env: Mapping[str, str] | None = None
+    ) -> subprocess.Popen[str]:
         """Start a client in the temporary folder."""
         process = subprocess.Popen(
             command,
             cwd=self.folder,
-            env={**os.environ, **NO_PROXY, "TMPDIR": str(self.folder)},
+            env={**os.environ, **NO_PROXY, "TMPDIR": str(self.folder), **(env or {})},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -169,9 +185,11 @@ class RealClientCase(ServerCase):
             process.communicate(timeout=TIMEOUT_SECONDS)
         return process.returncode
 
-    def run_client(self, command: Sequence[str | Path]) -> str:
+    def run_client(
+        self, command: Sequence[str | Path], env: Mapping[str, str] | None = None
+    ) -> str:
         """Run a client to its end, which must be success, and return what it said."""
-        process = self.start_client(command)
+        process = self.start_client(command, env)
         output, _ = process.communicate(timeout=TIMEOUT_SECONDS)
         self.assertEqual(process.returncode, 0, output)
         return output
@@ -189,3 +207,61 @@ class RealClientCase(ServerCase):
             self.assertIsNone(client.poll(), "the client ended by itself")
             self.assertLess(time.monotonic(), until)
             never.wait(POLL_SECONDS)
+
+
+class RealClientCase(Clients, ServerCase):
+    """Clients of a server in this process."""
+
+
+class FleetCase(Clients):
+    """Clients of a server that is a process of its own; releases by the commands of operators."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.process = Process("--data-dir", str(self.data_dir))
+        self.addCleanup(self.process.kill)
+        self.port = self.process.port
+
+    def operate(self, *arguments: str | Path) -> str:
+        """Run a command, which must succeed, and return what it printed."""
+        done = call(*map(str, arguments), "--data-dir", str(self.data_dir))
+        self.assertEqual(done.returncode, 0, done.stderr)
+        return done.stdout
+
+    def give(self, path: Path, version: str, *arguments: str) -> None:
+        """Publish a release, and give it to all."""
+        self.operate("release", "publish", path, "--version", version, *arguments)
+        self.operate("release", "activate", version, *arguments)
+
+    def answer(self, path: str, fields: Mapping[str, str]) -> Answer:
+        """Send one request on a connection of its own, and return the reply."""
+        with Client(self.port) as client:
+            client.request(path, fields)
+            return client.answer()
+
+    def wanted(self, version: str, mac: str = MAC) -> str:
+        """Return the version that a device should run; its script asks for that first."""
+        answer = self.answer(f"/d/{mac}/{version}/version.txt", {})
+        self.assertEqual(answer.status, 200, answer)
+        return answer.body.decode("ascii")
+
+    def url(self, version: str, port: int | None = None) -> str:
+        """Return where a device gets its image that runs a version."""
+        return f"http://127.0.0.1:{port or self.port}/d/{MAC}/{version}/firmware.bin"
+
+    def device(self, name: str = MAC) -> dict[str, Any]:
+        """Return the row of a device in the table."""
+        rows = map(json.loads, self.operate("devices", "--json").splitlines())
+        (row,) = (row for row in rows if row["mac"] == name)
+        return dict(row)
+
+    def assert_updated(self, install: Callable[[], object]) -> None:
+        """Check what the table shows before and after a device installs a release by its script."""
+        self.assertEqual(self.wanted("v1.0.0"), "v2.0.0")
+        row = self.device()
+        self.assertEqual((row["firmware_version"], row["state"]), ("v1.0.0", "behind"))
+        install()
+        self.assertEqual(self.wanted("v2.0.0"), "v2.0.0")
+        row = self.device()
+        self.assertEqual((row["firmware_version"], row["state"]), ("v2.0.0", "up to date"))
+        self.assertIsNotNone(row["update_time"])

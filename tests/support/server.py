@@ -58,7 +58,7 @@ class ServerCase(DataDirCase):
         log = logging.getLogger("ota_server")
         log.addHandler(tracebacks)
         self.addCleanup(log.removeHandler, tracebacks)
-        self.addCleanup(lambda: self.assertEqual(tracebacks.found, []))
+        self.addCleanup(lambda: self.assertEqual("\n".join(tracebacks.found), ""))
         self.addCleanup(self.stop)
 
     def start(self, **options: Any) -> OTAServer:

@@ -48,6 +48,7 @@ class Story:
             aliases=aliases or {},
             completion_unknown=completion_unknown,
         )
+        self.plan = plan
         self.feedback = Feedback(plan, self.known, 0, START_MS, devices_proven)
         self.devices = range(1, devices + 1)
         self.held = range(1000, 1010)

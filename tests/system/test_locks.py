@@ -10,6 +10,7 @@ from pathlib import Path
 from threading import Timer
 
 from ota_server.system.locks import LOCK_NAME, Busy, InUse, acquire, is_served, locked, take_lock
+from tests.support import ROOT
 
 
 class LocksTest(unittest.TestCase):
@@ -30,6 +31,19 @@ class LocksTest(unittest.TestCase):
         self.assertFalse(acquire(self.open(path)))
         self.assertFalse(acquire(self.open(path), is_shared=True))
 
+    @unittest.skipUnless(os.geteuid() == 0, "only root may run as another user")
+    def test_a_lock_that_a_user_may_not_make_is_refused_and_not_missing(self):
+        self.data_dir.chmod(0o755)
+        self.log_dir.mkdir()
+        code = (
+            "import os, sys; from pathlib import Path;"
+            "from ota_server.system.locks import take_lock;"
+            "os.setgroups([]); os.setuid(65534); take_lock(Path(sys.argv[1]))"
+        )
+        command = [sys.executable, "-c", code, str(self.log_dir / LOCK_NAME)]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+        self.assertRegex(done.stderr, "\nPermissionError: .*/log/.lock'\n$")
+
     def test_several_hold_a_shared_lock(self):
         path = self.data_dir / "file"
         self.assertTrue(acquire(self.open(path), is_shared=True))
@@ -49,6 +63,22 @@ class LocksTest(unittest.TestCase):
         with locked(self.data_dir), self.assertRaises(Busy) as raised, locked(self.data_dir, 0.0):
             self.fail("both hold it")
         self.assertIn(str(self.data_dir / "version" / LOCK_NAME), str(raised.exception))
+
+    @unittest.skipUnless(os.geteuid() == 0, "only root may mount a disk")
+    def test_on_a_read_only_disk_the_lock_is_that_of_what_is_there(self):
+        folder = self.data_dir / "version"
+        folder.mkdir()
+        for name in (LOCK_NAME, "other"):
+            with self.subTest(name):
+                (folder / name).touch()
+                subprocess.run(["mount", "--bind", folder, folder], check=True)
+                try:
+                    subprocess.run(["mount", "-o", "remount,ro,bind", folder], check=True)
+                    with locked(self.data_dir), self.assertRaises(Busy), locked(self.data_dir, 0.0):
+                        self.fail("both hold it")
+                finally:
+                    subprocess.run(["umount", "-l", folder], check=True)
+                (folder / name).unlink()
 
     def test_a_command_gives_the_lock_back_where_it_fails(self):
         with self.assertRaises(ZeroDivisionError), locked(self.data_dir):

@@ -227,14 +227,14 @@ class SlowClientsTest(ServerCase):
 
 
 class RolloutSimTest(unittest.TestCase):
-    # Its devices ask every second and are silent when they are late, as many are on a busy machine.
-    NEEDS_QUIET = True
+    TAKES_LONG = True
 
     @unittest.skipUnless(sys.platform == "linux", "gives each device an address of its own")
     def test_a_good_release_reaches_a_simulated_fleet(self):
         command = [sys.executable, "-m", "benchmarks.rollout_sim", "--scenario", "good"]
-        # Who computes for three seconds beside it makes its devices silent.
-        options = ["--devices", "150", "--slowest", "1", "--soak", "3", "--most", "90"]
+        # Devices that are late for as long as the soak are silent. Beside other tests they may be
+        # seconds late, so the soak is long; nearly all of it is waiting.
+        options = ["--devices", "60", "--slowest", "2", "--soak", "8", "--most", "240"]
         done = subprocess.run([*command, *options], cwd=ROOT, capture_output=True, text=True)
         self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
-        self.assertIn("150 of 150 had it", done.stdout)
+        self.assertIn("60 of 60 had it", done.stdout)

@@ -35,11 +35,11 @@ APART = {
 }
 # Tests of a room that are named for a behaviour; all others are named for a module of their room.
 BEHAVIOURS = {
-    "device_port": {"herd", "limits", "withdrawal"},
+    "device_port": {"families", "herd", "limits", "withdrawal"},
     "evaluation": {"forged", "rollout_model", "stepping_stones"},
-    "httpd": {"fuzz", "pipelining"},
+    "httpd": {"fuzz", "malformed_requests", "pipelining"},
     "journal": {"hostile_journal", "sealing"},
-    "policy": {"all_situations", "one_decision", "why_and_server"},
+    "policy": {"all_situations", "one_decision", "unknown_devices", "why_and_server"},
     "rollouts": {"fleets"},
 }
 NOT_IN_THE_SERVER = ("commands", "evaluation", "operator_port")
@@ -70,28 +70,42 @@ SOURCES = {
 PURE = {name for name in SOURCES if name.partition(".")[0] in ("model", "evaluation")}
 PURE |= {
     "commands.rollout_view",
+    "commands.status_view",
+    "system.wrapping",
+    "device_port.address_shares",
+    "device_port.poll_interval",
+    "device_port.asked_for",
+    "device_port.documents",
     "device_port.slots",
     "device_port.window",
+    "httpd.app",
     "httpd.byterange",
     "httpd.http1",
+    "httpd.incoming",
     "httpd.pacing",
     "httpd.reply",
     "journal.record",
     "journal.record_fields",
     "journal.scan",
     "policy.decision",
+    "policy.device_state",
     "policy.explain",
+    "policy.fit",
+    "policy.fleet_status",
     "policy.lease",
     "policy.loop_breaker",
     "policy.parse",
     "policy.policy",
     "policy.reason",
     "policy.rollout_plan",
+    "policy.rollout_text",
     "policy.situation",
     "policy.text",
-    "releases.chips",
-    "releases.header",
+    "model.archive",
+    "model.chips",
+    "model.image_header",
     "releases.publish_request",
+    "rollouts.events",
 }
 
 

@@ -4,7 +4,10 @@ import hashlib
 import json
 import os
 import random
+import re
+import resource
 import select
+import shlex
 import signal
 import socket
 import subprocess
@@ -15,6 +18,10 @@ import time
 from collections import Counter
 from pathlib import Path
 
+from ota_server.device_port.admission_status import read_serving
+from ota_server.policy.rollout_plan import RolloutPlan, format_plan, plan_name
+from ota_server.system.data_dir import product_dir
+from ota_server.system.files import replace
 from tests.support import (
     DEVICE,
     MAC,
@@ -23,6 +30,7 @@ from tests.support import (
     Client,
     DataDirCase,
     Process,
+    bare,
     request_head,
     until,
 )
@@ -136,8 +144,9 @@ class StartTest(ProcessCase):
 
     def test_it_says_that_version_txt_is_missing_and_what_to_do(self):
         (self.data_dir / "version" / "version.txt").unlink()
-        banner = self.read_banner(self.serve(), "no restart is needed")
+        banner = bare(self.read_banner(self.serve(), "version/version.txt\n"))
         self.assertIn("WARNING", banner)
+        self.assertIn("no restart is needed", banner)
         self.assertIn(str(self.data_dir / "version" / "version.txt"), banner)
         self.assertIn("503", banner)
         for command in ("`release publish FILE --version V`", "`release activate V`"):
@@ -197,7 +206,8 @@ class CannotStartTest(ProcessCase):
         with socket.create_server(("127.0.0.1", 0)) as taken:
             port = str(taken.getsockname()[1])
             server = self.serve("--host", "127.0.0.1", "--port", port)
-            self.assert_cannot_start(server, "cannot listen", port, "give another --port")
+            words = "perhaps another ota_server has it: give another --port"
+            self.assert_cannot_start(server, "cannot listen", port, words)
 
     def test_a_host_that_is_not_ours_is_one_line_and_exit_code_1(self):
         self.assert_cannot_start(self.serve("--host", "192.0.2.1"), "cannot listen", "192.0.2.1")
@@ -207,7 +217,9 @@ class CannotStartTest(ProcessCase):
 
     def test_a_second_server_on_the_same_data_is_one_line_and_exit_code_1(self):
         first = self.serve()
-        self.assert_cannot_start(self.serve(), "another server runs on", str(self.data_dir))
+        self.assertTrue(until(lambda: read_serving(self.data_dir / "log").pid))
+        which = f"(process {first.process.pid}, port {first.port}); stop it first"
+        self.assert_cannot_start(self.serve(), f"another server runs on {self.data_dir} {which}")
         self.assertTrue(is_listening(first))
 
     def test_a_data_directory_that_cannot_be_written_is_one_line_and_exit_code_1(self):
@@ -226,6 +238,84 @@ class CannotStartTest(ProcessCase):
         with socket.create_server(("127.0.0.1", 0)) as taken:
             self.serve("--host", "127.0.0.1", "--port", str(taken.getsockname()[1])).end()
         self.assertGreater(self.serve().port, 0)
+
+
+class OptionTest(ProcessCase):
+    """Options reach what they are for."""
+
+    def check(self, server: Process, version: str = "v1.0.0") -> bytes:
+        client = self.client(server)
+        client.request("/version.txt", {**DEVICE, "_br_fwv_": version})
+        return client.answer().body
+
+    def test_verbose_logs_each_check(self):
+        for options, is_logged in ((["-v"], True), ([], False)):
+            with self.subTest(options):
+                server = self.serve(*options)
+                self.check(server)
+                for _ in range(3):
+                    client = self.client(server)
+                    client.request("/version.txt", {**DEVICE, "_br_mac_": "24:6f:28:ab:cd"})
+                    self.assertEqual(client.answer().status, 401)
+                log = server.end()[1]
+                self.assertEqual("runs v1.0.0, is told v1.0.1" in log, is_logged)
+                refused = log.count("401 for 127.0.0.1: _br_mac_ malformed: '24:6f:28:ab:cd' (")
+                self.assertEqual(refused, 3 if is_logged else 1)
+
+    def test_unknown_devices_keep_their_version(self):
+        for value, told in (("keep", b"v1.0.0"), ("target", b"v1.0.1")):
+            with self.subTest(value):
+                server = self.serve("--unknown-devices", value)
+                self.assertEqual(self.check(server), told)
+                server.end()
+
+    def test_the_interval_keeps_records_that_say_nothing_new_out_of_the_journal(self):
+        server = self.serve("--record-interval", "60")
+        for _ in range(3):
+            self.check(server, "v1.0.1")
+        server.end()
+        self.assertEqual(len(self.records(event="check")), 1)
+
+
+class DevelopmentTest(ProcessCase):
+    def plan(self, group: str = "", product: str = "") -> None:
+        plan = RolloutPlan("id", "v2", group, (100.0,), "2026-11-24T00:00:00.000Z", "v1.0.1")
+        folder = product_dir(self.data_dir, product) / "version"
+        folder.mkdir(parents=True, exist_ok=True)
+        replace((folder / plan_name(group)), format_plan(plan))
+
+    def test_it_is_said_at_the_start_and_no_rollout_begins_meanwhile(self):
+        server = self.serve("--development")
+        self.assertTrue(until((self.data_dir / "log" / "admission.json").exists))
+        for command in (("start", "v1.0.0"), ("abort", "--revert")):
+            with self.subTest(command):
+                words = ("-m", "ota_server", "rollout", *command)
+                done = run(*words, OTA_SERVER_DATA=str(self.data_dir))
+                self.assertEqual(done.returncode, 1)
+                self.assertIn("the server runs with --development", done.stderr)
+        server.end()
+        self.assertIn("--development: devices may fetch", server.banner)
+
+    def test_it_is_refused_while_a_rollout_is_on(self):
+        self.plan()
+        self.assert_cannot_start(self.serve("--development"), "a rollout is on", "rollout abort")
+        self.assertGreater(self.serve().port, 0)
+
+    def test_what_the_refusal_advises_lets_it_start_without_a_server_meanwhile(self):
+        for groups, product in ((["beta"], ""), (["", "gamma"], ""), ([""], "plug")):
+            with self.subTest(groups, product=product):
+                for group in groups:
+                    self.plan(group, product)
+                for _ in groups:
+                    code, log = self.serve("--development").end()
+                    self.assertEqual(code, 1)
+                    advice = re.search("`(rollout abort.*?)`", bare(log))
+                    words = ("-m", "ota_server", *shlex.split(advice[1]))
+                    done = run(*words, OTA_SERVER_DATA=str(self.data_dir))
+                    self.assertEqual(done.returncode, 0, done.stderr)
+                server = self.serve("--development")
+                self.assertGreater(server.port, 0)
+                server.end()
 
 
 class UsageTest(DataDirCase):
@@ -261,6 +351,9 @@ class UsageTest(DataDirCase):
             ("--idle-timeout", "soon"),
             ("--max-connections", "0"),
             ("--max-devices", "1e6"),
+            ("--record-interval", "0"),
+            ("--record-interval", "3601"),
+            ("--unknown-devices", "none"),
             ("--nonsense",),
             ("surplus",),
         ):
@@ -395,13 +488,25 @@ class SignalTest(ProcessCase):
         client.request("/version.txt")
         client.answer()
         journal = self.data_dir / "log" / "devices.jsonl"
-        journal.unlink()
-        self.assertTrue(until(journal.exists, 1.0))
-        self.assertTrue(until(lambda: bool(self.records(event="snapshot"))))
+        written_after: list[float] = []
+        for _ in range(3):  # a busy machine may make one of them late
+            began = time.monotonic()
+            journal.unlink()
+            self.assertTrue(until(journal.exists))
+            written_after.append(time.monotonic() - began)
+            self.assertTrue(until(lambda: bool(self.records(event="snapshot"))))
+        self.assertLess(min(written_after), 1.0)
         self.assertEqual([r["mac"] for r in self.records(event="device")], [MAC])
 
 
+def children_used() -> float:
+    """Return the processor time of the processes that this one has started and collected."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
 class KillTest(ProcessCase):
+    TAKES_LONG = True
     ROUNDS = 50
     CLIENTS = 8
     START_SECONDS = 2.0
@@ -409,11 +514,12 @@ class KillTest(ProcessCase):
     def test_whatever_was_answered_before_a_kill_is_on_record_exactly_once(self):
         chance = random.Random(20261123)
         answered: set[str] = set()
-        slowest = 0.0
+        started_after: list[float] = []
+        used: list[float] = []
         for number in range(self.ROUNDS):
-            began = time.monotonic()
+            began, used_before = time.monotonic(), children_used()
             server = self.serve()
-            slowest = max(slowest, time.monotonic() - began)
+            started_after.append(time.monotonic() - began)
             self.assertGreater(server.port, 0)
             threads = [
                 threading.Thread(target=self.check_on, args=(server, number, client, answered))
@@ -424,12 +530,15 @@ class KillTest(ProcessCase):
             # Not the moment when the first is answered, nor any other that the server could know.
             select.select([], [], [], chance.uniform(0.0, 0.15))
             server.kill()
+            used.append(children_used() - used_before)
             for thread in threads:
                 thread.join()
         server = self.serve()
         self.assertIn(f"known devices: {self.CLIENTS}", server.banner)
         self.assertEqual(server.end()[0], 0)
-        self.assertLess(slowest, self.START_SECONDS)
+        # A busy machine makes a start late, but no start waits for something or computes for long.
+        self.assertLess(min(started_after), self.START_SECONDS)
+        self.assertLess(max(used), self.START_SECONDS)
         self.assertGreater(len(answered), self.ROUNDS)
         on_record, bad_lines = self.checks_on_record()
         # The kernel ends the write of a killed process between two pages: one torn line a kill.

@@ -14,6 +14,23 @@ from tests.support import ROOT, TIMEOUT_SECONDS, until
 from tests.support.side_by_side import SideBySide
 
 
+class BytecodeTest(unittest.TestCase):
+    def test_what_a_test_starts_keeps_bytecode_whatever_was_asked_for(self):
+        code = """if True:
+            import os, subprocess, sys, tests
+            command = [sys.executable, "-c", "import tests.support.client"]
+            subprocess.run(command, check=True)
+            print(*(name for _, _, names in os.walk(sys.argv[1]) for name in names))
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            done = subprocess.run(
+                [sys.executable, "-c", code, folder], cwd=ROOT, capture_output=True, text=True,
+                env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "TMPDIR": folder},
+            )  # fmt: skip
+            self.assertIn(f"client.{sys.implementation.cache_tag}.pyc", done.stdout, done.stderr)
+            self.assertEqual(os.listdir(folder), [])
+
+
 class Samples:
     """Classes that no loader finds here."""
 
@@ -75,6 +92,13 @@ class Samples:
 
         def test_what_others_have_done(self):
             self.assertEqual(len(list(self.folder.iterdir())), 2)
+
+    class Long(Alone):
+        NEEDS_QUIET = False
+        TAKES_LONG = True
+
+        def test_what_others_have_done(self):
+            self.assertEqual(list(self.folder.iterdir()), [])
 
     class NeverEnds(unittest.TestCase):
         def test_that_leaves_a_thread_at_work(self):

@@ -45,6 +45,8 @@ class Updates:
     # A power cut leaves a client no time; only aria2 has to write down which pieces it has.
     end_by = signal.SIGKILL
     resumed: Sequence[str] = ()
+    basic: Sequence[str] = ()
+    is_named_by_path = False
 
     def command(self, url: str, output: Path, fields: Sequence[str]) -> list[str]:
         """Return how the client is called; `fields` are those of the device."""
@@ -52,6 +54,9 @@ class Updates:
 
     def fetch(self, path: str, version: str, output: Path, port: int | None = None) -> list[str]:
         """Return the command by which the device asks for something."""
+        if self.is_named_by_path:
+            path = f"/d/{MAC}/{version}{path}"
+            return self.command(f"http://127.0.0.1:{port or self.port}{path}", output, ())
         fields = [f"_br_mac_: {MAC}", f"_br_fwv_: {version}"]
         return self.command(f"http://127.0.0.1:{port or self.port}{path}", output, fields)
 
@@ -108,11 +113,24 @@ class Updates:
     def test_the_table_shows_the_device_moving_from_the_old_version_to_the_new_one(self):
         self.publish(LARGE)
         self.check("v1.0.0")
-        self.assertRegex(self.table(), r"v1\.0\.0 +v2\.0\.0 +(now|\d+s ago) +never +127\.0\.0\.1")
+        self.assertRegex(self.table(), r"v1\.0\.0 +v2\.0\.0 +behind +(now|\d+s ago) +127\.0\.0\.1")
         self.resume(self.download_and_cut(LARGE))
         self.check("v2.0.0")
-        moved = r"v2\.0\.0 +v2\.0\.0 +(now|\d+s ago) +(now|\d+s ago) +127\.0\.0\.1"
+        moved = r"v2\.0\.0 +v2\.0\.0 +up to date +(now|\d+s ago) +127\.0\.0\.1"
         self.assertRegex(self.table(), moved)
+
+    def test_the_table_shows_a_device_moving_that_its_url_names(self):
+        self.is_named_by_path = True
+        self.test_the_table_shows_the_device_moving_from_the_old_version_to_the_new_one()
+        self.assertEqual({record["mac"] for record in self.records(event="download")}, {MAC})
+
+    def test_a_device_that_says_who_it_is_by_basic_gets_the_image(self):
+        self.publish(LARGE)
+        output = self.folder / "new.bin"
+        url = f"http://127.0.0.1:{self.port}/firmware.bin"
+        self.run_client([*self.command(url, output, ()), *self.basic])
+        self.assertEqual(output.read_bytes(), LARGE.image)
+        self.assertRegex(self.table(), r" - +v2\.0\.0 +behind ")
 
     def test_the_times_on_record_are_those_of_the_check_and_of_the_first_with_the_new_version(self):
         self.publish(SMALL)
@@ -165,6 +183,7 @@ class FinishedUpdates(Updates):
 @needs("curl")
 class CurlTest(FinishedUpdates, RealClientCase):
     resumed = ("-C", "-")
+    basic = ("-u", f"{MAC}:")
 
     def command(self, url: str, output: Path, fields: Sequence[str]) -> list[str]:
         headers = [part for field in fields for part in ("-H", field)]
@@ -174,6 +193,7 @@ class CurlTest(FinishedUpdates, RealClientCase):
 @needs("wget")
 class WgetTest(FinishedUpdates, RealClientCase):
     resumed = ("-c",)
+    basic = ("--auth-no-challenge", f"--user={MAC}", "--password=-")
 
     def command(self, url: str, output: Path, fields: Sequence[str]) -> list[str]:
         headers = [f"--header={field}" for field in fields]
@@ -186,6 +206,7 @@ class Aria2Test(Updates, RealClientCase):
 
     end_by = signal.SIGTERM
     resumed = ("-c",)
+    basic = (f"--http-user={MAC}", "--http-passwd=-")
 
     def command(self, url: str, output: Path, fields: Sequence[str]) -> list[str]:
         headers = [f"--header={field}" for field in fields]

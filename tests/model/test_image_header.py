@@ -9,13 +9,14 @@ import subprocess
 import unittest
 import zipfile
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from ota_server.releases.header import HEAD_BYTES, ImageHeader, describe, read_header
+from ota_server.model.image_header import HEAD_BYTES, ImageHeader, describe, read_header
 from tests.support import TIMEOUT_SECONDS
+from tests.support.images import rp2040_image
 from tests.support.real_clients import needs
-from tests.whole.test_real_gateways import cpio_archive
 
 KIB, MIB = 1024, 1024 * 1024
 SEED = 20261124
@@ -26,6 +27,19 @@ U_BOOT_ARCHITECTURES = """
     alpha arm x86 ia64 mips mips64 powerpc s390 sh sparc sparc64 m68k nios2 microblaze blackfin
     avr32 sandbox nds32 or1k arm64 arc x86_64 xtensa riscv
 """
+
+
+def cpio_archive(files: Mapping[str, bytes]) -> bytes:
+    """Return files as `cpio -H crc` writes them."""
+    entries = []
+    for number, (name, content) in enumerate([*files.items(), ("TRAILER!!!", b"")], start=1):
+        mode, links = 0o100644, 1
+        # inode, mode, uid, gid, links, mtime, size, device numbers, length of the name, sum
+        numbers = (number, mode, 0, 0, links, 0, len(content), 0, 0, 0, 0, len(name) + 1)
+        head = b"070702" + b"".join(b"%08X" % field for field in (*numbers, sum(content)))
+        for part in (head + name.encode("ascii") + b"\0", content):
+            entries.append(part + b"\0" * (-len(part) % 4))
+    return b"".join(entries)
 
 
 def esp32(
@@ -225,12 +239,21 @@ class Esp32Test(HeaderCase):
             ("17 segments", esp32(segments=17)),
             ("SPI mode", esp32(spi_mode=6)),
             ("hash appended", esp32(hash_appended=2)),
-            ("odd length", esp32(length=321)),
             ("16 MiB in one segment", esp32(length=16 * MIB)),
             ("nothing but 0xe9", b"\xe9" * HEAD_BYTES),
         ):
             with self.subTest(name):
                 self.assertIsNone(read_header(image))
+
+
+class DamagedTest(HeaderCase):
+    def test_an_esp_image_whose_first_segment_no_boot_loader_takes_is_called_damaged(self):
+        odd = "damaged (a segment of {} bytes, not a multiple of 4)"
+        self.assertIn(f"ESP32-S3 image, {odd.format(321)}", self.line(esp32(length=321)))
+        line = self.line(esp8266(content=bytes(66)))
+        self.assertIn(f"ESP8266 image, {odd.format(66)}", line)
+        self.assertEqual(self.header(esp32(length=321)).chip, "ESP32-S3")
+        self.assertIsNone(read_header(esp32(chip=999, length=321)))
 
 
 class Esp8266Test(HeaderCase):
@@ -272,7 +295,6 @@ class Esp8266Test(HeaderCase):
 
     def test_fields_that_cannot_be_make_it_no_image(self):
         for name, image in (
-            ("odd length", esp8266(content=bytes(63))),
             ("SPI mode of the second form", b"\xea\x04\x06" + esp8266_second()[3:]),
             ("entry of the second form", esp8266_second(entry=0x40080000)),
             ("address of the second form", esp8266_second(address=4)),
@@ -480,6 +502,17 @@ class HostileTest(unittest.TestCase):
             for _ in range(source.randrange(1, 4)):
                 damaged[source.randrange(min(len(damaged), 160))] = source.randrange(256)
             self.read(bytes(damaged))
+
+    def test_an_image_for_a_raspberry_pi_pico_is_known_by_its_boot_loader_or_its_block(self):
+        image = rp2040_image("v1")
+        self.assertEqual(describe(read_header(image)), "RP2040 image")
+        self.assertIsNone(read_header(image[:100] + b"?" + image[101:]))
+        for kind, end in ((b"\x21\x10", "arm"), (b"\x01\x11", "riscv")):
+            block = b"\xd3\xde\xff\xff\x42\x01" + kind + b"\xff\x01\x00\x00" + bytes(4)
+            with self.subTest(end):
+                self.assertEqual(read_header(bytes(272) + block + bytes(300)).chip, "RP2350")
+        for nothing in (bytes(512), b"\xff" * 512, image[:255]):
+            self.assertIsNone(read_header(nothing))
 
     def test_headers_that_are_cut_anywhere_raise_nothing(self):
         for image in self.images():

@@ -12,7 +12,8 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
-from ota_server.releases.chips import (
+from ota_server.model.archive import is_archive
+from ota_server.model.chips import (
     ELF_MACHINES,
     ESP_CHIPS,
     U_BOOT_ARCHITECTURES,
@@ -34,6 +35,8 @@ _ESP_SEGMENT = struct.Struct("<II")  # load address, length
 _ESP8266_FIRST_DATA = _ESP_HEADER.size + _ESP_SEGMENT.size
 _ESP32_FIRST_DATA = _ESP_HEADER.size + _ESP_EXTENSION.size + _ESP_SEGMENT.size
 _ESP_MOST_SEGMENTS = 16
+# A boot loader refuses a segment of another length than a multiple of 4.
+DAMAGED = ", damaged"
 _ESP_MOST_SPI_MODE = 5
 _ESP_MOST_SEGMENT_BYTES = 16 << 20
 # By the high four bits of byte 3, in KiB. The two families count differently.
@@ -57,6 +60,14 @@ _ESP_BOOT_LOADER_MAGIC = 80
 _U_BOOT = struct.Struct(">4xIII12xxBxx32s")
 _U_BOOT_CRC = slice(4, 8)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+# RP2040 datasheet, section 2.8.1.3.1: flash begins with a boot loader of 252 bytes and their
+# CRC-32, whose bits stand the other way round than in zlib's.
+_BOOT2_CRC = struct.Struct("<252xI")
+_REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
+# RP2350 datasheet, section 5.9.5: a block whose first item says that this is a program for the
+# chip, somewhere in the first 4 KiB. The Pico SDK puts it behind the vectors.
+_RP2350_BLOCK = re.compile(rb"\xd3\xde\xff\xff\x42\x01.[\x10\x11\x90\x91]", re.DOTALL)
 
 # Devicetree Specification, chapter 5: total size, five fields of which the last two are versions.
 _DEVICE_TREE = struct.Struct(">4xI12xII")
@@ -116,14 +127,14 @@ def read_header(head: bytes) -> ImageHeader | None:
     for magic, format_ in _BY_MAGIC_ALONE.items():
         if head.startswith(magic):
             return ImageHeader(format_)
-    return None
+    return ImageHeader("tar archive") if is_archive(head) else _raspberry_pi(head)
 
 
 def describe(header: ImageHeader) -> str:
     """Return one line for a person: `ESP32-S3 image, 4 MB flash, project blink, version v1.2.0`."""
     chip, size = header.chip, header.flash_size
     family, _, kind = header.format.partition(" ")
-    if chip and family in ("ESP32", "ESP8266"):
+    if chip and family in ("ESP32", "ESP8266", "RP2040", "RP2350"):
         parts = [f"{chip} {kind}"]
     else:
         parts = [header.format, *([chip] if chip else [])]
@@ -160,19 +171,20 @@ def _esp(head: bytes) -> ImageHeader | None:
     address, length = _ESP_SEGMENT.unpack_from(head, _ESP_HEADER.size)
     if not any(address in memory for memory in _ESP8266_MEMORY):
         return _esp32(head, flash)
-    if not _is_segment_length(length):
+    if length >= _ESP_MOST_SEGMENT_BYTES:
         return None
-    return _with_application(_esp8266_header(flash), head, _ESP8266_FIRST_DATA)
+    return _with_application(_esp8266_header(flash, length), head, _ESP8266_FIRST_DATA)
 
 
 def _esp32(head: bytes, flash: int) -> ImageHeader | None:
     chip, hash_appended = _ESP_EXTENSION.unpack_from(head, _ESP_HEADER.size)
     _, length = _ESP_SEGMENT.unpack_from(head, _ESP_HEADER.size + _ESP_EXTENSION.size)
-    if hash_appended > 1 or not _is_segment_length(length):
+    is_likely = length % 4 == 0 or chip in ESP_CHIPS
+    if hash_appended > 1 or length >= _ESP_MOST_SEGMENT_BYTES or not is_likely:
         return None
     kibibytes = _ESP32_FLASH.get(flash >> 4)
     header = ImageHeader(
-        "ESP32 image",
+        f"ESP32 image{_damage(length)}",
         chip=ESP_CHIPS.get(chip, f"ESP chip {chip}"),
         flash_size=kibibytes << 10 if kibibytes else None,
     )
@@ -190,17 +202,18 @@ def _esp8266_second(head: bytes) -> ImageHeader | None:
     address, length = _ESP_SEGMENT.unpack_from(head, _ESP_HEADER.size)
     if spi_mode > _ESP_MOST_SPI_MODE or entry not in _ESP8266_INSTRUCTIONS or address:
         return None
-    return _esp8266_header(flash) if _is_segment_length(length) else None
+    is_length = length < _ESP_MOST_SEGMENT_BYTES and length % 4 == 0
+    return _esp8266_header(flash, length) if is_length else None
 
 
-def _esp8266_header(flash: int) -> ImageHeader:
+def _esp8266_header(flash: int, length: int) -> ImageHeader:
     kibibytes = _ESP8266_FLASH.get(flash >> 4)
     size = kibibytes << 10 if kibibytes else None
-    return ImageHeader("ESP8266 image", chip="ESP8266", flash_size=size)
+    return ImageHeader(f"ESP8266 image{_damage(length)}", chip="ESP8266", flash_size=size)
 
 
-def _is_segment_length(length: int) -> bool:
-    return length < _ESP_MOST_SEGMENT_BYTES and length % 4 == 0
+def _damage(length: int) -> str:
+    return f"{DAMAGED} (a segment of {length} bytes, not a multiple of 4)" * bool(length % 4)
 
 
 def _with_application(header: ImageHeader, head: bytes, offset: int) -> ImageHeader:
@@ -261,6 +274,18 @@ def _uf2(head: bytes) -> ImageHeader | None:
     flags, blocks, family = _UF2.unpack_from(head)
     chip = UF2_FAMILIES.get(family) if flags & _UF2_HAS_FAMILY else None
     return ImageHeader("UF2", chip=chip, least_size=blocks * _UF2_BLOCK_BYTES)
+
+
+def _raspberry_pi(head: bytes) -> ImageHeader | None:
+    """Read an image for a Raspberry Pi Pico, which has no magic number at its head."""
+    if _RP2350_BLOCK.search(head):
+        return ImageHeader("RP2350 image", chip="RP2350")
+    if len(head) < _BOOT2_CRC.size:
+        return None
+    crc = zlib.crc32(head[: _BOOT2_CRC.size - 4].translate(_REVERSED)) ^ 0xFFFFFFFF
+    if _BOOT2_CRC.unpack_from(head)[0] != int(f"{crc:032b}"[::-1], 2):
+        return None
+    return ImageHeader("RP2040 image", chip="RP2040")
 
 
 def _squashfs(head: bytes) -> ImageHeader | None:

@@ -1,0 +1,149 @@
+"""`release publish`: its arguments and what it prints."""
+
+import argparse
+import os
+from pathlib import Path
+
+from ota_server.commands.common import say, version_argument, warn, warn_of_wrong_folder
+from ota_server.commands.release_list import contents
+from ota_server.commands.terminal import ProgressBar, printable
+from ota_server.releases.build_file import version_in
+from ota_server.releases.inventory import same_bytes
+from ota_server.releases.publish import publish
+from ota_server.releases.publish_request import PublishRequest
+from ota_server.system import clock
+
+PUBLISH_EXAMPLES = """\
+  %(prog)s build/blink.bin
+      its version is what the image says
+  %(prog)s app.bin --version v1.2.0
+  %(prog)s app.bin --version v1.2.0 \\
+      --notes 'fixes the clock'
+  %(prog)s app.bin --version v1.2.0 \\
+      --signature app.bin.minisig --verify-key key.pub
+  %(prog)s app.bin --version v1.2.0 \\
+      --reports-as 1.2.0-g3f9a
+  %(prog)s app.bin --version v1.2.0 \\
+      --filesystem littlefs.bin
+  %(prog)s micropython/ --version v1.2.0
+      a folder of files is a release too
+  %(prog)s app.bin --version v2.0.0 \\
+      --via v1.9.0 --direct-from 'v1.9.*'
+
+No device is offered it before `release activate`. If the same bytes are
+published again under the same version, only what the options say is updated.
+With --via, devices get that release first, unless their version matches
+--direct-from.
+"""
+
+
+def add_publish_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `release publish`."""
+    parser.add_argument(
+        "image",
+        metavar="FILE",
+        help="the image; or a folder, whose files are the release, as for MicroPython",
+    )
+    parser.add_argument(
+        "--version",
+        type=version_argument,
+        metavar="VERSION",
+        help="what to call it (default: what the image says, as those of ESP-IDF do)",
+    )
+    parser.add_argument("--notes", default="", metavar="TEXT", help="what is new, for people")
+    parser.add_argument(
+        "--reports-as",
+        metavar="TEXT",
+        help="what devices that run it report, if that is not its version",
+    )
+    parser.add_argument(
+        "--via",
+        type=version_argument,
+        metavar="VERSION",
+        help="the stepping stone: a release that devices have to run before this one",
+    )
+    parser.add_argument(
+        "--direct-from",
+        action="append",
+        default=[],
+        metavar="PATTERN",
+        help="versions that may skip the stepping stone, such as 'v1.9.*'; may be repeated",
+    )
+    _add_companions(parser)
+    parser.add_argument(
+        "--force",
+        action="store_true",
+        help="publish it even if its header says another version than --version, another chip or "
+        "project than the image of the target, or more bytes than it has (only U-Boot, MCUboot, "
+        "UF2 and squashfs say that), or if the disk would then be nearly full",
+    )
+
+
+def _add_companions(parser: argparse.ArgumentParser) -> None:
+    """Add the options of files that come with the image."""
+    parser.add_argument(
+        "--signature",
+        metavar="FILE",
+        help="its detached signature by minisign, signify or openssl, served beside it",
+    )
+    parser.add_argument(
+        "--verify-key",
+        metavar="FILE",
+        help="check the signature with this public key, by the tool that made it",
+    )
+    parser.add_argument(
+        "--filesystem",
+        metavar="FILE",
+        help="the image of its file system, for devices that ask for that (ESP8266, ESP32)",
+    )
+
+
+def publish_image(arguments: argparse.Namespace) -> int:
+    """Publish an image, or a folder of files; return the exit code."""
+    request = PublishRequest(
+        source=arguments.image,
+        version=arguments.version or version_in(Path(arguments.image)),
+        notes=arguments.notes,
+        reports_as=arguments.reports_as,
+        via=arguments.via,
+        direct_from=tuple(arguments.direct_from),
+        signature=arguments.signature,
+        verify_key=arguments.verify_key,
+        filesystem=arguments.filesystem,
+        is_forced=arguments.force,
+    )
+    is_new = not os.path.isdir(arguments.data_dir / "firmware")
+    with ProgressBar(f"copying {request.version}") as progress:
+        published = publish(arguments.data_dir, request, clock.now_ms(), progress)
+    for warning in published.warnings:
+        warn(warning)
+    if others := same_bytes(arguments.data_dir, published.manifest):
+        warn(
+            f"{request.version} has the same bytes as {' and '.join(others)}: devices report one "
+            "version for both; was it built again after its version was changed?"
+        )
+    manifest, version = published.manifest, request.version
+    print(f"{version}: {manifest.size} bytes, SHA-256 {manifest.sha256}")
+    print(f"image: {manifest.image or 'of an unknown format'}")
+    for name, text in contents(manifest):
+        print(f"{name}: {printable(text)}")
+    if published.checked_by:
+        print(f"signature: valid, checked by {published.checked_by}")
+    elif request.signature is not None:
+        print("signature: stored, not checked (give --verify-key)")
+    updated = ", ".join(published.updated)
+    say(
+        {
+            "published": f"published; `release activate {version}` gives it to the fleet",
+            "recorded": "the image was already there, and is on record now",
+            "restored": "the image had been altered, and is restored as it was published"
+            + (f", with another {updated}" if updated else ""),
+            "updated": f"the image is already there; updated: {updated}",
+            "there": "it is already there; nothing was changed",
+        }[published.outcome]
+    )
+    if is_new:
+        warn(f"{arguments.data_dir} was not a data directory, and is one now; is --data-dir right?")
+    else:
+        warn_of_wrong_folder(arguments.data_dir)
+    return 0

@@ -1,0 +1,182 @@
+"""The commands `status` and `health`: how the server and the fleet are, and what needs a person."""
+
+import argparse
+import json
+import logging
+import os
+import shutil
+import sys
+import time
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+
+from ota_server.commands.common import Commands, add_command, add_local_argument, run_as
+from ota_server.commands.rollout_status import Paper, Screen
+from ota_server.commands.status_gather import StatusGatherer
+from ota_server.commands.status_view import status_fields, status_lines, warning_lines
+from ota_server.commands.terminal import in_local_time, printable
+from ota_server.model.refusal import Misused
+from ota_server.policy.fleet_status import FleetStatus, assess
+from ota_server.system import clock
+from ota_server.system.data_dir import product_at, product_dir, product_names
+from ota_server.system.hints import hints
+
+_STATUS_EXAMPLES = """\
+  %(prog)s           how it is now, on one screen
+  %(prog)s --watch   the same, again and again
+  %(prog)s --json    for programs
+
+The exit code is 1 where something needs a person. The server need not run.
+"""
+_HEALTH_EXAMPLES = """\
+  %(prog)s || mail -s 'firmware server' ops@example.org
+
+Prints a line for each thing that needs a person, and nothing where all is well:
+then the exit code is 0, else 1. For cron, and for checks in the way of Nagios.
+"""
+_FOLDERS = ("version", "firmware", "log")
+# What such warnings are about is one for all products.
+_OF_ALL = ("server", "journal", "disk")
+_COLUMNS = 80
+_LEAST_SECONDS = 1.0
+# A status of a large fleet takes seconds; so it takes at most a quarter of a processor.
+_REST_FOR_WORK = 3.0
+
+
+def add_commands(commands: Commands) -> None:
+    """Add both commands."""
+    parser = add_command(
+        commands,
+        "status",
+        "show how the server and the fleet are",
+        "Show how the server and the fleet are now, on one screen, and what needs a person.",
+        _STATUS_EXAMPLES,
+        _show,
+    )
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="a JSON object")
+    form.add_argument("--watch", action="store_true", help="show it again and again")
+    add_local_argument(parser)
+    add_command(
+        commands,
+        "health",
+        "list what needs a person",
+        "List what needs a person; exit with 1 if anything does.",
+        _HEALTH_EXAMPLES,
+        _check,
+    )
+
+
+def _show(arguments: argparse.Namespace) -> int:
+    gatherers = _gatherers(arguments)
+    if arguments.watch:
+        return _watch(gatherers, arguments.local)
+    found = _look(gatherers)
+    if arguments.json:
+        first, *others = ({"product": name, **status_fields(found[name])} for name in found)
+        print(json.dumps({**first, "products": others} if others else first))
+    else:
+        _print(_all_lines(found, _columns(), arguments.local))
+    return int(any(status.needs_person for status in found.values()))
+
+
+def _all_lines(found: Mapping[str, FleetStatus], columns: int, is_local: bool) -> list[str]:
+    """Return the lines of all products, each after its name where there are several."""
+    lines: list[str] = []
+    for product, status in found.items():
+        if len(found) > 1:
+            lines += ["", f"product {product}"] if product else ["the default product"]
+        shown = map(printable, status_lines(status, columns, partial(hints.paste, product=product)))
+        lines += (in_local_time(line) if is_local else line for line in shown)
+    return lines
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    people = []
+    for product, status in _look(_gatherers(arguments), counts_devices=False).items():
+        for each in status.needs_person:
+            is_of_all = not product or each.about in _OF_ALL
+            about = each.about if is_of_all else f"{product}: {each.about}"
+            people.append(each._replace(about=about))
+    if sys.stdout.isatty():
+        _print(warning_lines(people, _columns()))
+    else:
+        _print([f"{each.about}: {'; '.join(filter(None, each[1:3]))}" for each in people])
+    return int(bool(people))
+
+
+def _gatherers(arguments: argparse.Namespace) -> dict[str, StatusGatherer]:
+    """Return what gathers the facts of each product: of one, if that was named."""
+    root: Path = arguments.data_dir
+    found = {product_at(root): _gatherer(arguments, root)}
+    if arguments.product is None:
+        for name in product_names(root):
+            found[name] = _gatherer(arguments, product_dir(root, name))
+    return found
+
+
+def _gatherer(arguments: argparse.Namespace, data_dir: Path) -> StatusGatherer:
+    for folder in (data_dir, *(data_dir / name for name in _FOLDERS)):
+        try:
+            os.listdir(f"{folder}/.")  # to list a folder, and to enter it
+        except PermissionError as problem:
+            # What such a user does not see would be false alarms.
+            text = f"{folder} cannot be read: {problem.strerror}"
+            raise Misused(f"{text}; {run_as(arguments)}") from problem
+        except OSError:
+            continue
+    if not os.path.isdir(data_dir):
+        raise Misused(f"{data_dir} is not a folder; is --data-dir right?")
+    return StatusGatherer(data_dir)
+
+
+def _look(
+    gatherers: Mapping[str, StatusGatherer], counts_devices: bool = True
+) -> dict[str, FleetStatus]:
+    """Return how each product is; what is one for all is said of the first alone."""
+    found: dict[str, FleetStatus] = {}
+    said: set[tuple[str, str]] = set()
+    # What cannot be read is shown as a warning, where it belongs.
+    logging.disable(logging.CRITICAL)
+    try:
+        for product, gatherer in gatherers.items():
+            may_be_unused = not product and len(gatherers) > 1 and gatherer.is_empty
+            facts = gatherer.facts(clock.now_ms(), counts_devices or may_be_unused)
+            if may_be_unused and facts.devices is not None and not facts.devices.total:
+                continue  # all devices are of other products
+            warnings = []
+            for each in assess(facts).warnings:
+                if (each.about, each.text) in said:
+                    continue
+                if each.about in _OF_ALL:
+                    said.add((each.about, each.text))
+                text, remedy = (hints.paste(part, product) for part in each[1:3])
+                warnings.append(each._replace(text=text, remedy=remedy))
+            found[product] = FleetStatus(facts, tuple(warnings))
+        return found
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+def _watch(gatherers: Mapping[str, StatusGatherer], is_local: bool) -> int:
+    draw = Screen() if sys.stdout.isatty() else Paper()
+    try:
+        while True:
+            began = time.monotonic()
+            found = _look(gatherers)
+            # A screen that is redrawn leaves the last column free.
+            draw.show(_all_lines(found, _columns() - 1, is_local))
+            took = time.monotonic() - began
+            time.sleep(max(_LEAST_SECONDS, took * _REST_FOR_WORK))
+    finally:
+        draw.end()
+
+
+def _columns() -> int:
+    return min(shutil.get_terminal_size((_COLUMNS, 24)).columns, _COLUMNS)
+
+
+def _print(lines: list[str]) -> None:
+    for line in lines:
+        print(printable(line))

@@ -1,0 +1,147 @@
+"""What runs beside the server in its process, for each product: controllers, files, events. I/O."""
+
+import argparse
+import logging
+import os
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ota_server.device_port.admission_status import AdmissionFile
+from ota_server.device_port.options import KEEP, MEBIBYTE
+from ota_server.device_port.products import ProductPort
+from ota_server.device_port.server import OTAServer
+from ota_server.device_port.wiring import is_behind_proxy
+from ota_server.httpd.sockets import why_acknowledgements_are_unknown
+from ota_server.journal.files import most_bytes
+from ota_server.journal.forget import ForgetRequests
+from ota_server.policy.hold import HoldLog
+from ota_server.policy.situation import Serving
+from ota_server.rollouts.keeper import COMPLETION_UNKNOWN, KEEP_UNGROUPED, Keeper
+from ota_server.system import clock
+from ota_server.system.children import reap_orphans
+from ota_server.system.data_dir import log_dir
+
+if TYPE_CHECKING:
+    from ota_server.rollouts.event_watch import EventWatch
+    from ota_server.system.event_command import EventCommand
+
+log = logging.getLogger(__name__)
+
+
+class Companions:
+    """What runs beside the server in its process, and ends after it."""
+
+    def __init__(self, arguments: argparse.Namespace, server: OTAServer) -> None:
+        """Make them, and add their chores to those of the server."""
+        unknown = why_acknowledgements_are_unknown(server.address_family)
+        if unknown is not None:
+            log.warning(
+                "this system does not say what devices have received (SIOCOUTQ: %s): no download "
+                "counts as complete, each keeps its slot for another minute, and rollouts count as "
+                "with --buffering-proxy",
+                unknown,
+            )
+        is_unknown = is_behind_proxy(arguments) or unknown is not None
+        options = [COMPLETION_UNKNOWN] if is_unknown else []
+        if arguments.unknown_devices == KEEP:
+            options.append(KEEP_UNGROUPED)
+        host, port = server.server_name, server.server_port
+        most = most_bytes(arguments.journal_rotate, arguments.journal_files, arguments.journal_disk)
+        serving = Serving(os.getpid(), clock.now_ms(), host, port, most * MEBIBYTE)
+        self._server = server
+        self._events = _event_command(arguments.on_event) if arguments.on_event else None
+        self._companions: dict[str, _ProductCompanions] = {}
+        self._make = partial(_ProductCompanions, self._events, server, serving, options)
+        server.chores += [self._look_after, reap_orphans]
+        self._look_after()
+
+    def _look_after(self) -> None:
+        ports = {port.name: port for port in self._server.service.ports}
+        chores = self._server.chores
+        # One that was removed and added again is another port.
+        gone = [name for name, each in self._companions.items() if ports.get(name) is not each.port]
+        for name in gone:
+            companions = self._companions.pop(name)
+            chores[:] = [chore for chore in chores if chore not in companions.chores]
+            companions.end()
+        for name in ports.keys() - self._companions.keys():
+            self._companions[name] = self._make(ports[name])
+            chores += self._companions[name].chores
+
+    def end(self) -> None:
+        """End the controllers, and delete the files that describe a running server."""
+        untold = sum(companions.end() for companions in self._companions.values())
+        untold += 0 if self._events is None else self._events.end()
+        if untold:
+            log.warning(
+                "events that --on-event was not told of: %d; what became of rollouts is told at "
+                "the next start",
+                untold,
+            )
+
+
+class _ProductCompanions:
+    """What runs beside the server for one product.
+
+    Attributes:
+        port: of the product.
+        chores: what is to be done for it; nothing once it has ended.
+    """
+
+    def __init__(
+        self,
+        events: "EventCommand | None",
+        server: OTAServer,
+        serving: Serving,
+        options: list[str],
+        port: ProductPort,
+    ) -> None:
+        data_dir, service = port.data_dir, server.service
+        started_ms = serving.since_ms
+        self._keeper = Keeper(data_dir, port.policies, port.offers.attended, started_ms, options)
+        self._admission = AdmissionFile(log_dir(data_dir), partial(service.standing, port), serving)
+        forget_requests = ForgetRequests(data_dir, service.fleet)
+        hold_log = HoldLog(data_dir, port.policies)
+        looking = self._keeper, forget_requests, self._admission, hold_log
+        self.port = port
+        self._is_over = False
+        chores = [each.look_after for each in looking]
+        self._watch = None if events is None else _event_watch(data_dir, server, events)
+        if self._watch is not None:
+            chores.append(self._watch.look_after)
+        self.chores = [partial(self._do, each) for each in chores]
+
+    def _do(self, chore: Callable[[], None]) -> None:
+        # The server may be in the middle of a list of chores that has those of an ended one too:
+        # its keeper would start a controller that nobody hears or ends.
+        if not self._is_over:
+            chore()
+
+    def end(self) -> int:
+        """End the controller, and delete the file that describes a running server.
+
+        Returns:
+            How many events could not be told.
+        """
+        self._is_over = True
+        self._keeper.end()
+        self._admission.remove()
+        return 0 if self._watch is None else self._watch.look_again()
+
+
+# What these two load takes memory that most servers do not need.
+
+
+def _event_command(told: str) -> "EventCommand":
+    from ota_server.system.event_command import EventCommand
+
+    return EventCommand(told)
+
+
+def _event_watch(data_dir: Path, server: OTAServer, events: "EventCommand") -> "EventWatch":
+    from ota_server.rollouts.event_watch import EventWatch
+
+    journal = server.service.fleet.journal
+    return EventWatch(data_dir, lambda: journal.failing, events.tell)

@@ -1,0 +1,225 @@
+"""Products: each kind of device has its own releases, target, rollouts, groups and pins. I/O.
+
+The default product is served under plain paths, another one under `/<name>/…`. What is one for all
+of them, such as the journal and the limits on downloads, is handed in.
+"""
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from ota_server.device_port.actions import Actions
+from ota_server.device_port.admission import Admission
+from ota_server.device_port.asked_for import asked_for
+from ota_server.device_port.beside import Beside, is_beside
+from ota_server.device_port.checks import CHECK_PATH, Checks
+from ota_server.device_port.ddi import Ddi
+from ota_server.device_port.dialects import FIRMWARE_MODES, UNKNOWN_VERSION, Caller
+from ota_server.device_port.downloads import Downloads, NoFile
+from ota_server.device_port.named_images import NamedImages
+from ota_server.device_port.offers import Offers
+from ota_server.device_port.poll_interval import DEFAULT_SECONDS
+from ota_server.device_port.signatures import Signatures
+from ota_server.device_port.told import MD5_PATH, SHA256_PATH, TOLD_PATHS, Telling
+from ota_server.httpd.http1 import Request
+from ota_server.httpd.reply import Peer, Reply
+from ota_server.journal.device_table import DeviceTable
+from ota_server.policy import audit
+from ota_server.policy.files import PolicyFiles
+from ota_server.releases.hashing import SETTLE_SECONDS
+from ota_server.releases.store import Store
+from ota_server.system.data_dir import product_at, product_dir, product_names
+from ota_server.system.new_files import make_folder
+
+SIGNATURE_PATH = b"/firmware.bin.sig"
+UNRECORDED_PATHS = (SIGNATURE_PATH, MD5_PATH, SHA256_PATH)
+
+log = logging.getLogger(__name__)
+
+
+class Common(NamedTuple):
+    """What all products of a server share."""
+
+    fleet: DeviceTable
+    clock_ms: Callable[[], int]
+    admission: Admission | None = None
+    is_development: bool = False
+    settle_seconds: float = SETTLE_SECONDS
+    keeps_ungrouped: bool = False
+    poll_interval_seconds: float = DEFAULT_SECONDS
+
+
+class ProductPort:
+    """What answers the devices of one product.
+
+    Attributes:
+        name: "" is the default product.
+        data_dir: of the product.
+    """
+
+    def __init__(self, data_dir: Path, store: Store, policies: PolicyFiles, common: Common) -> None:
+        self.name = product_at(data_dir)
+        self.data_dir = data_dir
+        self.store, self.policies = store, policies
+        fleet, clock_ms = common.fleet, common.clock_ms
+        self.offers = Offers(store, policies, fleet, common.admission, common.is_development)
+        self.checks = Checks(self.offers, policies, fleet, clock_ms)
+        self.downloads = Downloads(store, policies, self.offers, fleet, clock_ms)
+        self.named_images = NamedImages(store, self.offers, clock_ms)
+        self.signatures = Signatures(store, policies, self.offers, fleet, clock_ms)
+        self.beside = Beside(store, self.offers, fleet, clock_ms)
+        self.told = Telling(
+            self.name,
+            store,
+            policies,
+            self.offers,
+            fleet,
+            self.downloads.promises,
+            clock_ms,
+        )
+        actions = Actions(store, policies, self.offers, fleet, clock_ms)
+        self.ddi = Ddi(self.name, actions, self.downloads, common.poll_interval_seconds)
+
+    def recognised(self, caller: Caller) -> Caller:
+        """Return what a device says; it runs the release whose hash it says, if it says no version.
+
+        Not where it asks for a file system: then its version is that of its file system.
+        """
+        report = caller.report
+        hashes = [each for each in (caller.sketch_sha256, caller.sketch_md5) if each]
+        if report.firmware_version != UNKNOWN_VERSION or caller.mode not in FIRMWARE_MODES:
+            return caller
+        known = self.policies.current().hashes
+        version = next((known[each] for each in hashes if each in known), None)
+        version = version or self.store.version_of_hash(hashes)
+        if version is None:
+            return caller
+        return caller._replace(report=report._replace(firmware_version=version))
+
+    def respond(self, request: Request, caller: Caller, peer: Peer, may_wait: bool) -> Reply | None:
+        """Answer a device; None: there is no such path.
+
+        Raises:
+            NotHashed: an image has to be hashed first, and the caller may wait for that.
+        """
+        path = caller.path
+        if path == CHECK_PATH:
+            return self.checks.respond(caller.report, peer, may_wait)
+        if path == SIGNATURE_PATH:
+            return self.signatures.respond(caller.report, peer, may_wait)
+        if path in TOLD_PATHS:
+            return self.told.respond(request, caller, peer, may_wait)
+        asked = asked_for(path)
+        if asked is None:
+            return None
+        if caller.family.sends_version and caller.mode == "version" and not asked.path:
+            return self.checks.respond(caller.report, peer, may_wait, in_field=True)
+        if is_beside(caller, asked):
+            return self.beside.respond(request, caller, asked, peer, may_wait)
+        try:
+            return self.downloads.respond(request, caller, peer, may_wait, asked)
+        except NoFile:
+            return None
+
+    def respond_to_anybody(
+        self, request: Request, path: bytes, peer: Peer, may_wait: bool
+    ) -> Reply:
+        """Answer a client that is no known device.
+
+        Raises:
+            NotHashed: as `respond`.
+        """
+        answerer = self.told if path in TOLD_PATHS else self.named_images
+        return answerer.respond_to_anybody(request, path, peer, may_wait)
+
+
+def open_product(data_dir: Path, common: Common) -> ProductPort:
+    """Open the data directory of a product; missing folders are made.
+
+    Raises:
+        OSError: it cannot be read or written.
+    """
+    for folder in ("version", "firmware", "log"):
+        make_folder(data_dir / folder)
+    audit.prepare(data_dir)
+    store = Store(data_dir, common.settle_seconds)
+    return ProductPort(data_dir, store, PolicyFiles(data_dir, common.keeps_ungrouped), common)
+
+
+def is_path(path: bytes) -> bool:
+    """Return whether each device finds something under a path, whatever its release holds."""
+    asked = asked_for(path)
+    is_image = asked is not None and not asked.path
+    return is_image or path in (CHECK_PATH, SIGNATURE_PATH, *TOLD_PATHS)
+
+
+class Products:
+    """The products of a server besides the default one, as their folders come and go.
+
+    Attributes:
+        ports: by name, as in a path. Replaced as a whole: threads may read it meanwhile.
+    """
+
+    def __init__(self, root: Path, common: Common) -> None:
+        """Open those that are there.
+
+        Args:
+            root: the data directory of the server.
+        """
+        self._root = root
+        self._common = common
+        self._names: list[str] = []  # of those that are open
+        self._failed: dict[str, str] = {}
+        self._closed: list[ProductPort] = []
+        self.ports: dict[bytes, ProductPort] = {}
+        self.look_for()
+
+    def look_for(self) -> None:
+        """Open the products that were added since, and leave those that were removed."""
+        names = product_names(self._root)
+        if names == self._names:
+            return
+        ports, failed = dict(self.ports), {}
+        for name in names:
+            if name.encode("ascii") not in ports:
+                try:
+                    port = open_product(product_dir(self._root, name), self._common)
+                except OSError as problem:
+                    failed[name] = str(problem)
+                    if self._failed.get(name) != failed[name]:
+                        log.error("product %s cannot be served: %s", name, problem)
+                    continue
+                port.offers.attended.groups = frozenset()  # until its controller is heard
+                ports[name.encode("ascii")] = port
+                log.info("product %s is served under /%s/", name, name)
+        for name in self._names:
+            if name not in names and name.encode("ascii") in ports:
+                # A download of it may still be under way.
+                self._closed.append(ports.pop(name.encode("ascii")))
+                log.warning("product %s was removed: its paths are 404", name)
+        self.ports, self._failed = ports, failed
+        self._names = [name for name in names if name not in failed]
+
+    def look_after(self) -> None:
+        """Do the work of all products that no request should wait for."""
+        self.look_for()
+        problem: Exception | None = None
+        for port in self.ports.values():
+            try:
+                port.store.look_after()
+                port.offers.look_after()
+            except Exception as met:  # the others are looked after all the same
+                problem = met
+        if problem is not None:
+            raise problem
+
+    def begin_turn(self) -> None:
+        """Look at files once until the next turn, not for each request."""
+        for port in self.ports.values():
+            port.offers.begin_turn()
+
+    def close(self) -> None:
+        """Close all files."""
+        for port in (*self.ports.values(), *self._closed):
+            port.store.close()

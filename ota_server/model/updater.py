@@ -1,0 +1,62 @@
+"""The updater of a device, as it has shown itself: its family, and the room that it has. Pure."""
+
+import re
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+# Of a device that speaks the server's own protocol. Its records and rows say nothing of it.
+PLAIN_FAMILY = "br"
+# Here, since commands know no requests; a test compares them with the rows.
+FAMILY_NAMES = (
+    *(PLAIN_FAMILY, "tasmota", "esp8266", "esp32", "pico", "mongoose", "rauc", "esp-idf"),
+    *("esphome", "swupdate", "mender", "curl", "wget", "aria2", "hawkbit", "other"),
+)
+# How the names of the chips begin that updaters of a family run on.
+CHIPS = {
+    "tasmota": ("ESP32", "ESP8266"),
+    "esp8266": ("ESP8266",),
+    "esp32": ("ESP32",),
+    "esp-idf": ("ESP32",),
+    "pico": ("RP2",),
+}
+_FAMILY = re.compile(r"[a-z0-9\-]{1,16}")
+_MOST_BYTES = 10**12
+
+
+class Updater(NamedTuple):
+    """What is known of an updater.
+
+    Attributes:
+        family: the name of a row of `dialects.FAMILIES`.
+        free_space: the bytes that it has for an image; None: it does not say.
+    """
+
+    family: str
+    free_space: int | None = None
+
+
+def family_of(updater: Updater | None) -> str:
+    """Return the name of the family; None is an updater of the server's own protocol."""
+    return PLAIN_FAMILY if updater is None else updater.family
+
+
+def without_space(updater: Updater | None) -> Updater | None:
+    """Return an updater that does not say what room it has."""
+    return None if updater is None else updater._replace(free_space=None)
+
+
+def updater_fields(updater: Updater) -> dict[str, str | int]:
+    """Return it as fields of a record."""
+    fields: dict[str, str | int] = {"family": updater.family}
+    if updater.free_space is not None:
+        fields["free_space"] = updater.free_space
+    return fields
+
+
+def updater_in(fields: Mapping[str, Any]) -> Updater | None:
+    """Return the updater in a record; None: it says none, or somebody has broken it."""
+    family, space = fields.get("family"), fields.get("free_space")
+    if not isinstance(family, str) or not _FAMILY.fullmatch(family) or family == PLAIN_FAMILY:
+        return None
+    is_space = type(space) is int and 0 <= space < _MOST_BYTES
+    return Updater(family, space if is_space else None)

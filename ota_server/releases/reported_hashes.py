@@ -1,0 +1,57 @@
+"""Which hashes devices report of an image that they run, besides its own. Pure.
+
+Two updaters report another hash than that of the file:
+
+- An ESP8266's writes the flash mode of its chip into byte 2 of what it installs, and then reports
+  the MD5 of that.
+- An ESP32's reports the SHA-256 that the build appended to the image: its last 32 bytes.
+"""
+
+import hashlib
+
+from ota_server.model.image_header import read_header
+
+_MODE_OFFSET = 2
+_MODES = range(4)
+_HASH_APPENDED_OFFSET = 23
+_SHA256_BYTES = 32
+
+
+class ReportedHashes:
+    """Takes an image piece by piece."""
+
+    def __init__(self) -> None:
+        self._patched: list[hashlib._Hash] = []
+        self._has_appended = False
+        self._end = b""
+        self._is_begun = False
+
+    def take(self, chunk: bytes) -> None:
+        """Take the next piece; the first one holds at least the header."""
+        if not self._is_begun:
+            self._is_begun = True
+            self._begin(chunk)
+            return
+        for md5 in self._patched:
+            md5.update(chunk)
+        self._end = (self._end + chunk)[-_SHA256_BYTES:]
+
+    def _begin(self, chunk: bytes) -> None:
+        header = read_header(chunk)
+        chip = None if header is None else header.chip
+        self._end = chunk[-_SHA256_BYTES:]
+        if chip == "ESP8266":
+            for mode in _MODES:
+                if chunk[_MODE_OFFSET] != mode:
+                    start = b"%b%c" % (chunk[:_MODE_OFFSET], mode)
+                    md5 = hashlib.md5(start, usedforsecurity=False)
+                    md5.update(memoryview(chunk)[_MODE_OFFSET + 1 :])
+                    self._patched.append(md5)
+        elif header is not None and header.format.startswith("ESP32"):
+            self._has_appended = chunk[_HASH_APPENDED_OFFSET] == 1
+
+    def result(self) -> tuple[str, ...]:
+        """Return the hashes in hex."""
+        if self._has_appended:
+            return (self._end.hex(),)
+        return tuple(md5.hexdigest() for md5 in self._patched)

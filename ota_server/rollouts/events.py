@@ -1,0 +1,96 @@
+"""What somebody may want to hear of at once, by two looks at a data directory. Pure."""
+
+from collections.abc import Iterator
+from enum import StrEnum
+from typing import Any
+
+from ota_server.policy.policy import RolloutState
+from ota_server.policy.rollout_plan import (
+    RolloutPlan,
+    RolloutProgress,
+    waits_for_person,
+)
+from ota_server.policy.rollout_text import state_text
+
+
+class EventName(StrEnum):
+    """What happened, as the command of `--on-event` is told it."""
+
+    ROLLOUT_MOVED = "rollout_moved"  # it has begun, the next wave is open, or it goes on
+    ROLLOUT_WAITS = "rollout_waits"  # for a person
+    ROLLOUT_HALTED = "rollout_halted"
+    ROLLOUT_ENDED = "rollout_ended"  # done, or aborted
+    JOURNAL_FAILING = "journal_failing"
+    JOURNAL_WORKS = "journal_works"
+
+
+# One that is paused may wait for a person, or a person has paused it.
+_OF_STATE = {
+    RolloutState.RUNNING: EventName.ROLLOUT_MOVED,
+    RolloutState.HALTED: EventName.ROLLOUT_HALTED,
+    RolloutState.DONE: EventName.ROLLOUT_ENDED,
+    RolloutState.ABORTED: EventName.ROLLOUT_ENDED,
+}
+
+
+# These are told before the rest.
+ALARMS = (EventName.ROLLOUT_HALTED, EventName.JOURNAL_FAILING, EventName.JOURNAL_WORKS)
+
+
+def journal_event(is_failing: bool) -> dict[str, Any]:
+    """Return what the command is told when the journal fails, or works again."""
+    if is_failing:
+        return _event(EventName.JOURNAL_FAILING, "the journal cannot be written")
+    return _event(EventName.JOURNAL_WORKS, "the journal can be written again")
+
+
+def rollout_events(
+    before: RolloutProgress | None, plan: RolloutPlan, progress: RolloutProgress
+) -> Iterator[dict[str, Any]]:
+    """Yield what happened to a rollout between two looks, each as the command is told it.
+
+    Args:
+        before: of the last rollout to its group; None: there was none.
+    """
+    for name in _names(before, plan, progress):
+        is_move = name is EventName.ROLLOUT_MOVED
+        shown = progress._replace(asks=()) if is_move else progress
+        yield {
+            **_event(name, state_text(plan, shown, _is_resumed(before, progress))),
+            "group": plan.group,
+            "version": plan.version,
+            "state": progress.state,
+            "wave": progress.wave + 1,
+            "waves": plan.wave_count,
+            "reason": progress.reason,
+            "devices": list(progress.asks or progress.bad),
+            "counts": dict(progress.counts),
+        }
+
+
+def _is_resumed(before: RolloutProgress | None, progress: RolloutProgress) -> bool:
+    if before is None or before.state != RolloutState.PAUSED:
+        return False
+    return (before.id, before.wave) == (progress.id, progress.wave)
+
+
+def _names(
+    before: RolloutProgress | None, plan: RolloutPlan, progress: RolloutProgress
+) -> Iterator[EventName]:
+    """Yield what happened to a rollout; one that opens a wave may wait for a person at once."""
+    if before is not None and _step(before) == _step(progress):
+        return
+    is_same = before is not None and _step(before)[:-1] == _step(progress)[:-1]
+    if progress.state in _OF_STATE and not (is_same and progress.asks):
+        yield _OF_STATE[progress.state]
+    if waits_for_person(plan, progress):
+        yield EventName.ROLLOUT_WAITS
+
+
+def _step(progress: RolloutProgress) -> tuple[object, ...]:
+    """Return what is worth telling: not the counts, which change all the time."""
+    return progress.id, progress.state, progress.wave, progress.asks
+
+
+def _event(name: EventName, text: str) -> dict[str, Any]:
+    return {"event": name, "text": text}

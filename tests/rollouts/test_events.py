@@ -1,0 +1,106 @@
+"""What is told of, by what two looks have seen."""
+
+import unittest
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+from ota_server.policy.rollout_plan import RolloutPlan, RolloutProgress, RolloutState, RolloutWish
+from ota_server.rollouts.events import EventName, journal_event, rollout_events
+
+TIME = "2026-11-28T20:00:00.000Z"
+PLAN = RolloutPlan("1", "v2.0.0", "", (10.0, 100.0), TIME, "v1.0.0")
+
+
+class Moment(NamedTuple):
+    """What one look has seen: the rollouts that have begun, by group."""
+
+    rollouts: Mapping[str, tuple[RolloutPlan, RolloutProgress]] = {}
+    is_journal_failing: bool = False
+
+
+def events_between(before: Moment, after: Moment) -> Iterator[dict[str, Any]]:
+    """Yield what happened between two looks."""
+    if after.is_journal_failing != before.is_journal_failing:
+        yield journal_event(after.is_journal_failing)
+    for group, (plan, progress) in after.rollouts.items():
+        known = before.rollouts.get(group)
+        yield from rollout_events(known and known[1], plan, progress)
+
+
+def at(state: str, wave: int = 0, plan: RolloutPlan = PLAN, **fields: Any) -> Moment:
+    progress = RolloutProgress(plan.id, RolloutState(state), wave, TIME, **fields)
+    return Moment({plan.group: (plan, progress)})
+
+
+class EventsBetweenTest(unittest.TestCase):
+    def test_each_step_of_a_rollout_is_told_once(self):
+        other = PLAN._replace(id="2", version="v3.0.0")
+        for before, after, expected in (
+            (Moment(), at("running"), EventName.ROLLOUT_MOVED),
+            (at("running"), at("running", 1), EventName.ROLLOUT_MOVED),
+            (at("running"), at("paused", reason="a doubt"), EventName.ROLLOUT_WAITS),
+            (at("paused"), at("paused", asks=("a",)), EventName.ROLLOUT_WAITS),
+            (at("running"), at("running", asks=("a",), waiting="1"), EventName.ROLLOUT_WAITS),
+            (at("paused"), at("running"), EventName.ROLLOUT_MOVED),
+            (at("running"), at("halted", reason="3 failed"), EventName.ROLLOUT_HALTED),
+            (at("running", 1), at("done", 1), EventName.ROLLOUT_ENDED),
+            (at("paused"), at("aborted"), EventName.ROLLOUT_ENDED),
+            (at("done"), at("running", plan=other), EventName.ROLLOUT_MOVED),
+            (Moment(), Moment(is_journal_failing=True), EventName.JOURNAL_FAILING),
+            (Moment(is_journal_failing=True), Moment(), EventName.JOURNAL_WORKS),
+        ):
+            with self.subTest(expected, after=after):
+                (event,) = events_between(before, after)
+                self.assertEqual(event["event"], expected)
+                self.assertTrue(event["text"])
+                self.assertEqual(list(events_between(after, after)), [])
+
+    def test_nobody_waits_for_a_person_who_has_paused_or_promoted_it(self):
+        paused = PLAN._replace(wanted=RolloutWish.PAUSE)
+        promoted = PLAN._replace(promoted=0)
+        for before, after in (
+            (at("running"), at("paused", plan=paused, reason="paused by an operator")),
+            (at("running"), at("running", plan=paused, asks=("a",))),
+            (at("running", -1), at("paused", -1, plan=promoted)),
+            (at("running", -1), at("running", -1, plan=promoted, asks=("a",))),
+        ):
+            with self.subTest(after=after):
+                self.assertEqual(list(events_between(before, after)), [])
+
+    def test_a_pause_that_an_operator_has_ended_and_that_comes_again_is_told_again(self):
+        resumed = PLAN._replace(resumed=1)
+        paused, again = at("paused"), at("running", plan=resumed, resumed=1)
+        (event,) = events_between(again, at("paused", plan=resumed, resumed=1))
+        self.assertEqual(event["event"], EventName.ROLLOUT_WAITS)
+        self.assertEqual(list(events_between(paused, at("paused", plan=resumed))), [])
+
+    def test_a_halt_names_the_devices_that_did_badly(self):
+        (event,) = events_between(at("running"), at("halted", bad=("a", "b")))
+        self.assertEqual(event["devices"], ["a", "b"])
+
+    def test_counts_that_change_are_no_event(self):
+        before, after = at("running"), at("running", counts={"updated": 4}, waiting="20 more")
+        self.assertEqual(list(events_between(before, after)), [])
+
+    def test_the_rollout_of_a_group_names_it(self):
+        plan = PLAN._replace(group="beta")
+        (event,) = events_between(Moment(), at("halted", plan=plan, reason="3 failed"))
+        self.assertEqual(
+            (event["group"], event["version"], event["state"]), ("beta", "v2.0.0", "halted")
+        )
+        self.assertEqual(event["text"], "rollout of v2.0.0 to beta is halted: 3 failed")
+
+    def test_a_revert_is_called_one(self):
+        plan = PLAN._replace(version="v1.0.0", reverts="v2.0.0", is_revert=True)
+        (event,) = events_between(at("running"), at("done", plan=plan))
+        self.assertEqual(event["text"], "revert to v1.0.0 is done")
+
+    def test_a_wave_that_goes_on_after_a_pause_is_told_from_one_that_opens(self):
+        text = "wave 2 of 2 is open, 100 %"
+        for before, expected in (
+            (at("paused", 1), f"rollout of v2.0.0 goes on: {text}"),
+            (at("paused", 0), f"rollout of v2.0.0: {text}"),
+        ):
+            with self.subTest(expected):
+                (event,) = events_between(before, at("running", 1))
+                self.assertEqual(event["text"], expected)
