@@ -16,6 +16,8 @@ from benchmarks.figures import OURS
 ROOT = Path(__file__).resolve().parent.parent
 APPS = Path(__file__).with_name("apps")
 VERSION = "v1.0.1"
+# Without what the packages of this machine load into each Python: some take 5 MB.
+_PYTHON = (sys.executable, "-S")
 # nginx keeps a table of this size in memory; the limit of open files of its worker is above it.
 _NGINX_CONNECTIONS = 16384
 
@@ -67,7 +69,7 @@ def _ours(place: Place) -> list[str]:
     shutil.copy(place.site / "version.txt", place.folder / "version")
     # A link, so that all peers send the same pages of memory.
     os.link(place.site / "firmware.bin", place.folder / "firmware" / f"firmware_{VERSION}.bin")
-    command = [sys.executable, "-m", "ota_server.server", "--port", str(place.port)]
+    command = [*_PYTHON, "-m", "ota_server.server", "--port", str(place.port)]
     command += ["--data-dir", str(place.folder)]
     if place.idle_seconds:
         command += ["--idle-timeout", str(place.idle_seconds)]
@@ -92,7 +94,7 @@ def _nginx(place: Place, send_buffer: str) -> list[str]:
 
 
 def _http_server(place: Place) -> list[str]:
-    command = [sys.executable, "-m", "http.server", str(place.port), "--bind", "127.0.0.1"]
+    command = [*_PYTHON, "-m", "http.server", str(place.port), "--bind", "127.0.0.1"]
     return [*command, "--directory", str(place.site)]
 
 

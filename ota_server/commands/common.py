@@ -102,7 +102,6 @@ def _add_parser(
         help=summary,
         description=textwrap.fill(description, _HELP_COLUMNS),
         epilog=f"examples:\n{examples}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     return parser
 

@@ -47,7 +47,6 @@ def describe(parser: argparse.ArgumentParser) -> None:
     """Give a parser the help and the options of the serving command."""
     parser.description = "Serve firmware to a fleet of devices and keep a record of each."
     parser.epilog = EXAMPLES
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--version", action="version", version=f"ota_server {__version__}")
     _add_arguments(parser)
 

@@ -7,12 +7,12 @@ name, to which nobody else can write.
 
 import hashlib
 import os
-import tempfile
 from collections.abc import Callable
 from functools import cached_property
+from io import FileIO
 from pathlib import Path
 from threading import Lock
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ota_server.model.archive import ArchivedFile, files_in
 from ota_server.model.image_header import HEAD_BYTES, read_header
@@ -60,6 +60,17 @@ def digest(descriptor: int, take: Callable[[bytes], object]) -> Digests:
     return Digests(sha256.hexdigest(), md5.hexdigest(), sha1.hexdigest(), reported.result())
 
 
+def _file_without_name(folder: Path) -> Any:
+    """Make a file that nobody else can open: without a name, or unlinked at once."""
+    try:
+        flags = os.O_RDWR | os.O_EXCL | os.O_CLOEXEC | os.O_TMPFILE
+        return FileIO(os.open(folder, flags, 0o600), "r+")
+    except (OSError, AttributeError):  # not every file system has it, nor every system
+        import tempfile  # only here: it takes 1.4 MB with what it imports
+
+        return tempfile.TemporaryFile(dir=folder, buffering=0)
+
+
 class PrivateCopy:
     """The bytes of one image. Closed when the last reference to it is gone.
 
@@ -76,8 +87,7 @@ class PrivateCopy:
         self.is_unsendable = False
         self._copies = copies
         self._size = 0
-        # Without a name from the start if the file system can do that, else unlinked at once.
-        self._file = tempfile.TemporaryFile(dir=copies.folder, buffering=0)  # noqa: SIM115
+        self._file = _file_without_name(copies.folder)
         self.descriptor = self._file.fileno()
         copies.reserve(size)
         self._size = size

@@ -151,7 +151,7 @@ class FilesTest(FilesCase):
         (_, middle), (second, stop) = spans
         self.assertEqual((spans[0][0], middle, stop), (0, second, size))
         self.assertEqual(
-            [each["file"] for each in ends if each["complete"]], ["main.py", "lib/net.py"]
+            {each["file"] for each in ends if each["complete"]}, {"main.py", "lib/net.py"}
         )
 
     def test_a_board_that_fetches_them_again_and_again_has_to_wait(self):

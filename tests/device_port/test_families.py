@@ -28,10 +28,13 @@ class FamilyCase(ServerCase):
     def ask(
         self, *lines: str, path: str = "/firmware.bin", http: str = "1.0", method: str = "GET"
     ) -> Answer:
+        """Send one request, and wait until the server has counted the download as well."""
         with Client(self.port) as client:
             head = "\r\n".join((f"{method} {path} HTTP/{http}", "Host: h", *lines, "", ""))
             client.send(head.encode("latin-1"))
-            return client.answer(method)
+            answer = client.answer(method)
+        self.await_ends()
+        return answer
 
     def events(self) -> list[str]:
         return [str(record["event"]) for record in self.records() if record.get("mac") == MAC]

@@ -142,15 +142,23 @@ def start_server(
 ) -> Process:
     """Start a server that ends with the test."""
     server = Process("--data-dir", str(data_dir), *arguments, code=code)
-    # The controller ends a moment after its server, and writes a last checkpoint.
-    case.addCleanup(until, lambda: is_no_controller_there(data_dir))
+    # Controllers end a moment after their server, and write a last checkpoint.
+    case.addCleanup(lambda: case.assertTrue(until(lambda: have_all_ended(data_dir))))
     case.addCleanup(server.kill)
     return server
 
 
+def have_all_ended(data_dir: Path) -> bool:
+    """Return whether no controller is left, of no product either."""
+    return all(map(is_no_controller_there, (data_dir, *data_dir.glob("products/*"))))
+
+
 def is_no_controller_there(data_dir: Path) -> bool:
     """Return whether no controller holds its lock."""
-    with (data_dir / "log" / LOCK_NAME).open("ab") as lock:
+    path = data_dir / "log" / LOCK_NAME
+    if not path.exists():
+        return True
+    with path.open("ab") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

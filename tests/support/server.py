@@ -15,7 +15,7 @@ from typing import Any
 from ota_server.device_port.server import OTAServer
 from ota_server.device_port.wiring import open_service
 from ota_server.httpd.transports import TRANSPORTS
-from tests.support.client import DEVICE, MAC, TIMEOUT_SECONDS, Answer, Client
+from tests.support.client import DEVICE, MAC, TIMEOUT_SECONDS, Answer, Client, until
 from tests.support.data_dir import ROOT, DataDirCase
 
 # CI runs all tests on each; test_transports compares them at every run.
@@ -76,6 +76,11 @@ class ServerCase(DataDirCase):
     def port(self) -> int:
         """The port of the server, which is started where it is not running."""
         return (self.server or self.start()).server_port
+
+    def await_ends(self) -> None:
+        """Wait until no download is running: a device has all of one before its end is counted."""
+        transfers = self.server.service.fleet.transfers
+        self.assertTrue(until(lambda: not transfers.counts))
 
     def stop(self) -> None:
         """Stop the server: on return every request has ended and is on record."""

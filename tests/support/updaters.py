@@ -8,6 +8,7 @@ import hashlib
 import json
 import re
 from base64 import b64encode
+from collections.abc import Callable
 from enum import StrEnum
 
 from tests.support.client import Answer, Client
@@ -38,15 +39,19 @@ class Device:
     Attributes:
         runs: its image.
         problem: why the last attempt failed.
+        after: called after each reply, before the device goes on.
     """
 
     HTTP = "1.1"
 
-    def __init__(self, port: int, mac: str, runs: bytes) -> None:
+    def __init__(
+        self, port: int, mac: str, runs: bytes, after: Callable[[], None] = lambda: None
+    ) -> None:
         self.port = port
         self.mac = mac
         self.runs = runs
         self.problem = ""
+        self.after = after
 
     @property
     def version(self) -> str:
@@ -70,8 +75,9 @@ class Device:
             client.send("\r\n".join(head).encode())
             answer = client.answer(method)
             if self.HTTP == "1.0" and client.read(1):
-                return answer._replace(status=0)  # it reads up to the end of the connection
-            return answer
+                answer = answer._replace(status=0)  # it reads up to the end of the connection
+        self.after()
+        return answer
 
     def whole(self, answer: Answer) -> str:
         """Return what is wrong with a whole image; "": nothing."""
@@ -196,8 +202,8 @@ class EspIdf(Device):
         cut_at: after so many bytes the next attempt is cut, and the one after it goes on there.
     """
 
-    def __init__(self, port: int, mac: str, runs: bytes) -> None:
-        super().__init__(port, mac, runs)
+    def __init__(self, port: int, mac: str, runs: bytes, *more: Callable[[], None]) -> None:
+        super().__init__(port, mac, runs, *more)
         self.cut_at = 0
         self._got = b""
 

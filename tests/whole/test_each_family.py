@@ -66,7 +66,7 @@ REQUESTS = {
 
 class FamiliesCase(ServerCase):
     def device(self, kind: type[Device], version: str = "v1.0.0") -> Device:
-        return kind(self.port, MAC, MAKERS[kind](version))
+        return kind(self.port, MAC, MAKERS[kind](version), self.await_ends)
 
     def target(self, kind: type[Device], version: str) -> bytes:
         """Make an image for devices of a kind the target, as an operator does who copies it in."""
