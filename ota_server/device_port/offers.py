@@ -289,6 +289,7 @@ class Offers:
         on_disk = ImageOnDisk(image_name(image.version), image.size, image.sha256)
         cause = why_not_served(image.version, on_disk, policy, peer.is_local)
         if cause is None:
+            image.is_withdrawn = False  # or its withdrawal, undone a moment ago, would end this
             return
         if cause.reason not in (Reason.ALTERED, Reason.BAD_MANIFEST):
             raise NoImage(in_words(cause))
@@ -309,6 +310,7 @@ class Offers:
         policy = self._policies.current()
         if policy.is_withdrawn(image.version):
             raise NoImage(f"{image.version} was withdrawn")
+        image.is_withdrawn = False
         manifest = policy.manifests.get(meaning(image.version))
         record = None if manifest is None else manifest.part(part)
         if record is not None and record.sha256 != image.sha256:

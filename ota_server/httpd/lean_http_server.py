@@ -4,7 +4,7 @@
 for dates, `html` for pages, `mimetypes` and `shutil` for files, and none of that is used here.
 During this one import empty modules replace them. Later imports get the real ones.
 
-Without this file the server takes 3 MB more memory (Python 3.11, without site-packages; 3 runs each,
+Without this file the server takes 3 MB more memory (Python 3.11, no site-packages; 3 runs each,
 alternating): 26.9 instead of 23.8 MB without connections, and 42.6 instead of 39.2 MB with 10,000
 slow downloads, whose bound is 40. A slow download takes 1.3 KB in some 20 objects, none of which is
 large enough to save that elsewhere.

@@ -747,6 +747,15 @@ class RunningServerTest(Commands, ServerCase):
         self.release("withdraw", "--undo", "v1.0.0")
         self.assertEqual(self.get("/firmware/firmware_v1.0.0.bin").status, 200)
 
+    def test_it_is_sent_at_once_when_the_withdrawal_is_undone(self):
+        for path in ("/firmware/firmware_v1.0.1.bin", "/firmware.bin"):
+            with self.subTest(path):
+                self.assertEqual(self.get(path).status, 200)
+                self.release("withdraw", "v1.0.1")
+                self.server.service.offers.look_after()  # which is done each second
+                self.release("withdraw", "--undo", "v1.0.1")
+                self.assertEqual(self.get(path).body, self.IMAGE)
+
     def test_devices_stay_on_a_release_whose_withdrawal_is_undone(self):
         self.publish("v2.0.0", "v3.0.0")
         for before in ({}, {"v2.0.0": {"state": "withdrawn", "instead_of": "v1.0.1"}}):

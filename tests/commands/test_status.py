@@ -372,7 +372,7 @@ class UnservedTest(StatusCase):
         image.chmod(0o600)
         # The codecs first: this user may not be able to read the library.
         codecs = "from encodings import ascii, idna, utf_8_sig"
-        become = f"{codecs}; import os, sys; os.setgid({USER}); os.setuid({USER})"
+        become = f"{codecs}; import locale, os, sys; os.setgid({USER}); os.setuid({USER})"
         self.start(f"from ota_server.server import main; {become}; sys.exit(main())")
         self.check("v3.0.0", "firmware_v3.0.0.bin cannot be read by the server")
         image.chmod(0o644)

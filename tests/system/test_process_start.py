@@ -334,7 +334,7 @@ class LimitTest(InheritCase):
 class ThreadTest(DataDirCase):
     # Loaded before it becomes a user that may not read it. Root has no such limit.
     CODE = """\
-import encodings.idna, os, resource, sys
+import encodings.idna, locale, os, resource, sys
 from ota_server import server
 if os.geteuid() == 0:
     os.chown(sys.argv[sys.argv.index("--data-dir") + 1], {user}, {user})

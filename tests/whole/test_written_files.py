@@ -207,7 +207,7 @@ class RootTest(WritingCase):
         self.change(0o077)
         # All is imported first: that user may not be able to read Python's own folder.
         code = (
-            "import encodings.idna, encodings.utf_8_sig, os, sys;"
+            "import encodings.idna, encodings.utf_8_sig, locale, os, sys;"
             "from ota_server.server import main;"
             f"os.setgroups([]); os.setgid({USER}); os.setuid({USER}); sys.exit(main())"
         )
