@@ -32,7 +32,7 @@ from ota_server.model.device import (
     single,
 )
 from ota_server.model.identity import device_key, parse_identity, parse_mac
-from ota_server.model.updater import PLAIN_FAMILY, Updater
+from ota_server.model.updater import OTHER_FAMILY, PLAIN_FAMILY, Updater
 
 UNKNOWN_VERSION = "-"
 # Of `Caller.mode`: all others want a file system.
@@ -120,7 +120,7 @@ _ESP32 = Family(
     wants_sha256=True,
 )
 BR = Family(PLAIN_FAMILY)
-OTHER = Family("other")
+OTHER = Family(OTHER_FAMILY)
 # hawkBit's DDI: told by its paths (`ddi.py`).
 HAWKBIT = Family("hawkbit")
 # The first row that fits is taken.
@@ -163,6 +163,8 @@ FAMILIES = (
     Family("wget", agent=b"Wget/"),
     Family("aria2", agent=b"aria2/"),
 )
+# Clients that say nothing of themselves, by what only they ask for.
+BY_PATH = {FOTA_PATH: Family("esp32fota"), b"/version": Family("micropython")}
 
 
 class Caller(NamedTuple):
@@ -202,7 +204,7 @@ def caller_of(request: Request, product: str = "", path: bytes | None = None) ->
     path = request.path if path is None else path
     in_path = _DEVICE_PATH.fullmatch(path) if path.startswith(b"/d/") else None
     path = path if in_path is None else in_path[3]
-    family = family_of(request)
+    family = family_of(request, path)
     claims = list(_claims(request, family, in_path, path))
     if not claims:
         raise _says_nothing(request)
@@ -232,8 +234,8 @@ def _says_nothing(request: Request) -> Unidentified:
     return problem
 
 
-def family_of(request: Request) -> Family:
-    """Return the family of a client.
+def family_of(request: Request, path: bytes) -> Family:
+    """Return the family of a client that asks for `path`.
 
     What has both of our headers speaks our protocol, whatever program sends them, unless it has the
     headers by which a family says who it is too.
@@ -249,7 +251,7 @@ def family_of(request: Request) -> Family:
             return BR
         if family.marker in request.fields.get(family.version_field, b""):
             return family
-    return BR if is_ours else OTHER
+    return BR if is_ours else BY_PATH.get(path, OTHER)
 
 
 def _has_field(request: Request, field: bytes) -> bool:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from ota_server.model.action import Action, pack_action, unpack_action
 from ota_server.model.quoting import quoted
-from ota_server.model.updater import Updater
+from ota_server.model.updater import Updater, updater_after
 from ota_server.model.version import same_version
 
 MAC_FIELD = b"_br_mac_"
@@ -238,7 +238,7 @@ def reported(device: Device, report: Report, address: str, now_ms: int) -> Devic
         update_ms=now_ms if version_changed(device, report) else device.update_ms,
         address=address,
         download=_kept_download(device, report, now_ms),
-        updater=report.updater,
+        updater=updater_after(device.updater, report.updater),
     )
 
 
@@ -267,7 +267,7 @@ def checked(
         _kept_download(device, report, now_ms),
         device.first_seen_ms,
         device.action,
-        report.updater,
+        updater_after(device.updater, report.updater),
     )
 
 
@@ -296,7 +296,7 @@ def asked_for_image(
         download or _kept_download(device, report, now_ms),
         device.first_seen_ms,
         device.action,
-        report.updater,
+        updater_after(device.updater, report.updater),
     )
 
 

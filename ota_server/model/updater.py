@@ -6,10 +6,13 @@ from typing import Any, NamedTuple
 
 # Of a device that speaks the server's own protocol. Its records and rows say nothing of it.
 PLAIN_FAMILY = "br"
+# Of a client that says nothing of itself.
+OTHER_FAMILY = "other"
 # Here, since commands know no requests; a test compares them with the rows.
 FAMILY_NAMES = (
     *(PLAIN_FAMILY, "tasmota", "esp8266", "esp32", "pico", "mongoose", "rauc", "esp-idf"),
-    *("esphome", "swupdate", "mender", "curl", "wget", "aria2", "hawkbit", "other"),
+    *("esphome", "swupdate", "mender", "curl", "wget", "aria2", "esp32fota", "micropython"),
+    *("hawkbit", OTHER_FAMILY),
 )
 # How the names of the chips begin that updaters of a family run on.
 CHIPS = {
@@ -38,6 +41,12 @@ class Updater(NamedTuple):
 def family_of(updater: Updater | None) -> str:
     """Return the name of the family; None is an updater of the server's own protocol."""
     return PLAIN_FAMILY if updater is None else updater.family
+
+
+def updater_after(before: Updater | None, now: Updater | None) -> Updater | None:
+    """Return what is known after a request; a client that says nothing changes nothing."""
+    says_nothing = now is not None and now.family == OTHER_FAMILY
+    return before if says_nothing and before is not None else now
 
 
 def without_space(updater: Updater | None) -> Updater | None:

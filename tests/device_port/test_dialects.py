@@ -5,6 +5,7 @@ from base64 import b64encode
 
 from ota_server.device_port.dialects import (
     BR,
+    BY_PATH,
     FAMILIES,
     HAWKBIT,
     OTHER,
@@ -139,7 +140,7 @@ CLIENTS = {
 
 class TableTest(unittest.TestCase):
     def test_commands_know_the_names_of_all_families(self):
-        names = [row.name for row in (BR, *FAMILIES, HAWKBIT, OTHER)]
+        names = [row.name for row in (BR, *FAMILIES, *BY_PATH.values(), HAWKBIT, OTHER)]
         self.assertEqual(FAMILY_NAMES, tuple(dict.fromkeys(names)))
 
 

@@ -2,8 +2,10 @@
 
 import hashlib
 import json
+from ipaddress import ip_network
 from typing import Any
 
+from ota_server.httpd.trusted_proxies import TrustedProxies
 from ota_server.policy import edits
 from ota_server.policy.targets import write_stopped
 from tests.device_port.test_dialects import basic
@@ -142,6 +144,22 @@ class FotaTest(ToldCase):
     def test_its_id_says_which_device_it_is(self):
         answer = self.ask(path=f"/esp32fota.json?id={FOTA_ID}")
         self.assertIn(f"/d/{MAC}/-/firmware_v2.bin", answer.body.decode())
+
+    def test_the_url_is_https_behind_a_trusted_proxy_that_says_so(self):
+        forwarded = ("X-Forwarded-For: 192.0.2.7", "X-Forwarded-Proto: https")
+        path = f"/d/{MAC}/-/esp32fota.json"
+        for networks, scheme in (([], "http"), (["127.0.0.0/8"], "https")):
+            with self.subTest(networks):
+                self.stop()
+                self.start(proxies=TrustedProxies(list(map(ip_network, networks))))
+                (found,) = json.loads(self.ask(*forwarded, path=path).body)
+                self.assertTrue(found["url"].startswith(f"{scheme}://h/"), found["url"])
+
+    def test_its_family_is_known_by_what_it_asks_for_and_stays_through_the_download(self):
+        (found,) = json.loads(self.ask(path=f"/esp32fota.json?id={FOTA_ID}").body)
+        self.ask(path=found["url"].removeprefix("http://h"))
+        device = self.server.service.fleet.get(MAC)
+        self.assertEqual((device.updater.family, device.download.version), ("esp32fota", "v2"))
 
     def test_a_device_that_is_held_back_is_told_no_higher_version(self):
         edits.hold(self.data_dir, "night")
