@@ -82,6 +82,16 @@ _ALL = (
         _CHECK,
     ),
     Workload(
+        "check-esp32",
+        "Check of an ESP32, 304, a new connection for each",
+        "wrk, 16 connections at a time, HTTP/1.0 with `Connection: close` and all that Arduino's "
+        "HTTPUpdate sends, each request from the next of 100,000 MAC addresses. Each asks for the "
+        "image and runs it. This server knows that by the version that it says; nginx, without "
+        "logic, by an If-None-Match with the ETag of the file, which no such device sends.",
+        ("ota_server", "before", "nginx"),
+        _CHECK,
+    ),
+    Workload(
         "download-1m",
         "Download of 1 MiB",
         "wrk, keep-alive, each download by another device. MB are 10^6 bytes.",

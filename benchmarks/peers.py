@@ -50,6 +50,8 @@ class Peer:
         environment: what the command needs beside the one that we have.
         introduce: makes the first device known where a peer wants more than a check for that.
         has_images: whether it serves firmware.bin as it is.
+        conditional_path: of the image, where only an If-None-Match tells the server that a device
+            has it; "": the version that the device reports does.
     """
 
     name: str
@@ -60,6 +62,7 @@ class Peer:
     environment: Callable[[Place], dict[str, str]] = lambda place: {}
     introduce: Callable[[int], None] = lambda port: None
     has_images: bool = True
+    conditional_path: str = ""
 
 
 def _ours(place: Place) -> list[str]:
@@ -141,7 +144,13 @@ _ALL = (
         _ours_before,
         environment=lambda place: {"PYTHONPATH": os.environ["OTA_SERVER_BEFORE"]},
     ),
-    Peer("nginx", "nginx, one worker", "nginx", lambda place: _nginx(place, "sndbuf=64k")),
+    Peer(
+        "nginx",
+        "nginx, one worker",
+        "nginx",
+        lambda place: _nginx(place, "sndbuf=64k"),
+        conditional_path="/esp32/firmware.bin",
+    ),
     Peer(
         "nginx-default",
         "nginx with its default send buffers",

@@ -82,6 +82,12 @@ class Run:
         first = WORKLOADS[workload].metrics[0]
         self.progress.end(f"{first} {values[first]:,.2f}")
 
+    def leave_out(self, workload: str, peer: str, problem: Exception) -> None:
+        """Keep why a peer has no part in a workload, which is not a failure."""
+        self.progress.begin(f"{workload} · {peer}")
+        self.results.left_out[f"{peer}, workload {workload}"] = str(problem)
+        self.progress.end(f"left out: {problem}")
+
     def fail(self, workload: str, case: str, peer: str, number: int, problem: Exception) -> None:
         """Keep why one measurement failed."""
         self.progress.begin(f"{workload} {case} · {peer} · round {number + 1}")

@@ -15,6 +15,7 @@ from benchmarks.figures import OURS, Failure, Measurement, Results
 from benchmarks.metrics import METRICS, WORKLOADS
 from benchmarks.peers import PEERS
 from benchmarks.progress import Progress
+from benchmarks.side_by_side import esp32_load
 from tests.support import ROOT, ServerCase
 
 WRK_OUTPUT = """\
@@ -87,6 +88,27 @@ class WrkTest(unittest.TestCase):
         with self.assertRaisesRegex(figures.Broken, "unable to connect"):
             wrk.parse("unable to connect to 127.0.0.1:1 Connection refused\n")
 
+    def test_a_request_on_a_connection_of_its_own_says_so(self):
+        head = (
+            "GET /version.txt HTTP/1.1\r\nHost: 127.0.0.1\r\n_br_mac_: @:\r\n_br_fwv_: v1.0.1\r\n"
+        )
+        for close, wanted in ((False, "\r\n"), (True, "Connection: close\r\n\r\n")):
+            with self.subTest(close=close):
+                load = wrk.Load("/version.txt", 1, 1, close=close)
+                self.assertEqual(load.template, head + wanted)
+
+
+class DevicesTest(ServerCase):
+    def test_an_esp32_that_is_up_to_date_is_told_so(self):
+        load = esp32_load(PEERS[OURS], self.port, 1)
+        self.assertEqual(wrk.status_of(self.port, load), 304)
+        self.stop()
+        self.assertEqual([line["family"] for line in self.records(event="check")], ["esp32"])
+
+    def test_an_esp32_is_not_told_so_where_there_is_another_release(self):
+        self.set_target("v1.0.0")
+        self.assertEqual(wrk.status_of(self.port, esp32_load(PEERS[OURS], self.port, 1)), 200)
+
 
 class BoundsTest(unittest.TestCase):
     def test_a_ratio_is_met_missed_or_not_measured(self):
@@ -143,6 +165,15 @@ class ReportTest(unittest.TestCase):
         text = report.markdown(results("check-new", **rounds))
         self.assertIn("| this server | 20 (10 to 30) |  |", text)
         self.assertIn("| nginx, one worker | 10 (10 to 40) | 1 |", text)
+
+    def test_the_summary_has_a_column_for_what_was_measured(self):
+        found = Results(ABOUT)
+        self.assertIn("| peer |\n", report.summary(found))
+        values = {"rate": 9000.0}
+        found.measurements.append(Measurement("check-esp32", "16 connections", OURS, 0, values))
+        table = report.summary(found)
+        self.assertIn("| peer | ESP32 checks/s, new connections |", table)
+        self.assertIn("| this server | 9,000 |", table)
 
     def test_what_was_left_out_or_failed_is_named(self):
         found = Results(ABOUT, left_out={"aiohttp": "aiohttp is not installed"})
