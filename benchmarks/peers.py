@@ -6,18 +6,19 @@ import re
 import shutil
 import subprocess
 import sys
-import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.figures import OURS
+from benchmarks.pollers import introduce
 
 ROOT = Path(__file__).resolve().parent.parent
 APPS = Path(__file__).with_name("apps")
 VERSION = "v1.0.1"
 # Without what the packages of this machine load into each Python: some take 5 MB.
 _PYTHON = (sys.executable, "-S")
+_GOOSEBIT_CHECK = "/DEFAULT/controller/v1/@"
 # nginx keeps a table of this size in memory; the limit of open files of its worker is above it.
 _NGINX_CONNECTIONS = 16384
 
@@ -118,17 +119,6 @@ def _goosebit_environment(place: Place) -> dict[str, str]:
     }
 
 
-def _introduce_to_goosebit(port: int) -> None:
-    """Send what SWUpdate sends after its first poll; before that, a poll is a registration."""
-    url = f"http://127.0.0.1:{port}/DEFAULT/controller/v1/020000000001"
-    urllib.request.urlopen(url, timeout=20).read()
-    fields = {"hw_boardname": "default", "hw_revision": "default", "sw_version": "1.0.1"}
-    body = json.dumps({"data": fields}).encode()
-    request = urllib.request.Request(f"{url}/configData", body, method="PUT")
-    request.add_header("Content-Type", "application/json")
-    urllib.request.urlopen(request, timeout=20).read()
-
-
 def _ours_before(place: Place) -> list[str]:
     """Serve by another checkout: -P keeps this one, the current folder, off the path."""
     command = _ours(place)
@@ -165,9 +155,9 @@ _ALL = (
         "gooseBit (SQLite)",
         "goosebit",
         _goosebit,
-        "/DEFAULT/controller/v1/@",
+        _GOOSEBIT_CHECK,
         _goosebit_environment,
-        _introduce_to_goosebit,
+        lambda port: introduce(port, _GOOSEBIT_CHECK, (1,)),
         has_images=False,
     ),
 )

@@ -18,6 +18,7 @@ class Plan:
         warm_seconds: of the load before it, which is not measured.
         hold_seconds: of a measurement with 10,000 connections.
         devices: known ones in the workload `restart`.
+        slow_pollers: devices that a server polls which is slow to get to know them.
         growth: known devices of the servers that are compared; the first is the base.
         peers: those that take part, of those that are there.
         folder: for all files of the run; somebody deletes it.
@@ -28,6 +29,7 @@ class Plan:
     warm_seconds: int
     hold_seconds: float
     devices: int
+    slow_pollers: int
     growth: tuple[int, ...]
     peers: tuple[str, ...]
     python: Path
