@@ -12,6 +12,7 @@ from benchmarks.figures import OURS, Results, ratio
 
 MOST_RSS_MB = 40.0
 MOST_MILLION_MB = 400.0
+MOST_POLLERS_MB = 8.0
 THOUSAND = "1,000 devices"
 MILLION = "1,000,000 devices"
 _KEEPALIVE = ("check-keepalive-one", "check-keepalive-100k")
@@ -25,6 +26,8 @@ class Bound:
         figure: takes it from the results; None where it was not measured.
         least: whether the limit is the least that is good, and not the most.
         gate: the workload whose run, where it is there to check, fails by it; "": none.
+        workload: what the figure is of, where results may be from before there was such a workload;
+            the report of those does not name the bound.
     """
 
     what: str
@@ -33,6 +36,7 @@ class Bound:
     least: bool = False
     gate: str = ""
     unit: str = "x"
+    workload: str = ""
 
 
 @dataclass(frozen=True)
@@ -139,6 +143,7 @@ def _new_download() -> tuple[Bound, ...]:
 
 
 _NEW = "check-new"
+_POLLING = "ddi-polling"
 _SLOW = "slow-downloads"
 BOUNDS = (
     _at_least("check, new connection: rate, to nginx", "nginx", 0.9, "rate", _NEW),
@@ -150,6 +155,21 @@ BOUNDS = (
     _at_most("the same, to aiohttp", "aiohttp", 0.35, "cpu_us", _NEW),
     _at_least("check, keep-alive: rate, to nginx", "nginx", 0.8, "rate", *_KEEPALIVE),
     _at_least("the same, to aiohttp", "aiohttp", 3.0, "rate", *_KEEPALIVE),
+    Bound(
+        "polls of hawkBit's DDI, keep-alive: rate, to gooseBit",
+        _against("goosebit", "rate", _POLLING, worst=min),
+        20.0,
+        least=True,
+        workload=_POLLING,
+    ),
+    Bound(
+        "the same: RSS of 10,000 devices that poll",
+        _own(_POLLING, "mb_per_10k", max),
+        MOST_POLLERS_MB,
+        gate=_POLLING,
+        unit="MB",
+        workload=_POLLING,
+    ),
     *_download("1 MiB", "download-1m"),
     *_new_download(),
     *_download("64 MiB", "download-64m"),

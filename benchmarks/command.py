@@ -15,7 +15,7 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from benchmarks import crowds, known, side_by_side
+from benchmarks import crowds, known, polling, side_by_side
 from benchmarks.bounds import broken_gates
 from benchmarks.figures import NOT_ASKED, OURS, Broken, Failure, Results
 from benchmarks.metrics import WORKLOADS
@@ -33,6 +33,7 @@ _ROUNDS = 7  # with fewer a run is no one to publish
 _SHORT_ROUNDS, _SHORT_SECONDS, _SHORT_HOLD_SECONDS = 1, 1, 5.0
 _HOLD_SECONDS = 10.0
 _WARM_SECONDS = 1
+_SLOW_POLLERS, _SHORT_SLOW_POLLERS = polling.POLLERS, polling.FEW_POLLERS
 _GROWTH = (1_000, 100_000, 1_000_000)
 _SHORT_GROWTH = (1_000, 10_000)
 # With 10,000 connections each peer takes ten seconds more, with new ones three: in a run that has
@@ -46,6 +47,7 @@ _RUNNERS: dict[str, Callable[[Run], None]] = {
         for name in WORKLOADS
         if name.startswith(("check", "download"))
     },
+    polling.NAME: polling.run,
     "slow-downloads": lambda run: crowds.run(run, "slow-downloads"),
     "idle": lambda run: crowds.run(run, "idle"),
     "restart": known.restart,
@@ -113,7 +115,7 @@ def _size(plan: Plan, name: str, *, short: bool) -> int:
     peers = len(_narrowed(plan, name, plan.folder, short=short).peers_of(WORKLOADS[name]))
     if name == "growth":
         return plan.rounds * len(known.growth_cases(plan)) * peers
-    if name in ("restart", "slow-downloads", "idle"):
+    if name in ("restart", "slow-downloads", "idle", polling.NAME):
         return plan.rounds * peers
     return plan.rounds * len(side_by_side.cases(name)) * peers
 
@@ -129,6 +131,7 @@ def _plan(
         warm_seconds=0 if short else _WARM_SECONDS,
         hold_seconds=_SHORT_HOLD_SECONDS if short else _HOLD_SECONDS,
         devices=arguments.devices,
+        slow_pollers=_SHORT_SLOW_POLLERS if short else _SLOW_POLLERS,
         growth=_SHORT_GROWTH if short else _GROWTH,
         peers=tuple(name for name in PEERS if name in wanted and name not in missing),
         python=python,
@@ -155,7 +158,8 @@ def _left_out(arguments: argparse.Namespace, missing: dict[str, str]) -> dict[st
     if arguments.short:
         left_out["in the short form"] = (
             f"peers but {' and '.join(_SHORT_PEERS)} with 10,000 connections and downloads on new "
-            f"ones; growth beyond {_SHORT_GROWTH[-1]:,} devices; no load before a measurement"
+            f"ones; pollers of gooseBit beyond {_SHORT_SLOW_POLLERS:,}; growth beyond "
+            f"{_SHORT_GROWTH[-1]:,} devices; no load before a measurement"
         )
     return left_out
 

@@ -73,6 +73,11 @@ class Results:
         found = (one.case for one in self.measurements if one.workload == workload)
         return list(dict.fromkeys(found))
 
+    def know(self, workload: str) -> bool:
+        """Return whether the run had such a workload, measured or not."""
+        found = (one.workload for one in (*self.measurements, *self.failures))
+        return workload in found or f"workload {workload}" in self.left_out
+
     def to_json(self) -> dict[str, Any]:
         """Return it as objects of JSON."""
         return asdict(self)

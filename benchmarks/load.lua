@@ -1,29 +1,28 @@
 -- What wrk asks for, and what it prints at the end: one line of JSON.
 --
---   wrk ... -s load.lua URL -- PATH REQUESTS DEVICES SEED CLOSE FIRST
+--   wrk ... -s load.lua URL -- TEMPLATE REQUESTS DEVICES SEED FIRST
 --
 -- REQUESTS requests are made before the first is sent, so that Lua is not what is measured. SEED 0:
--- request number n comes from device number n. Else each comes from any of DEVICES devices. In PATH,
--- @ stands for the MAC without its colons. The first one sent is that after FIRST.
+-- request number n comes from device number n. Else each comes from any of DEVICES devices. TEMPLATE
+-- is a request, in which @: stands for the MAC and @ for the MAC without its colons. The first one
+-- sent is that after FIRST.
 
 local requests = {}
 local last = 0
 
-local function request_of(path, device, close)
+local function request_of(template, device)
   local bare = string.format("02%010x", device)
   local mac = bare:gsub("(%x%x)", "%1:"):sub(1, 17)
-  return "GET " .. path:gsub("@", bare) .. " HTTP/1.1\r\nHost: " .. wrk.host .. "\r\n" ..
-    "_br_mac_: " .. mac .. "\r\n_br_fwv_: v1.0.1\r\n" ..
-    (close and "Connection: close\r\n" or "") .. "\r\n"
+  return (template:gsub("@:", mac):gsub("@", bare))
 end
 
 function init(args)
-  local path, count, devices, seed = args[1], tonumber(args[2]), tonumber(args[3]), tonumber(args[4])
+  local template, count, devices, seed = args[1], tonumber(args[2]), tonumber(args[3]), tonumber(args[4])
   math.randomseed(seed)
-  last = tonumber(args[6])
+  last = tonumber(args[5])
   for number = 1, count do
     local device = seed == 0 and number or math.random(0, devices - 1)
-    requests[number] = request_of(path, device, args[5] == "close")
+    requests[number] = request_of(template, device)
   end
 end
 

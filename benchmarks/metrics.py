@@ -27,6 +27,8 @@ METRICS = {
     "answered": Metric("answered", "{:,.0f}"),
     "clients": Metric("clients", "{:,.0f}"),
     "delivery": Metric("delivery", "{:.3f}"),
+    "pollers": Metric("pollers", "{:,.0f}"),
+    "mb_per_10k": Metric("MB per 10,000 pollers", "{:.1f}", compared=True),
     "threads": Metric("threads", "{:.0f}"),
     "threads_before": Metric("threads before", "{:.0f}"),
     "first_s": Metric("first answer, s", "{:.2f}"),
@@ -80,6 +82,27 @@ _ALL = (
         "wrk, 16 connections, each request from the next of 100,000 MAC addresses.",
         _KEPT,
         _CHECK,
+    ),
+    Workload(
+        "check-esp32",
+        "Check of an ESP32, 304, a new connection for each",
+        "wrk, 16 connections at a time, HTTP/1.0 with `Connection: close` and all that Arduino's "
+        "HTTPUpdate sends, each request from the next of 100,000 MAC addresses. Each asks for the "
+        "image and runs it. This server knows that by the version that it says; nginx, without "
+        "logic, by an If-None-Match with the ETag of the file, which no such device sends.",
+        ("ota_server", "before", "nginx"),
+        _CHECK,
+    ),
+    Workload(
+        "ddi-polling",
+        "Polls of hawkBit's DDI, keep-alive, with the memory of 10,000 devices",
+        "First each device polls, says its version and polls again; by how much RSS grew is the "
+        "memory of these pollers. Then wrk, 16 connections, each poll from the next of "
+        "them; none has anything to do. gooseBit, which takes minutes to get to know 10,000 "
+        "devices, has 1,000 in all rounds but the first; where it has as few in that too, its "
+        "memory is that of 1,000, times ten.",
+        ("ota_server", "goosebit"),
+        ("rate", "cpu_us", "p50_ms", "p99_ms", "rss_mb", "pollers", "mb_per_10k"),
     ),
     Workload(
         "download-1m",

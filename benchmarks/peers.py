@@ -6,18 +6,19 @@ import re
 import shutil
 import subprocess
 import sys
-import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.figures import OURS
+from benchmarks.pollers import introduce
 
 ROOT = Path(__file__).resolve().parent.parent
 APPS = Path(__file__).with_name("apps")
 VERSION = "v1.0.1"
 # Without what the packages of this machine load into each Python: some take 5 MB.
 _PYTHON = (sys.executable, "-S")
+_GOOSEBIT_CHECK = "/DEFAULT/controller/v1/@"
 # nginx keeps a table of this size in memory; the limit of open files of its worker is above it.
 _NGINX_CONNECTIONS = 16384
 
@@ -50,6 +51,8 @@ class Peer:
         environment: what the command needs beside the one that we have.
         introduce: makes the first device known where a peer wants more than a check for that.
         has_images: whether it serves firmware.bin as it is.
+        conditional_path: of the image, where only an If-None-Match tells the server that a device
+            has it; "": the version that the device reports does.
     """
 
     name: str
@@ -60,6 +63,7 @@ class Peer:
     environment: Callable[[Place], dict[str, str]] = lambda place: {}
     introduce: Callable[[int], None] = lambda port: None
     has_images: bool = True
+    conditional_path: str = ""
 
 
 def _ours(place: Place) -> list[str]:
@@ -115,17 +119,6 @@ def _goosebit_environment(place: Place) -> dict[str, str]:
     }
 
 
-def _introduce_to_goosebit(port: int) -> None:
-    """Send what SWUpdate sends after its first poll; before that, a poll is a registration."""
-    url = f"http://127.0.0.1:{port}/DEFAULT/controller/v1/020000000001"
-    urllib.request.urlopen(url, timeout=20).read()
-    fields = {"hw_boardname": "default", "hw_revision": "default", "sw_version": "1.0.1"}
-    body = json.dumps({"data": fields}).encode()
-    request = urllib.request.Request(f"{url}/configData", body, method="PUT")
-    request.add_header("Content-Type", "application/json")
-    urllib.request.urlopen(request, timeout=20).read()
-
-
 def _ours_before(place: Place) -> list[str]:
     """Serve by another checkout: -P keeps this one, the current folder, off the path."""
     command = _ours(place)
@@ -141,7 +134,13 @@ _ALL = (
         _ours_before,
         environment=lambda place: {"PYTHONPATH": os.environ["OTA_SERVER_BEFORE"]},
     ),
-    Peer("nginx", "nginx, one worker", "nginx", lambda place: _nginx(place, "sndbuf=64k")),
+    Peer(
+        "nginx",
+        "nginx, one worker",
+        "nginx",
+        lambda place: _nginx(place, "sndbuf=64k"),
+        conditional_path="/esp32/firmware.bin",
+    ),
     Peer(
         "nginx-default",
         "nginx with its default send buffers",
@@ -156,9 +155,9 @@ _ALL = (
         "gooseBit (SQLite)",
         "goosebit",
         _goosebit,
-        "/DEFAULT/controller/v1/@",
+        _GOOSEBIT_CHECK,
         _goosebit_environment,
-        _introduce_to_goosebit,
+        lambda port: introduce(port, _GOOSEBIT_CHECK, (1,)),
         has_images=False,
     ),
 )

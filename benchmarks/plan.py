@@ -18,6 +18,7 @@ class Plan:
         warm_seconds: of the load before it, which is not measured.
         hold_seconds: of a measurement with 10,000 connections.
         devices: known ones in the workload `restart`.
+        slow_pollers: devices that a server polls which is slow to get to know them.
         growth: known devices of the servers that are compared; the first is the base.
         peers: those that take part, of those that are there.
         folder: for all files of the run; somebody deletes it.
@@ -28,6 +29,7 @@ class Plan:
     warm_seconds: int
     hold_seconds: float
     devices: int
+    slow_pollers: int
     growth: tuple[int, ...]
     peers: tuple[str, ...]
     python: Path
@@ -81,6 +83,12 @@ class Run:
         self.results.measurements.append(Measurement(workload, case, peer, number, values))
         first = WORKLOADS[workload].metrics[0]
         self.progress.end(f"{first} {values[first]:,.2f}")
+
+    def leave_out(self, workload: str, peer: str, problem: Exception) -> None:
+        """Keep why a peer has no part in a workload, which is not a failure."""
+        self.progress.begin(f"{workload} · {peer}")
+        self.results.left_out[f"{peer}, workload {workload}"] = str(problem)
+        self.progress.end(f"left out: {problem}")
 
     def fail(self, workload: str, case: str, peer: str, number: int, problem: Exception) -> None:
         """Keep why one measurement failed."""

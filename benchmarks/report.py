@@ -67,6 +67,9 @@ _SUMMARY = (
     ("check-new", "16 connections", "rate", "checks/s, new connections"),
     ("check-new", "16 connections", "cpu_us", "CPU each, µs"),
     ("check-keepalive-100k", "16 connections", "rate", "checks/s, keep-alive"),
+    ("check-esp32", "16 connections", "rate", "ESP32 checks/s, new connections"),
+    ("ddi-polling", "16 connections", "rate", "DDI polls/s, keep-alive"),
+    ("ddi-polling", "16 connections", "mb_per_10k", "MB for 10,000 DDI pollers"),
     ("download-1m", "16 clients", "mb_per_s", "MB/s, 1 MiB, 16 clients"),
     ("download-1m-new", "16 clients", "mb_per_s", "the same, new connections"),
     ("download-64m", "16 clients", "mb_per_s", "MB/s, 64 MiB, 16 clients"),
@@ -76,11 +79,15 @@ _SUMMARY = (
 
 
 def summary(results: Results) -> str:
-    """Return the medians that say most, a row for each peer."""
-    rows = [["peer", *[title for _, _, _, title in _SUMMARY]]]
+    """Return the medians that say most: a row for each peer, a column for what was measured."""
+    measured = {
+        (one.workload, one.case, name) for one in results.measurements for name in one.values
+    }
+    columns = [column for column in _SUMMARY if column[:3] in measured]
+    rows = [["peer", *[title for _, _, _, title in columns]]]
     for peer in PEERS.values():
         cells = [peer.label]
-        for workload, case, metric, _ in _SUMMARY:
+        for workload, case, metric, _ in columns:
             values = results.values(workload, case, peer.name, metric)
             cells.append(
                 METRICS[metric].form.format(spread([*values.values()]).median) if values else ""
@@ -121,9 +128,15 @@ def bounds_table(results: Results, *, measured_only: bool = False) -> str:
     rows += [
         [one.bound.what, _goal(one), _measured(one), _word(one)]
         for one in judge(results)
-        if not measured_only or one.figure is not None
+        if one.figure is not None or (not measured_only and _is_named(one, results))
     ]
     return _format(rows)
+
+
+def _is_named(verdict: Verdict, results: Results) -> bool:
+    """Return whether results without its figure are to say that it was not measured."""
+    workload = verdict.bound.workload
+    return not workload or results.know(workload)
 
 
 def _goal(verdict: Verdict) -> str:

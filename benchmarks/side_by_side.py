@@ -1,13 +1,15 @@
 """Workloads by wrk, all peers side by side: checks and downloads."""
 
 import os
+import urllib.request
 from contextlib import ExitStack
+from http import HTTPStatus
 from pathlib import Path
 
 from benchmarks import procfs, wrk
 from benchmarks.figures import Broken, turns
 from benchmarks.metrics import MEBIBYTE, WORKLOADS, Workload
-from benchmarks.peers import PEERS, VERSION
+from benchmarks.peers import PEERS, VERSION, Peer
 from benchmarks.plan import Run
 from benchmarks.server import Server
 from benchmarks.wrk import Load
@@ -21,7 +23,29 @@ _IMAGES = {
     "download-1m-new": 1 * MEBIBYTE,
     "download-64m": 64 * MEBIBYTE,
 }
+_ESP32 = "check-esp32"
+# As HTTPUpdate of Arduino's core sends it, in its order.
+_ESP32_FIELDS = (
+    "User-Agent: ESP32-http-Update",
+    "Connection: close",
+    "Cache-Control: no-cache",
+    "x-ESP32-BASE-MAC: @:",
+    "x-ESP32-STA-MAC: @:",
+    "x-ESP32-AP-MAC: @:",
+    "x-ESP32-free-space: 1310720",
+    "x-ESP32-sketch-size: 312704",
+    "x-ESP32-sketch-md5: 0cc175b9c0f1b6a831c399e269772661",
+    "x-ESP32-sketch-sha256: " + "AB" * 32,
+    "x-ESP32-chip-size: 4194304",
+    "x-ESP32-sdk-version: v5.1",
+    "x-ESP32-mode: sketch",
+    f"x-ESP32-version: {VERSION}",
+)
 _NEW_CONNECTIONS = frozenset(("check-new", "download-1m-new"))
+
+
+class _Older(Broken):
+    """A checkout from before what is measured was written."""
 
 
 def cases(workload: str) -> list[str]:
@@ -62,6 +86,7 @@ def _start(
     """Start all, then wait for each; return those that answer."""
     servers = {}
     broken: dict[str, Exception] = {}
+    left_out: dict[str, Exception] = {}
     for peer in run.plan.peers_of(workload):
         try:
             server = Server(PEERS[peer], site, run.folder(), run.plan.python)
@@ -71,17 +96,49 @@ def _start(
     for peer, server in servers.items():
         try:
             server.wait()
+            if workload.name == _ESP32:
+                _prove_not_modified(server)
+        except _Older as problem:
+            left_out[peer] = problem
         except Broken as problem:
             broken[peer] = problem
     for peer, reason in broken.items():
         for case in cases(workload.name):
             run.fail(workload.name, case, peer, number, reason)
-    return {peer: server for peer, server in servers.items() if peer not in broken}
+    for peer, reason in left_out.items():
+        run.leave_out(workload.name, peer, reason)
+    unfit = broken.keys() | left_out.keys()
+    return {peer: server for peer, server in servers.items() if peer not in unfit}
+
+
+def _prove_not_modified(server: Server) -> None:
+    """Return where an ESP32 that is up to date is told so.
+
+    Raises:
+        Broken: it is not, as a checkout cannot that knows no ESP32 yet.
+    """
+    with server.blamed():
+        status = wrk.status_of(server.port, esp32_load(server.peer, server.port, 1))
+    if status != HTTPStatus.NOT_MODIFIED:
+        kind = _Older if server.peer.name == "before" else Broken
+        raise kind(f"an ESP32 that is up to date is answered {status}")
+
+
+def esp32_load(peer: Peer, port: int, seconds: int) -> Load:
+    """Return the load of ESP32s that run what the server on this port has."""
+    path, fields = "/firmware.bin", _ESP32_FIELDS
+    if peer.conditional_path:
+        path = peer.conditional_path
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=20) as reply:
+            fields += (f"If-None-Match: {reply.headers['ETag']}",)
+    return Load(path, CONNECTIONS, seconds, requests=DEVICES, fields=fields, protocol="HTTP/1.0")
 
 
 def _measure(run: Run, name: str, case: str, clients: int, server: Server, number: int) -> None:
     plan = run.plan
-    if name in _IMAGES:
+    if name == _ESP32:
+        load = esp32_load(server.peer, server.port, plan.seconds)
+    elif name in _IMAGES:
         load = Load(
             "/firmware.bin", clients, plan.seconds, _DOWNLOADERS, close=name in _NEW_CONNECTIONS
         )

@@ -1,6 +1,7 @@
 """Load by wrk: one run of it, and what it says."""
 
 import json
+import socket
 import subprocess
 from dataclasses import dataclass, replace
 from itertools import count
@@ -13,6 +14,7 @@ from benchmarks.figures import Broken
 _PARTS = 12
 _runs = count()
 _SCRIPT = Path(__file__).with_name("load.lua")
+_OWN_FIELDS = ("_br_mac_: @:", "_br_fwv_: v1.0.1")
 # Of all requests, this part may go wrong before the measurement is worth nothing.
 _TRACE = 0.001
 # Beyond the time of the run, so that a large image on a slow peer is no error.
@@ -24,11 +26,12 @@ class Load:
     """What wrk is to ask.
 
     Attributes:
-        path: with @ where the MAC belongs.
+        path: with @ where the MAC without its colons belongs.
         requests: how many different ones there are, each of another device.
         devices: draw the devices from so many known ones; 0: number n asks n-th.
         seed: of that draw.
         close: each request on a connection of its own.
+        fields: what else is sent, with @: where the MAC belongs.
     """
 
     path: str
@@ -38,10 +41,19 @@ class Load:
     devices: int = 0
     seed: int = 0
     close: bool = False
+    fields: tuple[str, ...] = _OWN_FIELDS
+    protocol: str = "HTTP/1.1"
 
     def lasting(self, seconds: int) -> "Load":
         """Return the same load for another time."""
         return replace(self, seconds=seconds)
+
+    @property
+    def template(self) -> str:
+        """A request, as load.lua wants it."""
+        lines = [f"GET {self.path} {self.protocol}", "Host: 127.0.0.1", *self.fields]
+        lines += ["Connection: close"] if self.close else []
+        return "\r\n".join([*lines, "", ""])
 
 
 @dataclass(frozen=True)
@@ -76,6 +88,23 @@ def parse(output: str) -> Outcome:
     )
 
 
+def status_of(port: int, load: Load) -> int:
+    """Send one request of a load, as the first device; return the status of the reply.
+
+    Raises:
+        Broken: there is none.
+    """
+    request = load.template.replace("@:", "02:00:00:00:00:01").replace("@", "020000000001")
+    with socket.create_connection(("127.0.0.1", port), _PATIENCE_SECONDS) as sock:
+        sock.sendall(request.encode("ascii"))
+        with sock.makefile("rb") as reply:
+            line = reply.readline(1024)
+    words = line.split()
+    if len(words) < 2:
+        raise Broken(f"a request was answered {line!r}")
+    return int(words[1])
+
+
 def run(port: int, load: Load) -> Outcome:
     """Run wrk on a port of this machine. One thread: on two cores the server has the other.
 
@@ -85,8 +114,8 @@ def run(port: int, load: Load) -> Outcome:
     command = ["wrk", "--threads", "1", "--connections", str(load.connections)]
     command += ["--duration", f"{load.seconds}s"]
     command += ["--timeout", f"{load.seconds + _PATIENCE_SECONDS}s", "--script", str(_SCRIPT)]
-    command += [f"http://127.0.0.1:{port}/", "--", load.path, str(load.requests)]
-    command += [str(load.devices), str(load.seed), "close" if load.close else "keep"]
+    command += [f"http://127.0.0.1:{port}/", "--", load.template, str(load.requests)]
+    command += [str(load.devices), str(load.seed)]
     command.append(str(next(_runs) * load.requests // _PARTS % load.requests))
     try:
         done = subprocess.run(

@@ -9,12 +9,13 @@ import sys
 import unittest
 from pathlib import Path
 
-from benchmarks import bounds, figures, report, wrk
+from benchmarks import bounds, figures, pollers, report, wrk
 from benchmarks.command import main
 from benchmarks.figures import OURS, Failure, Measurement, Results
 from benchmarks.metrics import METRICS, WORKLOADS
 from benchmarks.peers import PEERS
 from benchmarks.progress import Progress
+from benchmarks.side_by_side import esp32_load
 from tests.support import ROOT, ServerCase
 
 WRK_OUTPUT = """\
@@ -87,6 +88,42 @@ class WrkTest(unittest.TestCase):
         with self.assertRaisesRegex(figures.Broken, "unable to connect"):
             wrk.parse("unable to connect to 127.0.0.1:1 Connection refused\n")
 
+    def test_a_request_on_a_connection_of_its_own_says_so(self):
+        head = (
+            "GET /version.txt HTTP/1.1\r\nHost: 127.0.0.1\r\n_br_mac_: @:\r\n_br_fwv_: v1.0.1\r\n"
+        )
+        for close, wanted in ((False, "\r\n"), (True, "Connection: close\r\n\r\n")):
+            with self.subTest(close=close):
+                load = wrk.Load("/version.txt", 1, 1, close=close)
+                self.assertEqual(load.template, head + wanted)
+
+
+class DevicesTest(ServerCase):
+    def test_an_esp32_that_is_up_to_date_is_told_so(self):
+        load = esp32_load(PEERS[OURS], self.port, 1)
+        self.assertEqual(wrk.status_of(self.port, load), 304)
+        self.stop()
+        self.assertEqual([line["family"] for line in self.records(event="check")], ["esp32"])
+
+    def test_an_esp32_is_not_told_so_where_there_is_another_release(self):
+        self.set_target("v1.0.0")
+        self.assertEqual(wrk.status_of(self.port, esp32_load(PEERS[OURS], self.port, 1)), 200)
+
+    def test_pollers_are_known_with_what_they_run(self):
+        pollers.introduce(self.port, pollers.PATH, range(1, 4))
+        self.stop()
+        newest = {line["id"]: line["firmware_version"] for line in self.records()}
+        self.assertEqual(newest, {f"gw-02000000000{number}": "1.0.1" for number in (1, 2, 3)})
+
+    def test_pollers_that_are_to_update_are_no_measurement(self):
+        self.set_target("v1.0.0")
+        with self.assertRaisesRegex(figures.Broken, "deploymentBase"):
+            pollers.introduce(self.port, pollers.PATH, (1,))
+
+    def test_a_server_without_the_api_of_pollers_is_no_measurement(self):
+        with self.assertRaisesRegex(figures.Broken, "401"):
+            pollers.introduce(self.port, "/nothing/here/@", (1,))
+
 
 class BoundsTest(unittest.TestCase):
     def test_a_ratio_is_met_missed_or_not_measured(self):
@@ -128,6 +165,24 @@ class BoundsTest(unittest.TestCase):
     def test_a_gate_without_a_figure_is_broken(self):
         self.assertEqual(len(bounds.broken_gates(Results(), {"slow-downloads"})), 2)
 
+    def test_the_memory_of_pollers_is_a_gate(self):
+        for most, broken in ((8.0, 0), (8.1, 1)):
+            with self.subTest(most):
+                rounds = [{"mb_per_10k": 6.0}, {"mb_per_10k": most}]
+                found = results("ddi-polling", **{OURS: rounds})
+                self.assertEqual(len(bounds.broken_gates(found, {"ddi-polling"})), broken)
+
+    def test_a_peer_that_was_weighed_in_one_round_alone_has_a_rate_in_all(self):
+        rounds = {
+            OURS: [{"rate": 9000.0, "mb_per_10k": 6.0}, {"rate": 8000.0, "mb_per_10k": 6.0}],
+            "goosebit": [{"rate": 300.0, "mb_per_10k": 20.0}, {"rate": 200.0}],
+        }
+        found = results("ddi-polling", **rounds)
+        name = "polls of hawkBit's DDI, keep-alive: rate, to gooseBit"
+        self.assertEqual(verdict(found, name).figure, 35.0)
+        text = report.markdown(found)
+        self.assertRegex(text, r"(?m)\| 250 \(200 to 300\) \| 35 \|.*\| 20.0 \| 0.3 \|$")
+
     def test_ratios_are_no_gates(self):
         rounds = {OURS: [{"rate": 1.0}], "nginx": [{"rate": 100.0}]}
         found = results("check-new", **rounds)
@@ -143,6 +198,22 @@ class ReportTest(unittest.TestCase):
         text = report.markdown(results("check-new", **rounds))
         self.assertIn("| this server | 20 (10 to 30) |  |", text)
         self.assertIn("| nginx, one worker | 10 (10 to 40) | 1 |", text)
+
+    def test_a_bound_of_a_workload_is_named_by_results_that_know_it(self):
+        failed = Results(failures=[Failure("ddi-polling", "a case", OURS, 0, "no port")])
+        left_out = Results(left_out={"workload ddi-polling": figures.NOT_ASKED})
+        for found, named in ((Results(), False), (failed, True), (left_out, True)):
+            with self.subTest(found):
+                self.assertEqual("gooseBit | ≥ 20 x | not" in report.bounds_table(found), named)
+
+    def test_the_summary_has_a_column_for_what_was_measured(self):
+        found = Results(ABOUT)
+        self.assertIn("| peer |\n", report.summary(found))
+        values = {"rate": 9000.0, "mb_per_10k": 6.0}
+        found.measurements.append(Measurement("ddi-polling", "16 connections", OURS, 0, values))
+        table = report.summary(found)
+        self.assertIn("| peer | DDI polls/s, keep-alive | MB for 10,000 DDI pollers |", table)
+        self.assertIn("| this server | 9,000 | 6.0 |", table)
 
     def test_what_was_left_out_or_failed_is_named(self):
         found = Results(ABOUT, left_out={"aiohttp": "aiohttp is not installed"})
