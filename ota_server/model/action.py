@@ -197,7 +197,7 @@ def action_in(fields: Mapping[str, Any]) -> Action | None:
         if not is_whole or len(bytes.fromhex(sha256)) != 32:
             return None
         image = PinnedImage(version, sha256.lower(), size)
-        since_ms = parse_time(fields["action_time"])
-        return Action(number, first, ActionState(fields["action_state"]), image, since_ms, failures)
+        state, since_ms = ActionState(fields["action_state"]), parse_time(fields["action_time"])
+        return Action(number, first, state, image, since_ms, failures, installed)
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
         return None

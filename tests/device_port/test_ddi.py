@@ -214,6 +214,14 @@ class UpdateTest(DdiCase):
         self.assertEqual(self.device.links().keys(), {"installedBase"})
         self.assertEqual(self.device_line()["firmware_version"], "v1.0.1")
 
+    def test_nor_does_it_after_a_restart_of_the_server(self):
+        self.device.attributes(sw_version="v1.0.0")
+        self.device.update()
+        self.stop()
+        self.device.attributes(sw_version="v1.0.0")
+        self.assertEqual(self.device.links().keys(), {"installedBase"})
+        self.assertEqual(self.device_line()["firmware_version"], "v1.0.1")
+
     def test_swupdate_is_told_200_also_where_it_waits_for_100(self):
         self.device.links()
         body = b'{"data":{"version":"v1.0.0"}}'
