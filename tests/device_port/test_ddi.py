@@ -365,6 +365,15 @@ class HoldBackTest(DdiCase):
         self.assertEqual(self.device_line()["firmware_version"], "v1.0.1")
         self.assertNotEqual(self.device.deployment()["id"], number)
 
+    def test_it_counts_also_where_the_device_has_refused_to_cancel_it(self):
+        number = self.known()
+        self.set_target("v1.0.0")
+        self.device.links()
+        self.device.say({"execution": "rejected"}, number, "cancelAction")
+        self.device.say(CLOSED, number)
+        self.assertEqual(self.device_line()["firmware_version"], "v1.0.1")
+        self.assertNotEqual(self.device.deployment()["id"], number)
+
     def test_without_a_free_slot_there_is_no_link(self):
         admission = Admission(DownloadSlots(1))
         self.start(service={"admission": admission})
