@@ -6,7 +6,6 @@ that it gets, whatever is decided meanwhile.
 
 import json
 
-from ota_server.httpd.http1 import Request
 from ota_server.model.image_header import ImageHeader
 from ota_server.model.version import meaning
 
@@ -39,9 +38,3 @@ def esphome_manifest(
 def fota_document(kind: str, version: str, url: str) -> str:
     """Return the document of esp32FOTA, an array; its versions have no leading `v`."""
     return json.dumps([{"type": kind, "version": meaning(version), "url": url}])
-
-
-def origin_of(request: Request) -> str | None:
-    """Return the scheme and host by which a client asks; None: it does not say, or too much."""
-    host = request.fields.get(b"host", b"").decode("latin-1")
-    return f"http://{host}" if host else None

@@ -15,7 +15,6 @@ from ota_server.device_port.documents import (
     NO_MD5,
     esphome_manifest,
     fota_document,
-    origin_of,
 )
 from ota_server.device_port.offers import NotOffered, Offers
 from ota_server.device_port.promises import Promises
@@ -23,6 +22,7 @@ from ota_server.device_port.resume import recent_download
 from ota_server.httpd import reply
 from ota_server.httpd.http1 import Request, field_lines
 from ota_server.httpd.reply import Peer, Reply
+from ota_server.httpd.trusted_proxies import origin_of
 from ota_server.journal.device_table import DeviceTable
 from ota_server.journal.record import Scalar
 from ota_server.model.device import Download, Report
@@ -88,7 +88,8 @@ class Telling:
             if path in (MD5_PATH, SHA256_PATH):
                 return _digest_reply(path, image)
             place = f"firmware/firmware_{image.version}.bin"
-            return _document_reply(path, self._document_of(request, path, version, image, place))
+            origin = origin_of(request, peer)
+            return _document_reply(path, self._document_of(origin, path, version, image, place))
 
         return _answered(tell, may_wait)
 
@@ -117,7 +118,8 @@ class Telling:
         if told is None:
             told = self._own(report)
             image = self._own_image(told, peer)
-        content = self._document_of(request, caller.path, told, image, None, report)
+        origin = origin_of(request, peer)
+        content = self._document_of(origin, caller.path, told, image, None, report)
         answer = _document_reply(caller.path, content)
         details: dict[str, Scalar] = {} if content else {"status": answer.status.value}
         answer.needs_record = bool(self._policies.latest.rollouts)
@@ -156,7 +158,7 @@ class Telling:
 
     def _document_of(
         self,
-        request: Request,
+        origin: str,
         path: bytes,
         told: str | None,
         image: Image | None,
@@ -166,6 +168,7 @@ class Telling:
         """Return a document; None: there is nothing that it could say.
 
         Args:
+            origin: the scheme and host by which the client asks; "": it does not say.
             place: the path of the image for anybody; None: it is for the device of `report`.
         """
         if path == FILES_CHECK_PATH:
@@ -181,13 +184,12 @@ class Telling:
             notes = "" if manifest is None else manifest.notes[:_MOST_NOTES]
             kind = self._product or "firmware"
             return esphome_manifest(kind, told, place or name, md5, header, notes)
-        origin = origin_of(request)
         if place is None and report is not None:
             reported = report.firmware_version
             runs = reported if is_version(reported) else UNKNOWN_VERSION
             place = f"d/{identity_of(report.key)}/{runs}/{name}"
         url = "/".join(filter(None, (origin, self._product, place)))
-        if origin is None or len(url) > MAX_URL:
+        if not origin or len(url) > MAX_URL:
             return None
         return fota_document(self._product or "default", told or NO_FOTA_VERSION, url)
 

@@ -5,7 +5,10 @@
 
 import hashlib
 import json
+from ipaddress import ip_network
+from typing import Any
 
+from ota_server.httpd.trusted_proxies import TrustedProxies
 from ota_server.policy import edits
 from ota_server.releases.publish import publish
 from ota_server.releases.publish_request import PublishRequest
@@ -258,6 +261,23 @@ class FieldTest(FamiliesCase):
         answer = self.send("esp32", "Accept-Encoding: gzip", "Via: 1.1 proxy")
         self.assertIn("no-transform", answer.fields["cache-control"])
         self.assertNotIn("content-encoding", answer.fields)
+
+    def fota(self, host: str, **fields: str) -> Any:
+        """Return the document of esp32FOTA, as a device gets it from a host."""
+        with Client(self.port) as client:
+            lines = [f"{name.replace('_', '-')}: {value}" for name, value in fields.items()]
+            head = (f"GET /d/{MAC}/v1/esp32fota.json HTTP/1.1", f"Host: {host}", *lines, "", "")
+            client.send("\r\n".join(head).encode())
+            (document,) = json.loads(client.answer().body)
+        return document
+
+    def test_the_url_in_a_manifest_is_of_http_behind_a_tls_proxy(self):
+        self.target(Fota, "v2.0.0")
+        said = {"X_Forwarded_Proto": "https", "X_Forwarded_Host": "ota.example"}
+        self.assertTrue(self.fota("inner:7777", **said)["url"].startswith("http://inner:7777/"))
+        self.stop()
+        self.start(proxies=TrustedProxies([ip_network("127.0.0.1")]))
+        self.assertTrue(self.fota("inner:7777", **said)["url"].startswith("https://ota.example/"))
 
     def test_the_md5_is_of_another_release_than_the_image_that_follows(self):
         self.target(EspHome, "v2.0.0")
