@@ -219,6 +219,7 @@ class Zephyr(Gateway):
 
     Attributes:
         installed: the id of the update that it installed last; it never installs that one again.
+        is_worn: whether its flash keeps no image any more; it tells nobody.
         asks: how often the last run polled.
     """
 
@@ -228,6 +229,7 @@ class Zephyr(Gateway):
     def __init__(self, port: int, mac: str, runs: bytes, *more: Callable[[], None]) -> None:
         super().__init__(port, mac, runs, *more)
         self.installed = 0
+        self.is_worn = False
         self.asks = 0
 
     @property
@@ -326,6 +328,8 @@ class Zephyr(Gateway):
             raise Refused(f"the image was answered {answer.status}")
         if hashlib.sha256(answer.body).hexdigest() != artifact["hashes"]["sha256"]:
             raise Refused("the SHA-256 differs")
+        if self.is_worn:
+            raise Refused("failed to validate stored firmware")
         self.installed = number
         if self.boots:
             self.runs = answer.body

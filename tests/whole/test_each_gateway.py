@@ -6,6 +6,7 @@
 import hashlib
 import json
 import re
+from collections.abc import Callable
 from ipaddress import ip_network
 from typing import Any
 
@@ -331,6 +332,36 @@ class FieldTest(GatewaysCase):
         self.assertEqual(device.update(), Ending.NOTHING, device.problem)
         self.assertEqual(device.asks, 2)  # to say that it has it, and to find that this was all
 
+    def test_zephyr_that_cannot_keep_an_image_fetches_it_at_each_poll_for_ever(self):
+        for kind in (Zephyr, OlderZephyr):
+            with self.subTest(kind.__name__):
+                self.target("v1.0.0")
+                device = self.known(kind, f"worn-{kind.__name__}")
+                self.target("v2.0.0")
+                device.is_worn = True
+                endings = []
+                for _ in range(8):
+                    endings.append(device.update())
+                    self.await_ends()
+                self.assertLess(endings.count(Ending.FAILED), 5, endings)
+                self.assertEqual(endings[-1], Ending.NOTHING)
+
+
+class CommandTest(DataDirCase):
+    def test_links_lead_to_http_though_the_command_names_the_proxy(self):
+        said = {"X-Forwarded-Proto": "https", "X-Forwarded-Host": "ota.example"}
+        for options, origin in (
+            (("--trusted-proxy", "127.0.0.1"), "https://ota.example"),
+            ((), "http://ota"),
+        ):
+            server = start_server(self, self.data_dir, *options)
+            name = f"{BASE}{len(options)}"
+            with Client(server.port) as client:
+                client.request(name, said)
+                links = json.loads(client.answer().body)["_links"]
+            self.assertEqual(links["configData"]["href"], f"{origin}{name}/configData")
+            server.end()
+
 
 class RolloutTest(DataDirCase):
     """A fleet of gateways under a rollout."""
@@ -360,8 +391,14 @@ class RolloutTest(DataDirCase):
         for device in self.devices:
             device.update()
 
-    def roll_out(self, *kinds: type[Gateway], bad: bool) -> str:
-        """Return how a rollout to devices ends that run the first release, and have said so."""
+    def roll_out(
+        self, *kinds: type[Gateway], spoil: Callable[[Any], None] = lambda device: None
+    ) -> str:
+        """Return how a rollout to devices ends that run the first release, and have said so.
+
+        Args:
+            spoil: makes a device one that the release does not suit.
+        """
         for number in range(self.COUNT):
             kind = kinds[number % len(kinds)]
             self.devices.append(kind(self.port, f"gw-{number}", bundle("v0.9.0")))
@@ -369,7 +406,7 @@ class RolloutTest(DataDirCase):
             self.update_all()
         self.assertEqual({device.version for device in self.devices}, {"v1.0.0"})
         for device in self.devices:
-            device.boots = not bad
+            spoil(device)
         self.operate("rollout", "start", "v2.0.0", *self.LIMITS)
 
         def is_over() -> bool:
@@ -380,19 +417,28 @@ class RolloutTest(DataDirCase):
         return str(read_progress(self.data_dir)["state"])
 
     def test_what_gateways_report_as_installed_moves_a_rollout_on(self):
-        self.assertEqual(self.roll_out(RaucUpdater, Zephyr, OlderZephyr, bad=False), "done")
+        self.assertEqual(self.roll_out(RaucUpdater, Zephyr, OlderZephyr), "done")
         for _ in range(2):
             self.update_all()
         self.assertEqual({device.version for device in self.devices}, {"v2.0.0"})
         self.assertIn(f"{self.COUNT} ", self.operate("devices", "--version", "v2.0.0"))
 
+    def test_a_release_that_no_gateway_can_keep_halts_a_rollout_though_none_says_so(self):
+        def wear(device: Any) -> None:
+            device.is_worn = True
+
+        self.assertEqual(self.roll_out(Zephyr, OlderZephyr, spoil=wear), "halted")
+
     def test_what_gateways_report_as_failed_halts_a_rollout(self):
-        self.assertEqual(self.roll_out(RaucUpdater, bad=True), "halted")
+        def spoil(device: Any) -> None:
+            device.boots = False
+
+        self.assertEqual(self.roll_out(RaucUpdater, spoil=spoil), "halted")
         self.assertEqual({device.version for device in self.devices}, {"v1.0.0"})
         failed = self.operate("rollout", "devices", "--failed")
         self.assertGreaterEqual(failed.count("id:gw-"), 2)
         self.assertLessEqual(failed.count("id:gw-"), self.COUNT // 2)
-        # Nobody is offered it any more.
+        # Nobody is offered it any longer.
         for device in self.devices:
             device.update()
             self.assertEqual(device.update(), Ending.NOTHING, device.problem)
