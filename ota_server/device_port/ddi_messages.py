@@ -18,8 +18,8 @@ from ota_server.releases.image import Image
 
 # Feedback has some lines of a log. A device that sends more than this does not follow the DDI.
 MOST_BODY_BYTES = 64 * 1024
-# Zephyr has a buffer of 300 bytes for a URL.
-MOST_URL_BYTES = 300
+# Earlier releases of Zephyr have a buffer of 200 bytes for the path of an image, with a zero.
+MOST_PATH_BYTES = 199
 _DEFAULT_TENANT = "default"
 _PATH = re.compile(rb"/([A-Za-z0-9_\-]{1,32})/controller/v1/([^/]{1,192})(?:/(.*))?")
 _ESCAPED = re.compile(rb"%([0-9A-Fa-f]{2})")
@@ -144,12 +144,14 @@ class Hrefs(NamedTuple):
             chr(each) if each in _SAFE or each == ord("%") else f"%{each:02X}"
             for each in self.path.controller.encode("latin-1")
         )
-        return f"{self.origin}/{self.path.tenant}/controller/v1/{controller}/{rest}"
+        # As hawkBit writes it: earlier releases of Zephyr ask for `default` and look for this.
+        tenant = self.path.tenant if self.path.product else _DEFAULT_TENANT.upper()
+        return f"{self.origin}/{tenant}/controller/v1/{controller}/{rest}"
 
     def to_image(self, sha256: str, file_name: str) -> str:
         """Return the URL of an image: of these bytes alone, whatever its release is called."""
         module = self.to(f"softwaremodules/{sha256}/artifacts/")
-        is_short = len(module) + len(f"{file_name}.MD5SUM") <= MOST_URL_BYTES
+        is_short = len(module) - len(self.origin) + len(file_name) <= MOST_PATH_BYTES
         return module + (file_name if is_short else "image.swu")
 
 

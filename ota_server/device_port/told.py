@@ -88,9 +88,8 @@ class Telling:
             if path in (MD5_PATH, SHA256_PATH):
                 return _digest_reply(path, image)
             place = f"firmware/firmware_{image.version}.bin"
-            return _document_reply(
-                path, self._document_of(request, peer, path, version, image, place)
-            )
+            origin = origin_of(request, peer)
+            return _document_reply(path, self._document_of(origin, path, version, image, place))
 
         return _answered(tell, may_wait)
 
@@ -119,7 +118,8 @@ class Telling:
         if told is None:
             told = self._own(report)
             image = self._own_image(told, peer)
-        content = self._document_of(request, peer, caller.path, told, image, None, report)
+        origin = origin_of(request, peer)
+        content = self._document_of(origin, caller.path, told, image, None, report)
         answer = _document_reply(caller.path, content)
         details: dict[str, Scalar] = {} if content else {"status": answer.status.value}
         answer.needs_record = bool(self._policies.latest.rollouts)
@@ -158,8 +158,7 @@ class Telling:
 
     def _document_of(
         self,
-        request: Request,
-        peer: Peer,
+        origin: str,
         path: bytes,
         told: str | None,
         image: Image | None,
@@ -169,6 +168,7 @@ class Telling:
         """Return a document; None: there is nothing that it could say.
 
         Args:
+            origin: the scheme and host by which the client asks; "": it does not say.
             place: the path of the image for anybody; None: it is for the device of `report`.
         """
         if path == FILES_CHECK_PATH:
@@ -184,7 +184,6 @@ class Telling:
             notes = "" if manifest is None else manifest.notes[:_MOST_NOTES]
             kind = self._product or "firmware"
             return esphome_manifest(kind, told, place or name, md5, header, notes)
-        origin = origin_of(request, peer)
         if place is None and report is not None:
             reported = report.firmware_version
             runs = reported if is_version(reported) else UNKNOWN_VERSION

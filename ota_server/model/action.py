@@ -16,6 +16,7 @@ A device has one action at a time, the newest; it is a part of its record. Its s
     OPEN, BEGUN → CANCELING                     the release was replaced, stopped or withdrawn
     OPEN, BEGUN, CANCELING → SUCCEEDED, FAILED  the update was closed: what became of it counts
     CANCELING → CANCELED                        the order was closed or rejected
+    CANCELED → SUCCEEDED, FAILED                the order had come too late: the update was closed
 """
 
 from collections.abc import Mapping
@@ -111,7 +112,7 @@ def fed_back(action: Action, execution: str, finished: str, now_ms: int) -> Acti
     if execution != "closed":
         is_new = action.state is ActionState.OPEN
         return _into(action, ActionState.BEGUN, now_ms) if is_new else action
-    if action.has_ended:
+    if action.has_ended and action.state is not ActionState.CANCELED:
         return action
     if finished == "failure":
         failed = _into(action, ActionState.FAILED, now_ms)
@@ -197,7 +198,7 @@ def action_in(fields: Mapping[str, Any]) -> Action | None:
         if not is_whole or len(bytes.fromhex(sha256)) != 32:
             return None
         image = PinnedImage(version, sha256.lower(), size)
-        since_ms = parse_time(fields["action_time"])
-        return Action(number, first, ActionState(fields["action_state"]), image, since_ms, failures)
+        state, since_ms = ActionState(fields["action_state"]), parse_time(fields["action_time"])
+        return Action(number, first, state, image, since_ms, failures, installed)
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
         return None

@@ -1,6 +1,7 @@
 """SWUpdate's daemon goes through updates of signed bundles by hawkBit's API, under a rollout."""
 
 import json
+import re
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -10,10 +11,14 @@ from tests.support.fleet import read_progress
 from tests.support.gateways import SwuCase
 from tests.support.real_clients import SMALL, needs, needs_images, needs_packages
 
+# SWUpdate sends the line end as it is, which JSON does not allow.
 CONFIG = """
 globals: {{ verbose = false; }};
 suricatta: {{ }};
-identify: ({{ name = "version"; value = "{version}"; }});
+identify: (
+    {{ name = "site"; value = "first line\\nsecond line"; }},
+    {{ name = "version"; value = "{version}"; }}
+);
 """
 PAUSE_SECONDS = 0.05
 STEP_SECONDS = 60.0
@@ -24,9 +29,10 @@ SUCCESS = "2"
 class Gateway:
     """A gateway with SWUpdate's daemon; what it starts ends with the test."""
 
-    def __init__(self, case: "SuricattaTest", name: str) -> None:
+    def __init__(self, case: "SuricattaCase", name: str, port: int) -> None:
         self.name = name
         self._case = case
+        self._port = port
         # Sockets stand in TMPDIR: so daemons can run side by side.
         self.folder = case.folder / name
         self.folder.mkdir()
@@ -45,7 +51,7 @@ class Gateway:
         """
         config = self.folder / "swupdate.cfg"
         config.write_text(CONFIG.format(version=version))
-        server = f"-t DEFAULT -u http://127.0.0.1:{self._case.port} -i {self.name}"
+        server = f"-t DEFAULT -u http://127.0.0.1:{self._port} -i {self.name}"
         if confirm:
             server += f" -c {confirm}"
         command = ["swupdate", "-l", "5", "-f", config, "-k", self._case.certificate]
@@ -68,24 +74,15 @@ class Gateway:
         return self._daemon.communicate()[0]
 
 
-@needs_images
-@needs("swupdate", "swupdate-ipc", "openssl")
-@needs_packages("swugenerator")
-class SuricattaTest(SwuCase):
+class SuricattaCase(SwuCase):
+    """Gateways, and a release that they run."""
+
+    gateways: list[Gateway]
+
     def setUp(self) -> None:
         super().setUp()
         self.give(self.bundle(SMALL.image, self.folder / "old", "v1.0.0"), "v1.0.0")
-        self.gateways = [Gateway(self, f"gw-{number}") for number in (1, 2)]
-
-    def roll_out(self, bundle: Path, version: str) -> None:
-        """Begin a rollout to the gateways, which have polled and run v1.0.0."""
-        for gateway in self.gateways:
-            gateway.start("v1.0.0")
-        self.wait_until(lambda: self.versions() == ["v1.0.0", "v1.0.0"])
-        for gateway in self.gateways:
-            gateway.poll_each_second()
-        self.operate("release", "publish", bundle, "--version", version)
-        self.operate("rollout", "start", version, *TO_ALL_AT_ONCE)
+        self.installed = self.folder / "installed"
 
     def wait_until(self, is_so: Callable[[], bool]) -> None:
         """Wait for what the gateways bring about."""
@@ -98,14 +95,32 @@ class SuricattaTest(SwuCase):
         rows = map(json.loads, self.operate("devices", "--json").splitlines())
         return [row["firmware_version"] for row in rows]
 
+
+@needs_images
+@needs("swupdate", "swupdate-ipc", "openssl")
+@needs_packages("swugenerator")
+class SuricattaTest(SuricattaCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.gateways = [Gateway(self, f"gw-{number}", self.port) for number in (1, 2)]
+
+    def roll_out(self, bundle: Path, version: str) -> None:
+        """Begin a rollout to the gateways, which have polled and run v1.0.0."""
+        for gateway in self.gateways:
+            gateway.start("v1.0.0")
+        self.wait_until(lambda: self.versions() == ["v1.0.0", "v1.0.0"])
+        for gateway in self.gateways:
+            gateway.poll_each_second()
+        self.operate("release", "publish", bundle, "--version", version)
+        self.operate("rollout", "start", version, *TO_ALL_AT_ONCE)
+
     def state(self) -> str:
         return str(read_progress(self.data_dir).get("state"))
 
     def test_gateways_are_updated_and_say_so_after_their_restart(self):
-        installed = self.folder / "installed"
-        self.roll_out(self.bundle(SMALL.next_image, installed), "v2.0.0")
+        self.roll_out(self.bundle(SMALL.next_image, self.installed), "v2.0.0")
         self.wait_until(lambda: all(each.restarts.exists() for each in self.gateways))
-        self.assertEqual(installed.read_bytes(), SMALL.next_image)
+        self.assertEqual(self.installed.read_bytes(), SMALL.next_image)
         self.assertEqual(self.versions(), ["v1.0.0", "v1.0.0"])
         for gateway in self.gateways:
             gateway.end()
@@ -115,7 +130,7 @@ class SuricattaTest(SwuCase):
         self.assertEqual(self.device("id:gw-1")["state"], "up to date")
 
     def test_a_release_whose_script_fails_is_halted(self):
-        bundle = self.bundle(SMALL.next_image, self.folder / "installed", check="exit 1")
+        bundle = self.bundle(SMALL.next_image, self.installed, check="exit 1")
         self.roll_out(bundle, "v2.0.0")
         self.wait_until(lambda: self.state() == "halted")
         self.assertEqual(self.versions(), ["v1.0.0", "v1.0.0"])
@@ -123,8 +138,73 @@ class SuricattaTest(SwuCase):
     def test_a_release_that_another_key_has_signed_is_halted(self):
         ours = self.key, self.certificate
         self.key, self.certificate = self.make_key("another")
-        bundle = self.bundle(SMALL.next_image, self.folder / "installed")
+        bundle = self.bundle(SMALL.next_image, self.installed)
         self.key, self.certificate = ours
         self.roll_out(bundle, "v2.0.0")
         self.wait_until(lambda: self.state() == "halted")
-        self.assertFalse((self.folder / "installed").exists())
+        self.assertFalse(self.installed.exists())
+
+
+@needs_images
+@needs("swupdate", "swupdate-ipc", "openssl")
+@needs_packages("swugenerator")
+class FieldTest(SuricattaCase):
+    """What goes wrong between SWUpdate and other servers, and must not happen here."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.link = self.weak_link()
+        self.gateway = Gateway(self, "gw-1", self.link.port)
+        self.gateways = [self.gateway]
+
+    def start(self, check: str = "exit 0", is_held: bool = False) -> None:
+        """Start a gateway that polls each second, with an update that is given to all."""
+        self.give(self.bundle(SMALL.next_image, self.installed, check=check), "v2.0.0")
+        if is_held:
+            self.operate("hold", "--reason", "night")
+        self.gateway.start("v1.0.0")
+        self.wait_until(lambda: b"/configData" in self.link.requests)
+        self.wait_until(lambda: self.versions() == ["v1.0.0"])
+        self.gateway.poll_each_second()
+
+    def messages(self) -> list[bytes]:
+        """Return the bodies of what the gateway has sent."""
+        sent = self.link.requests
+        lengths = re.finditer(rb"\r\nContent-Length: (\d+)\r\n(?:[^\r]+\r\n)*\r\n", sent)
+        return [sent[each.end() : each.end() + int(each[1])] for each in lengths]
+
+    def polls(self) -> int:
+        return self.link.requests.count(b"GET /DEFAULT/controller/v1/gw-1 ")
+
+    def test_the_link_for_attributes_stays_and_no_update_begins(self):
+        self.start()
+        self.wait_until(self.gateway.restarts.exists)
+        self.assertEqual(self.installed.read_bytes(), SMALL.next_image)
+        self.assertEqual(self.link.requests.count(b"PUT /DEFAULT/"), 1)
+
+    def test_feedback_is_answered_204_and_the_image_is_never_fetched(self):
+        self.start()
+        self.wait_until(self.gateway.restarts.exists)
+        said = self.gateway.end()
+        self.assertIn(b"/feedback ", self.link.requests)
+        statuses = set(re.findall(r"^< HTTP/1.1 (\d+)", said, re.MULTILINE))
+        self.assertEqual(statuses - {"100"}, {"200"})
+
+    def test_an_update_that_has_to_wait_is_reported_as_installed(self):
+        self.start(is_held=True)
+        polls = self.polls()
+        self.wait_until(lambda: self.polls() > polls + 2)
+        self.assertNotIn(b"/feedback ", self.link.requests)
+        self.assertEqual(self.versions(), ["v1.0.0"])
+        self.operate("unhold")
+        self.wait_until(self.gateway.restarts.exists)
+        self.assertNotIn("Skipped", self.gateway.end())
+        self.assertEqual(self.installed.read_bytes(), SMALL.next_image)
+
+    def test_line_ends_within_its_strings_hide_the_version_and_the_failure(self):
+        self.start(check="echo one; echo two >&2; exit 1")
+        self.wait_until(lambda: bool(self.records(event="feedback", finished="failure")))
+        failed = self.records(event="feedback", finished="failure")[0]
+        self.assertEqual((failed["action_state"], failed["firmware_version"]), ("failed", "v1.0.0"))
+        (broken,) = (each for each in self.messages() if b"\n" in each)
+        self.assertRaises(ValueError, json.loads, broken)

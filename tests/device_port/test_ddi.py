@@ -214,6 +214,30 @@ class UpdateTest(DdiCase):
         self.assertEqual(self.device.links().keys(), {"installedBase"})
         self.assertEqual(self.device_line()["firmware_version"], "v1.0.1")
 
+    def test_nor_does_it_after_a_restart_of_the_server(self):
+        self.device.attributes(sw_version="v1.0.0")
+        self.device.update()
+        self.stop()
+        self.device.attributes(sw_version="v1.0.0")
+        self.assertEqual(self.device.links().keys(), {"installedBase"})
+        self.assertEqual(self.device_line()["firmware_version"], "v1.0.1")
+
+    def test_links_name_the_tenant_as_hawkbit_does_and_keep_within_200_bytes(self):
+        for name in ("board-0123456789abcdef", "b" * 64):
+            for version in ("v1", "v1.2.3-rc.1+build.20261129.abcdef0123456789"):
+                device = Device(self, f"/default/controller/v1/{name}")
+                self.put_image(version, self.IMAGE)
+                self.set_target(version)
+                for _ in range(2):
+                    links = device.links()
+                if "cancelAction" in links:
+                    device.say(CLOSED, links["cancelAction"].rpartition("/")[2], "cancelAction")
+                (artifact,) = device.deployment()["deployment"]["chunks"][0]["artifacts"]
+                path = artifact["_links"]["download-http"]["href"].removeprefix("http://ota")
+                self.assertTrue(path.startswith(f"/DEFAULT/controller/v1/{name}/"), path)
+                self.assertLess(len(path), 200)
+                self.assertEqual(send(self.port, path).body, self.IMAGE)
+
     def test_swupdate_is_told_200_also_where_it_waits_for_100(self):
         self.device.links()
         body = b'{"data":{"version":"v1.0.0"}}'
@@ -353,6 +377,15 @@ class HoldBackTest(DdiCase):
         number = self.known()
         self.set_target("v1.0.0")
         self.device.links()
+        self.device.say(CLOSED, number)
+        self.assertEqual(self.device_line()["firmware_version"], "v1.0.1")
+        self.assertNotEqual(self.device.deployment()["id"], number)
+
+    def test_it_counts_also_where_the_device_has_refused_to_cancel_it(self):
+        number = self.known()
+        self.set_target("v1.0.0")
+        self.device.links()
+        self.device.say({"execution": "rejected"}, number, "cancelAction")
         self.device.say(CLOSED, number)
         self.assertEqual(self.device_line()["firmware_version"], "v1.0.1")
         self.assertNotEqual(self.device.deployment()["id"], number)

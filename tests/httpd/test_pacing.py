@@ -16,6 +16,8 @@ from ota_server.httpd.transports import TRANSPORTS
 from tests.support import DEVICE, Client, ServerCase, request_head, until
 
 KIB = 1024
+# Microcontrollers give up after so long without a byte: an ESP after 8 s, ESPHome after 4.5 s.
+IMPATIENT_SECONDS = 4.5
 
 
 def send_all(paces: list[Pace], length: int, began: float = 100.0) -> list[float]:
@@ -35,7 +37,33 @@ def send_all(paces: list[Pace], length: int, began: float = 100.0) -> list[float
     return done
 
 
+def longest_silence(paces: list[Pace], seconds: float, began: float = 100.0) -> float:
+    """Send without end at each pace for a while; return the longest time without a byte."""
+    longest, last = 0.0, [began] * len(paces)
+    due = [(began, number) for number in range(len(paces))]
+    while due[0][0] < began + seconds:
+        now, number = heapq.heappop(due)
+        while allowed := paces[number].allowed(100_000_000, now):
+            paces[number].sent(allowed)
+            longest, last[number] = max(longest, now - last[number]), now
+        heapq.heappush(due, (paces[number].due, number))
+    return longest
+
+
 class PaceTest(unittest.TestCase):
+    def test_a_device_among_many_waits_so_long_for_a_byte_that_it_gives_up(self):
+        for rate, count in (
+            (100 * KIB, 200),
+            (1000 * KIB, 1000),
+            (1000 * KIB, 2000),
+            (10_000 * KIB, 3000),
+        ):
+            for own_rate in (None, 20 * KIB):
+                with self.subTest(rate=rate, downloads=count, own_rate=own_rate):
+                    pacing = Pacing(rate, own_rate)
+                    paces = [pacing.pace() for _ in range(count)]
+                    self.assertLess(longest_silence(paces, 15.0), IMPATIENT_SECONDS)
+
     def test_one_download_takes_as_long_as_its_rate_says(self):
         for rate in (2 * KIB, 100 * KIB, 50 * KIB * KIB):
             with self.subTest(rate):

@@ -78,12 +78,18 @@ class WeakLink:
 
     Clients are cut here and not by a limit on their rate, since curl takes a whole image of 50 KB
     in one go whatever its limit. A thread carries the bytes until `close`.
+
+    Attributes:
+        port: where clients find it.
+        is_silent: set once it has fallen silent.
+        requests: what clients have sent, in the order of its arrival.
     """
 
     def __init__(self, server_port: int, carried_bytes: int) -> None:
         self._server = ("127.0.0.1", server_port)
         self._carried_bytes: float = carried_bytes
         self._left: dict[socket.socket, float] = {}
+        self.requests = b""
         self._selector = selectors.DefaultSelector()
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
@@ -131,6 +137,8 @@ class WeakLink:
     def _carry(self, source: socket.socket, sink: socket.socket) -> None:
         try:
             content = source.recv(int(min(65536, self._left[source])))
+            if source.getsockname()[1] == self.port:
+                self.requests += content
             sink.sendall(content)
         except OSError:
             content = b""
@@ -194,7 +202,7 @@ class Clients(DataDirCase):
         self.assertEqual(process.returncode, 0, output)
         return output
 
-    def weak_link(self, carried_bytes: int) -> WeakLink:
+    def weak_link(self, carried_bytes: int = 2**31) -> WeakLink:
         link = WeakLink(self.port, carried_bytes)
         self.addCleanup(link.close)
         return link

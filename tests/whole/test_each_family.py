@@ -3,9 +3,14 @@
 `FieldTest` has what users of these updaters met; the names of its tests say what would go wrong.
 """
 
+import gzip
 import hashlib
 import json
+import logging
+from ipaddress import ip_network
+from typing import Any
 
+from ota_server.httpd.trusted_proxies import TrustedProxies
 from ota_server.policy import edits
 from ota_server.releases.publish import publish
 from ota_server.releases.publish_request import PublishRequest
@@ -223,6 +228,30 @@ class FieldTest(FamiliesCase):
             prepare()
             self.assertIsNot(device.update(), Ending.RESTARTED)
 
+    def test_tasmota_on_an_esp32_takes_a_304_for_success_too(self):
+        self.put_image("v2.0.0", esp32_image("v2.0.0"))
+        self.set_target("v2.0.0")
+        for runs, is_held in (("14.1.0", False), ("2.0.0", False), ("v2.0.0", False), ("1", True)):
+            if is_held:
+                edits.hold(self.data_dir, "night")
+            with self.subTest(runs), Client(self.port) as client:
+                lines = (*ESP32, f"x-ESP32-version: {runs}(release-tasmota32)", "", "")
+                client.send("\r\n".join(("GET /firmware.bin HTTP/1.0", "Host: h", *lines)).encode())
+                self.assertEqual(client.answer().status, 404 if is_held else 200)
+
+    def test_tasmota_compares_the_compressed_image_with_the_md5_of_the_plain_one(self):
+        source = self.data_dir / "build.bin"
+        source.write_bytes(esp8266_image("v2.0.0"))
+        request = PublishRequest(str(source), "v2.0.0")
+        publish(self.data_dir, request, now_ms(), lambda done, size: None)
+        self.set_target("v2.0.0")
+        with Client(self.port) as client:
+            lines = (*ESP8266, "x-ESP8266-version: 14.1.0(tasmota)", "", "")
+            client.send("\r\n".join(("GET /firmware.bin.gz HTTP/1.0", "Host: h", *lines)).encode())
+            answer = client.answer()
+        self.assertEqual(gzip.decompress(answer.body), esp8266_image("v2.0.0"))
+        self.assertEqual(answer.fields["x-md5"], hashlib.md5(answer.body).hexdigest())
+
     def test_tasmota_asks_for_the_compressed_image_and_gets_the_plain_one(self):
         self.target(Tasmota, "v2.0.0")
         with Client(self.port) as client:
@@ -259,6 +288,72 @@ class FieldTest(FamiliesCase):
         self.assertIn("no-transform", answer.fields["cache-control"])
         self.assertNotIn("content-encoding", answer.fields)
 
+    def test_a_message_comes_in_chunks_or_without_its_length(self):
+        self.target(HttpUpdate, "v2.0.0")
+        for http in ("1.0", "1.1"):
+            for path in (
+                "/version.txt",
+                f"/d/{MAC}/v1/manifest.json",
+                f"/d/{MAC}/v1/esp32fota.json",
+                f"/d/{MAC}/v1/firmware.bin.md5",
+                "/DEFAULT/controller/v1/gw-1",
+                "/DEFAULT/controller/v1/gw-1/deploymentBase/1",
+                "/nothing",
+            ):
+                with self.subTest(path, http=http), Client(self.port) as client:
+                    lines = (f"_br_mac_: {MAC}", "_br_fwv_: v1") if "txt" in path else ()
+                    head = (f"GET {path} HTTP/{http}", "Host: h", *lines, "Connection: close")
+                    client.send("\r\n".join((*head, "", "")).encode())
+                    answer, rest = client.answer(), client.read_all()
+                    self.assertEqual(len(answer.body), int(answer.fields["content-length"]))
+                    self.assertGreater(len(answer.body), 0)
+                    self.assertEqual(rest, b"")
+                    self.assertNotIn("transfer-encoding", answer.fields)
+
+    def fota(self, host: str, **fields: str) -> Any:
+        """Return the document of esp32FOTA, as a device gets it from a host."""
+        with Client(self.port) as client:
+            lines = [f"{name.replace('_', '-')}: {value}" for name, value in fields.items()]
+            head = (f"GET /d/{MAC}/v1/esp32fota.json HTTP/1.1", f"Host: {host}", *lines, "", "")
+            client.send("\r\n".join(head).encode())
+            (document,) = json.loads(client.answer().body)
+        return document
+
+    def test_the_url_in_a_manifest_is_relative_or_missing(self):
+        self.target(Fota, "v2.0.0")
+        for host in ("ota.example", "192.0.2.1:7777", "[2001:db8::1]:7777"):
+            with self.subTest(host):
+                document = self.fota(host)
+                self.assertEqual(
+                    {name: type(value) for name, value in document.items()},
+                    {"type": str, "version": str, "url": str},
+                )
+                path = f"/d/{MAC}/v1/firmware_v2.0.0.bin"
+                self.assertEqual(document["url"], f"http://{host}{path}")
+
+    def test_the_url_in_a_manifest_is_of_http_behind_a_tls_proxy(self):
+        self.target(Fota, "v2.0.0")
+        said = {"X_Forwarded_Proto": "https", "X_Forwarded_Host": "ota.example"}
+        self.assertTrue(self.fota("inner:7777", **said)["url"].startswith("http://inner:7777/"))
+        self.stop()
+        self.start(proxies=TrustedProxies([ip_network("127.0.0.1")]))
+        self.assertTrue(self.fota("inner:7777", **said)["url"].startswith("https://ota.example/"))
+
+    def test_a_cut_download_is_filled_up_and_its_md5_differs(self):
+        image = self.target(EspHome, "v2.0.0")
+        path = self.data_dir / "firmware" / "firmware_v2.0.0.bin"
+        large = image * 2000
+        self.put_image("v2.0.0", large)
+        with Client(self.port, receive_buffer=4096) as client:
+            client.send(f"GET /d/{MAC}/v1/firmware.bin HTTP/1.1\r\nHost: h\r\n\r\n".encode())
+            head = client.read_until(b"\r\n\r\n")
+            with path.open("r+b") as file:
+                file.truncate(len(large) // 2)
+            self.assertIn(f"Content-Length: {len(large)}".encode(), head)
+            body = client.read(len(large))
+            # All of it, from a copy that nobody can cut, or less and a closed connection.
+            self.assertEqual(body, large[: len(body)])
+
     def test_the_md5_is_of_another_release_than_the_image_that_follows(self):
         self.target(EspHome, "v2.0.0")
         base = f"/d/{MAC}/v1.0.0/"
@@ -286,6 +381,18 @@ class FieldTest(FamiliesCase):
         endings = [device.update() for _ in range(6)]
         self.assertEqual(endings[:3], [Ending.UPDATED] * 3)
         self.assertEqual(endings[3:], [Ending.NOTHING] * 3)
+
+    def test_nobody_is_told_that_a_device_fetches_one_image_for_ever(self):
+        self.put_image("v2.0.0", esp32_image("v1.0.0-dirty"))
+        self.set_target("v2.0.0")
+        self.start()
+        device = self.device(HttpUpdate)
+        with self.assertLogs("ota_server", logging.WARNING) as logged:
+            for _ in range(4):
+                device.update()
+        said = [line for line in logged.output if MAC in line]
+        self.assertEqual(len(said), 1, logged.output)
+        self.assertIn("v2.0.0", said[0])
 
     def test_a_range_that_ends_before_it_begins_is_an_error_to_mender(self):
         image = self.target(HttpUpdate, "v2.0.0")
