@@ -18,8 +18,9 @@ from ota_server.releases.image import Image
 
 # Feedback has some lines of a log. A device that sends more than this does not follow the DDI.
 MOST_BODY_BYTES = 64 * 1024
-# Earlier releases of Zephyr have a buffer of 200 bytes for the path of an image, with a zero.
-MOST_PATH_BYTES = 199
+# Zephyr has a buffer of 300 bytes for a URL, and in earlier releases one of 200 bytes, with a zero,
+# for the path of an image.
+MOST_URL_BYTES, MOST_PATH_BYTES = 300, 199
 _DEFAULT_TENANT = "default"
 _PATH = re.compile(rb"/([A-Za-z0-9_\-]{1,32})/controller/v1/([^/]{1,192})(?:/(.*))?")
 _ESCAPED = re.compile(rb"%([0-9A-Fa-f]{2})")
@@ -151,7 +152,9 @@ class Hrefs(NamedTuple):
     def to_image(self, sha256: str, file_name: str) -> str:
         """Return the URL of an image: of these bytes alone, whatever its release is called."""
         module = self.to(f"softwaremodules/{sha256}/artifacts/")
-        is_short = len(module) - len(self.origin) + len(file_name) <= MOST_PATH_BYTES
+        path_bytes = len(module) - len(self.origin) + len(file_name)
+        is_short = path_bytes <= MOST_PATH_BYTES
+        is_short = is_short and len(f"{module}{file_name}.MD5SUM") <= MOST_URL_BYTES
         return module + (file_name if is_short else "image.swu")
 
 
