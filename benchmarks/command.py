@@ -37,7 +37,7 @@ _SLOW_POLLERS, _SHORT_SLOW_POLLERS = polling.POLLERS, polling.FEW_POLLERS
 _GROWTH = (1_000, 100_000, 1_000_000)
 _SHORT_GROWTH = (1_000, 10_000)
 # With 10,000 connections each peer takes ten seconds more, with new ones three: in a run that has
-# to end within three minutes the others have no part in that.
+# to end within a few minutes the others have no part in that.
 _SHORT_PEERS = (OURS, "nginx")
 _FEW_PEERS = frozenset(("slow-downloads", "idle", "download-1m-new"))
 
