@@ -167,6 +167,12 @@ FAMILIES = (
 BY_PATH = {FOTA_PATH: Family("esp32fota"), b"/version": Family("micropython")}
 
 
+# What the names of fields, each in a line of its own, have in them if a request is of a family.
+_MARKS = tuple(
+    (row, b"\n" + row.field + (b"" if row.field.endswith(b"-") else b"\n")) for row in FAMILIES
+)
+
+
 class Caller(NamedTuple):
     """What a request says about its device.
 
@@ -240,24 +246,18 @@ def family_of(request: Request, path: bytes) -> Family:
     What has both of our headers speaks our protocol, whatever program sends them, unless it has the
     headers by which a family says who it is too.
     """
-    is_ours = request.fields.keys() >= _OWN_FIELDS
-    agent = request.fields.get(b"user-agent", b"")
-    for family in FAMILIES:
-        if not _has_field(request, family.field) and not (
-            family.agent and agent.startswith(family.agent)
-        ):
+    fields = request.fields
+    is_ours = fields.keys() >= _OWN_FIELDS
+    agent = fields.get(b"user-agent", b"")
+    names = b"\n" + b"\n".join(fields) + b"\n"
+    for family, mark in _MARKS:
+        if mark not in names and not (family.agent and agent.startswith(family.agent)):
             continue
-        if is_ours and not any(name in request.fields for name in family.identity_fields):
+        if is_ours and not any(name in fields for name in family.identity_fields):
             return BR
-        if family.marker in request.fields.get(family.version_field, b""):
+        if family.marker in fields.get(family.version_field, b""):
             return family
     return BR if is_ours else BY_PATH.get(path, OTHER)
-
-
-def _has_field(request: Request, field: bytes) -> bool:
-    if not field.endswith(b"-"):
-        return field in request.fields
-    return any(name.startswith(field) for name in request.fields)
 
 
 def _claims(

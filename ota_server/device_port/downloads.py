@@ -47,6 +47,7 @@ _NOT_FOUND = "Firmware version not found."
 _NOT_READY = "The image is not ready yet."
 
 TARGET_CACHING = ("Cache-Control", "private, no-cache, no-transform")
+_TARGET_CACHING = field_lines((TARGET_CACHING,))
 _IMAGE = AskedFor()
 
 
@@ -312,7 +313,7 @@ def no_update(family: Family) -> Reply:
     status = HTTPStatus(family.no_update.value)
     if status is HTTPStatus.NOT_FOUND:
         return reply.text(status, "No update now.")
-    return Reply(status, field_lines((TARGET_CACHING,)), content_length=None)
+    return Reply(status, _TARGET_CACHING, content_length=None)
 
 
 def _fits_if_range(request: Request, etag: str) -> bool:

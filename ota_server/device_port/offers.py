@@ -47,8 +47,11 @@ class NotOffered(Exception):
     """The device may not have an image now: answer 503."""
 
     def __init__(self, decision: Decision) -> None:
-        super().__init__(in_words(decision.cause))
+        super().__init__()
         self.decision = decision
+
+    def __str__(self) -> str:
+        return in_words(self.decision.cause)  # which most callers do not ask for
 
     def answer(self, text: str, now_ms: int) -> Reply:
         """Return the 503: it says when asking again may help, if that is known."""
