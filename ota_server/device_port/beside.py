@@ -13,7 +13,8 @@ from http import HTTPStatus
 from typing import NamedTuple
 
 from ota_server.device_port.asked_for import AskedFor
-from ota_server.device_port.dialects import FIRMWARE_MODES, UNKNOWN_VERSION, Caller, NoUpdate
+from ota_server.device_port.caller import FIRMWARE_MODES, Caller
+from ota_server.device_port.dialects import UNKNOWN_VERSION, NoUpdate
 from ota_server.device_port.downloads import TARGET_CACHING, no_update
 from ota_server.device_port.image_reply import conditional_reply
 from ota_server.device_port.offers import NotOffered, Offers

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from ota_server.device_port.actions import Actions
 from ota_server.device_port.asked_for import AskedFor
+from ota_server.device_port.caller import Caller
 from ota_server.device_port.ddi_messages import (
     DdiPath,
     Hrefs,
@@ -23,7 +24,7 @@ from ota_server.device_port.ddi_messages import (
     parse_version,
     poll_message,
 )
-from ota_server.device_port.dialects import HAWKBIT, Caller
+from ota_server.device_port.dialects import HAWKBIT
 from ota_server.device_port.downloads import Downloads
 from ota_server.device_port.methods import wrong_method
 from ota_server.device_port.poll_interval import poll_seconds

@@ -7,7 +7,8 @@ from contextlib import suppress
 from http import HTTPStatus
 
 from ota_server.device_port.asked_for import AskedFor
-from ota_server.device_port.dialects import FIRMWARE_MODES, Caller, Family, NoUpdate
+from ota_server.device_port.caller import FIRMWARE_MODES, Caller
+from ota_server.device_port.dialects import Family, NoUpdate
 from ota_server.device_port.download_records import DownloadPlan, DownloadRecords, Piece
 from ota_server.device_port.image_reply import (
     conditional_reply,

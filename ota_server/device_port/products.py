@@ -13,9 +13,10 @@ from ota_server.device_port.actions import Actions
 from ota_server.device_port.admission import Admission
 from ota_server.device_port.asked_for import asked_for
 from ota_server.device_port.beside import Beside, is_beside
+from ota_server.device_port.caller import FIRMWARE_MODES, Caller
 from ota_server.device_port.checks import CHECK_PATH, Checks
 from ota_server.device_port.ddi import Ddi
-from ota_server.device_port.dialects import FIRMWARE_MODES, UNKNOWN_VERSION, Caller
+from ota_server.device_port.dialects import UNKNOWN_VERSION
 from ota_server.device_port.downloads import Downloads, NoFile
 from ota_server.device_port.named_images import NamedImages
 from ota_server.device_port.offers import Offers

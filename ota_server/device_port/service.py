@@ -12,9 +12,9 @@ from collections.abc import Callable
 from http import HTTPStatus
 
 from ota_server.device_port import ddi_messages
+from ota_server.device_port.caller import Caller, caller_of
 from ota_server.device_port.checks import IMAGE_PATH, read_common_image
 from ota_server.device_port.ddi_messages import DdiPath
-from ota_server.device_port.dialects import Caller, caller_of
 from ota_server.device_port.methods import not_allowed, wrong_method
 from ota_server.device_port.products import UNRECORDED_PATHS, ProductPort, Products, is_path
 from ota_server.device_port.proxy_signs import ProxySigns

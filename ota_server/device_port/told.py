@@ -7,7 +7,8 @@ digest says nothing of its release, so the image that follows within a minute is
 from collections.abc import Callable
 from http import HTTPStatus
 
-from ota_server.device_port.dialects import FOTA_PATH, UNKNOWN_VERSION, Caller
+from ota_server.device_port.caller import Caller
+from ota_server.device_port.dialects import FOTA_PATH, UNKNOWN_VERSION
 from ota_server.device_port.documents import (
     ESPHOME_PATH,
     MAX_URL,

@@ -7,8 +7,8 @@ from collections import Counter
 from unittest import mock
 
 from ota_server.device_port.admission import Admission
+from ota_server.device_port.caller import caller_of
 from ota_server.device_port.checks import read_common_check, read_common_image
-from ota_server.device_port.dialects import caller_of
 from ota_server.device_port.products import Common, ProductPort, Products
 from ota_server.device_port.service import Service
 from ota_server.device_port.slots import DownloadSlots

@@ -3,16 +3,8 @@
 import unittest
 from base64 import b64encode
 
-from ota_server.device_port.dialects import (
-    BR,
-    BY_PATH,
-    FAMILIES,
-    HAWKBIT,
-    OTHER,
-    Caller,
-    NoUpdate,
-    caller_of,
-)
+from ota_server.device_port.caller import Caller, caller_of
+from ota_server.device_port.dialects import BR, BY_PATH, FAMILIES, HAWKBIT, OTHER, NoUpdate
 from ota_server.httpd.http1 import Request, parse_head
 from ota_server.model.device import Report, Unidentified
 from ota_server.model.updater import FAMILY_NAMES, family_of
