@@ -164,7 +164,8 @@ class Beside:
         plain = report._replace(updater=without_space(report.updater))
         decision, _ = self._offers.decision_for(plain, peer, self._clock_ms(), True)
         release = decision.release
-        if release is None or same_version(caller.report.firmware_version, release):
+        running = self._offers.release_of(caller.report)
+        if release is None or same_version(running, release):
             raise NotOffered(decision)
         part = Part.FILESYSTEM
         if asked.other:

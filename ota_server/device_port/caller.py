@@ -93,10 +93,25 @@ def caller_of(request: Request, product: str = "", path: bytes | None = None) ->
                 "disagree",
                 f"{first.identity} and {other.identity}".encode(),
             )
+    return _caller(request, family, in_path, path, device_key(product, first.identity))
+
+
+def nameless_caller(request: Request, path: bytes) -> Caller:
+    """Read what a client says that does not say which device it is.
+
+    Raises:
+        Unidentified: its version is malformed.
+    """
+    return _caller(request, family_of(request, path), None, path, "")
+
+
+def _caller(
+    request: Request, family: Family, in_path: re.Match[bytes] | None, path: bytes, key: str
+) -> Caller:
     version, space = _version(request, family, in_path), _free_space(request, family.space_field)
     updater = None if family is BR else Updater(family.name, space)
     return Caller(
-        Report(device_key(product, first.identity), version, updater),
+        Report(key, version, updater),
         family,
         path,
         _text(request, family.mode_field).lower(),
@@ -197,3 +212,10 @@ def _hash(request: Request, name: bytes, form: re.Pattern[str]) -> str:
 def _free_space(request: Request, name: bytes) -> int | None:
     value = request.fields.get(name, b"")
     return int(value) if _NUMBER.fullmatch(value) else None
+
+
+def is_from_browser(request: Request) -> bool:
+    """Return whether a person looks at this server: no device asks for HTML."""
+    is_device = MAC_FIELD in request.fields or VERSION_FIELD in request.fields
+    wants_page = b"text/html" in request.fields.get(b"accept", b"")
+    return wants_page and not is_device and request.method in ("GET", "HEAD")

@@ -16,6 +16,10 @@ FOTA_PATH = b"/esp32fota.json"
 _OWN_FIELDS = frozenset((MAC_FIELD, VERSION_FIELD))
 
 
+# Tasmota's images with less in them, which are never what a plug should stay on.
+_SMALLER = ("minimal", "safeboot")
+
+
 class NoUpdate(Enum):
     """How a family is told, by the answer to a request for the image, that there is none for it.
 
@@ -157,3 +161,10 @@ def family_of(request: Request, path: bytes) -> Family:
         if family.marker in fields.get(family.version_field, b""):
             return family
     return BR if is_ours else BY_PATH.get(path, OTHER)
+
+
+def without_variant(version: str) -> str:
+    """Return what Tasmota calls `14.1.0(release-sensors)` as the release is called: `14.1.0`."""
+    bare, parenthesis, variant = version.partition("(")
+    is_smaller = any(name in variant for name in _SMALLER)
+    return version if is_smaller or not parenthesis or not bare else bare

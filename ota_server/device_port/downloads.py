@@ -163,6 +163,7 @@ class Downloads:
         try:
             return self._plan_image(request, caller, asked, peer, device, under_way)
         except NoTarget:
+            self._refuse_file(asked)
             if family.no_update is not NoUpdate.NONE:
                 return DownloadPlan(no_update(family), None, is_check=True)
             answer = reply.later("No target version.")
@@ -173,8 +174,7 @@ class Downloads:
                 raise
             answer = reply.later(_NOT_READY)
         except NotOffered as problem:
-            if asked.path and not any(m.files for m in self._policies.latest.manifests.values()):
-                raise NoFile(asked.path) from None
+            self._refuse_file(asked)
             if family.no_update is not NoUpdate.NONE:
                 return DownloadPlan(no_update(family), report.firmware_version, is_check=True)
             answer = problem.answer(f"No update now: {problem}.", self._clock_ms())
@@ -187,6 +187,11 @@ class Downloads:
                 log.error("no image for %s: %s", report.key, said)
             answer = reply.text(HTTPStatus.NOT_FOUND, _NOT_FOUND)
         return DownloadPlan(answer, device.target_version if device else None)
+
+    def _refuse_file(self, asked: AskedFor) -> None:
+        """Refuse what can only be a file of a release, where none has files."""
+        if asked.path and not any(m.files for m in self._policies.latest.manifests.values()):
+            raise NoFile(asked.path)
 
     def _plan_image(
         self,

@@ -6,12 +6,17 @@ import time
 from collections.abc import Callable
 from http import HTTPStatus
 
-from ota_server.device_port.checks import CHECK_PATH, IMAGE_PATH
-from ota_server.device_port.image_reply import conditional_reply, ranges_of
+from ota_server.device_port.asked_for import AskedFor, asked_for
+from ota_server.device_port.caller import FIRMWARE_MODES, Caller
+from ota_server.device_port.checks import CHECK_PATH
+from ota_server.device_port.dialects import NoUpdate
+from ota_server.device_port.downloads import no_update
+from ota_server.device_port.image_reply import conditional_reply, file_reply, ranges_of
 from ota_server.device_port.offers import NotOffered, Offers
 from ota_server.httpd import byterange, reply
 from ota_server.httpd.http1 import Request
 from ota_server.httpd.reply import Peer, Reply
+from ota_server.model.version import same_version
 from ota_server.releases.fleet_target import NoTarget
 from ota_server.releases.store import Altered, NoImage, NotHashed, NotNow, Store
 from ota_server.system.hints import hints
@@ -41,25 +46,40 @@ class NamedImages:
         self._limit = RateLimit(_LOG_EVERY_SECONDS)
 
     def respond_to_anybody(
-        self, request: Request, path: bytes, peer: Peer, may_wait: bool
+        self, request: Request, caller: Caller, peer: Peer, may_wait: bool
     ) -> Reply:
         """Give what the fleet should run, or its image, to a client that is no known device.
 
         Raises:
             NotHashed: an image has to be hashed first, and the caller may wait for that.
         """
-        if path not in (CHECK_PATH, IMAGE_PATH):
+        asked = asked_for(caller.path)
+        is_image = asked is not None and not asked.is_compressed and not asked.other
+        if not (is_image and caller.mode in FIRMWARE_MODES) and caller.path != CHECK_PATH:
             return reply.text(HTTPStatus.NOT_FOUND, "Not Found")
+        says_none = caller.family.no_update is not NoUpdate.NONE
         try:
             version, end = self._offers.for_anybody()
         except (NoTarget, NotOffered):
-            return reply.later("No update now.")
-        if path == CHECK_PATH:
+            return no_update(caller.family) if says_none else reply.later("No update now.")
+        if caller.path == CHECK_PATH:
             return reply.text(HTTPStatus.OK, version + end)
-        return self.respond(request, version, peer, may_wait)
+        if says_none and same_version(self._offers.release_of(caller.report), version):
+            return no_update(caller.family)
+        return self.respond(request, version, peer, may_wait, asked)
 
-    def respond(self, request: Request, version: str, peer: Peer, may_wait: bool) -> Reply:
+    def respond(
+        self,
+        request: Request,
+        version: str,
+        peer: Peer,
+        may_wait: bool,
+        asked: AskedFor | None = None,
+    ) -> Reply:
         """Give the image of a version, to caches or an operator's curl.
+
+        Args:
+            asked: which image or file of it is wanted; None: the image.
 
         Raises:
             NotHashed: it has to be hashed first, and the caller may wait for that.
@@ -79,8 +99,15 @@ class NamedImages:
             if may_wait:
                 raise
             return reply.later(_NOT_READY)
-        asked = _SHA256_QUERY.fullmatch(request.query)
-        is_right = asked is not None and asked[1].decode("ascii").lower() == image.sha256
+        if asked is not None and not asked.is_of(image.version):
+            return reply.text(HTTPStatus.NOT_FOUND, _NOT_FOUND)
+        if asked is not None and asked.path:
+            path = asked.file_in(image.version, image.files)
+            if path is None:
+                return reply.text(HTTPStatus.NOT_FOUND, "Not Found")
+            return file_reply(image, image.files[path], NAMED_CACHING)
+        wanted = _SHA256_QUERY.fullmatch(request.query)
+        is_right = wanted is not None and wanted[1].decode("ascii").lower() == image.sha256
         # RFC 9110 section 8.8.2.1: never later than the reply, whatever clock the file has it from.
         told_seconds = min(image.modified_seconds, self._clock_ms() // 1000)
         modified_seconds = told_seconds if told_seconds >= _FIRST_TOLD_SECONDS else None

@@ -127,6 +127,10 @@ class Offers:
                 self._say_wait(report.key, decision.cause)
         return decision, situation.target.end if situation.target is not None else ""
 
+    def release_of(self, report: Report) -> str:
+        """Return the version of the release that a device runs, by what it reports."""
+        return self._policies.current().release_of(report.firmware_version)
+
     def for_anybody(self) -> tuple[str, str]:
         """Return the fleet's target for a client that is no known device, and what ends a reply.
 
@@ -135,7 +139,7 @@ class Offers:
             NotOffered: everything is on hold.
         """
         policy, target = self._policies.current(), self._store.target()
-        if policy.problem or policy.is_held:
+        if policy.problem or policy.is_held or policy.is_withdrawn(target.version):
             nobody = Report("", target.version)
             raise NotOffered(choose(nobody, Situation(policy, target)))
         return target.version, target.end

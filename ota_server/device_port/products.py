@@ -13,10 +13,10 @@ from ota_server.device_port.actions import Actions
 from ota_server.device_port.admission import Admission
 from ota_server.device_port.asked_for import asked_for
 from ota_server.device_port.beside import Beside, is_beside
-from ota_server.device_port.caller import FIRMWARE_MODES, Caller
+from ota_server.device_port.caller import Caller, nameless_caller
 from ota_server.device_port.checks import CHECK_PATH, Checks
 from ota_server.device_port.ddi import Ddi
-from ota_server.device_port.dialects import UNKNOWN_VERSION
+from ota_server.device_port.dialects import UNKNOWN_VERSION, without_variant
 from ota_server.device_port.downloads import Downloads, NoFile
 from ota_server.device_port.named_images import NamedImages
 from ota_server.device_port.offers import Offers
@@ -83,18 +83,20 @@ class ProductPort:
         self.ddi = Ddi(self.name, actions, self.downloads, common.poll_interval_seconds)
 
     def recognised(self, caller: Caller) -> Caller:
-        """Return what a device says; it runs the release whose hash it says, if it says no version.
+        """Return what a device says, with the release that it runs where it says that otherwise.
 
-        Not where it asks for a file system: then its version is that of its file system.
+        One that says no version runs the release whose hash it says. Tasmota's version also names
+        the variant, which counts only where a release is reported with it.
         """
-        report = caller.report
-        hashes = [each for each in (caller.sketch_sha256, caller.sketch_md5) if each]
-        if report.firmware_version != UNKNOWN_VERSION or caller.mode not in FIRMWARE_MODES:
-            return caller
-        known = self.policies.current().hashes
-        version = next((known[each] for each in hashes if each in known), None)
-        version = version or self.store.version_of_hash(hashes)
-        if version is None:
+        policy, report = self.policies.current(), caller.report
+        version: str | None = report.firmware_version
+        if version == UNKNOWN_VERSION:
+            hashes = [each for each in (caller.sketch_sha256, caller.sketch_md5) if each]
+            version = next((policy.hashes[each] for each in hashes if each in policy.hashes), None)
+            version = version or self.store.version_of_hash(hashes)
+        elif caller.family.marker and version not in policy.aliases:
+            version = without_variant(report.firmware_version)
+        if version is None or version == report.firmware_version:
             return caller
         return caller._replace(report=report._replace(firmware_version=version))
 
@@ -131,8 +133,10 @@ class ProductPort:
         Raises:
             NotHashed: as `respond`.
         """
-        answerer = self.told if path in TOLD_PATHS else self.named_images
-        return answerer.respond_to_anybody(request, path, peer, may_wait)
+        if path in TOLD_PATHS:
+            return self.told.respond_to_anybody(request, path, peer, may_wait)
+        caller = self.recognised(nameless_caller(request, path))
+        return self.named_images.respond_to_anybody(request, caller, peer, may_wait)
 
 
 def open_product(data_dir: Path, common: Common) -> ProductPort:
@@ -153,6 +157,12 @@ def is_path(path: bytes) -> bool:
     asked = asked_for(path)
     is_image = asked is not None and not asked.path
     return is_image or path in (CHECK_PATH, SIGNATURE_PATH, *TOLD_PATHS)
+
+
+def is_of_product(path: bytes) -> bool:
+    """Return whether a path would be found if there were a product of its first name."""
+    rest = path[1:].partition(b"/")[2]
+    return rest.startswith(b"d/") or (bool(rest) and is_path(b"/" + rest))
 
 
 class Products:

@@ -12,11 +12,17 @@ from collections.abc import Callable
 from http import HTTPStatus
 
 from ota_server.device_port import ddi_messages
-from ota_server.device_port.caller import Caller, caller_of
+from ota_server.device_port.caller import Caller, caller_of, is_from_browser
 from ota_server.device_port.checks import IMAGE_PATH, read_common_image
 from ota_server.device_port.ddi_messages import DdiPath
 from ota_server.device_port.methods import not_allowed, wrong_method
-from ota_server.device_port.products import UNRECORDED_PATHS, ProductPort, Products, is_path
+from ota_server.device_port.products import (
+    UNRECORDED_PATHS,
+    ProductPort,
+    Products,
+    is_of_product,
+    is_path,
+)
 from ota_server.device_port.proxy_signs import ProxySigns
 from ota_server.device_port.window import Standing
 from ota_server.httpd import reply
@@ -32,7 +38,6 @@ from ota_server.journal.device_table import DeviceTable
 from ota_server.journal.rejected import Rejected
 from ota_server.model.device import (
     MAC_FIELD,
-    VERSION_FIELD,
     Report,
     Unidentified,
     previous_version,
@@ -246,11 +251,13 @@ class Service:
             if named[2]:
                 return port.signatures.respond_by_name(version, peer, may_wait)
             return port.named_images.respond(request, version, peer, may_wait)
-        if path == b"/" and _is_from_browser(request):
+        if path == b"/" and is_from_browser(request):
             return reply.text(HTTPStatus.OK, _WHAT_THIS_IS)
         try:
             caller = port.recognised(caller_of(request, port.name, path))
         except Unidentified as unsaid:
+            if unsaid.says_nothing and is_of_product(path):
+                return self._not_found(request, None, peer)
             if not (self.is_anonymous and unsaid.says_nothing):
                 raise
             return wrong_method(request) or port.respond_to_anybody(request, path, peer, may_wait)
@@ -314,10 +321,9 @@ class Service:
         if problem.field != MAC_FIELD.decode():
             mac = parse_mac(request.fields.get(MAC_FIELD, b"").decode("latin-1"))
         self._note_rejected(HTTPStatus.UNAUTHORIZED, str(problem), mac, peer)
-        challenge = f'Device realm="ota", header="{problem.field}"'
-        # ESP-IDF answers Basic only if it is offered, and offered first.
-        offered = (("WWW-Authenticate", each) for each in ('Basic realm="ota"', challenge))
-        return reply.text(HTTPStatus.UNAUTHORIZED, "Unauthorized", *offered)
+        # ESP-IDF answers Basic only if it is offered, and first. wget takes the last of two fields.
+        offered = f'Basic realm="ota", Device realm="ota", header="{problem.field}"'
+        return reply.text(HTTPStatus.UNAUTHORIZED, "Unauthorized", ("WWW-Authenticate", offered))
 
     def _note_rejected(self, status: HTTPStatus, problem: str, mac: str | None, peer: Peer) -> None:
         is_401 = status is HTTPStatus.UNAUTHORIZED
@@ -340,10 +346,3 @@ class Service:
 
 def _broken() -> Reply:
     return reply.text(HTTPStatus.INTERNAL_SERVER_ERROR, "Internal Server Error", close=True)
-
-
-def _is_from_browser(request: Request) -> bool:
-    """Return whether a person looks at this server: no device asks for HTML."""
-    is_device = MAC_FIELD in request.fields or VERSION_FIELD in request.fields
-    wants_page = b"text/html" in request.fields.get(b"accept", b"")
-    return wants_page and not is_device and request.method in ("GET", "HEAD")

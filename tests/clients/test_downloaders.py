@@ -193,7 +193,7 @@ class CurlTest(FinishedUpdates, RealClientCase):
 @needs("wget")
 class WgetTest(FinishedUpdates, RealClientCase):
     resumed = ("-c",)
-    basic = ("--auth-no-challenge", f"--user={MAC}", "--password=-")
+    basic = (f"--user={MAC}", "--password=-")
 
     def command(self, url: str, output: Path, fields: Sequence[str]) -> list[str]:
         headers = [f"--header={field}" for field in fields]

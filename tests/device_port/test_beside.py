@@ -71,6 +71,20 @@ class FilesystemTest(BesideCase):
     def test_a_device_that_says_the_releases_own_version_has_it(self):
         self.assertEqual(self.ask_for_it(runs="v2").status, 304)
 
+    def test_a_device_that_says_no_version_but_the_hash_of_the_release_has_it(self):
+        image = (self.data_dir / "firmware" / "firmware_v2.bin").read_bytes()
+        lines = [line for line in in_mode(ESP8266, "spiffs") if "md5" not in line]
+        md5 = f"x-ESP8266-sketch-md5: {hashlib.md5(image).hexdigest()}"
+        self.assertEqual(self.ask(*lines, md5).status, 304)
+
+    def test_a_device_whose_release_is_reported_by_another_text_has_it(self):
+        image = self.data_dir / "image.bin"
+        request = PublishRequest(str(image), "v3", filesystem=str(image), reports_as="3-rel")
+        image.write_bytes(b"another image")
+        publish(self.data_dir, request, now_ms(), lambda *_: None)
+        self.set_target("v3")
+        self.assertEqual(self.ask_for_it(runs="3-rel").status, 304)
+
     def test_a_device_that_is_held_back_is_told_that_there_is_none(self):
         edits.hold(self.data_dir, "night")
         self.assertEqual(self.ask_for_it().status, 304)

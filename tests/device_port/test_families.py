@@ -7,6 +7,7 @@ from ota_server.model.updater import Updater
 from ota_server.policy import edits
 from ota_server.releases.publish import publish
 from ota_server.releases.publish_request import PublishRequest
+from ota_server.releases.withdraw import withdraw
 from ota_server.system.clock import now_ms
 from tests.device_port.test_dialects import ESP32, ESP8266, MONGOOSE, PICO, basic
 from tests.support import Answer, Client, ServerCase
@@ -311,3 +312,74 @@ class AnonymousTest(FamilyCase):
         self.assertEqual(self.ask(path="/version.txt").status, 503)
         self.stop()
         self.assertEqual(self.records(event="check") + self.records(event="begin"), [])
+
+    def test_one_that_says_what_it_runs_is_not_given_that_again(self):
+        self.server.service.is_anonymous = True
+        updater = ("User-Agent: ESP32-http-Update", "x-ESP32-mode: sketch")
+        self.assertEqual(self.ask(*updater, "x-ESP32-version: 1.0.0").body, IMAGE)
+        self.assertEqual(self.ask(*updater, "x-ESP32-version: 1.0.1").status, 304)
+        self.assertEqual(self.ask(*updater, "x-ESP32-version: 1\t0").status, 401)
+        edits.hold(self.data_dir, "night")
+        self.assertEqual(self.ask(*updater, "x-ESP32-version: 1.0.0").status, 304)
+
+    def test_a_withdrawn_target_is_not_told(self):
+        self.server.service.is_anonymous = True
+        withdraw(self.data_dir, "v1.0.1", "", now_ms())
+        self.assertEqual(self.ask(path="/version.txt").status, 503)
+        self.assertEqual(self.ask().status, 503)
+
+    def test_it_gets_the_files_of_a_release(self):
+        self.server.service.is_anonymous = True
+        folder = self.data_dir / "board"
+        folder.mkdir()
+        (folder / "main.py").write_bytes(b"print(2)\n")
+        publish(self.data_dir, PublishRequest(str(folder), "v2"), now_ms(), print)
+        self.set_target("v2")
+        for path in ("/main.py", "/v2_main.py", "/v2/main.py"):
+            self.assertEqual(self.ask(path=path).body, b"print(2)\n")
+        self.assertEqual(self.ask(path="/v1/main.py").status, 404)
+
+
+class MissingProductTest(FamilyCase):
+    def test_a_path_of_a_product_that_is_not_there_is_404_and_no_word_of_a_device(self):
+        own = (f"_br_mac_: {MAC}", "_br_fwv_: 7")
+        for with_target in (True, False):
+            if not with_target:
+                (self.data_dir / "version" / "version.txt").unlink()
+                self.stop()
+                self.start()
+            for path, lines in (
+                ("/Plug/firmware.bin", own),
+                ("/plug/version.txt", (basic(MAC),)),
+                (f"/plug/d/{MAC}/7/firmware.bin", ()),
+                ("/plug/firmware.bin", ()),
+            ):
+                with self.subTest(path=path, with_target=with_target):
+                    self.assertEqual(self.ask(*lines, path=path).status, 404)
+        self.stop()
+        self.assertEqual(self.records(mac=MAC), [])
+
+
+class TasmotaVersionTest(FamilyCase):
+    def test_the_variant_in_it_is_not_the_release(self):
+        self.put_image("14.1.0", esp8266_image("14.1.0"))
+        self.set_target("14.1.0")
+        for version, status in (
+            ("14.1.0(release-tasmota)", 404),
+            ("14.1.0(release-sensors)", 404),
+            ("14.1.0(minimal)", 200),
+            ("14.1.0(release-safeboot)", 200),
+            ("14.0.0(release-tasmota)", 200),
+        ):
+            with self.subTest(version):
+                answer = self.ask(*ESP8266, f"x-ESP8266-version: {version}")
+                self.assertEqual(answer.status, status)
+
+    def test_it_is_where_a_release_is_reported_with_it(self):
+        image = self.data_dir / "tasmota.bin"
+        image.write_bytes(esp8266_image("x"))
+        request = PublishRequest(str(image), "v7", reports_as="14.1.0(release-tasmota)")
+        publish(self.data_dir, request, now_ms(), print)
+        self.set_target("v7")
+        answer = self.ask(*ESP8266, "x-ESP8266-version: 14.1.0(release-tasmota)")
+        self.assertEqual(answer.status, 404)
