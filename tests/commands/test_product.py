@@ -146,6 +146,12 @@ class ViewTest(ProductCase):
         self.run_well("device", "label", other, "the lamp")
         self.assertIn("is told      p1", self.run_well("why", "the lamp"))
 
+    def test_a_name_without_its_prefix_is_answered_by_the_device_that_has_it(self):
+        self.get("/plug/controller/v1/gw-1")
+        said = self.refused("why", "gw-1")
+        self.assertIn("no device has it as its label; `id:gw-1` is a device of plug", said)
+        self.assertNotIn("is a device", self.refused("why", "gw-2"))
+
     def test_one_that_is_in_several_products_has_to_be_named_with_its_product(self):
         for command in (("why", MAC), ("pin", MAC, "p1"), ("device", "forget", MAC)):
             said = self.refused(*command)
