@@ -179,8 +179,12 @@ class ViewTest(ProductCase):
 
     def test_status_and_health_are_of_all(self):
         shown = self.run_well("status")
-        self.assertIn("the default product\n", shown)
-        self.assertIn("\nproduct plug\n", shown)
+        self.assertRegex(shown, r"\n  default +v1\.0\.1 +- +1 +0 ")
+        self.assertRegex(shown, r"\n  plug +p1 +- +0 +1 ")
+        self.assertIn("--product NAME", shown)
+        alone = self.run_well("status", "--product", "plug")
+        self.assertNotIn("PRODUCT", alone)
+        self.assertIn("\nversions ", alone)
         (self.data_dir / "products" / "plug" / "version" / "version.txt").unlink()
         self.assertTrue(until(lambda: call("health", "--data-dir", str(self.data_dir)).returncode))
         done = call("health", "--data-dir", str(self.data_dir))
@@ -210,12 +214,12 @@ class ViewTest(ProductCase):
         for path in (self.data_dir / "firmware").iterdir():
             path.unlink()
         (self.data_dir / "version" / "version.txt").unlink()
-        self.assertIn("default product", call("status", "--data-dir", str(self.data_dir)).stdout)
+        self.assertIn("! default ", call("status", "--data-dir", str(self.data_dir)).stdout)
         self.stop()
         self.run_well("device", "forget", MAC, "--product", "default")
         for is_there in (True, False):
             shown = call("status", "--data-dir", str(self.data_dir))
-            self.assertNotIn("default product", shown.stdout)
+            self.assertNotIn("default", shown.stdout)
             self.assertIn("p1", shown.stdout)
             if is_there:
                 shutil.rmtree(self.data_dir / "firmware")
