@@ -248,10 +248,10 @@ def _state(text: str) -> Condition:
 
 
 def _family(text: str) -> str:
-    if text not in FAMILY_NAMES:
+    if text.lower() not in FAMILY_NAMES:
         families = ", ".join(FAMILY_NAMES)
         raise argparse.ArgumentTypeError(f"{text[:40]!r} is not one of {families}")
-    return text
+    return text.lower()
 
 
 def _some(text: str) -> str:

@@ -6,13 +6,20 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ota_server.journal.replay import replay
-from ota_server.model.identity import key_of_name, name_of, number_of, parse_key, product_of
+from ota_server.model.identity import (
+    key_of_name,
+    name_of,
+    number_of,
+    parse_key,
+    parse_name,
+    product_of,
+)
 from ota_server.model.refusal import Misused
 from ota_server.policy.files import GROUP_SUFFIX, GROUPS_FOLDER
 from ota_server.policy.labels import read_labels
 from ota_server.policy.policy import is_group_name
 from ota_server.policy.text import Who
-from ota_server.system.data_dir import journal_dir, product_dir, product_names
+from ota_server.system.data_dir import journal_dir, product_dir, product_names, root_of
 
 # What the default product is called where a product has to be named.
 DEFAULT = "default"
@@ -72,6 +79,13 @@ def _products_with(root: Path, typed: str | Who | MaybeLabel) -> list[str]:
     return [each for each in products if number_of(keys[each]) in found.locations]
 
 
+def _known_by(root: Path, text: str) -> str:
+    """Return which devices call themselves so, as the end of a message; "": none does."""
+    name = parse_name(f"id:{text}")
+    products = [] if name is None else _products_with(root, name)
+    return "".join(f"; `{name}` is a device of {each or DEFAULT}" for each in products)
+
+
 def resolve_labels(arguments: argparse.Namespace) -> None:
     """Replace each label among the arguments by the MAC of its device.
 
@@ -114,7 +128,8 @@ def _resolved(data_dir: Path, typed: MaybeLabel) -> str | Who:
     if not macs:
         mac = "a MAC address such as 00:11:22:33:44:55"
         what = f"neither {mac} nor a group's name" if typed.or_group else f"not {mac}"
-        raise Misused(f"{text[:40]!r} is {what}, and no device has it as its label")
+        known = _known_by(root_of(data_dir), text)
+        raise Misused(f"{text[:40]!r} is {what}, and no device has it as its label{known}")
     if len(macs) > 1:
         raise Misused(f"{len(macs)} devices are called {text}: give a MAC: {', '.join(macs[:5])}")
     path = data_dir / "version" / GROUPS_FOLDER / f"{text}{GROUP_SUFFIX}"

@@ -14,6 +14,7 @@ from pathlib import Path
 from ota_server.commands.common import Commands, add_command, add_local_argument, run_as
 from ota_server.commands.rollout_status import Paper, Screen
 from ota_server.commands.status_gather import StatusGatherer
+from ota_server.commands.status_products import OF_ALL, products_lines
 from ota_server.commands.status_view import status_fields, status_lines, warning_lines
 from ota_server.commands.terminal import in_local_time, printable
 from ota_server.model.refusal import Misused
@@ -23,9 +24,10 @@ from ota_server.system.data_dir import product_at, product_dir, product_names
 from ota_server.system.hints import hints
 
 _STATUS_EXAMPLES = """\
-  %(prog)s           how it is now, on one screen
-  %(prog)s --watch   the same, again and again
-  %(prog)s --json    for programs
+  %(prog)s                  how it is now, on one screen
+  %(prog)s --product plug   all of one, where there are several products
+  %(prog)s --watch          the same, again and again
+  %(prog)s --json           for programs
 
 The exit code is 1 where something needs a person. The server need not run.
 """
@@ -36,8 +38,6 @@ Prints a line for each thing that needs a person, and nothing where all is well:
 then the exit code is 0, else 1. For cron, and for checks in the way of Nagios.
 """
 _FOLDERS = ("version", "firmware", "log")
-# What such warnings are about is one for all products.
-_OF_ALL = ("server", "journal", "disk")
 _COLUMNS = 80
 _LEAST_SECONDS = 1.0
 # A status of a large fleet takes seconds; so it takes at most a quarter of a processor.
@@ -82,21 +82,20 @@ def _show(arguments: argparse.Namespace) -> int:
 
 
 def _all_lines(found: Mapping[str, FleetStatus], columns: int, is_local: bool) -> list[str]:
-    """Return the lines of all products, each after its name where there are several."""
-    lines: list[str] = []
-    for product, status in found.items():
-        if len(found) > 1:
-            lines += ["", f"product {product}"] if product else ["the default product"]
-        shown = map(printable, status_lines(status, columns, partial(hints.paste, product=product)))
-        lines += (in_local_time(line) if is_local else line for line in shown)
-    return lines
+    """Return the screen of a product, or a line for each where there are several."""
+    (product, status), *others = found.items()
+    if others:
+        lines = products_lines(found, columns, hints.paste)
+    else:
+        lines = status_lines(status, columns, partial(hints.paste, product=product))
+    return [in_local_time(line) if is_local else line for line in map(printable, lines)]
 
 
 def _check(arguments: argparse.Namespace) -> int:
     people = []
     for product, status in _look(_gatherers(arguments), counts_devices=False).items():
         for each in status.needs_person:
-            is_of_all = not product or each.about in _OF_ALL
+            is_of_all = not product or each.about in OF_ALL
             about = each.about if is_of_all else f"{product}: {each.about}"
             people.append(each._replace(about=about))
     if sys.stdout.isatty():
@@ -149,7 +148,7 @@ def _look(
             for each in assess(facts).warnings:
                 if (each.about, each.text) in said:
                     continue
-                if each.about in _OF_ALL:
+                if each.about in OF_ALL:
                     said.add((each.about, each.text))
                 text, remedy = (hints.paste(part, product) for part in each[1:3])
                 warnings.append(each._replace(text=text, remedy=remedy))

@@ -42,7 +42,7 @@ def status_lines(status: FleetStatus, columns: int, paste: Callable[[str], str] 
     facts = status.facts
     people = status.needs_person
     others = [each for each in status.warnings if not each.needs_person]
-    lines = [_headline(len(people), len(others))]
+    lines = [headline(len(people), len(others))]
     lines += warning_lines(people, columns, "  ")
     if people and others:
         lines.append("worth knowing:")
@@ -50,7 +50,7 @@ def status_lines(status: FleetStatus, columns: int, paste: Callable[[str], str] 
     lines.append("")
     for name, text in _rows(facts, paste):
         hang = _NUMBER_COLUMNS + 2 if text.startswith(" ") else 0
-        lines += _wrapped(name, text, columns, hang)
+        lines += wrapped_row(name, text, columns, hang)
     return lines
 
 
@@ -59,13 +59,14 @@ def warning_lines(warnings: Iterable[FleetWarning], columns: int, indent: str = 
     return [
         line
         for each in warnings
-        for line in _wrapped(
+        for line in wrapped_row(
             f"{indent}{each.about}", "; ".join(filter(None, (each.text, each.remedy))), columns
         )
     ]
 
 
-def _headline(count: int, others: int) -> str:
+def headline(count: int, others: int) -> str:
+    """Return how many things need a person, and how many others are worth knowing."""
     if not count and others:
         are = "things are" if others > 1 else "thing is"
         return f"nothing needs a person; {others} {are} worth knowing:"
@@ -74,14 +75,15 @@ def _headline(count: int, others: int) -> str:
     return f"{count} thing{'s need' if count > 1 else ' needs'} a person:"
 
 
-def _wrapped(name: str, text: str, columns: int, hang: int = 0) -> list[str]:
+def wrapped_row(name: str, text: str, columns: int, hang: int = 0) -> list[str]:
     """Return a line with its name in front; commands and paths in it are not broken."""
     first = f"{name:<{_NAME_COLUMNS + 1}} "
     return wrap_words(text, max(columns, 40), " " * (_NAME_COLUMNS + 2 + hang), first)
 
 
 def _rows(facts: FleetFacts, paste: Callable[[str], str]) -> Iterator[tuple[str, str]]:
-    yield "server", _server_text(facts)
+    server, *others = rows_of_all(facts, paste)
+    yield server
     yield "target", _target_text(facts.target)
     for rollout in facts.rollouts:
         yield "rollout", _rollout_text(rollout, facts.now_ms)
@@ -89,6 +91,13 @@ def _rows(facts: FleetFacts, paste: Callable[[str], str]) -> Iterator[tuple[str,
             yield "", text
     if facts.devices is not None:
         yield from _device_rows(facts.devices)
+    yield from others
+    yield "hold", "none" if facts.hold is None else hold_text(facts.hold)
+
+
+def rows_of_all(facts: FleetFacts, paste: Callable[[str], str]) -> Iterator[tuple[str, str]]:
+    """Yield what is one for all products; the server is first."""
+    yield "server", _server_text(facts)
     if facts.rejected[0]:
         requests, addresses = facts.rejected
         which = f"{count_of(requests, 'request')} from {count_of(addresses, 'address', 'es')}"
@@ -99,7 +108,6 @@ def _rows(facts: FleetFacts, paste: Callable[[str], str]) -> Iterator[tuple[str,
         free, size = approximate_size(disk.free), approximate_size(disk.size)
         where = f", {disk.folder}" if len(facts.disks) > 1 else ""
         yield "disk", f"{free} of {size} free ({share}){where}"
-    yield "hold", "none" if facts.hold is None else hold_text(facts.hold)
 
 
 def _server_text(facts: FleetFacts) -> str:

@@ -22,7 +22,7 @@ from ota_server.model.identity import name_of, product_of
 from ota_server.model.quantity import count_of
 from ota_server.model.refusal import Refused
 from ota_server.model.timestamp import ago_ms, format_time
-from ota_server.model.updater import family_of
+from ota_server.model.updater import NO_UPDATE_STATUS, family_of
 from ota_server.policy.decision import NO_TARGET
 from ota_server.policy.device_state import evidence_in_words
 from ota_server.policy.explain import Explanation, Turn, in_words
@@ -186,8 +186,7 @@ def _decision_lines(found: Explanation, besides: Besides) -> Iterator[tuple[str,
     elif found.image_problem:
         yield "image", f"none: /firmware.bin is answered 404: {found.image_problem}"
     else:
-        status = 429 if found.for_image.reason in _PUT_OFF else 503
-        yield "image", f"none now: /firmware.bin is answered {status}"
+        yield "image", f"none now: {_without_image(found)}"
     if found.target_problem and found.target_problem != cause.text:
         is_known = found.target_problem in found.server.unserved.values()
         stays = "" if is_known else "; a running server stays on its last good target"
@@ -196,6 +195,15 @@ def _decision_lines(found: Explanation, besides: Besides) -> Iterator[tuple[str,
         yield "server", "not running: this is what the files in the data directory say"
     elif cause.reason is Reason.UNUSABLE_FILE and found.server.is_policy_usable:
         yield "but", "the running server still goes by what that file held before"
+
+
+def _without_image(found: Explanation) -> str:
+    """Return how the device learns that there is no image for it now."""
+    family = family_of(found.report.updater)
+    if family == "hawkbit":
+        return "it is shown no update"
+    status = 429 if found.for_image.reason in _PUT_OFF else 503
+    return f"/firmware.bin is answered {NO_UPDATE_STATUS.get(family, status)}"
 
 
 def _mislabelled_text(version: str) -> str:

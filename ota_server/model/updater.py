@@ -14,6 +14,12 @@ FAMILY_NAMES = (
     *("esphome", "swupdate", "mender", "curl", "wget", "aria2", "esp32fota", "micropython"),
     *("hawkbit", OTHER_FAMILY),
 )
+# By which status a family is told that there is no image for it now. Checked in the same way.
+NO_UPDATE_STATUS = {
+    **dict.fromkeys(("esp8266", "esp32", "pico", "mongoose", "esp-idf"), 304),
+    "tasmota": 404,
+    "rauc": 204,
+}
 # How the names of the chips begin that updaters of a family run on.
 CHIPS = {
     "tasmota": ("ESP32", "ESP8266"),

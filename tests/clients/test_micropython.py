@@ -69,7 +69,8 @@ class MicropythonOtaTest(BoardCase):
             self.assertEqual((self.board / "version").read_text(), version)
             self.assertEqual(self.update(), "")
             row = self.device()
-            self.assertEqual((row["product"], row["target_version"]), ("sensor", version))
+            self.assertEqual((row["product"], row["firmware_version"]), ("sensor", version))
+            self.assertEqual((row["target_version"], row["state"]), (version, "up to date"))
 
     def test_a_board_that_is_held_stays_as_it_is(self):
         self.release("v1.0.0")
@@ -88,7 +89,7 @@ class SenkoTest(BoardCase):
         for old, new in (("-", "v1.0.0"), ("v1.0.0", "v2.0.0")):
             self.release(new)
             for runs in (old, new):
-                self.update(**{'"_br_fwv_": "-"': f'"_br_fwv_": "{runs}"'})
+                self.update(**{'"1.0.0"': f'"{runs}"'})
                 self.assert_runs(new)
             row = self.device()
             self.assertEqual((row["firmware_version"], row["state"]), (new, "up to date"))

@@ -75,6 +75,7 @@ class FamilyTest(FilterCase):
     def test_only_those_of_a_family_are_shown(self):
         self.assertEqual(self.numbers("--family", "esp32"), [2])
         self.assertEqual(self.numbers("--family", "br", "--family", "hawkbit"), [1, 3])
+        self.assertEqual(self.numbers("--family", "ESP32", "--family", "hawkBit"), [2, 3])
 
     def test_the_table_has_a_column_of_it_where_there_are_several(self):
         self.assertIn(" FAMILY ", self.lines()[0])

@@ -15,8 +15,10 @@ from ota_server.policy.explain import Explanation, in_words
 from ota_server.policy.gather import explain_device
 from ota_server.policy.rollout_plan import RolloutPlan, RolloutProgress, format_plan
 from ota_server.policy.text import Who
+from tests.device_port.test_dialects import ESP32, ESP8266, basic
+from tests.device_port.test_dialects import MAC as UPDATER_MAC
 from tests.journal.test_writer import file_size_limit
-from tests.support import MAC, ROOT, ServerCase
+from tests.support import MAC, ROOT, Client, ServerCase
 from tests.support.commands import call
 
 OTHER = "a0:b1:c2:d3:e4:f5"
@@ -548,6 +550,24 @@ class WhyTest(CommandCase):
         lines = self.lines("why", MAC, "--version", "v1.0.0")
         self.assertIn("because      everything is on hold: it reboots", lines)
         self.assertIn("image        none now: /firmware.bin is answered 503", lines)
+
+    def test_it_says_how_each_updater_is_told_that_there_is_no_image(self):
+        edits.hold(self.data_dir, "it reboots")
+        self.start()
+        kinds = (
+            (ESP8266, "304"),
+            (ESP32, "304"),
+            ((*ESP8266, "x-ESP8266-version: 14.1.0(tasmota)"), "404"),
+            (("User-Agent: curl/8.5.0", basic(UPDATER_MAC)), "503"),
+        )
+        for lines, status in kinds:
+            with self.subTest(lines[0]):
+                with Client(self.port) as client:
+                    head = "\r\n".join(("GET /firmware.bin HTTP/1.0", *lines, "", ""))
+                    client.send(head.encode())
+                    self.assertEqual(str(client.answer().status), status)
+                shown = self.lines("why", UPDATER_MAC)
+                self.assertIn(f"image        none now: /firmware.bin is answered {status}", shown)
 
     def test_for_programs_it_is_one_object(self):
         self.see()

@@ -146,6 +146,12 @@ class ViewTest(ProductCase):
         self.run_well("device", "label", other, "the lamp")
         self.assertIn("is told      p1", self.run_well("why", "the lamp"))
 
+    def test_a_name_without_its_prefix_is_answered_by_the_device_that_has_it(self):
+        self.get("/plug/controller/v1/gw-1")
+        said = self.refused("why", "gw-1")
+        self.assertIn("no device has it as its label; `id:gw-1` is a device of plug", said)
+        self.assertNotIn("is a device", self.refused("why", "gw-2"))
+
     def test_one_that_is_in_several_products_has_to_be_named_with_its_product(self):
         for command in (("why", MAC), ("pin", MAC, "p1"), ("device", "forget", MAC)):
             said = self.refused(*command)
@@ -173,8 +179,12 @@ class ViewTest(ProductCase):
 
     def test_status_and_health_are_of_all(self):
         shown = self.run_well("status")
-        self.assertIn("the default product\n", shown)
-        self.assertIn("\nproduct plug\n", shown)
+        self.assertRegex(shown, r"\n  default +v1\.0\.1 +- +1 +0 ")
+        self.assertRegex(shown, r"\n  plug +p1 +- +0 +1 ")
+        self.assertIn("--product NAME", shown)
+        alone = self.run_well("status", "--product", "plug")
+        self.assertNotIn("PRODUCT", alone)
+        self.assertIn("\nversions ", alone)
         (self.data_dir / "products" / "plug" / "version" / "version.txt").unlink()
         self.assertTrue(until(lambda: call("health", "--data-dir", str(self.data_dir)).returncode))
         done = call("health", "--data-dir", str(self.data_dir))
@@ -204,12 +214,12 @@ class ViewTest(ProductCase):
         for path in (self.data_dir / "firmware").iterdir():
             path.unlink()
         (self.data_dir / "version" / "version.txt").unlink()
-        self.assertIn("default product", call("status", "--data-dir", str(self.data_dir)).stdout)
+        self.assertIn("! default ", call("status", "--data-dir", str(self.data_dir)).stdout)
         self.stop()
         self.run_well("device", "forget", MAC, "--product", "default")
         for is_there in (True, False):
             shown = call("status", "--data-dir", str(self.data_dir))
-            self.assertNotIn("default product", shown.stdout)
+            self.assertNotIn("default", shown.stdout)
             self.assertIn("p1", shown.stdout)
             if is_there:
                 shutil.rmtree(self.data_dir / "firmware")

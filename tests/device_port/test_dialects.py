@@ -7,7 +7,7 @@ from ota_server.device_port.caller import Caller, caller_of
 from ota_server.device_port.dialects import BR, BY_PATH, FAMILIES, HAWKBIT, OTHER, NoUpdate
 from ota_server.httpd.http1 import Request, parse_head
 from ota_server.model.device import Report, Unidentified
-from ota_server.model.updater import FAMILY_NAMES, family_of
+from ota_server.model.updater import FAMILY_NAMES, NO_UPDATE_STATUS, family_of
 
 MAC = "00:11:22:aa:bb:cc"
 
@@ -134,6 +134,10 @@ class TableTest(unittest.TestCase):
     def test_commands_know_the_names_of_all_families(self):
         names = [row.name for row in (BR, *FAMILIES, *BY_PATH.values(), HAWKBIT, OTHER)]
         self.assertEqual(FAMILY_NAMES, tuple(dict.fromkeys(names)))
+
+    def test_commands_know_by_which_status_each_family_is_told_that_there_is_nothing(self):
+        statuses = {row.name: row.no_update.value for row in FAMILIES if row.no_update.value}
+        self.assertEqual(NO_UPDATE_STATUS, statuses)
 
 
 class ClientTest(unittest.TestCase):

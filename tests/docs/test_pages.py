@@ -21,6 +21,7 @@ from ota_server.device_port.options import DEFAULT_PORT
 from ota_server.evaluation.device_case import DeviceState
 from ota_server.httpd.channel import ChannelState
 from ota_server.httpd.connection import ConnectionState
+from ota_server.model.updater import FAMILY_NAMES
 from ota_server.policy.policy import RolloutState
 from tests.support import ROOT, TIMEOUT_SECONDS
 
@@ -29,6 +30,8 @@ DOCS = ROOT / "docs"
 COMMANDS = DOCS / "commands.md"
 PAGES = (README, *sorted(DOCS.glob("*.md")))
 TEXTS = (*PAGES, *sorted((DOCS / "adr").glob("*.md")))
+DEVICES = DOCS / "devices" / "README.md"
+DEVICE_PAGES = sorted(set(DEVICES.parent.glob("*.md")) - {DEVICES})
 COMMON_OPTIONS = ("--help", "--data-dir", "--product")
 MOST_README_BYTES = 12 * 1024
 SERVE = "python -m ota_server.server"
@@ -251,7 +254,7 @@ class PagesTest(unittest.TestCase):
                     self.assertIn(f"]({page.relative_to(DOCS)})", index)
 
     def test_every_picture_file_and_heading_that_is_linked_is_there(self):
-        for page in TEXTS:
+        for page in (*TEXTS, DEVICES, *DEVICE_PAGES):
             for target in re.findall(r"\]\(([^)\s]+)\)", BLOCK.sub("", read(page))):
                 if "://" in target:
                     continue
@@ -282,6 +285,42 @@ class PagesTest(unittest.TestCase):
         for page in PAGES:
             with self.subTest(page.name):
                 self.assertNotRegex(read(page), r"/(home|root|Users|tmp|work)/")
+
+
+class DevicePagesTest(unittest.TestCase):
+    def test_the_table_links_every_page_and_names_every_family(self):
+        named = {*re.findall(r"`([a-z0-9-]+)`", "".join(column_of(DEVICES, "`--family`")))}
+        self.assertEqual(named, {*FAMILY_NAMES})
+        for page in DEVICE_PAGES:
+            with self.subTest(page.name):
+                self.assertIn(f"]({page.name})", read(DEVICES))
+
+    def test_every_page_says_where_a_product_is_found(self):
+        for page in DEVICE_PAGES:
+            with self.subTest(page.name):
+                self.assertIn("product](../products.md)", read(page))
+
+    def test_no_example_leaves_the_version_out_of_its_url(self):
+        for page in DEVICE_PAGES:
+            for match in BLOCK.finditer(read(page)):
+                with self.subTest(page.name):
+                    self.assertNotRegex(match["text"], r"/-/|fwv_\W+-")
+
+    def test_every_page_says_what_happens_without_a_version(self):
+        always_say_it = {"mongoose-os.md", "tasmota.md", "hawkbit.md"}
+        for page in DEVICE_PAGES:
+            with self.subTest(page.name):
+                is_said = "\n**Without a version**" in read(page)
+                self.assertEqual(is_said, page.name not in always_say_it)
+
+
+def column_of(page: Path, title: str) -> list[str]:
+    """Return the cells under a title in the first table of a page."""
+    rows = [
+        row.strip("| ").split(" | ") for row in re.findall(r"^\|.*\|$", read(page), re.MULTILINE)
+    ]
+    number = rows[0].index(title)
+    return [row[number] for row in rows[2:]]
 
 
 def table_of(page: Path, name: str) -> list[list[str]]:

@@ -70,6 +70,7 @@ SOURCES = {
 PURE = {name for name in SOURCES if name.partition(".")[0] in ("model", "evaluation")}
 PURE |= {
     "commands.rollout_view",
+    "commands.status_products",
     "commands.status_view",
     "system.wrapping",
     "device_port.address_shares",
