@@ -265,7 +265,8 @@ class Actions:
     def take_version(self, key: str, version: str | None, address: str) -> None:
         """Record the version among the attributes of a device; None: they have none.
 
-        One that has reported an installed release is believed about that: they may be old.
+        One that has reported an installed release is believed about that: they may be old. They are
+        not believed either while an update is in progress, since it has not been closed yet.
         """
         with self._fleet.lock:
             before, now_ms = self._fleet.get(key), self._clock_ms()
@@ -273,8 +274,13 @@ class Actions:
                 report = _report(key, version or UNKNOWN_VERSION)
                 device = checked(None, report, None, address, now_ms)
                 self._fleet.record("report", key, device)
-            elif version is not None and (before.action is None or not before.action.installed):
+            elif version is not None and not _knows_better(before.action):
                 report = _report(key, version)
                 if details := previous_version(before, report):
                     device = reported(before, report, address, now_ms)
                     self._fleet.record("report", key, device, details)
+
+
+def _knows_better(action: Action | None) -> bool:
+    """Return whether an action says more of what a device runs than its attributes do."""
+    return action is not None and (bool(action.installed) or action.state is ActionState.BEGUN)

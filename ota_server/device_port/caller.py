@@ -132,14 +132,17 @@ def _claims(
     fields = request.fields
     if MAC_FIELD in fields:
         yield _claim(MAC_FIELD.decode(), single(MAC_FIELD, fields, request.repeated))
-    for name in family.identity_fields:
+    basic = _BASIC.fullmatch(fields.get(_AUTHORIZATION, b""))
+    user = None if basic is None else _user_of(basic[1])
+    # RAUC sends its machine id in the first request of a stream alone; what is in the URL, in all.
+    is_rauc = family.name == "rauc"
+    named_by_url = is_rauc and (user is not None or in_path is not None)
+    for name in () if named_by_url else family.identity_fields:
         if name in fields:
             value = single(name, fields, request.repeated)
             # Mongoose OS sends an id or "-", then its MAC.
-            yield _claim(name.decode(), value.rpartition(b" ")[2], family.name == "rauc")
+            yield _claim(name.decode(), value.rpartition(b" ")[2], is_rauc)
             break
-    basic = _BASIC.fullmatch(fields.get(_AUTHORIZATION, b""))
-    user = None if basic is None else _user_of(basic[1])
     if user is not None:
         yield _Claim("authorization", user)
     if in_path is not None:

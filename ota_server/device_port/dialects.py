@@ -4,6 +4,7 @@ One table, `FAMILIES`: a new family is a row of it, and its tests. `caller.py` r
 its row. The facts are from the sources of the clients; docs/devices/ has a page for each.
 """
 
+import re
 from enum import Enum
 from typing import NamedTuple
 
@@ -16,7 +17,9 @@ FOTA_PATH = b"/esp32fota.json"
 _OWN_FIELDS = frozenset((MAC_FIELD, VERSION_FIELD))
 
 
-# Tasmota's images with less in them, which are never what a plug should stay on.
+# How Tasmota says its version: `14.1.0(release-tasmota32)`.
+_WITH_VARIANT = re.compile(r"([0-9]+(?:\.[0-9]+)+)\(([^()]+)\)")
+# Images of it with less in them, which are never what a plug should stay on.
 _SMALLER = ("minimal", "safeboot")
 
 
@@ -165,6 +168,6 @@ def family_of(request: Request, path: bytes) -> Family:
 
 def without_variant(version: str) -> str:
     """Return what Tasmota calls `14.1.0(release-sensors)` as the release is called: `14.1.0`."""
-    bare, parenthesis, variant = version.partition("(")
-    is_smaller = any(name in variant for name in _SMALLER)
-    return version if is_smaller or not parenthesis or not bare else bare
+    match = _WITH_VARIANT.fullmatch(version)
+    is_whole = match is not None and not any(name in match[2] for name in _SMALLER)
+    return match[1] if match is not None and is_whole else version

@@ -51,6 +51,7 @@ class DownloadPlan(NamedTuple):
         is_new: it does not continue a download that its device has begun.
         is_check: it is the answer to a device that asks in this way for what it should run.
         piece: which part of the image the reply stands for; None: the bytes that it has.
+        has_slot: it holds a download slot while it is sent.
     """
 
     reply: Reply
@@ -60,6 +61,7 @@ class DownloadPlan(NamedTuple):
     is_new: bool = True
     is_check: bool = False
     piece: Piece | None = None
+    has_slot: bool = True
 
     @property
     def is_file(self) -> bool:
@@ -69,7 +71,7 @@ class DownloadPlan(NamedTuple):
     @property
     def takes_slot(self) -> bool:
         """Whether it has to end the slot that it got."""
-        return self.image is not None and not self.is_file
+        return self.image is not None and self.has_slot and not self.is_file
 
     @property
     def range_start(self) -> int | None:

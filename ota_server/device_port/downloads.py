@@ -8,7 +8,7 @@ from http import HTTPStatus
 
 from ota_server.device_port.asked_for import AskedFor
 from ota_server.device_port.caller import FIRMWARE_MODES, Caller
-from ota_server.device_port.dialects import Family, NoUpdate
+from ota_server.device_port.dialects import HAWKBIT, Family, NoUpdate
 from ota_server.device_port.download_records import DownloadPlan, DownloadRecords, Piece
 from ota_server.device_port.image_reply import (
     conditional_reply,
@@ -144,6 +144,8 @@ class Downloads:
         )
         if refusal is None:
             return plan
+        if caller.family is HAWKBIT:
+            return plan._replace(has_slot=False)  # its poll let it in; refused, its update fails
         told = report.firmware_version if plan.is_new else plan.target_version
         if plan.is_check and caller.family.no_update is not NoUpdate.NONE:
             return DownloadPlan(no_update(caller.family), told, is_check=True)
@@ -182,6 +184,7 @@ class Downloads:
         except NoFile:
             raise
         except NoImage as problem:
+            self._refuse_file(asked)
             if self._limit.allows(str(problem), time.monotonic()):
                 said = hints.paste(str(problem), product_of(report.key))
                 log.error("no image for %s: %s", report.key, said)
@@ -189,8 +192,11 @@ class Downloads:
         return DownloadPlan(answer, device.target_version if device else None)
 
     def _refuse_file(self, asked: AskedFor) -> None:
-        """Refuse what can only be a file of a release, where none has files."""
-        if asked.path and not any(m.files for m in self._policies.latest.manifests.values()):
+        """Refuse what can only be a file of a release, where none has such a file."""
+        manifests = self._policies.latest.manifests.values()
+        if asked.path and not any(
+            asked.is_in(each.version, {file.path for file in each.files}) for each in manifests
+        ):
             raise NoFile(asked.path)
 
     def _plan_image(

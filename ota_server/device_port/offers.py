@@ -180,7 +180,7 @@ class Offers:
         if report.updater is not None or situation.policy.has_several_chips:
             closer = closer or situation
         is_offer = chosen.version != report.firmware_version or situation.wants_image
-        if is_offer and report.updater is not None and manifest is None:
+        if is_offer and closer is not None and manifest is None:
             closer = situation._replace(image=self._on_disk(release))
         if is_offer and not self.is_development and self._fleet.needs_look(report.key):
             with self._fleet.lock:

@@ -16,7 +16,7 @@ from ota_server.device_port.beside import Beside, is_beside
 from ota_server.device_port.caller import Caller, nameless_caller
 from ota_server.device_port.checks import CHECK_PATH, Checks
 from ota_server.device_port.ddi import Ddi
-from ota_server.device_port.dialects import UNKNOWN_VERSION, without_variant
+from ota_server.device_port.dialects import BR, UNKNOWN_VERSION, without_variant
 from ota_server.device_port.downloads import Downloads, NoFile
 from ota_server.device_port.named_images import NamedImages
 from ota_server.device_port.offers import Offers
@@ -94,7 +94,7 @@ class ProductPort:
             hashes = [each for each in (caller.sketch_sha256, caller.sketch_md5) if each]
             version = next((policy.hashes[each] for each in hashes if each in policy.hashes), None)
             version = version or self.store.version_of_hash(hashes)
-        elif caller.family.marker and version not in policy.aliases:
+        elif caller.family is not BR and version not in policy.aliases:
             version = without_variant(report.firmware_version)
         if version is None or version == report.firmware_version:
             return caller

@@ -15,6 +15,7 @@ from ota_server.device_port import ddi_messages
 from ota_server.device_port.caller import Caller, caller_of, is_from_browser
 from ota_server.device_port.checks import IMAGE_PATH, read_common_image
 from ota_server.device_port.ddi_messages import DdiPath
+from ota_server.device_port.dialects import UNKNOWN_VERSION
 from ota_server.device_port.methods import not_allowed, wrong_method
 from ota_server.device_port.products import (
     UNRECORDED_PATHS,
@@ -312,7 +313,8 @@ class Service:
         with fleet.lock:
             before = fleet.get(report.key)
             details = previous_version(before, report)
-            if before is not None and details:
+            is_known = report.firmware_version != UNKNOWN_VERSION
+            if before is not None and details and is_known:
                 device = reported(before, report, peer.address, self.clock_ms())
                 fleet.record("report", report.key, device, details)
 

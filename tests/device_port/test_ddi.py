@@ -11,7 +11,7 @@ from typing import Any
 from ota_server.device_port.admission import Admission
 from ota_server.device_port.slots import DownloadSlots
 from ota_server.httpd.trusted_proxies import TrustedProxies
-from tests.support import Answer, Client, DataDirCase, Process, ServerCase, request_head
+from tests.support import Answer, Client, DataDirCase, Process, ServerCase, request_head, until
 
 BASE = "/DEFAULT/controller/v1/gw-1"
 SWUPDATE = {"Accept": "application/json", "Content-Type": "application/json"}
@@ -342,6 +342,17 @@ class HoldBackTest(DdiCase):
         self.hold(False)
         self.assertEqual(self.device.deployment()["id"], number)
 
+    def test_attributes_during_the_first_update_do_not_end_it(self):
+        self.device.links()
+        self.device.attributes(version="1.0.0")
+        number = self.known()
+        self.device.say(PROCEEDING, number)
+        self.device.attributes(version="1.0.1")  # after the restart, before it is confirmed
+        self.assertEqual(self.device_line()["firmware_version"], "1.0.0")
+        self.assertEqual(self.device.deployment()["id"], number)
+        self.assertEqual(self.device.say(FAILED, number), 200)
+        self.assertEqual(self.device_line()["firmware_version"], "1.0.0")
+
     def test_what_has_begun_stays_on_offer_and_its_download_is_not_refused(self):
         self.device.links()
         found = self.device.deployment()
@@ -399,6 +410,20 @@ class HoldBackTest(DdiCase):
         found = self.device.deployment()
         self.assertEqual(other.links(), {})
         self.assertEqual(self.device.download(found).status, 200)
+
+    def test_a_download_that_lost_its_slot_is_sent_all_the_same(self):
+        now = [0.0]
+        admission = Admission(DownloadSlots(1), clock=lambda: now[0])
+        self.start(service={"admission": admission})
+        self.device.links()
+        found = self.device.deployment()
+        self.device.say(PROCEEDING, found["id"])
+        now[0] += 66  # a slot that is not used ends
+        self.assertIsNone(admission.begin("/other", 0, True, True))
+        for _ in range(2):
+            self.assertEqual(self.device.download(found).status, 200)
+        self.assertTrue(until(lambda: not self.server.service.fleet.transfers.counts))
+        self.assertEqual(admission.downloading, 1)
 
     def test_a_device_that_runs_the_target_is_shown_nothing(self):
         self.device.attributes(version="1.0.1")

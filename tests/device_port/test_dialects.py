@@ -162,6 +162,12 @@ class ClientTest(unittest.TestCase):
         lines = [line for line in ESP32 if "STA-MAC" not in line and "AP-MAC" not in line]
         self.assertEqual(read(*lines).report.key, MAC)
 
+    def test_rauc_is_what_its_url_says_in_each_request_of_a_stream(self):
+        lines = ("User-Agent: rauc/1.12", "RAUC-Machine-ID: " + "ab" * 16)
+        for sent in (lines, lines[:1]):
+            self.assertEqual(read(*sent, path=f"/d/{MAC}/1/firmware.bin").report[:2], (MAC, "1"))
+            self.assertEqual(read(*sent, basic(MAC)).report.key, MAC)
+
     def test_rauc_is_its_machine_id(self):
         caller = read("User-Agent: rauc/1.11", "RAUC-Machine-ID: " + "ab" * 16)
         self.assertEqual((caller.family.name, *caller.report[:2]), ("rauc", "/" + "ab" * 16, "-"))

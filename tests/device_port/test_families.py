@@ -3,6 +3,8 @@
 import hashlib
 import json
 
+from ota_server.device_port.admission import Admission
+from ota_server.device_port.slots import DownloadSlots
 from ota_server.model.updater import Updater
 from ota_server.policy import edits
 from ota_server.releases.publish import publish
@@ -338,6 +340,57 @@ class AnonymousTest(FamilyCase):
         for path in ("/main.py", "/v2_main.py", "/v2/main.py"):
             self.assertEqual(self.ask(path=path).body, b"print(2)\n")
         self.assertEqual(self.ask(path="/v1/main.py").status, 404)
+
+
+class SilentVersionTest(FamilyCase):
+    def test_a_request_without_a_version_does_not_change_the_one_that_is_known(self):
+        self.ask("User-Agent: curl/8", path=f"/d/{MAC}/1.0/version.txt")
+        for path in ("firmware.bin.md5", "foo"):
+            self.ask("User-Agent: curl/8", path=f"/d/{MAC}/-/{path}")
+        self.stop()
+        self.assertEqual(self.records(event="report"), [])
+
+    def test_a_path_that_no_release_has_is_404_and_not_on_record(self):
+        folder = self.data_dir / "board"
+        folder.mkdir()
+        (folder / "main.py").write_bytes(b"print(2)\n")
+        publish(self.data_dir, PublishRequest(str(folder), "v2"), now_ms(), print)
+        for prepare in (
+            lambda: None,
+            lambda: edits.hold(self.data_dir, "night"),
+            lambda: (self.data_dir / "firmware" / "firmware_v1.0.1.bin").unlink(),
+        ):
+            prepare()
+            for path in ("/junk", "/wp-login.php", "/nope/main.txt"):
+                with self.subTest(path):
+                    own = (f"_br_mac_: {MAC}", "_br_fwv_: 1")
+                    self.assertEqual(self.ask(*own, path=path).status, 404)
+        self.stop()
+        self.assertEqual(self.records(mac=MAC), [])
+
+
+class CopiedTargetTest(FamilyCase):
+    def test_a_plain_device_is_not_given_one_for_another_chip(self):
+        source = self.data_dir / "build.bin"
+        for version, chip in (("1.0", "ESP32"), ("1.1", "ESP32-S3")):
+            source.write_bytes(esp32_image(version, chip))
+            publish(self.data_dir, PublishRequest(str(source), version), now_ms(), print)
+        self.put_image("2.0", esp32_image("2.0", "ESP32-S3"))
+        self.set_target("2.0")
+        own = (f"_br_mac_: {MAC}", "_br_fwv_: 1.0")
+        self.assertEqual(self.ask(*own, path="/version.txt").body, b"1.0")
+        self.assertEqual(self.ask(*own).status, 503)
+
+
+class SlotTest(FamilyCase):
+    def test_a_device_without_a_free_slot_is_told_that_there_is_nothing(self):
+        self.stop()
+        self.start(service={"admission": Admission(DownloadSlots(1))})
+        other = [line.replace("BB:CC", "BB:DD") for line in ESP8266]
+        self.assertEqual(self.ask(*ESP8266, "x-ESP8266-version: 1.0.0", method="HEAD").status, 200)
+        self.assertEqual(self.ask(*other, "x-ESP8266-version: 1.0.0").status, 304)
+        self.stop()
+        self.assertEqual(self.records(event="download"), [])
 
 
 class MissingProductTest(FamilyCase):
