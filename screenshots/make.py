@@ -33,12 +33,8 @@ sys.path.insert(0, str(ROOT))
 import diagram  # noqa: E402
 
 from ota_server.device_port.server import OTAServer  # noqa: E402
-from ota_server.device_port.service import Service  # noqa: E402
-from ota_server.journal.device_table import DeviceTable  # noqa: E402
-from ota_server.journal.rejected import Rejected  # noqa: E402
-from ota_server.journal.writer import Journal  # noqa: E402
-from ota_server.policy.files import PolicyFiles  # noqa: E402
-from ota_server.releases.store import Store  # noqa: E402
+from ota_server.device_port.wiring import open_service  # noqa: E402
+from ota_server.system import clock  # noqa: E402
 
 SHOWN_CHECKOUT = "/srv/ota_server"
 DEFAULT_PORT = 7777
@@ -50,20 +46,34 @@ FETCH = f"curl http://localhost:{DEFAULT_PORT}/firmware.bin {HEADERS} -o new.bin
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 
 MINUTE, HOUR, DAY = 60, 3600, 86400
-# What a fleet did: MAC, how many seconds ago, the version that it reported, and whether it fetched
-# the image then.
+# What a fleet did: MAC, how many seconds ago, the version that it reported, whether it fetched the
+# image then, and how it asks.
 FLEET = (
-    ("00:11:22:33:44:55", DAY, "v1.0.0", True),
-    ("00:11:22:33:44:55", 23 * HOUR, "v1.0.1", False),
-    ("00:11:22:33:44:55", 4, "v1.0.1", False),
-    ("24:0a:c4:9f:10:3b", 3 * HOUR, "v1.0.0", True),
-    ("24:0a:c4:9f:10:3b", 2 * MINUTE, "v1.0.1", False),
-    ("24:0a:c4:9f:10:5e", 40, "v1.0.0", False),
-    ("84:f3:eb:00:7c:21", 12 * DAY, "v0.9.4", False),
-    ("84:f3:eb:00:7c:21", 9 * DAY, "v1.0.0", False),
-    ("a0:20:a6:2d:e1:90", 31 * MINUTE, "1.0.1", False),
-    ("dc:a6:32:07:b8:44", 2 * HOUR, "v1.0.0-rc.2", False),
+    ("00:11:22:33:44:55", DAY, "v1.0.0", True, "br"),
+    ("00:11:22:33:44:55", 23 * HOUR, "v1.0.1", False, "br"),
+    ("00:11:22:33:44:55", 4, "v1.0.1", False, "br"),
+    ("24:0a:c4:9f:10:3b", 3 * HOUR, "v1.0.0", False, "esp32"),
+    ("24:0a:c4:9f:10:3b", 2 * MINUTE, "v1.0.1", False, "esp32"),
+    ("24:0a:c4:9f:10:5e", 40, "v1.0.0", False, "br"),
+    ("84:f3:eb:00:7c:21", 12 * DAY, "v0.9.4", False, "br"),
+    ("84:f3:eb:00:7c:21", 9 * DAY, "v1.0.0", False, "br"),
+    ("a0:20:a6:2d:e1:90", 31 * MINUTE, "1.0.1", False, "br"),
+    ("b8:d6:1a:44:0f:02", 5 * MINUTE, "v1.0.0", False, "esphome"),
+    ("dc:a6:32:07:b8:44", 2 * HOUR, "v1.0.0-rc.2", False, "swupdate"),
 )
+# For each way to ask: the path, the fields beside those that say which device it is and what it
+# runs, and the names of these; "": the path says that.
+WAYS = {
+    "br": ("/version.txt", {}, "_br_mac_", "_br_fwv_"),
+    "esp32": (
+        "/firmware.bin",
+        {"User-Agent": "ESP32-http-Update"},
+        "x-ESP32-STA-MAC",
+        "x-ESP32-version",
+    ),
+    "esphome": ("/d/{mac}/{version}/manifest.json", {"User-Agent": "ESPHome/2026.10.0"}, "", ""),
+    "swupdate": ("/d/{mac}/{version}/firmware.bin", {"User-Agent": "libcurl-agent/1.0"}, "", ""),
+}
 
 STYLE = """
 body { margin: 0; background: #1d2430; }
@@ -145,24 +155,24 @@ def let_fleet_ask(data_dir: Path) -> None:
     def clock_ms() -> int:
         return now_ms[0]
 
-    table = DeviceTable(Journal(logs), logs, clock_ms)
-    policies = PolicyFiles(data_dir)
-    service = Service(Store(data_dir), policies, table, Rejected(logs), clock_ms)
+    clock.now_ms = clock_ms
+    service = open_service(data_dir)
     server = OTAServer(("127.0.0.1", 0), service)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     requests = sorted(FLEET, key=lambda request: request[1], reverse=True)
     started_ms = time.time_ns() // 1_000_000
     try:
-        for mac, ago, version, fetches in requests:
+        for mac, ago, version, fetches, way in requests:
             now_ms[0] = started_ms - ago * 1000
-            fields = {"_br_mac_": mac, "_br_fwv_": version}
-            ask(server.server_port, "/version.txt", fields)
+            path, fields, *names = WAYS[way]
+            own = dict(zip(filter(None, names), (mac, version), strict=False))
+            ask(server.server_port, path.format(mac=mac, version=version), {**fields, **own})
             if fetches:
                 now_ms[0] += 1200
-                ask(server.server_port, "/firmware.bin", fields)
-                while table.transfers.counts:  # its end is on record a moment after its last byte
-                    time.sleep(0.01)
+                ask(server.server_port, "/firmware.bin", own)
+            while service.fleet.transfers.counts:  # its end is on record after its last byte
+                time.sleep(0.01)
         now_ms[0] = started_ms - 90_000
         for _ in range(3):
             ask(
@@ -261,7 +271,7 @@ def served(checkout: Path) -> Iterator[tuple[int, str]]:
     try:
         for line in process.stdout:
             banner += line
-            if "your own image" in banner and "version.txt" in line:
+            if "your own image" in line:  # its last one
                 break
         found = re.search(r"http://\S+:(\d+)/", banner)
         assert found is not None, banner
@@ -283,8 +293,9 @@ def run(checkout: Path, command: str, port: int) -> str:
         env=environment(),
         capture_output=True,
         text=True,
-        check=True,
     )
+    if done.returncode > 1:  # 1: something needs a person, such as a halted rollout
+        raise SystemExit(f"{command}: {done.stdout}{done.stderr}")
     return neutral(done.stdout.replace("\r\n", "\n"), checkout, port)
 
 
