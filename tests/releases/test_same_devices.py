@@ -79,6 +79,24 @@ class RevertTest(OtherDevicesCase):
         self.assertNotIn("--revert", self.do("rollout", "status"))
 
 
+class UnknownKindTest(OtherDevicesCase):
+    def test_an_image_of_no_known_format_is_rolled_out_only_by_force_and_can_be_reverted(self):
+        self.put_image("v3", b"junk" * 9)
+        start = ("rollout", "start", "v3", "--waves", "100")
+        said = self.refuse(*start)
+        self.assertIn("the image of v3 is of an unknown format, and that of the current tar", said)
+        self.do(*start, "--force")
+        self.know(3, first=5, version="v3")
+        self.do("rollout", "abort", "--revert")
+        self.assertEqual(self.plan().version, OLD)
+
+    def test_a_way_back_to_one_is_open(self):
+        self.put_image(OLD, b"junk" * 9)
+        self.do("rollout", "start", NEW, "--waves", "100")
+        self.know(3, first=5, version=NEW)
+        self.do("rollout", "abort", "--revert")
+
+
 class RollbackTest(OtherDevicesCase):
     """The group has NEW as its target; `v3` is for the devices of the fleet, as `v4` is."""
 
