@@ -249,7 +249,8 @@ def _choose_product(arguments: argparse.Namespace) -> None:
     arguments.data_dir = product_dir(arguments.data_dir, product)
     if names and (product or said is not None):
         hints.product = product or DEFAULT
-    if product and said is None:
+    # What `why` prints has a line for it.
+    if product and said is None and arguments.command != "why":
         print(f"ota-server: of the product {product}", file=sys.stderr)
 
 

@@ -17,7 +17,9 @@ from ota_server.model.quantity import count_of
 from ota_server.model.refusal import Refused
 from ota_server.model.version import is_sample, may_be_sample, same_version
 from ota_server.policy.decision import choose
-from ota_server.policy.gather import gather_fleet
+from ota_server.policy.explain import in_words
+from ota_server.policy.fit import why_unfit
+from ota_server.policy.gather import gather_fleet, image_on_disk
 from ota_server.policy.policy import Pin, Policy, RolloutState
 from ota_server.policy.rollout_plan import RolloutPlan
 from ota_server.policy.targets import read_base, read_group_targets
@@ -170,6 +172,30 @@ def check_pin(data_dir: Path, who: Who, pin: Pin | None) -> None:
         return [key for key, groups in policy.groups.items() if name in groups]
 
     _check_moves(data_dir, whom, change)
+
+
+def left_out(data_dir: Path, who: Who, version: str) -> str:
+    """Return which devices are not given a release that they are pinned to, and why; "": all are.
+
+    Raises:
+        OSError: the journal cannot be read.
+    """
+    policy = gather_fleet(data_dir, clock.now_ms()).policy
+    keys = [key_of_name(product_at(data_dir), who.name)]
+    if who.kind == "groups":
+        keys = [key for key, groups in policy.groups.items() if who.name in groups]
+    image = image_on_disk(data_dir / "firmware", version)
+    causes = [
+        why_unfit(Report(key, each.firmware_version, each.updater), version, image, policy)
+        for key, each in newest_of(journal_dir(data_dir), keys)
+        if each is not None
+    ]
+    unfit = [each for each in causes if each is not None]
+    if not unfit:
+        return ""
+    some = f"{len(unfit)} of the {count_of(len(keys), 'device')} of {who} are"
+    whom = f"{who} is" if who.kind == "devices" else some
+    return f"{whom} not given it all the same: {in_words(unfit[0])}"
 
 
 def check_members(data_dir: Path, group: str, names: Collection[str], are_in: bool) -> None:

@@ -139,6 +139,8 @@ class ViewTest(ProductCase):
         done = call("why", other, "--data-dir", str(self.data_dir))
         self.assertIn("is told      p1", done.stdout)
         self.assertIn("product      plug\n", done.stdout)
+        self.assertNotIn("product", done.stderr)  # it has been said
+        done = call("devices", other, "--data-dir", str(self.data_dir))
         self.assertIn("of the product plug", done.stderr)
         shown = json.loads(self.run_well("why", other, "--json"))
         self.assertEqual((shown["product"], shown["mac"]), ("plug", other))
