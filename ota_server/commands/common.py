@@ -18,8 +18,8 @@ from ota_server.model.manifest import is_reported_text
 from ota_server.model.quantity import parse_duration
 from ota_server.model.refusal import BadPolicy, Misused, Refused
 from ota_server.model.version import VERSION_RULE, is_version
-from ota_server.policy.hold import hold_lines, reason_of_hold
-from ota_server.policy.policy import HOLD_NAME, is_group_name
+from ota_server.policy.hold import current_hold, hold_lines
+from ota_server.policy.policy import is_group_name
 from ota_server.policy.text import Who, parse_until, parse_who
 from ota_server.rollouts.find_rollout import must_name_fleet
 from ota_server.system import clock
@@ -249,7 +249,8 @@ def _choose_product(arguments: argparse.Namespace) -> None:
     arguments.data_dir = product_dir(arguments.data_dir, product)
     if names and (product or said is not None):
         hints.product = product or DEFAULT
-    if product and said is None:
+    # What `why` prints has a line for it.
+    if product and said is None and arguments.command != "why":
         print(f"ota-server: of the product {product}", file=sys.stderr)
 
 
@@ -312,7 +313,7 @@ def say(text: str) -> None:
 
 
 def say_hold(data_dir: Path) -> None:
-    """Print, as the last line of a table, that everything is on hold, if it is."""
+    """Print, as the last lines of a table, what is on hold."""
     print_wrapped(printable(hints.paste(line)) for line in hold_lines(data_dir))
 
 
@@ -330,10 +331,7 @@ def warn_of_wrong_folder(data_dir: Path) -> None:
 
 
 def warn_of_hold(data_dir: Path) -> None:
-    """Warn if everything is on hold: what was just done reaches no device."""
-    if os.path.lexists(data_dir / "version" / HOLD_NAME):
-        reason = reason_of_hold(data_dir)
-        warn(
-            f"everything is on hold{f': {reason}' if reason else ''}; no device is offered "
-            "anything until `unhold`"
-        )
+    """Warn of a hold: what was just done reaches no device."""
+    if held := current_hold(data_dir):
+        reason = f": {held.reason}" if held.reason else ""
+        warn(f"{held.what} is on hold{reason}; no device is offered anything until {held.end}")

@@ -20,6 +20,7 @@ from ota_server.policy.device_state import HELD_BY, Condition, DeviceCondition, 
 from ota_server.policy.fleet_counts import FleetConditions
 from ota_server.policy.policy import is_group_name
 from ota_server.policy.reason import Reason
+from ota_server.system.hints import hints
 
 # Columns are narrow; `reason` has the sentence.
 _SHORT = {
@@ -101,7 +102,10 @@ class FleetRow:
     def reason(self) -> str:
         """Why it counts as failed or silent, else why it gets what it gets, in words."""
         state, cause = self.condition
-        return evidence_in_words(state, self.device) or self._conditions.in_words(self.key, cause)
+        # What a device reports is among the evidence, and is no command of ours.
+        return evidence_in_words(state, self.device) or hints.paste(
+            self._conditions.in_words(self.key, cause), self.product
+        )
 
 
 class Column(NamedTuple):

@@ -19,6 +19,8 @@ from ota_server.model.identity import PRODUCT_RULE, is_product_name, product_of
 from ota_server.model.refusal import Misused, Refused
 from ota_server.model.version import version_of_image_name
 from ota_server.policy import audit
+from ota_server.policy.hold import is_all_held
+from ota_server.policy.hold_all import hold_as_all
 from ota_server.policy.targets import read_version_file
 from ota_server.rollouts.files import groups_with_plan
 from ota_server.system.data_dir import log_dir, product_dir, product_names
@@ -96,10 +98,15 @@ def _add(arguments: argparse.Namespace) -> int:
     if name in product_names(root):
         raise Refused(f"there is a product {name} already")
     folder = product_dir(root, name)
+    is_held_too = is_all_held(root)
     with audit.noted(log_dir(root), "product add", name):
         for path in (folder, *(folder / part for part in ("version", "firmware", "log"))):
             make_folder(path)
+        if is_held_too:
+            hold_as_all(root, folder)
     say(f"product {name} is there; `release publish FILE --version V --product {name}` is next")
+    if is_held_too:
+        say(f"everything is on hold, and so is product {name}; `unhold` ends that")
     warn_of_no_server(root, "start it, or no device is answered")
     return 0
 

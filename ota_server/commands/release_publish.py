@@ -73,9 +73,9 @@ def add_publish_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--force",
         action="store_true",
-        help="publish it even if its header says another version than --version, another chip or "
-        "project than the image of the target, or more bytes than it has (only U-Boot, MCUboot, "
-        "UF2 and squashfs say that), or if the disk would then be nearly full",
+        help="publish it even if its header says another version than --version, another chip, "
+        "project or kind than the image of the target, or more bytes than it has (only U-Boot, "
+        "MCUboot, UF2 and squashfs say that), or if the disk would then be nearly full",
     )
 
 

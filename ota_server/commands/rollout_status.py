@@ -1,6 +1,5 @@
 """`rollout status`, once or redrawn every second until it is over. I/O."""
 
-import os
 import shutil
 import sys
 import time
@@ -8,8 +7,8 @@ from pathlib import Path
 
 from ota_server.commands.rollout_view import state_of, status_lines
 from ota_server.device_port.admission_status import read_standing
-from ota_server.policy.hold import hold_lines
-from ota_server.policy.policy import HOLD_NAME, RolloutState
+from ota_server.policy.hold import current_hold, hold_lines
+from ota_server.policy.policy import RolloutState
 from ota_server.rollouts.files import devices_command
 from ota_server.rollouts.find_rollout import (
     RolloutOnFile,
@@ -57,15 +56,16 @@ def lines_of(data_dir: Path, group: str | None) -> list[str]:
     served = is_served(logs)
     standing = read_standing(logs) if served else None
     attended = not served or is_attended(logs, now_ms)
-    is_held = os.path.lexists(data_dir / "version" / HOLD_NAME)
+    held = current_hold(data_dir)
     lines: list[str] = []
     for each in rollouts_shown(data_dir, group):
         ended_ms = end_of(data_dir, each, now_ms)
         command = devices_command(data_dir, each.plan.group)
-        shown = status_lines(*each, now_ms, served, standing, attended, is_held, ended_ms, command)
+        shown = status_lines(*each, now_ms, served, standing, attended, held, ended_ms, command)
         lines += ["", *map(hints.paste, shown)]
     lines = lines or ["", hints.paste(_NONE_SHOWN)]
-    return [*lines[1:], *(["", *map(hints.paste, hold_lines(data_dir))] if is_held else [])]
+    on_hold = hold_lines(data_dir)
+    return [*lines[1:], *(["", *map(hints.paste, on_hold)] if on_hold else [])]
 
 
 def watch(data_dir: Path, group: str | None) -> int:

@@ -17,12 +17,12 @@ from ota_server.policy.rollout_plan import (
     waits_for_person,
 )
 from ota_server.policy.rollout_text import after_halt, what_to_do, who_stays
+from ota_server.policy.text import Hold
 
 _BAR = 24
 _RESUMING = "resuming"  # `rollout resume` was run; the controller has not seen it
 _ENDING = "ending"  # it is decided how it ends
 _ASKING = "asking"  # the reason for the pause says what to do; `resume` does not help
-_HELD = "everything is on hold: no device is offered anything; `unhold` ends that"
 _UNATTENDED = (
     "no further devices are offered it: the controller, which moves rollouts, does not answer or "
     "cannot write; the server's log says why"
@@ -87,7 +87,7 @@ def status_lines(
     is_served: bool = True,
     standing: Standing | None = None,
     is_attended: bool = True,
-    is_held: bool = False,
+    held: Hold | None = None,
     ended_ms: int | None = None,
     devices_command: str = "`rollout devices`",
 ) -> list[str]:
@@ -95,15 +95,16 @@ def status_lines(
 
     Args:
         is_attended: the controller is looking after it.
-        is_held: everything is on hold.
+        held: None: nothing is on hold.
         standing: which devices the running server lets in; None: all.
         ended_ms: when it ended; None: it is on.
         devices_command: what lists its devices.
     """
     lines = [_headline(plan, progress, now_ms, ended_ms)]
     state = state_of(plan, progress)
-    if is_held and state not in OVER:
-        lines.append(f"  {_HELD}")
+    if held is not None and state not in OVER:
+        no_offer = f"{held.what} is on hold: no device is offered anything"
+        lines.append(f"  {no_offer}; {held.end} ends that")
     if progress is not None and progress.reason and state == progress.state:
         lines.append(f"  {progress.reason}")
     if progress is not None and progress.waiting and state == RolloutState.RUNNING:

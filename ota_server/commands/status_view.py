@@ -219,7 +219,9 @@ def status_fields(status: FleetStatus) -> dict[str, Any]:
             "days_kept": facts.journal.days,
         },
         "disks": [each._asdict() for each in facts.disks],
-        "hold": None if facts.hold is None else facts.hold._asdict(),
+        "hold": None
+        if facts.hold is None
+        else {name: getattr(facts.hold, name) for name in ("time", "user", "reason")},
     }
 
 

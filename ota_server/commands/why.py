@@ -33,11 +33,11 @@ from ota_server.policy.gather import (
     explain_device,
     gather_fleet,
 )
-from ota_server.policy.hold import reason_of_hold
+from ota_server.policy.hold import current_hold
 from ota_server.policy.labels import read_labels
 from ota_server.policy.policy import Pin, RolloutState
 from ota_server.policy.reason import Reason
-from ota_server.policy.text import time_text
+from ota_server.policy.text import Hold, time_text
 from ota_server.rollouts.device_outcome import outcome_of
 from ota_server.rollouts.history import judged_by_rollouts
 from ota_server.system import clock
@@ -62,7 +62,7 @@ class Besides(NamedTuple):
     """What `why` shows besides an explanation.
 
     Attributes:
-        hold: why everything is on hold; "": it is not, or no reason was given.
+        hold: None: it is not on hold.
         standing: which devices the running server lets in.
         case: what the device counts as under the first rollout that concerns it, in one word and
             in a sentence; None: it does not count.
@@ -71,7 +71,7 @@ class Besides(NamedTuple):
     """
 
     label: str | None
-    hold: str
+    hold: Hold | None
     standing: Standing
     case: tuple[str, str] | None
     state: tuple[str, str] | None
@@ -123,7 +123,7 @@ def _show(arguments: argparse.Namespace) -> int:
     state = None
     if device is not None and version == device.firmware_version:
         state = _state(data_dir, mac, device, gather_fleet(data_dir, now_ms, server))
-    besides = Besides(label, reason_of_hold(data_dir), standing, case, state)
+    besides = Besides(label, current_hold(data_dir), standing, case, state)
     if arguments.json:
         print(json.dumps(_fields(found, device, besides)))
         return 0
@@ -170,8 +170,9 @@ def _decision_lines(found: Explanation, besides: Besides) -> Iterator[tuple[str,
     decision, reported = found.decision, found.report.firmware_version
     yield "is told", "nothing: it is answered 503" if decision is None else decision.version
     cause = NO_TARGET if decision is None else decision.cause
-    is_held = cause.reason is Reason.ON_HOLD and besides.hold
-    yield "because", f"{in_words(cause)}: {besides.hold}" if is_held else in_words(cause)
+    held = besides.hold if cause.reason is Reason.ON_HOLD else None
+    on_hold = held and f"{held.what} is on hold{f': {held.reason}' if held.reason else ''}"
+    yield "because", on_hold or in_words(cause)
     if cause.reason is Reason.SAMPLE and decision is not None:
         yield "but", f"a client on the server's machine is told {decision.release}"
     if cause.reason in (Reason.REPEATED, Reason.STUCK):

@@ -33,6 +33,7 @@ from ota_server.policy.situation import ImageOnDisk, ServerState, Situation
 from ota_server.releases.fleet_target import NoTarget
 from ota_server.releases.image import Image
 from ota_server.releases.store import Altered, NoImage, NotNow, Store
+from ota_server.system.product_log import ProductLog
 from ota_server.system.server_log import Budget, RateLimit
 
 log = logging.getLogger(__name__)
@@ -79,6 +80,7 @@ class Offers:
         is_development: bool = False,
     ) -> None:
         self._store = store
+        self._log = ProductLog(log, store.firmware_dir.parent)
         self._policies = policies
         self._fleet = fleet
         self.withdrawals = 0
@@ -281,7 +283,7 @@ class Offers:
             is_withdrawn = policy.is_withdrawn(image.version)
             if is_withdrawn and not image.is_withdrawn:
                 image.is_withdrawn = True
-                log.warning("%s was withdrawn: downloads of it end", image.version)
+                self._log.warning("%s was withdrawn: downloads of it end", image.version)
                 self.withdrawals += 1
             elif not is_withdrawn:
                 image.is_withdrawn = False

@@ -6,7 +6,7 @@ At the end the time stamp of `version/` is moved, so a running server notices at
 import logging
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,7 +31,7 @@ from ota_server.policy.text import (
 from ota_server.system import clock
 from ota_server.system.data_dir import existing_folder, log_dir
 from ota_server.system.files import is_full, named, read, replace
-from ota_server.system.locks import LOCK_NAME, locked
+from ota_server.system.locks import EDIT_LOCK_SECONDS, LOCK_NAME, locked
 from ota_server.system.new_files import (
     make_folder,
     make_spares,
@@ -150,10 +150,15 @@ def retry(data_dir: Path, mac: str) -> None:
             replace(version_dir / RETRIES_NAME, after)
 
 
-def hold(data_dir: Path, reason: str) -> Hold | None:
-    """Stop offering anything to any device, even on a full disk.
+def hold(
+    data_dir: Path, reason: str, what: str = "everything", wait_seconds: float = EDIT_LOCK_SECONDS
+) -> Hold | None:
+    """Stop offering anything to any device of a product, even on a full disk.
 
     A hold that is on already keeps its record, unless another reason is given.
+
+    Args:
+        what: is held, for the audit log; "": the change is on record elsewhere.
 
     Returns:
         The hold that was on before; None: nothing was on hold.
@@ -162,11 +167,10 @@ def hold(data_dir: Path, reason: str) -> Hold | None:
         Refused, Busy, OSError: as `changing`.
     """
     try:
-        with changing(data_dir) as version_dir:
+        with changing(data_dir, wait_seconds) as version_dir:
             before = current_hold(data_dir)
             if before is None or (reason and reason != before.reason):
-                why = reason or None
-                with audit.noted(log_dir(data_dir), "hold", "everything", is_full, reason=why):
+                with _noted(data_dir, "hold", what, reason=reason or None):
                     _write_hold(version_dir, hold_content(reason, audit.user(), clock.now_ms()))
     except OSError as problem:
         if not is_full(problem):
@@ -210,24 +214,38 @@ def _hold_without_room(version_dir: Path) -> None:
     log.warning("the disk is full: %s %s", HOLD_NAME, what)
 
 
-def unhold(data_dir: Path) -> None:
-    """End the hold: devices are offered what they should run again.
+def unhold(
+    data_dir: Path, what: str = "everything", wait_seconds: float = EDIT_LOCK_SECONDS
+) -> None:
+    """End the hold of a product: devices are offered what they should run again.
+
+    Args:
+        what: as `hold`.
 
     Raises:
         Refused: nothing is on hold.
         Busy, OSError: as `changing`.
     """
-    with changing(data_dir) as version_dir:
+    with changing(data_dir, wait_seconds) as version_dir:
         path = version_dir / HOLD_NAME
         if not os.path.lexists(path):
-            raise Refused("nothing is on hold; `why MAC` shows what a device gets, and why")
-        with audit.noted(log_dir(data_dir), "unhold", "everything", is_full):
+            is_not = "nothing is" if what in ("", "everything") else f"the {what} is not"
+            raise Refused(f"{is_not} on hold; `why MAC` shows what a device gets, and why")
+        with _noted(data_dir, "unhold", what):
             path.unlink()
         sync_folder(version_dir)
 
 
+def _noted(
+    data_dir: Path, action: str, what: str, reason: str | None = None
+) -> AbstractContextManager[None]:
+    if not what:
+        return nullcontext()
+    return audit.noted(log_dir(data_dir), action, what, is_full, reason=reason)
+
+
 @contextmanager
-def changing(data_dir: Path) -> Iterator[Path]:
+def changing(data_dir: Path, wait_seconds: float = EDIT_LOCK_SECONDS) -> Iterator[Path]:
     """Hold the lock while files in `version/`, which is yielded, are changed; then tell servers.
 
     Raises:
@@ -237,7 +255,7 @@ def changing(data_dir: Path) -> Iterator[Path]:
         OSError: a file cannot be read or written.
     """
     version_dir = existing_folder(data_dir, "version")
-    with locked(data_dir):
+    with locked(data_dir, wait_seconds):
         yield version_dir
         renew_time(version_dir)
         make_spares(version_dir)

@@ -40,7 +40,7 @@ _PAUSED = f"{_HELD_BACK}, which offers nothing new"
 _WORDS = {
     # 1, 2, 3
     Reason.UNUSABLE_FILE: "nothing is offered while {text}",
-    Reason.ON_HOLD: "everything is on hold",
+    Reason.ON_HOLD: "it is on hold",
     Reason.PIN: "it is pinned to {version}",
     Reason.GROUP_PIN: "its group {group} is pinned to {version}",
     Reason.NO_GROUP: "it is in no group, and the server runs with --unknown-devices keep",

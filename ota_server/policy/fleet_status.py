@@ -238,7 +238,7 @@ def _server_warnings(facts: FleetFacts) -> Iterator[FleetWarning]:
         text = f"the server has given {facts.quiet_text}: it hangs, is stopped, or is starting"
         yield FleetWarning("server", text, remedy)
     if hold is not None:
-        yield FleetWarning("hold", hold_text(hold), "`unhold` ends that")
+        yield FleetWarning("hold", hold_text(hold), f"{hold.end} ends that")
     if server.is_journal_failing:
         remedy = "make room or repair the disk; no rollout offers anything until then"
         yield FleetWarning("journal", "the server cannot write the journal", remedy)

@@ -126,11 +126,18 @@ def with_retry(content: bytes, mac: str, now_ms: int) -> bytes:
 
 
 class Hold(NamedTuple):
-    """Since when everything is on hold, who did it and why; "": not on record."""
+    """Since when something is on hold, who did it and why; "": not on record.
+
+    Attributes:
+        what: is on hold, as it stands in a sentence.
+        end: the command that ends it.
+    """
 
     time: str = ""
     user: str = ""
     reason: str = ""
+    what: str = "everything"
+    end: str = "`unhold`"
 
 
 def hold_content(reason: str, user: str, now_ms: int) -> bytes:
@@ -144,19 +151,19 @@ def parse_hold(content: bytes) -> Hold:
         fields = parse_object(content)
     except ValueError:
         fields = {}
-    texts = [fields.get(name) for name in Hold._fields]
+    texts = [fields.get(name) for name in ("time", "user", "reason")]
     return Hold(*(text if isinstance(text, str) else "" for text in texts))
 
 
 def hold_text(hold: Hold) -> str:
-    """Return who holds everything, since when and why, in words."""
+    """Return what is on hold, since when, by whom and why, in words."""
     try:
         since = f" since {format_second(parse_time(hold.time))}"
     except ValueError:
         since = ""
     by = f" by {hold.user}" if hold.user else ""
     why = f": {hold.reason}" if hold.reason else ""
-    return f"everything is on hold{since}{by}{why}"
+    return f"{hold.what} is on hold{since}{by}{why}"
 
 
 def _pins(content: bytes) -> dict[str, Any]:

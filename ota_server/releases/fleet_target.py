@@ -17,10 +17,11 @@ image of a target that was read are unchanged, and `_turn_target`, until the nex
 import logging
 import os
 import time
+from contextlib import suppress
 from pathlib import Path
 from threading import Lock
 
-from ota_server.model.version import Target, image_name
+from ota_server.model.version import Target, image_name, version_of_image_name
 from ota_server.policy.targets import (
     VERSION_NAME,
     VersionFile,
@@ -29,7 +30,9 @@ from ota_server.policy.targets import (
     read_found_version,
 )
 from ota_server.releases.hashing import Hasher, Unreadable
+from ota_server.system.data_dir import product_at
 from ota_server.system.files import Found, Stamp, find, is_as_it_was
+from ota_server.system.product_log import ProductLog
 from ota_server.system.server_log import RateLimit
 from ota_server.system.watched import has_writer, is_being_written
 
@@ -61,6 +64,7 @@ class FleetTarget:
         self._has_turns = False
         self._turn_target: Target | None = None
         self._said: str | None = None
+        self._log = ProductLog(log, data_dir)
         self._limit = RateLimit(_LOG_EVERY_SECONDS)
 
     def begin_turn(self) -> None:
@@ -115,7 +119,7 @@ class FleetTarget:
             return find(folder, name)
         except OSError as problem:
             if self._limit.allows(name, time.monotonic()):
-                log.error("%s: %s", folder / name, problem.strerror)
+                self._log.error("%s: %s", folder / name, problem.strerror)
             return None
 
     def missing(self, version: str) -> str:
@@ -166,7 +170,7 @@ class FleetTarget:
             (target.version, target.image_name) != (before.version, before.image_name)
         )
         if is_other or self._said is not None:
-            log.info("the target is %s (%s)", target.version, target.image_name)
+            self._log.info("the target is %s (%s)", target.version, target.image_name)
         self._said = None
         if is_read:
             self._read, self._unread = target, None
@@ -190,9 +194,21 @@ class FleetTarget:
             self._steady = target, (version_file, image)
 
     def _say(self, problem: str, consequence: str) -> None:
-        if problem != self._said:
-            self._said = problem
-            log.error("%s %s; %s", self._path, problem, consequence)
+        if problem == self._said:
+            return
+        self._said = problem
+        if self._is_new():
+            self._log.info("no target yet; devices get 503 until `release activate VERSION`")
+        else:
+            self._log.error("%s %s; %s", self._path, problem, consequence)
+
+    def _is_new(self) -> bool:
+        """Return whether this is a product that was added, and has nothing so far."""
+        with suppress(OSError):
+            is_there = self._version_file is not None or os.path.lexists(self._path)
+            images = map(version_of_image_name, os.listdir(self._firmware_dir))
+            return bool(product_at(self._data_dir)) and not is_there and not any(images)
+        return False
 
     def _read_version_file(self) -> VersionFile:
         try:

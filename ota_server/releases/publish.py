@@ -36,9 +36,10 @@ from ota_server.releases.publish_request import (
     check_request,
     doubts,
     is_in_spite_of_chip,
+    new_kind,
     too_large,
 )
-from ota_server.releases.same_devices import header_of_release
+from ota_server.releases.same_devices import has_own_image, header_of_release, name_of_target
 from ota_server.releases.signature_check import check_signature, read_signature
 from ota_server.releases.temporary import check_room, clear_leftovers, temporary_image
 from ota_server.system.data_dir import log_dir
@@ -91,15 +92,15 @@ def publish(
             clear_leftovers(firmware)
             state = look_at(data_dir)
         target = None if state.target is None else header_of_release(data_dir, state.target)
-        warnings = tuple(doubts(request, size, header, target))
+        warnings = tuple(doubts(request, size, header, target, name_of_target(data_dir)))
         if warnings and not request.is_forced:
             raise Refused("; ".join(warnings) + "; --force publishes it anyway")
         warnings += tuple(too_large(size, header))
+        if target is None and has_own_image(data_dir, state.target):
+            warnings += tuple(new_kind(header, name_of_target(data_dir), request.version))
         if state.policy.is_withdrawn(version := request.version):
-            warnings += (
-                f"{version} is still withdrawn, and no device is offered it; "
-                f"`release withdraw --undo {version}` undoes that",
-            )
+            lift = f"`release withdraw --undo {version}` undoes that"
+            warnings += (f"{version} is still withdrawn, and no device is offered it; {lift}",)
         record = NewRecord(request, now_ms, header, signature, files)
         record = record._replace(any_chip=is_in_spite_of_chip(request, header, target))
         job = _Job(data_dir, record, now_ms)

@@ -4,7 +4,7 @@ import shlex
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from ota_server.model.image_header import DAMAGED, ImageHeader
+from ota_server.model.image_header import DAMAGED, ImageHeader, describe
 from ota_server.model.manifest import (
     MAX_NOTES,
     Manifest,
@@ -20,6 +20,11 @@ from ota_server.policy.policy import Policy
 _ARDUINO_PROJECT = "arduino-lib-builder"
 # What imgtool writes into the header of MCUboot where nobody gave it a version.
 _NO_MCUBOOT_VERSION = "0.0.0"
+# What images are called whose updater takes no others, though they say no chip. Others, such as a
+# tar archive, can be for anything.
+_KINDS = ("U-Boot", "MCUboot", "squashfs", "SWUpdate")
+# It takes images that were compressed by gzip.
+_UNPACKS_GZIP = "ESP8266"
 # The updater of Arduino-Pico is the only one that does not look at the image.
 _TRUSTING_CHIPS = "RP2"
 
@@ -145,12 +150,17 @@ def _check_reports(
 
 
 def doubts(
-    request: PublishRequest, size: int, header: ImageHeader | None, target: ImageHeader | None
+    request: PublishRequest,
+    size: int,
+    header: ImageHeader | None,
+    target: ImageHeader | None,
+    target_name: str = "the current target",
 ) -> Iterator[str]:
     """Yield how an image contradicts the operator.
 
     Args:
         target: what the image of the target says of itself.
+        target_name: what that is, in a sentence.
     """
     is_trusted = target is not None and (target.chip or "").startswith(_TRUSTING_CHIPS)
     if target is not None and is_trusted and (header is None or header.chip is None):
@@ -158,6 +168,8 @@ def doubts(
             f"the image does not begin like one for {target.chip}, as that of the current target "
             "does, and its devices write whatever they get"
         )
+    else:
+        yield from unlike(header, target, target_name, f"the image of {request.version}")
     if header is None:
         return
     if header.format.startswith("ESP32 boot loader"):
@@ -176,6 +188,42 @@ def doubts(
             f"{said}"
         )
     yield from mixed_up(header, target)
+
+
+def unlike(
+    header: ImageHeader | None, target: ImageHeader | None, name: str, image: str
+) -> Iterator[str]:
+    """Yield that an image is not of the kind of that of a target, where that is of a known one.
+
+    1. Nothing is known of the target's format: nothing speaks against the image.
+    2. Nothing is known of the image's format.
+    3. The target's image is for one chip, or one updater; the image says neither.
+
+    Args:
+        header: None: nothing is known of an image that is there.
+        name: of the target, in a sentence, as `image` is.
+    """
+    if target is None:
+        return
+    if header is None:
+        yield f"{image} is of an unknown format, and that of {name} is not ({describe(target)})"
+        return
+    ours, theirs = (each.format.partition(" ")[0] for each in (header, target))
+    is_open = target.chip is None and theirs not in _KINDS
+    is_packed = ours == "gzip" and target.chip == _UNPACKS_GZIP
+    has_chips = header.chip is not None and target.chip is not None
+    if not (is_open or is_packed or has_chips or ours == theirs):
+        theirs = f"that of {name} ({describe(target)})"
+        yield f"{image} is of another kind ({describe(header)}) than {theirs}"
+
+
+def new_kind(header: ImageHeader | None, name: str, version: str) -> Iterator[str]:
+    """Yield that an image is of a known format, where that of the target is of an unknown one."""
+    if header is not None:
+        yield (
+            f"the image of {version} is of a known format ({describe(header)}), and that of {name} "
+            "is not; make sure that it is for the same devices"
+        )
 
 
 def mixed_up(

@@ -15,17 +15,20 @@ from ota_server.model.identity import identity_of, key_of_name
 from ota_server.model.image_header import ImageHeader
 from ota_server.model.quantity import count_of
 from ota_server.model.refusal import Refused
-from ota_server.model.version import same_version
+from ota_server.model.version import is_sample, may_be_sample, same_version
 from ota_server.policy.decision import choose
-from ota_server.policy.gather import gather_fleet
+from ota_server.policy.explain import in_words
+from ota_server.policy.fit import why_unfit
+from ota_server.policy.gather import gather_fleet, image_on_disk
 from ota_server.policy.policy import Pin, Policy, RolloutState
 from ota_server.policy.rollout_plan import RolloutPlan
 from ota_server.policy.targets import read_base, read_group_targets
 from ota_server.policy.text import Who
 from ota_server.releases.inventory import find_release, header_of
-from ota_server.releases.publish_request import mixed_up
+from ota_server.releases.publish_request import mixed_up, unlike
 from ota_server.system import clock
 from ota_server.system.data_dir import journal_dir, product_at
+from ota_server.system.files import sha256_of
 
 _FORCE = "--force does it anyway"
 
@@ -35,6 +38,9 @@ def check_devices(
 ) -> bool:
     """Return whether an image is for another chip or of another project than that of the target.
 
+    One of another kind, or of no known one, is refused too, and counts no further once it is
+    forced: the way back from it is to what its devices ran.
+
     Args:
         group: whose target; "": that of the fleet. A group without one has that of the fleet.
         has_groups: the groups that have a target of their own get the image too.
@@ -43,12 +49,13 @@ def check_devices(
         Refused: it is, and nobody forces it; the message says why.
         BadPolicy, OSError: a file cannot be used or read.
     """
-    targets = {"the current target": read_base(data_dir, group)}
+    base = read_base(data_dir, group)
+    targets = {name_of_target(data_dir): base}
     if has_groups:
         targets |= _targets_of_groups(data_dir)
     mixed = _mixed_with(data_dir, version, targets)
-    if mixed and not is_forced:
-        raise Refused(f"{'; '.join(mixed)}; {_FORCE}")
+    if not is_forced and (problems := mixed + _unlike(data_dir, version, targets)):
+        raise Refused(f"{'; '.join(problems)}; {_FORCE}")
     return bool(mixed)
 
 
@@ -59,7 +66,8 @@ def check_groups(data_dir: Path, version: str, groups: Collection[str]) -> None:
         Refused: the message says why.
         BadPolicy, OSError: a file cannot be used or read.
     """
-    if mixed := _mixed_with(data_dir, version, _targets_of_groups(data_dir, groups)):
+    targets = _targets_of_groups(data_dir, groups)
+    if mixed := _mixed_with(data_dir, version, targets) + _unlike(data_dir, version, targets):
         raise Refused(f"{'; '.join(mixed)}; {_FORCE}")
 
 
@@ -82,6 +90,35 @@ def _mixed_with(data_dir: Path, version: str, targets: Mapping[str, str | None])
         if target is not None
         for each in mixed_up(header, header_of_release(data_dir, target), name)
     ]
+
+
+def _unlike(data_dir: Path, version: str, targets: Mapping[str, str | None]) -> list[str]:
+    if not has_own_image(data_dir, version):
+        return []  # which is refused elsewhere
+    header = header_of_release(data_dir, version)
+    return [
+        each
+        for name, target in targets.items()
+        if target is not None and not same_version(target, version)
+        for each in unlike(
+            header, header_of_release(data_dir, target), name, f"the image of {version}"
+        )
+    ]
+
+
+def name_of_target(data_dir: Path) -> str:
+    """Return what the target of the fleet or a group is called in a sentence, with its product."""
+    product = product_at(data_dir)
+    return f"the current target{f' of the product {product}' if product else ''}"
+
+
+def has_own_image(data_dir: Path, version: str | None) -> bool:
+    """Return whether a release has an image, which is not the shipped sample."""
+    release = None if version is None else find_release(data_dir / "firmware", version)
+    if release is None or release.image is None:
+        return False
+    size = release.image.stamp.size
+    return size > 0 and not (may_be_sample(size) and is_sample(size, sha256_of(release.image)))
 
 
 def check_way_back(data_dir: Path, plan: RolloutPlan) -> None:
@@ -135,6 +172,30 @@ def check_pin(data_dir: Path, who: Who, pin: Pin | None) -> None:
         return [key for key, groups in policy.groups.items() if name in groups]
 
     _check_moves(data_dir, whom, change)
+
+
+def left_out(data_dir: Path, who: Who, version: str) -> str:
+    """Return which devices are not given a release that they are pinned to, and why; "": all are.
+
+    Raises:
+        OSError: the journal cannot be read.
+    """
+    policy = gather_fleet(data_dir, clock.now_ms()).policy
+    keys = [key_of_name(product_at(data_dir), who.name)]
+    if who.kind == "groups":
+        keys = [key for key, groups in policy.groups.items() if who.name in groups]
+    image = image_on_disk(data_dir / "firmware", version)
+    causes = [
+        why_unfit(Report(key, each.firmware_version, each.updater), version, image, policy)
+        for key, each in newest_of(journal_dir(data_dir), keys)
+        if each is not None
+    ]
+    unfit = [each for each in causes if each is not None]
+    if not unfit:
+        return ""
+    some = f"{len(unfit)} of the {count_of(len(keys), 'device')} of {who} are"
+    whom = f"{who} is" if who.kind == "devices" else some
+    return f"{whom} not given it all the same: {in_words(unfit[0])}"
 
 
 def check_members(data_dir: Path, group: str, names: Collection[str], are_in: bool) -> None:

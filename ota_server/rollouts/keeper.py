@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from ota_server.policy.files import PolicyFiles
 from ota_server.policy.lease import Attended, Lease
 from ota_server.system.children import UNKNOWN, exit_code, started
+from ota_server.system.product_log import ProductLog
 
 if TYPE_CHECKING:
     from subprocess import Popen
@@ -72,6 +73,7 @@ class Keeper:
         self._said: set[str] = set()  # of which rollouts it was said that they offer nothing new
         self._is_failing_said = False
         self._data_dir = data_dir
+        self._log = ProductLog(log, data_dir)
         self._policies = policies
         self._started_ms = started_ms
         self._options = options
@@ -90,7 +92,7 @@ class Keeper:
             if code is not None:
                 self._note_end(code, now)
             elif now - self._heard_at > self._patience:
-                log.error("the controller hangs, and is killed")
+                self._log.error("the controller hangs, and is killed")
                 self._child.kill()  # its end is noted at the next look
                 self._heard_at, self._is_heard = now, False
         self._look_at_lease(now)
@@ -115,7 +117,7 @@ class Keeper:
         if self._lease.is_failing:
             if not self._is_failing_said:
                 self._is_failing_said = True
-                log.error(
+                self._log.error(
                     "the controller cannot do its work: rollouts offer nothing new until it can"
                 )
             return
@@ -133,20 +135,22 @@ class Keeper:
             self._say_overdue(overdue - self._said, now)
         if attended and (self._is_failing_said or self._said & attended):
             self._is_failing_said = False
-            log.info("the controller looks after rollouts again (%s): they go on", _named(attended))
+            self._log.info(
+                "the controller looks after rollouts again (%s): they go on", _named(attended)
+            )
         self._said = overdue
 
     def _say_overdue(self, groups: Collection[str], now: float) -> None:
         is_alive = self._child is not None and self._is_heard
         if is_alive and now - self._heard_at <= self._lease_seconds:
-            log.warning(
+            self._log.warning(
                 "the controller reads what is on record for rollouts (%s), for more than %g s: "
                 "they offer nothing new until it has read all of that",
                 _named(groups),
                 self._lease_seconds,
             )
             return
-        log.error(
+        self._log.error(
             "nobody has looked after rollouts (%s) for %g s: they offer nothing new until the "
             "controller does",
             _named(groups),
@@ -164,7 +168,9 @@ class Keeper:
         while self._child.poll() is None and time.monotonic() < give_up_at:
             time.sleep(0.01)
         if self._child.poll() is None:
-            log.error("the controller did not end, and is killed; it goes on at the next start")
+            self._log.error(
+                "the controller did not end, and is killed; it goes on at the next start"
+            )
             self._child.kill()
             self._child.wait()
         self._child.stdout.close()
@@ -182,7 +188,7 @@ class Keeper:
             self._pause = _SHORTEST_PAUSE_SECONDS
         self._not_before = now + self._pause
         how = f"by exit code {code}" if code > 0 else f"by signal {-code}"
-        log.warning(
+        self._log.warning(
             "the controller ended %s; no rollout moves on or halts until it is started again "
             "in %.0f s",
             "in an unknown way" if code == UNKNOWN else how,
@@ -223,7 +229,7 @@ class Keeper:
             os.set_blocking(self._child.stdout.fileno(), False)
         except OSError as problem:
             self._not_before = now + self._pause
-            log.error("the controller cannot be started: %s; rollouts stand still", problem)
+            self._log.error("the controller cannot be started: %s; rollouts stand still", problem)
             self._pause = min(self._pause * 2, _LONGEST_PAUSE_SECONDS)
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -16,9 +16,9 @@ COMMANDS = (
     "rollout",
     "pin",
     "unpin",
+    "retry",
     "hold",
     "unhold",
-    "retry",
     "group",
     "device",
     "why",
@@ -60,9 +60,9 @@ class Hints:
             return text
         return self._pattern.sub(lambda match: self._command(match, product=product), text)
 
-    def paste_format(self, text: str) -> str:
+    def paste_format(self, text: str, product: str = "") -> str:
         """As `paste`, for a text into which `%` will put what is not ours, such as a header."""
-        return self._pattern.sub(lambda match: self._command(match, "%%"), text)
+        return self._pattern.sub(lambda match: self._command(match, "%%", product), text)
 
     def _command(self, match: re.Match[str], percent: str = "%", product: str = "") -> str:
         given = "" if self.data_dir is None else f" --data-dir {shlex.quote(str(self.data_dir))}"

@@ -24,7 +24,7 @@ from ota_server.system.data_dir import journal_dir, product_dir, product_names
 from ota_server.system.new_files import make_folder, open_or_make
 
 LOCK_NAME = ".lock"
-_EDIT_LOCK_SECONDS = 30.0
+EDIT_LOCK_SECONDS = 30.0
 # A command that checks whether a server runs, or forgets a device, holds the lock for a moment.
 _SERVER_LOCK_SECONDS = 0.3
 _LOOK_SECONDS = 0.01
@@ -61,7 +61,7 @@ def acquire(descriptor: int, wait_seconds: float = 0.0, *, is_shared: bool = Fal
 
 
 @contextmanager
-def locked(data_dir: Path, wait_seconds: float = _EDIT_LOCK_SECONDS) -> Iterator[None]:
+def locked(data_dir: Path, wait_seconds: float = EDIT_LOCK_SECONDS) -> Iterator[None]:
     """Hold the lock for changing files in a data directory.
 
     Raises:

@@ -14,6 +14,7 @@ from types import TracebackType
 
 from ota_server.model.timestamp import format_time
 from ota_server.system.hints import hints
+from ota_server.system.product_log import named_line
 
 # A minute of a bad day; lines beyond that are only counted while nothing can be written.
 _MAX_WAITING = 1000
@@ -69,7 +70,7 @@ class LogThread(logging.Handler):
         """Queue a record. Arguments are not pasted: they may be what a stranger sent."""
         record = copy(record)  # other handlers get it too
         paste = hints.paste_format if record.args else hints.paste
-        record.msg = paste(str(record.msg))
+        record.msg = named_line(hints.product or "", paste(str(record.msg)))
         self.say(self.format(record))
 
     def say(self, line: str) -> None:

@@ -7,7 +7,7 @@ import unittest
 from pathlib import Path
 
 from ota_server.journal.replay import newest, replay
-from tests.commands.test_pin_hold_retry import OTHER, CommandCase
+from tests.commands.test_pin_retry import OTHER, CommandCase
 from tests.support import MAC, Client, Process, until
 
 

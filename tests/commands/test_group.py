@@ -1,9 +1,9 @@
-"""The command `group`, as an operator calls it; more of it is in `test_pin_hold_retry`."""
+"""The command `group`, as an operator calls it; more of it is in `test_pin_retry`."""
 
 import json
 from collections.abc import Mapping
 
-from tests.commands.test_pin_hold_retry import CommandCase
+from tests.commands.test_pin_retry import CommandCase
 from tests.support import MAC
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import re
 import shutil
 import tarfile
 import tempfile
@@ -11,6 +12,7 @@ from unittest import mock
 from ota_server.policy.rollout_plan import plan_name
 from ota_server.system.data_dir import product_at, root_of
 from ota_server.system.locks import locked
+from tests.device_port.test_dialects import PICO
 from tests.support import DEVICE, MAC, ServerCase, until
 from tests.support.commands import call
 from tests.support.fleet import (
@@ -137,6 +139,8 @@ class ViewTest(ProductCase):
         done = call("why", other, "--data-dir", str(self.data_dir))
         self.assertIn("is told      p1", done.stdout)
         self.assertIn("product      plug\n", done.stdout)
+        self.assertNotIn("product", done.stderr)  # it has been said
+        done = call("devices", other, "--data-dir", str(self.data_dir))
         self.assertIn("of the product plug", done.stderr)
         shown = json.loads(self.run_well("why", other, "--json"))
         self.assertEqual((shown["product"], shown["mac"]), ("plug", other))
@@ -176,6 +180,14 @@ class ViewTest(ProductCase):
         self.assertIn("of plug", self.refused("why", f"plug/{MAC}", "--product", "default"))
         self.assertIn("no product 'pump'", self.refused("why", f"pump/{MAC}"))
         self.assertIn("is not on record", self.refused("why", "/gw-1"))
+
+    def test_a_command_in_the_reason_of_a_device_names_its_product(self):
+        fields = dict(line.split(": ", 1) for line in PICO)
+        self.assertEqual(self.get("/plug/firmware.bin", fields).status, 304)
+        for given in ((), ("--product", "plug")):
+            shown = self.run_well("devices", "--columns", "mac,reason", *given)
+            said = " ".join(shown.split())
+            self.assertIn("release publish FILE --version p1 --force --product plug` offers", said)
 
     def test_status_and_health_are_of_all(self):
         shown = self.run_well("status")
@@ -318,6 +330,25 @@ class RolloutTest(ProductCase):
         )
         self.assertEqual(set(rest.versions.values()), {NEW})
         self.assertEqual(set(plug.versions.values()), {OLD})
+
+    def test_each_line_of_the_log_that_is_about_one_names_it(self):
+        plug, rest = PlugFleet(8), Fleet(3, "v1.0.1")
+        self.roll_out(plug, rest, boots=lambda _mac: False)
+        of_plug = ("--product", "plug")
+        self.run_well("hold", *of_plug)
+        self.assertTrue(until(lambda: "on hold" in self.process.logged()))
+        self.run_well("unhold", *of_plug)
+        self.publish("p3", *of_plug)
+        self.run_well("release", "activate", "p3", *of_plug)
+        self.assertTrue(until(lambda: plug.ask(self.process.port) or "p3" in self.process.logged()))
+        said = self.process.end()[1]
+        for words in ("wave 1 of 1", "halted", "on hold", "hold .*ended", "target is p3", "withdr"):
+            self.assertRegex(said, words)
+        for line in said.splitlines():
+            if NEW in line or "hold" in line or "p3" in line:
+                self.assertRegex(line, r"product plug|plug/")
+            for command in re.findall("`[^`]* -m ota_server ([^`]*)`", line):
+                self.assertRegex(command, "--product plug|plug/", line)
 
     def test_a_rollout_of_one_that_was_removed_goes_on_when_its_folder_is_back(self):
         plug = PlugFleet(6)

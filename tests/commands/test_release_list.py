@@ -2,7 +2,7 @@
 
 import os
 
-from tests.commands.test_pin_hold_retry import CommandCase
+from tests.commands.test_pin_retry import CommandCase
 from tests.releases.test_publish import esp_image
 from tests.support import MAC, until
 from tests.support.fleet import start_server

@@ -144,7 +144,7 @@ class OrderTest(unittest.TestCase):
 
     def test_under_hold_nobody_may_have_an_image(self):
         decision = told(policy(is_held=True), "v1.1")
-        self.assertEqual(decision, Told("v1.1", "everything is on hold", None))
+        self.assertEqual(decision, Told("v1.1", "it is on hold", None))
 
     def test_a_file_that_could_not_be_read_at_the_start_stops_offers(self):
         decision = told(policy(problem="pins.json cannot be used"))

@@ -112,6 +112,77 @@ class ChipTest(PublishCase):
         self.assertIs(self.manifest_of("v2")["any_chip"], True)
 
 
+class KindTest(PublishCase):
+    """What is no image of a known kind may not go where the target has one, unless it is forced."""
+
+    def test_what_is_of_no_known_format_or_of_another_kind_is_refused(self):
+        self.set_target("v1")
+        tar = bytes(257) + b"ustar" + bytes(300)
+        swu = b"070701" + bytes(104) + b"sw-description\0" + bytes(64)
+        squashfs = b"hsqs" + bytes(24) + b"\4\0" + bytes(100)
+        u_boot = struct.pack(">4sI12xII64x", b"\xd0\x0d\xfe\xed", 64, 17, 16)
+        uf2 = bytearray(b"UF2\n\x57\x51\x5d\x9e" + bytes(600))
+        uf2[508:512] = b"\x30\x6f\xb1\x0a"
+        esp8266 = struct.pack("<BBBBIII", 0xE9, 1, 0, 0x20, 0x40100000, 0x40100000, 64) + bytes(64)
+        gzip = b"\x1f\x8b\x08" + bytes(60)
+        esp32, junk = esp_image("v1"), b"junk" * 100
+        for target, said, refused, allowed in (
+            (esp8266, "ESP8266 image", (junk, tar, swu, b"PK\3\4" * 9), (gzip, esp8266)),
+            (esp32, "ESP32 image", (junk, tar, swu, gzip), (esp_image("v2"),)),
+            (swu, "SWUpdate (cpio newc)", (junk, tar, squashfs), (swu + b"2",)),
+            (squashfs, "squashfs", (junk, swu), (squashfs + b"2",)),
+            (u_boot, "U-Boot FIT", (junk, tar), (u_boot + b"2",)),
+            (bytes(uf2), "UF2", (junk,), (bytes(uf2) + b"2", tar)),
+            (tar, "tar archive", (junk,), (tar + b"2", swu)),
+            (junk, "", (), (junk + b"2", tar, esp8266)),
+        ):
+            self.put_image("v1", target)
+            for content in refused:
+                with self.subTest(target=target[:4], content=content[:4]):
+                    why = self.refused(content, "v2")
+                    self.assertIn("the image of v2 is of an", why)
+                    self.assertIn(f"that of the current target ({said}", why.replace(" is not", ""))
+            for content in allowed:
+                with self.subTest(target=target[:4], content=content[:4]):
+                    self.publish(content, "v2")
+                for path in self.firmware.glob("*v2*"):
+                    path.unlink()
+
+    def test_it_is_published_if_that_is_forced(self):
+        self.set_target("v1")
+        self.put_image("v1", esp_image("v1"))
+        published = self.publish(b"junk" * 9, "v2", is_forced=True)
+        self.assertIn("of an unknown format", published.warnings[0])
+
+    def test_a_known_format_where_that_of_the_target_is_unknown_is_remarked_on(self):
+        self.set_target("v1")
+        self.put_image("v1", b"an image")
+        (remark,) = self.publish(esp_image("v2"), "v2").warnings
+        self.assertIn("the image of v2 is of a known format (ESP32 image", remark)
+        self.assertIn("that of the current target is not", remark)
+        self.put_image("v1", (ROOT / "ota_server/firmware/firmware_v1.0.1.bin").read_bytes())
+        self.assertEqual(self.publish(esp_image("v3"), "v3").warnings, ())
+
+    def test_neither_is_it_activated_and_the_product_is_named(self):
+        plug = self.data_dir / "products" / "plug"
+        for name in ("version", "firmware", "log"):
+            (plug / name).mkdir(parents=True)
+        self.data_dir, self.firmware = plug, plug / "firmware"
+        self.set_target("v1")
+        self.put_image("v1", esp_image("v1"))
+        self.put_image("v2", b"junk" * 9)
+        said = self.refused(b"junk" * 9, "v3")
+        with self.assertRaises(Refused) as caught:
+            activate(self.data_dir, "v2", lambda done, size: None, is_forced=False)
+        for why, version in ((said, "v3"), (str(caught.exception), "v2")):
+            self.assertIn(f"the image of {version} is of an unknown format", why)
+            self.assertIn("that of the current target of the product plug is not (ESP32 im", why)
+            self.assertIn("--force", why)
+        activate(self.data_dir, "v2", lambda done, size: None, is_forced=True)
+        self.put_image("v4", b"more junk")
+        activate(self.data_dir, "v4", lambda done, size: None, is_forced=False)
+
+
 class PublishedTest(PublishCase):
     def test_the_image_is_copied_and_on_record(self):
         published = self.publish(b"an image", "v1.0.0", notes="the first")

@@ -79,6 +79,24 @@ class RevertTest(OtherDevicesCase):
         self.assertNotIn("--revert", self.do("rollout", "status"))
 
 
+class UnknownKindTest(OtherDevicesCase):
+    def test_an_image_of_no_known_format_is_rolled_out_only_by_force_and_can_be_reverted(self):
+        self.put_image("v3", b"junk" * 9)
+        start = ("rollout", "start", "v3", "--waves", "100")
+        said = self.refuse(*start)
+        self.assertIn("the image of v3 is of an unknown format, and that of the current tar", said)
+        self.do(*start, "--force")
+        self.know(3, first=5, version="v3")
+        self.do("rollout", "abort", "--revert")
+        self.assertEqual(self.plan().version, OLD)
+
+    def test_a_way_back_to_one_is_open(self):
+        self.put_image(OLD, b"junk" * 9)
+        self.do("rollout", "start", NEW, "--waves", "100")
+        self.know(3, first=5, version=NEW)
+        self.do("rollout", "abort", "--revert")
+
+
 class RollbackTest(OtherDevicesCase):
     """The group has NEW as its target; `v3` is for the devices of the fleet, as `v4` is."""
 
@@ -146,6 +164,23 @@ class MoveTest(OtherDevicesCase):
         self.write("targets.json", {"beta": NEW})
         self.asks_force("pin", "beta", OLD)
         self.assertEqual(len(self.read("pins.json")["groups"]), 1)
+
+    def publish(self, version: str, chip: str, target: str) -> None:
+        """Publish an image, while something is the target that it is like."""
+        (self.data_dir / "build.bin").write_bytes(esp_image(version, chip))
+        self.set_target(target)
+        self.do("release", "publish", str(self.data_dir / "build.bin"), "--version", version)
+
+    def test_who_is_not_given_the_image_that_it_is_pinned_to_by_force_is_said(self):
+        self.publish("v3", S3, target=NEW)
+        self.publish(OLD, "ESP32", target=OLD)
+        said = self.do("pin", mac_of(9), "v3", "--force")
+        self.assertIn(f"{mac_of(9)} is not given it all the same: the image of v3 is for", said)
+        self.assertIn("`release publish FILE --version v3 --force` offers it", said)
+        self.do("group", "add", "gamma", mac_of(9), mac_of(10), mac_of(0))
+        said = self.do("pin", "gamma", "v3", "--force")
+        self.assertIn("2 of the 3 devices of group gamma are not given it all the same: ", said)
+        self.assertNotIn("not given", self.do("pin", mac_of(0), "v3"))
 
     def test_the_end_of_a_pin_that_kept_devices_from_the_target_of_the_fleet(self):
         self.do("pin", "beta", NEW)

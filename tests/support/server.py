@@ -141,6 +141,10 @@ class Process:
             if "journal" in line:
                 break
 
+    def logged(self) -> str:
+        """Return what it has logged so far."""
+        return os.pread(self._log, 1 << 20, 0).decode()
+
     def kill(self) -> None:
         """End it by SIGKILL and collect it."""
         self.end(signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""The commands `pin`, `unpin`, `hold`, `unhold` and `retry`: exceptions to what devices get."""
+"""The commands `pin`, `unpin` and `retry`: exceptions to what devices get."""
 
 import argparse
 
@@ -8,23 +8,18 @@ from ota_server.commands.common import (
     add_force_argument,
     key_of,
     mac_argument,
-    reason_argument,
-    say,
     until_argument,
     version_argument,
     warn,
-    warn_of_wrong_folder,
     who_argument,
 )
-from ota_server.commands.terminal import printable
 from ota_server.journal.replay import newest
 from ota_server.policy import edits
-from ota_server.policy.hold import reason_of_hold
 from ota_server.policy.policy import Pin
 from ota_server.policy.text import Who, time_text
 from ota_server.releases.inventory import get_release
 from ota_server.releases.remarks import remarks
-from ota_server.releases.same_devices import check_pin
+from ota_server.releases.same_devices import check_pin, left_out
 from ota_server.system.data_dir import journal_dir
 
 _PIN_EXAMPLES = """\
@@ -42,19 +37,6 @@ _UNPIN_EXAMPLES = """\
   %(prog)s beta
       the same for a group
 """
-_HOLD_EXAMPLES = """\
-  %(prog)s
-      no device is offered anything from this moment on
-  %(prog)s --reason 'v1.2.0 reboots'
-      and `why` says so
-
-Downloads that have begun go on.
-By hand: touch version/hold.json in the data directory.
-"""
-_UNHOLD_EXAMPLES = """\
-  %(prog)s
-      devices are offered what they should run again
-"""
 _RETRY_EXAMPLES = """\
   %(prog)s 00:11:22:33:44:55
       it may fetch an image again that it has fetched too often
@@ -62,9 +44,9 @@ _RETRY_EXAMPLES = """\
 
 
 def add_commands(commands: Commands) -> None:
-    """Add the five commands."""
+    """Add the three commands."""
     _add_pins(commands)
-    _add_hold_and_retry(commands)
+    _add_retry(commands)
 
 
 def _add_pins(commands: Commands) -> None:
@@ -100,30 +82,7 @@ def _add_pins(commands: Commands) -> None:
         add_force_argument(parser)
 
 
-def _add_hold_and_retry(commands: Commands) -> None:
-    holding = add_command(
-        commands,
-        "hold",
-        "stop all offers at once",
-        "The emergency hold: within a second every device is told to stay on its version.",
-        _HOLD_EXAMPLES,
-        _hold,
-    )
-    holding.add_argument(
-        "--reason",
-        default="",
-        type=reason_argument,
-        metavar="TEXT",
-        help="why, for people: `why` and the audit log show it",
-    )
-    add_command(
-        commands,
-        "unhold",
-        "end the hold",
-        "End the hold that `hold` began.",
-        _UNHOLD_EXAMPLES,
-        _unhold,
-    )
+def _add_retry(commands: Commands) -> None:
     retrying = add_command(
         commands,
         "retry",
@@ -154,6 +113,8 @@ def _pin(arguments: argparse.Namespace) -> int:
         warn(f"{who} is not on record; check the MAC address. The pin is kept for it")
     for problem in remarks(arguments.data_dir, get_release(arguments.data_dir, version)):
         warn(problem)
+    if problem := left_out(arguments.data_dir, who, version):
+        warn(problem)
     until = "" if arguments.until is None else f" until {time_text(arguments.until)}"
     print(f"{who} is pinned to {version}{until}")
     return 0
@@ -177,29 +138,4 @@ def _retry(arguments: argparse.Namespace) -> int:
     if download is not None and download.attempts:
         had = f"; it had fetched the image of {download.version} {download.attempts} times"
     print(f"{arguments.mac} may try again{had}")
-    return 0
-
-
-def _hold(arguments: argparse.Namespace) -> int:
-    before = edits.hold(arguments.data_dir, arguments.reason)
-    warn_of_wrong_folder(arguments.data_dir)
-    if before is not None and arguments.reason not in ("", before.reason):
-        # On a full disk the one before stays on record.
-        reason = printable(reason_of_hold(arguments.data_dir))
-        say(f"everything is still on hold, for this reason: {reason}; `unhold` ends that")
-        return 0
-    if before is None:
-        say("everything is on hold; `unhold` ends that")
-        return 0
-    since = f", since {before.time}" if before.time else ""
-    by = f" by {before.user}" if before.user else ""
-    why = f": {before.reason}" if before.reason else "; `unhold` ends that"
-    say(printable(f"everything is already on hold{since}{by}{why}"))
-    return 0
-
-
-def _unhold(arguments: argparse.Namespace) -> int:
-    edits.unhold(arguments.data_dir)
-    print("nothing is on hold any longer")
-    warn_of_wrong_folder(arguments.data_dir)
     return 0

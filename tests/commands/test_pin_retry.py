@@ -198,45 +198,6 @@ class GroupTest(CommandCase):
                 self.assert_refused(code, words, "group", *arguments)
 
 
-class HoldTest(CommandCase):
-    def setUp(self) -> None:
-        super().setUp()
-        self.start()  # without a server, these commands warn
-
-    def test_hold_and_unhold_say_what_is_so(self):
-        on_hold = "everything is {}on hold; `unhold` ends that"
-        self.assertEqual(self.lines("hold", "--reason", "it reboots"), [on_hold.format("")])
-        burns = on_hold.format("still ").replace(";", ", for this reason: it burns;")
-        self.assertEqual(self.lines("hold", "--reason", "it burns"), [burns])
-        self.assertEqual(self.lines("unhold"), ["nothing is on hold any longer"])
-        self.assert_refused(1, "nothing is on hold; ", "unhold")
-
-    def test_a_reason_has_500_characters_at_most(self):
-        for command in (("hold",), ("release", "withdraw", "v1.0.0")):
-            done = self.run_command(*command, "--reason", "x" * 501)
-            self.assertEqual(done.returncode, 2)
-            self.assertIn("it has 501 characters: give 500 at most", done.stderr)
-        self.lines("hold", "--reason", "x" * 500)
-
-    def test_a_second_hold_without_a_reason_leaves_what_the_first_one_said(self):
-        self.lines("hold", "--reason", "it reboots")
-        path = self.data_dir / "version" / "hold.json"
-        before = path.read_bytes()
-        (line,) = self.lines("hold")
-        since = r"since 20\d\d-\S+Z by \S+: it reboots"
-        self.assertRegex(line, f"^everything is already on hold, {since}$")
-        self.assertEqual(path.read_bytes(), before)
-        *_, count, held = self.lines("audit")
-        self.assertEqual(count, "1 change")
-        self.assertRegex(held, f"^everything is on hold {since}; `unhold` ends that$")
-
-    def test_a_hold_by_hand_says_no_more_than_that(self):
-        (self.data_dir / "version" / "hold.json").touch()
-        self.assertEqual(self.lines("hold"), ["everything is already on hold; `unhold` ends that"])
-        said = ["everything is still on hold, for this reason: it burns; `unhold` ends that"]
-        self.assertEqual(self.lines("hold", "--reason", "it burns"), said)
-
-
 class NoServerTest(CommandCase):
     """What stops something may be typed for the wrong folder."""
 
