@@ -99,7 +99,7 @@ class FleetRow:
 
     @property
     def reason(self) -> str:
-        """Why it counts as failed or silent, else why it gets what it gets, in words."""
+        """Why it counts as failed, silent or undecided, else why it gets what it gets, in words."""
         state, cause = self.condition
         return evidence_in_words(state, self.device) or self._conditions.in_words(self.key, cause)
 

@@ -33,8 +33,8 @@ from ota_server.model.device import (
 )
 from ota_server.model.identity import device_key, parse_identity, parse_mac
 from ota_server.model.updater import OTHER_FAMILY, PLAIN_FAMILY, Updater
+from ota_server.model.version import UNKNOWN_VERSION
 
-UNKNOWN_VERSION = "-"
 # Of `Caller.mode`: all others want a file system.
 FIRMWARE_MODES = ("", "sketch")
 FOTA_PATH = b"/esp32fota.json"
