@@ -24,6 +24,7 @@ from benchmarks.fleet_shapes import (
     shared_address,
 )
 from ota_server.model.timestamp import format_time
+from ota_server.model.version import UNKNOWN_VERSION
 from ota_server.policy.decision import cohort_percent
 
 _SHORTEST_MS = 5 * MINUTE_MS
@@ -53,12 +54,14 @@ class ModelScenario:
             in turn as if they ran the release, their old version, or neither.
         roaming: the share of the devices that come back from another address after a download.
         sleepers: MACs that somebody made up, behind one address, that stop as the rollout begins.
+        unseen: the share of all devices that say no version.
         stepping_stone_bricks: the share of the devices from `only_from` that the stepping stone on
             their way bricks.
     """
 
     name: str
     is_good: bool = False
+    unseen: float = 0.0
     cannot_boot: float = 0.0
     bricked: float = 0.0
     falls_back: float = 0.0
@@ -115,6 +118,7 @@ class _ModelDevice:
     moves_ms: int  # when it gets another address
     is_dark: bool  # has no power for some time
     is_forged: bool = False
+    is_unseen: bool = False  # it says no version
     fate: float = 1.0  # from 0 to 1, its own: what the release does to it
     runs: str = ""
     fetches: str = ""
@@ -194,6 +198,7 @@ class ModelFleet:
             leaves_ms=leaves_ms if chance.random() < _CHURN else _FAR_MS,
             moves_ms=-_FAR_MS if shape.is_moving else _FAR_MS,
             is_dark=is_dark or chance.random() < self._scenario.asleep,
+            is_unseen=random.Random(f"{text} unseen").random() < self._scenario.unseen,
             fate=random.Random(text).random(),
             runs=old,
         )
@@ -450,7 +455,7 @@ class ModelFleet:
             "event": event,
             "product": "",
             "mac": device.mac,
-            "firmware_version": device.runs,
+            "firmware_version": UNKNOWN_VERSION if device.is_unseen else device.runs,
             "target_version": target or device.runs,
             "address": device.address,
         }

@@ -100,7 +100,7 @@ class FleetRow:
 
     @property
     def reason(self) -> str:
-        """Why it counts as failed or silent, else why it gets what it gets, in words."""
+        """Why it counts as failed, silent or undecided, else why it gets what it gets, in words."""
         state, cause = self.condition
         # What a device reports is among the evidence, and is no command of ours.
         return evidence_in_words(state, self.device) or hints.paste(

@@ -172,6 +172,17 @@ def print_slow_pollers(plan: RolloutPlan, intervals_ms: Mapping[float, float]) -
         )
 
 
+def warn_of_unseen(found: ReachedDevices) -> None:
+    """Warn if devices report no version."""
+    if found.unseen:
+        is_one, devices = found.unseen == 1, count_of(len(found.stands), "device")
+        report, their = ("reports", "its") if is_one else ("report", "their")
+        warn(
+            f"{found.unseen} of the {devices} {report} no version: {their} updates cannot be seen; "
+            "put the version into the URL, see docs/devices"
+        )
+
+
 def warn_of_soak(plan: RolloutPlan, intervals_ms: Mapping[float, float]) -> None:
     """Warn if half of the devices or more do not poll within the soak."""
     usual = median(intervals_ms.values()) / 1000 if intervals_ms else 0.0

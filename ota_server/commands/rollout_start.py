@@ -19,6 +19,7 @@ from ota_server.commands.rollout_preview import (
     print_slow_pollers,
     print_waves,
     warn_of_soak,
+    warn_of_unseen,
     with_waves,
 )
 from ota_server.device_port.admission_status import read_server_state
@@ -162,6 +163,7 @@ def start(arguments: argparse.Namespace) -> int:
     print_waves(plan, found, is_typed=arguments.waves is not None)
     print_slow_pollers(plan, intervals)
     warn_of_soak(plan, intervals)
+    warn_of_unseen(found)
     plan = edits.start(data_dir, plan)
     say(f"the rollout of {plan.version} has begun; `rollout status --watch` shows it")
     for problem in remarks(data_dir, get_release(data_dir, plan.version)):

@@ -30,6 +30,7 @@ _UNATTENDED = (
 # In the order in which a device goes through them, then what can go wrong.
 _SHOWN = ("updated", "downloading", "undecided", "cut", "failed", "silent", "mislabelled")
 _MORE = {
+    "unseen": "had the whole image, and say no version: nothing shows whether they run it",
     "too_new": "known for less than a day at the start: not counted (see --count-new)",
     "displaced": "heard from only at an address other than their usual one: not counted",
     "surplus": "more than one address may have in the wave: not counted",

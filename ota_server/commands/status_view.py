@@ -25,6 +25,7 @@ _SHOWN = (
     Condition.UP_TO_DATE,
     Condition.BEHIND,
     Condition.HELD_BACK,
+    Condition.UNDECIDED,
     Condition.FAILED,
     Condition.SILENT,
     Condition.AWAY,
@@ -153,6 +154,10 @@ def _device_rows(devices: DeviceCounts) -> Iterator[tuple[str, str]]:
     for condition in _SHOWN:
         count = devices.conditions.get(condition, 0)
         words = condition.value
+        if condition is Condition.UNDECIDED:
+            if not count:
+                continue  # most fleets have none
+            words += ": had the whole image, and say no version"
         if condition is Condition.AWAY:
             words = "not seen for a day"
         if condition is Condition.HELD_BACK and count:

@@ -66,7 +66,7 @@ class Besides(NamedTuple):
         standing: which devices the running server lets in.
         case: what the device counts as under the first rollout that concerns it, in one word and
             in a sentence; None: it does not count.
-        state: how it is, in a word and, where it failed or fell silent, in a sentence; None: it is
+        state: how it is, in a word and, where its last update says so, in a sentence; None: it is
             not on record, or another report than its own is asked about.
     """
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from ota_server.device_port.ddi_messages import ActionFeedback
-from ota_server.device_port.dialects import HAWKBIT, UNKNOWN_VERSION
+from ota_server.device_port.dialects import HAWKBIT
 from ota_server.device_port.offers import Offers
 from ota_server.httpd.reply import Peer
 from ota_server.journal.device_table import DeviceTable
@@ -29,6 +29,7 @@ from ota_server.model.action import (
 from ota_server.model.device import Device, Download, Report, checked, previous_version, reported
 from ota_server.model.identity import product_of
 from ota_server.model.updater import Updater
+from ota_server.model.version import UNKNOWN_VERSION
 from ota_server.policy.files import PolicyFiles
 from ota_server.policy.reason import Reason
 from ota_server.releases.fleet_target import NoTarget

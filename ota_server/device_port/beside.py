@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from ota_server.device_port.asked_for import AskedFor
 from ota_server.device_port.caller import FIRMWARE_MODES, Caller
-from ota_server.device_port.dialects import UNKNOWN_VERSION, NoUpdate
+from ota_server.device_port.dialects import NoUpdate
 from ota_server.device_port.downloads import TARGET_CACHING, no_update
 from ota_server.device_port.image_reply import conditional_reply
 from ota_server.device_port.offers import NotOffered, Offers
@@ -26,7 +26,7 @@ from ota_server.journal.record import Scalar
 from ota_server.model.device import Device, Report, asked_for_image, reported
 from ota_server.model.parts import Part
 from ota_server.model.updater import without_space
-from ota_server.model.version import same_version
+from ota_server.model.version import UNKNOWN_VERSION, same_version
 from ota_server.releases.fleet_target import NoTarget
 from ota_server.releases.image import Image
 from ota_server.releases.store import Altered, NoImage, NotHashed, NotNow, Store

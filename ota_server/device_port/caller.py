@@ -18,7 +18,7 @@ from binascii import Error as BadBase64
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from ota_server.device_port.dialects import BR, FOTA_PATH, UNKNOWN_VERSION, Family, family_of
+from ota_server.device_port.dialects import BR, FOTA_PATH, Family, family_of
 from ota_server.httpd.http1 import Request
 from ota_server.model.device import (
     MAC_FIELD,
@@ -30,6 +30,7 @@ from ota_server.model.device import (
 )
 from ota_server.model.identity import device_key, parse_identity, parse_mac
 from ota_server.model.updater import Updater
+from ota_server.model.version import UNKNOWN_VERSION
 
 # Of `Caller.mode`: all others want a file system.
 FIRMWARE_MODES = ("", "sketch")

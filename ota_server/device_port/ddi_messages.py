@@ -9,11 +9,11 @@ import json
 import re
 from typing import Any, NamedTuple
 
-from ota_server.device_port.dialects import UNKNOWN_VERSION
 from ota_server.httpd.http1 import Request
 from ota_server.model.action import Action
 from ota_server.model.device import REPORTED_VERSION
 from ota_server.model.identity import is_product_name, parse_identity
+from ota_server.model.version import UNKNOWN_VERSION
 from ota_server.releases.image import Image
 
 # Feedback has some lines of a log. A device that sends more than this does not follow the DDI.

@@ -12,7 +12,6 @@ from ota_server.httpd.http1 import Request
 from ota_server.model.device import MAC_FIELD, VERSION_FIELD
 from ota_server.model.updater import OTHER_FAMILY, PLAIN_FAMILY
 
-UNKNOWN_VERSION = "-"
 FOTA_PATH = b"/esp32fota.json"
 _OWN_FIELDS = frozenset((MAC_FIELD, VERSION_FIELD))
 

@@ -16,7 +16,7 @@ from ota_server.device_port.beside import Beside, is_beside
 from ota_server.device_port.caller import Caller, nameless_caller
 from ota_server.device_port.checks import CHECK_PATH, Checks
 from ota_server.device_port.ddi import Ddi
-from ota_server.device_port.dialects import BR, UNKNOWN_VERSION, without_variant
+from ota_server.device_port.dialects import BR, without_variant
 from ota_server.device_port.downloads import Downloads, NoFile
 from ota_server.device_port.named_images import NamedImages
 from ota_server.device_port.offers import Offers
@@ -26,6 +26,7 @@ from ota_server.device_port.told import MD5_PATH, SHA256_PATH, TOLD_PATHS, Telli
 from ota_server.httpd.http1 import Request
 from ota_server.httpd.reply import Peer, Reply
 from ota_server.journal.device_table import DeviceTable
+from ota_server.model.version import UNKNOWN_VERSION
 from ota_server.policy import audit
 from ota_server.policy.files import PolicyFiles
 from ota_server.releases.hashing import SETTLE_SECONDS

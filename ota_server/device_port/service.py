@@ -15,7 +15,6 @@ from ota_server.device_port import ddi_messages
 from ota_server.device_port.caller import Caller, caller_of, is_from_browser
 from ota_server.device_port.checks import IMAGE_PATH, read_common_image
 from ota_server.device_port.ddi_messages import DdiPath
-from ota_server.device_port.dialects import UNKNOWN_VERSION
 from ota_server.device_port.methods import not_allowed, wrong_method
 from ota_server.device_port.products import (
     UNRECORDED_PATHS,
@@ -46,6 +45,7 @@ from ota_server.model.device import (
 )
 from ota_server.model.identity import parse_mac
 from ota_server.model.quoting import quoted
+from ota_server.model.version import UNKNOWN_VERSION
 from ota_server.policy.situation import ServerState
 from ota_server.system.hints import hints
 from ota_server.system.server_log import Budget, RateLimit

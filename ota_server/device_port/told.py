@@ -8,7 +8,7 @@ from collections.abc import Callable
 from http import HTTPStatus
 
 from ota_server.device_port.caller import Caller
-from ota_server.device_port.dialects import FOTA_PATH, UNKNOWN_VERSION
+from ota_server.device_port.dialects import FOTA_PATH
 from ota_server.device_port.documents import (
     ESPHOME_PATH,
     MAX_URL,
@@ -29,7 +29,7 @@ from ota_server.journal.record import Scalar
 from ota_server.model.device import Download, Report
 from ota_server.model.identity import identity_of
 from ota_server.model.image_header import HEAD_BYTES, read_header
-from ota_server.model.version import is_version, meaning
+from ota_server.model.version import UNKNOWN_VERSION, is_version, meaning
 from ota_server.policy.files import PolicyFiles
 from ota_server.releases.fleet_target import NoTarget
 from ota_server.releases.image import Image

@@ -5,7 +5,6 @@
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from typing import NamedTuple
 
 from ota_server.evaluation.binomial import most_by_chance
 from ota_server.evaluation.contested import (
@@ -20,31 +19,11 @@ from ota_server.evaluation.contested import (
 )
 from ota_server.evaluation.device_case import BAD, NO_EVIDENCE, NOT_FAILED, Case, DeviceState, Terms
 from ota_server.evaluation.outcomes import DeviceOutcome
-from ota_server.evaluation.poll_history import SLOW_SOAKS, PollHistory
+from ota_server.evaluation.poll_history import PollHistory
 from ota_server.evaluation.silence import Silence
 from ota_server.evaluation.tally import ASKING_WAVE, SLOW, TINY_WAVE, Evidence, Tally
+from ota_server.evaluation.wave_members import BelievedDevice, Devices, WaveMembers
 from ota_server.model.address import address_of
-
-_WEEK_MS = 7 * 24 * 3600 * 1000
-# Of a wave with more devices than that, a sample tells how many are active, and how many slow.
-_MOST_LOOKED_AT = 4096
-
-
-class _BelievedDevice(NamedTuple):
-    """A device as it is believed.
-
-    Attributes:
-        source: the address that answers for its state.
-        is_home: that is its home.
-    """
-
-    case: Case
-    state: DeviceState
-    source: int
-    is_home: bool
-
-
-_Devices = Mapping[int, _BelievedDevice]  # by their rows
 
 
 class WaveCounter:
@@ -73,7 +52,7 @@ class WaveCounter:
         self._chosen_wave = chosen_wave
         self._accepted = accepted
         self._now_ms = now_ms
-        self._devices: dict[int, _BelievedDevice] = {}
+        self._devices: dict[int, BelievedDevice] = {}
         self._displaced: dict[int, int] = {}  # from which address, by the row
         self._blamed: set[int] = set()  # of the silent ones
         self._at_risk: set[int] = set()
@@ -99,7 +78,8 @@ class WaveCounter:
                     source = heard_at(case, source, self._terms)
                 is_home = source == polls.home[row]
                 state = self._state(row, case)
-                self._devices[row] = _BelievedDevice(case, state, source, is_home)
+                unseen = state == DeviceState.UNDECIDED and case.is_unseen(self._terms)
+                self._devices[row] = BelievedDevice(case, state, source, is_home, unseen)
         self._leave_out_surplus()
         return self._sum_up(accounts)
 
@@ -109,8 +89,8 @@ class WaveCounter:
         for row, each in self._devices.items():
             is_excused = each.state == DeviceState.SILENT and row not in self._blamed
             address, how = address_of(each.source), each.case.failing
-            gap_ms = polls.known_gap_ms(row)
-            yield DeviceOutcome(key_at(row), each.state, address, how, is_excused, gap_ms)
+            more = is_excused, polls.known_gap_ms(row), each.is_unseen
+            yield DeviceOutcome(key_at(row), each.state, address, how, *more)
         for row, source in self._displaced.items():
             yield DeviceOutcome(key_at(row), DeviceState.DISPLACED, address_of(source))
         for row, is_in in enumerate(polls.in_waves(self._wave)):
@@ -139,7 +119,7 @@ class WaveCounter:
         return self._silence.has_missed(row, max(account.case.seen, self._polls.polled[row]))
 
     def _is_slow(self, row: int) -> bool:
-        return self._polls.interval_ms(row) > SLOW_SOAKS * max(self._terms.soak_ms, 1)
+        return self._polls.is_slow(row, self._terms.soak_ms)
 
     def _is_at_risk(self, row: int, case: Case) -> bool:
         """Return whether its silence may be the release's fault: up to the end of its wave."""
@@ -161,7 +141,8 @@ class WaveCounter:
             if each.state != too_new and polls.wave[row] != chosen
         ]
         for row in surplus_of(polls, rows, self._wave, self._terms):
-            self._devices[row] = self._devices[row]._replace(state=DeviceState.SURPLUS)
+            surplus = self._devices[row]._replace(state=DeviceState.SURPLUS, is_unseen=False)
+            self._devices[row] = surplus
 
     # All of them
 
@@ -172,12 +153,15 @@ class WaveCounter:
         bad = self._bad(counting)
         reach = sum(polls.in_waves(self._wave)) - states[DeviceState.SURPLUS]
         reach -= sum(polls.wave[row] <= self._wave for row in self._accepted)
-        size = self._size(reach)
+        found = self._devices, self._displaced, self._wave, self._accepted
+        wave_members = WaveMembers(polls, self._silence, *found)
+        size = wave_members.size(reach)
         large = self._large(bad, counting)
-        members, slow_share, stuck = self._members()
+        members, slow_share, stuck = wave_members.count(self._terms.soak_ms)
         soaked = self._soaked(counting, size)
         said_by = (account.contradicted_by for account in accounts.values())
         contradictors = Counter(source for source in said_by if source is not None)
+        unseen = [polls.wave[row] for row, each in counting.items() if each.is_unseen]
         waiting = states.pop(DeviceState.WAITING, 0)
         named = list(bad.items())[:ASKING_WAVE]
         mislabelled = (each for each in bad.values() if each.state == DeviceState.MISLABELLED)
@@ -187,6 +171,8 @@ class WaveCounter:
             active=waiting + sum(n for name, n in states.items() if name not in NO_EVIDENCE),
             displaced=displaced.total(),
             contradicted=contradictors.total(),
+            unseen=len(unseen),
+            unseen_fresh=unseen.count(self._wave),
             reach=reach,
             heard=sum(polls.wave[row] <= self._wave and polls.counts[row] for row in accounts),
             overall=self._evidence(counting, bad, large),
@@ -209,7 +195,7 @@ class WaveCounter:
             stuck=stuck,
         )
 
-    def _soaked(self, counting: _Devices, size: int) -> list[int]:
+    def _soaked(self, counting: Devices, size: int) -> list[int]:
         """Return the devices of this wave that have soaked; of a tiny one, those at home alone."""
         updated, waves = DeviceState.UPDATED, self._polls.wave
         return [
@@ -221,7 +207,7 @@ class WaveCounter:
             and (each.is_home or size >= TINY_WAVE)
         ]
 
-    def _bad(self, counting: _Devices) -> dict[int, _BelievedDevice]:
+    def _bad(self, counting: Devices) -> dict[int, BelievedDevice]:
         """Return the devices that speak against the release; of the silent ones, those blamed."""
         bad = {row: each for row, each in counting.items() if each.state in BAD}
         rows = [row for row, each in bad.items() if each.state == DeviceState.SILENT]
@@ -237,7 +223,7 @@ class WaveCounter:
         self._share_of = self._silence.shares(on_their_way, homes)
         return {row: each for row, each in bad.items() if row not in silent or row in blamed}
 
-    def _large(self, bad: _Devices, counting: _Devices) -> Collection[int] | None:
+    def _large(self, bad: Devices, counting: Devices) -> Collection[int] | None:
         if len(bad) < 2:
             return ()
         polls, silence = self._polls, self._silence
@@ -249,10 +235,10 @@ class WaveCounter:
         return large_homes(polls, living, is_there, self._terms)
 
     def _parts(
-        self, counting: _Devices, bad: _Devices, large: Collection[int] | None
+        self, counting: Devices, bad: Devices, large: Collection[int] | None
     ) -> dict[str, Evidence]:
         """Return the evidence of those from each version that some bad ones ran, and slow ones."""
-        parts: dict[str, dict[int, _BelievedDevice]] = {
+        parts: dict[str, dict[int, BelievedDevice]] = {
             old: {} for old in sorted({each.case.old for each in bad.values()} - {""})
         }
         if any(map(self._is_slow, bad)):
@@ -265,16 +251,14 @@ class WaveCounter:
             for name, part in parts.items()
         }
 
-    def _evidence(
-        self, counting: _Devices, bad: _Devices, large: Collection[int] | None
-    ) -> Evidence:
+    def _evidence(self, counting: Devices, bad: Devices, large: Collection[int] | None) -> Evidence:
         """Return the evidence of some devices.
 
         Args:
             large: homes that may give more than a quarter of it; None: all of them.
         """
 
-        def count(devices: Iterable[_BelievedDevice]) -> int:
+        def count(devices: Iterable[BelievedDevice]) -> int:
             sources = Counter(each.source for each in devices)
             return sources.total() if large is None else capped(sources, large)
 
@@ -287,62 +271,14 @@ class WaveCounter:
         shares = self._silence_of(counting) if silent else ()
         excused = min(silent, most_by_chance(len(shares), _mean(shares)))
         expected = min(silent, int(sum(shares)))
-        return Evidence(len(counting), failed, silent, mislabelled, excused, expected)
+        unseen = sum(each.is_unseen for each in counting.values())
+        return Evidence(len(counting), failed, silent, mislabelled, excused, expected, unseen)
 
-    def _silence_of(self, counting: _Devices) -> Sequence[float]:
+    def _silence_of(self, counting: Devices) -> Sequence[float]:
         """Return how likely each device at risk would be silent without the release."""
         if self._share_of is None:
             return ()
         return [self._share_of(row) for row in counting if row in self._at_risk]
-
-    def _size(self, reach: int) -> int:
-        """Return how many members the open wave and those before it have, where they are few."""
-        if reach > _MOST_LOOKED_AT:
-            return reach
-        return sum(
-            wave <= self._wave and self._is_member(row) for row, wave in enumerate(self._polls.wave)
-        )
-
-    def _members(self) -> tuple[int, float, dict[int, str]]:
-        """Return how many devices this wave has, the share of slow ones, and those stuck in it."""
-        rows, count = self._polls.rows_in_wave(self._wave, _MOST_LOOKED_AT)
-        active = [row for row in rows if self._is_member(row)]
-        slow = sum(map(self._is_slow, active))
-        members = round(count * len(active) / max(len(rows), 1))
-        stuck = self._stuck(active, members) if members <= ASKING_WAVE else {}
-        return members, slow / max(len(active), 1), stuck
-
-    def _stuck(self, rows: Sequence[int], members: int) -> dict[int, str]:
-        """Return what keeps each device of a small wave from being through; not while some move."""
-        stuck = dict[int, str]()
-        for row in rows:
-            device = self._devices.get(row)
-            if device is None:
-                stuck[row] = DeviceState.DISPLACED if row in self._displaced else "not heard from"
-            elif device.state != DeviceState.UPDATED or not device.case.confirmed:
-                stuck[row] = device.state
-            elif not device.is_home and members < TINY_WAVE:
-                at = address_of(device.source)
-                stuck[row] = f"heard only at {at}, which is not its home"
-        is_over = all(state in BAD or self._is_late(row) for row, state in stuck.items())
-        return stuck if is_over else {}
-
-    def _is_late(self, row: int) -> bool:
-        device = self._devices.get(row)
-        if device is None:
-            return self._silence.is_late(row)
-        # It may have been offered the release long after the wave opened, such as after a hold.
-        # Each is set once: a download that breaks again and again is late all the same.
-        last_ms = max(device.case.offered, device.case.whole, device.case.updated)
-        return self._silence.is_late(row, last_ms, device.state == DeviceState.UPDATED)
-
-    def _is_member(self, row: int) -> bool:
-        seen_ms = self._polls.seen[row]
-        is_active = seen_ms >= 0 and seen_ms >= self._silence.since_ms - _WEEK_MS
-        device = self._devices.get(row)
-        is_surplus = device is not None and device.state == DeviceState.SURPLUS
-        is_counted = self._polls.counts[row] and not is_surplus
-        return bool(is_counted and is_active and row not in self._accepted)
 
 
 def _mean(values: Sequence[float]) -> float:

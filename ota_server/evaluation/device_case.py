@@ -15,6 +15,7 @@ of a device under a release (`DeviceState`):
     downloading  has a transfer under way                                         active
     cut          has no transfer under way, and not the whole image               active
     undecided    has the whole image, and has not reported the release            active
+                 since; or asked again, and says no version (`Case.is_unseen`)    no proof
     updated      reports the release                                              good
     failed       reports its old version after the time that it takes to install  bad
                  the release; or downloads all of it again; or left it; or says so
@@ -27,6 +28,9 @@ of a device under a release (`DeviceState`):
     not heard    was not heard from since the newest wave opened: no `Case`       nothing
       from       knows of that
 
+A device that says no version says nothing of what it runs: neither that it runs the release nor
+that it does not. What it said before that stands, but for the good.
+
 A device that reports a stepping stone on its way, or a version that an operator wants it to run,
 begins again with that version.
 """
@@ -35,7 +39,9 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from ota_server.evaluation.poll_history import NEVER
+from ota_server.evaluation.spans import merged
 from ota_server.model.device import RESTART_AFTER_MS
+from ota_server.model.version import UNKNOWN_VERSION
 
 # How a device has failed. All but one are undone when it reports the release after all.
 NOT_FAILED, STILL_OLD, BEGAN_AGAIN, WENT_BACK, SAID_SO = range(5)
@@ -44,8 +50,6 @@ AFTER_DOWNLOAD = (STILL_OLD, BEGAN_AGAIN)
 # image as far as is known, and it will not come. A download that was cut takes one of them back.
 _VAIN_CHECKS = 3
 _DOWNLOAD = ("offered", "asked", "whole", "fetched_at", "sha256", "size", "spans", "under_way")
-# Pieces of an image that do not touch. A client that fetches more at once has no image for long.
-_MOST_SPANS = 256
 # A transfer that has not ended on record after this time was cut by the server's own end.
 _MOST_TRANSFER_MS = 24 * 3600 * 1000
 
@@ -139,7 +143,7 @@ class Case:
         self.runs = version
         self.seen = NEVER
         self.told = ""
-        self._restart("" if version == release else version)
+        self._restart("" if version in (release, UNKNOWN_VERSION) else version)
 
     def _restart(self, old: str) -> None:
         self.old = old
@@ -177,7 +181,7 @@ class Case:
         if is_silent:
             return DeviceState.SILENT
         if self.updated >= 0:
-            return _UPDATED
+            return _UPDATED if self.runs != UNKNOWN_VERSION else _UNDECIDED
         if self.exposed(terms) >= 0:
             return _UNDECIDED
         if self.asked >= 0:
@@ -188,6 +192,11 @@ class Case:
     def exposed(self, terms: Terms) -> int:
         """Return since when it may be on its way to the release."""
         return self.offered if terms.completion_unknown else self.whole
+
+    def is_unseen(self, terms: Terms) -> bool:
+        """Return whether it has asked again after it had the image, and says no version."""
+        had_ms = max(self.exposed(terms), self.updated)
+        return self.runs == UNKNOWN_VERSION and 0 <= had_ms < self.seen
 
     def is_on_its_way(self, terms: Terms) -> bool:
         """Return whether it has the image, as far as is known, and has not run it for the soak."""
@@ -203,7 +212,10 @@ class Case:
         Args:
             grace_ms: how long it may take to apply an image.
         """
-        if not self.runs and version != terms.release:
+        if version == UNKNOWN_VERSION:
+            self.runs = version
+            return
+        if not self.old and self.runs in ("", UNKNOWN_VERSION) and version != terms.release:
             self.old = version  # its first word; it may have fetched the image elsewhere before
         if version == terms.release:
             self._runs_release(now_ms)
@@ -268,7 +280,8 @@ class Case:
             self.offered = now_ms
         elif is_check and now_ms - self.offered > grace_ms and self.updated < 0:
             self.vain_checks += 1
-            if terms.completion_unknown and self.vain_checks >= _VAIN_CHECKS:
+            is_vain = self.vain_checks >= _VAIN_CHECKS and self.runs != UNKNOWN_VERSION
+            if terms.completion_unknown and is_vain:
                 self._fail(STILL_OLD)
 
     def begin(
@@ -299,7 +312,8 @@ class Case:
                 self.whole = NEVER
                 self.failing = NOT_FAILED if self.failing in AFTER_DOWNLOAD else self.failing
             elif self.is_waited_for(terms) and not (terms.completion_unknown or says_end):
-                self._fail(BEGAN_AGAIN)
+                # One that says no version may do so at each poll, whatever it runs.
+                self._fail(BEGAN_AGAIN if self.runs != UNKNOWN_VERSION else NOT_FAILED)
         self.asked = now_ms
         self.under_way += 1
 
@@ -331,20 +345,3 @@ class Case:
         is_whole = bool(self.spans) and self.spans[0][0] == 0 and self.spans[0][1] >= self.size
         if is_whole and self.whole < 0:
             self.whole, self.fetched_at = now_ms, source
-
-
-def merged(
-    spans: tuple[tuple[int, int], ...], start: int, stop: int
-) -> tuple[tuple[int, int], ...]:
-    """Return spans of bytes, in order and apart, after another one; `stop` is exclusive."""
-    if stop <= start:
-        return spans
-    if len(spans) == 1 and spans[0][0] <= start <= spans[0][1]:
-        return ((spans[0][0], max(stop, spans[0][1])),)
-    result: list[tuple[int, int]] = []
-    for first, last in sorted((*spans, (start, stop))):
-        if result and first <= result[-1][1]:
-            result[-1] = result[-1][0], max(last, result[-1][1])
-        else:
-            result.append((first, last))
-    return tuple(result[:_MOST_SPANS])

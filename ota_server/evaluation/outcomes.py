@@ -48,6 +48,8 @@ _HOW_IT_FAILED = {
     SAID_SO: "it says itself that the update failed",
     BEGAN_AGAIN: "it had the whole image, reports {0}, and began to download it again",
 }
+UNSEEN = "had the whole image, and says no version"
+UNSEEN_WORDS = f"it {UNSEEN}"
 _WAITING = "it was heard from, and was not told of the release yet"
 _UNHEARD = "it has not been heard from since the newest wave opened"
 _EXCUSED = "it has not been heard from, and neither have others at its address"
@@ -61,6 +63,7 @@ class DeviceOutcome(NamedTuple):
         failing: how it has failed, as `Case.failing`.
         is_excused: it is silent, and the release is not the cause.
         gap_ms: the longest time that it goes without a poll; 0.0: that is not known.
+        is_unseen: nothing shows what it runs, as `Case.is_unseen`.
     """
 
     key: str
@@ -69,6 +72,7 @@ class DeviceOutcome(NamedTuple):
     failing: int = NOT_FAILED
     is_excused: bool = False
     gap_ms: float = 0.0
+    is_unseen: bool = False
 
     def in_words(self, reported: str) -> str:
         """Return the reason for its state, given the version that it reports."""
@@ -79,4 +83,6 @@ class DeviceOutcome(NamedTuple):
             words = _HOW_IT_FAILED.get(self.failing, words)
         elif self.is_excused:
             words = _EXCUSED
+        elif self.is_unseen:
+            words = UNSEEN_WORDS
         return words.format(reported or "its old version")

@@ -155,6 +155,10 @@ class PollHistory:
         codes = sorted(code for code in gaps.to_bytes(_GAPS, "big") if code)
         return _MS[codes[len(codes) // 2]]
 
+    def is_slow(self, row: int, soak_ms: float) -> bool:
+        """Return whether a device is a slow poller."""
+        return self.interval_ms(row) > SLOW_SOAKS * max(soak_ms, 1)
+
     def _unknown_ms(self, gaps: int) -> float:
         """Return how long a gap has to be where so few fit into the time before the rollout.
 

@@ -28,6 +28,8 @@ class Evidence(NamedTuple):
         mislabelled: those that report a third version, which is not a release.
         excused: of `silent`, as many as could be silent by chance without the release.
         expected: of `silent`, as many as would be silent on average without it.
+        unseen: of `base`, those of which nothing shows what they run (`Case.is_unseen`): they are
+            alive, and can neither fail nor be mislabelled.
     """
 
     base: int = 0
@@ -36,6 +38,12 @@ class Evidence(NamedTuple):
     mislabelled: int = 0
     excused: int = 0
     expected: int = 0
+    unseen: int = 0
+
+    @property
+    def seen(self) -> int:
+        """How many show what they run."""
+        return self.base - self.unseen
 
 
 class Tally(NamedTuple):
@@ -49,6 +57,8 @@ class Tally(NamedTuple):
             for nothing.
         offered to displaced: devices in that `DeviceState`.
         contradicted: another address said of them what their home did not confirm.
+        unseen: of the undecided ones, those of which nothing shows what they run.
+        unseen_fresh: of these, those that this wave added.
         reach: devices on record in this wave and those before it that count, heard from or not.
         heard: of these, those that were heard from since the release reached them.
         overall: the evidence of all that count.
@@ -90,6 +100,8 @@ class Tally(NamedTuple):
     surplus: int = 0
     displaced: int = 0
     contradicted: int = 0
+    unseen: int = 0
+    unseen_fresh: int = 0
     reach: int = 0
     heard: int = 0
     overall: Evidence = Evidence()

@@ -9,6 +9,8 @@
 - It *pauses* where many devices are heard only from addresses that are not believed (`contested`,
   rule 4), before a wave goes on that one home alone would have halted (rule 7), and when a wave has
   taken too long.
+- Devices that say no version show neither that they run the release nor that they do not. A wave
+  goes on by the others; where these are too few, a person decides.
 - A wave *goes on* when enough of its devices have updated, and were heard from after the soak; by
   their share, slow pollers are among them. Devices that it waits for in vain are named.
 - The last wave is *done* when most of the devices that were counted at the start were heard from.
@@ -50,6 +52,7 @@ _COUNTS = (
     "surplus",
     "displaced",
     "contradicted",
+    "unseen",
     "fresh",
     "soaked",
     "reach",
@@ -83,7 +86,7 @@ def advance(
     if progress.state == RolloutState.PAUSED and not progress.lifts:
         return progress
     waiting = waiting_for(plan, progress, tally)
-    is_through = not waiting or bool(tally.stuck)
+    is_through = not waiting or bool(tally.stuck) or bool(_unseen_text(plan, tally))
     asked, asks = asking(plan, tally) if is_through else ("", ())
     if reason := pausing(plan, tally) or asked:
         is_new = progress.state != RolloutState.PAUSED or progress.asks != asks
@@ -126,17 +129,20 @@ def waiting_for(plan: RolloutPlan, progress: RolloutProgress, tally: Tally) -> s
     """Return what a wave still waits for, in words; "" where it may go on."""
     if tally.fresh == 0 and (progress.wave == 0 or tally.members > 0):
         return f"no device of this wave has been heard from{_named(tally.stuck)}"
-    if tally.undecided > plan.max_failures / 100 * tally.active:
+    undecided = tally.undecided - tally.unseen
+    if undecided > plan.max_failures / 100 * tally.active:
         return (
-            f"{tally.undecided} of {_count(tally.active)} have downloaded it and not reported "
+            f"{undecided} of {_count(tally.active)} have downloaded it and not reported "
             f"since, over {plan.max_failures:g} %{_named(tally.stuck)}"
         )
-    # Of those that the wave has, not of those that happened to poll since it opened.
-    needed = min(plan.min_devices, tally.members)
+    # Not of those that happened to poll since it opened.
+    needed = _needed(plan, tally)
     if tally.soaked < needed:
         quiet = max(tally.members - tally.fresh, 0)
         unheard = f"; not heard from yet: {quiet} of those that this wave added"
         unheard = unheard if quiet and not tally.stuck else ""
+        if tally.unseen_fresh and not tally.stuck:
+            unheard += f"; {tally.unseen_fresh} had the whole image, and say no version"
         return (
             f"{tally.soaked} of the {_count(needed)} that are needed have run it for the soak of "
             f"{format_duration(plan.soak_seconds)}{unheard}{_named(tally.stuck)}"
@@ -180,6 +186,8 @@ def asking(plan: RolloutPlan, tally: Tally) -> tuple[str, tuple[str, ...]]:
         ), tuple(devices)
     if tally.displaced > limit * (tally.active + tally.displaced):
         return _displaced_text(plan, tally), tuple(tally.stuck)
+    if reason := _unseen_text(plan, tally):
+        return reason, ()
     if reason := halting(plan, tally._replace(overall=tally.whole, parts={}, bad_elsewhere=0)):
         address, count = tally.bad_at
         return (
@@ -188,6 +196,27 @@ def asking(plan: RolloutPlan, tally: Tally) -> tuple[str, tuple[str, ...]]:
             f"{plan.command('abort')}; if not, `device forget MAC` for each"
         ), ()
     return "", ()
+
+
+def _unseen_text(plan: RolloutPlan, tally: Tally) -> str:
+    """Return why a person has to decide where too few devices show what they run; "": enough do.
+
+    A small wave names them instead, as all that keep it from going on.
+    """
+    needed, others = _needed(plan, tally), tally.members - tally.unseen_fresh
+    is_large, is_early = tally.members > ASKING_WAVE, tally.age_ms < plan.soak_seconds * 1000
+    if not is_large or is_early or others >= needed:
+        return ""
+    return (
+        f"{tally.unseen_fresh} of {_count(tally.members)} had the whole image, and say no version: "
+        f"nothing shows if they run it, and {needed} that do are needed. "
+        f"{plan.command('promote')} goes on, {plan.command('abort')} ends the rollout"
+    )
+
+
+def _needed(plan: RolloutPlan, tally: Tally) -> int:
+    """Return how many have to run it, of those that the wave has."""
+    return min(plan.min_devices, tally.members)
 
 
 def _displaced_text(plan: RolloutPlan, tally: Tally) -> str:
@@ -205,9 +234,9 @@ def halting(plan: RolloutPlan, tally: Tally) -> str:
     limit = plan.max_failures / 100
     is_small = _size(tally) <= SMALL_WAVE
     for whose, evidence in (("", tally.overall), *_by_part(tally)):
-        for hits, what in _charges(evidence, tally.label):
-            said = f"{hits} of {_count(evidence.base)}{whose} {what}"
-            bound = lower_bound(hits, evidence.base)
+        for hits, base, what in _charges(evidence, tally.label):
+            said = f"{hits} of {_count(base)}{whose} {what}"
+            bound = lower_bound(hits, base)
             if hits >= LEAST_DEVICES_TO_HALT and bound > limit:
                 return (
                     f"{said}: at least {bound * 100:.1f} % (95 % certain), over the limit of "
@@ -216,7 +245,7 @@ def halting(plan: RolloutPlan, tally: Tally) -> str:
             # What another address said does not count here: one stranger could halt any first wave.
             sure = hits - tally.bad_elsewhere
             is_enough = sure >= _LEAST_IN_SMALL_WAVE or sure == evidence.base < TINY_WAVE
-            if is_small and not whose and is_enough and sure > limit * evidence.base:
+            if is_small and not whose and is_enough and sure > limit * base:
                 few = f"too many for so small a wave: {_list(tally.bad)}"
                 return f"{said}, {few}"
     return ""
@@ -232,8 +261,8 @@ def _by_part(tally: Tally) -> Iterator[tuple[str, Evidence]]:
         yield " that poll seldom" if name == SLOW else f" that ran {name}", evidence
 
 
-def _charges(evidence: Evidence, label: str) -> Iterator[tuple[int, str]]:
-    """Yield how many devices are bad, and in which way.
+def _charges(evidence: Evidence, label: str) -> Iterator[tuple[int, int, str]]:
+    """Yield how many devices are bad, of how many that could be, and in which way.
 
     Args:
         label: what mislabelled devices report; "": there are none, or it is not known.
@@ -241,11 +270,11 @@ def _charges(evidence: Evidence, label: str) -> Iterator[tuple[int, str]]:
     mislabelled = "report a version that is not a release (see --reports-as)"
     if label:
         mislabelled = f"report {_shown(label)}, which is not a release (see --reports-as)"
-    yield evidence.failed, f"failed or {mislabelled}" if label else "failed"
+    yield evidence.failed, evidence.seen, f"failed or {mislabelled}" if label else "failed"
     what = f"failed or fell silent ({evidence.silent} silent"
     what += f", of which {evidence.excused} excused: others are too)" if evidence.excused else ")"
-    yield evidence.failed + evidence.silent - evidence.excused, what
-    yield evidence.mislabelled, mislabelled
+    yield evidence.failed + evidence.silent - evidence.excused, evidence.base, what
+    yield evidence.mislabelled, evidence.seen, mislabelled
 
 
 def _label_text(plan: RolloutPlan, tally: Tally) -> str:

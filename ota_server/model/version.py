@@ -7,6 +7,8 @@ from typing import NamedTuple
 MAX_VERSION_FILE_BYTES = 256
 MAX_SIGNATURE_BYTES = 64 * 1024
 
+# What a device "reports" that says no version, and no hash by which it is known.
+UNKNOWN_VERSION = "-"
 VERSION_RULE = "1 to 64 of A-Z a-z 0-9 . _ + -, beginning with a letter or digit"
 _VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+\-]{0,63}")
 _IMAGE_NAME = re.compile(r"firmware_([A-Za-z0-9][A-Za-z0-9._+\-]{0,63})\.bin")

@@ -6,9 +6,11 @@ What comes first counts, so each device is in one condition, and the numbers add
  2. failed      it has had the whole image of the release that it should run, and reports another
                 version more than 15 minutes later, or has fetched the image again
  3. away        it was not heard from for a day
- 4. held back   it should run another release and may not have it now: the cause says why
- 5. behind      it should run another release, and is offered it when it asks next
- 6. up to date  it runs what it should
+ 4. undecided   it has had the whole image of the release that it should run, has asked again since,
+                and says no version: nothing shows whether it runs it
+ 5. held back   it should run another release and may not have it now: the cause says why
+ 6. behind      it should run another release, and is offered it when it asks next
+ 7. up to date  it runs what it should
 
 A rollout knows more of a device: how often it polls, who else is silent. Where one judges a device
 (`judged`), that decides in place of rules 1 and 2.
@@ -19,7 +21,7 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from ota_server.model.device import DAY_MS, Device, Report
-from ota_server.model.version import meaning, same_version
+from ota_server.model.version import UNKNOWN_VERSION, meaning, same_version
 from ota_server.policy.decision import Decision, choose, put_off, withhold
 from ota_server.policy.policy import Policy
 from ota_server.policy.reason import Cause, Reason
@@ -38,6 +40,7 @@ class Condition(StrEnum):
     SILENT = "silent"
     FAILED = "failed"
     AWAY = "away"
+    UNDECIDED = "undecided"
     HELD_BACK = "held back"
     BEHIND = "behind"
     UP_TO_DATE = "up to date"
@@ -104,7 +107,7 @@ class Told(NamedTuple):
         running: the release that it runs.
         release: that it should run; None: none.
         is_offered: it is told another version than its own, or would be without the hold.
-        condition: by rules 4 to 6.
+        condition: by rules 5 to 7.
     """
 
     running: str
@@ -159,14 +162,15 @@ def condition_when(told: Told, device: Device, now_ms: int, judged: str = "") ->
     return DeviceCondition(
         _JUDGED.get(judged)
         or (None if judged else _by_download(device, told, now_ms))
-        or (Condition.AWAY if now_ms - device.last_seen_ms >= DAY_MS else told.condition),
+        or (Condition.AWAY if now_ms - device.last_seen_ms >= DAY_MS else None)
+        or (Condition.UNDECIDED if _is_unseen(device, told) else told.condition),
         told.cause,
     )
 
 
 def evidence_in_words(condition: Condition, device: Device) -> str:
-    """Return why a device counts as failed or silent; "" where it does not."""
-    if condition not in _JUDGED.values():
+    """Return why a device counts as failed, silent or undecided; "" where it does not."""
+    if condition not in (*_JUDGED.values(), Condition.UNDECIDED):
         return ""
     version, download = device.firmware_version, device.download
     had = "it had the image"
@@ -174,6 +178,8 @@ def evidence_in_words(condition: Condition, device: Device) -> str:
         had = f"it had the whole image of {download.version}"
     if condition is Condition.FAILED:
         return f"{had}, and reports {version}"
+    if condition is Condition.UNDECIDED:
+        return f"{had}, and says no version"
     if download is None or device.last_seen_ms > download.attempt_ms:
         had += f", reported {version}"
     return f"{had}, and nothing was heard since"
@@ -198,8 +204,19 @@ def _by_download(device: Device, told: Told, now_ms: int) -> Condition | None:
         return Condition.SILENT if now_ms - download.attempt_ms >= QUIET_MS else None
     if told.release is None or not same_version(download.version, told.release):
         return None
+    if told.running == UNKNOWN_VERSION:
+        return None
     is_late = device.last_seen_ms - download.attempt_ms > GRACE_MS
     return Condition.FAILED if is_late or download.attempts > 1 else None
+
+
+def _is_unseen(device: Device, told: Told) -> bool:
+    """Return whether nothing shows if a device runs the release whose whole image it had."""
+    download = device.download
+    if download is None or not download.attempts or told.running != UNKNOWN_VERSION:
+        return False
+    is_heard = device.last_seen_ms > download.attempt_ms
+    return is_heard and told.release is not None and same_version(download.version, told.release)
 
 
 def _is_in_order(report: Report, cause: Cause, policy: Policy) -> bool:

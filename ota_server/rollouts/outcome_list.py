@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from ota_server.evaluation.device_case import BAD, DeviceState
-from ota_server.evaluation.outcomes import WORDS, WORST_FIRST, DeviceOutcome
+from ota_server.evaluation.outcomes import UNSEEN_WORDS, WORDS, WORST_FIRST, DeviceOutcome
 from ota_server.journal.replay import replay
 from ota_server.model.device import Device
 from ota_server.model.identity import key_of_name, name_of, number_of
@@ -112,7 +112,7 @@ def as_of_now(devices: Iterable[ListedDevice], data_dir: Path, now_ms: int) -> l
         if fell_silent:
             silent = DeviceState.SILENT
             each = each._replace(state=str(silent), reason=WORDS[silent])
-        elif each.state == DeviceState.UNDECIDED:
+        elif each.state == DeviceState.UNDECIDED and each.reason != UNSEEN_WORDS:
             each = each._replace(reason=_THEN_UNDECIDED)
         found.append(each._replace(firmware_version=version, last_seen_time=seen))
     return sorted(found, key=lambda each: _PLACES.get(each.state, 0))

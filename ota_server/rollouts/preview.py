@@ -16,6 +16,8 @@ from ota_server.journal.record import BadRecord, parse_fields
 from ota_server.journal.replay import replay
 from ota_server.model.device import Device
 from ota_server.model.timestamp import parse_time
+from ota_server.model.updater import SAYS_ITS_END, family_of
+from ota_server.model.version import UNKNOWN_VERSION
 from ota_server.policy.decision import cohort_percent
 from ota_server.policy.rollout_plan import RolloutPlan
 from ota_server.system.files import open_regular
@@ -40,6 +42,7 @@ class ReachedDevices(NamedTuple):
         counts: for each of these, 1 where it counts as evidence: it was known a day ago.
         inactive: how many devices were not heard from for a week.
         sample: of the active devices the first ones, by where they stand.
+        unseen: how many of the active devices report no version, nor how an update ends.
         snapshot_end: up to where the journal's current file repeats what is known, in bytes.
     """
 
@@ -48,6 +51,7 @@ class ReachedDevices(NamedTuple):
     inactive: int
     sample: tuple[SampledDevice, ...] = ()
     snapshot_end: int = 0
+    unseen: int = 0
 
     def added(self, plan: RolloutPlan) -> tuple[int, ...]:
         """Return how many active devices each wave adds."""
@@ -98,7 +102,8 @@ def find_reached(
     Raises:
         OSError: the journal cannot be read.
     """
-    stands, counts, inactive, sample = array("d"), bytearray(), 0, _Sample()
+    stands, counts, sample = array("d"), bytearray(), _Sample()
+    inactive = unseen = 0
     oldest_ms = _oldest_record_ms(log_dir, now_ms)
     found = replay(log_dir)
     try:
@@ -108,6 +113,8 @@ def find_reached(
             if now_ms - device.last_seen_ms > ACTIVE_MS:
                 inactive += 1
                 continue
+            says_end = family_of(device.updater) == SAYS_ITS_END
+            unseen += device.firmware_version == UNKNOWN_VERSION and not says_end
             stand = cohort_percent(plan.version, key)
             sample.add(stand, key, device)
             stands.append(_IN_FIRST_GROUP if key in scope.first_group else stand)
@@ -115,7 +122,8 @@ def find_reached(
             counts.append(plan.count_new or now_ms - first_ms >= DAY_MS)
     finally:
         found.close()
-    return ReachedDevices(stands, counts, inactive, sample.devices(), found.marker_end or 0)
+    end = found.marker_end or 0
+    return ReachedDevices(stands, counts, inactive, sample.devices(), end, unseen)
 
 
 def intervals_ms(log_dir: Path, found: ReachedDevices, now_ms: int) -> dict[float, float]:

@@ -149,7 +149,7 @@ class ChooseTest(FilterCase):
         for arguments, said in (
             (("--columns", "mac,colour"), "'colour' is not one of mac, product, label, version"),
             (("--family", "esp-32"), "'esp-32' is not one of br, tasmota, esp8266, esp32"),
-            (("--state", "fine"), "'fine' is not one of silent, failed, away, held-back"),
+            (("--state", "fine"), "'fine' is not one of silent, failed, away, undecided, held"),
             (("--not-seen", "a week"), "'a week' is not a duration"),
             (("--address", "home"), "'home' is neither an address nor a network"),
             (("--limit", "0"), "would show nothing"),

@@ -371,6 +371,14 @@ class StartTest(CommandCase):
         self.assertNotIn("slow pollers", out)
         self.assertNotIn("soak", said)
 
+    def test_devices_that_report_no_version_are_warned_of(self):
+        self.know(3)
+        self.know(14, version="-", first=3)
+        code, _, warnings = self.run_it("start", NEW, "--waves", "100")
+        self.assertEqual(code, 0)
+        self.assertIn("14 of the 17 devices report no version: their updates cannot be", warnings)
+        self.assertIn("put the version into the URL", warnings)
+
     def test_a_data_directory_without_a_server_is_warned_of(self):
         self.know(100)
         self.assertIn("no server runs", self.run_it("start", NEW, "--waves", "50,100")[2])

@@ -388,11 +388,12 @@ class DevicesTest(StatusCase):
         self.know(3, "v0.9.0", download=took)
         self.know(4, "v0.9.0", 3 * 3_600_000, download=took)
         self.know(5, seen_ms=2 * DAY_MS)
+        self.know(7, "-", download=took)
         self.run_it("hold")
         self.know(6, "v0.8.0")
         devices = self.fields()["devices"]
-        expected = {"silent": 1, "failed": 1, "away": 1, "held back": 2, "behind": 0}
-        self.assertEqual(devices["conditions"], {**expected, "up to date": 1})
+        expected = {"silent": 1, "failed": 1, "away": 1, "undecided": 1, "held back": 2}
+        self.assertEqual(devices["conditions"], {**expected, "behind": 0, "up to date": 1})
         self.assertEqual(devices["total"], sum(devices["conditions"].values()))
         self.assertEqual(devices["total"], sum(devices["versions"].values()))
         self.assertEqual(devices["held_back_by"], {"the hold": 2})

@@ -88,6 +88,30 @@ class GoodReleaseTest(unittest.TestCase):
         self.assertLess(proven.hours, guarded.hours)
 
 
+class NoVersionTest(unittest.TestCase):
+    def test_a_good_release_reaches_all_though_some_say_no_version(self):
+        scenario = replace(GOOD, name="all is well, a tenth says no version", unseen=0.1)
+        outcome = run(scenario, 0, devices=DEVICES)
+        self.assertTrue(is_right(scenario, outcome), outcome)
+        self.assertEqual(outcome.state, "done")
+
+    def test_a_bad_release_is_halted_by_the_others(self):
+        for bad in (CANNOT_BOOT, BRICKED):
+            for share in (0.1, 0.5):
+                name = f"{bad.name}, {share} say no version"
+                with self.subTest(name):
+                    scenario = replace(bad, name=name, unseen=share)
+                    outcome = run(scenario, 0, devices=DEVICES)
+                    self.assertTrue(is_right(scenario, outcome), outcome)
+
+    def test_where_nobody_says_a_version_it_waits_for_a_person(self):
+        scenario = replace(CANNOT_BOOT, name="nobody says a version", unseen=1.0)
+        outcome = run(scenario, 0, devices=NOT_ASKED_ABOUT)
+        self.assertEqual(outcome.state, "paused")
+        self.assertIn("say no version", outcome.reason)
+        self.assertLess(outcome.had, NOT_ASKED_ABOUT / 10)
+
+
 class ForgedTest(unittest.TestCase):
     def test_twenty_forged_macs_neither_halt_nor_pause_a_good_release(self):
         outcome = run(FORGED, 0, devices=NOT_ASKED_ABOUT)

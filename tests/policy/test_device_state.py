@@ -73,7 +73,7 @@ class ByDecisionTest(unittest.TestCase):
     def test_a_device_that_may_not_have_what_it_should_run_is_held_back_by_what_keeps_it(self):
         withdrawn = {"stopped": {"1.1": Stopped("v1.1", True, None)}}
         for says, version, situation in (
-            ("everything is on hold", "v1.0", {"policy": {"is_held": True}}),
+            ("it is on hold", "v1.0", {"policy": {"is_held": True}}),
             ("maintenance window", "v1.0", {"put_off": window_closed("01:00-05:00")}),
             ("download slots", "v1.0", {"put_off": no_slot(4)}),
             ("held back by a rollout", "v1.1", {"policy": rollout()}),
@@ -138,6 +138,23 @@ class ByEvidenceTest(unittest.TestCase):
                 took = device("v1.0", quiet_ms + 2000, download=download("v1.1", 1, quiet_ms))
                 self.assertEqual(found(took)[0], expected)
 
+    def test_a_device_that_had_the_image_and_says_no_version_is_undecided(self):
+        behind = Condition.BEHIND
+        for attempts, version, ago_ms, judged, expected in (
+            (1, "v1.1", 1000, "", Condition.UNDECIDED),
+            (5, "v1.1", 1000, "", Condition.UNDECIDED),  # it fetches it at each poll
+            (5, "v1.1", 1000, "undecided", Condition.UNDECIDED),
+            (1, "v1.1", 1000, "failed", Condition.FAILED),
+            (1, "v1.1", 2 * DAY_MS, "", Condition.AWAY),
+            (1, "v1.2", 1000, "", behind),  # it should no longer run that
+            (0, "v1.1", 1000, "", behind),  # it never had the whole
+        ):
+            with self.subTest(attempts=attempts, version=version, judged=judged):
+                one = device("-", ago_ms, download=download(version, attempts, ago_ms + HOUR_MS))
+                self.assertEqual(found(one, judged)[0], expected)
+        just_had = device("-", 3000, download=download("v1.1", 1, 2000))
+        self.assertEqual(found(just_had)[0], behind)
+
     def test_a_device_that_was_not_heard_from_for_a_day_is_away(self):
         for ago_ms, expected in ((DAY_MS, Condition.AWAY), (DAY_MS - 1, Condition.UP_TO_DATE)):
             with self.subTest(ago_ms=ago_ms):
@@ -174,6 +191,11 @@ class ByEvidenceTest(unittest.TestCase):
                 "it had the whole image of v1.1, and reports v1.0",
             ),
             (device("v1.0"), Condition.FAILED, "it had the image, and reports v1.0"),
+            (
+                device("-", download=had),
+                Condition.UNDECIDED,
+                "it had the whole image of v1.1, and says no version",
+            ),
             (died, Condition.BEHIND, ""),
         ):
             with self.subTest(expected):

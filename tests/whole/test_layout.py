@@ -36,7 +36,7 @@ APART = {
 # Tests of a room that are named for a behaviour; all others are named for a module of their room.
 BEHAVIOURS = {
     "device_port": {"families", "herd", "limits", "withdrawal"},
-    "evaluation": {"forged", "rollout_model", "stepping_stones"},
+    "evaluation": {"forged", "no_version", "rollout_model", "stepping_stones"},
     "httpd": {"fuzz", "malformed_requests", "pipelining"},
     "journal": {"hostile_journal", "sealing"},
     "policy": {"all_situations", "one_decision", "unknown_devices", "why_and_server"},
