@@ -177,8 +177,8 @@ class HoldAllTest(HoldAllCase):
         self.run_well("hold", "--product", "plug", "--reason", "night")
         done = call("status", "--data-dir", str(self.data_dir))
         shown = " ".join(done.stdout.split())
-        self.assertIn("hold none", shown)
-        self.assertIn("hold the product plug is on hold since", shown)
+        self.assertTrue(shown.endswith("hold plug"), shown)
+        self.assertIn("hold: the product plug is on hold since", shown)
         health = call("health", "--data-dir", str(self.data_dir)).stdout
         self.assertRegex(health, r"plug: hold: the product plug .*`unhold --product plug`")
         mac = DEVICE["_br_mac_"]
