@@ -5,7 +5,7 @@ import json
 import re
 from typing import Any
 
-from ota_server.model.device import Device, Download
+from ota_server.model.device import FREE_ATTEMPTS, Device, Download
 from ota_server.model.manifest import Manifest, format_manifest
 from ota_server.model.timestamp import format_time
 from ota_server.policy.files import PolicyFiles
@@ -265,6 +265,8 @@ class OthersTest(DevicesOfRolloutCase):
         for _ in range(3):
             self.devices.ask(server.port)
         self.roll_out(waves=(100.0,), min_devices=20)
+        for _ in range(FREE_ATTEMPTS + 1):  # at each poll, up to the loop breaker
+            self.get(server, path, esphome)
         self.ask_too(server, path, esphome, lambda: self.progress().get("asks") == [mac])
         (listed,) = self.listed()
         words = "it had the whole image, and says no version"
@@ -278,6 +280,9 @@ class OthersTest(DevicesOfRolloutCase):
         self.assertTrue(
             until(lambda: of in " ".join(run_command(self.data_dir, "why", mac)[1].split()))
         )
+        why = " ".join(run_command(self.data_dir, "why", mac)[1].split())
+        self.assertIn("says no version: put that into its URL", why)
+        self.assertNotIn("--reports-as", why)
         self.assertEqual(run_rollout(self.data_dir, "promote")[0], 0)
         self.ask_too(server, path, esphome, lambda: self.state() == "done")
 
