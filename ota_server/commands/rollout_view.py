@@ -31,7 +31,7 @@ _UNATTENDED = (
 # In the order in which a device goes through them, then what can go wrong.
 _SHOWN = ("updated", "downloading", "undecided", "cut", "failed", "silent", "mislabelled")
 # Where there are such, the command is named that lists them with the reason.
-_LISTED = (*BAD, "cannot_take_it")
+_LISTED = (*BAD, "cannot_take_it", "unseen")
 _MORE = {
     "unseen": "had the whole image, and say no version: nothing shows whether they run it",
     "too_new": "known for less than a day at the start: not counted (see --count-new)",

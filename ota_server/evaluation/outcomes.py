@@ -49,8 +49,8 @@ _HOW_IT_FAILED = {
     SAID_SO: "it says itself that the update failed",
     BEGAN_AGAIN: "it had the whole image, reports {0}, and began to download it again",
 }
-UNSEEN = "had the whole image, and says no version"
-UNSEEN_WORDS = f"it {UNSEEN}"
+UNSEEN = "says no version"
+UNSEEN_WORDS = f"it had the whole image, and {UNSEEN}"
 _WAITING = "it was heard from, and was not told of the release yet"
 _UNHEARD = "it has not been heard from since the newest wave opened"
 _EXCUSED = "it has not been heard from, and neither have others at its address"
