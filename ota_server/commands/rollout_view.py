@@ -5,6 +5,7 @@ from typing import Any
 
 from ota_server.device_port.window import Standing
 from ota_server.evaluation.device_case import BAD
+from ota_server.evaluation.unfit import unfit_in_words
 from ota_server.model.quantity import format_duration
 from ota_server.model.timestamp import ago, ago_ms, format_time
 from ota_server.policy.policy import RolloutState
@@ -29,6 +30,8 @@ _UNATTENDED = (
 )
 # In the order in which a device goes through them, then what can go wrong.
 _SHOWN = ("updated", "downloading", "undecided", "cut", "failed", "silent", "mislabelled")
+# Where there are such, the command is named that lists them with the reason.
+_LISTED = (*BAD, "cannot_take_it", "unseen")
 _MORE = {
     "unseen": "had the whole image, and say no version: nothing shows whether they run it",
     "too_new": "known for less than a day at the start: not counted (see --count-new)",
@@ -168,12 +171,14 @@ def _remarks(plan: RolloutPlan, progress: RolloutProgress, devices_command: str)
     if state_of(plan, progress) not in OVER:
         yield f"  {_limits(plan)}"
     counts = progress.counts
+    if unfit := counts.get("cannot_take_it"):
+        yield f"  {unfit_in_words(unfit, counts.get('no_room', 0))}"
     for name, meaning in _MORE.items():
         if counts.get(name):
             yield f"  {counts[name]} {meaning}"
     for note in progress.notes:
         yield f"  {note}"
-    if progress.asks or any(counts.get(name) for name in BAD):
+    if progress.asks or any(counts.get(name) for name in _LISTED):
         yield f"  {devices_command} lists the devices, each with the reason"
 
 

@@ -23,6 +23,7 @@ from ota_server.model.quantity import count_of
 from ota_server.model.refusal import Refused
 from ota_server.model.timestamp import ago_ms, format_time
 from ota_server.model.updater import NO_UPDATE_STATUS, family_of
+from ota_server.model.version import UNKNOWN_VERSION
 from ota_server.policy.decision import NO_TARGET
 from ota_server.policy.device_state import evidence_in_words
 from ota_server.policy.explain import Explanation, Turn, in_words
@@ -178,7 +179,7 @@ def _decision_lines(found: Explanation, besides: Besides) -> Iterator[tuple[str,
     if cause.reason in (Reason.REPEATED, Reason.STUCK):
         yield "to end that", f"`retry {name_of(found.report.key)}` lets it try at once"
         if not found.reports_release:
-            yield "perhaps", _mislabelled_text(cause.version)
+            yield "perhaps", _mislabelled_text(cause.version, reported)
     is_offer = decision is not None and decision.release and decision.version != reported
     if is_offer or found.for_image.reason in _PUT_OFF:
         yield from _standing_lines(besides.standing)
@@ -207,11 +208,16 @@ def _without_image(found: Explanation) -> str:
     return f"/firmware.bin is answered {NO_UPDATE_STATUS.get(family, status)}"
 
 
-def _mislabelled_text(version: str) -> str:
+def _mislabelled_text(version: str, reported: str) -> str:
     """Return the usual cause if a device fetches a release again and again.
 
     Without the text that it reports: there is a command in this line.
     """
+    if reported == UNKNOWN_VERSION:
+        return (
+            f"it runs {version} by now, but nothing shows that, since it says no version: "
+            "put that into its URL, see docs/devices"
+        )
     return (
         f"it runs {version} by now: what it reports is not a release here, and a build that does "
         "not set its version reports something else. Build it again with its version, or "

@@ -22,8 +22,10 @@ from ota_server.evaluation.outcomes import DeviceOutcome
 from ota_server.evaluation.poll_history import PollHistory
 from ota_server.evaluation.silence import Silence
 from ota_server.evaluation.tally import ASKING_WAVE, SLOW, TINY_WAVE, Evidence, Tally
+from ota_server.evaluation.unfit import cause_in_words
 from ota_server.evaluation.wave_members import BelievedDevice, Devices, WaveMembers
 from ota_server.model.address import address_of
+from ota_server.policy.reason import Cause, Reason
 
 
 class WaveCounter:
@@ -56,11 +58,25 @@ class WaveCounter:
         self._displaced: dict[int, int] = {}  # from which address, by the row
         self._blamed: set[int] = set()  # of the silent ones
         self._at_risk: set[int] = set()
+        self._unfit: dict[int, Cause] = {}
+        self._left_out: frozenset[int] = frozenset(accepted)
         self._share_of: Callable[[int], float] | None = None  # of silence; None: nobody is silent
 
-    def tally(self, accounts: Mapping[int, Account]) -> Tally:
-        """Return the counts of these devices, by their rows."""
+    def tally(self, accounts: Mapping[int, Account], unfit: Mapping[int, Cause]) -> Tally:
+        """Return the counts of these devices, by their rows.
+
+        Args:
+            unfit: why the server does not give some of them the release.
+        """
         polls = self._polls
+        self._unfit = {
+            row: why
+            for row, why in unfit.items()
+            if polls.wave[row] <= self._wave
+            and polls.counts[row]
+            and not (row in accounts and any(each.asked >= 0 for each in accounts[row].cases()))
+        }
+        self._left_out = frozenset((*self._accepted, *self._unfit))
 
         def is_at_risk(row: int) -> bool:
             account = accounts.get(row)
@@ -93,15 +109,19 @@ class WaveCounter:
             yield DeviceOutcome(key_at(row), each.state, address, how, *more)
         for row, source in self._displaced.items():
             yield DeviceOutcome(key_at(row), DeviceState.DISPLACED, address_of(source))
+        for row, why in self._unfit.items():
+            state, address = DeviceState.CANNOT_TAKE_IT, address_of(polls.source[row])
+            yield DeviceOutcome(key_at(row), state, address, why=cause_in_words(why))
         for row, is_in in enumerate(polls.in_waves(self._wave)):
-            if is_in and row not in self._devices and row not in self._displaced:
+            is_told = row in self._devices or row in self._displaced or row in self._left_out
+            if is_in and not is_told:
                 address = address_of(polls.source[row])
                 yield DeviceOutcome(key_at(row), DeviceState.NOT_HEARD_FROM, address)
 
     # Each device
 
     def _is_concerned(self, row: int, account: Account) -> bool:
-        if self._polls.wave[row] > self._wave or row in self._accepted:
+        if self._polls.wave[row] > self._wave or row in self._left_out:
             return False
         if self._silence.is_heard(row):
             return True
@@ -152,9 +172,8 @@ class WaveCounter:
         counting = {r: each for r, each in self._devices.items() if each.state not in NO_EVIDENCE}
         bad = self._bad(counting)
         reach = sum(polls.in_waves(self._wave)) - states[DeviceState.SURPLUS]
-        reach -= sum(polls.wave[row] <= self._wave for row in self._accepted)
-        found = self._devices, self._displaced, self._wave, self._accepted
-        wave_members = WaveMembers(polls, self._silence, *found)
+        reach -= sum(polls.wave[row] <= self._wave for row in self._left_out)
+        wave_members = self._wave_members()
         size = wave_members.size(reach)
         large = self._large(bad, counting)
         members, slow_share, stuck = wave_members.count(self._terms.soak_ms)
@@ -171,6 +190,8 @@ class WaveCounter:
             active=waiting + sum(n for name, n in states.items() if name not in NO_EVIDENCE),
             displaced=displaced.total(),
             contradicted=contradictors.total(),
+            cannot_take_it=len(self._unfit),
+            no_room=sum(why.reason is Reason.NO_ROOM for why in self._unfit.values()),
             unseen=len(unseen),
             unseen_fresh=unseen.count(self._wave),
             reach=reach,
@@ -194,6 +215,10 @@ class WaveCounter:
             contradicted_at=largest(contradictors),
             stuck=stuck,
         )
+
+    def _wave_members(self) -> WaveMembers:
+        found = self._devices, self._displaced, self._wave, self._left_out
+        return WaveMembers(self._polls, self._silence, *found)
 
     def _soaked(self, counting: Devices, size: int) -> list[int]:
         """Return the devices of this wave that have soaked; of a tiny one, those at home alone."""

@@ -27,6 +27,8 @@ of a device under a release (`DeviceState`):
     displaced    is heard where few are believed (`contested`, rule 4)            nothing
     not heard    was not heard from since the newest wave opened: no `Case`       nothing
       from       knows of that
+    cannot take  is not given the release, as the server finds (`unfit`)          nothing
+      it
 
 A device that says no version says nothing of what it runs: neither that it runs the release nor
 that it does not. What it said before that stands, but for the good.
@@ -70,6 +72,7 @@ class DeviceState(StrEnum):
     SURPLUS = "surplus"
     DISPLACED = "displaced"
     NOT_HEARD_FROM = "not_heard_from"
+    CANNOT_TAKE_IT = "cannot_take_it"
 
 
 BAD = (DeviceState.FAILED, DeviceState.SILENT, DeviceState.MISLABELLED)

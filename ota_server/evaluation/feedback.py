@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from hashlib import sha256
 from typing import Any
 
+from ota_server.evaluation import transfers
 from ota_server.evaluation.checkpoint import seal, unseal
 from ota_server.evaluation.contested import Account, poll_elsewhere
 from ota_server.evaluation.counting import WaveCounter
@@ -18,9 +19,10 @@ from ota_server.evaluation.poll_history import FORGOTTEN, NEVER, NO_WAVE, PollHi
 from ota_server.evaluation.scope import RolloutScope, is_old, keep_spelling
 from ota_server.evaluation.silence import Silence
 from ota_server.evaluation.tally import Tally
+from ota_server.evaluation.unfit import UnfitDevices
 from ota_server.evaluation.uptime import Uptime
 from ota_server.journal.record import FORGET, SNAPSHOT
-from ota_server.journal.record_fields import is_count, is_of, key_in, time_in
+from ota_server.journal.record_fields import is_of, key_in, time_in
 from ota_server.model.address import source_of
 from ota_server.model.identity import key_of_name, name_of, number_of, product_of
 from ota_server.model.timestamp import parse_time
@@ -31,7 +33,7 @@ _WEEK_MS = 7 * 24 * 3600 * 1000
 _EVENTS = ("check", "begin", "download", "report", "feedback")
 _INTERVALS_TO_APPLY = 2
 # The forms of checkpoints: where devices prove who they are, others are believed.
-_FORM, _FORM_PROVEN = 9, 10
+_FORM, _FORM_PROVEN = 11, 12
 
 Record = Mapping[str, Any]
 
@@ -65,6 +67,7 @@ class Feedback:
         self._form = _FORM_PROVEN if devices_proven else _FORM
         self._polls = PollHistory(int.from_bytes(sha256(plan.id.encode("utf-8")).digest()[:8]))
         self._accounts: dict[int, Account] = {}
+        self._unfit = UnfitDevices(plan.version, scope.fit)
         self._uptime = Uptime()
         self._spelled: dict[str, str] = {}  # as devices spell them, versions by their meaning
         self._in_head = True
@@ -78,6 +81,7 @@ class Feedback:
         self._plan, self._scope = plan, scope
         self._start_ms = parse_time(plan.time)
         self._release = meaning(plan.version)
+        self._unfit.judge_by(plan.version, scope.fit)
         soak_ms = plan.soak_seconds * 1000
         self._terms = Terms(
             self._release, scope.releases, soak_ms, scope.completion_unknown, self._devices_proven
@@ -149,6 +153,7 @@ class Feedback:
         if row is not None:
             self._polls.forget(row)
             self._accounts.pop(row, None)
+            self._unfit.forget(row)
 
     def _remember(
         self, number: int, time_ms: int, source: int, running: str, record: Record
@@ -156,6 +161,7 @@ class Feedback:
         """Take a line that repeats what is known of a device, which did not say it now."""
         row = self._row(number, time_ms, source, record)
         polls = self._polls
+        self._unfit.hear(row, record)
         if self._in_head and "first_seen_time" not in record:
             polls.counts[row] = 1
         last_seen_ms = time_in(record.get("last_seen_time"))
@@ -191,10 +197,12 @@ class Feedback:
             # The device said nothing: it was the server that gave up.
             if account is not None:
                 case = account.case if is_home else account.away
-                self._end(case, row, record)
+                transfers.end(case, record, self._goals(row), now_ms, polls.source[row])
             return
         polls.seen[row] = now_ms
         polls.source[row] = source
+        if is_home and not is_end:
+            self._unfit.hear(row, record)
         if account is None:
             return
         case = account.case_that_hears(polls, row, source, running, self._release, now_ms)
@@ -213,10 +221,11 @@ class Feedback:
 
     def _fetch(self, case: Case | None, row: int, event: str, is_end: bool, record: Record) -> None:
         is_failure = event == "feedback" and record.get("action_state") == "failed"
+        now_ms, source = self._uptime.up_ms, self._polls.source[row]
         if is_end:
-            self._end(case, row, record)
+            transfers.end(case, record, self._goals(row), now_ms, source)
         elif event == "begin" and is_of(record, "download", self._goals(row)):
-            self._begin(case, row, record)
+            transfers.begin(case, record, now_ms, self._terms, source)
         elif case is not None and is_failure and is_of(record, "action", self._goals(row)):
             case.say_failed()
 
@@ -253,24 +262,6 @@ class Feedback:
         """Return how long a device may take to apply an image and say so."""
         interval_ms = self._polls.interval_ms(row)
         return max(self._plan.grace_seconds * 1000, _INTERVALS_TO_APPLY * interval_ms)
-
-    def _begin(self, case: Case | None, row: int, record: Record) -> None:
-        size, start = record.get("download_size"), record.get("range_start")
-        if record.get("method") == "HEAD" or not is_count(size) or size == 0:
-            return
-        if case is not None and (start is None or is_count(start)):
-            sha256_text, says_end = record["download_sha256"][:64], "action_id" in record
-            now_ms, source = self._uptime.up_ms, self._polls.source[row]
-            case.begin(sha256_text, size, start, now_ms, self._terms, source, says_end)
-
-    def _end(self, case: Case | None, row: int, record: Record) -> None:
-        start, sent = record.get("range_start") or 0, record.get("bytes_sent")
-        is_ours = is_of(record, "release", self._goals(row))
-        if case is not None and is_ours and is_count(start) and is_count(sent):
-            sha256_text, source = record["release_sha256"][:64], self._polls.source[row]
-            complete, stop = record.get("complete") is True, record.get("range_stop")
-            stop = stop if complete and is_count(stop) else start + sent
-            case.end(sha256_text, start, stop, complete, self._uptime.up_ms, source)
 
     def open_wave(self, wave: int, now_ms: int) -> None:
         """Record that a wave opens now; one that is open already opens again."""
@@ -324,7 +315,7 @@ class Feedback:
         rows = {row for key in keys if (row := polls.rows.get(number_of(key))) is not None}
         chosen_wave = NO_WAVE if self._plan.first_group is None else 0
         counter = WaveCounter(polls, silence, self._terms, self._wave, chosen_wave, rows, up_ms)
-        tally = counter.tally(self._accounts)
+        tally = counter.tally(self._accounts, self._unfit.causes())
         return counter, tally._replace(age_ms=up_ms - max(since_ms, restarted_ms))
 
     def _named(self, rows: Mapping[Any, str]) -> dict[Any, str]:
@@ -334,8 +325,8 @@ class Feedback:
         """Return all that is known as bytes; the same records before make the same bytes."""
         accounts = {row: account.as_tuple() for row, account in self._accounts.items()}
         mine = (self._in_head, self._has_begun, self._wave, self._opened_ms, self._opened_up_ms)
-        parts = (mine, self._uptime.state(), self._polls.state(), self._spelled, accounts)
-        return seal(self._form, self._plan.id, parts)
+        states = self._uptime.state(), self._polls.state(), self._unfit.state()
+        return seal(self._form, self._plan.id, (mine, *states, self._spelled, accounts))
 
     def load(self, content: bytes) -> None:
         """Go on where `dump` was called, in place of all that was folded here.
@@ -343,7 +334,9 @@ class Feedback:
         Raises:
             BadCheckpoint: it is torn, of another rollout or of another version of this program.
         """
-        mine, uptime, polls, self._spelled, accounts = unseal(content, self._form, self._plan.id)
+        found = unseal(content, self._form, self._plan.id)
+        mine, uptime, polls, unfit, self._spelled, accounts = found
+        self._unfit.restore(unfit)
         self._in_head, self._has_begun, self._wave, self._opened_ms, self._opened_up_ms = mine
         self._uptime.restore(uptime)
         self._polls.restore(polls)

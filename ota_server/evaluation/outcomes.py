@@ -22,7 +22,7 @@ ASKED_FOR = {
 # In this order devices are listed: what a person has to look at comes first.
 WORST_FIRST = (
     *(DeviceState.FAILED, DeviceState.MISLABELLED, DeviceState.SILENT, DeviceState.UNDECIDED),
-    *(DeviceState.CUT, DeviceState.NOT_HEARD_FROM),
+    *(DeviceState.CUT, DeviceState.NOT_HEARD_FROM, DeviceState.CANNOT_TAKE_IT),
     *(DeviceState.DOWNLOADING, DeviceState.OFFERED, DeviceState.WAITING),
     *(DeviceState.DISPLACED, DeviceState.SURPLUS, DeviceState.TOO_NEW, DeviceState.UPDATED),
 )
@@ -41,6 +41,7 @@ WORDS = {
     DeviceState.SURPLUS: "its address has more devices in the wave than count; it is not counted",
     DeviceState.TOO_NEW: "it was not known for a day before the start; it is not counted "
     "(--count-new)",
+    DeviceState.CANNOT_TAKE_IT: "the server does not give it to this device",
     DeviceState.UPDATED: "it reports the release",
 }
 _HOW_IT_FAILED = {
@@ -48,8 +49,8 @@ _HOW_IT_FAILED = {
     SAID_SO: "it says itself that the update failed",
     BEGAN_AGAIN: "it had the whole image, reports {0}, and began to download it again",
 }
-UNSEEN = "had the whole image, and says no version"
-UNSEEN_WORDS = f"it {UNSEEN}"
+UNSEEN = "says no version"
+UNSEEN_WORDS = f"it had the whole image, and {UNSEEN}"
 _WAITING = "it was heard from, and was not told of the release yet"
 _UNHEARD = "it has not been heard from since the newest wave opened"
 _EXCUSED = "it has not been heard from, and neither have others at its address"
@@ -64,6 +65,7 @@ class DeviceOutcome(NamedTuple):
         is_excused: it is silent, and the release is not the cause.
         gap_ms: the longest time that it goes without a poll; 0.0: that is not known.
         is_unseen: nothing shows what it runs, as `Case.is_unseen`.
+        why: the reason for its state, where that does not say it.
     """
 
     key: str
@@ -73,9 +75,12 @@ class DeviceOutcome(NamedTuple):
     is_excused: bool = False
     gap_ms: float = 0.0
     is_unseen: bool = False
+    why: str = ""
 
     def in_words(self, reported: str) -> str:
         """Return the reason for its state, given the version that it reports."""
+        if self.why:
+            return self.why
         words = WORDS.get(self.state, _WAITING)
         if self.state == DeviceState.NOT_HEARD_FROM:
             words = _UNHEARD

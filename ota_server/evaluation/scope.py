@@ -7,6 +7,7 @@ from ota_server.evaluation.poll_history import NO_WAVE
 from ota_server.journal.record_fields import time_in
 from ota_server.model.device import DAY_MS
 from ota_server.policy.decision import cohort_percent
+from ota_server.policy.policy import Policy
 from ota_server.policy.rollout_plan import RolloutPlan
 
 _MOST_SPELLINGS = 1000
@@ -24,6 +25,7 @@ class RolloutScope(NamedTuple):
         aliases: the version of a release by what its devices report (`Policy.aliases`).
         completion_unknown: devices are behind something that buffers whole images.
         stepping_stones: the meanings of the releases that devices run on the way to the rollout's.
+        fit: what `policy.fit` goes by; without manifests, nobody is refused the release.
     """
 
     members: frozenset[str] | None = None
@@ -34,6 +36,7 @@ class RolloutScope(NamedTuple):
     completion_unknown: bool = False
     stepping_stones: frozenset[str] = frozenset()
     product: str = ""
+    fit: Policy = Policy()
 
     def reaches(self, key: str) -> bool:
         """Return whether the rollout is for a device."""

@@ -59,6 +59,9 @@ class Tally(NamedTuple):
         contradicted: another address said of them what their home did not confirm.
         unseen: of the undecided ones, those of which nothing shows what they run.
         unseen_fresh: of these, those that this wave added.
+        cannot_take_it: devices in these waves that the server does not give it (`unfit`): they
+            count for nothing, and are not among those that follow.
+        no_room: of these, those without room for the image; the others have another chip.
         reach: devices on record in this wave and those before it that count, heard from or not.
         heard: of these, those that were heard from since the release reached them.
         overall: the evidence of all that count.
@@ -102,6 +105,8 @@ class Tally(NamedTuple):
     contradicted: int = 0
     unseen: int = 0
     unseen_fresh: int = 0
+    cannot_take_it: int = 0
+    no_room: int = 0
     reach: int = 0
     heard: int = 0
     overall: Evidence = Evidence()

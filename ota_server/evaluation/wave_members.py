@@ -44,20 +44,20 @@ class WaveMembers:
         devices: Devices,
         displaced: Container[int],
         wave: int,
-        accepted: Collection[int],
+        left_out: Collection[int],
     ) -> None:
         """Take what `WaveCounter` has found of each device, by its row.
 
         Args:
             displaced: those that are heard where few are believed.
-            accepted: those that the rollout goes on without.
+            left_out: those that the rollout goes on without, or that cannot take it.
         """
         self._polls = polls
         self._silence = silence
         self._devices = devices
         self._displaced = displaced
         self._wave = wave
-        self._accepted = accepted
+        self._left_out = left_out
 
     def size(self, reach: int) -> int:
         """Return how many members the open wave and those before it have, where they are few."""
@@ -106,4 +106,4 @@ class WaveMembers:
         device = self._devices.get(row)
         is_surplus = device is not None and device.state == DeviceState.SURPLUS
         is_counted = self._polls.counts[row] and not is_surplus
-        return bool(is_counted and is_active and row not in self._accepted)
+        return bool(is_counted and is_active and row not in self._left_out)

@@ -9,6 +9,8 @@
 - It *pauses* where many devices are heard only from addresses that are not believed (`contested`,
   rule 4), before a wave goes on that one home alone would have halted (rule 7), and when a wave has
   taken too long.
+- Devices that the server does not give the release (`unfit`) are not needed; where there are no
+  others, a person decides.
 - Devices that say no version show neither that they run the release nor that they do not. A wave
   goes on by the others; where these are too few, a person decides.
 - A wave *goes on* when enough of its devices have updated, and were heard from after the soak; by
@@ -29,6 +31,7 @@ from ota_server.evaluation.tally import (
     Evidence,
     Tally,
 )
+from ota_server.evaluation.unfit import unfit_in_words
 from ota_server.model.quantity import first_of, format_duration
 from ota_server.model.timestamp import format_time, parse_time
 from ota_server.policy.policy import RolloutState
@@ -53,6 +56,8 @@ _COUNTS = (
     "displaced",
     "contradicted",
     "unseen",
+    "cannot_take_it",
+    "no_room",
     "fresh",
     "soaked",
     "reach",
@@ -86,7 +91,7 @@ def advance(
     if progress.state == RolloutState.PAUSED and not progress.lifts:
         return progress
     waiting = waiting_for(plan, progress, tally)
-    is_through = not waiting or bool(tally.stuck) or bool(_unseen_text(plan, tally))
+    is_through = not waiting or bool(tally.stuck) or bool(_too_few_text(plan, tally))
     asked, asks = asking(plan, tally) if is_through else ("", ())
     if reason := pausing(plan, tally) or asked:
         is_new = progress.state != RolloutState.PAUSED or progress.asks != asks
@@ -186,7 +191,7 @@ def asking(plan: RolloutPlan, tally: Tally) -> tuple[str, tuple[str, ...]]:
         ), tuple(devices)
     if tally.displaced > limit * (tally.active + tally.displaced):
         return _displaced_text(plan, tally), tuple(tally.stuck)
-    if reason := _unseen_text(plan, tally):
+    if reason := _too_few_text(plan, tally):
         return reason, ()
     if reason := halting(plan, tally._replace(overall=tally.whole, parts={}, bad_elsewhere=0)):
         address, count = tally.bad_at
@@ -198,19 +203,23 @@ def asking(plan: RolloutPlan, tally: Tally) -> tuple[str, tuple[str, ...]]:
     return "", ()
 
 
-def _unseen_text(plan: RolloutPlan, tally: Tally) -> str:
-    """Return why a person has to decide where too few devices show what they run; "": enough do.
+def _too_few_text(plan: RolloutPlan, tally: Tally) -> str:
+    """Return why a person has to decide where too few devices show how they do; "": enough do.
 
-    A small wave names them instead, as all that keep it from going on.
+    Nobody can take it; or most say no version. A small wave names these instead, as all that keep
+    it from going on.
     """
+    what_to_do = f"{plan.command('promote')} goes on, {plan.command('abort')} ends the rollout"
+    if tally.cannot_take_it and not tally.size:
+        unfit = unfit_in_words(tally.cannot_take_it, tally.no_room)
+        return f"no device is left in this wave: {unfit}; {what_to_do}"
     needed, others = _needed(plan, tally), tally.members - tally.unseen_fresh
     is_large, is_early = tally.members > ASKING_WAVE, tally.age_ms < plan.soak_seconds * 1000
     if not is_large or is_early or others >= needed:
         return ""
     return (
         f"{tally.unseen_fresh} of {_count(tally.members)} had the whole image, and say no version: "
-        f"nothing shows if they run it, and {needed} that do are needed. "
-        f"{plan.command('promote')} goes on, {plan.command('abort')} ends the rollout"
+        f"nothing shows if they run it, and {needed} that do are needed; {what_to_do}"
     )
 
 

@@ -37,6 +37,28 @@ def scope_of(
         releases=policy.images,
         aliases=policy.aliases,
         stepping_stones=stepping_stones_to(plan.version, policy.manifests),
+        fit=_fit(plan, policy),
+    )
+
+
+def _fit(plan: RolloutPlan, policy: Policy) -> Policy:
+    """Return what says which devices cannot take a release.
+
+    Nothing does on the way over a stepping stone, which may fit. Nor is their room known where a
+    device may ask for less than the image: compressed, or for a smaller one beside it first.
+    """
+    release = meaning(plan.version)
+    manifest = policy.manifests.get(release)
+    if manifest is None or manifest.via is not None:
+        return Policy()
+    manifests = policy.manifests
+    is_beside = any(each.startswith(f"{release}-") for each in policy.images)
+    if manifest.gzip is not None or is_beside:
+        manifests = {**manifests, release: manifest._replace(size=0)}
+    return Policy(
+        manifests=manifests,
+        aliases=policy.aliases,
+        has_several_chips=policy.has_several_chips,
     )
 
 

@@ -233,6 +233,7 @@ class JournalFold:
             and policy.group_targets == before.group_targets
             and policy.rollouts.keys() == before.rollouts.keys()
             and (policy.images, policy.aliases) == (before.images, before.aliases)
+            and policy.manifests == before.manifests
         )
         if is_as_it_was and now < self._scope_at:
             return

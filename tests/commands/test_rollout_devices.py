@@ -1,16 +1,28 @@
 """`rollout devices`: who did not do well, and why, while a rollout is on and when it is over."""
 
+import hashlib
 import json
 import re
+from typing import Any
 
-from ota_server.model.device import Device, Download
+from ota_server.model.device import FREE_ATTEMPTS, Device, Download
+from ota_server.model.manifest import Manifest, format_manifest
 from ota_server.model.timestamp import format_time
 from ota_server.policy.files import PolicyFiles
 from ota_server.rollouts.device_outcome import outcome_of
 from ota_server.rollouts.outcome_list import ListedDevice
 from ota_server.system import clock
-from tests.support import until
-from tests.support.fleet import NEW, OLD, RolloutCase, mac_of, run_command, run_rollout
+from tests.support import Client, Process, bare, until
+from tests.support.fleet import (
+    IMAGES,
+    NEW,
+    OLD,
+    Fleet,
+    RolloutCase,
+    mac_of,
+    run_command,
+    run_rollout,
+)
 
 
 class DevicesOfRolloutCase(RolloutCase):
@@ -189,6 +201,90 @@ class BrickedTest(DevicesOfRolloutCase):
             device = Device(9_500, OLD, 9_000, None, NEW, "192.0.2.1", False, had, 0)
             with self.subTest(attempt_ms=attempt_ms):
                 self.assertEqual(listed.state_now(device, 2_000_000), expected)
+
+
+class OthersTest(DevicesOfRolloutCase):
+    """Of a few devices, some do nothing that shows how the release is."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.devices = Fleet(4)
+
+    def get(self, server: Process, path: str, fields: dict[str, str]) -> int:
+        with Client(server.port) as client:
+            client.request(path, {**fields, "Connection": "close"})
+            return client.answer().status
+
+    def ask_too(self, server: Process, path: str, fields: dict[str, str], is_so: Any) -> None:
+        """Have the fleet ask until something is so, and another device with it."""
+
+        def so_by_now() -> bool:
+            self.get(server, path, fields)
+            return bool(is_so())
+
+        self.ask_until(server, so_by_now)
+
+    def test_one_that_has_no_room_is_not_needed_and_it_is_said_why(self):
+        image = IMAGES[NEW]
+        sha256, md5 = hashlib.sha256(image).hexdigest(), hashlib.md5(image).hexdigest()
+        manifest = Manifest(NEW, sha256, md5, len(image), format_time(0))
+        path = self.data_dir / "firmware" / f"firmware_{NEW}.json"
+        path.write_bytes(format_manifest(manifest))
+        mac, prefix = mac_of(99), "x-ESP32-"
+        small = {f"{prefix}STA-MAC": mac, f"{prefix}mode": "sketch", f"{prefix}version": OLD}
+        small |= {f"{prefix}free-space": "200", "User-Agent": "ESP32-http-Update"}
+        server = self.serve()
+        for _ in range(3):
+            self.get(server, "/firmware.bin", small)
+            self.devices.ask(server.port)
+        self.roll_out(waves=(100.0,), min_devices=20, soak_seconds=3600.0)
+        self.ask_too(
+            server,
+            "/firmware.bin",
+            small,
+            lambda: self.progress().get("counts", {}).get("updated") == 4,
+        )
+        (listed,) = self.listed()
+        room = f"no room: the image has {len(image)} bytes, and the device has room for 200"
+        self.assertEqual((listed["mac"], listed["state"]), (mac, "cannot_take_it"))
+        self.assertEqual(listed["reason"], room)
+        said = run_rollout(self.data_dir, "status")[1]
+        self.assertIn("4 of 4 updated", said)
+        self.assertIn("  1 cannot take it: no room (1)\n", said)
+        self.assertEqual(self.shown()[-1], "1 cannot take it")
+        why = run_command(self.data_dir, "why", mac)[1]
+        self.assertRegex(why, r"counts as +cannot take it: no room: the image")
+        plan = self.roll_out(waves=(100.0,), min_devices=20)
+        self.ask_too(server, "/firmware.bin", small, lambda: self.state() == "done")
+        self.assertEqual(self.progress()["id"], plan.id)
+
+    def test_one_that_says_no_version_is_undecided_and_a_person_is_asked(self):
+        mac, esphome = mac_of(99), {"User-Agent": "ESPHome/2026.1"}
+        path = f"/d/{mac}/-/firmware.bin"
+        server = self.serve()
+        for _ in range(3):
+            self.devices.ask(server.port)
+        self.roll_out(waves=(100.0,), min_devices=20)
+        for _ in range(FREE_ATTEMPTS + 1):  # at each poll, up to the loop breaker
+            self.get(server, path, esphome)
+        self.ask_too(server, path, esphome, lambda: self.progress().get("asks") == [mac])
+        (listed,) = self.listed()
+        words = "it had the whole image, and says no version"
+        self.assertEqual((listed["state"], listed["reason"]), ("undecided", words))
+        code, said, _ = run_rollout(self.data_dir, "status")
+        self.assertEqual(code, 1)
+        self.assertIn(f"missing: {mac} (says no version)", bare(said))
+        self.assertIn("rollout promote", said)
+        # The server tells after some seconds that its controller looks after the rollout.
+        of = f"undecided: it had the whole image of {NEW}, and says no version"
+        self.assertTrue(
+            until(lambda: of in " ".join(run_command(self.data_dir, "why", mac)[1].split()))
+        )
+        why = " ".join(run_command(self.data_dir, "why", mac)[1].split())
+        self.assertIn("says no version: put that into its URL", why)
+        self.assertNotIn("--reports-as", why)
+        self.assertEqual(run_rollout(self.data_dir, "promote")[0], 0)
+        self.ask_too(server, path, esphome, lambda: self.state() == "done")
 
 
 class RunningTest(DevicesOfRolloutCase):

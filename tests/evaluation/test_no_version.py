@@ -131,7 +131,7 @@ class AskingTest(unittest.TestCase):
         begun = RolloutProgress("id", "running", 0, PLAN.time)
         progress = advance(story.plan, begun, story.tally(), story.now_ms)
         self.assertEqual((progress.state, len(progress.asks)), ("running", 3))
-        self.assertIn("(had the whole image, and says no version)", progress.waiting)
+        self.assertIn("(says no version)", progress.waiting)
 
     def test_a_large_wave_in_which_too_few_others_are_left_waits_for_a_person_too(self):
         for unseen, state in ((180, "running"), (181, "paused"), (200, "paused")):

@@ -4,6 +4,8 @@ import unittest
 from itertools import product
 
 from ota_server.model.device import Report
+from ota_server.model.manifest import Manifest
+from ota_server.model.parts import PartRecord
 from ota_server.model.version import Target
 from ota_server.policy.decision import decide
 from ota_server.policy.explain import in_words
@@ -23,6 +25,22 @@ def plan_of(group: str = "", groups_too: bool = False) -> RolloutPlan:
 
 def left_out(policy: Policy, group: str = "", groups_too: bool = False) -> set[str]:
     return set(scope_of(plan_of(group, groups_too), policy, None, 0).left_out)
+
+
+class FitTest(unittest.TestCase):
+    def size_in_scope(self, manifest: Manifest, *beside: str) -> int | None:
+        images = frozenset(("1", "2", *beside))
+        policy = make_policy(manifests={"2": manifest}, images=images)
+        found = scope_of(plan_of(), policy, None, 0).fit.manifests.get("2")
+        return None if found is None else found.size
+
+    def test_what_is_on_record_of_the_image_says_who_cannot_take_it(self):
+        release = Manifest("v2", "a" * 64, "0" * 32, 1000, "")
+        self.assertEqual(self.size_in_scope(release), 1000)
+        self.assertEqual(self.size_in_scope(release, "2-minimal"), 0)
+        packed = PartRecord("a" * 64, "0" * 32, 500)
+        self.assertEqual(self.size_in_scope(release._replace(gzip=packed)), 0)
+        self.assertEqual(self.size_in_scope(release._replace(via="v1.5")), None)
 
 
 class ReachTest(unittest.TestCase):
