@@ -17,7 +17,7 @@ _OWN_FIELDS = frozenset((MAC_FIELD, VERSION_FIELD))
 
 
 # How Tasmota says its version: `14.1.0(release-tasmota32)`.
-_WITH_VARIANT = re.compile(r"([0-9]+(?:\.[0-9]+)+)\(([^()]+)\)")
+_WITH_VARIANT = re.compile(r"(v?[0-9]+(?:\.[0-9]+)+)\(([^()]+)\)")
 # Images of it with less in them, which are never what a plug should stay on.
 _SMALLER = ("minimal", "safeboot")
 
