@@ -20,7 +20,7 @@ from ota_server.device_port.dialects import UNKNOWN_VERSION, without_variant
 from ota_server.device_port.downloads import Downloads, NoFile
 from ota_server.device_port.named_images import NamedImages
 from ota_server.device_port.offers import Offers
-from ota_server.device_port.poll_interval import DEFAULT_SECONDS
+from ota_server.device_port.poll_interval import DEFAULT_SECONDS, retry_seconds
 from ota_server.device_port.signatures import Signatures
 from ota_server.device_port.told import MD5_PATH, SHA256_PATH, TOLD_PATHS, Telling
 from ota_server.httpd.http1 import Request
@@ -85,6 +85,7 @@ class ProductPort:
             clock_ms,
         )
         actions = Actions(store, policies, self.offers, fleet, clock_ms)
+        self._poll_interval_seconds = common.poll_interval_seconds
         self.ddi = Ddi(self.name, actions, self.downloads, common.poll_interval_seconds)
 
     def recognised(self, caller: Caller) -> Caller:
@@ -111,6 +112,15 @@ class ProductPort:
         Raises:
             NotHashed: an image has to be hashed first, and the caller may wait for that.
         """
+        answer = self._answer(request, caller, peer, may_wait)
+        if answer is not None and answer.retry_seconds is not None:
+            base_seconds, admission = self._poll_interval_seconds, self.offers.admission
+            load = 0.0 if admission is None else admission.load
+            said, key = answer.retry_seconds, caller.report.key
+            answer.retry_seconds = retry_seconds(said, key, base_seconds, load)
+        return answer
+
+    def _answer(self, request: Request, caller: Caller, peer: Peer, may_wait: bool) -> Reply | None:
         path = caller.path
         if path == CHECK_PATH:
             return self.checks.respond(caller.report, peer, may_wait)

@@ -9,14 +9,13 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from http import HTTPStatus
 from socketserver import BaseRequestHandler
 from typing import Any
 
 from ota_server.httpd import reply
 from ota_server.httpd.app import App
 from ota_server.httpd.connection import CONFIRM_SECONDS, Connection
-from ota_server.httpd.http1 import is_head, reply_head
+from ota_server.httpd.http1 import is_head
 from ota_server.httpd.incoming import BodyBudget
 from ota_server.httpd.lean_http_server import ThreadingHTTPServer
 from ota_server.httpd.pacing import Pacing
@@ -309,6 +308,5 @@ def _asks_for_head(connection: socket.SocketType) -> bool:
 
 def _refusal(seconds: int, without_body: bool) -> bytes:
     answer = reply.later("Too many connections.")
-    length = len(answer.body)
-    head = reply_head(HTTPStatus.SERVICE_UNAVAILABLE, answer.fields, length, seconds, False, 1)
+    head = answer.head(seconds, False, 1)
     return head if without_body else head + answer.body
