@@ -99,6 +99,8 @@ def _add(arguments: argparse.Namespace) -> int:
         raise Refused(f"there is a product {name} already")
     folder = product_dir(root, name)
     is_held_too = is_all_held(root)
+    if folder.is_symlink():
+        raise Refused(f"{folder} is a link, which no server follows; remove it first")
     with audit.noted(log_dir(root), "product add", name):
         for path in (folder, *(folder / part for part in ("version", "firmware", "log"))):
             make_folder(path)

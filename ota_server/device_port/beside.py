@@ -140,7 +140,7 @@ class Beside:
         try:
             image = self._image(caller, asked, report, peer)
         except (NoTarget, NotOffered):
-            return _Found(none or reply.later("No update now."))
+            return _Found(none or reply.later("No update now.", reply.AT_NEXT_POLL))
         except NoImage as problem:
             if isinstance(problem, Altered) and self._limit.allows(str(problem), time.monotonic()):
                 log.error("%s", problem)

@@ -120,7 +120,7 @@ class Checks:
                 answer = reply.text(HTTPStatus.OK, target_version + end)
             answer.needs_record = self._needs_record(report, target_version)
         except (NoTarget, NotNow):
-            answer = reply.later("No target version.")
+            answer = reply.later("No target version.", reply.AT_NEXT_POLL)
         except NotHashed:
             if may_wait:
                 raise

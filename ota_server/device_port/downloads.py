@@ -168,7 +168,7 @@ class Downloads:
             self._refuse_file(asked)
             if family.no_update is not NoUpdate.NONE:
                 return DownloadPlan(no_update(family), None, is_check=True)
-            answer = reply.later("No target version.")
+            answer = reply.later("No target version.", reply.AT_NEXT_POLL)
         except NotNow:
             answer = reply.later(_NOT_READY)
         except NotHashed:

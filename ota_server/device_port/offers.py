@@ -57,7 +57,7 @@ class NotOffered(Exception):
     def answer(self, text: str, now_ms: int) -> Reply:
         """Return the 503: it says when asking again may help, if that is known."""
         seconds = wait_seconds(self.decision.cause, now_ms)
-        return reply.later(text) if seconds is None else reply.later(text, seconds)
+        return reply.later(text, reply.AT_NEXT_POLL if seconds is None else seconds)
 
 
 class Offers:

@@ -109,7 +109,8 @@ def _add_client_arguments(parser: argparse.ArgumentParser) -> None:
         type=duration_argument,
         default=DEFAULT_SECONDS,
         metavar="TIME",
-        help="when devices that speak hawkBit's DDI should ask again, each up to a quarter sooner "
+        help="when devices should ask again, where they are told: those that speak hawkBit's DDI, "
+        "and by Retry-After those that nothing can be offered to now; each up to a quarter sooner "
         "or later, and all later while many wait for a download slot (default: 5m)",
     )
 

@@ -20,7 +20,7 @@ from ota_server.device_port.dialects import BR, without_variant
 from ota_server.device_port.downloads import Downloads, NoFile
 from ota_server.device_port.named_images import NamedImages
 from ota_server.device_port.offers import Offers
-from ota_server.device_port.poll_interval import DEFAULT_SECONDS
+from ota_server.device_port.poll_interval import DEFAULT_SECONDS, retry_seconds
 from ota_server.device_port.signatures import Signatures
 from ota_server.device_port.told import MD5_PATH, SHA256_PATH, TOLD_PATHS, Telling
 from ota_server.httpd.http1 import Request
@@ -29,13 +29,15 @@ from ota_server.journal.device_table import DeviceTable
 from ota_server.model.version import UNKNOWN_VERSION
 from ota_server.policy import audit
 from ota_server.policy.files import PolicyFiles
-from ota_server.releases.hashing import SETTLE_SECONDS
+from ota_server.releases.hashing import Hasher
 from ota_server.releases.store import Store
-from ota_server.system.data_dir import product_at, product_dir, product_names
+from ota_server.system.data_dir import product_at, product_dir, products_and_links
 from ota_server.system.new_files import make_folder
 
 SIGNATURE_PATH = b"/firmware.bin.sig"
 UNRECORDED_PATHS = (SIGNATURE_PATH, MD5_PATH, SHA256_PATH)
+# So many products are looked after at once, 0.1 ms each; of more, the next ones the next time.
+_LOOKED_AFTER = 32
 
 log = logging.getLogger(__name__)
 
@@ -45,9 +47,9 @@ class Common(NamedTuple):
 
     fleet: DeviceTable
     clock_ms: Callable[[], int]
+    hasher: Hasher
     admission: Admission | None = None
     is_development: bool = False
-    settle_seconds: float = SETTLE_SECONDS
     keeps_ungrouped: bool = False
     poll_interval_seconds: float = DEFAULT_SECONDS
 
@@ -58,7 +60,10 @@ class ProductPort:
     Attributes:
         name: "" is the default product.
         data_dir: of the product.
+        turn: the last turn in which it was asked.
     """
+
+    turn = 0
 
     def __init__(self, data_dir: Path, store: Store, policies: PolicyFiles, common: Common) -> None:
         self.name = product_at(data_dir)
@@ -81,6 +86,7 @@ class ProductPort:
             clock_ms,
         )
         actions = Actions(store, policies, self.offers, fleet, clock_ms)
+        self._poll_interval_seconds = common.poll_interval_seconds
         self.ddi = Ddi(self.name, actions, self.downloads, common.poll_interval_seconds)
 
     def recognised(self, caller: Caller) -> Caller:
@@ -107,6 +113,15 @@ class ProductPort:
         Raises:
             NotHashed: an image has to be hashed first, and the caller may wait for that.
         """
+        answer = self._answer(request, caller, peer, may_wait)
+        if answer is not None and answer.retry_seconds is not None:
+            base_seconds, admission = self._poll_interval_seconds, self.offers.admission
+            load = 0.0 if admission is None else admission.load
+            said, key = answer.retry_seconds, caller.report.key
+            answer.retry_seconds = retry_seconds(said, key, base_seconds, load)
+        return answer
+
+    def _answer(self, request: Request, caller: Caller, peer: Peer, may_wait: bool) -> Reply | None:
         path = caller.path
         if path == CHECK_PATH:
             return self.checks.respond(caller.report, peer, may_wait)
@@ -149,7 +164,7 @@ def open_product(data_dir: Path, common: Common) -> ProductPort:
     for folder in ("version", "firmware", "log"):
         make_folder(data_dir / folder)
     audit.prepare(data_dir)
-    store = Store(data_dir, common.settle_seconds)
+    store = Store(data_dir, hasher=common.hasher)
     return ProductPort(data_dir, store, PolicyFiles(data_dir, common.keeps_ungrouped), common)
 
 
@@ -171,6 +186,7 @@ class Products:
 
     Attributes:
         ports: by name, as in a path. Replaced as a whole: threads may read it meanwhile.
+        withdrawals: how often an open image of one of them was found to be withdrawn.
     """
 
     def __init__(self, root: Path, common: Common) -> None:
@@ -183,13 +199,21 @@ class Products:
         self._common = common
         self._names: list[str] = []  # of those that are open
         self._failed: dict[str, str] = {}
-        self._closed: list[ProductPort] = []
+        self._links: list[str] = []
+        self._turn = 0
+        self._next = 0  # which one is looked after first
+        self.withdrawals = 0
         self.ports: dict[bytes, ProductPort] = {}
         self.look_for()
 
     def look_for(self) -> None:
         """Open the products that were added since, and leave those that were removed."""
-        names = product_names(self._root)
+        names, links = products_and_links(self._root)
+        if links != self._links:
+            for name in set(links) - set(self._links):
+                link = product_dir(self._root, name)
+                log.error("%s is a link, which is not followed: it is not served", link)
+            self._links = links
         if names == self._names:
             return
         ports, failed = dict(self.ports), {}
@@ -207,31 +231,48 @@ class Products:
                 log.info("product %s is served under /%s/", name, name)
         for name in self._names:
             if name not in names and name.encode("ascii") in ports:
-                # A download of it may still be under way.
-                self._closed.append(ports.pop(name.encode("ascii")))
+                # What a download of it still sends stays open until that has ended.
+                ports.pop(name.encode("ascii")).store.close()
                 log.warning("product %s was removed: its paths are 404", name)
         self.ports, self._failed = ports, failed
         self._names = [name for name in names if name not in failed]
 
     def look_after(self) -> None:
-        """Do the work of all products that no request should wait for."""
+        """Do the work of all products that no request should wait for, a part of them at once."""
         self.look_for()
         problem: Exception | None = None
-        for port in self.ports.values():
+        ports = [*self.ports.values()][self._next : self._next + _LOOKED_AFTER]
+        self._next += _LOOKED_AFTER
+        if self._next >= len(self.ports):
+            self._next = 0
+        for port in ports:
+            before = port.offers.withdrawals
             try:
                 port.store.look_after()
                 port.offers.look_after()
             except Exception as met:  # the others are looked after all the same
                 problem = met
+            self.withdrawals += port.offers.withdrawals - before
         if problem is not None:
             raise problem
 
     def begin_turn(self) -> None:
         """Look at files once until the next turn, not for each request."""
-        for port in self.ports.values():
+        self._turn += 1
+
+    def port(self, name: bytes) -> ProductPort | None:
+        """Return what answers a request to a product; None: there is none of that name.
+
+        A turn costs nothing for the products that nobody asks in it.
+        """
+        port = self.ports.get(name)
+        if port is not None and port.turn != self._turn:
+            port.turn = self._turn
             port.offers.begin_turn()
+        return port
 
     def close(self) -> None:
-        """Close all files."""
-        for port in (*self.ports.values(), *self._closed):
+        """Close all files, and end the hashing thread of the server."""
+        for port in self.ports.values():
             port.store.close()
+        self._common.hasher.close()

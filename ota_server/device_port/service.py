@@ -185,8 +185,7 @@ class Service:
     def begin_turn(self) -> None:
         """Look at files once until the next turn, not for each request."""
         self.offers.begin_turn()
-        if self.products.ports:
-            self.products.begin_turn()
+        self.products.begin_turn()
 
     def flush(self) -> None:
         """Write the records of all replies so far to the journal."""
@@ -218,7 +217,7 @@ class Service:
     @property
     def withdrawals(self) -> int:
         """How often an open image was found to be withdrawn."""
-        return sum(port.offers.withdrawals for port in self.ports)
+        return self.offers.withdrawals + self.products.withdrawals
 
     @property
     def ports(self) -> tuple[ProductPort, ...]:
@@ -267,8 +266,8 @@ class Service:
     def _route_ddi(self, request: Request, path: DdiPath, peer: Peer, may_wait: bool) -> Reply:
         if path.identity is None:
             raise Unidentified("controllerId", "malformed", path.controller.encode("latin-1"))
-        ports = self.products.ports
-        port = self.default if path.product == "" else ports.get((path.product or "").encode())
+        named = (path.product or "").encode()
+        port = self.default if path.product == "" else self.products.port(named)
         answer = port and port.ddi.respond(request, path, path.identity, peer, may_wait)
         return answer or self._not_found(request, None, peer)
 
@@ -279,10 +278,9 @@ class Service:
 
     def _port_of(self, path: bytes) -> tuple[ProductPort, bytes]:
         """Return the product that a path is of, and the rest of the path."""
-        ports = self.products.ports
-        if ports:
+        if self.products.ports:
             name, slash, rest = path[1:].partition(b"/")
-            port = ports.get(name)
+            port = self.products.port(name)
             if port is not None:
                 return port, slash + rest
         return self.default, path

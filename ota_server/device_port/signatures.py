@@ -102,7 +102,7 @@ class Signatures:
             content = _read(self._store.firmware_dir, image.version)
             self._check(content, image.version)
         except NoTarget:
-            return reply.later("No update now.")
+            return reply.later("No update now.", reply.AT_NEXT_POLL)
         except NotOffered as problem:
             return problem.answer("No update now.", self._clock_ms())
         except NotNow:

@@ -202,7 +202,7 @@ def _answered(tell: Callable[[], Reply], may_wait: bool) -> Reply:
     except NoImage:
         return reply.text(HTTPStatus.NOT_FOUND, "Firmware version not found.")
     except (NoTarget, NotOffered):
-        return reply.later("No update now.")
+        return reply.later("No update now.", reply.AT_NEXT_POLL)
     except NotHashed:
         if may_wait:
             raise
@@ -217,7 +217,7 @@ def _digest_reply(path: bytes, image: Image) -> Reply:
 
 def _document_reply(path: bytes, content: str | None) -> Reply:
     if content is None:
-        return reply.later("No update now.")
+        return reply.later("No update now.", reply.AT_NEXT_POLL)
     if path == FILES_CHECK_PATH:
         return reply.text(HTTPStatus.OK, content)
     body = content.encode("ascii")

@@ -28,7 +28,8 @@ from ota_server.journal.device_table import MAX_DEVICES, DeviceTable
 from ota_server.journal.rejected import Rejected
 from ota_server.journal.sparse_table import SparseDeviceTable
 from ota_server.journal.writer import KEEP_BYTES, KEEP_FILES, ROTATE_BYTES, Journal
-from ota_server.releases.hashing import SETTLE_SECONDS
+from ota_server.releases.hashing import SETTLE_SECONDS, Hasher
+from ota_server.releases.image import Copies
 from ota_server.system import clock
 from ota_server.system.data_dir import log_dir, product_at, root_of
 from ota_server.system.limits import raise_file_limit, say_limits
@@ -100,8 +101,9 @@ def open_service(
     except OSError:
         journal.close()
         raise
-    limits = admission, is_development, settle_seconds, keeps_ungrouped, poll_interval_seconds
-    common = Common(fleet, clock.now_ms, *limits)
+    hasher = Hasher(Copies(logs), settle_seconds)
+    limits = admission, is_development, keeps_ungrouped, poll_interval_seconds
+    common = Common(fleet, clock.now_ms, hasher, *limits)
     default = open_product(data_dir, common)
     products, rejected = Products(data_dir, common), Rejected(logs)
     service = Service(default, products, fleet, rejected, clock.now_ms, is_behind_proxy)

@@ -302,5 +302,6 @@ class Channel(Sender):
         if self.connection.awaits_acknowledgement:
             self.note_acknowledged(now)
             self.connection.close(was_reset)
+        self.connection.stop_reading()
         self._outgoing = ()
         self.sock.close()

@@ -186,7 +186,11 @@ class Connection(Incoming):
                 self._state = CLOSING
         except BadRequest as problem:
             self._app.note_refused(problem, self._buffer, self.peer)
-            answer = reply.text(problem.status, f"{problem}", close=True)
+            if problem.status is HTTPStatus.SERVICE_UNAVAILABLE:
+                answer = reply.later(f"{problem}")
+                answer.close = True
+            else:
+                answer = reply.text(problem.status, f"{problem}", close=True)
             if is_head(self._buffer):
                 answer.body = b""
             self._state, self._must_linger = CLOSING, True
@@ -279,9 +283,10 @@ class Connection(Incoming):
         return max(0.0, due - now)
 
     def stop_reading(self) -> None:
-        """Answer no further request: our side closes now."""
+        """Answer no further request: our side closes now. What has arrived is forgotten."""
         self._state = CLOSING
         self._buffer = b""
+        self._end_body()
 
     def _deadline(self) -> float:
         if self._state is HEAD:

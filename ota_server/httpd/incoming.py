@@ -5,6 +5,7 @@ are whole, head and body stay in one bounded buffer.
 """
 
 from http import HTTPStatus
+from threading import Lock
 
 from ota_server.httpd.app import App
 from ota_server.httpd.http1 import MAX_HEAD_BYTES, BadRequest, Request
@@ -12,15 +13,53 @@ from ota_server.httpd.http1 import MAX_HEAD_BYTES, BadRequest, Request
 # The longest head, and the two empty lines that may come before it: more bytes than that hold a
 # request to answer or to refuse. It is cheap to copy so few bytes for each request.
 _MOST_UNREAD_BYTES = MAX_HEAD_BYTES + 4
+# All connections together may begin so many long bodies: else a few thousand clients, each with
+# half of one, would fill the memory of a small machine. That is 256 of the longest.
+MOST_BODIES_BYTES = 16 * 1024 * 1024
+
+
+class BodyBudget:
+    """The memory for bodies that have begun and are not whole yet. Safe for use by many threads.
+
+    Those no longer than a head are free: they take no more than a head that is not whole, and no
+    stranger can keep a device from saying what it has to say.
+
+    Attributes:
+        left_bytes: so much is left.
+    """
+
+    def __init__(self, most_bytes: int = MOST_BODIES_BYTES) -> None:
+        self.left_bytes = most_bytes
+        self._lock = Lock()
+
+    def take(self, length: int) -> bool:
+        """Return whether there is room for a body, and take that."""
+        if length <= MAX_HEAD_BYTES:
+            return True
+        with self._lock:
+            has_room = length <= self.left_bytes
+            self.left_bytes -= length if has_room else 0
+        return has_room
+
+    def give_back(self, length: int) -> None:
+        """Give back what a body took."""
+        if length > MAX_HEAD_BYTES:
+            with self._lock:
+                self.left_bytes += length
 
 
 class Incoming:
-    """The bytes that a client has sent. Used by one thread at a time."""
+    """The bytes that a client has sent. Used by one thread at a time.
 
-    __slots__ = ("_app", "_begun", "_buffer")
+    Attributes:
+        bodies: the budget of all connections for bodies; None: there is no limit.
+    """
+
+    __slots__ = ("_app", "_begun", "_buffer", "bodies")
 
     def __init__(self, app: App) -> None:
         self._app = app
+        self.bodies: BodyBudget | None = None
         self._buffer = b""
         # A request whose body is not whole yet, and the length of its head.
         self._begun: tuple[Request, int] | None = None
@@ -52,12 +91,30 @@ class Incoming:
         request, length = found
         if request.content_length:
             whole = self._with_body(request, length)
-            self._begun = found if whole is None else None
             if whole is None:
+                self._begin_body(request, length)
                 return None
+            self._end_body()
             request, length = whole, length + len(whole.body)
         self._buffer = self._buffer[length:]
         return request
+
+    def _begin_body(self, request: Request, head_bytes: int) -> None:
+        """Wait for the rest of a body.
+
+        Raises:
+            BadRequest: the memory for bodies is taken.
+        """
+        if self._begun is not None:
+            return
+        if self.bodies is not None and not self.bodies.take(request.content_length):
+            raise BadRequest(HTTPStatus.SERVICE_UNAVAILABLE, "too many bodies at once")
+        self._begun = request, head_bytes
+
+    def _end_body(self) -> None:
+        if self._begun is not None and self.bodies is not None:
+            self.bodies.give_back(self._begun[0].content_length)
+        self._begun = None
 
     def _with_body(self, request: Request, head_bytes: int) -> Request | None:
         """Return a request with its body, without it if it is not wanted; None: it is not whole."""

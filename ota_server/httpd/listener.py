@@ -9,14 +9,14 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from http import HTTPStatus
 from socketserver import BaseRequestHandler
 from typing import Any
 
 from ota_server.httpd import reply
 from ota_server.httpd.app import App
 from ota_server.httpd.connection import CONFIRM_SECONDS, Connection
-from ota_server.httpd.http1 import is_head, reply_head
+from ota_server.httpd.http1 import is_head
+from ota_server.httpd.incoming import BodyBudget
 from ota_server.httpd.lean_http_server import ThreadingHTTPServer
 from ota_server.httpd.pacing import Pacing
 from ota_server.httpd.reply import Peer
@@ -62,6 +62,7 @@ class Listener(ThreadingHTTPServer):
         pacing: how fast images are sent; None for no limit.
         proxies: who is believed about the addresses of clients; None: nobody.
         confirm_seconds: as in `Connection`.
+        bodies: as in `Incoming`.
         max_lingering: how many refused connections stay open until they have read that.
     """
 
@@ -103,6 +104,7 @@ class Listener(ThreadingHTTPServer):
         self.grace_seconds = grace_seconds
         self.pacing = pacing
         self.proxies = proxies
+        self.bodies = BodyBudget()
         self.confirm_seconds = confirm_seconds
         self._lingering: dict[socket.SocketType, float] = {}
         self._limit = RateLimit(_LOG_EVERY_SECONDS)
@@ -188,6 +190,7 @@ class Listener(ThreadingHTTPServer):
         else:
             connection = ProxiedConnection(self.app, peer, self.idle_seconds, now, self.proxies)
         connection.confirm_seconds = self.confirm_seconds
+        connection.bodies = self.bodies
         return connection
 
     def may_log(self, what: str, now_seconds: float) -> bool:
@@ -305,6 +308,5 @@ def _asks_for_head(connection: socket.SocketType) -> bool:
 
 def _refusal(seconds: int, without_body: bool) -> bytes:
     answer = reply.later("Too many connections.")
-    length = len(answer.body)
-    head = reply_head(HTTPStatus.SERVICE_UNAVAILABLE, answer.fields, length, seconds, False, 1)
+    head = answer.head(seconds, False, 1)
     return head if without_body else head + answer.body

@@ -6,7 +6,9 @@ from typing import NamedTuple, Protocol
 
 from ota_server.httpd.http1 import field_lines, reply_head
 
-RETRY_AFTER_SECONDS = 30
+# When a client should ask again: at its next poll, as something has to change until then, or soon.
+# An application that knows its clients spreads these times, so that they do not all come at once.
+AT_NEXT_POLL, SOON_SECONDS = 0, 30
 # Behind all that any connection sends: nothing of it was acknowledged.
 _NOWHERE_YET = 1 << 62
 
@@ -101,6 +103,7 @@ class Reply:
         close: the connection closes after it.
         transfer: the transfer whose end is to be recorded, or None.
         needs_record: it must not be sent if it could not be recorded.
+        retry_seconds: when the client should ask again, or `AT_NEXT_POLL`; None: that is not said.
     """
 
     __slots__ = (
@@ -110,6 +113,7 @@ class Reply:
         "fields",
         "needs_record",
         "parts",
+        "retry_seconds",
         "status",
         "transfer",
     )
@@ -132,6 +136,7 @@ class Reply:
         self.close = close
         self.transfer: Transfer | None = None
         self.needs_record = False
+        self.retry_seconds: int | None = None
 
     @property
     def body_bytes(self) -> int:
@@ -143,8 +148,11 @@ class Reply:
 
     def head(self, seconds: int, keep_alive: bool, minor_version: int) -> bytes:
         """Return its head, as `http1.reply_head` does."""
+        fields = self.fields
+        if self.retry_seconds is not None:
+            fields += b"Retry-After: %d\r\n" % (self.retry_seconds or SOON_SECONDS)
         return reply_head(
-            self.status, self.fields, self.content_length, seconds, keep_alive, minor_version
+            self.status, fields, self.content_length, seconds, keep_alive, minor_version
         )
 
 
@@ -169,10 +177,11 @@ def text(status: HTTPStatus, body: str, *fields: tuple[str, str], close: bool = 
     )
 
 
-def later(body: str, seconds: int = RETRY_AFTER_SECONDS) -> Reply:
-    """Return a 503 that asks the client to try again after some seconds."""
-    retry_after = ("Retry-After", str(seconds))
-    return text(HTTPStatus.SERVICE_UNAVAILABLE, body, retry_after)
+def later(body: str, seconds: int = SOON_SECONDS) -> Reply:
+    """Return a 503 that asks the client to try again after some seconds, or `AT_NEXT_POLL`."""
+    answer = text(HTTPStatus.SERVICE_UNAVAILABLE, body)
+    answer.retry_seconds = seconds
+    return answer
 
 
 def not_modified(etag: str, *fields: tuple[str, str]) -> Reply:

@@ -1,4 +1,4 @@
-"""Digests of images, made by one thread off the path of requests."""
+"""Digests of images, made by one thread for all products, off the path of requests."""
 
 import heapq
 import itertools

@@ -62,10 +62,21 @@ class Store:
         is_closed: no further image will be hashed.
     """
 
-    def __init__(self, data_dir: Path, settle_seconds: float = SETTLE_SECONDS) -> None:
+    def __init__(
+        self,
+        data_dir: Path,
+        settle_seconds: float = SETTLE_SECONDS,
+        hasher: Hasher | None = None,
+    ) -> None:
+        """Begin with no open image.
+
+        Args:
+            hasher: that of all products of a server, which somebody else closes; None: its own.
+        """
         self.firmware_dir = data_dir / "firmware"
         self.is_closed = False
-        self._hasher = Hasher(Copies(data_dir / "log"), settle_seconds)
+        self._has_own_hasher = hasher is None
+        self._hasher = hasher or Hasher(Copies(data_dir / "log"), settle_seconds)
         self._lock = Lock()
         self._images: OrderedDict[str, Image] = OrderedDict()
         # Also those that were dropped, while somebody still downloads them.
@@ -74,9 +85,10 @@ class Store:
         self._wanted: tuple[Policy, str | None, Target | None, dict[str, str]] | None = None
 
     def close(self) -> None:
-        """End the hashing thread, and close the images that are not being downloaded."""
+        """Close the images that are not being downloaded; the others close when that has ended."""
         self.is_closed = True
-        self._hasher.close()
+        if self._has_own_hasher:
+            self._hasher.close()
         with self._lock:
             self._images.clear()
 

@@ -121,8 +121,25 @@ def product_dir(root: Path, product: str) -> Path:
 
 def product_names(root: Path) -> list[str]:
     """Return the names of the products besides the default one, in alphabetical order."""
+    return products_and_links(root)[0]
+
+
+def products_and_links(root: Path) -> tuple[list[str], list[str]]:
+    """Return the names of the products, and those of links, which are not followed.
+
+    A product's folders are made where they are missing: that must not be done wherever a link leads
+    to.
+    """
+    products, links = [], []
     try:
-        names = sorted(os.listdir(root / PRODUCTS_FOLDER))
+        with os.scandir(root / PRODUCTS_FOLDER) as entries:
+            for entry in entries:
+                if not is_product_name(entry.name):
+                    continue
+                if entry.is_symlink():
+                    links.append(entry.name)
+                elif entry.is_dir(follow_symlinks=False):
+                    products.append(entry.name)
     except OSError:
-        return []
-    return [name for name in names if is_product_name(name) and product_at(product_dir(root, name))]
+        return [], []
+    return (sorted(products) if (root / "version").is_dir() else []), sorted(links)

@@ -86,6 +86,18 @@ class ProductTest(ProductCase):
         self.assertIn("there is no product 'pump'; there are default, plug", said)
         self.assertIn("there is no product pump", self.refused("product", "remove", "pump"))
 
+    def test_a_link_and_a_file_among_the_products_are_none(self):
+        self.make()
+        elsewhere = self.data_dir / "elsewhere"
+        elsewhere.mkdir()
+        self.folder.with_name("pump").symlink_to(elsewhere)
+        self.folder.with_name("note").write_text("a file")
+        listed = self.run_well("product", "list")
+        self.assertNotIn("pump", listed)
+        self.assertNotIn("note", listed)
+        self.assertIn("pump is a link", self.refused("product", "add", "pump"))
+        self.assertEqual([*elsewhere.iterdir()], [])
+
     def test_the_folder_of_a_product_may_be_the_data_directory(self):
         self.make()
         for folder, path in ((self.folder, "."), (self.folder.parent, "plug")):

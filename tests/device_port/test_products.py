@@ -1,11 +1,15 @@
 """Products: each has its own paths, target, policy and devices, in one server and one journal."""
 
+import os
 import shutil
+import threading
 from pathlib import Path
 
 from ota_server.policy import edits
 from ota_server.policy.text import Who
 from ota_server.releases.activate import activate
+from ota_server.releases.withdraw import withdraw
+from ota_server.system.clock import now_ms
 from tests.device_port.test_dialects import ESP8266
 from tests.support import DEVICE, MAC, Answer, Client, Process, ServerCase, until
 
@@ -143,6 +147,65 @@ class ComeAndGoTest(ProductCase):
         (self.data_dir / "products" / "pump").write_text("a file")
         self.start()
         self.assertEqual(set(self.server.service.products.ports), {b"plug"})
+
+    def test_a_link_among_them_is_not_followed_and_the_log_says_so(self):
+        elsewhere = self.data_dir / "elsewhere"
+        elsewhere.mkdir()
+        with self.assertLogs("ota_server", "ERROR") as logged:
+            self.start()
+            os.symlink(elsewhere, self.plug.with_name("pump"))
+            products = self.server.service.products
+            products.look_for()
+            products.look_for()
+        self.assertEqual(self.told("pump").status, 404)
+        self.assertEqual(os.listdir(elsewhere), [])
+        said = [line for line in logged.output if "pump is a link" in line]
+        self.assertEqual(len(said), 1)
+
+    def test_a_download_of_one_that_is_removed_goes_on_and_then_all_of_it_is_closed(self):
+        image = PLUG * 20_000
+        (self.plug / "firmware" / "firmware_p1.bin").write_bytes(image)
+        self.start()
+        store = self.server.service.products.ports[b"plug"].store
+        with Client(self.port) as client:
+            client.request("/plug/firmware.bin", DEVICE)
+            self.assertTrue(until(lambda: self.server.service.fleet.transfers.counts))
+            shutil.rmtree(self.plug)
+            self.assertTrue(until(lambda: self.told().status == 404))
+            self.assertEqual(client.answer().body, image)
+        self.await_ends()
+        self.assertTrue(until(lambda: not store.images_in_use()))
+
+
+class ManyTest(ProductCase):
+    def setUp(self) -> None:
+        super().setUp()
+        for number in range(40):
+            self.add(f"plug{number}", f"p{number}", PLUG)
+
+    def test_one_thread_hashes_the_images_of_all(self):
+        self.start()
+        self.assertEqual(self.get("/plug/firmware.bin").body, PLUG)
+        self.assertEqual(self.get("/plug7/firmware.bin").body, PLUG)
+        hashers = [each for each in threading.enumerate() if each.name == "hasher"]
+        self.assertEqual(len(hashers), 1)
+
+    def test_each_is_looked_after_though_that_is_not_done_for_all_at_once(self):
+        self.start()
+        ports = self.server.service.products.ports.values()
+        self.assertTrue(until(lambda: all(port.store.last_good for port in ports)))
+        for number in (0, 39):
+            (self.data_dir / f"products/plug{number}/firmware/firmware_n.bin").write_bytes(PLUG)
+            (self.data_dir / f"products/plug{number}/version/version.txt").write_text("n")
+            self.assertTrue(until(lambda number=number: self.told(f"plug{number}").body == b"n"))
+
+    def test_a_withdrawal_in_one_that_nobody_asks_is_told_to_the_connections(self):
+        self.start()
+        service = self.server.service
+        self.assertEqual(self.get("/plug39/firmware.bin").body, PLUG)
+        before = service.withdrawals
+        withdraw(self.data_dir / "products" / "plug39", "p39", "bad", now_ms())
+        self.assertTrue(until(lambda: service.withdrawals == before + 1))
 
 
 class PolicyTest(ProductCase):

@@ -11,12 +11,13 @@ from itertools import pairwise
 
 from ota_server.httpd import reply
 from ota_server.httpd.connection import HEAD_SECONDS, Connection
-from ota_server.httpd.http1 import BadRequest, Request, read_request
+from ota_server.httpd.http1 import MAX_HEAD_BYTES, BadRequest, Request, read_request
+from ota_server.httpd.incoming import BodyBudget
 from ota_server.httpd.listener import Listener
 from ota_server.httpd.reply import Peer, Reply
 from ota_server.httpd.threads import ChannelHandler
 from ota_server.httpd.transports import TRANSPORTS, drive
-from tests.support import Client
+from tests.support import Client, until
 
 MOST = 64 * 1024
 LOCAL = Peer("127.0.0.1", True)
@@ -123,6 +124,41 @@ class MachineTest(unittest.TestCase):
         self.assertTrue(late.startswith(b"HTTP/1.1 408 "))
         self.assertTrue(late.endswith(b"no whole request in 10 s"))
 
+    def test_long_bodies_that_are_not_whole_take_a_budget_which_they_give_back(self):
+        budget = BodyBudget(2 * MOST)
+        ways = ("whole", "late", "left")
+        for way in ways * 2:
+            with self.subTest(way):
+                first, second, third = connections = [
+                    Connection(Echo(), LOCAL, 15.0, 0.0) for _ in range(3)
+                ]
+                for each in connections:
+                    each.bodies = budget
+                    each.receive(head(MOST) + b"half", 0.0)
+                self.assertIsNone(first.next_reply(0.0))
+                self.assertIsNone(first.next_reply(0.0))
+                self.assertIsNone(second.next_reply(0.0))
+                refused = third.next_reply(0.0)
+                self.assertTrue(refused.head.startswith(b"HTTP/1.1 503 "))
+                self.assertIn(b"Retry-After: ", refused.head)
+                self.assertTrue(refused.close)
+                for each in (first, second):
+                    if way == "whole":
+                        each.receive(b"x" * (MOST - 4), 0.0)
+                        self.assertIn(b"POST %d half" % MOST, each.next_reply(0.0).head)
+                    elif way == "late":
+                        each.tick(HEAD_SECONDS)
+                        self.assertTrue(each.next_reply(HEAD_SECONDS).close)
+                for each in connections:
+                    each.stop_reading()
+                    each.stop_reading()
+                self.assertEqual(budget.left_bytes, 2 * MOST)
+
+    def test_a_body_no_longer_than_a_head_takes_none_of_it(self):
+        self.connection.bodies = BodyBudget(0)
+        self.assertIsNone(self.feed(head(MAX_HEAD_BYTES)))
+        self.assertTrue(self.feed(b"x" * MAX_HEAD_BYTES).startswith(b"HTTP/1.1 200 "))
+
     def test_no_more_is_taken_in_than_the_request_that_is_under_way(self):
         self.feed(head(MOST))
         for _ in range(MOST // 1000):
@@ -165,13 +201,17 @@ class SocketTest(unittest.TestCase):
 
     def start(self, transport: str) -> int:
         """Start a server; return its port."""
+        return self.listener(transport).server_address[1]
+
+    def listener(self, transport: str) -> Listener:
+        """Start a server."""
         listener = Listener(("127.0.0.1", 0), Echo(), ChannelHandler)
         thread = threading.Thread(target=drive, args=(listener, transport))
         thread.start()
         self.addCleanup(listener.server_close)
         self.addCleanup(thread.join)
         self.addCleanup(listener.drain)
-        return listener.server_address[1]
+        return listener
 
     def test_bodies_come_back_whole_in_order_on_one_connection(self):
         bodies = [b"", b"a", bytes(range(256)) * 256, b"\r\n\r\n", b"x" * MOST]
@@ -186,6 +226,20 @@ class SocketTest(unittest.TestCase):
                 client.send(b"xyz" + b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
                 self.assertEqual(client.answer().body, b"POST 3 xyz")
                 self.assertEqual(client.answer().body, b"GET 0 ")
+
+    def test_beyond_the_budget_for_bodies_a_client_gets_503(self):
+        for transport in TRANSPORTS:
+            listener = self.listener(transport)
+            budget = listener.bodies = BodyBudget(MOST)
+            with self.subTest(transport), Client(listener.server_address[1]) as client:
+                client.send(head(MOST) + b"half")
+                self.assertTrue(until(lambda budget=budget: not budget.left_bytes))
+                with Client(listener.server_address[1]) as other:
+                    other.send(head(MOST) + b"half")
+                    self.assertEqual(other.answer().status, 503)
+                    self.assertEqual(other.read_all(), b"")
+                client.sock.close()
+                self.assertTrue(until(lambda budget=budget: budget.left_bytes == MOST))
 
     def test_a_body_that_nobody_wants_ends_the_connection(self):
         for transport in TRANSPORTS:
