@@ -266,8 +266,9 @@ class Actions:
     def take_version(self, key: str, version: str | None, address: str) -> None:
         """Record the version among the attributes of a device; None: they have none.
 
-        One that has reported an installed release is believed about that: they may be old. They are
-        not believed either while an update is in progress, since it has not been closed yet.
+        One that has reported an installed release is believed about that: they may be old, or call
+        it by another name. Only if they change after that, something else was put on the device.
+        While an update is in progress they say nothing: it has not been closed yet.
         """
         with self._fleet.lock:
             before, now_ms = self._fleet.get(key), self._clock_ms()
@@ -275,13 +276,17 @@ class Actions:
                 report = _report(key, version or UNKNOWN_VERSION)
                 device = checked(None, report, None, address, now_ms)
                 self._fleet.record("report", key, device)
-            elif version is not None and not _knows_better(before.action):
-                report = _report(key, version)
-                if details := previous_version(before, report):
-                    device = reported(before, report, address, now_ms)
+            elif version is not None and not _is_updating(before.action):
+                action, is_believed = before.action, True
+                if action is not None and action.installed:
+                    is_believed = action.attribute not in ("", version)
+                    action = action._replace(attribute=version)
+                report = _report(key, version if is_believed else before.firmware_version)
+                details = previous_version(before, report)
+                if details or action != before.action:
+                    device = reported(before, report, address, now_ms)._replace(action=action)
                     self._fleet.record("report", key, device, details)
 
 
-def _knows_better(action: Action | None) -> bool:
-    """Return whether an action says more of what a device runs than its attributes do."""
-    return action is not None and (bool(action.installed) or action.state is ActionState.BEGUN)
+def _is_updating(action: Action | None) -> bool:
+    return action is not None and action.state is ActionState.BEGUN

@@ -16,7 +16,7 @@ from ota_server.device_port.beside import Beside, is_beside
 from ota_server.device_port.caller import Caller, nameless_caller
 from ota_server.device_port.checks import CHECK_PATH, Checks
 from ota_server.device_port.ddi import Ddi
-from ota_server.device_port.dialects import BR, without_variant
+from ota_server.device_port.dialects import without_variant
 from ota_server.device_port.downloads import Downloads, NoFile
 from ota_server.device_port.named_images import NamedImages
 from ota_server.device_port.offers import Offers
@@ -26,9 +26,13 @@ from ota_server.device_port.told import MD5_PATH, SHA256_PATH, TOLD_PATHS, Telli
 from ota_server.httpd.http1 import Request
 from ota_server.httpd.reply import Peer, Reply
 from ota_server.journal.device_table import DeviceTable
-from ota_server.model.version import UNKNOWN_VERSION
+from ota_server.model.device import Report
+from ota_server.model.updater import Updater
+from ota_server.model.version import UNKNOWN_VERSION, meaning
 from ota_server.policy import audit
 from ota_server.policy.files import PolicyFiles
+from ota_server.policy.fit import chip_of
+from ota_server.policy.policy import Policy, known_chip
 from ota_server.releases.hashing import Hasher
 from ota_server.releases.store import Store
 from ota_server.system.data_dir import product_at, product_dir, products_and_links
@@ -69,7 +73,8 @@ class ProductPort:
         self.name = product_at(data_dir)
         self.data_dir = data_dir
         self.store, self.policies = store, policies
-        fleet, clock_ms = common.fleet, common.clock_ms
+        self._fleet = fleet = common.fleet
+        clock_ms = common.clock_ms
         self.offers = Offers(store, policies, fleet, common.admission, common.is_development)
         self.checks = Checks(self.offers, policies, fleet, clock_ms)
         self.downloads = Downloads(store, policies, self.offers, fleet, clock_ms)
@@ -90,22 +95,44 @@ class ProductPort:
         self.ddi = Ddi(self.name, actions, self.downloads, common.poll_interval_seconds)
 
     def recognised(self, caller: Caller) -> Caller:
-        """Return what a device says, with the release that it runs where it says that otherwise.
+        """Return what a device says, with the release that it runs, and the chip, as far as known.
 
         One that says no version runs the release whose hash it says. Tasmota's version also names
-        the variant, which counts only where a release is reported with it.
+        the variant, which counts only where a release is reported with it. The chip is that of the
+        image with the hash, else of the version, else of the last image that it reported.
         """
         policy, report = self.policies.current(), caller.report
-        version: str | None = report.firmware_version
-        if version == UNKNOWN_VERSION:
-            hashes = [each for each in (caller.sketch_sha256, caller.sketch_md5) if each]
-            version = next((policy.hashes[each] for each in hashes if each in policy.hashes), None)
-            version = version or self.store.version_of_hash(hashes)
-        elif caller.family is not BR and version not in policy.aliases:
-            version = without_variant(report.firmware_version)
-        if version is None or version == report.firmware_version:
+        version, updater = report.firmware_version, report.updater
+        if updater is None:
             return caller
-        return caller._replace(report=report._replace(firmware_version=version))
+        by_hash = self._release_by_hash(caller, policy)
+        if version == UNKNOWN_VERSION:
+            version = by_hash or version
+        elif version not in policy.aliases:
+            version = without_variant(version)
+        chip = None if by_hash is None else self._chip(by_hash, policy)
+        chip = chip or self._chip(version, policy) or self._chip_on_record(report.key)
+        if chip is not None:
+            updater = Updater(updater.family, updater.free_space, chip)
+        return caller._replace(report=Report(report.key, version, updater))
+
+    def _release_by_hash(self, caller: Caller, policy: Policy) -> str | None:
+        hashes = [each for each in (caller.sketch_sha256, caller.sketch_md5) if each]
+        for each in hashes:
+            if each in policy.hashes:
+                return policy.hashes[each]
+        return self.store.version_of_hash(hashes) if hashes else None
+
+    def _chip(self, version: str, policy: Policy) -> str | None:
+        release = policy.release_of(version)
+        key = meaning(release)
+        if key in policy.manifests:
+            return chip_of(version, policy)
+        return known_chip(self.store.chip(release)) if key in policy.images else None
+
+    def _chip_on_record(self, key: str) -> str | None:
+        updater = self._fleet.updater(key) if key else None
+        return None if updater is None else updater.chip
 
     def respond(self, request: Request, caller: Caller, peer: Peer, may_wait: bool) -> Reply | None:
         """Answer a device; None: there is no such path.

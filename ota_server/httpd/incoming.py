@@ -5,14 +5,24 @@ are whole, head and body stay in one bounded buffer.
 """
 
 from http import HTTPStatus
+from typing import Protocol
 
 from ota_server.httpd.app import App
-from ota_server.httpd.body_budget import BodyBudget
 from ota_server.httpd.http1 import MAX_HEAD_BYTES, BadRequest, Request
 
 # The longest head, and the two empty lines that may come before it: more bytes than that hold a
 # request to answer or to refuse. It is cheap to copy so few bytes for each request.
 _MOST_UNREAD_BYTES = MAX_HEAD_BYTES + 4
+
+
+class BodyRoom(Protocol):
+    """What all connections together may take for bodies that are not whole yet."""
+
+    def take(self, length: int) -> bool:
+        """Return whether there is room for a body, and take that."""
+
+    def give_back(self, length: int) -> None:
+        """Give back what a body took."""
 
 
 class Incoming:
@@ -26,7 +36,7 @@ class Incoming:
 
     def __init__(self, app: App) -> None:
         self._app = app
-        self.bodies: BodyBudget | None = None
+        self.bodies: BodyRoom | None = None
         self._buffer = b""
         # A request whose body is not whole yet, and the length of its head.
         self._begun: tuple[Request, int] | None = None

@@ -30,6 +30,7 @@ from ota_server.model.version import is_version
 _LEAST_ID, _MOST_ID = 101, 2**31 - 1
 # Ids begin with the seconds since 2025, so that a device that was forgotten gets new ones too.
 _IDS_SINCE_MS = 1_735_689_600_000
+_MOST_ATTRIBUTE = 64
 _HOUR_MS = 3_600_000
 _LONGEST_WAIT_MS = 24 * _HOUR_MS
 
@@ -61,6 +62,7 @@ class Action(NamedTuple):
         since_ms: when it came into its state.
         failures: how often the device failed with these bytes, one after the other.
         installed: the version that it last reported to have installed; "": none yet.
+        attribute: the version among its attributes since then; "": it has sent none.
     """
 
     id: int
@@ -70,6 +72,7 @@ class Action(NamedTuple):
     since_ms: int
     failures: int = 0
     installed: str = ""
+    attribute: str = ""
 
     @property
     def is_live(self) -> bool:
@@ -98,8 +101,8 @@ def offered(action: Action | None, image: PinnedImage, now_ms: int) -> Action:
     is_again = action is not None and action.image.sha256 == image.sha256
     failures = action.failures if action is not None and is_again else 0
     first_id = number if action is None or number < action.first_id else action.first_id
-    installed = "" if action is None else action.installed
-    return Action(number, first_id, ActionState.OPEN, image, now_ms, failures, installed)
+    said = ("", "") if action is None else (action.installed, action.attribute)
+    return Action(number, first_id, ActionState.OPEN, image, now_ms, failures, *said)
 
 
 def not_wanted(action: Action, now_ms: int) -> Action:
@@ -118,7 +121,7 @@ def fed_back(action: Action, execution: str, finished: str, now_ms: int) -> Acti
         failed = _into(action, ActionState.FAILED, now_ms)
         return failed._replace(failures=action.failures + 1)
     succeeded = _into(action, ActionState.SUCCEEDED, now_ms)
-    return succeeded._replace(failures=0, installed=action.image.version)
+    return succeeded._replace(failures=0, installed=action.image.version, attribute="")
 
 
 def cancel_fed_back(action: Action, execution: str, now_ms: int) -> Action:
@@ -175,6 +178,7 @@ def action_fields(action: Action) -> dict[str, str | int]:
         "action_time": format_time(action.since_ms),
         "action_failures": action.failures,
         "action_installed": action.installed,
+        "action_attribute": action.attribute,
     }
 
 
@@ -190,15 +194,17 @@ def action_in(fields: Mapping[str, Any]) -> Action | None:
             fields[f"action_{name}"] for name in ("id", "first_id", "size", "failures")
         )
         version, sha256 = fields["action_version"], fields["action_sha256"]
-        installed = fields["action_installed"]
+        installed, attribute = fields["action_installed"], fields.get("action_attribute", "")
         is_whole = all(type(each) is int for each in (number, first, size, failures))
         is_whole = is_whole and _LEAST_ID <= first <= number <= _MOST_ID and 0 < size < 10**18
         is_whole = is_whole and 0 <= failures < 10**6 and is_version(version)
         is_whole = is_whole and (installed == "" or is_version(installed))
+        is_whole = is_whole and attribute.isascii() and len(attribute) <= _MOST_ATTRIBUTE
+        is_whole = is_whole and (attribute == "" or attribute.isprintable())
         if not is_whole or len(bytes.fromhex(sha256)) != 32:
             return None
         image = PinnedImage(version, sha256.lower(), size)
         state, since_ms = ActionState(fields["action_state"]), parse_time(fields["action_time"])
-        return Action(number, first, state, image, since_ms, failures, installed)
+        return Action(number, first, state, image, since_ms, failures, installed, attribute)
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
         return None

@@ -31,6 +31,7 @@ CHIPS = {
     "pico": ("RP2",),
 }
 _FAMILY = re.compile(r"[a-z0-9\-]{1,16}")
+_CHIP = re.compile(r"[A-Za-z0-9\- ]{1,32}")
 _MOST_BYTES = 10**12
 
 
@@ -40,10 +41,12 @@ class Updater(NamedTuple):
     Attributes:
         family: the name of a row of `dialects.FAMILIES`.
         free_space: the bytes that it has for an image; None: it does not say.
+        chip: that the last image is for that it reported, by version or hash; None: not known.
     """
 
     family: str
     free_space: int | None = None
+    chip: str | None = None
 
 
 def family_of(updater: Updater | None) -> str:
@@ -53,8 +56,12 @@ def family_of(updater: Updater | None) -> str:
 
 def updater_after(before: Updater | None, now: Updater | None) -> Updater | None:
     """Return what is known after a request; a client that says nothing changes nothing."""
-    says_nothing = now is not None and now.family == OTHER_FAMILY
-    return before if says_nothing and before is not None else now
+    if before is None or now is None:
+        return now
+    chip = now.chip or before.chip
+    if now.family == OTHER_FAMILY:
+        now = before
+    return now if now.chip == chip else now._replace(chip=chip)
 
 
 def without_space(updater: Updater | None) -> Updater | None:
@@ -67,13 +74,16 @@ def updater_fields(updater: Updater) -> dict[str, str | int]:
     fields: dict[str, str | int] = {"family": updater.family}
     if updater.free_space is not None:
         fields["free_space"] = updater.free_space
+    if updater.chip is not None:
+        fields["chip"] = updater.chip
     return fields
 
 
 def updater_in(fields: Mapping[str, Any]) -> Updater | None:
     """Return the updater in a record; None: it says none, or somebody has broken it."""
-    family, space = fields.get("family"), fields.get("free_space")
+    family, space, chip = (fields.get(name) for name in ("family", "free_space", "chip"))
     if not isinstance(family, str) or not _FAMILY.fullmatch(family) or family == PLAIN_FAMILY:
         return None
     is_space = type(space) is int and 0 <= space < _MOST_BYTES
-    return Updater(family, space if is_space else None)
+    is_chip = isinstance(chip, str) and _CHIP.fullmatch(chip)
+    return Updater(family, space if is_space else None, chip if is_chip else None)

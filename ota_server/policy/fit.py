@@ -2,8 +2,9 @@
 
 No updater names its chip. What is known of it:
 
-1. the chip of the image of the release that it runs, by its version or by the hash that it reports;
-2. the chips that updaters of its family run on.
+1. the chip of the last image that it reported, by its hash or its version (`Updater.chip`);
+2. the chip of the release that it runs;
+3. the chips that updaters of its family run on.
 
 An image that says no chip is given to any device, except to Arduino-Pico, whose updater writes
 whatever it gets. A release that was published with --force in spite of its chip is given to all.
@@ -52,8 +53,15 @@ def _wrong_chip(report: Report, chip: str | None, policy: Policy) -> str:
         return "does not begin like one for this chip, and its updater would not notice"
     if chips and not chip.startswith(chips):
         return f"is for {chip}, and its updater, {family}, does not run on that"
-    running = policy.manifests.get(meaning(policy.release_of(report.firmware_version)))
-    runs = None if running is None else known_chip(running.chip)
-    if runs not in (None, chip):
-        return f"is for {chip}, and it runs one for {runs}"
-    return ""
+    runs = chip_of(report.firmware_version, policy)
+    known = (report.updater and report.updater.chip) or runs
+    if known in (None, chip):
+        return ""
+    whose = "it runs one" if known == runs else "the last known image of this device is"
+    return f"is for {chip}, and {whose} for {known}"
+
+
+def chip_of(reported: str, policy: Policy) -> str | None:
+    """Return the chip of the release that a device reports; None: that is not known."""
+    manifest = policy.manifests.get(meaning(policy.release_of(reported)))
+    return None if manifest is None else known_chip(manifest.chip)

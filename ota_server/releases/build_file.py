@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from ota_server.model.image_header import HEAD_BYTES, ImageHeader, read_header
+from ota_server.model.esp_size import esp_size
+from ota_server.model.image_header import DAMAGED, HEAD_BYTES, ImageHeader, read_header
 from ota_server.model.parts import FileRecord
 from ota_server.model.refusal import Misused, Refused
 from ota_server.releases.pack_folder import pack
@@ -56,7 +57,16 @@ def opened_source(request: PublishRequest) -> Iterator[tuple[BinaryIO, tuple[Fil
 
 def header_in(file: BinaryIO) -> ImageHeader | None:
     """Return what an open image says of itself; None: nothing."""
-    return read_header(os.pread(file.fileno(), HEAD_BYTES, 0))
+
+    def read(offset: int, length: int) -> bytes:
+        return os.pread(file.fileno(), length, offset)
+
+    header = read_header(read(0, HEAD_BYTES))
+    if header is None or header.chip is None or not header.format.startswith("ESP"):
+        return header
+    return header._replace(
+        least_size=None if DAMAGED in header.format else esp_size(read, header.chip)
+    )
 
 
 def version_in(path: Path) -> str:

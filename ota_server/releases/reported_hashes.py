@@ -4,7 +4,8 @@ Two updaters report another hash than that of the file:
 
 - An ESP8266's writes the flash mode of its chip into byte 2 of what it installs, and then reports
   the MD5 of that.
-- An ESP32's reports the SHA-256 that the build appended to the image: its last 32 bytes.
+- An ESP32's reports the SHA-256 that the build appended to the image: its last 32 bytes. If it
+  was cut, or something was put behind it, they are anything, and many images may end alike.
 """
 
 import hashlib
@@ -22,7 +23,7 @@ class ReportedHashes:
 
     def __init__(self) -> None:
         self._patched: list[hashlib._Hash] = []
-        self._has_appended = False
+        self._before: hashlib._Hash | None = None  # of all but what is in `_end`
         self._end = b""
         self._is_begun = False
 
@@ -34,12 +35,11 @@ class ReportedHashes:
             return
         for md5 in self._patched:
             md5.update(chunk)
-        self._end = (self._end + chunk)[-_SHA256_BYTES:]
+        self._move_on(chunk)
 
     def _begin(self, chunk: bytes) -> None:
         header = read_header(chunk)
         chip = None if header is None else header.chip
-        self._end = chunk[-_SHA256_BYTES:]
         if chip == "ESP8266":
             for mode in _MODES:
                 if chunk[_MODE_OFFSET] != mode:
@@ -47,11 +47,20 @@ class ReportedHashes:
                     md5 = hashlib.md5(start, usedforsecurity=False)
                     md5.update(memoryview(chunk)[_MODE_OFFSET + 1 :])
                     self._patched.append(md5)
-        elif header is not None and header.format.startswith("ESP32"):
-            self._has_appended = chunk[_HASH_APPENDED_OFFSET] == 1
+            return
+        is_esp32 = header is not None and header.format.startswith("ESP32")
+        if is_esp32 and chunk[_HASH_APPENDED_OFFSET] == 1:
+            self._before = hashlib.sha256()
+            self._move_on(chunk)
+
+    def _move_on(self, chunk: bytes) -> None:
+        if self._before is not None:
+            self._before.update(self._end[: max(0, len(self._end) + len(chunk) - _SHA256_BYTES)])
+            self._before.update(memoryview(chunk)[:-_SHA256_BYTES])
+            self._end = (self._end + chunk[-_SHA256_BYTES:])[-_SHA256_BYTES:]
 
     def result(self) -> tuple[str, ...]:
         """Return the hashes in hex."""
-        if self._has_appended:
+        if self._before is not None and self._before.digest() == self._end:
             return (self._end.hex(),)
         return tuple(md5.hexdigest() for md5 in self._patched)

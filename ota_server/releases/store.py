@@ -15,6 +15,7 @@ from weakref import WeakSet
 
 from ota_server.httpd import app
 from ota_server.model.device import Download
+from ota_server.model.image_header import HEAD_BYTES, read_header
 from ota_server.model.parts import Part, part_name, version_of_part_name
 from ota_server.model.version import Target, meaning, spellings, version_of_image_name
 from ota_server.policy.policy import Policy
@@ -25,6 +26,7 @@ from ota_server.releases.hashing import SETTLE_SECONDS, Hasher, Hashing, Unreada
 from ota_server.releases.image import Copies, Image
 from ota_server.system.files import (
     Found,
+    Stamp,
     is_as_it_was,
     is_temporary,
     open_found,
@@ -33,6 +35,8 @@ from ota_server.system.files import (
 
 # Images that stay open between requests, with their copies; a fleet uses two or three at a time.
 _OPEN_IMAGES = 8
+# Of how many images without a record the chip is kept, once it was read.
+_MOST_CHIPS = 1000
 
 
 class NoImage(Exception):
@@ -82,6 +86,7 @@ class Store:
         # Also those that were dropped, while somebody still downloads them.
         self._in_use: WeakSet[Image] = WeakSet()
         self._fleet_target = FleetTarget(data_dir, self._hasher)
+        self._chips: dict[Stamp, str] = {}
         self._wanted: tuple[Policy, str | None, Target | None, dict[str, str]] | None = None
 
     def close(self) -> None:
@@ -148,9 +153,28 @@ class Store:
     def version_of_hash(self, hashes: Iterable[str]) -> str | None:
         """Return the version of the image that one of these is a hash of, among the open ones."""
         with self._lock:
-            images = [*self._images.values()]
-        found = (each.version for each in images if not each.hashes.isdisjoint(hashes))
-        return next(found, None)
+            for image in self._images.values():
+                if not image.hashes.isdisjoint(hashes):
+                    return image.version
+        return None
+
+    def chip(self, version: str) -> str | None:
+        """Return the chip that the image of a version is for, as it says itself, or None."""
+        found = self._fleet_target.find_image(version)
+        if found is None:
+            return None
+        file = found[1]
+        known = self._chips.get(file.stamp)
+        if known is None:
+            try:
+                with open(open_found(file), "rb") as image:
+                    header = read_header(image.read(HEAD_BYTES))
+            except OSError:
+                return None
+            if len(self._chips) >= _MOST_CHIPS:
+                self._chips.clear()
+            known = self._chips[file.stamp] = "" if header is None else header.chip or ""
+        return known or None
 
     def unserved_images(self, policy: Policy) -> dict[str, str]:
         """Return why images cannot be served that devices are told to fetch, by their versions.

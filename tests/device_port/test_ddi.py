@@ -222,6 +222,30 @@ class UpdateTest(DdiCase):
         self.assertEqual(self.device.links().keys(), {"installedBase"})
         self.assertEqual(self.device_line()["firmware_version"], "v1.0.1")
 
+    def test_an_attribute_that_changes_after_the_success_is_believed(self):
+        self.device.attributes(sw_version="v1.0.0")
+        self.device.update()
+        for attribute in ("v1.0.1", "v1.0.1"):
+            self.device.attributes(sw_version=attribute)
+        self.assertEqual(self.device.links().keys(), {"installedBase"})
+        self.stop()
+        self.device.attributes(sw_version="v1.0.0")  # somebody has put the old image on it
+        self.assertEqual(self.device_line()["firmware_version"], "v1.0.0")
+        self.device.update()
+        self.assertEqual(self.device_line()["firmware_version"], "v1.0.1")
+        self.device.attributes(sw_version="v1.0.0")
+        self.assertEqual(self.device.links().keys(), {"installedBase"})
+
+    def test_a_name_of_its_own_for_what_it_has_installed_is_no_other_version(self):
+        self.device.links()  # the first poll
+        for version in ("v1.0.1", "v1.0.0"):
+            self.set_target(version)
+            self.device.update()
+            for _ in range(2):
+                self.device.attributes(sw_version=f"build of {version}")
+            self.assertEqual(self.device.links().keys(), {"installedBase"})
+            self.assertEqual(self.device_line()["firmware_version"], version)
+
     def test_links_name_the_tenant_as_hawkbit_does_and_keep_within_200_bytes(self):
         for name in ("board-0123456789abcdef", "b" * 64):
             for version in ("v1", "v1.2.3-rc.1+build.20261129.abcdef0123456789"):

@@ -19,6 +19,7 @@ from tests.support.images import esp32_image, esp8266_image, rp2040_image
 MAC = "00:11:22:aa:bb:cc"
 IMAGE = b"\xe9" + b"image of v1.0.1 " * 300
 TASMOTA = (*ESP8266, "x-ESP8266-version: 14.1.0(tasmota)")
+NO_HASHES = tuple(line for line in ESP32 if "sketch-" not in line)
 IDF = ("User-Agent: ESP32 HTTP Client/1.0", basic(MAC))
 
 
@@ -220,6 +221,42 @@ class FitTest(FamilyCase):
         own = (f"_br_mac_: {MAC}", "_br_fwv_: v2")
         self.assertEqual(self.ask(*own, path="/version.txt").body, b"v2")
         self.assertEqual(self.ask(*own).status, 503)
+        self.assertEqual(self.reason(), "wrong_chip")
+
+    def publish_both(self) -> tuple[str, str]:
+        """Publish v2 for an ESP32-S3 and v3, the target, for an ESP32; return how v2 is reported.
+
+        By its version, and by its hash.
+        """
+        image = esp32_image("v2", "ESP32-S3")
+        for version, content in (("v2", image), ("v3", esp32_image("v3"))):
+            source = self.data_dir / "build.bin"
+            source.write_bytes(content)
+            request = PublishRequest(str(source), version)
+            publish(self.data_dir, request, now_ms(), lambda done, size: None)
+        self.set_target("v3")
+        return "x-ESP32-version: v2", f"x-ESP32-sketch-sha256: {image[-32:].hex()}"
+
+    def test_the_hash_tells_the_chip_of_a_device_that_has_a_version_of_its_own(self):
+        _, by_hash = self.publish_both()
+        own = "x-ESP32-version: night-build"
+        self.assertEqual(self.ask(*NO_HASHES, own, by_hash).status, 304)
+        self.assertEqual(self.reason(), "wrong_chip")
+
+    def test_the_chip_of_the_last_image_that_a_device_reported_counts(self):
+        unknown = ("x-ESP32-version: hotfix", f"x-ESP32-sketch-sha256: {'0' * 64}")
+        for number, reported in enumerate((*self.publish_both(), "x-ESP32-version: v1")):
+            lines = [line.replace("AA:BB:CC", f"AA:BB:0{number}") for line in NO_HASHES]
+            statuses = [self.ask(*lines, says).status for says in (reported, *unknown)]
+            self.assertEqual(statuses, [200 if number == 2 else 304] * 3, reported)
+        self.stop()
+        lines = [line.replace("AA:BB:CC", "AA:BB:01") for line in NO_HASHES]
+        self.assertEqual(self.ask(*lines, unknown[0]).status, 304)  # it is on record
+
+    def test_the_chip_of_a_release_that_was_copied_by_hand_counts(self):
+        self.publish_both()
+        self.put_image("by-hand", esp32_image("by hand", "ESP32-S3"))
+        self.assertEqual(self.ask(*NO_HASHES, "x-ESP32-version: by-hand").status, 304)
         self.assertEqual(self.reason(), "wrong_chip")
 
     def test_an_image_that_does_not_begin_like_one_for_arduino_pico(self):

@@ -52,7 +52,11 @@ class UpdaterTest(unittest.TestCase):
     def test_it_is_read_back_with_and_without_a_download_and_an_action(self):
         image = PinnedImage("v2", "ab" * 32, 9)
         for device in (DEVICE, FULL, DEVICE._replace(action=offered(None, image, NOW_MS))):
-            for updater in (Updater("esp32", 0), Updater("other")):
+            for updater in (
+                Updater("esp32", 0),
+                Updater("other"),
+                Updater("esp32", None, "ESP32-S3"),
+            ):
                 known = device._replace(updater=updater)
                 line = format_record("check", MAC, known)
                 self.assertEqual(parse_record(line), (MAC, known))
@@ -63,6 +67,8 @@ class UpdaterTest(unittest.TestCase):
         for old, new, updater in (
             (b'"esp32"', b'"ES P"', None),
             (b'"esp32"', b"7", None),
+            (b'space":5', b'space":5,"chip":7', Updater("esp32", 5)),
+            (b'space":5', b'space":5,"chip":"\\u0000"', Updater("esp32", 5)),
             (b'"esp32"', b'"br"', None),
             (b'space":5', b'space":-5', Updater("esp32")),
             (b'space":5', b'space":true', Updater("esp32")),

@@ -103,6 +103,9 @@ class ActionTest(unittest.TestCase):
         self.assertEqual(offered(action, OTHER, NOW_MS).failures, 0)
 
 
+TEXTS = ("action_version", "action_installed", "action_attribute")
+
+
 class RecordTest(unittest.TestCase):
     DEVICE = Device(NOW_MS, "-", NOW_MS, None, "v2", "127.0.0.1", False, None, NOW_MS)
 
@@ -115,11 +118,14 @@ class RecordTest(unittest.TestCase):
             self.assertEqual(unflatten(flatten(device)), device)
 
     def test_a_broken_action_does_not_hide_the_line(self):
-        fields = action_fields(OPEN._replace(failures=2, installed="v1"))
-        self.assertEqual(action_in(fields), OPEN._replace(failures=2, installed="v1"))
+        action = OPEN._replace(failures=2, installed="v1", attribute="build 7")
+        fields = action_fields(action)
+        self.assertEqual(action_in(fields), action)
+        without = {name: value for name, value in fields.items() if name != "action_attribute"}
+        self.assertEqual(action_in(without), action._replace(attribute=""))
         for name in fields:
             for wrong in (None, -1, 10**30, "x", True, [], "é" * 64, 0.5):
-                if wrong != "x" or name not in ("action_version", "action_installed"):
+                if wrong != "x" or name not in TEXTS:
                     self.assertIsNone(action_in({**fields, name: wrong}), (name, wrong))
         line = format_record("check", "/gw-1", self.DEVICE._replace(action=OPEN))
         broken = json.dumps({**json.loads(line), "action_state": 5}).encode()

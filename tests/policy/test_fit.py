@@ -43,6 +43,18 @@ class ChipTest(unittest.TestCase):
         self.assertIn("the image of v2 is for ESP32-S3, and it runs one for ESP32;", words)
         self.assertIn("release publish FILE --version v2 --force", words)
 
+    def test_the_chip_of_the_last_image_that_is_known_of_a_device_counts(self):
+        around = situation(release("v1"), release("v2", "ESP32-S3"))
+        for chip, version in (("ESP32", "own"), ("ESP32-S3", "v2"), (None, "v2")):
+            decision = told(Updater("esp32", chip=chip), around, "own")
+            self.assertEqual(decision.version, version)
+        decision = told(Updater("esp32", chip="ESP32"), around, "own")
+        said = "is for ESP32-S3, and the last known image of this device is for ESP32;"
+        self.assertIn(said, in_words(decision.cause))
+        # Its hash says more than a version that somebody may have forgotten to change.
+        around = situation(release("v1", "ESP32-S3"), release("v2", "ESP32-S3"))
+        self.assertEqual(told(Updater("esp32", chip="ESP32"), around).version, "v1")
+
     def test_an_image_that_its_updater_cannot_run_on_is_not_offered(self):
         for family, chip, is_offered in (
             ("esp8266", "ESP32", False),

@@ -20,7 +20,7 @@ from ota_server.releases.inventory import same_bytes
 from ota_server.releases.publish import Published, publish
 from ota_server.releases.publish_request import PublishRequest, too_large
 from tests.support import ROOT, TIMEOUT_SECONDS, DataDirCase, until
-from tests.support.images import rp2040_image
+from tests.support.images import esp32_image, esp8266_image, rp2040_image
 
 NOW_MS = 1_800_000_000_000
 CHIPS = {"ESP32": 0, "ESP32-S3": 9}
@@ -31,7 +31,7 @@ def esp_image(version: str, chip: str = "ESP32", project: bytes = b"blink") -> b
     head = struct.pack("<BBBBI", 0xE9, 1, 0, 0x20, 0x40080000)
     head += struct.pack("<4xH9xB", CHIPS[chip], 0) + struct.pack("<II", 0x3F400020, 256)
     head += struct.pack("<I12x32s32s16s16s", 0xABCD5432, version.encode(), project, b"", b"")
-    return head + bytes(64)
+    return head + bytes(192)
 
 
 def mcuboot_image(major: int, minor: int, revision: int, build: int) -> bytes:
@@ -123,7 +123,7 @@ class KindTest(PublishCase):
         u_boot = struct.pack(">4sI12xII64x", b"\xd0\x0d\xfe\xed", 64, 17, 16)
         uf2 = bytearray(b"UF2\n\x57\x51\x5d\x9e" + bytes(600))
         uf2[508:512] = b"\x30\x6f\xb1\x0a"
-        esp8266 = struct.pack("<BBBBIII", 0xE9, 1, 0, 0x20, 0x40100000, 0x40100000, 64) + bytes(64)
+        esp8266 = esp8266_image("v1")
         gzip = b"\x1f\x8b\x08" + bytes(60)
         esp32, junk = esp_image("v1"), b"junk" * 100
         for target, said, refused, allowed in (
@@ -556,6 +556,8 @@ class RefusedTest(PublishCase):
     def test_an_image_that_was_cut_unless_forced(self):
         bundle = struct.pack("<4s24xH10xQ", b"hsqs", 4, 4096) + bytes(64)
         self.assertIn("was cut", self.refused(bundle, "v1"))
+        self.assertIn("was cut", self.refused(esp32_image("v1")[:2000], "v1"))
+        self.assertIn("was cut", self.refused(esp8266_image("v1")[:1500], "v1"))
 
     def test_a_file_of_the_policy_that_cannot_be_read(self):
         (self.data_dir / "version" / "pins.json").write_text("{")

@@ -30,6 +30,12 @@ class ReportedHashesTest(unittest.TestCase):
         image[23] = 0
         self.assertEqual(reported(bytes(image)), ())
 
+    def test_what_is_not_the_digest_of_the_bytes_before_it_is_not_reported(self):
+        image = esp32_image("v1")
+        for other in (image[:2000], image + b"\xff" * 64, image[:30]):
+            for chunk in (1000, 2990, 4000):
+                self.assertEqual(reported(other, chunk), ())
+
     def test_of_other_images_only_their_own_hashes_are_reported(self):
         for image in (b"", b"an image", b"\xe9", b"\xe9" * 3000):
             self.assertEqual(reported(image), ())

@@ -12,14 +12,15 @@ _REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 def esp8266_image(seed: str, mode: int = 2, size: int = 3000) -> bytes:
     """Return an image for an ESP8266; `mode` is the flash mode that the build gave it."""
     head = struct.pack("<BBBBI", 0xE9, 1, mode, 0x40, 0x40100000)
-    head += struct.pack("<II", 0x40100000, size)
+    head += struct.pack("<II", 0x40100000, (size - 32) // 4 * 4)
     return _filled(head, seed, size)
 
 
 def esp32_image(seed: str, chip: str = "ESP32", size: int = 3000) -> bytes:
     """Return an image for a chip of the ESP32 family; its build has appended its SHA-256."""
     head = struct.pack("<BBBBI", 0xE9, 1, 0, 0x20, 0x40080000)
-    head += struct.pack("<4xH9xB", ESP_CHIP_IDS[chip], 1) + struct.pack("<II", 0x3F400020, size)
+    head += struct.pack("<4xH9xB", ESP_CHIP_IDS[chip], 1)
+    head += struct.pack("<II", 0x3F400020, (size - 80) // 4 * 4)
     image = _filled(head, seed, size - 32)
     return image + hashlib.sha256(image).digest()
 
