@@ -86,6 +86,8 @@ HELD_BY = {
     Reason.WRONG_CHIP: "the image is for another chip",
     Reason.REPEATED: "the loop breaker",
     Reason.STUCK: "the loop breaker",
+    Reason.UPDATE_FAILED: "failed updates",
+    Reason.CANCELING: "an update that is being canceled",
     Reason.WINDOW_CLOSED: "the maintenance window",
     Reason.NO_SLOT: "the download slots",
 }
