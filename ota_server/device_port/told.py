@@ -109,7 +109,9 @@ class Telling:
                 raise NotOffered(decision)
             image = self._store.image(decision.release)
         self._offers.check_image(image, peer)
-        self._promises.make(key, Download(image.version, image.sha256, image.size, now_ms), now_ms)
+        promised = Download(image.version, image.sha256, image.size, now_ms)
+        running = self._offers.release_of(caller.report)
+        self._promises.make(key, running, promised, now_ms)
         return _digest_reply(caller.path, image)
 
     def _document(self, request: Request, caller: Caller, peer: Peer) -> Reply:

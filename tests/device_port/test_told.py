@@ -181,6 +181,25 @@ class DigestTest(ToldCase):
         self.assertEqual(sha256.decode(), hashlib.sha256(image).hexdigest())
         self.assertEqual(len(md5), 32)
 
+    def test_a_device_that_has_installed_that_image_is_not_given_it_again(self):
+        for told in ("v2", "built on tuesday"):  # the second is what the release is reported as
+            with self.subTest(told):
+                manifest = {"version": "v2", "sha256": hashlib.sha256(self.new).hexdigest()}
+                manifest |= {"md5": hashlib.md5(self.new).hexdigest(), "size": len(self.new)}
+                manifest |= {"time": "2026-01-01T00:00:00Z", "reports_as": "built on tuesday"}
+                record = self.data_dir / "firmware" / "firmware_v2.json"
+                record.write_text(json.dumps(manifest))
+                self.set_target("v2")
+                self.at("firmware.bin.md5")
+                self.set_target("v1.0.1")
+                own = (f"_br_mac_: {MAC}", f"_br_fwv_: {told}")
+                self.assertEqual(self.ask(*own).body, IMAGE)
+
+    def test_a_digest_of_what_it_runs_already_keeps_that_image_for_it(self):
+        self.at("firmware.bin.md5", "v2")
+        self.set_target("v1.0.1")
+        self.assertEqual(self.at("firmware.bin", "v2").body, self.new)
+
     def test_a_digest_does_not_keep_an_image_that_was_withdrawn(self):
         self.at("firmware.bin.md5")
         write_stopped(
