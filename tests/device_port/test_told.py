@@ -8,7 +8,7 @@ from typing import Any
 from ota_server.httpd.trusted_proxies import TrustedProxies
 from ota_server.policy import edits
 from ota_server.policy.targets import write_stopped
-from tests.device_port.test_dialects import basic
+from tests.device_port.test_dialects import ESP32, basic
 from tests.device_port.test_families import IMAGE, MAC, FamilyCase
 from tests.releases.test_new_parts import esp8266_image
 from tests.releases.test_publish import esp_image
@@ -213,6 +213,16 @@ class DigestTest(ToldCase):
         edits.hold(self.data_dir, "night")
         self.assertEqual(self.at("firmware.bin.md5", "v1.0.1").status, 503)
         self.assertEqual(self.at("firmware.bin").status, 503)
+
+    def test_a_family_with_a_word_for_no_update_gets_that_for_a_digest_too(self):
+        full = [line.replace("1310720", "10") for line in ESP32]
+        rauc = ("User-Agent: rauc/1.12", f"RAUC-Machine-ID: {'ab' * 16}")
+        for lines, status in ((full, 304), (ESP32, 200), (rauc, 200)):
+            self.assertEqual(self.ask(*lines, path="/firmware.bin.md5").status, status)
+        edits.hold(self.data_dir, "night")
+        for lines, status in ((ESP32, 304), (rauc, 204), ((ESPHOME, basic(MAC)), 503)):
+            for path in ("/firmware.bin.md5", "/firmware.bin.sha256"):
+                self.assertEqual(self.ask(*lines, path=path).status, status)
 
     def test_the_digest_of_what_runs_can_be_asked_for(self):
         self.set_target("v1.0.1")
