@@ -96,6 +96,7 @@ def why_wait_after(
     """
     if action is None:
         return None
+    action = action._replace(since_ms=min(action.since_ms, now_ms))  # a clock was ahead
     began = action.image
     if action.state is ActionState.CANCELING:
         return Cause(Reason.CANCELING, began.version)

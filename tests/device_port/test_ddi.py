@@ -417,6 +417,18 @@ class HoldBackTest(DdiCase):
         self.assertIn("deploymentBase", self.device.links())
         self.assertEqual(self.views(), ("the target of the fleet", "behind"))
 
+    def test_a_failure_that_a_wrong_clock_has_put_into_the_future_counts_as_now(self):
+        self.known()
+        day_ms, clock = 24 * 3_600_000, self.server.service.clock_ms
+        actions = self.server.service.default.ddi._actions
+        actions._clock_ms = lambda: clock() + day_ms
+        for _ in range(2):
+            self.device.say(FAILED, self.device.deployment()["id"])
+        actions._clock_ms = clock
+        self.assertEqual(self.device.links(), {})
+        self.assertEqual(run_command(self.data_dir, "retry", "id:gw-1")[0], 0)
+        self.assertIn("deploymentBase", self.device.links())
+
     def test_while_an_order_to_cancel_is_not_answered_why_and_devices_say_so(self):
         number = self.known()
         self.set_target("v1.0.0")
