@@ -34,6 +34,7 @@ _SHORT = {
     Reason.NO_TARGET: "no target",
     Reason.NO_ROOM: "no room",
     Reason.WRONG_CHIP: "other chip",
+    Reason.CANCELING: "cancel",
 }
 
 

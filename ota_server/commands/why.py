@@ -176,9 +176,9 @@ def _decision_lines(found: Explanation, besides: Besides) -> Iterator[tuple[str,
     yield "because", on_hold or in_words(cause)
     if cause.reason is Reason.SAMPLE and decision is not None:
         yield "but", f"a client on the server's machine is told {decision.release}"
-    if cause.reason in (Reason.REPEATED, Reason.STUCK):
+    if cause.reason in (Reason.REPEATED, Reason.STUCK, Reason.UPDATE_FAILED):
         yield "to end that", f"`retry {name_of(found.report.key)}` lets it try at once"
-        if not found.reports_release:
+        if not found.reports_release and cause.reason is not Reason.UPDATE_FAILED:
             yield "perhaps", _mislabelled_text(cause.version, reported)
     is_offer = decision is not None and decision.release and decision.version != reported
     if is_offer or found.for_image.reason in _PUT_OFF:

@@ -24,7 +24,6 @@ from ota_server.model.action import (
     fed_back,
     not_wanted,
     offered,
-    wait_until_ms,
 )
 from ota_server.model.device import Device, Download, Report, checked, previous_version, reported
 from ota_server.model.identity import product_of
@@ -165,8 +164,6 @@ class Actions:
             return action, is_wanted and is_let_in(action)
         if wish.image is None or (action is not None and not action.has_ended):
             return action, True
-        if now_ms < wait_until_ms(action, wish.image.sha256, policy.retries.get(key)):
-            return action, True
         fresh = offered(action, wish.image, now_ms)
         return fresh if is_let_in(fresh) else action, True
 
@@ -174,7 +171,7 @@ class Actions:
         """Return what a device should have by the decision about it."""
         report = _report(key, before.firmware_version)
         try:
-            decision, _ = self._offers.decision_for(report, peer, now_ms)
+            decision, _ = self._offers.decision_for(report, peer, now_ms, action=before.action)
             is_for_now = decision.reason in _FOR_NOW
             if decision.release is None or decision.version == report.firmware_version:
                 return _Wish(None, is_for_now)

@@ -230,7 +230,7 @@ class Downloads:
             version, target_version = continued.version, device.target_version if device else None
         else:
             decision = self._decide(caller, asked, peer, now_ms, asks_by_this)
-            version, image = self._image_of(decision.release or "", report.key, now_ms)
+            version, image = self._image_of(decision.release or "", report, now_ms)
             target_version = decision.version
         self._offers.check_image(image, peer)
         if not honoured or not _fits_if_range(request, image.etag):
@@ -249,9 +249,9 @@ class Downloads:
         is_check = asks_by_this and continued is None and asked.path in ("", piece and piece.name)
         return DownloadPlan(answer, target_version, image, download, is_new, is_check, piece)
 
-    def _image_of(self, release: str, key: str, now_ms: int) -> tuple[str, Image]:
+    def _image_of(self, release: str, report: Report, now_ms: int) -> tuple[str, Image]:
         """Return a release that was decided on; or that of which the device has the digest."""
-        promised = self.promises.of(key, now_ms)
+        promised = self.promises.of(report.key, self._offers.release_of(report), now_ms)
         if promised is not None:
             with suppress(NoImage):
                 return promised.version, self._store.pinned_image(promised)

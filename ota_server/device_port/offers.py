@@ -10,6 +10,7 @@ from ota_server.device_port.window import Standing
 from ota_server.httpd import reply
 from ota_server.httpd.reply import Peer, Reply
 from ota_server.journal.device_table import DeviceTable
+from ota_server.model.action import Action
 from ota_server.model.device import Download, Report
 from ota_server.model.manifest import Manifest
 from ota_server.model.parts import Part, part_name
@@ -99,12 +100,18 @@ class Offers:
         self._policies.begin_turn()
 
     def decision_for(
-        self, report: Report, peer: Peer, now_ms: int, for_image: bool = False
+        self,
+        report: Report,
+        peer: Peer,
+        now_ms: int,
+        for_image: bool = False,
+        action: Action | None = None,
     ) -> tuple[Decision, str]:
         """Return the decision for a device, and what ends a reply that names its version.
 
         Args:
             for_image: it wants the image, even if it already runs that release.
+            action: the newest update of a device that reports how they end.
 
         Raises:
             NoTarget: nothing says what the device should run.
@@ -119,6 +126,8 @@ class Offers:
             if is_sure and not self._fleet.needs_look(report.key):
                 return decision, target.end
         situation = self._situation(policy, report.key, peer, now_ms, for_image)
+        if action is not None:
+            situation = situation._replace(action=action)
         decision = choose(report, situation)
         if decision.cause is NO_TARGET:
             raise NoTarget(in_words(decision.cause))

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from http import HTTPStatus
 
 from ota_server.device_port.caller import Caller
-from ota_server.device_port.dialects import FOTA_PATH
+from ota_server.device_port.dialects import FOTA_PATH, OTHER, Family, NoUpdate
 from ota_server.device_port.documents import (
     ESPHOME_PATH,
     MAX_URL,
@@ -17,6 +17,7 @@ from ota_server.device_port.documents import (
     esphome_manifest,
     fota_document,
 )
+from ota_server.device_port.downloads import no_update
 from ota_server.device_port.offers import NotOffered, Offers
 from ota_server.device_port.promises import Promises
 from ota_server.device_port.resume import recent_download
@@ -71,8 +72,9 @@ class Telling:
             NotHashed: an image has to be hashed first, and the caller may wait for that.
         """
         is_digest = caller.path in (MD5_PATH, SHA256_PATH)
-        answer = self._digest if is_digest else self._document
-        return _answered(lambda: answer(request, caller, peer), may_wait)
+        if is_digest:
+            return _answered(lambda: self._digest(caller, peer), may_wait, caller.family)
+        return _answered(lambda: self._document(request, caller, peer), may_wait)
 
     def respond_to_anybody(
         self, request: Request, path: bytes, peer: Peer, may_wait: bool
@@ -94,7 +96,7 @@ class Telling:
 
         return _answered(tell, may_wait)
 
-    def _digest(self, _request: Request, caller: Caller, peer: Peer) -> Reply:
+    def _digest(self, caller: Caller, peer: Peer) -> Reply:
         """Give the digest of the image that a device has begun, or would get."""
         key, now_ms = caller.report.key, self._clock_ms()
         with self._fleet.lock:
@@ -109,7 +111,9 @@ class Telling:
                 raise NotOffered(decision)
             image = self._store.image(decision.release)
         self._offers.check_image(image, peer)
-        self._promises.make(key, Download(image.version, image.sha256, image.size, now_ms), now_ms)
+        promised = Download(image.version, image.sha256, image.size, now_ms)
+        running = self._offers.release_of(caller.report)
+        self._promises.make(key, running, promised, now_ms)
         return _digest_reply(caller.path, image)
 
     def _document(self, request: Request, caller: Caller, peer: Peer) -> Reply:
@@ -195,14 +199,20 @@ class Telling:
         return fota_document(self._product or "default", told or NO_FOTA_VERSION, url)
 
 
-def _answered(tell: Callable[[], Reply], may_wait: bool) -> Reply:
-    """Return an answer, or what is said where there is none."""
+def _answered(tell: Callable[[], Reply], may_wait: bool, family: Family = OTHER) -> Reply:
+    """Return an answer, or what is said where there is none.
+
+    Args:
+        family: whose word for "no update" is understood in the place of this answer.
+    """
     try:
         return tell()
     except NoImage:
         return reply.text(HTTPStatus.NOT_FOUND, "Firmware version not found.")
     except (NoTarget, NotOffered):
-        return reply.later("No update now.", reply.AT_NEXT_POLL)
+        has_word = family.no_update is not NoUpdate.NONE
+        none = reply.later("No update now.", reply.AT_NEXT_POLL)
+        return no_update(family) if has_word else none
     except NotHashed:
         if may_wait:
             raise

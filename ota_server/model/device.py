@@ -194,8 +194,9 @@ def previous_version(device: Device | None, report: Report) -> dict[str, str]:
 def not_later(device: Device, now_ms: int) -> Device:
     """Return a device without times later than now: a clock that was ahead has written those."""
     time_ms, _, seen_ms, update_ms, *_ = device
-    download, first_ms = device.download, device.first_seen_ms
-    latest_ms = max(time_ms, seen_ms, update_ms or 0, (first_ms or 0) - _HOUR_MS)
+    download, first_ms, action = device.download, device.first_seen_ms, device.action
+    since_ms = 0 if action is None else action.since_ms
+    latest_ms = max(time_ms, seen_ms, update_ms or 0, (first_ms or 0) - _HOUR_MS, since_ms)
     if download is not None:
         latest_ms = max(latest_ms, download.request_ms, download.attempt_ms)
     if latest_ms <= now_ms:
@@ -205,12 +206,15 @@ def not_later(device: Device, now_ms: int) -> Device:
             request_ms=min(download.request_ms, now_ms),
             attempt_ms=min(download.attempt_ms, now_ms),
         )
+    if action is not None:
+        action = action._replace(since_ms=min(since_ms, now_ms))
     return device._replace(
         time_ms=min(time_ms, now_ms),
         last_seen_ms=min(seen_ms, now_ms),
         update_ms=None if update_ms is None else min(update_ms, now_ms),
         first_seen_ms=None if first_ms is None else min(first_ms, _first_seen(now_ms)),
         download=download,
+        action=action,
     )
 
 

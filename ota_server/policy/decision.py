@@ -25,7 +25,8 @@ Then whether the device may have it now (`withhold`, `put_off`):
 
 10. The shipped sample is for the machine of the server.
 11. The image does not fit into the room that the device has, or is for another chip (`fit`).
-12. The loop breaker: a device that fetches one image again and again waits.
+12. The loop breaker: a device that fetches one image again and again waits; so does one that
+    reports that it failed with it, or has still to cancel another.
 13. The maintenance window, then the download slots.
 """
 
@@ -37,7 +38,7 @@ from ota_server.model.device import Report
 from ota_server.model.manifest import next_stop
 from ota_server.model.version import SAMPLES, Target, meaning, same_version
 from ota_server.policy.fit import why_unfit
-from ota_server.policy.loop_breaker import why_wait
+from ota_server.policy.loop_breaker import why_wait, why_wait_after
 from ota_server.policy.policy import Pin, Policy, Rollout, RolloutState, Stopped, StoppedState
 from ota_server.policy.reason import Cause, Reason
 from ota_server.policy.situation import ImageOnDisk, Situation
@@ -123,15 +124,10 @@ def withhold(report: Report, chosen: Decision, situation: Situation) -> Decision
         unfit = why_unfit(report, release, image, policy)
         if unfit is not None:
             return Decision(reported, unfit._replace(behind=chosen.cause), None)
-    if is_offer and situation.download is not None:
-        waits = why_wait(
-            report.key,
-            situation.download,
-            release,
-            policy,
-            situation.now_ms,
-            None if image is None else image.sha256,
-        )
+    if is_offer and (situation.download is not None or situation.action is not None):
+        about = release, policy, situation.now_ms, None if image is None else image.sha256
+        waits = why_wait(report.key, situation.download, *about)
+        waits = waits or why_wait_after(report.key, situation.action, *about)
         if waits is not None:
             return Decision(reported, waits, None)
     return chosen

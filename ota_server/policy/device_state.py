@@ -89,6 +89,8 @@ HELD_BY = {
     Reason.WRONG_CHIP: "the image is for another chip",
     Reason.REPEATED: "the loop breaker",
     Reason.STUCK: "the loop breaker",
+    Reason.UPDATE_FAILED: "failed updates",
+    Reason.CANCELING: "an update that is being canceled",
     Reason.WINDOW_CLOSED: "the maintenance window",
     Reason.NO_SLOT: "the download slots",
 }
@@ -147,7 +149,9 @@ def told_now(report: Report, situation: Situation, image_of: ImageOf) -> Told:
     if situation.put_off is not None:
         decision = put_off(report, decision, situation.put_off)
     is_offered = decision.version != report.firmware_version
-    cause = Cause(Reason.ON_HOLD) if is_held and is_offered else decision.cause
+    # As `why` says it: the hold comes before what else keeps the release from the device.
+    is_kept = is_held and chosen.version != report.firmware_version
+    cause = Cause(Reason.ON_HOLD) if is_kept else decision.cause
     condition = (
         (Condition.BEHIND if is_offered and not is_held else None)
         or (Condition.UP_TO_DATE if _is_in_order(report, cause, policy) else None)

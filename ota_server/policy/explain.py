@@ -74,6 +74,9 @@ _WORDS = {
     # 12, 13
     Reason.REPEATED: _FETCHED + "; it waits until {until}",
     Reason.STUCK: f"stuck: {_FETCHED}; until the image changes or an operator runs `retry MAC`",
+    Reason.UPDATE_FAILED: "it has failed {times} times to install the image of {version}; it waits "
+    "until {until}",
+    Reason.CANCELING: "it was told to cancel the update to {version}, and has not answered yet",
     Reason.WINDOW_CLOSED: "outside the maintenance window {text}{and_behind}",
     Reason.NO_SLOT: "all {times} download slots are taken or kept for others; it asks again later"
     "{and_behind}",

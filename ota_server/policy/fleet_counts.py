@@ -79,11 +79,12 @@ class FleetConditions:
             )
             told = self._told.get(key)
             if told is None:
-                situation = fleet.situation(mac, device._replace(download=None))
+                situation = fleet.situation(mac, device._replace(download=None, action=None))
                 told = told_now(Report(mac, version, updater), situation, self._image_of)
                 self._told[key] = told
-            # What a device has fetched matters only where it is offered something.
-            if device.download is None or not told.is_offered:
+            # What a device has fetched or reported matters only where it is offered something.
+            is_new = device.download is None and device.action is None
+            if is_new or not told.is_offered:
                 return told
         report = Report(mac, version, updater)
         return told_now(report, fleet.situation(mac, device), self._image_of)

@@ -17,7 +17,7 @@ from ota_server.model.version import (
 from ota_server.policy.decision import choose, why_not_served
 from ota_server.policy.explain import Explanation, explain
 from ota_server.policy.files import PolicyFiles
-from ota_server.policy.loop_breaker import why_wait
+from ota_server.policy.loop_breaker import why_wait, why_wait_after
 from ota_server.policy.policy import Policy
 from ota_server.policy.reason import IS_ALTERED, Reason
 from ota_server.policy.situation import ImageOnDisk, ServerState, Situation
@@ -83,6 +83,7 @@ class FleetSituation(NamedTuple):
             is_turned_away=server.is_table_full and device is None,
             download=None if device is None or self.server.is_development else device.download,
             put_off=server.put_off(mac),
+            action=None if device is None else device.action,
         )
 
     def is_local(self, address: str) -> bool:
@@ -161,8 +162,9 @@ def _image(data_dir: Path, release: str, mac: str, situation: Situation) -> Imag
     """Return the image of a release, hashed only if the decision depends on that."""
     policy, download = situation.policy, situation.download
     is_published = meaning(release) in policy.manifests
-    is_waiting = why_wait(mac, download, release, policy, situation.now_ms) is not None
-    return image_on_disk(data_dir / "firmware", release, is_published or is_waiting)
+    about = release, policy, situation.now_ms
+    is_waiting = why_wait(mac, download, *about) or why_wait_after(mac, situation.action, *about)
+    return image_on_disk(data_dir / "firmware", release, is_published or bool(is_waiting))
 
 
 def image_on_disk(firmware_dir: Path, release: str, is_hashed: bool = False) -> ImageOnDisk:

@@ -2,9 +2,10 @@
 
 Each download on record counts its attempts: how often the device fetched the whole image, or five
 times its size in pieces. A device that then runs the release for a day has succeeded. After `retry`
-the count begins again.
+the count begins again. A device that reports how its updates end waits by what it reports as well.
 """
 
+from ota_server.model.action import Action, ActionState, wait_until_ms
 from ota_server.model.device import FREE_ATTEMPTS, Download
 from ota_server.model.version import is_sample, meaning, same_version
 from ota_server.policy.policy import Policy
@@ -77,6 +78,36 @@ def why_wait(
     if now_ms >= until_ms:
         return None
     return Cause(Reason.REPEATED, release, times=download.attempts, until_ms=until_ms)
+
+
+def why_wait_after(
+    mac: str,
+    action: Action | None,
+    release: str,
+    policy: Policy,
+    now_ms: int,
+    image_sha256: str | None = None,
+) -> Cause | None:
+    """Return why a device that reports how its updates end has to wait for another one, or None.
+
+    Args:
+        action: its newest update.
+        release, image_sha256: as in `why_wait`.
+    """
+    if action is None:
+        return None
+    action = action._replace(since_ms=min(action.since_ms, now_ms))  # a clock was ahead
+    began = action.image
+    if action.state is ActionState.CANCELING:
+        return Cause(Reason.CANCELING, began.version)
+    manifest = policy.manifests.get(meaning(release))
+    sha256 = image_sha256 if manifest is None else manifest.sha256
+    if sha256 is None and same_version(began.version, release):
+        sha256 = began.sha256
+    until_ms = wait_until_ms(action, sha256 or "", policy.retries.get(mac))
+    if now_ms >= until_ms:
+        return None
+    return Cause(Reason.UPDATE_FAILED, release, times=action.failures, until_ms=until_ms)
 
 
 def _is_lifted(download: Download, retry_ms: int | None, now_ms: int) -> bool:

@@ -42,6 +42,8 @@ class Reason(Enum):
     WRONG_CHIP = "the image is for another chip than that of the device"
     REPEATED = "the device fetched the image too often, and waits"
     STUCK = "the device fetched the image so often that an operator has to look"
+    UPDATE_FAILED = "the device has said that it failed with the image, and waits"
+    CANCELING = "the device has not answered yet that it cancels another update"
     WINDOW_CLOSED = "no maintenance window is open"
     NO_SLOT = "all download slots are taken"
 

@@ -12,6 +12,7 @@ the server, from memory ── Offers ──────┐
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from ota_server.model.action import Action
 from ota_server.model.device import Download
 from ota_server.model.version import Target
 from ota_server.policy.policy import Policy
@@ -50,6 +51,7 @@ class Situation(NamedTuple):
         download: what the device began last.
         image: of the release that `choose` found; None: the decision does not depend on it.
         put_off: why it has to wait for its turn, by the window or the download slots.
+        action: the newest update of a device that reports how they end.
     """
 
     policy: Policy = NOTHING_DECIDED
@@ -63,6 +65,7 @@ class Situation(NamedTuple):
     download: Download | None = None
     image: ImageOnDisk | None = None
     put_off: Cause | None = None
+    action: Action | None = None
 
 
 class ServerState(NamedTuple):

@@ -12,6 +12,7 @@ from ota_server.device_port.admission import Admission
 from ota_server.device_port.slots import DownloadSlots
 from ota_server.httpd.trusted_proxies import TrustedProxies
 from tests.support import Answer, Client, DataDirCase, Process, ServerCase, request_head, until
+from tests.support.fleet import run_command
 
 BASE = "/DEFAULT/controller/v1/gw-1"
 SWUPDATE = {"Accept": "application/json", "Content-Type": "application/json"}
@@ -407,6 +408,48 @@ class HoldBackTest(DdiCase):
                 self.set_target("v1.0.1")
                 number = self.device.links()["cancelAction"].rpartition("/")[2]
                 self.device.say(CLOSED, number, "cancelAction")
+
+    def views(self) -> tuple[str, str]:
+        """Return what `why` gives as its reason, and the state in `devices`."""
+        self.server.service.flush()
+        _, why, _ = run_command(self.data_dir, "why", "id:gw-1", "--json")
+        _, table, _ = run_command(self.data_dir, "devices", "--columns", "state")
+        return json.loads(why)["reason"], table.splitlines()[1].strip()
+
+    def test_while_a_device_waits_after_failures_why_and_devices_say_so(self):
+        self.known()
+        for _ in range(2):
+            self.device.say(FAILED, self.device.deployment()["id"])
+        self.assertEqual(self.device.links(), {})
+        reason, state = self.views()
+        self.assertIn("it has failed 2 times to install the image of v1.0.1; it waits unt", reason)
+        self.assertEqual(state, "held: failed updates")
+        self.put_image("v1.0.1", b"another image " * 3000)
+        self.assertIn("deploymentBase", self.device.links())
+        self.assertEqual(self.views(), ("the target of the fleet", "behind"))
+
+    def test_a_failure_that_a_wrong_clock_has_put_into_the_future_counts_as_now(self):
+        self.known()
+        day_ms, clock = 24 * 3_600_000, self.server.service.clock_ms
+        actions = self.server.service.default.ddi._actions
+        actions._clock_ms = lambda: clock() + day_ms
+        for _ in range(2):
+            self.device.say(FAILED, self.device.deployment()["id"])
+        actions._clock_ms = clock
+        self.assertEqual(self.device.links(), {})
+        self.assertEqual(run_command(self.data_dir, "retry", "id:gw-1")[0], 0)
+        self.assertIn("deploymentBase", self.device.links())
+
+    def test_while_an_order_to_cancel_is_not_answered_why_and_devices_say_so(self):
+        number = self.known()
+        self.set_target("v1.0.0")
+        for target in ("v1.0.0", "v1.0.1"):
+            self.set_target(target)
+            self.assertEqual(self.device.links().keys(), {"cancelAction"})
+            text = "it was told to cancel the update to v1.0.1, and has not answered yet"
+            self.assertEqual(self.views(), (text, "held: cancel"))
+        self.device.say(CLOSED, number, "cancelAction")
+        self.assertEqual(self.views(), ("the target of the fleet", "behind"))
 
     def test_what_became_of_an_update_counts_also_after_the_order_to_cancel(self):
         number = self.known()

@@ -8,7 +8,7 @@ from typing import Any
 from ota_server.httpd.trusted_proxies import TrustedProxies
 from ota_server.policy import edits
 from ota_server.policy.targets import write_stopped
-from tests.device_port.test_dialects import basic
+from tests.device_port.test_dialects import ESP32, basic
 from tests.device_port.test_families import IMAGE, MAC, FamilyCase
 from tests.releases.test_new_parts import esp8266_image
 from tests.releases.test_publish import esp_image
@@ -181,6 +181,25 @@ class DigestTest(ToldCase):
         self.assertEqual(sha256.decode(), hashlib.sha256(image).hexdigest())
         self.assertEqual(len(md5), 32)
 
+    def test_a_device_that_has_installed_that_image_is_not_given_it_again(self):
+        for told in ("v2", "built on tuesday"):  # the second is what the release is reported as
+            with self.subTest(told):
+                manifest = {"version": "v2", "sha256": hashlib.sha256(self.new).hexdigest()}
+                manifest |= {"md5": hashlib.md5(self.new).hexdigest(), "size": len(self.new)}
+                manifest |= {"time": "2026-01-01T00:00:00Z", "reports_as": "built on tuesday"}
+                record = self.data_dir / "firmware" / "firmware_v2.json"
+                record.write_text(json.dumps(manifest))
+                self.set_target("v2")
+                self.at("firmware.bin.md5")
+                self.set_target("v1.0.1")
+                own = (f"_br_mac_: {MAC}", f"_br_fwv_: {told}")
+                self.assertEqual(self.ask(*own).body, IMAGE)
+
+    def test_a_digest_of_what_it_runs_already_keeps_that_image_for_it(self):
+        self.at("firmware.bin.md5", "v2")
+        self.set_target("v1.0.1")
+        self.assertEqual(self.at("firmware.bin", "v2").body, self.new)
+
     def test_a_digest_does_not_keep_an_image_that_was_withdrawn(self):
         self.at("firmware.bin.md5")
         write_stopped(
@@ -194,6 +213,16 @@ class DigestTest(ToldCase):
         edits.hold(self.data_dir, "night")
         self.assertEqual(self.at("firmware.bin.md5", "v1.0.1").status, 503)
         self.assertEqual(self.at("firmware.bin").status, 503)
+
+    def test_a_family_with_a_word_for_no_update_gets_that_for_a_digest_too(self):
+        full = [line.replace("1310720", "10") for line in ESP32]
+        rauc = ("User-Agent: rauc/1.12", f"RAUC-Machine-ID: {'ab' * 16}")
+        for lines, status in ((full, 304), (ESP32, 200), (rauc, 200)):
+            self.assertEqual(self.ask(*lines, path="/firmware.bin.md5").status, status)
+        edits.hold(self.data_dir, "night")
+        for lines, status in ((ESP32, 304), (rauc, 204), ((ESPHOME, basic(MAC)), 503)):
+            for path in ("/firmware.bin.md5", "/firmware.bin.sha256"):
+                self.assertEqual(self.ask(*lines, path=path).status, status)
 
     def test_the_digest_of_what_runs_can_be_asked_for(self):
         self.set_target("v1.0.1")

@@ -2,6 +2,7 @@
 
 import unittest
 
+from ota_server.model.action import Action, ActionState, PinnedImage
 from ota_server.model.device import (
     Device,
     Download,
@@ -10,6 +11,7 @@ from ota_server.model.device import (
     checked,
     checked_again,
     flatten,
+    not_later,
     previous_version,
     reported,
     unflatten,
@@ -161,6 +163,17 @@ class ImageTest(unittest.TestCase):
         other = DOWNLOAD._replace(sha256="cd" * 32)
         after = asked_for_image(KNOWN, report("v1"), "v2", ADDRESS, 200, other)
         self.assertEqual(after.download, other)
+
+
+class ClockTest(unittest.TestCase):
+    def test_no_time_of_a_device_is_later_than_now(self):
+        image = PinnedImage("v2", "ab" * 32, 9)
+        action = Action(101, 101, ActionState.FAILED, image, 9_000_000, 2)
+        device = Device(100, "v1", 100, 100, "v1", ADDRESS, False, None, 3_600_000, action)
+        self.assertEqual(
+            not_later(device, 100), device._replace(action=action._replace(since_ms=100))
+        )
+        self.assertEqual(not_later(device, 9_000_000), device)
 
 
 class OtherReportTest(unittest.TestCase):

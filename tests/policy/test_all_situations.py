@@ -215,9 +215,10 @@ class AllTest(unittest.TestCase):
                     self.fail(f"{files} {moment}: {found}, not {version}, {reason}")
                 reasons.add(found.reason)
         self.assertEqual(count, 983_040)
-        # The first stands behind others alone, the next two concern the bytes of an image, and the
-        # last an option of the server (test_unknown_devices).
+        # The first stands behind others alone, the next two concern the bytes of an image, the next
+        # an option of the server (test_unknown_devices), the last two hawkBit's API (test_ddi).
         others = {Reason.UNKNOWN_RELEASE, Reason.ALTERED, Reason.UNSERVED, Reason.NO_GROUP}
+        others |= {Reason.UPDATE_FAILED, Reason.CANCELING}
         self.assertEqual(set(Reason) - reasons, others)
 
     def test_every_reason_has_words(self) -> None:

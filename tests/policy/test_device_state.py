@@ -5,6 +5,7 @@ from typing import Any
 
 from ota_server.model.device import DAY_MS, Device, Download
 from ota_server.model.manifest import Manifest
+from ota_server.model.updater import Updater
 from ota_server.model.version import Target, meaning
 from ota_server.policy.device_state import (
     GRACE_MS,
@@ -88,6 +89,15 @@ class ByDecisionTest(unittest.TestCase):
                 condition, words = found(device(version), **situation)
                 self.assertEqual(condition, Condition.HELD_BACK)
                 self.assertIn(says, words)
+
+    def test_on_hold_it_is_the_hold_whatever_else_would_keep_the_release_from_it(self):
+        again = device("v1.0", 500, download=download("v1.1", 3, 400))
+        full = device("v1.0", updater=Updater("esp8266", 1))
+        held = {"is_held": True, "manifests": {"1.1": Manifest("v1.1", SHA, "0" * 32, 9, "")}}
+        for one in (again, full):
+            condition, words = found(one, policy=held)
+            self.assertEqual((condition, words), (Condition.HELD_BACK, "everything is on hold"))
+            self.assertNotIn("hold", found(one, policy={**held, "is_held": False})[1])
 
     def test_the_loop_breaker_holds_back_a_device_that_has_just_fetched_it_again(self):
         again = device("v1.0", 500, download=download("v1.1", 3, 400))
