@@ -6,6 +6,7 @@ from pathlib import Path
 from ota_server.device_port.admission import Admission
 from ota_server.device_port.asked_for import AskedFor, asked_for
 from ota_server.device_port.slots import DownloadSlots
+from ota_server.model.parts import is_taken_path
 from ota_server.policy import edits
 from ota_server.policy.loop_breaker import HOUR_MS
 from ota_server.releases.publish import publish
@@ -38,6 +39,22 @@ class AskedForTest(unittest.TestCase):
         }.items():
             with self.subTest(path):
                 self.assertEqual(asked_for(path), wanted)
+
+    def test_no_file_of_a_release_has_a_path_that_stands_for_something_else(self):
+        for path in (
+            "healthz",
+            "firmware_2.bin",
+            "firmware_2.bin.gz",
+            "firmware-minimal.bin",
+            "firmware-safeboot.bin.gz",
+            "plug/controller/v1/gw-1",
+            "default/controller/v1/gw-1/configData",
+        ):
+            with self.subTest(path):
+                self.assertTrue(is_taken_path(path))
+        for path in ("firmware_2.py", "lib/healthz", "lib/firmware_2.bin", "controller/v1/gw.py"):
+            with self.subTest(path):
+                self.assertFalse(is_taken_path(path))
 
     def test_a_version_may_stand_before_a_file(self):
         paths = {"main.py", "lib/net.py", "2/main.py"}
