@@ -13,7 +13,7 @@ from ota_server.releases.publish import publish
 from ota_server.releases.publish_request import PublishRequest
 from ota_server.releases.withdraw import withdraw
 from ota_server.system.clock import now_ms
-from tests.device_port.test_dialects import basic
+from tests.device_port.test_dialects import ESP32, basic
 from tests.device_port.test_families import MAC, FamilyCase
 from tests.support import Answer
 
@@ -157,6 +157,13 @@ class FilesTest(FilesCase):
     def test_the_image_is_an_archive_of_them(self):
         image = (self.data_dir / "firmware" / "firmware_v2.bin").read_bytes()
         self.assertEqual(self.fetch("firmware.bin").body, image)
+
+    def test_the_digest_of_the_image_is_not_said_of_one_file_of_it(self):
+        lines = [*ESP32, "x-ESP32-version: v1", "Connection: close"]
+        answer = self.ask(*lines, path="/main.py")
+        self.assertEqual(answer.body, SECOND["main.py"])
+        self.assertNotIn("x-sha256", answer.fields)
+        self.assertIn("x-sha256", self.ask(*lines, path="/firmware.bin").fields)
 
     def test_all_files_together_are_one_whole_download(self):
         for path in SECOND:
