@@ -100,7 +100,7 @@ def nameless_caller(request: Request, path: bytes) -> Caller:
     """Read what a client says that does not say which device it is.
 
     Raises:
-        Unidentified: its version is malformed.
+        Unidentified: its version is malformed, or its mode sent twice.
     """
     return _caller(request, family_of(request, path), None, path, "")
 
@@ -108,6 +108,8 @@ def nameless_caller(request: Request, path: bytes) -> Caller:
 def _caller(
     request: Request, family: Family, in_path: re.Match[bytes] | None, path: bytes, key: str
 ) -> Caller:
+    if family.mode_field in request.repeated:
+        raise Unidentified(family.mode_field.decode(), "sent twice")
     version, space = _version(request, family, in_path), _free_space(request, family.space_field)
     updater = None if family is BR else Updater(family.name, space)
     return Caller(

@@ -217,6 +217,12 @@ class IdentityTest(unittest.TestCase):
             with self.subTest(line), self.assertRaises(Unidentified):
                 read(line)
 
+    def test_a_mode_that_is_sent_twice_is_not_taken_for_one_of_firmware(self):
+        lines = [line for line in ESP8266 if "mode" not in line]
+        with self.assertRaises(Unidentified) as raised:
+            read(*lines, *["x-ESP8266-mode: spiffs"] * 2)
+        self.assertEqual(str(raised.exception), "x-esp8266-mode sent twice")
+
     def test_what_is_malformed_or_sent_twice_is_refused_by_its_name(self):
         for lines, path, name in (
             (("x-ESP8266-STA-MAC: nonsense",), "/firmware.bin", "x-esp8266-sta-mac"),
