@@ -18,7 +18,14 @@ from binascii import Error as BadBase64
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from ota_server.device_port.dialects import BR, FOTA_PATH, UNKNOWN_VERSION, Family, family_of
+from ota_server.device_port.dialects import (
+    BR,
+    FAMILIES,
+    FOTA_PATH,
+    UNKNOWN_VERSION,
+    Family,
+    family_of,
+)
 from ota_server.httpd.http1 import Request
 from ota_server.model.device import (
     MAC_FIELD,
@@ -39,6 +46,19 @@ _DEVICE_PATH = re.compile(rb"/d/([^/]{1,64})/([^/]{1,64})(/.*)")
 # getEfuseMac() of the ESP32's core: the MAC as a little-endian number, in decimal digits.
 _FOTA_QUERY = re.compile(rb"(?:.*&)?id=([0-9]{1,15})(?:&.*)?")
 _MAC_CHARACTERS = 17
+# For each family that says in fields of its own who it is, those of all the others.
+_IDENTITY_FIELDS_OF_OTHERS = {
+    row.identity_fields: tuple(
+        dict.fromkeys(
+            name
+            for other in FAMILIES
+            for name in other.identity_fields
+            if name not in row.identity_fields
+        )
+    )
+    for row in FAMILIES
+    if row.identity_fields
+}
 _NUMBER = re.compile(rb"[0-9]{1,12}")
 _MD5 = re.compile(r"[0-9a-f]{32}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -140,6 +160,10 @@ def _claims(
             # Mongoose OS sends an id or "-", then its MAC.
             yield _claim(name.decode(), value.rpartition(b" ")[2], family.name == "rauc")
             break
+    for name in _IDENTITY_FIELDS_OF_OTHERS.get(family.identity_fields, ()):
+        if name in fields:
+            value = single(name, fields, request.repeated)
+            yield _claim(name.decode(), value.rpartition(b" ")[2], may_be_other=True)
     basic = _BASIC.fullmatch(fields.get(_AUTHORIZATION, b""))
     user = None if basic is None else _user_of(basic[1])
     if user is not None:

@@ -198,6 +198,12 @@ class IdentityTest(unittest.TestCase):
         for lines, path, names in (
             ((*ESP8266, f"_br_mac_: {other}"), "/firmware.bin", "_br_mac_, x-esp8266-sta-mac"),
             ((*ESP32, basic(other)), "/firmware.bin", "x-esp32-sta-mac, authorization"),
+            (
+                (*ESP32, f"x-ESP8266-STA-MAC: {other}"),
+                "/firmware.bin",
+                "x-esp8266-sta-mac, x-esp32-sta-mac",
+            ),
+            ((*PICO, f"x-ESP32-STA-MAC: {other}"), "/f", "x-esp32-sta-mac, x-pico-sta-mac"),
             ((basic(other),), f"/d/{MAC}/1/firmware.bin", "authorization, the path"),
             (PICO, f"/d/{other}/1/firmware.bin", "x-pico-sta-mac, the path"),
             ((basic(MAC),), "/esp32fota.json?id=5", "authorization, id"),
