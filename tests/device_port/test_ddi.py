@@ -170,7 +170,11 @@ class UpdateTest(DdiCase):
         self.assertEqual(send(self.port, BASE, "POST", b"{}").status, 405)
         self.assertEqual(send(self.port, f"{BASE}/configData").status, 405)
         self.assertEqual(send(self.port, BASE, "GET", b"{}").status, 413)
-        self.assertEqual(send(self.port, f"{BASE}/configData", "PUT", b"x" * 65537).status, 413)
+        self.assertEqual(send(self.port, f"{BASE}/configData", "PUT", b"x" * 65537).status, 200)
+        with Client(self.port) as client:
+            length = f"Content-Length: {2**20 + 1}"
+            client.send(f"PUT {BASE}/configData HTTP/1.1\r\nHost: h\r\n{length}\r\n\r\n".encode())
+            self.assertEqual(client.answer().status, 413)
 
     def known(self) -> dict[str, Any]:
         """Return what the device should install, after its first poll."""
@@ -312,6 +316,12 @@ class FeedbackTest(DdiCase):
             with self.subTest(body[:20]):
                 self.assertEqual(self.device.say_raw(body, self.number), 200)
         self.assertEqual(self.device.deployment()["id"], self.number)
+
+    def test_feedback_with_a_long_log_counts_by_its_beginning(self):
+        status = {"execution": "closed", "result": {"finished": "success"}}
+        body = json.dumps({"id": self.number, "status": {**status, "details": ["x" * 900_000]}})
+        self.assertEqual(self.device.say_raw(body.encode(), self.number), 200)
+        self.assertEqual(self.device_line()["action_state"], "succeeded")
 
     def test_a_failed_update_is_tried_again_with_a_new_id_then_waits(self):
         self.assertEqual(self.device.say(FAILED, self.number), 200)
