@@ -6,7 +6,7 @@ wants only the beginning is kept.
 """
 
 from http import HTTPStatus
-from threading import Lock
+from typing import Protocol
 
 from ota_server.httpd.app import App
 from ota_server.httpd.http1 import MAX_HEAD_BYTES, BadRequest, Request
@@ -14,43 +14,19 @@ from ota_server.httpd.http1 import MAX_HEAD_BYTES, BadRequest, Request
 # The longest head, and the two empty lines that may come before it: more bytes than that hold a
 # request to answer or to refuse. It is cheap to copy so few bytes for each request.
 _MOST_UNREAD_BYTES = MAX_HEAD_BYTES + 4
-# All connections together may begin so many long bodies: else a few thousand clients, each with
-# half of one, would fill the memory of a small machine. That is 256 of the longest.
-MOST_BODIES_BYTES = 16 * 1024 * 1024
-
 # A client whose body is longer than is wanted has to be answered all the same, if it is no longer
 # than this: of a log of an update the beginning is enough.
 MOST_CUT_BYTES = 1024 * 1024
 
 
-class BodyBudget:
-    """The memory for bodies that have begun and are not whole yet. Safe for use by many threads.
-
-    Those no longer than a head are free: they take no more than a head that is not whole, and no
-    stranger can keep a device from saying what it has to say.
-
-    Attributes:
-        left_bytes: so much is left.
-    """
-
-    def __init__(self, most_bytes: int = MOST_BODIES_BYTES) -> None:
-        self.left_bytes = most_bytes
-        self._lock = Lock()
+class Bodies(Protocol):
+    """The memory for the bodies of all connections that have begun and are not whole yet."""
 
     def take(self, length: int) -> bool:
         """Return whether there is room for a body, and take that."""
-        if length <= MAX_HEAD_BYTES:
-            return True
-        with self._lock:
-            has_room = length <= self.left_bytes
-            self.left_bytes -= length if has_room else 0
-        return has_room
 
     def give_back(self, length: int) -> None:
         """Give back what a body took."""
-        if length > MAX_HEAD_BYTES:
-            with self._lock:
-                self.left_bytes += length
 
 
 class Incoming:
@@ -64,7 +40,7 @@ class Incoming:
 
     def __init__(self, app: App) -> None:
         self._app = app
-        self.bodies: BodyBudget | None = None
+        self.bodies: Bodies | None = None
         self._buffer = b""
         # A request whose body is not whole yet, and the length of its head.
         self._begun: tuple[Request, int] | None = None

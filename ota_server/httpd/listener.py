@@ -14,9 +14,9 @@ from typing import Any
 
 from ota_server.httpd import reply
 from ota_server.httpd.app import App
+from ota_server.httpd.body_budget import BodyBudget
 from ota_server.httpd.connection import CONFIRM_SECONDS, Connection
 from ota_server.httpd.http1 import is_head
-from ota_server.httpd.incoming import BodyBudget
 from ota_server.httpd.lean_http_server import ThreadingHTTPServer
 from ota_server.httpd.pacing import Pacing
 from ota_server.httpd.reply import Peer

@@ -10,9 +10,10 @@ from http import HTTPStatus
 from itertools import pairwise
 
 from ota_server.httpd import reply
+from ota_server.httpd.body_budget import BodyBudget
 from ota_server.httpd.connection import HEAD_SECONDS, Connection
 from ota_server.httpd.http1 import MAX_HEAD_BYTES, BadRequest, Request, read_request
-from ota_server.httpd.incoming import MOST_CUT_BYTES, BodyBudget
+from ota_server.httpd.incoming import MOST_CUT_BYTES
 from ota_server.httpd.listener import Listener
 from ota_server.httpd.reply import Peer, Reply
 from ota_server.httpd.threads import ChannelHandler
