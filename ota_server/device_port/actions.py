@@ -150,8 +150,8 @@ class Actions:
         self, key: str, before: Device, peer: Peer, now_ms: int, may_wait: bool
     ) -> tuple[Action | None, bool]:
         """Return the action of a device after a poll, and whether it is shown."""
-        action, policy = before.action, self._policies.latest
-        wish = self._wish(key, before, peer, now_ms, may_wait)
+        action, wish = before.action, self._wish(key, before, peer, now_ms, may_wait)
+        policy = self._policies.latest  # which that has just read
 
         def is_let_in(one: Action) -> bool:
             return self._is_let_in(key, before, one, peer, now_ms)

@@ -97,6 +97,18 @@ class Beside:
             if refusal is not None:
                 is_sent, answer = False, self._none(caller, asked) or refusal.reply
         details: dict[str, Scalar] = {"file": _name(asked), "status": answer.status.value}
+        try:
+            self._record(report, peer, details)
+        except Exception:
+            if is_sent and self._offers.admission is not None:
+                self._offers.admission.end(key, False)  # its end will not be called
+            raise
+        if image is not None and is_sent:
+            answer.transfer = PartTransfer(self, key, image, details)
+        return answer
+
+    def _record(self, report: Report, peer: Peer, details: dict[str, Scalar]) -> None:
+        fleet, key = self._fleet, report.key
         with fleet.lock:
             before, now_ms = fleet.get(key), self._clock_ms()
             if before is None:
@@ -105,9 +117,6 @@ class Beside:
                 known = report._replace(firmware_version=before.firmware_version)
                 device = reported(before, known, peer.address, now_ms)
             fleet.record("part", key, device, details)
-        if image is not None and is_sent:
-            answer.transfer = PartTransfer(self, key, image, details)
-        return answer
 
     def finish(self, transfer: PartTransfer, bytes_sent: int, complete: bool) -> None:
         """Record the end of a transfer, as `Transfer.end` says."""

@@ -18,7 +18,7 @@ from binascii import Error as BadBase64
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from ota_server.device_port.dialects import BR, FOTA_PATH, Family, family_of
+from ota_server.device_port.dialects import BR, FAMILIES, FOTA_PATH, Family, family_of
 from ota_server.httpd.http1 import Request
 from ota_server.model.device import (
     MAC_FIELD,
@@ -40,6 +40,19 @@ _DEVICE_PATH = re.compile(rb"/d/([^/]{1,64})/([^/]{1,64})(/.*)")
 # getEfuseMac() of the ESP32's core: the MAC as a little-endian number, in decimal digits.
 _FOTA_QUERY = re.compile(rb"(?:.*&)?id=([0-9]{1,15})(?:&.*)?")
 _MAC_CHARACTERS = 17
+# For each family that says in fields of its own who it is, those of all the others.
+_IDENTITY_FIELDS_OF_OTHERS = {
+    row.identity_fields: tuple(
+        dict.fromkeys(
+            name
+            for other in FAMILIES
+            for name in other.identity_fields
+            if name not in row.identity_fields
+        )
+    )
+    for row in FAMILIES
+    if row.identity_fields
+}
 _NUMBER = re.compile(rb"[0-9]{1,12}")
 _MD5 = re.compile(r"[0-9a-f]{32}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -101,7 +114,7 @@ def nameless_caller(request: Request, path: bytes) -> Caller:
     """Read what a client says that does not say which device it is.
 
     Raises:
-        Unidentified: its version is malformed.
+        Unidentified: its version is malformed, or its mode sent twice.
     """
     return _caller(request, family_of(request, path), None, path, "")
 
@@ -109,6 +122,8 @@ def nameless_caller(request: Request, path: bytes) -> Caller:
 def _caller(
     request: Request, family: Family, in_path: re.Match[bytes] | None, path: bytes, key: str
 ) -> Caller:
+    if family.mode_field in request.repeated:
+        raise Unidentified(family.mode_field.decode(), "sent twice")
     version, space = _version(request, family, in_path), _free_space(request, family.space_field)
     updater = None if family is BR else Updater(family.name, space)
     return Caller(
@@ -144,6 +159,10 @@ def _claims(
             # Mongoose OS sends an id or "-", then its MAC.
             yield _claim(name.decode(), value.rpartition(b" ")[2], is_rauc)
             break
+    for name in _IDENTITY_FIELDS_OF_OTHERS.get(family.identity_fields, ()):
+        if name in fields:
+            value = single(name, fields, request.repeated)
+            yield _claim(name.decode(), value.rpartition(b" ")[2], may_be_other=True)
     if user is not None:
         yield _Claim("authorization", user)
     if in_path is not None:

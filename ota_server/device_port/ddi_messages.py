@@ -16,7 +16,7 @@ from ota_server.model.identity import is_product_name, parse_identity
 from ota_server.model.version import UNKNOWN_VERSION
 from ota_server.releases.image import Image
 
-# Feedback has some lines of a log. A device that sends more than this does not follow the DDI.
+# Of feedback, which has some lines of a log; what became of the update is at its beginning.
 MOST_BODY_BYTES = 64 * 1024
 # Zephyr has a buffer of 300 bytes for a URL, and in earlier releases one of 200 bytes, with a zero,
 # for the path of an image.
@@ -67,7 +67,7 @@ def parse_path(path: bytes) -> DdiPath | None:
 
 
 def most_body_bytes(request: Request) -> int:
-    """Return how long the body of a request may be; 0: the DDI wants none there."""
+    """Return how much of the body of a request is kept; 0: the DDI wants none there."""
     is_ours = request.method in ("POST", "PUT") and _PATH.fullmatch(request.path)
     return MOST_BODY_BYTES if is_ours else 0
 

@@ -236,7 +236,7 @@ class Downloads:
         if not honoured or not _fits_if_range(request, image.etag):
             ranges = ()
         answer, piece = self._answer(request, image, ranges, asked)
-        if caller.family.wants_sha256 and answer.parts:
+        if caller.family.wants_sha256 and answer.parts and piece is None:
             answer.fields += field_lines((("x-SHA256", image.sha256),))
         is_own_file = asked.path and continued is None and _runs(report, version)
         if is_own_file or not answer.parts:

@@ -117,7 +117,7 @@ class Service:
         return read_common_image(buffer) or read_request(buffer)
 
     def most_body_bytes(self, request: Request) -> int:
-        """Return how long the body of a request may be; 0 if it is not wanted."""
+        """Return how much of the body of a request is kept; 0 if it is not wanted."""
         return ddi_messages.most_body_bytes(request)
 
     def note_refused(self, problem: BadRequest, head: bytes, peer: Peer) -> None:

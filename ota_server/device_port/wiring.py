@@ -101,9 +101,8 @@ def open_service(
     except OSError:
         journal.close()
         raise
-    hasher = Hasher(Copies(logs), settle_seconds)
     limits = admission, is_development, keeps_ungrouped, poll_interval_seconds
-    common = Common(fleet, clock.now_ms, hasher, *limits)
+    common = Common(fleet, clock.now_ms, Hasher(Copies(logs), settle_seconds), *limits)
     default = open_product(data_dir, common)
     products, rejected = Products(data_dir, common), Rejected(logs)
     service = Service(default, products, fleet, rejected, clock.now_ms, is_behind_proxy)

@@ -71,7 +71,8 @@ class App(Protocol):
     def most_body_bytes(self, request: Request) -> int:
         """Return how long the body of a request may be; 0 if it is not wanted.
 
-        A longer one is refused. One that is not wanted is not read, and the reply has to close.
+        Of a longer one the beginning is kept. One that is not wanted is not read, and the reply has
+        to close.
         """
 
     def note_refused(self, problem: BadRequest, head: bytes, peer: Peer) -> None:

@@ -1,4 +1,4 @@
-"""How much memory the bodies of all requests may take that are not whole yet."""
+"""The memory for the bodies of requests, one budget for all connections of a listener."""
 
 from threading import Lock
 

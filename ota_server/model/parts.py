@@ -19,9 +19,11 @@ FILE_PATH_RULE = (
     "digit or _"
 )
 _FILE_PATH = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._\-]*(?:/[A-Za-z0-9_][A-Za-z0-9._\-]*)*")
-# Paths that the server answers itself.
+# Paths that the server answers itself: documents, images by other names, hawkBit's API.
 _TAKEN_FILE = re.compile(
-    r"(?:version|version\.txt|manifest\.json|esp32fota\.json|firmware\.bin.*|(?:firmware|d)/.*)"
+    r"(?:version|version\.txt|manifest\.json|esp32fota\.json|healthz|firmware\.bin.*"
+    r"|firmware(?:_[A-Za-z0-9][A-Za-z0-9._+\-]{0,63})?(?:-minimal|-safeboot)?\.bin(?:\.gz)?"
+    r"|(?:firmware|d)/.*|[A-Za-z0-9_\-]{1,32}/controller/v1/.*)"
 )
 _PART_NAME = re.compile(
     r"(?:filesystem_(?P<filesystem>[A-Za-z0-9][A-Za-z0-9._+\-]{0,63})\.bin"

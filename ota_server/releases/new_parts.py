@@ -1,7 +1,6 @@
 """The parts of a release that is being published, under names that are not served yet. I/O."""
 
 import gzip
-import hashlib
 import os
 from contextlib import ExitStack
 from pathlib import Path
@@ -11,6 +10,7 @@ from ota_server.model.image_header import ImageHeader
 from ota_server.model.parts import Part, PartRecord
 from ota_server.model.refusal import Refused
 from ota_server.releases.build_file import header_in, opened
+from ota_server.releases.image import digest
 from ota_server.releases.publish_request import PublishRequest
 from ota_server.releases.temporary import check_room, temporary_image
 from ota_server.system.files import named
@@ -81,7 +81,7 @@ def _copy(
             packed.close()
         copy.flush()
         os.fsync(copy.fileno())
-    content = Path(copy.name).read_bytes()
-    md5 = hashlib.md5(content, usedforsecurity=False).hexdigest()
-    record = PartRecord(hashlib.sha256(content).hexdigest(), md5, len(content))
+    with open(copy.name, "rb") as written:
+        digests = digest(written.fileno(), lambda _: None)
+        record = PartRecord(digests.sha256, digests.md5, os.fstat(written.fileno()).st_size)
     return NewPart(record, Path(copy.name))

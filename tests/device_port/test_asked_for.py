@@ -6,13 +6,14 @@ from pathlib import Path
 from ota_server.device_port.admission import Admission
 from ota_server.device_port.asked_for import AskedFor, asked_for
 from ota_server.device_port.slots import DownloadSlots
+from ota_server.model.parts import is_taken_path
 from ota_server.policy import edits
 from ota_server.policy.loop_breaker import HOUR_MS
 from ota_server.releases.publish import publish
 from ota_server.releases.publish_request import PublishRequest
 from ota_server.releases.withdraw import withdraw
 from ota_server.system.clock import now_ms
-from tests.device_port.test_dialects import basic
+from tests.device_port.test_dialects import ESP32, basic
 from tests.device_port.test_families import MAC, FamilyCase
 from tests.support import Answer
 
@@ -38,6 +39,22 @@ class AskedForTest(unittest.TestCase):
         }.items():
             with self.subTest(path):
                 self.assertEqual(asked_for(path), wanted)
+
+    def test_no_file_of_a_release_has_a_path_that_stands_for_something_else(self):
+        for path in (
+            "healthz",
+            "firmware_2.bin",
+            "firmware_2.bin.gz",
+            "firmware-minimal.bin",
+            "firmware-safeboot.bin.gz",
+            "plug/controller/v1/gw-1",
+            "default/controller/v1/gw-1/configData",
+        ):
+            with self.subTest(path):
+                self.assertTrue(is_taken_path(path))
+        for path in ("firmware_2.py", "lib/healthz", "lib/firmware_2.bin", "controller/v1/gw.py"):
+            with self.subTest(path):
+                self.assertFalse(is_taken_path(path))
 
     def test_a_version_may_stand_before_a_file(self):
         paths = {"main.py", "lib/net.py", "2/main.py"}
@@ -140,6 +157,13 @@ class FilesTest(FilesCase):
     def test_the_image_is_an_archive_of_them(self):
         image = (self.data_dir / "firmware" / "firmware_v2.bin").read_bytes()
         self.assertEqual(self.fetch("firmware.bin").body, image)
+
+    def test_the_digest_of_the_image_is_not_said_of_one_file_of_it(self):
+        lines = [*ESP32, "x-ESP32-version: v1", "Connection: close"]
+        answer = self.ask(*lines, path="/main.py")
+        self.assertEqual(answer.body, SECOND["main.py"])
+        self.assertNotIn("x-sha256", answer.fields)
+        self.assertIn("x-sha256", self.ask(*lines, path="/firmware.bin").fields)
 
     def test_all_files_together_are_one_whole_download(self):
         for path in SECOND:

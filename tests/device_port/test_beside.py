@@ -3,12 +3,18 @@
 import gzip
 import hashlib
 from pathlib import Path
+from unittest import mock
 
 from ota_server.device_port.admission import Admission
 from ota_server.device_port.slots import DownloadSlots
+from ota_server.device_port.wiring import open_service
+from ota_server.httpd.http1 import parse_head
+from ota_server.httpd.reply import Peer
+from ota_server.model.parts import Part
 from ota_server.policy import edits
 from ota_server.releases.publish import publish
 from ota_server.releases.publish_request import PublishRequest
+from ota_server.releases.store import NotHashed
 from ota_server.releases.withdraw import withdraw
 from ota_server.system.clock import now_ms
 from tests.device_port.test_dialects import ESP32, ESP8266
@@ -192,3 +198,25 @@ class PartSlotTest(BesideCase):
             answer = self.ask(*in_mode(tuple(lines), "spiffs"))
             self.assertEqual((answer.status, answer.body), (200, FILESYSTEM))
             until(lambda: self.server.service.offers.admission.downloading == 0)
+
+    def test_one_that_cannot_be_recorded_keeps_no_slot(self):
+        self.publish(esp8266_image(), "v2", FILESYSTEM)
+        self.set_target("v2")
+        admission = Admission(DownloadSlots(1))
+        self.stop()
+        service = open_service(self.data_dir, settle_seconds=0.0, admission=admission)
+        self.addCleanup(service.close)
+        lines = ("GET /firmware.bin HTTP/1.1", "Host: h", *in_mode(ESP8266, "spiffs"))
+        request = parse_head("\r\n".join(lines).encode())
+        peer = Peer("127.0.0.1", True)
+        try:
+            service.store.part("v2", Part.FILESYSTEM)
+        except NotHashed as not_hashed:
+            not_hashed.hashing.done.wait()
+        year_10000 = 26 * 10**19  # has no time in the journal
+        with (
+            mock.patch("time.time_ns", return_value=year_10000),
+            self.assertLogs("ota_server.device_port.service", "ERROR"),
+        ):
+            self.assertEqual(service.respond(request, peer).status, 500)
+        self.assertEqual(admission.downloading, 0)

@@ -10,7 +10,11 @@ from typing import Any
 
 from ota_server.device_port.admission import Admission
 from ota_server.device_port.slots import DownloadSlots
+from ota_server.httpd.http1 import read_request
+from ota_server.httpd.reply import Peer
 from ota_server.httpd.trusted_proxies import TrustedProxies
+from ota_server.releases.withdraw import withdraw
+from ota_server.system.clock import now_ms
 from tests.support import Answer, Client, DataDirCase, Process, ServerCase, request_head, until
 from tests.support.fleet import run_command
 
@@ -171,7 +175,11 @@ class UpdateTest(DdiCase):
         self.assertEqual(send(self.port, BASE, "POST", b"{}").status, 405)
         self.assertEqual(send(self.port, f"{BASE}/configData").status, 405)
         self.assertEqual(send(self.port, BASE, "GET", b"{}").status, 413)
-        self.assertEqual(send(self.port, f"{BASE}/configData", "PUT", b"x" * 65537).status, 413)
+        self.assertEqual(send(self.port, f"{BASE}/configData", "PUT", b"x" * 65537).status, 200)
+        with Client(self.port) as client:
+            length = f"Content-Length: {2**20 + 1}"
+            client.send(f"PUT {BASE}/configData HTTP/1.1\r\nHost: h\r\n{length}\r\n\r\n".encode())
+            self.assertEqual(client.answer().status, 413)
 
     def known(self) -> dict[str, Any]:
         """Return what the device should install, after its first poll."""
@@ -304,9 +312,36 @@ class FeedbackTest(DdiCase):
         self.assertEqual(self.device.say(CLOSED, self.number), 200)
         line = self.device_line()
         self.assertEqual((line["execution"], line["finished"]), ("closed", "success"))
-        self.assertIn("written 999 ", line["detail"])
+        for number, is_kept in ((999, True), (998, True), (997, True), (996, False)):
+            self.assertIs(f"written {number} " in line["detail"], is_kept)
         self.assertLess(len(line["detail"]), 600)
         self.assertLess(before, 10_000)
+
+    def test_the_messages_of_a_thousand_devices_are_kept_until_the_end(self):
+        service, peer = self.server.service, Peer("127.0.0.1", True)
+
+        def ask(path: str, body: bytes = b"") -> None:
+            length = {"Content-Length": str(len(body))} if body else {}
+            request, _ = read_request(request_head(path, length, "POST" if body else "GET"))
+            answer = service.respond(request._replace(body=body), peer)
+            self.assertEqual(answer.status, 200)
+
+        def say(number: int, status: Mapping[str, Any]) -> str:
+            base = f"/default/controller/v1/many-{number}"
+            line = service.fleet.get(f"/many-{number}")
+            path = f"{base}/deploymentBase/{line.action.id}/feedback"
+            ask(path, json.dumps({"status": status}).encode())
+            service.flush()
+            return base
+
+        for number in range(1001):
+            for _ in range(2):
+                ask(f"/default/controller/v1/many-{number}")
+            say(number, {**PROCEEDING, "details": ["written"]})
+        for number in (0, 1):
+            say(number, CLOSED)
+        ends = {line["id"]: line["detail"] for line in self.records(finished="success")}
+        self.assertEqual(ends, {"many-0": "", "many-1": "written"})
 
     def test_line_ends_inside_of_strings_and_missing_fields_are_taken(self):
         for number, body in enumerate(
@@ -337,6 +372,12 @@ class FeedbackTest(DdiCase):
             with self.subTest(body[:20]):
                 self.assertEqual(self.device.say_raw(body, self.number), 200)
         self.assertEqual(self.device.deployment()["id"], self.number)
+
+    def test_feedback_with_a_long_log_counts_by_its_beginning(self):
+        status = {"execution": "closed", "result": {"finished": "success"}}
+        body = json.dumps({"id": self.number, "status": {**status, "details": ["x" * 900_000]}})
+        self.assertEqual(self.device.say_raw(body.encode(), self.number), 200)
+        self.assertEqual(self.device_line()["action_state"], "succeeded")
 
     def test_a_failed_update_is_tried_again_with_a_new_id_then_waits(self):
         self.assertEqual(self.device.say(FAILED, self.number), 200)
@@ -385,6 +426,44 @@ class HoldBackTest(DdiCase):
         self.hold(True)
         self.assertEqual(self.device.deployment(), found)
         self.assertEqual(self.device.download(found).status, 200)
+
+    def test_what_has_begun_is_not_canceled_where_the_loop_breaker_lets_the_device_wait(self):
+        self.device.links()
+        found = self.device.deployment()
+        self.device.say(PROCEEDING, found["id"])
+        for _ in range(3):
+            self.device.download(found)
+            self.await_ends()
+        self.assertTrue(self.server.service.fleet.needs_look(KEY))
+        self.assertEqual(self.device.deployment(), found)
+
+    def test_the_image_of_an_update_that_has_failed_is_not_sent_any_more(self):
+        self.device.links()
+        found = self.device.deployment()
+        (artifact,) = found["deployment"]["chunks"][0]["artifacts"]
+        url = artifact["_links"]["download-http"]["href"].removeprefix("http://ota")
+        self.assertEqual(send(self.port, url).status, 200)
+        self.device.say(FAILED, found["id"])
+        for path in (url, f"{url}.MD5SUM", url.rpartition("/")[0]):
+            with self.subTest(path):
+                self.assertEqual(send(self.port, path).status, 404)
+
+    def test_nor_is_that_of_one_that_was_canceled(self):
+        self.device.links()
+        found = self.device.deployment()
+        (artifact,) = found["deployment"]["chunks"][0]["artifacts"]
+        url = artifact["_links"]["download-http"]["href"].removeprefix("http://ota")
+        self.set_target("v1.0.0")
+        self.device.links()
+        self.device.say(CLOSED, found["id"], "cancelAction")
+        self.assertEqual(send(self.port, url).status, 404)
+
+    def test_a_withdrawn_release_is_an_order_to_cancel_also_on_hold(self):
+        number = self.known()
+        self.device.say(PROCEEDING, number)
+        self.hold(True)
+        withdraw(self.data_dir, "v1.0.1", "bad", now_ms())
+        self.assertEqual(self.device.links(), {"cancelAction": f"{BASE}/cancelAction/{number}"})
 
     def test_another_target_is_an_order_to_cancel_until_it_is_answered(self):
         for answer, kind in (
@@ -491,6 +570,17 @@ class HoldBackTest(DdiCase):
             self.assertEqual(self.device.download(found).status, 200)
         self.assertTrue(until(lambda: not self.server.service.fleet.transfers.counts))
         self.assertEqual(admission.downloading, 1)
+
+    def test_one_that_has_all_of_it_needs_no_slot_any_more(self):
+        self.start(service={"admission": Admission(DownloadSlots(1))})
+        self.device.links()
+        found = self.device.deployment()
+        self.device.download(found)
+        self.await_ends()
+        other = Device(self, "/default/controller/v1/other")
+        other.links()
+        self.assertEqual(other.links().keys(), {"deploymentBase"})
+        self.assertEqual(self.device.deployment(), found)
 
     def test_a_device_that_runs_the_target_is_shown_nothing(self):
         self.device.attributes(version="1.0.1")

@@ -208,6 +208,12 @@ class IdentityTest(unittest.TestCase):
         for lines, path, names in (
             ((*ESP8266, f"_br_mac_: {other}"), "/firmware.bin", "_br_mac_, x-esp8266-sta-mac"),
             ((*ESP32, basic(other)), "/firmware.bin", "x-esp32-sta-mac, authorization"),
+            (
+                (*ESP32, f"x-ESP8266-STA-MAC: {other}"),
+                "/firmware.bin",
+                "x-esp8266-sta-mac, x-esp32-sta-mac",
+            ),
+            ((*PICO, f"x-ESP32-STA-MAC: {other}"), "/f", "x-esp32-sta-mac, x-pico-sta-mac"),
             ((basic(other),), f"/d/{MAC}/1/firmware.bin", "authorization, the path"),
             (PICO, f"/d/{other}/1/firmware.bin", "x-pico-sta-mac, the path"),
             ((basic(MAC),), "/esp32fota.json?id=5", "authorization, id"),
@@ -226,6 +232,12 @@ class IdentityTest(unittest.TestCase):
         for line in (basic("operator"), "Authorization: Basic !", "Authorization: Bearer x"):
             with self.subTest(line), self.assertRaises(Unidentified):
                 read(line)
+
+    def test_a_mode_that_is_sent_twice_is_not_taken_for_one_of_firmware(self):
+        lines = [line for line in ESP8266 if "mode" not in line]
+        with self.assertRaises(Unidentified) as raised:
+            read(*lines, *["x-ESP8266-mode: spiffs"] * 2)
+        self.assertEqual(str(raised.exception), "x-esp8266-mode sent twice")
 
     def test_what_is_malformed_or_sent_twice_is_refused_by_its_name(self):
         for lines, path, name in (

@@ -7,6 +7,8 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from ota_server.httpd.transports import TRANSPORTS
+from tests.device_port.test_ddi import PROCEEDING
+from tests.device_port.test_ddi import Device as Gateway
 from tests.journal.test_writer import file_size_limit
 from tests.support import DEVICE, Client, ServerCase, until
 
@@ -146,6 +148,21 @@ class NothingOnRecordTest(ServerCase):
         self.assertEqual(self.get("/version.txt").body, b"v1.0.1")
         with self.full_disk():
             self.assertEqual(self.get("/version.txt").body, b"v1.0.1")
+
+    def test_an_update_that_a_gateway_has_begun_is_not_canceled_meanwhile(self):
+        self.start()
+        gateway = Gateway(self, "/DEFAULT/controller/v1/gw-1")
+        gateway.links()
+        found = gateway.deployment()
+        gateway.say(PROCEEDING, found["id"])
+        fleet = self.server.service.fleet
+        with self.full_disk():
+            with fleet.lock:
+                fleet.record("device", "/gw-1", fleet.get("/gw-1"))
+            fleet.journal.flush()
+            self.assertTrue(fleet.journal.failing)
+            self.get("/healthz")  # the server notices, in whose turn nobody has to be cut off
+            self.assertEqual(gateway.deployment(), found)
 
     def test_a_device_that_there_is_no_room_to_keep_is_offered_no_rollout(self):
         self.start(service={"max_devices": 1})

@@ -13,6 +13,7 @@ from ota_server.httpd import reply
 from ota_server.httpd.body_budget import BodyBudget
 from ota_server.httpd.connection import HEAD_SECONDS, Connection
 from ota_server.httpd.http1 import MAX_HEAD_BYTES, BadRequest, Request, read_request
+from ota_server.httpd.incoming import MOST_CUT_BYTES
 from ota_server.httpd.listener import Listener
 from ota_server.httpd.reply import Peer, Reply
 from ota_server.httpd.threads import ChannelHandler
@@ -59,7 +60,7 @@ class Echo:
 
     def respond(self, request: Request, _peer: Peer, _may_wait: bool) -> Reply:
         """Send the body back."""
-        is_unread = request.content_length > len(request.body)
+        is_unread = request.content_length > 0 and not request.body
         text = f"{request.method} {len(request.body)} " + request.body.decode("latin-1")
         return reply.text(HTTPStatus.OK, text, close=is_unread)
 
@@ -109,9 +110,28 @@ class MachineTest(unittest.TestCase):
             self.assertEqual(replies, expected)
 
     def test_a_longer_body_than_wanted_is_refused_before_it_comes(self):
-        refused = self.feed(head(MOST + 1, b"Expect: 100-continue"))
+        refused = self.feed(head(MOST_CUT_BYTES + 1, b"Expect: 100-continue"))
         self.assertTrue(refused.startswith(b"HTTP/1.1 413 "))
         self.assertIn(b"Connection: close\r\n", refused)
+
+    def test_of_a_longer_body_the_beginning_is_kept_and_the_rest_is_read_past(self):
+        body = bytes(range(256)) * 1024
+        chance = random.Random(2)
+        for pieces in (1, 2, 7, 100):
+            budget = BodyBudget(MOST)
+            self.connection = Connection(Echo(), LOCAL, 15.0, 0.0)
+            self.connection.bodies = budget
+            stream = post(body) + post(b"next")
+            cuts = sorted(chance.choices(range(len(stream)), k=pieces))
+            replies = []
+            for start, stop in pairwise((0, *cuts, len(stream))):
+                self.connection.receive(stream[start:stop], 0.0)
+                while (outgoing := self.connection.next_reply(0.0)) is not None:
+                    replies.append(outgoing.head.partition(b"\r\n\r\n")[2])
+                self.assertLess(len(self.connection._buffer), MOST + 2 * len(head(MOST)))
+            kept = body[:MOST].decode("latin-1").encode()
+            self.assertEqual(replies, [b"POST %d %b" % (MOST, kept), b"POST 4 next"])
+            self.assertEqual(budget.left_bytes, MOST)
 
     def test_head_and_body_have_ten_seconds_together(self):
         self.assertIsNone(self.feed(head(MOST), 1.0))

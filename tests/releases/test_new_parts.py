@@ -3,11 +3,14 @@
 import gzip
 import hashlib
 import struct
+import tracemalloc
 
 from ota_server.model.parts import Part
 from ota_server.releases.inventory import get_release, problem_with
 from ota_server.releases.withdraw import remove
 from tests.releases.test_publish import NOW_MS, PublishCase, esp_image
+
+MIB = 1024 * 1024
 
 
 def esp8266_image(filler: bytes = b"code") -> bytes:
@@ -75,6 +78,14 @@ class FilesystemTest(PartsCase):
                 self.assertIn(wanted, self.problem())
                 self.publish(b"an image", "v1", filesystem=self.filesystem)
                 self.assertEqual(self.problem(), "")
+
+    def test_a_large_one_is_not_read_into_memory(self):
+        with open(self.filesystem, "wb") as file:
+            file.truncate(64 * MIB)
+        tracemalloc.start()
+        self.addCleanup(tracemalloc.stop)
+        self.publish(b"an image", "v1", filesystem=self.filesystem)
+        self.assertLess(tracemalloc.get_traced_memory()[1], 16 * MIB)
 
     def test_firmware_is_not_taken_for_a_file_system(self):
         sketch = self.build(esp_image("v1"), "fs.bin")
