@@ -48,7 +48,7 @@ def digest(descriptor: int, take: Callable[[bytes], object]) -> Digests:
     # MD5 and SHA-1 are there for clients that compare nothing else.
     sha256, md5 = hashlib.sha256(), hashlib.md5(usedforsecurity=False)
     sha1 = hashlib.sha1(usedforsecurity=False)
-    reported = ReportedHashes()
+    reported = ReportedHashes(lambda start, length: os.pread(descriptor, length, start))
     offset = 0
     while chunk := os.pread(descriptor, _CHUNK_BYTES, offset):
         sha256.update(chunk)

@@ -16,11 +16,15 @@ def esp8266_image(seed: str, mode: int = 2, size: int = 3000) -> bytes:
     return _filled(head, seed, size)
 
 
-def esp32_image(seed: str, chip: str = "ESP32", size: int = 3000) -> bytes:
-    """Return an image for a chip of the ESP32 family; its build has appended its SHA-256."""
+def esp32_image(seed: str, chip: str = "ESP32", size: int = 3008) -> bytes:
+    """Return an image for a chip of the ESP32 family; its build has appended its SHA-256.
+
+    Args:
+        size: a multiple of 16, as all of them have.
+    """
     head = struct.pack("<BBBBI", 0xE9, 1, 0, 0x20, 0x40080000)
     head += struct.pack("<4xH9xB", ESP_CHIP_IDS[chip], 1)
-    head += struct.pack("<II", 0x3F400020, (size - 80) // 4 * 4)
+    head += struct.pack("<II", 0x3F400020, size - 80)
     image = _filled(head, seed, size - 32)
     return image + hashlib.sha256(image).digest()
 
