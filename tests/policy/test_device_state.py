@@ -96,7 +96,7 @@ class ByDecisionTest(unittest.TestCase):
         held = {"is_held": True, "manifests": {"1.1": Manifest("v1.1", SHA, "0" * 32, 9, "")}}
         for one in (again, full):
             condition, words = found(one, policy=held)
-            self.assertEqual((condition, words), (Condition.HELD_BACK, "everything is on hold"))
+            self.assertEqual((condition, words), (Condition.HELD_BACK, "it is on hold"))
             self.assertNotIn("hold", found(one, policy={**held, "is_held": False})[1])
 
     def test_the_loop_breaker_holds_back_a_device_that_has_just_fetched_it_again(self):
