@@ -17,6 +17,7 @@ _DEFAULT = "default"
 _HEADER = ("PRODUCT", "TARGET", "ROLLOUT")
 _COUNTED = {
     "UP TO DATE": Condition.UP_TO_DATE,
+    "UNDECIDED": Condition.UNDECIDED,  # only where there are some, as in the screen of one
     "BEHIND": Condition.BEHIND,
     "HELD": Condition.HELD_BACK,
     "FAILED": Condition.FAILED,
@@ -72,18 +73,24 @@ def _named_warnings(found: Mapping[str, FleetStatus]) -> Iterable[FleetWarning]:
 
 def _table(found: Mapping[str, FleetStatus]) -> list[str]:
     """Return a line for each product; what needs a person there is marked."""
-    rows = [("", *_HEADER, *_COUNTED)]
-    rows += [_row(product, status) for product, status in found.items()]
+    every = [status.facts.devices for status in found.values()]
+    undecided = sum(each.conditions.get(Condition.UNDECIDED, 0) for each in every if each)
+    counted = {
+        name: condition
+        for name, condition in _COUNTED.items()
+        if undecided or condition is not Condition.UNDECIDED
+    }
+    rows = [("", *_HEADER, *counted)]
+    rows += [_row(product, status, counted.values()) for product, status in found.items()]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [_line(row, widths) for row in rows]
 
 
-def _row(product: str, status: FleetStatus) -> tuple[str, ...]:
+def _row(product: str, status: FleetStatus, counted: Iterable[Condition]) -> tuple[str, ...]:
     facts, devices = status.facts, status.facts.devices
     is_marked = any(each.about not in OF_ALL for each in status.needs_person)
     counts = (
-        "?" if devices is None else f"{devices.conditions.get(each, 0):,}"
-        for each in _COUNTED.values()
+        "?" if devices is None else f"{devices.conditions.get(each, 0):,}" for each in counted
     )
     named = (product or _DEFAULT, facts.target.version or "-", _rollout_text(facts))
     return (_NEEDS_PERSON if is_marked else "", *named, *counts)

@@ -282,15 +282,15 @@ def _rollout_warnings(rollout: RolloutFacts, facts: FleetFacts) -> Iterator[Flee
     if state == RolloutState.HALTED and not rollout.is_answered:
         remedy = f"`rollout abort --revert{option}` goes back; or roll out a fixed release"
         if rollout.is_revert or not rollout.has_way_back:
-            begin = f"`rollout start VERSION{option}` rolls out what you want"
-            remedy = f"`rollout status{option}` says more; {begin}"
+            remedy = f"`rollout status{option}` says more; then `rollout start VERSION{option}`"
         yield FleetWarning("rollout", f"{name} was halted{why}", remedy)
     elif state == RolloutState.PAUSED:
         goes_on = f"`rollout resume{option}`, or `rollout abort{option}`"
         if not rollout.waits_for_person:  # an operator paused it: somebody knows of it
             yield FleetWarning("rollout", f"{name} is paused{why}", goes_on, needs_person=False)
             return
-        remedy = rollout.to_do or f"when that is settled: {goes_on}"
+        if not (remedy := rollout.to_do) and "`" not in rollout.reason:
+            remedy = f"when that is settled: {goes_on}"
         yield FleetWarning("rollout", f"{name} waits for a person{why}", remedy)
     elif rollout.waits_for_person:
         text = f"{name} waits for a person: {rollout.waiting}"

@@ -52,6 +52,12 @@ class ProductsTest(unittest.TestCase):
             [line.split()[0] for line in lines[-4:]], ["server", "journal", "disk", "hold"]
         )
 
+    def test_undecided_devices_have_a_column_where_there_are_some(self):
+        counts = DeviceCounts(3, {Condition.UNDECIDED: 2, Condition.BEHIND: 1})
+        lines = products_lines({"": status(), "node": status(devices=counts)}, 80)
+        self.assertEqual(lines[0].split("UP TO DATE")[1].split()[:2], ["UNDECIDED", "BEHIND"])
+        self.assertEqual(lines[2].split()[3:], ["0", "2", "1", "0", "0", "0", "0"])
+
     def test_what_needs_a_person_is_marked_and_named_with_its_product(self):
         halted = RolloutFacts("", "2.0", "halted", NOW_MS, reason="9 failed", wave=1, waves=3)
         plug = status(rollouts=(halted,))
