@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from functools import lru_cache
 from typing import NamedTuple
 
 from ota_server.device_port.homes import Homes
@@ -86,30 +87,36 @@ class DownloadPlan(NamedTuple):
         return self.piece.stop == self.image.size
 
 
+class Coverage(NamedTuple):
+    """What of an image a reply covers.
+
+    Attributes:
+        range_start: as in a `DownloadPlan`, and so are the others.
+        has_end: it contains the last byte of the image.
+    """
+
+    status: int
+    range_start: int | None
+    has_end: bool
+    takes_slot: bool
+    piece: Piece | None
+
+
+# Nearly all downloads of a fleet are whole ones: ten thousand at once share what is equal in them.
+_coverage = lru_cache(maxsize=256)(Coverage)
+
+
 class DeviceTransfer(Transfer):
     """A reply to /firmware.bin that is being sent, for the record of its end.
 
     Attributes:
         began_at: in seconds of the monotonic clock.
-        has_end: it contains the last byte of the image.
         is_own: it goes to where the device checks: others may use its name.
         pin: the image of the release, whatever of it is sent.
-        piece: which part of it the reply stands for; None: the bytes that it has.
     """
 
     image: Image
-    __slots__ = (
-        "_records",
-        "began_at",
-        "has_end",
-        "is_own",
-        "key",
-        "piece",
-        "pin",
-        "range_start",
-        "status",
-        "takes_slot",
-    )
+    __slots__ = ("_records", "began_at", "coverage", "is_own", "key", "pin")
 
     def __init__(
         self,
@@ -125,11 +132,9 @@ class DeviceTransfer(Transfer):
         self._records = records
         self.key = key
         self.pin = pin
-        self.piece = plan.piece
-        self.status = plan.reply.status.value
-        self.range_start = plan.range_start
-        self.has_end = plan.has_end
-        self.takes_slot = plan.takes_slot
+        self.coverage = _coverage(
+            plan.reply.status.value, plan.range_start, plan.has_end, plan.takes_slot, plan.piece
+        )
         self.began_at = time.monotonic()
 
     def end(self, bytes_sent: int, complete: bool) -> None:
@@ -202,16 +207,17 @@ class DownloadRecords:
         """
         fleet = self._fleet
         details: dict[str, Scalar] = {
-            "status": transfer.status,
+            "status": transfer.coverage.status,
             "bytes_sent": bytes_sent,
             "complete": complete,
             "duration_seconds": round(time.monotonic() - transfer.began_at, 3),
             "release_version": transfer.pin.version,
             "release_sha256": transfer.pin.sha256,
         }
-        piece, counted = transfer.piece, bytes_sent
-        if transfer.range_start is not None:
-            details["range_start"] = transfer.range_start
+        coverage, counted = transfer.coverage, bytes_sent
+        piece = coverage.piece
+        if coverage.range_start is not None:
+            details["range_start"] = coverage.range_start
         if piece is not None:
             details |= piece.details
             counted = piece.stop - (piece.start or 0) if complete else 0
@@ -226,5 +232,5 @@ class DownloadRecords:
                     download = fetched(download, counted, complete, now_ms, retry_ms)
                 device = device._replace(time_ms=now_ms, download=download)
                 fleet.record("download", transfer.key, device, details)
-        if self._offers.admission is not None and transfer.takes_slot:
-            self._offers.admission.end(transfer.key, complete and transfer.has_end)
+        if self._offers.admission is not None and coverage.takes_slot:
+            self._offers.admission.end(transfer.key, complete and coverage.has_end)
