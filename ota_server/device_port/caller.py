@@ -18,7 +18,7 @@ from binascii import Error as BadBase64
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from ota_server.device_port.dialects import BR, FAMILIES, FOTA_PATH, Family, family_of
+from ota_server.device_port.dialects import BR, FAMILIES, FOTA_PATH, OWN_FIELDS, Family, family_of
 from ota_server.httpd.http1 import Request
 from ota_server.model.device import (
     MAC_FIELD,
@@ -93,6 +93,12 @@ def caller_of(request: Request, product: str = "", path: bytes | None = None) ->
         Unidentified: it says nothing, or something that is malformed, sent twice or contradictory.
     """
     path = request.path if path is None else path
+    if request.fields.keys() == OWN_FIELDS and not path.startswith(b"/d/") and path != FOTA_PATH:
+        # As `read_common_image` leaves it: nothing else can say who it is. This saves a download
+        # a tenth of its time.
+        said = _claim(MAC_FIELD.decode(), single(MAC_FIELD, request.fields, request.repeated))
+        version = _version(request, BR, None)
+        return Caller(Report(device_key(product, said.identity), version), BR, path)
     in_path = _DEVICE_PATH.fullmatch(path) if path.startswith(b"/d/") else None
     path = path if in_path is None else in_path[3]
     family = family_of(request, path)

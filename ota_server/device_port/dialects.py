@@ -13,7 +13,7 @@ from ota_server.model.device import MAC_FIELD, VERSION_FIELD
 from ota_server.model.updater import OTHER_FAMILY, PLAIN_FAMILY
 
 FOTA_PATH = b"/esp32fota.json"
-_OWN_FIELDS = frozenset((MAC_FIELD, VERSION_FIELD))
+OWN_FIELDS = frozenset((MAC_FIELD, VERSION_FIELD))
 
 
 # How Tasmota says its version: `14.1.0(release-tasmota32)`.
@@ -152,7 +152,7 @@ def family_of(request: Request, path: bytes) -> Family:
     headers by which a family says who it is too.
     """
     fields = request.fields
-    is_ours = fields.keys() >= _OWN_FIELDS
+    is_ours = fields.keys() >= OWN_FIELDS
     agent = fields.get(b"user-agent", b"")
     names = b"\n" + b"\n".join(fields) + b"\n"
     for family, mark in _MARKS:

@@ -101,10 +101,11 @@ class ProductPort:
         the variant, which counts only where a release is reported with it. The chip is that of the
         image with the hash, else of the version, else of the last image that it reported.
         """
-        policy, report = self.policies.current(), caller.report
+        report = caller.report
         version, updater = report.firmware_version, report.updater
         if updater is None:
             return caller
+        policy = self.policies.current()
         by_hash = self._release_by_hash(caller, policy)
         if version == UNKNOWN_VERSION:
             version = by_hash or version
