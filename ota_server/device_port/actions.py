@@ -202,7 +202,7 @@ class Actions:
         """Return the image of an action.
 
         Raises:
-            NoImage: it is not there, or nobody may have it.
+            NoImage: it is not there, or must not be sent.
             NotNow: it is not ready; ask again later.
             NotHashed: it has to be hashed first, and the caller may wait for that.
         """

@@ -7,7 +7,7 @@ from contextlib import suppress
 from http import HTTPStatus
 
 from ota_server.device_port.asked_for import AskedFor
-from ota_server.device_port.caller import FIRMWARE_MODES, Caller
+from ota_server.device_port.caller import Caller
 from ota_server.device_port.dialects import HAWKBIT, Family, NoUpdate
 from ota_server.device_port.download_records import DownloadPlan, DownloadRecords, Piece
 from ota_server.device_port.image_reply import (
@@ -277,7 +277,7 @@ class Downloads:
             running = policy.release_of(report.firmware_version)
             has_image = meaning(running) in policy.images
             decision = decision._replace(release=running if has_image else None)
-        elif is_current or caller.mode not in FIRMWARE_MODES:
+        elif is_current:
             raise NotOffered(decision)
         if decision.release is None or not asked.is_of(decision.release):
             raise NotOffered(decision)

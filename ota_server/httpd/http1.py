@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from ota_server.model.quoting import quoted
 
-# RFC 9112 section 3 recommends so many for a request line. A head of 16 KiB is twice what nginx
+# RFC 9112 section 3 recommends this length of a request line. A head of 16 KiB is twice what nginx
 # accepts, and still small enough to keep one for each connection.
 MAX_REQUEST_LINE_BYTES = 8000
 MAX_HEAD_BYTES = 16 * 1024
