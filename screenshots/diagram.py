@@ -320,6 +320,8 @@ DOORS = (
 )
 ROOMS = (
     ("commands", "the command line: arguments in, text out", "c"),
+    ("operator_port", "what operators see in a browser, by API, by metrics", ""),
+    ("operations", "what operators look at and do, by whatever way", ""),
     ("device_port", "what devices ask and get; who may download now", "cs"),
     ("rollouts", "a release in waves: whom it reaches, moving it, how it ends", "csr"),
     ("releases", "versions and their images: published, activated, withdrawn", "cs"),
@@ -330,7 +332,7 @@ ROOMS = (
     ("system", "files, locks, the data directory, the log", "csr"),
     ("model", "versions, devices, manifests, times, addresses (pure)", "csr"),
 )
-HOUSE_WIDTH, HOUSE_HEIGHT = 900, 700
+HOUSE_WIDTH, HOUSE_HEIGHT = 900, 808
 _ROOM_X, _ROOM_WIDTH, _ROOM_HEIGHT, _ROOM_STEP = 20, 520, 46, 54
 _COLUMNS = (("c", 590), ("s", 706), ("r", 822))
 _FIRST_ROOM = 130

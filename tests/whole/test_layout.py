@@ -17,6 +17,8 @@ PACKAGE = "ota_server"
 # The doors stand above all rooms; a room imports itself and the rooms below it.
 ROOMS = (
     "commands",
+    "operator_port",
+    "operations",
     "device_port",
     "rollouts",
     "releases",
@@ -42,7 +44,7 @@ BEHAVIOURS = {
     "policy": {"all_situations", "one_decision", "unknown_devices", "why_and_server"},
     "rollouts": {"fleets"},
 }
-NOT_IN_THE_SERVER = ("commands", "evaluation", "operator_port")
+NOT_IN_THE_SERVER = ("commands", "evaluation", "operations", "operator_port")
 # Modules of the standard library that touch the world. `datetime` is there to convert alone.
 IMPURE = {
     "asyncio",

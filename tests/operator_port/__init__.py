@@ -1,0 +1,1 @@
+"""Tests of the operators' port: pages, API, metrics, who may."""
