@@ -83,6 +83,7 @@ class App(Protocol):
 
         Raises:
             NotReady: ask again later. Only if the caller `may_wait`.
+            TakesOver: the application wants the connection for itself; see `taken.py`.
         """
 
     def flush(self) -> None:

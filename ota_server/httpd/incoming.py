@@ -81,6 +81,11 @@ class Incoming:
         self._buffer = self._buffer[length:]
         return request
 
+    def take_rest(self) -> bytes:
+        """Take what has arrived and is not read: for who reads on by itself."""
+        rest, self._buffer = self._buffer, b""
+        return rest
+
     def _begin_body(self, request: Request, head_bytes: int) -> None:
         """Wait for the rest of a body.
 

@@ -110,7 +110,7 @@ class Listener(ThreadingHTTPServer):
         self._limit = RateLimit(_LOG_EVERY_SECONDS)
         self._left = Budget(_LOG_LINES, _LOG_EVERY_SECONDS)
         self._serving = threading.Event()
-        family, *_, resolved = _resolve(*address)
+        family, *_, resolved = resolve_address(*address)
         self.wake_receiver, self._wake_sender = socket.socketpair()
         for end in (self.wake_receiver, self._wake_sender):
             end.setblocking(False)
@@ -281,7 +281,7 @@ class Listener(ThreadingHTTPServer):
         self._wake_sender.close()
 
 
-def _resolve(host: str, port: int) -> tuple[Any, ...]:
+def resolve_address(host: str, port: int) -> tuple[Any, ...]:
     """Return the first address of a host; "" means all interfaces, IPv6 and IPv4."""
     if not host:
         host = "::" if _has_ipv6() else "0.0.0.0"

@@ -11,11 +11,13 @@ from socketserver import BaseRequestHandler
 from threading import Lock, Thread, current_thread
 from typing import Any
 
-from ota_server.httpd.channel import FRESH
+from ota_server.httpd.channel import FRESH, Channel
 from ota_server.httpd.driver import Driver
 from ota_server.httpd.event_loop import EventLoop
 from ota_server.httpd.listener import Listener
+from ota_server.httpd.reply import Outgoing
 from ota_server.httpd.sockets import PollPoller
+from ota_server.httpd.taken import TakenConnection, TakesOver
 from ota_server.httpd.watching import LOOK_SECONDS, READ
 
 log = logging.getLogger(__name__)
@@ -93,6 +95,21 @@ class _OneChannel(Driver):
             self.turn()
         self._poller.unregister(wake)
         self.end()
+
+    def _next_reply(self, channel: Channel, answers: list[tuple[Channel, Outgoing | None]]) -> None:
+        try:
+            super()._next_reply(channel, answers)
+        except TakesOver as taking:
+            taken = TakenConnection(
+                channel.sock, channel.connection.take_rest(), self._listener.wake_receiver
+            )
+            try:
+                taking.talk(taken)
+                taken.finish()
+            except OSError as problem:
+                log.debug("%s left: %s", channel.connection.peer.address, problem)
+            finally:
+                self._close(channel, was_reset=False)
 
     def _timeout(self) -> float:
         for parked in self._watching.parked:
