@@ -1,7 +1,7 @@
-"""The controller: a child process of the server that moves rollouts. I/O.
+"""The controller: a child process of the server that moves rollouts and answers operators. I/O.
 
 It reads what operators want and what devices did, and writes how far each rollout is. It answers no
-requests, so no device ever waits for it.
+device, so none ever waits for it.
 """
 
 import sys
@@ -16,21 +16,33 @@ import logging
 import os
 import select
 import signal
+import socket
 import time
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from threading import Event
 from types import FrameType
 
+from ota_server.device_port.option_values import admin_argument, host_name_argument
+from ota_server.httpd.adopted import listen_on
 from ota_server.model.refusal import BadPolicy
+from ota_server.operator_port.side import OperatorSide
 from ota_server.policy.files import PolicyFiles
 from ota_server.policy.lease import lines_of_a_look
 from ota_server.policy.rollout_plan import RolloutPlan, is_over
 from ota_server.rollouts.files import groups_with_plan, read_plan, read_progress
 from ota_server.rollouts.find_rollout import must_name_fleet
 from ota_server.rollouts.journal_fold import ServerFacts
-from ota_server.rollouts.keeper import COMPLETION_UNKNOWN, HEARTBEAT, KEEP_UNGROUPED, LOCK_NAME
+from ota_server.rollouts.keeper import (
+    ADMIN_NAME,
+    ADMIN_SOCKET,
+    COMPLETION_UNKNOWN,
+    HEARTBEAT,
+    KEEP_UNGROUPED,
+    LOCK_NAME,
+)
 from ota_server.rollouts.mover import RolloutMover
 from ota_server.system import clock
 from ota_server.system.data_dir import (
@@ -69,6 +81,7 @@ class Controller:
         lock: int | None = None,
         heartbeat: int | None = None,
         keeps_ungrouped: bool = False,
+        operators: OperatorSide | None = None,
     ) -> None:
         """Begin without rollouts; the first `look` finds them.
 
@@ -76,7 +89,9 @@ class Controller:
             lock: the descriptor of the lock that this controller holds.
             heartbeat: the descriptor of a pipe, to write to after each look; see `lease`.
             keeps_ungrouped: as in a `Policy`.
+            operators: what is done for them between looks; with it the controller runs on.
         """
+        self._operators = operators
         self._lock = lock
         self._heartbeat = heartbeat
         self._touch_at = 0.0
@@ -115,12 +130,13 @@ class Controller:
         self._is_sound = True
         self._policies.look_after()
         self._update()
-        if not self._movers and self._is_sound:
+        if not self._movers and self._is_sound and self._operators is None:
             return None
         now_ms = self._look_at_clock()
         behind = {group for group, each in self._movers.items() if self._step(each, now_ms)}
         self._beat([group for group in self._movers if group not in behind])
-        return 0.0 if behind else self._tick_seconds
+        has_more = self._operators is not None and self._operators.look(now_ms)
+        return 0.0 if behind or has_more else self._tick_seconds
 
     def _beat(self, up_to_date: Sequence[str]) -> None:
         """Tell the server of this look, and for which rollouts the whole journal has been read."""
@@ -233,8 +249,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run `python -m ota_server.controller` and return its exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m ota_server.controller",
-        description="Move rollouts. This command is internal: the server starts it while a rollout "
-        "is on, and restarts it when it dies. It ends when its standard input is closed.",
+        description="Move rollouts, and answer operators. The server starts it by itself, and again "
+        "when it dies; it ends when its standard input is closed. With --admin it answers operators "
+        "of a data directory until it is stopped, and moves no rollouts: that is for a page beside "
+        "a server that runs with --no-admin, or where none runs.",
     )
     add_data_dir_argument(parser)
     parser.add_argument(
@@ -266,6 +284,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         action="store_true",
         help="after each look write lines to standard output, which is a pipe",
     )
+    _add_operators_arguments(parser)
     arguments = parser.parse_args(argv)
     written = LogThread()
     logging.basicConfig(handlers=[written], level=logging.INFO)
@@ -273,6 +292,29 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _run(arguments)
     finally:
         written.end()
+
+
+def _add_operators_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--admin",
+        type=admin_argument,
+        metavar="HOST:PORT",
+        help="answer operators here, and do nothing else",
+    )
+    parser.add_argument(
+        ADMIN_SOCKET,
+        type=int,
+        metavar="FD",
+        help="answer operators on this descriptor of a listening socket",
+    )
+    parser.add_argument(
+        ADMIN_NAME,
+        type=host_name_argument,
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="a name of a host by which browsers reach that port; may be repeated",
+    )
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -283,6 +325,8 @@ def _run(arguments: argparse.Namespace) -> int:
         hints.data_dir = root
     hints.product = product_at(data_dir)
     hints.must_name_fleet = partial(must_name_fleet, data_dir)
+    if arguments.admin is not None:
+        return _answer_operators(arguments)
     try:
         lock = take_lock(log_dir(data_dir) / LOCK_NAME)
     except InUse:
@@ -294,6 +338,10 @@ def _run(arguments: argparse.Namespace) -> int:
     heartbeat = sys.stdout.fileno() if arguments.heartbeat else None
     if heartbeat is not None:
         os.set_blocking(heartbeat, False)
+    operators = None
+    if arguments.admin_socket is not None:
+        sock = socket.socket(fileno=arguments.admin_socket)
+        operators = OperatorSide(data_dir, sock, arguments.admin_name)
     controller = Controller(
         data_dir,
         arguments.tick,
@@ -301,10 +349,36 @@ def _run(arguments: argparse.Namespace) -> int:
         lock,
         heartbeat,
         arguments.keep_ungrouped,
+        operators,
     )
     signal.signal(signal.SIGTERM, controller.end)
-    controller.run(sys.stdin.fileno())
+    try:
+        controller.run(sys.stdin.fileno())
+    finally:
+        if operators is not None:
+            operators.end()
     os.close(lock)
+    return 0
+
+
+def _answer_operators(arguments: argparse.Namespace) -> int:
+    """Answer operators until a signal; return the exit code."""
+    address = arguments.admin
+    try:
+        sock = listen_on(*address)
+    except (OSError, UnicodeError) as problem:
+        log.error("cannot listen on %s: %s", address, problem)
+        return 1
+    stopping = Event()
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(signum, lambda *_: stopping.set())
+    operators = OperatorSide(arguments.data_dir, sock, arguments.admin_name)
+    log.info("operators: http://%s/", address)
+    try:
+        while not stopping.wait(0.0 if operators.look(clock.now_ms()) else _TICK_SECONDS):
+            pass
+    finally:
+        operators.end()
     return 0
 
 

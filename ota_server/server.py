@@ -20,6 +20,7 @@ from types import FrameType
 from typing import Any
 
 from ota_server.device_port import banner
+from ota_server.device_port.admin_socket import NoAdminPort, open_admin_socket
 from ota_server.device_port.companions import Companions
 from ota_server.device_port.options import describe
 from ota_server.device_port.server import NoThread, OTAServer
@@ -68,14 +69,17 @@ def _serve(arguments: argparse.Namespace, written: LogThread) -> int:
     if arguments.data_dir != default_data_dir(is_elsewhere=True):
         hints.data_dir = arguments.data_dir
     try:
+        admin = open_admin_socket(arguments)
         server = make_server(arguments)
     except WrongOptions as problem:
         return _fail(str(problem), 2)
-    except CannotStart as problem:
+    except (CannotStart, NoAdminPort) as problem:
         return _fail(str(problem), 1)
     _install_signals(server, written)
-    banner.show(server, log_dir(arguments.data_dir), banner.limits_text(arguments))
-    companions = Companions(arguments, server)
+    url = "" if admin is None else admin.url
+    server.service.operators_url = url
+    banner.show(server, log_dir(arguments.data_dir), banner.limits_text(arguments), url)
+    companions = Companions(arguments, server, admin)
     garbage.hold_back()
     sys.setswitchinterval(_SWITCH_SECONDS)
     try:

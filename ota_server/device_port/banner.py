@@ -31,19 +31,22 @@ _BEHIND_PROXY = "  NOTE       only the proxy on this machine reaches that"
 _DEVELOPMENT = "  NOTE       --development: devices may fetch one image again and again"
 
 
-def show(server: OTAServer, log_dir: Path, limits: str) -> None:
+def show(server: OTAServer, log_dir: Path, limits: str, operators_url: str) -> None:
     """Print what is known at once, and the image of the target once it is hashed.
 
     Args:
         limits: who may download when, and how fast, in words; "" if nothing is limited.
+        operators_url: where operators find the page; "": nowhere.
     """
-    _say(_first_lines(server, log_dir, limits))
+    _say(_first_lines(server, log_dir, limits, operators_url))
     announcing = threading.Thread(target=_announce_image, args=(server.service.store,), daemon=True)
     with suppress(RuntimeError):  # no further thread can be started: not worth a server
         announcing.start()
 
 
-def _first_lines(server: OTAServer, log_dir: Path, limits: str) -> list[str]:
+def _first_lines(
+    server: OTAServer, log_dir: Path, limits: str, operators_url: str
+) -> list[str]:
     """Return what is known at once; the image has to be hashed first."""
     host, port = server.server_name, server.server_port
     shown = f"[{host}]" if ":" in host else host
@@ -53,6 +56,7 @@ def _first_lines(server: OTAServer, log_dir: Path, limits: str) -> list[str]:
         f"ota_server {__version__}",
         f"  listening  http://{shown}:{port}/{where}",
         *_address_lines(host, port, server.proxies is not None),
+        *([f"  operators  {operators_url}"] if operators_url else []),
         *([_DEVELOPMENT] if server.service.offers.is_development else []),
         f"  journal    {log_dir / 'devices.jsonl'}, known devices: {len(fleet)}",
     ]

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ota_server.device_port.admin_socket import AdminSocket
 from ota_server.device_port.admission_status import AdmissionFile
 from ota_server.device_port.options import KEEP, MEBIBYTE
 from ota_server.device_port.products import ProductPort
@@ -18,7 +19,13 @@ from ota_server.journal.files import most_bytes
 from ota_server.journal.forget import ForgetRequests
 from ota_server.policy.hold import HoldLog
 from ota_server.policy.situation import Serving
-from ota_server.rollouts.keeper import COMPLETION_UNKNOWN, KEEP_UNGROUPED, Keeper
+from ota_server.rollouts.keeper import (
+    ADMIN_NAME,
+    ADMIN_SOCKET,
+    COMPLETION_UNKNOWN,
+    KEEP_UNGROUPED,
+    Keeper,
+)
 from ota_server.system import clock
 from ota_server.system.children import reap_orphans
 from ota_server.system.data_dir import log_dir
@@ -33,8 +40,14 @@ log = logging.getLogger(__name__)
 class Companions:
     """What runs beside the server in its process, and ends after it."""
 
-    def __init__(self, arguments: argparse.Namespace, server: OTAServer) -> None:
-        """Make them, and add their chores to those of the server."""
+    def __init__(
+        self, arguments: argparse.Namespace, server: OTAServer, admin: AdminSocket | None
+    ) -> None:
+        """Make them, and add their chores to those of the server.
+
+        Args:
+            admin: for the controller of the default product: it answers operators.
+        """
         unknown = why_acknowledgements_are_unknown(server.address_family)
         if unknown is not None:
             log.warning(
@@ -53,6 +66,7 @@ class Companions:
         self._server = server
         self._events = _event_command(arguments.on_event) if arguments.on_event else None
         self._companions: dict[str, _ProductCompanions] = {}
+        self._admin = admin
         self._make = partial(_ProductCompanions, self._events, server, serving, options)
         server.chores += [self._look_after, reap_orphans]
         self._look_after()
@@ -67,13 +81,15 @@ class Companions:
             chores[:] = [chore for chore in chores if chore not in companions.chores]
             companions.end()
         for name in ports.keys() - self._companions.keys():
-            self._companions[name] = self._make(ports[name])
+            self._companions[name] = self._make(ports[name], None if name else self._admin)
             chores += self._companions[name].chores
 
     def end(self) -> None:
         """End the controllers, and delete the files that describe a running server."""
         untold = sum(companions.end() for companions in self._companions.values())
         untold += 0 if self._events is None else self._events.end()
+        if self._admin is not None:
+            self._admin.socket.close()
         if untold:
             log.warning(
                 "events that --on-event was not told of: %d; what became of rollouts is told at "
@@ -97,10 +113,17 @@ class _ProductCompanions:
         serving: Serving,
         options: list[str],
         port: ProductPort,
+        admin: AdminSocket | None,
     ) -> None:
         data_dir, service = port.data_dir, server.service
         started_ms = serving.since_ms
-        self._keeper = Keeper(data_dir, port.policies, port.offers.attended, started_ms, options)
+        inherited = () if admin is None else (admin.socket.fileno(),)
+        if admin is not None:
+            options = [*options, *_admin_options(admin)]
+        attended = port.offers.attended
+        self._keeper = Keeper(
+            data_dir, port.policies, attended, started_ms, options, inherited=inherited
+        )
         self._admission = AdmissionFile(log_dir(data_dir), partial(service.standing, port), serving)
         forget_requests = ForgetRequests(data_dir, service.fleet)
         hold_log = HoldLog(data_dir, port.policies)
@@ -129,6 +152,12 @@ class _ProductCompanions:
         self._keeper.end()
         self._admission.remove()
         return 0 if self._watch is None else self._watch.look_again()
+
+
+def _admin_options(admin: AdminSocket) -> list[str]:
+    """Return the options by which a controller answers operators."""
+    names = [f"{ADMIN_NAME}={name}" for name in admin.names]
+    return [f"{ADMIN_SOCKET}={admin.socket.fileno()}", *names]
 
 
 # What these two load takes memory that most servers do not need.

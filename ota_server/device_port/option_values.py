@@ -1,13 +1,31 @@
 """Parsing the values of the serving command's options; what is wrong is said to who typed it."""
 
 import argparse
+import re
 from datetime import tzinfo
 from ipaddress import IPv4Network, IPv6Network, ip_network
+from typing import NamedTuple
 
 from ota_server.device_port.window import Window, parse_window
 from ota_server.model.address import plain_network
 from ota_server.model.quantity import parse_duration, parse_size
 
+
+
+class AdminAddress(NamedTuple):
+    """Where operators reach the page."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        """Return it as it is typed."""
+        return f"{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}"
+
+
+DEFAULT_ADMIN = AdminAddress("127.0.0.1", 7778)
+_ADMIN = re.compile(r"(?:\[([0-9A-Fa-f:.]+(?:%\w+)?)\]|([^\[\]:]*)):([0-9]{1,5})")
+_HOST_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9\-.]{0,252}[A-Za-z0-9])?")
 # A longer one would make devices look away that are there.
 MOST_RECORD_SECONDS = 3600
 # At a lower rate a packet would take longer than a client waits.
@@ -18,6 +36,23 @@ _MOST_OVERDUE_SECONDS = 3660 * 86400
 def port_argument(text: str) -> int:
     """Parse a port."""
     return _whole_number(text, 0, 65535)
+
+
+def admin_argument(text: str) -> AdminAddress:
+    """Parse where operators reach the page."""
+    match = _ADMIN.fullmatch(text)
+    if match is None or int(match[3]) > 65535:
+        raise argparse.ArgumentTypeError(
+            f"{text!r:.60} is not HOST:PORT, such as 127.0.0.1:7778 or [::1]:7778"
+        )
+    return AdminAddress(match[1] or match[2], int(match[3]))
+
+
+def host_name_argument(text: str) -> str:
+    """Parse the name of a host."""
+    if not _HOST_NAME.fullmatch(text):
+        raise argparse.ArgumentTypeError(f"{text!r:.60} is not the name of a host, without a port")
+    return text.lower()
 
 
 def positive_argument(text: str) -> int:

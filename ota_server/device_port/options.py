@@ -4,10 +4,13 @@ import argparse
 
 from ota_server import __version__
 from ota_server.device_port.option_values import (
+    DEFAULT_ADMIN,
     MOST_RECORD_SECONDS,
+    admin_argument,
     command_argument,
     count_argument,
     duration_argument,
+    host_name_argument,
     network_argument,
     port_argument,
     positive_argument,
@@ -91,9 +94,32 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         "version, so that it gets nothing unless it is pinned (default: %(default)s)",
     )
     _add_client_arguments(parser)
+    _add_admin_arguments(parser)
     _add_desk_arguments(parser)
     _add_limit_arguments(parser)
     _add_journal_arguments(parser)
+
+
+def _add_admin_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the operators' port."""
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument(
+        "--admin",
+        type=admin_argument,
+        metavar="HOST:PORT",
+        help="where operators find the page, the API and the metrics; elsewhere than on this "
+        f"machine only with a token on record (default: {DEFAULT_ADMIN})",
+    )
+    form.add_argument("--no-admin", action="store_true", help="without a port for operators")
+    parser.add_argument(
+        "--admin-name",
+        type=host_name_argument,
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="a name of a host by which browsers reach that port, as through a proxy; others are "
+        "refused, but for addresses, localhost and the name of this machine; may be repeated",
+    )
 
 
 def _add_client_arguments(parser: argparse.ArgumentParser) -> None:

@@ -57,7 +57,7 @@ _NAMED_FILE = re.compile(rb"/firmware/firmware_([A-Za-z0-9][A-Za-z0-9._+\-]{0,63
 _MAC_LINE = re.compile(rb"\n(?i:_br_mac_):[ \t]*([0-9A-Fa-f:.\-]{12,17})[ \t]*\r?\n")
 _WHAT_THIS_IS = (
     "This is ota_server, from which devices get their firmware: they ask for /version.txt and "
-    "/firmware.bin with the headers _br_mac_ and _br_fwv_.\n"
+    "/firmware.bin with the headers _br_mac_ and _br_fwv_."
 )
 _LOG_EVERY_SECONDS = 60.0
 # In all, from any number of addresses: an IPv6 network has enough of them to fill any log.
@@ -71,6 +71,7 @@ class Service:
         default: the default product.
         logs_each_refusal: log all of them, not some of each kind.
         is_anonymous: answer clients that do not say which device they are.
+        operators_url: where operators find the page; "": nowhere.
     """
 
     def __init__(
@@ -93,6 +94,7 @@ class Service:
         self._proxy_signs = None if is_behind_proxy else ProxySigns()
         self.logs_each_refusal = False
         self.is_anonymous = False
+        self.operators_url = ""
         self._limit = RateLimit(_LOG_EVERY_SECONDS)
         self._log_budget = Budget(_LOG_LINES, _LOG_EVERY_SECONDS)
         self._turned_away_logged = 0
@@ -252,7 +254,8 @@ class Service:
                 return port.signatures.respond_by_name(version, peer, may_wait)
             return port.named_images.respond(request, version, peer, may_wait)
         if path == b"/" and is_from_browser(request):
-            return reply.text(HTTPStatus.OK, _WHAT_THIS_IS)
+            page = f" The page for operators: {self.operators_url}" if self.operators_url else ""
+            return reply.text(HTTPStatus.OK, f"{_WHAT_THIS_IS}{page}\n")
         try:
             caller = port.recognised(caller_of(request, port.name, path))
         except Unidentified as unsaid:

@@ -1,4 +1,6 @@
-"""Starts the controller while a rollout is on, and starts it again when it dies.
+"""Starts the controller while it is needed, and starts it again when it dies.
+
+It is needed while a rollout is on, and always where it answers operators.
 
 No request waits for the controller: it is a process of its own (`controller.py`), which ends when
 its standard input does, that is, with the server. It has a lease for each rollout (`lease`): it
@@ -31,6 +33,10 @@ COMPLETION_UNKNOWN = "--completion-unknown"
 KEEP_UNGROUPED = "--keep-ungrouped"
 # The option of the controller to write the lines of `lease` after each look.
 HEARTBEAT = "--heartbeat"
+# The option of the controller for the descriptor of a socket on which operators are answered.
+ADMIN_SOCKET = "--admin-socket"
+# As that of the server.
+ADMIN_NAME = "--admin-name"
 # A tally of a million devices, or a checkpoint of theirs, takes seconds on a small machine.
 LEASE_SECONDS = 30.0
 LOCK_NAME = ".controller.lock"
@@ -56,6 +62,7 @@ class Keeper:
         started_ms: int,
         options: Sequence[str] = (),
         lease_seconds: float = LEASE_SECONDS,
+        inherited: Sequence[int] = (),
     ) -> None:
         """Start nothing yet; until a controller has looked after rollouts they offer nothing new.
 
@@ -64,6 +71,8 @@ class Keeper:
             started_ms: since when this server answers, in milliseconds since the epoch.
             options: of the controller, besides.
             lease_seconds: for so long rollouts go on without a word from it.
+            inherited: descriptors that the controller gets; with one of them it always runs: it
+                answers operators.
         """
         attended.groups = frozenset()
         self._attended = attended
@@ -77,6 +86,7 @@ class Keeper:
         self._policies = policies
         self._started_ms = started_ms
         self._options = options
+        self._inherited = tuple(inherited)
         self._child: Popen[bytes] | None = None
         self._began = self._heard_at = 0.0
         self._is_heard = False
@@ -96,7 +106,8 @@ class Keeper:
                 self._child.kill()  # its end is noted at the next look
                 self._heard_at, self._is_heard = now, False
         self._look_at_lease(now)
-        if self._child is None and self._policies.has_open_rollout and now >= self._not_before:
+        is_needed = self._inherited or self._policies.has_open_rollout
+        if self._child is None and is_needed and now >= self._not_before:
             self._start(now)
 
     @property
@@ -222,7 +233,7 @@ class Keeper:
                     stdin=PIPE,
                     stdout=PIPE,
                     env=environment,
-                    close_fds=True,
+                    pass_fds=self._inherited,
                 )
             )
             assert self._child.stdout is not None

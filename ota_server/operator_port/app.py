@@ -1,0 +1,185 @@
+"""The operators' port: an `App` of `httpd` that finds a route, asks who may, and answers. I/O.
+
+In this order: host and caller (`authoriser`), path (404), method (405), body, answer. The head of a
+request is enough to refuse a stranger, so nobody who may not act can make us read a long body. A
+connection ends after a request with a body.
+
+Here, and nowhere else, exceptions become statuses. Under `/api/` and for whoever prefers JSON an
+error is a problem (RFC 9457), else a page.
+"""
+
+import logging
+from http import HTTPStatus
+
+from ota_server.httpd import http1
+from ota_server.httpd.app import QuickReply
+from ota_server.httpd.http1 import BadRequest, Request
+from ota_server.httpd.reply import Peer, Reply
+from ota_server.httpd.taken import TakenConnection, TakesOver
+from ota_server.model.refusal import BadPolicy, Misused, Refused
+from ota_server.operations.device_filter import BadCursor
+from ota_server.operator_port.asked import Asked, Malformed, path_segments
+from ota_server.operator_port.authoriser import NOBODY, Access, Denied, Operator
+from ota_server.operator_port.problems import Problem, problem_reply, with_safe_fields
+from ota_server.operator_port.routes import Found, Route, RouteTable
+from ota_server.operator_port.site import NotHere, Site
+from ota_server.policy import audit
+from ota_server.system.locks import Busy
+
+log = logging.getLogger(__name__)
+
+# Of a form or of JSON: a bulk action may name a hundred thousand devices. A login is a short form.
+_MOST_BODY_BYTES = 4 * 1024 * 1024
+_MOST_OPEN_BYTES = 4096
+
+
+class OperatorApp:
+    """Answers operators. Each connection has a thread, so an answer may take its time."""
+
+    failures = withdrawals = 0  # nothing here is recorded in the journal, and no image is sent
+
+    def __init__(self, site: Site, routes: RouteTable) -> None:
+        self._site = site
+        self._routes = routes
+
+    def begin_turn(self) -> None:
+        """Do nothing: each answer looks at its files."""
+
+    def flush(self) -> None:
+        """Do nothing: there are no records."""
+
+    def answer_quickly(self, _data: bytes, _peer: Peer) -> QuickReply | None:
+        """Return None: no request here is so common."""
+        return None
+
+    def read_request(self, buffer: bytes) -> tuple[Request, int] | None:
+        """Read the head that `buffer` begins with.
+
+        Raises:
+            BadRequest: the bytes break HTTP or a limit.
+        """
+        return http1.read_request(buffer)
+
+    def most_body_bytes(self, _request: Request) -> int:
+        """Return 0: a body is read after it is known who sends it."""
+        return 0
+
+    def note_refused(self, problem: BadRequest, _head: bytes, peer: Peer) -> None:
+        """Log a request that breaks HTTP."""
+        log.info("operators' port: %d for %s: %s", problem.status, peer.address, problem)
+
+    def respond(self, request: Request, peer: Peer, _may_wait: bool = True) -> Reply:
+        """Answer a request.
+
+        Raises:
+            TakesOver: it has a body, or is answered by a stream.
+        """
+        answer = self._respond(request, peer)
+        # Nobody has read the body, and it must not be read as the next request.
+        answer.close = answer.close or request.content_length > 0
+        if request.method == "HEAD":
+            answer.body = b""
+        return answer
+
+    def _respond(self, request: Request, peer: Peer) -> Reply:
+        asked = Asked(request, peer, {}, NOBODY)
+        try:
+            segments = path_segments(request.path)
+            found = None if segments is None else self._routes.find(segments)
+            route = None if found is None else _route_for(found, request.method)
+            if route is None or found is None:
+                operator = self._site.authoriser.operator(request, peer, Access.READ)
+                return self._not_there(Asked(request, peer, {}, operator), found)
+            if request.content_length:
+                self._read_body_first(route, Asked(request, peer, found.parts, NOBODY))
+            operator = self._site.authoriser.operator(request, peer, route.access)
+            return self._answer(route, Asked(request, peer, found.parts, operator))
+        except TakesOver:
+            raise
+        except Exception as problem:
+            return self._refuse(asked, problem)
+
+    def _read_body_first(self, route: Route, asked: Asked) -> None:
+        """Have a body read, unless the head is enough to refuse it.
+
+        Raises:
+            TakesOver: it is read, and the request answered, on the connection.
+            Problem: it is too long.
+        """
+        request, authoriser = asked.request, self._site.authoriser
+        if route.takes_body or not authoriser.wants_body(request, asked.peer):
+            return
+        most = _MOST_OPEN_BYTES if route.access is Access.OPEN else _MOST_BODY_BYTES
+        if request.content_length > most:
+            raise Problem(
+                HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+                f"The body is longer than the {most} bytes that are read here.",
+            )
+
+        def talk(taken: TakenConnection) -> None:
+            whole = request._replace(body=_body_of(taken, request))
+            taken.reply(self._respond_whole(route, whole, asked), request.minor_version)
+
+        raise TakesOver(talk)
+
+    def _respond_whole(self, route: Route, request: Request, asked: Asked) -> Reply:
+        """Answer a request whose body has arrived."""
+        try:
+            operator = self._site.authoriser.operator(request, asked.peer, route.access)
+            return self._answer(route, Asked(request, asked.peer, asked.parts, operator))
+        except Exception as problem:
+            return self._refuse(asked, problem)
+
+    def _answer(self, route: Route, asked: Asked) -> Reply:
+        if route.access is not Access.ACT:
+            return with_safe_fields(route.answer(self._site, asked))
+        with audit.acting_as(asked.operator.name):
+            return with_safe_fields(route.answer(self._site, asked))
+
+    def _not_there(self, asked: Asked, found: Found | None) -> Reply:
+        if found is None:
+            return self._refuse(asked, Problem(HTTPStatus.NOT_FOUND, "There is nothing here."))
+        text = f"{asked.request.method} does not apply here: use {found.allow}."
+        allow = (("Allow", found.allow),)
+        return self._refuse(asked, Problem(HTTPStatus.METHOD_NOT_ALLOWED, text, allow))
+
+    def _refuse(self, asked: Asked, problem: Exception) -> Reply:
+        """Return the reply to a request that cannot be answered as it was meant."""
+        if not isinstance(problem, Problem):
+            problem = _as_problem(problem)
+        return with_safe_fields(problem_reply(self._site, asked, problem))
+
+
+def _as_problem(problem: Exception) -> Problem:
+    """Return what went wrong with its status."""
+    if isinstance(problem, Denied):
+        return Problem(problem.status, problem.detail, problem.fields, problem.title)
+    if isinstance(problem, NotHere):
+        return Problem(problem.status, str(problem))
+    if isinstance(problem, Malformed | BadCursor):
+        return Problem(HTTPStatus.BAD_REQUEST, str(problem))
+    if isinstance(problem, Refused | Misused | BadPolicy):
+        return Problem(HTTPStatus.CONFLICT, str(problem))
+    if isinstance(problem, Busy):
+        return Problem(HTTPStatus.SERVICE_UNAVAILABLE, str(problem), (("Retry-After", "5"),))
+    if isinstance(problem, OSError):
+        log.error("operators' port: %s: %s", problem.filename or "a file", problem.strerror)
+        said = f"A file cannot be read or written: {problem.filename or ''} {problem.strerror}."
+        return Problem(HTTPStatus.INTERNAL_SERVER_ERROR, said)
+    log.error("operators' port: a request failed", exc_info=problem)
+    return Problem(HTTPStatus.INTERNAL_SERVER_ERROR, "The server has a bug; its log says more.")
+
+
+def _route_for(found: Found, method: str) -> Route | None:
+    return found.routes.get("GET" if method == "HEAD" else method)
+
+
+def _body_of(taken: TakenConnection, request: Request) -> bytes:
+    if request.expects_continue:
+        taken.ask_for_body()
+    body, left = [], request.content_length
+    while left:
+        piece = taken.receive(min(left, 65536))
+        body.append(piece)
+        left -= len(piece)
+    return b"".join(body)

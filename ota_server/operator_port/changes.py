@@ -1,0 +1,76 @@
+"""What changes while operators look on: told to all open streams, kept for those that come back.
+
+A change says what to look at again, not how it is. Safe for use by many threads.
+"""
+
+from collections import deque
+from collections.abc import Mapping, Sequence
+from threading import Condition
+from typing import Any, NamedTuple
+
+# A page that was away for longer looks at everything again.
+_MOST_KEPT = 1000
+MOST_STREAMS = 32
+
+
+class Change(NamedTuple):
+    """Something that has changed.
+
+    Attributes:
+        id: rises; also over a restart of the process, since it begins with the time.
+        kind: of what: `devices`, `rollouts`, `releases`, `hold`, `audit`, or `all`.
+    """
+
+    id: int
+    kind: str
+    fields: Mapping[str, Any]
+
+
+class Changes:
+    """The newest changes, and who waits for the next one."""
+
+    def __init__(self, now_ms: int) -> None:
+        """Begin with ids that no process before this one has used."""
+        self._last = now_ms * 1000
+        self._kept: deque[Change] = deque(maxlen=_MOST_KEPT)
+        self._changed = Condition()
+        self._streams = 0
+
+    @property
+    def last_id(self) -> int:
+        """The id of the newest change."""
+        return self._last
+
+    def note(self, kind: str, **fields: Any) -> None:
+        """Tell everybody who waits."""
+        with self._changed:
+            self._last += 1
+            self._kept.append(Change(self._last, kind, fields))
+            self._changed.notify_all()
+
+    def after(self, last_id: int, seconds: float) -> Sequence[Change]:
+        """Return the changes after one, the oldest first; wait for one, `seconds` at most.
+
+        Where it is not known what came after it, that is one change of `all`.
+        """
+        with self._changed:
+            if self._last == last_id:
+                self._changed.wait(seconds)
+            if self._last == last_id:
+                return ()
+            oldest = self._kept[0].id if self._kept else self._last + 1
+            if not oldest - 1 <= last_id < self._last:
+                return (Change(self._last, "all", {}),)
+            return tuple(each for each in self._kept if each.id > last_id)
+
+    def begin_stream(self) -> bool:
+        """Return whether there is room for one more stream, and take it."""
+        with self._changed:
+            has_room = self._streams < MOST_STREAMS
+            self._streams += has_room
+            return has_room
+
+    def end_stream(self) -> None:
+        """Give back the room that a stream took."""
+        with self._changed:
+            self._streams -= 1

@@ -1,0 +1,54 @@
+"""All that the controller does for operators: answers them, keeps the index, tells of changes. I/O."""
+
+import logging
+import socket
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from ota_server.model.address import is_loopback
+from ota_server.operations.device_index import DeviceIndex
+from ota_server.operator_port.authoriser import Authoriser
+from ota_server.operator_port.changes import Changes
+from ota_server.operator_port.port import OperatorPort
+from ota_server.operator_port.site import Site
+from ota_server.operator_port.site_routes import all_routes
+from ota_server.system import clock
+
+log = logging.getLogger(__name__)
+
+_LOOK_SECONDS = 1.0
+
+
+class OperatorSide:
+    """Answers operators from its constructor on; `look` does the rest. `look` and `end` by one thread."""
+
+    def __init__(self, data_dir: Path, sock: socket.socket, names: Sequence[str]) -> None:
+        """Begin to answer.
+
+        Args:
+            sock: listens already.
+            names: of hosts by which browsers reach the port, besides its address.
+        """
+        is_local = is_loopback(sock.getsockname()[0])
+        authoriser = Authoriser(
+            data_dir, reads_openly=is_local, names=names, now_seconds=time.time
+        )
+        self._changes = Changes(clock.now_ms())
+        self._authoriser = authoriser
+        site = Site(data_dir, DeviceIndex(data_dir), authoriser, self._changes)
+        self._port = OperatorPort(sock, site, all_routes())
+        self._look_at = 0.0
+        self._port.start()
+
+    def look(self, now_ms: int) -> bool:
+        """Do a little of what is to be done; return whether there is more to do at once."""
+        now = time.monotonic()
+        if now >= self._look_at:
+            self._look_at = now + _LOOK_SECONDS
+            self._authoriser.look_after()
+        return False
+
+    def end(self) -> None:
+        """Answer what has arrived, and close everything."""
+        self._port.end()

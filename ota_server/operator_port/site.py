@@ -1,0 +1,73 @@
+"""What all pages and the API share: the data directory, the index of devices, who may, the time."""
+
+from collections.abc import Callable
+from http import HTTPStatus
+from pathlib import Path
+
+from ota_server.operations.device_index import DeviceIndex
+from ota_server.operator_port.authoriser import Authoriser
+from ota_server.operator_port.changes import Changes
+from ota_server.system import clock
+from ota_server.system.data_dir import journal_dir, log_dir, product_dir, product_names
+
+# What the default product is called where a product has to be named, as by --product.
+DEFAULT = "default"
+
+
+class NotHere(Exception):
+    """What a request names is not there, or not possible; the status says which."""
+
+    def __init__(self, text: str, status: HTTPStatus = HTTPStatus.NOT_FOUND) -> None:
+        super().__init__(text)
+        self.status = status
+
+
+class Site:
+    """What answers are made of. Safe for use by many threads.
+
+    Attributes:
+        data_dir: the root: that of the default product.
+        devices_url: where devices reach the server, as operators type it; "": not known.
+    """
+
+    def __init__(
+        self,
+        data_dir: Path,
+        index: DeviceIndex,
+        authoriser: Authoriser,
+        changes: Changes,
+        now_ms: Callable[[], int] = clock.now_ms,
+        devices_url: str = "",
+    ) -> None:
+        self.data_dir = data_dir
+        self.index = index
+        self.authoriser = authoriser
+        self.changes = changes
+        self.now_ms = now_ms
+        self.devices_url = devices_url
+
+    @property
+    def logs(self) -> Path:
+        """The folder of the journal and of the audit log of the default product."""
+        return log_dir(self.data_dir)
+
+    @property
+    def journal_dir(self) -> Path:
+        """The folder of the journal, which is one for all products."""
+        return journal_dir(self.data_dir)
+
+    @property
+    def products(self) -> tuple[str, ...]:
+        """The products, "" first: the default one."""
+        return ("", *product_names(self.data_dir))
+
+    def folder_of(self, product: str) -> Path:
+        """Return the data directory of a product, by its name or as `default`.
+
+        Raises:
+            NotHere: there is none of this name.
+        """
+        name = "" if product == DEFAULT else product
+        if name not in self.products:
+            raise NotHere(f"There is no product {name[:40]!r}.")
+        return product_dir(self.data_dir, name) if name else self.data_dir

@@ -1,0 +1,16 @@
+"""All routes of the operators' port, from the modules that answer them."""
+
+from functools import partial
+
+from ota_server.operator_port import sign_in, static_files
+from ota_server.operator_port.authoriser import Access
+from ota_server.operator_port.routes import Route, RouteTable
+
+
+def all_routes() -> RouteTable:
+    """Return the routes."""
+    files = [
+        Route("GET", f"/static/{name}", Access.OPEN, partial(static_files.answer, name))
+        for name in static_files.NAMES
+    ]
+    return RouteTable((*files, *sign_in.ROUTES))
