@@ -90,6 +90,7 @@ PURE |= {
     "journal.record",
     "journal.record_fields",
     "journal.scan",
+    "operations.device_filter",
     "policy.decision",
     "policy.device_state",
     "policy.explain",
