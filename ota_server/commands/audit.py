@@ -53,11 +53,17 @@ def _show(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _who(entry: dict[str, Any]) -> str:
+    """Return a user of the machine, or an operator's token and the port that it was used at."""
+    user, through = entry.get("user", "?"), entry.get("through")
+    return f"{user} ({through})" if through else f"{user}@{entry.get('host', '?')}"
+
+
 def _row(entry: dict[str, Any], is_local: bool) -> tuple[str, ...]:
     taken = (f", {group} {target}" for group, target in audit.targets_taken(entry).items())
     cells = (
         to_the_second(entry["time"], is_local),
-        f"{entry.get('user', '?')}@{entry.get('host', '?')}",
+        _who(entry),
         entry.get("action", "?"),
         entry.get("what", "-"),
         f"{entry.get('from', '-')}{''.join(taken)}",

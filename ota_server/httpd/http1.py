@@ -119,7 +119,9 @@ def parse_head(head: bytes) -> Request:
     method, target, minor_version = _request_line(line)
     fields, repeated = _field_lines(rest)
     _check_host(fields.get(b"host"), b"host" in repeated, minor_version)
-    path, query = _target(method, target)
+    path, query, authority = _target(method, target)
+    if authority is not None:
+        fields[b"host"] = authority  # RFC 9112 section 3.2.2: the field is ignored then
     return Request(
         method=method.decode("ascii"),
         path=path,
@@ -168,10 +170,13 @@ def _request_line(line: bytes) -> tuple[bytes, bytes, int]:
     return words[0], words[1], min(int(version[2]), 1)
 
 
-def _target(method: bytes, target: bytes) -> tuple[bytes, bytes]:
-    """Return path and query as raw bytes: without decoding nothing can be disguised."""
+def _target(method: bytes, target: bytes) -> tuple[bytes, bytes, bytes | None]:
+    """Return path and query as raw bytes: without decoding nothing can be disguised.
+
+    And the authority of a target in absolute form; None: it has none.
+    """
     if method == b"CONNECT" or (method == b"OPTIONS" and target == b"*"):
-        return target, b""  # nothing is read into where a CONNECT goes: it is refused
+        return target, b"", None  # nothing is read into where a CONNECT goes: it is refused
     absolute = _ABSOLUTE_FORM.fullmatch(target)
     if absolute:
         if absolute[1][:1] in (b"", b":") or not is_host(absolute[1]):
@@ -182,7 +187,7 @@ def _target(method: bytes, target: bytes) -> tuple[bytes, bytes]:
     elif not _ORIGIN_FORM.fullmatch(target):
         raise BadRequest(HTTPStatus.BAD_REQUEST, "the target is no path of visible ASCII")
     path, _, query = target.partition(b"?")
-    return path, query
+    return path, query, absolute[1] if absolute else None
 
 
 def _field_lines(block: bytes) -> tuple[dict[bytes, bytes], frozenset[bytes]]:

@@ -11,6 +11,7 @@ import os
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,10 @@ log = logging.getLogger(__name__)
 FILE_NAME = "audit.jsonl"
 # What a change of the fleet's target took from groups: their targets, by their names.
 GROUP_TARGETS = "group_targets"
+ADMIN_PORT = "admin port"
 NOT_DONE = "not done"  # the change in the line before failed after that line was written
+# Who acts through the port for operators; "": who runs this process does.
+_acting: ContextVar[str] = ContextVar("acting", default="")
 
 
 def _never(_problem: OSError) -> bool:
@@ -96,12 +100,26 @@ def note(log_dir: Path, action: str, what: str, **details: Any) -> int:
         return append(log_dir / FILE_NAME, line_of(action, what, **details))
 
 
+@contextmanager
+def acting_as(name: str) -> Iterator[None]:
+    """Let an operator who came through the admin port be the user of all that is done inside.
+
+    Only in this thread: another one that is started inside does not inherit it.
+    """
+    before = _acting.set(name)
+    try:
+        yield
+    finally:
+        _acting.reset(before)
+
+
 def line_of(action: str, what: str, **details: Any) -> bytes:
     """Return a line of the log, with who makes the change now."""
     line = {
         "time": format_time(clock.now_ms()),
         "user": user(),
         "host": socket.gethostname(),
+        **({"through": ADMIN_PORT} if _acting.get() else {}),
         "action": action,
         "what": what,
         **{name: value for name, value in details.items() if value is not None},
@@ -147,7 +165,12 @@ def append(path: Path, content: bytes) -> int:
 
 
 def user() -> str:
-    """Return the user who runs this; under sudo, the one who called it."""
+    """Return who acts: an operator of the admin port, or the user who runs this.
+
+    Under sudo that is who called it.
+    """
+    if name := _acting.get():
+        return name
     import getpass  # here, since the server does not need it
 
     try:

@@ -136,17 +136,18 @@ def open_regular(path: Path) -> int:
     return descriptor
 
 
-def replace(path: Path, content: bytes, *, is_stop: bool = False) -> None:
+def replace(path: Path, content: bytes, *, is_stop: bool = False, mode: int = FILE_MODE) -> None:
     """Write a file so that readers see the old content or the new one, even after a power cut.
 
     Args:
         is_stop: it stops something bad, so on a full disk a spare file is used for it.
+        mode: who may read it, as of chmod.
 
     Raises:
         OSError: it cannot be written; the old file is unchanged. It names the file.
     """
     try:
-        _put(path, content)
+        _put(path, content, mode)
         sync_folder(path.parent)
     except OSError as problem:
         if is_stop and is_full(problem) and put_in_spare(path, content):
@@ -156,14 +157,14 @@ def replace(path: Path, content: bytes, *, is_stop: bool = False) -> None:
         raise
 
 
-def _put(path: Path, content: bytes) -> None:
+def _put(path: Path, content: bytes, mode: int) -> None:
     temporary = path.with_name(f".{path.name}.new")
     with suppress(FileNotFoundError):
         temporary.unlink()  # left by a process that was killed, perhaps another user's
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
     try:
-        with open(os.open(temporary, flags, FILE_MODE), "wb") as file:
-            hand_over(file.fileno(), path.parent)
+        with open(os.open(temporary, flags, mode), "wb") as file:
+            hand_over(file.fileno(), path.parent, mode)
             file.write(content)
             file.flush()
             # This clock is finer than the kernel's, and that shows that this file was put in place

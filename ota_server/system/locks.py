@@ -5,6 +5,7 @@
 | commands | version/.lock | a command, while it changes files | another command, 30 s |
 | the server | log/.lock | a server, or for a moment a command | a server, 0.3 s |
 | the controller | log/.controller.lock | a controller | another controller, 0.3 s |
+| sessions | log/.sessions.lock | who signs in or out, for a moment | another one, 0.5 s or 30 s |
 | a publication | firmware/.firmware_*.new | `release publish`, while it copies | nobody |
 | a backup | .ota-backup-* beside its file | `backup`, while it copies | nobody |
 | a restore | the data directory itself | `restore` | nobody |
@@ -68,7 +69,17 @@ def locked(data_dir: Path, wait_seconds: float = EDIT_LOCK_SECONDS) -> Iterator[
         Busy: another process still holds it after `wait_seconds`.
         OSError: the lock cannot be opened or locked.
     """
-    path = data_dir / "version" / LOCK_NAME
+    with locked_by(data_dir / "version" / LOCK_NAME, wait_seconds):
+        yield
+
+
+@contextmanager
+def locked_by(path: Path, wait_seconds: float) -> Iterator[None]:
+    """Hold a lock by the path of its file, which is made where it is missing.
+
+    Raises:
+        Busy, OSError: as `locked`.
+    """
     descriptor = _open_locked(path, wait_seconds)
     if descriptor is None:
         raise Busy(f"another command holds {path}; try again when it is done")

@@ -17,6 +17,7 @@ from ota_server.system.data_dir import product_at
 from ota_server.system.wished import do_without
 
 FILE_MODE, FOLDER_MODE = 0o644, 0o755
+OWNER_ONLY = 0o600  # of what says who may do what
 _REFUSALS = frozenset((errno.EPERM, errno.EACCES, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP))
 # Made while there is room, for the changes that have to be possible when there is none: holding
 # everything, pausing or aborting a rollout, withdrawing a release. An abort writes two files.

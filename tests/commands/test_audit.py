@@ -5,6 +5,15 @@ from tests.support import DataDirCase
 
 
 class AuditTest(DataDirCase):
+    def test_it_shows_who_acted_through_the_admin_port(self):
+        log = self.data_dir / "log"
+        with audit.acting_as("anna"):
+            audit.note(log, "hold", "everything")
+        audit.note(log, "unhold", "everything")
+        _, first, second, *_ = self.on_terminal(120, "audit")
+        self.assertRegex(first, r"Z  anna \(admin port\)  +hold ")
+        self.assertRegex(second, r"Z  \S+@\S+  +unhold ")
+
     def test_a_narrow_terminal_wraps_what_it_was_changed_to_and_never_what_was_done(self):
         reason = "20 of 20 devices failed: at least 86.1 %, over the limit of 2 %"
         log = self.data_dir / "log"

@@ -102,6 +102,16 @@ class AcceptedTest(ReaderCase):
             with self.subTest(content[:12]):
                 self.assertEqual(self.status(content), 400)
 
+    def test_the_authority_of_an_absolute_target_replaces_the_host(self):
+        for target, host in (
+            (b"http://elsewhere.example:81/a", b"elsewhere.example:81"),
+            (b"HTTPS://[::1]?x", b"[::1]"),
+            (b"/http://elsewhere.example/", b"h"),
+        ):
+            with self.subTest(target):
+                request = self.parse(request_with(first=b"GET %b HTTP/1.1" % target))
+                self.assertEqual(request.get(b"host"), host)
+
     def test_targets_are_taken_as_raw_bytes(self):
         for target, path, query in (
             (b"/", b"/", b""),

@@ -2,6 +2,7 @@
 
 import json
 import logging
+from threading import Thread
 
 from ota_server.policy import audit
 from tests.journal.test_writer import file_size_limit
@@ -10,6 +11,28 @@ from tests.support import DataDirCase
 
 def always(_problem: OSError) -> bool:
     return True
+
+
+class ActingTest(DataDirCase):
+    def test_what_an_operator_of_the_admin_port_does_is_on_record_by_the_name_of_the_token(self):
+        logs = self.data_dir / "log"
+        with audit.acting_as("anna"):
+            self.assertEqual(audit.user(), "anna")
+            audit.note(logs, "pin", "a device")
+            with audit.acting_as("ben"):
+                audit.note(logs, "pin", "another one")
+        audit.note(logs, "unpin", "a device")
+        entries = audit.entries(logs)
+        self.assertEqual([each["user"] for each in entries], ["anna", "ben", audit.user()])
+        self.assertEqual([each.get("through") for each in entries], ["admin port"] * 2 + [None])
+
+    def test_another_thread_does_not_act_for_an_operator(self):
+        found: list[str] = []
+        with audit.acting_as("anna"):
+            thread = Thread(target=lambda: found.append(audit.user()))
+            thread.start()
+            thread.join()
+        self.assertNotIn("anna", found)
 
 
 class NotedTest(DataDirCase):
