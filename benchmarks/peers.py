@@ -67,6 +67,11 @@ class Peer:
 
 
 def _ours(place: Place) -> list[str]:
+    """Serve it without a port for operators: that is another process."""
+    return [*_this_server(place), "--no-admin"]
+
+
+def _this_server(place: Place) -> list[str]:
     """Serve the data directory in this place, which is made if nobody did yet."""
     for name in ("version", "firmware"):
         (place.folder / name).mkdir(exist_ok=True)
@@ -121,7 +126,7 @@ def _goosebit_environment(place: Place) -> dict[str, str]:
 
 def _ours_before(place: Place) -> list[str]:
     """Serve by another checkout: -P keeps this one, the current folder, off the path."""
-    command = _ours(place)
+    command = _this_server(place)  # it may know no port for operators
     return [command[0], "-P", *command[1:]]
 
 

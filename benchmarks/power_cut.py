@@ -235,8 +235,8 @@ def start(data_dir: Path, image: bytes, slots: int) -> tuple[subprocess.Popen[st
         (data_dir / name).mkdir()
     (data_dir / "firmware" / f"firmware_{_NEW}.bin").write_bytes(image)
     (data_dir / "version" / "version.txt").write_text(_NEW)
-    command = [sys.executable, "-m", "ota_server.server", "--port", "0", "--journal-rotate", "1024"]
-    command += ["--data-dir", str(data_dir)]
+    command = [sys.executable, "-m", "ota_server.server", "--port", "0", "--no-admin"]
+    command += ["--journal-rotate", "1024", "--data-dir", str(data_dir)]
     if slots:
         command += ["--max-downloads", str(slots)]
     process = subprocess.Popen(

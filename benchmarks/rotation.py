@@ -38,7 +38,7 @@ class Server:
         (data_dir / "version" / "version.txt").write_text("v1.0.1")
         self.devices = devices
         self.journal = write_journal(data_dir / "log", devices)
-        command = [sys.executable, "-m", "ota_server.server", "--port", "0", *options]
+        command = [sys.executable, "-m", "ota_server.server", "--port", "0", "--no-admin", *options]
         self.process = subprocess.Popen(
             [*command, "--data-dir", folder],
             stdout=subprocess.PIPE,

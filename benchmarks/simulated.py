@@ -232,7 +232,7 @@ class World:
         """Start the server, on the port that it had."""
         command = [sys.executable, "-m", "ota_server.server", "--data-dir", str(self.data_dir)]
         self.server = subprocess.Popen(
-            [*command, "--port", str(self.port), "--host", "127.0.0.1"],
+            [*command, "--port", str(self.port), "--host", "127.0.0.1", "--no-admin"],
             cwd=_ROOT,
             stdout=subprocess.PIPE,
             stderr=self._log,

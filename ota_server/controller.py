@@ -14,25 +14,17 @@ if __name__ == "__main__":
 import argparse
 import logging
 import os
-import select
 import signal
 import socket
-import time
 from collections.abc import Sequence
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from threading import Event
-from types import FrameType
+from typing import TYPE_CHECKING
 
 from ota_server.device_port.option_values import admin_argument, host_name_argument
 from ota_server.httpd.adopted import listen_on
-from ota_server.model.refusal import BadPolicy
-from ota_server.operator_port.side import OperatorSide
-from ota_server.policy.files import PolicyFiles
-from ota_server.policy.lease import lines_of_a_look
-from ota_server.policy.rollout_plan import RolloutPlan, is_over
-from ota_server.rollouts.files import groups_with_plan, read_plan, read_progress
+from ota_server.rollouts.controller_loop import TICK_SECONDS, Controller
 from ota_server.rollouts.find_rollout import must_name_fleet
 from ota_server.rollouts.journal_fold import ServerFacts
 from ota_server.rollouts.keeper import (
@@ -43,7 +35,6 @@ from ota_server.rollouts.keeper import (
     KEEP_UNGROUPED,
     LOCK_NAME,
 )
-from ota_server.rollouts.mover import RolloutMover
 from ota_server.system import clock
 from ota_server.system.data_dir import (
     add_data_dir_argument,
@@ -53,212 +44,32 @@ from ota_server.system.data_dir import (
     root_of,
 )
 from ota_server.system.hints import hints
-from ota_server.system.locks import Busy, InUse, take_lock
-from ota_server.system.new_files import if_allowed
+from ota_server.system.locks import InUse, take_lock
 from ota_server.system.server_log import LogThread
 from ota_server.system.wished import wish
 
+if TYPE_CHECKING:
+    from ota_server.operator_port.side import OperatorSide
+
 log = logging.getLogger(__name__)
 
-_TICK_SECONDS = 0.25
 _NICENESS = 10
-# A clock that is set by hand jumps; one that is slewed does not.
-_JUMP_MS = 5 * 60 * 1000
-# The same problem is logged again only after this time.
-_SAY_EVERY_SECONDS = 60.0
-# How often the lock is touched: `rollout status` sees by its time that a controller works.
-_TOUCH_SECONDS = 5.0
-
-
-class Controller:
-    """Moves the rollouts of one data directory."""
-
-    def __init__(
-        self,
-        data_dir: Path,
-        tick_seconds: float,
-        server: ServerFacts,
-        lock: int | None = None,
-        heartbeat: int | None = None,
-        keeps_ungrouped: bool = False,
-        operators: OperatorSide | None = None,
-    ) -> None:
-        """Begin without rollouts; the first `look` finds them.
-
-        Args:
-            lock: the descriptor of the lock that this controller holds.
-            heartbeat: the descriptor of a pipe, to write to after each look; see `lease`.
-            keeps_ungrouped: as in a `Policy`.
-            operators: what is done for them between looks; with it the controller runs on.
-        """
-        self._operators = operators
-        self._lock = lock
-        self._heartbeat = heartbeat
-        self._touch_at = 0.0
-        self._is_sound = True
-        self._data_dir = data_dir
-        self._tick_seconds = tick_seconds
-        self._server = server
-        self._policies = PolicyFiles(data_dir, keeps_ungrouped)
-        self._movers: dict[str, RolloutMover] = {}
-        self._said: dict[str, float] = {}
-        self._is_ending = False
-        self._clocks = (time.time_ns(), time.monotonic_ns())
-
-    def end(self, _signum: int, _frame: FrameType | None) -> None:
-        """Make `run` return soon; a signal handler."""
-        self._is_ending = True
-
-    def run(self, parent: int) -> None:
-        """Work until nothing is left to do, `end` is called, or the pipe `parent` is closed."""
-        while not self._is_ending:
-            wait_seconds = self.look()
-            if wait_seconds is None:
-                break
-            ready, _, _ = select.select([parent], [], [], wait_seconds)
-            if ready and not os.read(parent, 1024):
-                break
-        for mover in self._movers.values():
-            self._close(mover)
-
-    def look(self) -> float | None:
-        """Look at each rollout once; return the seconds until the next look, None: all is done.
-
-        A rollout that has much to read gets a short step in each look; then the next look follows
-        at once.
-        """
-        self._is_sound = True
-        self._policies.look_after()
-        self._update()
-        if not self._movers and self._is_sound and self._operators is None:
-            return None
-        now_ms = self._look_at_clock()
-        behind = {group for group, each in self._movers.items() if self._step(each, now_ms)}
-        self._beat([group for group in self._movers if group not in behind])
-        has_more = self._operators is not None and self._operators.look(now_ms)
-        return 0.0 if behind or has_more else self._tick_seconds
-
-    def _beat(self, up_to_date: Sequence[str]) -> None:
-        """Tell the server of this look, and for which rollouts the whole journal has been read."""
-        self._touch(is_behind=not up_to_date)
-        if self._heartbeat is None:
-            return
-        try:
-            # If the pipe is full, the server has enough to read.
-            with suppress(BlockingIOError):
-                for line in lines_of_a_look(up_to_date, self._is_sound):
-                    os.write(self._heartbeat, line)
-        except BrokenPipeError:
-            self._is_ending = True
-
-    def _touch(self, is_behind: bool) -> None:
-        """Show `rollout status`, by the time of the lock, whether rollouts are looked after.
-
-        Args:
-            is_behind: all rollouts are. If only some are, their status says so in another way.
-        """
-        now = time.monotonic()
-        if self._lock is None or (self._is_sound and (is_behind or now < self._touch_at)):
-            return
-        self._touch_at = now + _TOUCH_SECONDS if self._is_sound else 0.0
-        try:
-            with if_allowed("a time stamp", log_dir(self._data_dir) / LOCK_NAME):
-                os.utime(self._lock, None if self._is_sound else (0, 0))
-        except OSError as problem:
-            # Only `rollout status` misses it.
-            self._say(f"the time of {LOCK_NAME} cannot be set: {problem}", is_sound=True)
-
-    def _update(self) -> None:
-        """Begin new rollouts, apply changed plans, and close rollouts that are over."""
-        plans = self._plans()
-        for group in list(self._movers):
-            mover = self._movers[group]
-            plan = plans.get(group)
-            if plan is not None and plan.id == mover.plan.id and not mover.is_over:
-                mover.change(plan)
-                continue
-            self._close(mover)
-            del self._movers[group]
-        for group, plan in plans.items():
-            if group not in self._movers:
-                self._begin(plan)
-
-    def _begin(self, plan: RolloutPlan) -> None:
-        try:
-            if not is_over(plan, read_progress(self._data_dir, plan)):
-                self._movers[plan.group] = RolloutMover(
-                    self._data_dir, plan, self._policies, self._server, clock.now_ms()
-                )
-        except OSError as problem:
-            self._say(f"the rollout of {plan.version} cannot begin: {problem}")
-
-    def _close(self, mover: RolloutMover) -> None:
-        try:
-            mover.close(clock.now_ms())
-        except OSError as problem:
-            self._say(f"the checkpoint of {mover.plan.version} cannot be written: {problem}")
-
-    def _plans(self) -> dict[str, RolloutPlan]:
-        before = {group: mover.plan for group, mover in self._movers.items()}
-        try:
-            groups = groups_with_plan(self._data_dir)
-        except OSError as problem:
-            self._say(f"rollouts stand still: {problem}")
-            return before
-        plans = {}
-        for group in groups:
-            try:
-                plan = read_plan(self._data_dir, group)
-            except (BadPolicy, OSError) as problem:
-                plan = before.get(group)
-                self._say(f"{problem}; what it held before applies", is_sound=plan is not None)
-            if plan is not None and plan.group == group:
-                plans[group] = plan
-        return plans
-
-    def _look_at_clock(self) -> int:
-        """Return the time; tell all rollouts first if the clock jumped."""
-        before, self._clocks = self._clocks, (time.time_ns(), time.monotonic_ns())
-        passed_ms = (self._clocks[1] - before[1]) // 1_000_000
-        jump_ms = (self._clocks[0] - before[0]) // 1_000_000 - passed_ms
-        now_ms = self._clocks[0] // 1_000_000
-        if abs(jump_ms) > _JUMP_MS:
-            log.warning("the clock jumped by %d s", jump_ms // 1000)
-            for mover in self._movers.values():
-                mover.note_clock_jump(now_ms)
-        return now_ms
-
-    def _step(self, mover: RolloutMover, now_ms: int) -> bool:
-        try:
-            has_more = mover.step(now_ms, time.monotonic())
-        except (OSError, BadPolicy, Busy) as problem:
-            self._say(f"the rollout of {mover.plan.version} stands still: {problem}")
-            return False
-        self._is_sound = self._is_sound and mover.is_on_record
-        return has_more
-
-    def _say(self, problem: str, is_sound: bool = False) -> None:
-        self._is_sound = self._is_sound and is_sound
-        now = time.monotonic()
-        if now >= self._said.get(problem, 0.0):
-            self._said[problem] = now + _SAY_EVERY_SECONDS
-            log.error("%s", hints.paste(problem))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `python -m ota_server.controller` and return its exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m ota_server.controller",
-        description="Move rollouts, and answer operators. The server starts it by itself, and again "
-        "when it dies; it ends when its standard input is closed. With --admin it answers operators "
-        "of a data directory until it is stopped, and moves no rollouts: that is for a page beside "
-        "a server that runs with --no-admin, or where none runs.",
+        description="Move rollouts, and answer operators. The server starts it by itself, and "
+        "again when it dies; it ends when its standard input is closed. With --admin it answers "
+        "operators of a data directory until it is stopped, and moves no rollouts: for a page "
+        "beside a server with --no-admin, or where none runs.",
     )
     add_data_dir_argument(parser)
     parser.add_argument(
         "--tick",
         type=float,
-        default=_TICK_SECONDS,
+        default=TICK_SECONDS,
         metavar="SECONDS",
         help="the pause between two looks (default: %(default)s)",
     )
@@ -341,7 +152,7 @@ def _run(arguments: argparse.Namespace) -> int:
     operators = None
     if arguments.admin_socket is not None:
         sock = socket.socket(fileno=arguments.admin_socket)
-        operators = OperatorSide(data_dir, sock, arguments.admin_name)
+        operators = _operator_side(data_dir, sock, arguments.admin_name)
     controller = Controller(
         data_dir,
         arguments.tick,
@@ -361,6 +172,14 @@ def _run(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _operator_side(data_dir: Path, sock: socket.socket, names: Sequence[str]) -> "OperatorSide":
+    """Begin to answer operators."""
+    # Loaded here, since it takes memory that a controller without operators does not need.
+    from ota_server.operator_port.side import OperatorSide
+
+    return OperatorSide(data_dir, sock, names)
+
+
 def _answer_operators(arguments: argparse.Namespace) -> int:
     """Answer operators until a signal; return the exit code."""
     address = arguments.admin
@@ -372,10 +191,10 @@ def _answer_operators(arguments: argparse.Namespace) -> int:
     stopping = Event()
     for signum in (signal.SIGTERM, signal.SIGINT):
         signal.signal(signum, lambda *_: stopping.set())
-    operators = OperatorSide(arguments.data_dir, sock, arguments.admin_name)
+    operators = _operator_side(arguments.data_dir, sock, arguments.admin_name)
     log.info("operators: http://%s/", address)
     try:
-        while not stopping.wait(0.0 if operators.look(clock.now_ms()) else _TICK_SECONDS):
+        while not stopping.wait(0.0 if operators.look(clock.now_ms()) else TICK_SECONDS):
             pass
     finally:
         operators.end()

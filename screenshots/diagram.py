@@ -320,15 +320,15 @@ DOORS = (
 )
 ROOMS = (
     ("commands", "the command line: arguments in, text out", "c"),
-    ("operator_port", "what operators see in a browser, by API, by metrics", ""),
-    ("operations", "what operators look at and do, by whatever way", ""),
-    ("device_port", "what devices ask and get; who may download now", "cs"),
+    ("operator_port", "what operators see in a browser, by API, by metrics", "r"),
+    ("operations", "what operators look at and do, by whatever way", "r"),
+    ("device_port", "what devices ask and get; who may download now", "csr"),
     ("rollouts", "a release in waves: whom it reaches, moving it, how it ends", "csr"),
     ("releases", "versions and their images: published, activated, withdrawn", "cs"),
     ("evaluation", "what became of devices under a release (pure)", "cr"),
     ("policy", "what operators decided, the decision that follows, and why", "csr"),
     ("journal", "the device log, and the live table that is its fold", "csr"),
-    ("httpd", "an HTTP/1.1 server that knows no devices", "s"),
+    ("httpd", "an HTTP/1.1 server that knows no devices", "sr"),
     ("system", "files, locks, the data directory, the log", "csr"),
     ("model", "versions, devices, manifests, times, addresses (pure)", "csr"),
 )

@@ -44,9 +44,7 @@ def show(server: OTAServer, log_dir: Path, limits: str, operators_url: str) -> N
         announcing.start()
 
 
-def _first_lines(
-    server: OTAServer, log_dir: Path, limits: str, operators_url: str
-) -> list[str]:
+def _first_lines(server: OTAServer, log_dir: Path, limits: str, operators_url: str) -> list[str]:
     """Return what is known at once; the image has to be hashed first."""
     host, port = server.server_name, server.server_port
     shown = f"[{host}]" if ":" in host else host

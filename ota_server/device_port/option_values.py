@@ -11,7 +11,6 @@ from ota_server.model.address import plain_network
 from ota_server.model.quantity import parse_duration, parse_size
 
 
-
 class AdminAddress(NamedTuple):
     """Where operators reach the page."""
 

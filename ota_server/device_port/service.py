@@ -24,6 +24,7 @@ from ota_server.device_port.products import (
     is_path,
 )
 from ota_server.device_port.proxy_signs import ProxySigns
+from ota_server.device_port.root_page import root_page
 from ota_server.device_port.window import Standing
 from ota_server.httpd import reply
 from ota_server.httpd.app import NotReady, QuickReply
@@ -55,10 +56,6 @@ log = logging.getLogger(__name__)
 _NAMED_FILE = re.compile(rb"/firmware/firmware_([A-Za-z0-9][A-Za-z0-9._+\-]{0,63})\.bin(\.sig)?")
 # In a head that cannot be read as a whole.
 _MAC_LINE = re.compile(rb"\n(?i:_br_mac_):[ \t]*([0-9A-Fa-f:.\-]{12,17})[ \t]*\r?\n")
-_WHAT_THIS_IS = (
-    "This is ota_server, from which devices get their firmware: they ask for /version.txt and "
-    "/firmware.bin with the headers _br_mac_ and _br_fwv_."
-)
 _LOG_EVERY_SECONDS = 60.0
 # In all, from any number of addresses: an IPv6 network has enough of them to fill any log.
 _LOG_LINES = 20
@@ -71,7 +68,7 @@ class Service:
         default: the default product.
         logs_each_refusal: log all of them, not some of each kind.
         is_anonymous: answer clients that do not say which device they are.
-        operators_url: where operators find the page; "": nowhere.
+        operators_url: where operators find the page.
     """
 
     def __init__(
@@ -254,8 +251,7 @@ class Service:
                 return port.signatures.respond_by_name(version, peer, may_wait)
             return port.named_images.respond(request, version, peer, may_wait)
         if path == b"/" and is_from_browser(request):
-            page = f" The page for operators: {self.operators_url}" if self.operators_url else ""
-            return reply.text(HTTPStatus.OK, f"{_WHAT_THIS_IS}{page}\n")
+            return root_page(self.operators_url)
         try:
             caller = port.recognised(caller_of(request, port.name, path))
         except Unidentified as unsaid:

@@ -18,8 +18,9 @@ from ota_server.httpd.reply import Peer, Reply
 from ota_server.httpd.taken import TakenConnection, TakesOver
 from ota_server.model.refusal import BadPolicy, Misused, Refused
 from ota_server.operations.device_filter import BadCursor
+from ota_server.operations.device_index import IndexAway
 from ota_server.operator_port.asked import Asked, Malformed, path_segments
-from ota_server.operator_port.authoriser import NOBODY, Access, Denied, Operator
+from ota_server.operator_port.authoriser import NOBODY, Access, Denied
 from ota_server.operator_port.problems import Problem, problem_reply, with_safe_fields
 from ota_server.operator_port.routes import Found, Route, RouteTable
 from ota_server.operator_port.site import NotHere, Site
@@ -160,6 +161,8 @@ def _as_problem(problem: Exception) -> Problem:
         return Problem(HTTPStatus.BAD_REQUEST, str(problem))
     if isinstance(problem, Refused | Misused | BadPolicy):
         return Problem(HTTPStatus.CONFLICT, str(problem))
+    if isinstance(problem, IndexAway):
+        return Problem(HTTPStatus.SERVICE_UNAVAILABLE, str(problem), (("Retry-After", "2"),))
     if isinstance(problem, Busy):
         return Problem(HTTPStatus.SERVICE_UNAVAILABLE, str(problem), (("Retry-After", "5"),))
     if isinstance(problem, OSError):

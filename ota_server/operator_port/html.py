@@ -39,17 +39,17 @@ def html_of(node: Node) -> Html:
     return Html("".join(map(html_of, node)))
 
 
-def element(name: str, *children: Node, **attributes: object) -> Html:
+def element(tag: str, /, *children: Node, **attributes: object) -> Html:
     """Return an element.
 
     Args:
         attributes: `class_` is class, `aria_label` is aria-label; None and False leave one out,
             True gives it no value.
     """
-    said = "".join(_attribute(name, value) for name, value in attributes.items())
-    if name in _VOID:
-        return Html(f"<{name}{said}>")
-    return Html(f"<{name}{said}>{html_of(children)}</{name}>")
+    said = "".join(_attribute(*each) for each in attributes.items())
+    if tag in _VOID:
+        return Html(f"<{tag}{said}>")
+    return Html(f"<{tag}{said}>{html_of(children)}</{tag}>")
 
 
 def _attribute(name: str, value: object) -> str:

@@ -8,6 +8,7 @@ from ota_server.operator_port.asked import Asked
 from ota_server.operator_port.authoriser import Access
 from ota_server.operator_port.site import Site
 
+
 class Route(NamedTuple):
     """One thing that can be asked for.
 

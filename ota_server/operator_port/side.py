@@ -1,4 +1,4 @@
-"""All that the controller does for operators: answers them, keeps the index, tells of changes. I/O."""
+"""All that the controller does for operators: answers, keeps the index, tells of changes. I/O."""
 
 import logging
 import socket
@@ -21,7 +21,7 @@ _LOOK_SECONDS = 1.0
 
 
 class OperatorSide:
-    """Answers operators from its constructor on; `look` does the rest. `look` and `end` by one thread."""
+    """Answers operators from its constructor on. `look` and `end` are for one thread."""
 
     def __init__(self, data_dir: Path, sock: socket.socket, names: Sequence[str]) -> None:
         """Begin to answer.
@@ -31,9 +31,7 @@ class OperatorSide:
             names: of hosts by which browsers reach the port, besides its address.
         """
         is_local = is_loopback(sock.getsockname()[0])
-        authoriser = Authoriser(
-            data_dir, reads_openly=is_local, names=names, now_seconds=time.time
-        )
+        authoriser = Authoriser(data_dir, reads_openly=is_local, names=names, now_seconds=time.time)
         self._changes = Changes(clock.now_ms())
         self._authoriser = authoriser
         site = Site(data_dir, DeviceIndex(data_dir), authoriser, self._changes)

@@ -5,7 +5,7 @@ from ota_server.httpd.reply import Reply
 from ota_server.operator_port.asked import Asked
 from ota_server.operator_port.authoriser import Access
 from ota_server.operator_port.frame import page, see_other
-from ota_server.operator_port.html import element
+from ota_server.operator_port.html import Node, element
 from ota_server.operator_port.routes import Route
 from ota_server.operator_port.site import Site
 from ota_server.system.hints import hints
@@ -13,6 +13,7 @@ from ota_server.system.hints import hints
 
 def _show(site: Site, asked: Asked) -> Reply:
     """Show the button that signs in: to follow a link changes nothing, who presses it does."""
+    content: Node
     code = asked.one("code")
     if code:
         content = element(

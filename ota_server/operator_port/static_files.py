@@ -1,4 +1,4 @@
-"""The style, the script and the icon: files of the package, kept by browsers until they change. I/O."""
+"""The style, the script, the icon: files of the package, which browsers may keep. I/O."""
 
 from functools import cache
 from hashlib import sha256

@@ -94,7 +94,10 @@ class LogCase(DataDirCase):
     def begin_server(self) -> subprocess.Popen[bytes]:
         """Start a server; return when it has said something or ended."""
         process = self.begin(
-            command("ota_server.server", "--port", "0", "--data-dir", str(self.data_dir))
+            command(
+                *("ota_server.server", "--port", "0", "--no-admin"),
+                *("--data-dir", str(self.data_dir)),
+            )
         )
         ready, _, _ = select.select([process.stdout], [], [], TIMEOUT_SECONDS)
         self.assertTrue(ready, "the start hangs")

@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from ota_server.commands.rollout_status import lines_of
-from ota_server.controller import Controller
+from ota_server.rollouts.controller_loop import Controller
 from ota_server.device_port.server import OTAServer
 from ota_server.device_port.wiring import open_service
 from ota_server.model.timestamp import format_time
@@ -162,7 +162,7 @@ class BehindTest(RolloutCase):
             self.data_dir, 0.25, ServerFacts(0), lock=2**31 - 1, heartbeat=self.theirs
         )
         self.roll_out(waves=(100.0,), soak_seconds=3600.0)
-        with self.assertLogs("ota_server.controller", "ERROR") as said:
+        with self.assertLogs("ota_server.rollouts.controller_loop", "ERROR") as said:
             lines = self.look()
             while lines != [b"+\n"]:
                 self.assertNotIn(b"!\n", lines)

@@ -115,7 +115,12 @@ class Process:
         code: str | None = None,
         pass_fds: tuple[int, ...] = (),
     ) -> None:
-        """Start it, by `code` instead of as a user does where that is given."""
+        """Start it, by `code` instead of as a user does where that is given.
+
+        It has no port for operators unless `--admin` is among the arguments.
+        """
+        if "--admin" not in arguments:
+            arguments = (*arguments, "--no-admin")
         how = ["-m", "ota_server.server"] if code is None else ["-c", code]
         command = [sys.executable, *how, "--port", "0", "--transport", TRANSPORT, *arguments]
         # A file, since a pipe that nobody reads fills, and holds up the server.
@@ -132,12 +137,14 @@ class Process:
             )
         self.banner = ""
         self.log = ""
-        self.port = 0
+        self.port = self.admin_port = 0
         assert self.process.stdout is not None
         for line in self.process.stdout:
             self.banner += line
             if "listening" in line:
                 self.port = int(line.split("//")[1].split("/")[0].rsplit(":", 1)[1])
+            if "operators" in line:
+                self.admin_port = int(line.rstrip().rstrip("/").rsplit(":", 1)[1])
             if "journal" in line:
                 break
 

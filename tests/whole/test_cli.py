@@ -47,6 +47,7 @@ class PasteTest(DataDirCase):
     def test_what_a_server_says_can_be_pasted_into_a_shell_without_its_variables(self):
         (self.data_dir / "version" / "hold.json").touch()
         command = [sys.executable, "-m", "ota_server.server", "--port", "0", "--host", "127.0.0.1"]
+        command += ["--no-admin"]
         environment = {**os.environ, "OTA_SERVER_DATA": str(self.data_dir)}
         how = {"cwd": ROOT, "env": environment, "stdout": subprocess.PIPE, "text": True}
         with subprocess.Popen(command, stderr=subprocess.DEVNULL, **how) as server:

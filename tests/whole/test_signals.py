@@ -61,7 +61,7 @@ class SignalCase(DataDirCase):
         process = subprocess.Popen(
             [
                 *prefix,
-                *(sys.executable, "-m", "ota_server.server", "--port", "0"),
+                *(sys.executable, "-m", "ota_server.server", "--port", "0", "--no-admin"),
                 *("--data-dir", str(self.data_dir), *arguments),
             ],
             cwd=ROOT,

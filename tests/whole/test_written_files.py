@@ -146,7 +146,7 @@ class RootTest(WritingCase):
         outside.mkdir()
         (outside / "file").write_bytes(b"as it was\n")
         self.done("device", "label", MAC, "first")  # so that all files are there
-        label, serve = ("device", "label", MAC), ("serve", "--port", "0")
+        label, serve = ("device", "label", MAC), ("serve", "--port", "0", "--no-admin")
         for name, target, command in (
             ("version/.lock", "new", (*label, "a")),
             ("version/.lock", "file", ("hold",)),
