@@ -9,17 +9,28 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ota_server.commands.named_device import DEFAULT, MaybeLabel, find_product, resolve_labels
 from ota_server.commands.terminal import print_wrapped, printable
-from ota_server.model.identity import key_of_name, parse_mac, parse_name
+from ota_server.model.identity import key_of_name, parse_name
 from ota_server.model.manifest import is_reported_text
 from ota_server.model.quantity import parse_duration
 from ota_server.model.refusal import BadPolicy, Misused, Refused
-from ota_server.model.version import VERSION_RULE, is_version
-from ota_server.policy.hold import current_hold, hold_lines
-from ota_server.policy.policy import is_group_name
+from ota_server.operations.after_change import (
+    STARTS_NOTHING,
+    WRONG_FOLDER,
+    hold_warning,
+    no_server_warning,
+)
+from ota_server.operations.typed_values import (
+    BadValue,
+    parse_end_time,
+    parse_group_name,
+    parse_reason,
+    parse_version,
+)
+from ota_server.policy.hold import hold_lines
 from ota_server.policy.text import Who, parse_until, parse_who
 from ota_server.rollouts.find_rollout import must_name_fleet
 from ota_server.system import clock
@@ -33,7 +44,7 @@ from ota_server.system.data_dir import (
 )
 from ota_server.system.files import is_full
 from ota_server.system.hints import hints
-from ota_server.system.locks import Busy, is_served
+from ota_server.system.locks import Busy
 from ota_server.system.usage import print_problem
 
 _WITHOUT_ROOM = (
@@ -43,8 +54,7 @@ _WITHOUT_ROOM = (
 # What `add_subparsers` returns; argparse has no public name for it.
 Commands = Any
 _HELP_COLUMNS = 78
-# The most characters of a reason: `status`, the audit log and the server's log show it.
-_MOST_REASON = 500
+_Value = TypeVar("_Value")
 
 
 def add_command(
@@ -111,26 +121,28 @@ def mac_argument(text: str) -> str | MaybeLabel:
     return parse_name(text) or MaybeLabel(text, or_group=False)
 
 
-def group_argument(text: str) -> str:
-    """Parse the name of a group."""
-    if not is_group_name(text) or parse_mac(text):
-        raise argparse.ArgumentTypeError(
-            f"{text[:40]!r} is not a group's name: a letter, then up to 31 of a-z 0-9 _ -"
-        )
-    return text
+def typed(parse: Callable[[str], _Value]) -> Callable[[str], _Value]:
+    """Return the type of an argument that a function of `operations.typed_values` reads."""
+
+    def read(text: str) -> _Value:
+        try:
+            return parse(text)
+        except BadValue as problem:
+            raise argparse.ArgumentTypeError(str(problem)) from None
+
+    return read
+
+
+group_argument = typed(parse_group_name)
+version_argument = typed(parse_version)
+reason_argument = typed(parse_reason)
+until_argument = typed(parse_end_time)
 
 
 def who_argument(text: str) -> Who | MaybeLabel:
     """Parse a device, by its MAC address or its label, or a group."""
     who = parse_who(text)
     return who if who and who.kind == "devices" else MaybeLabel(text, or_group=True)
-
-
-def version_argument(text: str) -> str:
-    """Parse the version of a release."""
-    if not is_version(text):
-        raise argparse.ArgumentTypeError(f"{text[:70]!r} is not a version: use {VERSION_RULE}")
-    return text
 
 
 def reported_argument(text: str) -> str:
@@ -148,15 +160,6 @@ def at_least_one(text: str) -> int:
         what = "would show nothing" if text == "0" else "is not a number"
         raise argparse.ArgumentTypeError(f"{text[:40]!r} {what}: give a whole number from 1")
     return int(text)
-
-
-def reason_argument(text: str) -> str:
-    """Parse why something is done: a sentence or two."""
-    if len(text) > _MOST_REASON:
-        raise argparse.ArgumentTypeError(
-            f"it has {len(text)} characters: give {_MOST_REASON} at most"
-        )
-    return text
 
 
 def since_argument(text: str) -> int:
@@ -189,14 +192,6 @@ def add_force_argument(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="even if devices get an image for another chip or of another project than they run",
     )
-
-
-def until_argument(text: str) -> int:
-    """Parse a date or a time; return milliseconds since the epoch."""
-    try:
-        return parse_until(text)
-    except ValueError as problem:
-        raise argparse.ArgumentTypeError(f"{text[:40]!r} is not a time: {problem}") from None
 
 
 def run_command(run: Callable[[argparse.Namespace], int], arguments: argparse.Namespace) -> int:
@@ -317,21 +312,18 @@ def say_hold(data_dir: Path) -> None:
     print_wrapped(printable(hints.paste(line)) for line in hold_lines(data_dir))
 
 
-def warn_of_no_server(
-    data_dir: Path, advice: str = "start it, or the rollout does not move"
-) -> None:
+def warn_of_no_server(data_dir: Path, advice: str = STARTS_NOTHING) -> None:
     """Warn if no server runs on the data directory: no device will notice the change."""
-    if not is_served(journal_dir(data_dir)):
-        warn(f"no server runs on {data_dir}; {advice}")
+    if problem := no_server_warning(data_dir, advice):
+        warn(problem)
 
 
 def warn_of_wrong_folder(data_dir: Path) -> None:
     """Warn if no server runs: what stops everything may have been done in the wrong folder."""
-    warn_of_no_server(data_dir, "is --data-dir right?")
+    warn_of_no_server(data_dir, WRONG_FOLDER)
 
 
 def warn_of_hold(data_dir: Path) -> None:
     """Warn of a hold: what was just done reaches no device."""
-    if held := current_hold(data_dir):
-        reason = f": {held.reason}" if held.reason else ""
-        warn(f"{held.what} is on hold{reason}; no device is offered anything until {held.end}")
+    if problem := hold_warning(data_dir):
+        warn(problem)

@@ -20,7 +20,7 @@ from ota_server.commands.common import (
     warn_of_no_server,
     warn_of_wrong_folder,
 )
-from ota_server.commands.rollout_start import refuse_development, typed_limits
+from ota_server.commands.rollout_start import typed_limits
 from ota_server.commands.rollout_view import status_fields
 from ota_server.commands.terminal import print_wrapped
 from ota_server.device_port.admission_status import read_standing
@@ -28,6 +28,7 @@ from ota_server.device_port.window import Standing
 from ota_server.model.quantity import count_of
 from ota_server.model.refusal import Misused, Refused
 from ota_server.model.timestamp import format_time
+from ota_server.operations.start_rollout import refuse_development
 from ota_server.policy.rollout_plan import RolloutPlan
 from ota_server.policy.rollout_text import who_stays
 from ota_server.releases.same_devices import check_way_back

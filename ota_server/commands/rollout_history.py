@@ -75,6 +75,8 @@ def _lines(entries: Sequence[EndedRollout], is_local: bool) -> Iterator[str]:
         if entry is not None:
             came = ": ".join(filter(None, (_what_came(entry), hints.paste(entry.reason))))
             yield printable(f"    {came}")
+            if entry.note:
+                yield printable(f"    note: {entry.note}")
 
 
 def _what_came(entry: EndedRollout) -> str:

@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 from ota_server.commands.rollout_view import state_of, status_lines
+from ota_server.commands.terminal import printable
 from ota_server.device_port.admission_status import read_standing
 from ota_server.policy.hold import current_hold, hold_lines
 from ota_server.policy.policy import RolloutState
@@ -62,7 +63,10 @@ def lines_of(data_dir: Path, group: str | None) -> list[str]:
         ended_ms = end_of(data_dir, each, now_ms)
         command = devices_command(data_dir, each.plan.group)
         shown = status_lines(*each, now_ms, served, standing, attended, held, ended_ms, command)
-        lines += ["", *map(hints.paste, shown)]
+        head, *others = map(hints.paste, shown)
+        # A command in a note is not ours.
+        note = [f"  note: {printable(each.plan.note)}"] if each.plan.note else []
+        lines += ["", head, *note, *others]
     lines = lines or ["", hints.paste(_NONE_SHOWN)]
     on_hold = hold_lines(data_dir)
     return [*lines[1:], *(["", *map(hints.paste, on_hold)] if on_hold else [])]

@@ -22,7 +22,7 @@ from ota_server.operations.device_index import IndexAway
 from ota_server.operator_port.asked import Asked, Malformed, path_segments
 from ota_server.operator_port.authoriser import NOBODY, Access, Denied
 from ota_server.operator_port.problems import Problem, problem_reply, with_safe_fields
-from ota_server.operator_port.routes import Found, Route, RouteTable
+from ota_server.operator_port.routes import FoundPath, Route, RouteTable
 from ota_server.operator_port.site import NotHere, Site
 from ota_server.policy import audit
 from ota_server.system.locks import Busy
@@ -137,7 +137,7 @@ class OperatorApp:
         with audit.acting_as(asked.operator.name):
             return with_safe_fields(route.answer(self._site, asked))
 
-    def _not_there(self, asked: Asked, found: Found | None) -> Reply:
+    def _not_there(self, asked: Asked, found: FoundPath | None) -> Reply:
         if found is None:
             return self._refuse(asked, Problem(HTTPStatus.NOT_FOUND, "There is nothing here."))
         text = f"{asked.request.method} does not apply here: use {found.allow}."
@@ -173,7 +173,7 @@ def _as_problem(problem: Exception) -> Problem:
     return Problem(HTTPStatus.INTERNAL_SERVER_ERROR, "The server has a bug; its log says more.")
 
 
-def _route_for(found: Found, method: str) -> Route | None:
+def _route_for(found: FoundPath, method: str) -> Route | None:
     return found.routes.get("GET" if method == "HEAD" else method)
 
 

@@ -13,7 +13,7 @@ _MOST_KEPT = 1000
 MOST_STREAMS = 32
 
 
-class Change(NamedTuple):
+class SiteChange(NamedTuple):
     """Something that has changed.
 
     Attributes:
@@ -32,7 +32,7 @@ class Changes:
     def __init__(self, now_ms: int) -> None:
         """Begin with ids that no process before this one has used."""
         self._last = now_ms * 1000
-        self._kept: deque[Change] = deque(maxlen=_MOST_KEPT)
+        self._kept: deque[SiteChange] = deque(maxlen=_MOST_KEPT)
         self._changed = Condition()
         self._streams = 0
 
@@ -45,10 +45,10 @@ class Changes:
         """Tell everybody who waits."""
         with self._changed:
             self._last += 1
-            self._kept.append(Change(self._last, kind, fields))
+            self._kept.append(SiteChange(self._last, kind, fields))
             self._changed.notify_all()
 
-    def after(self, last_id: int, seconds: float) -> Sequence[Change]:
+    def after(self, last_id: int, seconds: float) -> Sequence[SiteChange]:
         """Return the changes after one, the oldest first; wait for one, `seconds` at most.
 
         Where it is not known what came after it, that is one change of `all`.
@@ -60,7 +60,7 @@ class Changes:
                 return ()
             oldest = self._kept[0].id if self._kept else self._last + 1
             if not oldest - 1 <= last_id < self._last:
-                return (Change(self._last, "all", {}),)
+                return (SiteChange(self._last, "all", {}),)
             return tuple(each for each in self._kept if each.id > last_id)
 
     def begin_stream(self) -> bool:

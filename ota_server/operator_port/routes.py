@@ -24,7 +24,7 @@ class Route(NamedTuple):
     takes_body: bool = False
 
 
-class Found(NamedTuple):
+class FoundPath(NamedTuple):
     """What a path stands for.
 
     Attributes:
@@ -52,13 +52,13 @@ class RouteTable:
             assert route.method not in by_method, route
             by_method[route.method] = route
 
-    def find(self, segments: Sequence[str]) -> Found | None:
+    def find(self, segments: Sequence[str]) -> FoundPath | None:
         """Return what is at a path; None: nothing. A name comes before what stands in braces."""
-        best: tuple[int, Found] | None = None
+        best: tuple[int, FoundPath] | None = None
         for pattern, by_method in self._by_path.items():
             parts = _matched(pattern, segments)
             if parts is not None and (best is None or len(parts) < best[0]):
-                best = len(parts), Found(by_method, parts)
+                best = len(parts), FoundPath(by_method, parts)
         return None if best is None else best[1]
 
 

@@ -41,6 +41,7 @@ GOING_ON = (RolloutState.RUNNING, RolloutState.PAUSED)
 # The state that is shown while there is no progress yet.
 NOT_BEGUN = "waiting"
 MOST_SECONDS = 366 * 86400
+MOST_NOTE = 500  # characters
 
 
 class RolloutWish(StrEnum):
@@ -71,6 +72,7 @@ class RolloutPlan(NamedTuple):
         groups_too: it includes groups that have their own target.
         is_mixed: its image is for other devices than that of the target, and it was forced: the
             way back would give them one that is not for them.
+        note: what the operator wrote of it, for people; "": nothing.
     """
 
     id: str
@@ -95,6 +97,7 @@ class RolloutPlan(NamedTuple):
     counted: tuple[int, ...] = ()
     groups_too: bool = False
     is_mixed: bool = False
+    note: str = ""
 
     @property
     def has_way_back(self) -> bool:
@@ -282,6 +285,8 @@ def plan_problem(plan: RolloutPlan) -> str:
     for name in ("groups_too", "is_mixed"):
         if type(getattr(plan, name)) is not bool:
             return f"{name} has to be true or false, not {getattr(plan, name)!r:.40}"
+    if type(plan.note) is not str or len(plan.note) > MOST_NOTE:
+        return f"the note has to be a text of up to {MOST_NOTE} characters"
     if not 0 <= plan.max_failures < 100:
         return "the limit of failures has to be a percentage from 0 to under 100"
     if not 1 <= plan.min_devices <= 1_000_000:

@@ -1,6 +1,6 @@
 """Moves all rollouts of a data directory, one look after another. I/O.
 
-Between two looks it does a little of what else is to be done in this process (`Beside`).
+Between two looks it does a little of what else is to be done in this process (`SideWork`).
 """
 
 import logging
@@ -38,7 +38,7 @@ _SAY_EVERY_SECONDS = 60.0
 _TOUCH_SECONDS = 5.0
 
 
-class Beside(Protocol):
+class SideWork(Protocol):
     """What else the process does."""
 
     def look(self, now_ms: int) -> bool:
@@ -56,7 +56,7 @@ class Controller:
         lock: int | None = None,
         heartbeat: int | None = None,
         keeps_ungrouped: bool = False,
-        beside: Beside | None = None,
+        beside: SideWork | None = None,
     ) -> None:
         """Begin without rollouts; the first `look` finds them.
 

@@ -49,6 +49,7 @@ class EndedRollout(NamedTuple):
         counts: how many devices were in which state.
         devices: those that were not updated, the worst first; None: they are not on record.
         more: how many further ones there were.
+        note: what the operator wrote of it when it began.
     """
 
     id: str
@@ -65,6 +66,7 @@ class EndedRollout(NamedTuple):
     counts: Mapping[str, int] = {}
     devices: tuple[ListedDevice, ...] | None = None
     more: int = 0
+    note: str = ""
 
 
 def note_end(
@@ -191,6 +193,7 @@ def _ended(
         {} if progress is None else dict(progress.counts),
         None if devices is None else tuple(devices[:_MOST_DEVICES]),
         0 if devices is None else max(len(devices) - _MOST_DEVICES, 0),
+        plan.note,
     )
 
 
@@ -232,7 +235,7 @@ def _parsed(fields: dict[str, Any]) -> EndedRollout | None:
         entry = EndedRollout(**known)
         parse_time(entry.start_time)
         parse_time(entry.end_time)
-        texts = (entry.id, entry.version, entry.group, entry.state, entry.reason)
+        texts = (entry.id, entry.version, entry.group, entry.state, entry.reason, entry.note)
         numbers = (entry.wave, entry.waves, entry.more, *entry.counts.values())
     except (AttributeError, TypeError, ValueError):
         return None

@@ -99,6 +99,7 @@ def plan_revert(
         is_revert=True,
         is_mixed=False,
         reverts=plan.version,
+        note="",
     )
     scope = scope_of(back, policy, members, now_ms)
     reached = find_reached(journal_dir(data_dir), back, scope, now_ms)

@@ -20,7 +20,7 @@ from contextlib import redirect_stdout
 from typing import Any
 from unittest import mock
 
-from ota_server.commands.rollout_preview import print_waves
+from ota_server.commands.rollout_preview import print_preview
 from ota_server.commands.rollout_status import Screen
 from ota_server.commands.rollout_view import status_lines
 from ota_server.device_port.window import Standing
@@ -29,6 +29,7 @@ from ota_server.model.device import Device, Report
 from ota_server.model.refusal import Refused
 from ota_server.model.timestamp import format_time
 from ota_server.model.version import Target
+from ota_server.operations.start_rollout import previewed
 from ota_server.policy.audit import entries
 from ota_server.policy.decision import cohort_percent, decide
 from ota_server.policy.files import PolicyFiles
@@ -123,6 +124,22 @@ class StartTest(CommandCase):
         self.assertEqual((plan.max_failures, plan.min_devices, plan.soak_seconds), (3.0, 7, 90.0))
         self.assertEqual((plan.grace_seconds, plan.wave_timeout_seconds), (120.0, 86400.0))
         self.assertEqual((plan.held_unknown, plan.count_new), ("target", True))
+
+    def test_a_note_is_shown_while_it_is_on_and_when_it_is_over_whatever_it_holds(self):
+        self.know(100)
+        note = "  fixes the clock,\n`rollout abort` <b>  "
+        self.run_it("start", NEW, "--note", note)
+        shown = "note: fixes the clock, `rollout abort` <b>"
+        self.assertIn(f"\n  {shown}\n", self.run_it("status")[1])
+        self.run_it("abort")
+        self.assertIn(f"\n    {shown}\n", self.run_it("history")[1])
+        (entry,) = map(json.loads, self.run_it("history", "--json")[1].splitlines())
+        self.assertEqual(entry["note"], shown.removeprefix("note: "))
+
+    def test_a_note_has_a_bound_and_no_characters_that_cannot_be_shown(self):
+        for note, said in (("x" * 501, "give 500 at most"), ("a\u202eb", "cannot be shown")):
+            with self.subTest(said):
+                self.assertIn(said, self.refused("start", NEW, "--note", note, code=2))
 
     def test_it_is_on_the_audit_log_before_it_begins(self):
         self.know(100)
@@ -261,11 +278,8 @@ class StartTest(CommandCase):
         )
         out = io.StringIO()
         with redirect_stdout(out):
-            print_waves(
-                plan,
-                ReachedDevices(array("d", [8.0, *[9.0] * 11]), bytearray(b"\1" * 12), 0),
-                is_typed=False,
-            )
+            found = ReachedDevices(array("d", [8.0, *[9.0] * 11]), bytearray(b"\1" * 12), 0)
+            print_preview(previewed(plan, found, {}, has_own_waves=False))
         self.assertIn("wave 1  8.123 %        1 more, 1 in all\n", out.getvalue())
         self.run_it("start", NEW, "--waves", "50.1234,100")
         self.assertEqual(self.plan().waves, (50.1234, 100.0))

@@ -11,12 +11,12 @@ from contextlib import suppress
 from pathlib import Path
 
 from ota_server.commands.rollout_status import lines_of
-from ota_server.rollouts.controller_loop import Controller
 from ota_server.device_port.server import OTAServer
 from ota_server.device_port.wiring import open_service
 from ota_server.model.timestamp import format_time
 from ota_server.policy.lease import Lease, lines_of_a_look
 from ota_server.policy.rollout_plan import RolloutProgress, format_plan
+from ota_server.rollouts.controller_loop import Controller
 from ota_server.rollouts.journal_fold import ServerFacts
 from ota_server.rollouts.keeper import LOCK_NAME, Keeper, is_attended
 from ota_server.system.files import replace

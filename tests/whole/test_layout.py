@@ -107,7 +107,6 @@ PURE |= {
     "policy.situation",
     "policy.text",
     "model.archive",
-    "operations.device_filter",
     "operator_port.html",
     "model.chips",
     "model.image_header",
