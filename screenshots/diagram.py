@@ -320,15 +320,9 @@ DOORS = (
 )
 ROOMS = (
     ("commands", "the command line: arguments in, text out", "c"),
-<<<<<<< HEAD
     ("operator_port", "what operators see in a browser, by API, by metrics", "r"),
-    ("operations", "what operators look at and do, by whatever way", "r"),
+    ("operations", "what operators look at and do, by whatever way", "cr"),
     ("device_port", "what devices ask and get; who may download now", "csr"),
-=======
-    ("operator_port", "what operators see in a browser, by API, by metrics", ""),
-    ("operations", "what operators look at and do, by whatever way", "c"),
-    ("device_port", "what devices ask and get; who may download now", "cs"),
->>>>>>> c4fd21752e95dfd55be3def83f1f5165a9804bb3
     ("rollouts", "a release in waves: whom it reaches, moving it, how it ends", "csr"),
     ("releases", "versions and their images: published, activated, withdrawn", "cs"),
     ("evaluation", "what became of devices under a release (pure)", "cr"),
