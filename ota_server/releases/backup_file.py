@@ -12,8 +12,8 @@ Why it is consistent although the server runs:
 3. A file that changed while it was copied was changed by hand: the backup fails and says which.
 
 Left out is what is true of a running server or process alone: locks, `admission.json`, temporary
-files, and the checkpoints of the controller, which reads the journal again. No link that leads out
-of its folder is followed: root would copy what the owner of the data directory may not read.
+files, the checkpoints of the controller, which reads the journal again, and who is signed in. No
+link that leads out of its folder is followed: root would copy what the owner may not read.
 """
 
 import errno
@@ -49,7 +49,9 @@ _NAME = re.compile(
     r"(?:products/[a-z0-9_\-]{1,32}/)?(?:version|version/groups|firmware|log)"
     r"/[A-Za-z0-9][^/\x00-\x1f\x7f-\x9f]{0,250}"
 )
-_LEFT_OUT = re.compile(r"(?:.*/)?(?:log/(?:admission\.json|.*\.checkpoint)|version/groups)")
+_LEFT_OUT = re.compile(
+    r"(?:.*/)?(?:log/(?:(?:admission|admin|sessions)\.json|.*\.checkpoint)|version/groups)"
+)
 _PARTS = ("version", "version/groups", "firmware", "log")
 _MOST_TRIES = 5
 # Smaller files are read at once: there may be more groups than a process can have open files.
