@@ -12,8 +12,8 @@ Why it is consistent although the server runs:
 3. A file that changed while it was copied was changed by hand: the backup fails and says which.
 
 Left out is what is true of a running server or process alone: locks, `admission.json`, temporary
-files, and the checkpoints of the controller, which reads the journal again. No link that leads out
-of its folder is followed: root would copy what the owner of the data directory may not read.
+files, the checkpoints of the controller, which reads the journal again, and who is signed in. No
+link that leads out of its folder is followed: root would copy what the owner may not read.
 """
 
 import errno
@@ -50,7 +50,8 @@ _NAME = re.compile(
     r"/[A-Za-z0-9][^/\x00-\x1f\x7f-\x9f]{0,250}"
 )
 _LEFT_OUT = re.compile(
-    r"(?:.*/)?(?:log/(?:admission\.json|\.?figures\.sock.*|.*\.checkpoint)|version/groups)"
+    r"(?:.*/)?(?:log/(?:(?:admission|admin|sessions)\.json|\.?figures\.sock.*|index\.sqlite.*|.*\.checkpoint)"
+    r"|version/groups)"
 )
 _PARTS = ("version", "version/groups", "firmware", "log")
 _MOST_TRIES = 5
