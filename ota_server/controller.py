@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING
 
 from ota_server.device_port.option_values import admin_argument, host_name_argument
 from ota_server.httpd.adopted import listen_on
+from ota_server.policy.admin_address import check_address
 from ota_server.rollouts.controller_loop import TICK_SECONDS, Controller
 from ota_server.rollouts.find_rollout import must_name_fleet
 from ota_server.rollouts.journal_fold import ServerFacts
@@ -183,6 +184,9 @@ def _operator_side(data_dir: Path, sock: socket.socket, names: Sequence[str]) ->
 def _answer_operators(arguments: argparse.Namespace) -> int:
     """Answer operators until a signal; return the exit code."""
     address = arguments.admin
+    if problem := check_address(arguments.data_dir, address.host):
+        log.error("%s", hints.paste(problem))
+        return 1
     try:
         sock = listen_on(*address)
     except (OSError, UnicodeError) as problem:

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ota_server.device_port.admin_socket import AdminSocket
+from ota_server.device_port.admin_socket import AdminSocket, say_where
 from ota_server.device_port.admission_status import AdmissionFile
 from ota_server.device_port.figures import FiguresSocket
 from ota_server.device_port.live_figures import as_fields
@@ -20,6 +20,7 @@ from ota_server.device_port.wiring import is_behind_proxy
 from ota_server.httpd.sockets import why_acknowledgements_are_unknown
 from ota_server.journal.files import most_bytes
 from ota_server.journal.forget import ForgetRequests
+from ota_server.policy.admin_address import forget_url
 from ota_server.policy.hold import HoldLog
 from ota_server.policy.situation import Serving
 from ota_server.rollouts.keeper import (
@@ -69,7 +70,9 @@ class Companions:
         self._server = server
         self._events = _event_command(arguments.on_event) if arguments.on_event else None
         self._companions: dict[str, _ProductCompanions] = {}
-        self._admin = admin
+        self._admin, self._data_dir = admin, arguments.data_dir
+        if admin is not None:
+            say_where(self._data_dir, admin)
         self._make = partial(_ProductCompanions, self._events, server, serving, options)
         logs = log_dir(arguments.data_dir)
         figures = ServerFigures(server, logs, serving.since_ms, clock.now_ms)
@@ -98,6 +101,7 @@ class Companions:
         untold += 0 if self._events is None else self._events.end()
         if self._admin is not None:
             self._admin.socket.close()
+            forget_url(self._data_dir)
         if untold:
             log.warning(
                 "events that --on-event was not told of: %d; what became of rollouts is told at "

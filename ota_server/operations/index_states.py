@@ -44,7 +44,7 @@ _REJECTED = (Reason.WITHDRAWN, Reason.STOPPED)
 NOBODY = frozenset[str]()
 
 
-class _Read(NamedTuple):
+class _ReadFiles(NamedTuple):
     """What is behind a situation; equal: it is as it was."""
 
     policy: Policy
@@ -74,7 +74,7 @@ class ProductStates:
         self._labels: Mapping[str, str] = {}
         self._labels_stamp: Stamp | None = None
         self._look_at = self._look_again_at = 0.0
-        self._read_before: _Read | None = None
+        self._read_before: _ReadFiles | None = None
         self._pinned = NOBODY
         self._pins_end_ms: int | None = 0
         self._fleet = gather_fleet(data_dir, now_ms, server, self._policies.current())
@@ -104,7 +104,7 @@ class ProductStates:
         self._policies.look_after()
         policy, before = self._policies.latest, self._fleet
         folders = (self._data_dir / "version" / "version.txt", self._data_dir / "firmware")
-        read = _Read(policy, server, tuple(map(_stamp, folders)))
+        read = _ReadFiles(policy, server, tuple(map(_stamp, folders)))
         if read != self._read_before or is_thorough:
             self._read_before = read
             self._fleet = gather_fleet(self._data_dir, now_ms, server, policy)
