@@ -6,7 +6,7 @@ network. Two guards stand against that:
 - *Host.* A site may have its own name lead here (DNS rebinding): then the browser takes what it
   gets for a part of that site. Its requests have that name as their Host, so only addresses,
   `localhost`, this machine's name and those that were named at the start are accepted.
-- *Origin.* A page of another site may send a form, but not choose its Origin. Sec-Fetch-SiteName says
+- *Origin.* A page of another site may send a form, but not choose its Origin. Sec-Fetch-Site says
   the same; a browser sends it only by https and to this machine.
 """
 
@@ -54,7 +54,7 @@ def is_from_elsewhere(own: SiteName, origin: str | None, fetch_site: str | None)
 
     Args:
         origin: the field Origin; None: it was not sent, which proves nothing.
-        fetch_site: the field Sec-Fetch-SiteName; None: as above.
+        fetch_site: the field Sec-Fetch-Site; None: as above.
     """
     if fetch_site not in (None, "same-origin", "none"):
         return True
