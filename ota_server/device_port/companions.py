@@ -1,11 +1,10 @@
-"""What runs beside the server in its process, for each product: controllers, files, events. I/O."""
+"""What runs beside the server in its process: controllers, files, notices. I/O."""
 
 import argparse
 import logging
 import os
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ota_server.device_port.admission_status import AdmissionFile
@@ -24,8 +23,7 @@ from ota_server.system.children import reap_orphans
 from ota_server.system.data_dir import log_dir
 
 if TYPE_CHECKING:
-    from ota_server.rollouts.event_watch import EventWatch
-    from ota_server.system.event_command import EventCommand
+    from ota_server.device_port.notices import Notices
 
 log = logging.getLogger(__name__)
 
@@ -51,11 +49,13 @@ class Companions:
         most = most_bytes(arguments.journal_rotate, arguments.journal_files, arguments.journal_disk)
         serving = Serving(os.getpid(), clock.now_ms(), host, port, most * MEBIBYTE)
         self._server = server
-        self._events = _event_command(arguments.on_event) if arguments.on_event else None
+        self._notices = _notices(arguments, server)
         self._companions: dict[str, _ProductCompanions] = {}
-        self._make = partial(_ProductCompanions, self._events, server, serving, options)
+        self._make = partial(_ProductCompanions, self._notices, server, serving, options)
         server.chores += [self._look_after, reap_orphans]
         self._look_after()
+        if self._notices is not None:
+            server.chores.append(self._notices.look_after)
 
     def _look_after(self) -> None:
         ports = {port.name: port for port in self._server.service.ports}
@@ -73,11 +73,10 @@ class Companions:
     def end(self) -> None:
         """End the controllers, and delete the files that describe a running server."""
         untold = sum(companions.end() for companions in self._companions.values())
-        untold += 0 if self._events is None else self._events.end()
+        untold += 0 if self._notices is None else self._notices.end()
         if untold:
             log.warning(
-                "events that --on-event was not told of: %d; what became of rollouts is told at "
-                "the next start",
+                "notices that were not told: %d; what became of rollouts is told at the next start",
                 untold,
             )
 
@@ -92,7 +91,7 @@ class _ProductCompanions:
 
     def __init__(
         self,
-        events: "EventCommand | None",
+        notices: "Notices | None",
         server: OTAServer,
         serving: Serving,
         options: list[str],
@@ -108,7 +107,8 @@ class _ProductCompanions:
         self.port = port
         self._is_over = False
         chores = [each.look_after for each in looking]
-        self._watch = None if events is None else _event_watch(data_dir, server, events)
+        self._notices = notices
+        self._watch = None if notices is None else notices.watch(data_dir)
         if self._watch is not None:
             chores.append(self._watch.look_after)
         self.chores = [partial(self._do, each) for each in chores]
@@ -123,25 +123,23 @@ class _ProductCompanions:
         """End the controller, and delete the file that describes a running server.
 
         Returns:
-            How many events could not be told.
+            How many notices could not be told.
         """
         self._is_over = True
         self._keeper.end()
         self._admission.remove()
-        return 0 if self._watch is None else self._watch.look_again()
+        if self._watch is None or self._notices is None:
+            return 0
+        refused = self._watch.look_again()
+        self._notices.forget(self._watch)
+        return refused
 
 
-# What these two load takes memory that most servers do not need.
-
-
-def _event_command(told: str) -> "EventCommand":
-    from ota_server.system.event_command import EventCommand
-
-    return EventCommand(told)
-
-
-def _event_watch(data_dir: Path, server: OTAServer, events: "EventCommand") -> "EventWatch":
-    from ota_server.rollouts.event_watch import EventWatch
+def _notices(arguments: argparse.Namespace, server: OTAServer) -> "Notices | None":
+    if not arguments.notify_command and not arguments.notify_url:
+        return None
+    # Loaded here, since it takes memory that most servers do not need.
+    from ota_server.device_port.notices import Notices
 
     journal = server.service.fleet.journal
-    return EventWatch(data_dir, lambda: journal.failing, events.tell)
+    return Notices(arguments, lambda: journal.failing)

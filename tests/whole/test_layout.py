@@ -108,7 +108,7 @@ PURE |= {
     "model.chips",
     "model.image_header",
     "releases.publish_request",
-    "rollouts.events",
+    "rollouts.notices",
 }
 
 
