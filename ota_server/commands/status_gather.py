@@ -9,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from ota_server.commands.status_damage import damaged_files
+from ota_server.commands.status_notices import notice_warnings
 from ota_server.device_port.admission_status import (
     FILE_NAME,
     NOT_SAID,
@@ -85,6 +86,7 @@ class StatusGatherer:
         serving = read_serving(logs) if server.runs else NOT_SAID
         if server.runs and serving == NOT_SAID:
             self._warn("server", f"{logs / FILE_NAME} does not say how the server is", False)
+        self._found += notice_warnings(self._journal_dir, now_ms) if server.runs else ()
         fleet = gather_fleet(data_dir, now_ms, server)
         self._look_at_images(fleet)
         return FleetFacts(

@@ -12,7 +12,7 @@ from ota_server.policy.device_state import Condition
 from ota_server.policy.fleet_status import FleetFacts, FleetStatus, FleetWarning
 
 # What warnings of these kinds are about is one for all products.
-OF_ALL = ("server", "journal", "disk")
+OF_ALL = ("server", "journal", "disk", "notices")
 _DEFAULT = "default"
 _HEADER = ("PRODUCT", "TARGET", "ROLLOUT")
 _COUNTED = {
