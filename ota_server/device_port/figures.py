@@ -154,7 +154,8 @@ def _make_ours(log_dir: Path, name: str) -> None:
             with if_allowed("chown", log_dir / name):
                 os.chown(name, status.st_uid, status.st_gid, dir_fd=folder, follow_symlinks=False)
         if os.chmod in os.supports_follow_symlinks:
-            os.chmod(name, SOCKET_MODE, dir_fd=folder, follow_symlinks=False)
+            with if_allowed("chmod", log_dir / name):
+                os.chmod(name, SOCKET_MODE, dir_fd=folder, follow_symlinks=False)
     finally:
         os.close(folder)
 
