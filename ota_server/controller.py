@@ -196,7 +196,7 @@ def _answer_operators(arguments: argparse.Namespace) -> int:
     for signum in (signal.SIGTERM, signal.SIGINT):
         signal.signal(signum, lambda *_: stopping.set())
     operators = _operator_side(arguments.data_dir, sock, arguments.admin_name)
-    log.info("operators: http://%s/", address)
+    log.info("operators: http://%s/", address._replace(port=sock.getsockname()[1]))
     try:
         while not stopping.wait(0.0 if operators.look(clock.now_ms()) else TICK_SECONDS):
             pass

@@ -101,6 +101,16 @@ class CountedTest(ServerCase):
             },
         )
 
+    def test_a_path_of_a_product_has_the_route_that_it_has_within_it(self):
+        (self.data_dir / "products" / "plug" / "version").mkdir(parents=True)
+        self.start()
+        for path in ("/plug/version.txt", "/plug/firmware.bin", "/none/version.txt"):
+            self.get(path, DEVICE)
+        self.assertEqual(
+            self.counted(3),
+            {("version.txt", 503): 1, ("firmware.bin", 503): 1, ("other", 404): 1},
+        )
+
     def test_a_request_that_waits_for_an_image_is_counted_once(self):
         self.start(service={"settle_seconds": 0.3})
         self.assertEqual(self.get("/firmware.bin").status, 200)
