@@ -137,7 +137,23 @@ class NoticesTest(RolloutCase):
         self.assertNotIn("s3cret", "".join(seen))
 
 
-class ModeTest(RolloutCase):
+class ProcessTest(RolloutCase):
+    def test_the_server_loads_neither_an_http_client_nor_openssl(self):
+        receiver = WebhookReceiver()
+        self.addCleanup(receiver.close)
+        code = (
+            "import atexit, sys;"
+            "atexit.register(lambda: print('loaded', *sys.modules));"
+            "from ota_server.server import main; sys.exit(main())"
+        )
+        server = self.serve("--notify-url", receiver.url("/").replace("http:", "https:"), code=code)
+        self.assertTrue(until((self.data_dir / "log" / "notices.json").exists))
+        run_command(self.data_dir, "notify", "test")
+        server.end()
+        loaded = {*server.banner.rpartition("loaded ")[2].split()}
+        self.assertIn("ota_server.system.notice_receiver", loaded)
+        self.assertEqual(loaded & {"http.client", "ssl"}, set())
+
     def test_what_it_says_of_receivers_holds_no_secret(self):
         receiver = WebhookReceiver()
         self.addCleanup(receiver.close)
