@@ -2,7 +2,9 @@
 
 import base64
 import os
+import shutil
 import time
+import unittest
 from pathlib import Path
 from unittest import mock
 
@@ -132,6 +134,7 @@ class PostTest(DataDirCase):
             receiver = self.receiver(lambda out: receiver.hang(out))
             self.assertIn("was killed", self.send(receiver.url()).problem)
 
+    @unittest.skipUnless(shutil.which("openssl"), "needs openssl")
     def test_a_certificate_of_its_own_is_refused_unless_the_system_is_told_of_it(self):
         context, certificate = self_signed(self.data_dir)
         receiver = self.receiver(context=context)
