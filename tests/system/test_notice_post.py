@@ -99,10 +99,9 @@ class PostTest(DataDirCase):
     def test_an_answer_that_has_no_end_is_told_by_its_head(self):
         for name in ("flood", "drip_body"):
             with self.subTest(name):
-                began = time.monotonic()
                 _, delivery = self.reaction(name)
                 self.assertEqual((delivery.is_told, delivery.status), (True, 200))
-                self.assertLess(time.monotonic() - began, 5)
+                self.assertLess(delivery.seconds, 5)
 
     def test_a_head_that_has_no_end_is_an_error(self):
         _, delivery = self.reaction("flood_head")
@@ -123,7 +122,8 @@ class PostTest(DataDirCase):
             with self.subTest(name), mock.patch.object(PostProgram, "answer_seconds", 0.5):
                 _, delivery = self.reaction(name)
                 self.assertEqual(delivery.problem, "it did not answer within 0.5 s")
-                self.assertAlmostEqual(delivery.seconds, 0.5, delta=0.4)
+                self.assertGreaterEqual(delivery.seconds, 0.5)
+                self.assertLess(delivery.seconds, 5)
 
     def test_it_has_ten_seconds_and_a_process_that_takes_longer_is_killed(self):
         self.assertEqual(PostProgram.answer_seconds, 10)
