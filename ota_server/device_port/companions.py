@@ -11,6 +11,7 @@ from ota_server.device_port.admin_socket import AdminSocket, say_where
 from ota_server.device_port.admission_status import AdmissionFile
 from ota_server.device_port.figures import FiguresSocket
 from ota_server.device_port.live_figures import as_fields
+from ota_server.device_port.notice_status import remove_notice_status
 from ota_server.device_port.options import KEEP, MEBIBYTE
 from ota_server.device_port.products import ProductPort
 from ota_server.device_port.server import OTAServer
@@ -178,6 +179,8 @@ def _admin_options(admin: AdminSocket) -> list[str]:
 
 def _notices(arguments: argparse.Namespace, server: OTAServer) -> "Notices | None":
     if not arguments.notify_command and not arguments.notify_url:
+        # A server that was killed may have left it.
+        remove_notice_status(log_dir(arguments.data_dir))
         return None
     # Loaded here, since it takes memory that most servers do not need.
     from ota_server.device_port.notices import Notices

@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ota_server.model.json_object import format_object, parse_object
-from ota_server.model.notice import Delivery
+from ota_server.model.notice import Delivery, ReceiverHealth
 from ota_server.model.timestamp import format_time, parse_time
 from ota_server.system.files import open_regular, read_if_there, replace
-from ota_server.system.notice_receiver import ReceiverHealth
 
 FILE_NAME = "notices.json"
 TEST_NAME = "notice_test.json"

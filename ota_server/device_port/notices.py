@@ -49,6 +49,7 @@ class Notices:
         self._written: NoticeStatus | None = None
         self._look_at = 0.0
         self._is_said = False
+        log.info("notices go to %s", ", ".join(each.name for each in self._receivers))
         _say_how_safe(arguments.notify_url, arguments.notify_secret_file)
 
     def watch(self, data_dir: Path) -> NoticeWatch:

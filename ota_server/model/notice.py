@@ -24,6 +24,19 @@ class Delivery(NamedTuple):
     seconds: float = 0.0
 
 
+class ReceiverHealth(NamedTuple):
+    """Whether a receiver can be told; times in milliseconds since the epoch, 0: never.
+
+    Attributes:
+        failing_since_ms: when it first could not be told, since it last was; 0: it can be.
+        problem: why it could not be told.
+    """
+
+    told_ms: int = 0
+    failing_since_ms: int = 0
+    problem: str = ""
+
+
 def notice_id(*parts: object) -> str:
     """Return the id of a notice, the same for the same parts: receivers drop doubles by it.
 

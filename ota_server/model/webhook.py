@@ -50,7 +50,11 @@ def parse_webhook_url(text: str) -> WebhookUrl:
     """
     if len(text) > MOST_URL or not text.isascii() or not text.isprintable() or " " in text:
         raise ValueError(f"is not a URL: up to {MOST_URL} ASCII characters, without blanks")
-    parts = urlsplit(text)
+    try:
+        parts = urlsplit(text)
+    except ValueError:
+        # Not in its words, which may repeat a part of the URL.
+        raise ValueError("is not a URL: what stands between [ and ] is no address") from None
     if parts.scheme not in ("http", "https"):
         raise ValueError("is not a URL of http or https")
     if "@" in parts.netloc:

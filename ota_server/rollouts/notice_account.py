@@ -96,6 +96,7 @@ class NoticeAccount:
     def tell(self, key: str, state: NoticeState, notices: list[dict[str, Any]]) -> bool:
         """Have notices of a state told; False: they are too much for now."""
         if not notices:
+            self._refused.discard(key)
             self.seen[key] = state
             return True
         ids = tuple(notice["id"] for notice in notices)
@@ -127,9 +128,12 @@ class NoticeAccount:
         """Note what came of an attempt."""
         key = attempt.key
         with self._lock:
-            if self._being_told.get(key) is attempt:
+            is_newest = self._being_told.get(key) is attempt
+            if is_newest:
                 del self._being_told[key]
             if delivery.is_told:
+                if is_newest:
+                    self._failed.discard(key)
                 self._pause, self._wait_seconds = self._receiver.first_pause_seconds, 0.0
                 self._failing_since.pop(key, None)
                 self._note_told(key, attempt.state)

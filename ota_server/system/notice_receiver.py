@@ -11,9 +11,8 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
 
-from ota_server.model.notice import Delivery
+from ota_server.model.notice import Delivery, ReceiverHealth
 from ota_server.model.webhook import LONG_WAIT_SECONDS, WebhookUrl
 from ota_server.system import clock
 from ota_server.system.notice_lane import (
@@ -128,19 +127,6 @@ class PostProgram:
             level = logging.ERROR if delivery.wait_seconds >= LONG_WAIT_SECONDS else logging.WARNING
             log.log(level, "%s (%s): %s", self.name, notice["event"], delivery.problem)
         return delivery
-
-
-class ReceiverHealth(NamedTuple):
-    """Whether a receiver can be told; times in milliseconds since the epoch, 0: never.
-
-    Attributes:
-        failing_since_ms: when it first could not be told, since it last was; 0: it can be.
-        problem: why it could not be told.
-    """
-
-    told_ms: int = 0
-    failing_since_ms: int = 0
-    problem: str = ""
 
 
 class Receiver:

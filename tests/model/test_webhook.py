@@ -46,6 +46,7 @@ class UrlTest(unittest.TestCase):
             ("https://ä.example/s3cret", "not a URL"),
             ("https://a.example/s3cret" + "x" * MOST_URL, "not a URL"),
             ("https://[::1/s3cret", "not a URL"),
+            ("https://[s3cret]/", "not a URL"),
         ):
             with self.subTest(text[:40]):
                 with self.assertRaises(ValueError) as raised:

@@ -2,7 +2,9 @@
 
 import base64
 import os
+import shutil
 import time
+import unittest
 from pathlib import Path
 from unittest import mock
 
@@ -97,10 +99,9 @@ class PostTest(DataDirCase):
     def test_an_answer_that_has_no_end_is_told_by_its_head(self):
         for name in ("flood", "drip_body"):
             with self.subTest(name):
-                began = time.monotonic()
                 _, delivery = self.reaction(name)
                 self.assertEqual((delivery.is_told, delivery.status), (True, 200))
-                self.assertLess(time.monotonic() - began, 5)
+                self.assertLess(delivery.seconds, 5)
 
     def test_a_head_that_has_no_end_is_an_error(self):
         _, delivery = self.reaction("flood_head")
@@ -121,7 +122,8 @@ class PostTest(DataDirCase):
             with self.subTest(name), mock.patch.object(PostProgram, "answer_seconds", 0.5):
                 _, delivery = self.reaction(name)
                 self.assertEqual(delivery.problem, "it did not answer within 0.5 s")
-                self.assertAlmostEqual(delivery.seconds, 0.5, delta=0.4)
+                self.assertGreaterEqual(delivery.seconds, 0.5)
+                self.assertLess(delivery.seconds, 5)
 
     def test_it_has_ten_seconds_and_a_process_that_takes_longer_is_killed(self):
         self.assertEqual(PostProgram.answer_seconds, 10)
@@ -132,6 +134,7 @@ class PostTest(DataDirCase):
             receiver = self.receiver(lambda out: receiver.hang(out))
             self.assertIn("was killed", self.send(receiver.url()).problem)
 
+    @unittest.skipUnless(shutil.which("openssl"), "needs openssl")
     def test_a_certificate_of_its_own_is_refused_unless_the_system_is_told_of_it(self):
         context, certificate = self_signed(self.data_dir)
         receiver = self.receiver(context=context)
