@@ -35,18 +35,21 @@ class LinePlace(NamedTuple):
 
 
 def newest_first(
-    log_dir: Path, key: str, before: LinePlace | None = None
+    log_dir: Path, key: str, before: LinePlace | None = None, with_bytes: bytes = b""
 ) -> Iterator[tuple[LinePlace, dict[str, Any]]]:
     """Yield the records of a device with their places, the newest first.
 
     Args:
         before: those before this place; None: all.
+        with_bytes: only those whose lines hold this too; the others are not parsed.
 
     Raises:
         OSError: a file of the journal cannot be read.
     """
     needle = whose(key).encode("ascii")
     for place, line in _lines_back(log_dir, [needle], before):
+        if with_bytes not in line:
+            continue
         try:
             fields = parse_fields(line)
         except BadRecord:
