@@ -22,6 +22,7 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from types import FrameType
+from typing import Protocol
 
 from ota_server.model.refusal import BadPolicy
 from ota_server.policy.files import PolicyFiles
@@ -58,6 +59,16 @@ _SAY_EVERY_SECONDS = 60.0
 _TOUCH_SECONDS = 5.0
 
 
+class SideWork(Protocol):
+    """What a controller does between two looks at rollouts: it keeps the index of devices."""
+
+    def step(self, now_ms: int) -> bool:
+        """Work for a short time, and raise nothing; return whether there is more to do at once."""
+
+    def close(self) -> None:
+        """End."""
+
+
 class Controller:
     """Moves the rollouts of one data directory."""
 
@@ -69,6 +80,7 @@ class Controller:
         lock: int | None = None,
         heartbeat: int | None = None,
         keeps_ungrouped: bool = False,
+        side_work: SideWork | None = None,
     ) -> None:
         """Begin without rollouts; the first `look` finds them.
 
@@ -76,7 +88,9 @@ class Controller:
             lock: the descriptor of the lock that this controller holds.
             heartbeat: the descriptor of a pipe, to write to after each look; see `lease`.
             keeps_ungrouped: as in a `Policy`.
+            side_work: is done as well; then it does not end when no rollout is left.
         """
+        self._side_work = side_work
         self._lock = lock
         self._heartbeat = heartbeat
         self._touch_at = 0.0
@@ -105,6 +119,8 @@ class Controller:
                 break
         for mover in self._movers.values():
             self._close(mover)
+        if self._side_work is not None:
+            self._side_work.close()
 
     def look(self) -> float | None:
         """Look at each rollout once; return the seconds until the next look, None: all is done.
@@ -115,12 +131,14 @@ class Controller:
         self._is_sound = True
         self._policies.look_after()
         self._update()
-        if not self._movers and self._is_sound:
+        if not self._movers and self._is_sound and self._side_work is None:
             return None
         now_ms = self._look_at_clock()
         behind = {group for group, each in self._movers.items() if self._step(each, now_ms)}
         self._beat([group for group in self._movers if group not in behind])
-        return 0.0 if behind else self._tick_seconds
+        # After the beat: devices of a rollout wait for that, and nobody for the other work.
+        has_more = self._side_work is not None and self._side_work.step(now_ms)
+        return 0.0 if behind or has_more else self._tick_seconds
 
     def _beat(self, up_to_date: Sequence[str]) -> None:
         """Tell the server of this look, and for which rollouts the whole journal has been read."""
