@@ -8,6 +8,7 @@ import subprocess
 import sys
 from contextlib import closing
 
+from ota_server.controller import Controller
 from ota_server.journal.record import format_record
 from ota_server.model.timestamp import format_time
 from ota_server.operations import index_schema
@@ -20,6 +21,7 @@ from ota_server.policy.policy import RolloutState
 from ota_server.policy.reason import Reason
 from ota_server.policy.rollout_plan import RolloutPlan, RolloutProgress, format_plan
 from ota_server.policy.text import Who
+from ota_server.rollouts.journal_fold import ServerFacts
 from tests.support import ROOT, until
 from tests.support.index import (
     DAY_MS,
@@ -486,3 +488,27 @@ class FootprintTest(IndexCase):
             check=True,
         )
         self.assertEqual(done.stdout, f"('{key_of(1)}', '{NEW}')\n")
+
+
+class InControllerTest(IndexCase):
+    def test_a_controller_keeps_it_between_its_looks_and_does_not_end(self):
+        for number in range(5000):
+            self.know(number)
+        controller = Controller(self.data_dir, 0.2, ServerFacts(0), side_work=self.writer)
+        waits = [controller.look()]
+        while waits[-1] == 0.0:
+            waits.append(controller.look())
+        self.assertGreater(len(waits), 2)
+        self.assertEqual(waits[-1], 0.2)
+        self.assertEqual(self.index.summary().total, 5000)
+        self.assertEqual(controller.look(), 0.2)
+        self.assertIsNone(Controller(self.data_dir, 0.2, ServerFacts(0)).look())
+
+    def test_it_is_closed_when_the_controller_ends(self):
+        controller = Controller(self.data_dir, 0.0, ServerFacts(0), side_work=self.writer)
+        controller.look()
+        ours, theirs = os.pipe()
+        os.close(theirs)
+        self.addCleanup(os.close, ours)
+        controller.run(ours)
+        self.assertIsNone(self.writer._connection)
