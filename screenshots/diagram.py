@@ -321,7 +321,7 @@ DOORS = (
 ROOMS = (
     ("commands", "the command line: arguments in, text out", "c"),
     ("operator_port", "what operators see in a browser, by API, by metrics", ""),
-    ("operations", "what operators look at and do, by whatever way", ""),
+    ("operations", "what operators look at and do, by whatever way", "c"),
     ("device_port", "what devices ask and get; who may download now", "cs"),
     ("rollouts", "a release in waves: whom it reaches, moving it, how it ends", "csr"),
     ("releases", "versions and their images: published, activated, withdrawn", "cs"),

@@ -49,7 +49,9 @@ _NAME = re.compile(
     r"(?:products/[a-z0-9_\-]{1,32}/)?(?:version|version/groups|firmware|log)"
     r"/[A-Za-z0-9][^/\x00-\x1f\x7f-\x9f]{0,250}"
 )
-_LEFT_OUT = re.compile(r"(?:.*/)?(?:log/(?:admission\.json|.*\.checkpoint)|version/groups)")
+_LEFT_OUT = re.compile(
+    r"(?:.*/)?(?:log/(?:admission\.json|index\.sqlite.*|.*\.checkpoint)|version/groups)"
+)
 _PARTS = ("version", "version/groups", "firmware", "log")
 _MOST_TRIES = 5
 # Smaller files are read at once: there may be more groups than a process can have open files.
