@@ -24,7 +24,7 @@ from pathlib import Path
 from ota_server.journal.follow import Follower, Position, end_of
 from ota_server.model.device import DAY_MS
 from ota_server.model.refusal import BadPolicy, Refused
-from ota_server.operations.index_build import build
+from ota_server.operations.index_build import ColumnIndexes, build
 from ota_server.operations.index_schema import (
     Unusable,
     delete,
@@ -46,7 +46,8 @@ log = logging.getLogger(__name__)
 _STEP_SECONDS = 0.05
 _LOOK_SECONDS = 1.0
 _SAY_EVERY_SECONDS = 60.0
-# After a failure, such as a full disk.
+# After a failure, such as a full disk; an index that is lost is made again at once, but not if that
+# happens again and again.
 _PAUSE_SECONDS = 5.0
 # How often an index to which nothing happens says that it is up to date.
 _SIGN_MS = 5_000
@@ -61,12 +62,14 @@ class IndexWriter:
     Only one may work on a data directory: that is the controller that holds its lock.
     """
 
-    def __init__(self, data_dir: Path) -> None:
+    def __init__(self, data_dir: Path, look_seconds: float = _LOOK_SECONDS) -> None:
         """Begin with the first `step`.
 
         Args:
             data_dir: of the server, or of one of its products.
+            look_seconds: how often it looks at what operators decided.
         """
+        self._look_seconds = look_seconds
         self._root = root_of(data_dir)
         self._logs = journal_dir(data_dir)
         self._path = path_of(data_dir)
@@ -75,6 +78,7 @@ class IndexWriter:
         self._limit = RateLimit(_SAY_EVERY_SECONDS)
         self._connection: sqlite3.Connection | None = None
         self._build: Generator[float, None, None] | None = None
+        self._columns: ColumnIndexes | None = None
         self._upkeep: IndexUpkeep | None = None
         self._begun_at: Position | None = None
         # What was to be looked at again while the index was made.
@@ -82,6 +86,7 @@ class IndexWriter:
         self._sweeps: dict[str, int] = {}
         self._away = (0, 0)
         self._inode = 0
+        self._lost_at = float("-inf")
         self._wait_until = self._look_at = 0.0
         self._now_ms = self._as_of_ms = 0
 
@@ -89,13 +94,20 @@ class IndexWriter:
         """Close the file."""
         if self._build is not None:
             self._build.close()
+        if self._columns is not None:
+            self._columns.end()
         if self._upkeep is not None:
             self._upkeep.close()
         if self._connection is not None:
             with suppress(sqlite3.Error):
                 self._connection.close()
-        self._connection = self._build = self._upkeep = None
+        self._connection = self._build = self._columns = self._upkeep = None
         self._tally = IndexTally()
+
+    @property
+    def is_making(self) -> bool:
+        """Whether it makes the index, which is not whole yet."""
+        return self._build is not None or self._columns is not None
 
     def step(self, now_ms: int) -> bool:
         """Work for a short time; return whether there is more to do at once.
@@ -118,8 +130,11 @@ class IndexWriter:
         if self._limit.allows(f"{what} {problem}", time.monotonic()):
             log.warning("the index of devices %s: %s", what, problem)
         self.close()
-        self._wait_until = time.monotonic() + _PAUSE_SECONDS
+        now = time.monotonic()
+        is_first_loss = is_lost and now >= self._lost_at + _SAY_EVERY_SECONDS
+        self._wait_until = 0.0 if is_first_loss else now + _PAUSE_SECONDS
         if is_lost:
+            self._lost_at = now
             with suppress(OSError):
                 delete(self._path)
 
@@ -129,6 +144,8 @@ class IndexWriter:
             self.close()
         if self._connection is None:
             self._connection = self._open(now_ms)
+        if self._columns is not None and self._columns.is_alive():
+            return False
         connection, end_at = self._connection, time.monotonic() + _STEP_SECONDS
         connection.execute("BEGIN")
         try:
@@ -139,6 +156,9 @@ class IndexWriter:
             with suppress(sqlite3.Error):
                 connection.execute("ROLLBACK")
             raise
+        if self._build is None and self._upkeep is None:
+            self._columns = ColumnIndexes(connection)
+            self._columns.start()
         return has_more
 
     # The file
@@ -192,13 +212,13 @@ class IndexWriter:
     # What decides
 
     def _look_around(self, now_ms: int) -> None:
-        """Read once a second what decides about devices; note whom that concerns."""
+        """Read now and then what decides about devices; note whom that concerns."""
         if self._upkeep is not None and abs(now_ms - self._now_ms) > _JUMP_MS:
             self._upkeep.note_jump(now_ms)
         self._now_ms = now_ms
         if time.monotonic() < self._look_at:
             return
-        self._look_at = time.monotonic() + _LOOK_SECONDS
+        self._look_at = time.monotonic() + self._look_seconds
         products = _products(self._root)
         for gone in self._states.keys() - products:
             del self._states[gone]
@@ -220,8 +240,9 @@ class IndexWriter:
     def _work(self, connection: sqlite3.Connection, end_at: float) -> bool:
         """Do what comes first until the time is over; return whether there is more to do."""
         if self._build is not None:
-            self._go_on_building(connection, self._build, end_at)
-            return True
+            return self._go_on_building(connection, self._build, end_at)
+        if self._columns is not None:
+            self._finish(connection, self._columns)
         upkeep = self._upkeep
         assert upkeep is not None
         upkeep.named |= self._named
@@ -239,12 +260,20 @@ class IndexWriter:
 
     def _go_on_building(
         self, connection: sqlite3.Connection, work: Generator[float, None, None], end_at: float
-    ) -> None:
+    ) -> bool:
+        """Make rows; return whether there are more to make."""
         for progress in work:
             if time.monotonic() >= end_at:
-                put_meta(connection, "progress", f"{min(progress, 0.999):.3f}")
-                return
+                put_meta(connection, "progress", f"{progress:.3f}")
+                return True
         self._build = None
+        return False
+
+    def _finish(self, connection: sqlite3.Connection, columns: ColumnIndexes) -> None:
+        """Declare an index whole that was made, and begin to keep it up to date."""
+        self._columns = None
+        if columns.problem is not None:
+            raise columns.problem
         for name, value in (
             ("position", json.dumps(self._begun_at)),
             ("away", json.dumps(self._away)),
