@@ -164,11 +164,7 @@ def _run(arguments: argparse.Namespace) -> int:
         operators,
     )
     signal.signal(signal.SIGTERM, controller.end)
-    try:
-        controller.run(sys.stdin.fileno())
-    finally:
-        if operators is not None:
-            operators.end()
+    controller.run(sys.stdin.fileno())
     os.close(lock)
     return 0
 
@@ -198,10 +194,10 @@ def _answer_operators(arguments: argparse.Namespace) -> int:
     operators = _operator_side(arguments.data_dir, sock, arguments.admin_name)
     log.info("operators: http://%s/", address._replace(port=sock.getsockname()[1]))
     try:
-        while not stopping.wait(0.0 if operators.look(clock.now_ms()) else TICK_SECONDS):
+        while not stopping.wait(0.0 if operators.step(clock.now_ms()) else TICK_SECONDS):
             pass
     finally:
-        operators.end()
+        operators.close()
     return 0
 
 

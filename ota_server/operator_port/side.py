@@ -29,7 +29,7 @@ INDEX_LOCK_NAME = ".index.lock"
 
 
 class OperatorSide:
-    """Answers operators from its constructor on. `look` and `end` are for one thread."""
+    """Answers operators from its constructor on. `step` and `close` are for one thread."""
 
     def __init__(self, data_dir: Path, sock: socket.socket, names: Sequence[str]) -> None:
         """Begin to answer.
@@ -53,7 +53,7 @@ class OperatorSide:
         self._limit = RateLimit(_SAY_EVERY_SECONDS)
         self._port.start()
 
-    def look(self, now_ms: int) -> bool:
+    def step(self, now_ms: int) -> bool:
         """Do a little of what is to be done; return whether there is more to do at once."""
         now = time.monotonic()
         if now >= self._look_at:
@@ -76,7 +76,7 @@ class OperatorSide:
             return
         self._writer = IndexWriter(self._data_dir)
 
-    def end(self) -> None:
+    def close(self) -> None:
         """Answer what has arrived, and close everything."""
         self._port.end()
         if self._writer is not None:

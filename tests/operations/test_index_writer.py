@@ -8,7 +8,7 @@ import subprocess
 import sys
 from contextlib import closing
 
-from ota_server.controller import Controller
+from ota_server.rollouts.controller_loop import Controller
 from ota_server.journal.record import format_record
 from ota_server.model.timestamp import format_time
 from ota_server.operations import index_schema
