@@ -107,6 +107,12 @@ PURE |= {
     "model.archive",
     "model.chips",
     "model.image_header",
+    "operator_port.access",
+    "operator_port.request_checks",
+    "operator_port.session_cookie",
+    "operator_port.site",
+    "operator_port.wrong_tokens",
+    "policy.tokens",
     "releases.publish_request",
     "rollouts.events",
 }
