@@ -14,7 +14,8 @@ Why it is consistent although the server runs:
 Left out is what is true of a running server or process alone: locks, `admission.json`, temporary
 files, and the checkpoints of the controller, which reads the journal again. Who is signed in is
 left out too: nobody may be by a copy. Tokens are copied, as the SHA-256 that is on record. No link
-that leads out of its folder is followed: root would copy what the owner of the data directory may not read.
+that leads out of its folder is followed: root would copy what the owner of the data directory may
+not read.
 """
 
 import errno
