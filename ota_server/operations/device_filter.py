@@ -97,7 +97,7 @@ class DeviceFilter:
         outdated: they do not run what they should, or fell silent, whatever keeps them from it.
         states: they are in one of these conditions.
         stage: how far they are with the release that they should run.
-        apart: they are left out of the count for one of these reasons.
+        apart: they are left out of the count for one of these reasons; None: they are counted.
         families: their updaters are of one of these families.
         product: of this product, "" is the default one; None: of all.
         group: they are in this group.
@@ -113,7 +113,7 @@ class DeviceFilter:
     outdated: bool = False
     states: tuple[Condition, ...] = ()
     stage: Stage | None = None
-    apart: tuple[Apart, ...] = ()
+    apart: tuple[Apart | None, ...] = ()
     families: tuple[str, ...] = ()
     product: str | None = None
     group: str | None = None

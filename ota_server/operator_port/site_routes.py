@@ -2,7 +2,7 @@
 
 from functools import partial
 
-from ota_server.operator_port import page_devices, sign_in, static_files
+from ota_server.operator_port import page_devices, page_overview, sign_in, static_files
 from ota_server.operator_port.authoriser import Access
 from ota_server.operator_port.routes import Route, RouteTable
 
@@ -13,4 +13,4 @@ def all_routes() -> RouteTable:
         Route("GET", f"/static/{name}", Access.OPEN, partial(static_files.answer, name))
         for name in static_files.NAMES
     ]
-    return RouteTable((*files, *sign_in.ROUTES, *page_devices.ROUTES))
+    return RouteTable((*files, *sign_in.ROUTES, *page_overview.ROUTES, *page_devices.ROUTES))

@@ -44,7 +44,7 @@ def random_filter(source: random.Random) -> DeviceFilter:
         outdated=source.random() < 0.5,
         states=maybe(lambda: some([*Condition]), ()),
         stage=maybe(lambda: source.choice([*Stage])),
-        apart=maybe(lambda: some([*Apart]), ()),
+        apart=maybe(lambda: some([None, *Apart]), ()),
         families=maybe(lambda: some(FAMILY_NAMES), ()),
         product=maybe(lambda: source.choice(("", "plug"))),
         group=maybe(lambda: "ring0"),
@@ -117,7 +117,7 @@ class RefusedTest(unittest.TestCase):
     def test_what_cannot_be_used_is_named(self):
         self.refuses("state: 'fialed' is not one of silent, failed", state="fialed")
         self.refuses("stage: 'x' is not one of none, told", stage="x")
-        self.refuses("apart: .* pinned, held, rejected", apart="x")
+        self.refuses("apart: .* pinned, held, rejected, counted", apart="x")
         self.refuses("not_seen: '7 days' is not a duration", not_seen="7 days")
         self.refuses("not_seen", not_seen="0s")
         self.refuses("not_seen", not_seen="999999999d")
