@@ -108,6 +108,7 @@ PURE |= {
     "policy.text",
     "model.archive",
     "operator_port.html",
+    "operator_port.svg",
     "model.chips",
     "model.image_header",
     "releases.publish_request",
