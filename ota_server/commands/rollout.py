@@ -16,25 +16,26 @@ from ota_server.commands.common import (
     add_command_of_parts,
     group_argument,
     say,
-    warn_of_hold,
-    warn_of_no_server,
-    warn_of_wrong_folder,
+    warn,
 )
 from ota_server.commands.rollout_start import typed_limits
-from ota_server.commands.rollout_view import status_fields
 from ota_server.commands.terminal import print_wrapped
 from ota_server.device_port.admission_status import read_standing
 from ota_server.device_port.window import Standing
-from ota_server.model.quantity import count_of
-from ota_server.model.refusal import Misused, Refused
-from ota_server.model.timestamp import format_time
-from ota_server.operations.start_rollout import refuse_development
-from ota_server.policy.rollout_plan import RolloutPlan
-from ota_server.policy.rollout_text import who_stays
-from ota_server.releases.same_devices import check_way_back
-from ota_server.rollouts import edits
+from ota_server.model.refusal import Misused
+from ota_server.operations.change_rollout import (
+    RolloutChanged,
+    abort,
+    change,
+    pause,
+    preview_revert,
+    promote,
+    resume,
+    revert_planned,
+)
+from ota_server.operations.rollout_facts import rollouts_shown
+from ota_server.operations.rollout_words import status_fields
 from ota_server.rollouts.find_rollout import end_of, needs_person
-from ota_server.rollouts.revert import check_revert, plan_revert, revert
 from ota_server.system import clock
 from ota_server.system.data_dir import log_dir
 from ota_server.system.locks import is_served
@@ -129,11 +130,11 @@ def _status(arguments: argparse.Namespace) -> int:
     data_dir, group = arguments.data_dir, arguments.group
     if arguments.watch and not arguments.json:
         return rollout_status.watch(data_dir, group)
-    shown = rollout_status.rollouts_shown(data_dir, group)
+    now_ms = clock.now_ms()
+    shown = rollouts_shown(data_dir, group, now_ms)
     if arguments.json:
         logs = log_dir(data_dir)
         standing = read_standing(logs) if is_served(logs) else Standing()
-        now_ms = clock.now_ms()
         for each in shown:
             print(json.dumps(status_fields(*each, standing, end_of(data_dir, each, now_ms))))
     else:
@@ -142,76 +143,38 @@ def _status(arguments: argparse.Namespace) -> int:
 
 
 def _pause(arguments: argparse.Namespace) -> int:
-    plan = edits.pause(arguments.data_dir, arguments.group)
-    print(f"the rollout of {plan.version} is paused: no further devices are offered it")
-    warn_of_wrong_folder(arguments.data_dir)
-    return 0
+    return _print(pause(arguments.data_dir, arguments.group))
 
 
 def _resume(arguments: argparse.Namespace) -> int:
-    plan = edits.resume(arguments.data_dir, arguments.group)
-    print(f"the rollout of {plan.version} goes on, from {plan.instead_of or 'no target'}")
-    warn_of_hold(arguments.data_dir)
-    warn_of_no_server(arguments.data_dir)
-    return 0
+    return _print(resume(arguments.data_dir, arguments.group))
 
 
 def _change(arguments: argparse.Namespace) -> int:
     limits = typed_limits(arguments)
     if not limits:
         raise Misused("say what to change: --soak, --apply-grace or --max-failures")
-    plan = edits.change(arguments.data_dir, arguments.group, limits)
-    print(f"the rollout of {plan.version} goes on with {edits.limits_text(limits)}")
-    warn_of_no_server(arguments.data_dir)
-    return 0
+    return _print(change(arguments.data_dir, arguments.group, limits))
 
 
 def _promote(arguments: argparse.Namespace) -> int:
-    plan, wave = edits.promote(arguments.data_dir, arguments.group)
-    if wave < plan.wave_count:
-        print(f"wave {wave + 1} of {plan.wave_count} opens, {plan.percent(wave):g} %")
-    else:
-        print(f"wave {wave} is the last: the rollout ends without the devices that are missing")
-    warn_of_hold(arguments.data_dir)
-    warn_of_no_server(arguments.data_dir)
-    return 0
+    return _print(promote(arguments.data_dir, arguments.group))
 
 
 def _abort(arguments: argparse.Namespace) -> int:
-    now_ms = clock.now_ms()
-    now = format_time(now_ms)
     if not arguments.revert:
-        plan = edits.abort(arguments.data_dir, arguments.group, now)
-        print(f"the rollout of {plan.version} is aborted; {who_stays(plan)}")
-        warn_of_wrong_folder(arguments.data_dir)
-        return 0
-    refuse_development(arguments.data_dir)
-    plan, is_on, nothing = check_revert(arguments.data_dir, arguments.group)
-    if nothing:
-        return _nothing_to_take_back(plan, is_on, nothing)
-    back, reached = plan_revert(arguments.data_dir, plan, now_ms, now)
-    devices = len(reached.stands) + reached.inactive
-    if not devices:
-        if not is_on:
-            edits.close_halted(arguments.data_dir, plan)
-        return _nothing_to_take_back(plan, is_on, f"no device runs {plan.version}")
-    if not arguments.force:
-        check_way_back(arguments.data_dir, plan)
-    print(f"{count_of(devices, 'device')} on {plan.version} to take back")
-    waves = ", ".join(f"{percent:g}" for percent in back.waves)
-    revert(arguments.data_dir, back, now)
-    say(f"they go back to {back.version} in waves of {waves} %; `rollout status` shows it")
-    warn_of_hold(arguments.data_dir)
-    warn_of_no_server(arguments.data_dir)
-    return 0
+        return _print(abort(arguments.data_dir, arguments.group))
+    planned = preview_revert(arguments.data_dir, arguments.group, arguments.force)
+    if planned.plan is not None:
+        print(planned.text)
+    return _print(revert_planned(arguments.data_dir, planned))
 
 
-def _nothing_to_take_back(plan: RolloutPlan, is_on: bool, why: str) -> int:
-    """Say that a revert has nothing to do: after a halt, which advises it, that is no failure."""
-    why = f"{why}, so there is nothing to take back"
-    if is_on:
-        raise Refused(f"{why}; {plan.command('abort')} alone ends it")
-    print(f"{why}; it is over")
+def _print(done: RolloutChanged) -> int:
+    """Print what was done to a rollout; return the exit code."""
+    say(done.text)
+    for warning in done.warnings:
+        warn(warning)
     return 0
 
 

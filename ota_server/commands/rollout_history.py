@@ -5,10 +5,9 @@ import json
 from collections.abc import Iterator, Sequence
 
 from ota_server.commands.common import add_local_argument, at_least_one
-from ota_server.commands.rollout_view import counted
 from ota_server.commands.terminal import print_wrapped, printable, to_the_second
 from ota_server.model.quantity import count_of, rounded_duration
-from ota_server.model.timestamp import parse_time
+from ota_server.operations.rollout_facts import RolloutEnd, duration_seconds, end_facts
 from ota_server.policy.edits import check_group
 from ota_server.rollouts.history import EndedRollout, ended_rollouts
 from ota_server.system import clock
@@ -46,22 +45,18 @@ def show(arguments: argparse.Namespace) -> int:
         for each in shown:
             print(json.dumps(_fields(each)))
         return 0
-    print_wrapped(_lines(shown, arguments.local))
+    print_wrapped(_lines([*map(end_facts, shown)], arguments.local))
     print(count_of(len(shown), "rollout"))
     return 0
 
 
-def _seconds(entry: EndedRollout) -> float:
-    return max(parse_time(entry.end_time) - parse_time(entry.start_time), 0) / 1000
-
-
-def _lines(entries: Sequence[EndedRollout], is_local: bool) -> Iterator[str]:
+def _lines(entries: Sequence[RolloutEnd], is_local: bool) -> Iterator[str]:
     """Yield a line for each rollout with its times, and one with what became of its devices."""
     rows = [
         (
             to_the_second(entry.start_time, is_local),
             to_the_second(entry.end_time, is_local),
-            rounded_duration(_seconds(entry)),
+            rounded_duration(entry.duration_seconds),
             entry.state,
             entry.version,
         )
@@ -73,23 +68,17 @@ def _lines(entries: Sequence[EndedRollout], is_local: bool) -> Iterator[str]:
         cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
         yield printable("  ".join(cells).rstrip())
         if entry is not None:
-            came = ": ".join(filter(None, (_what_came(entry), hints.paste(entry.reason))))
+            came = f"{entry.whom}, {entry.came}"
+            came = ": ".join(filter(None, (came, hints.paste(entry.reason))))
             yield printable(f"    {came}")
             if entry.note:
                 yield printable(f"    note: {entry.note}")
-
-
-def _what_came(entry: EndedRollout) -> str:
-    whom = f"the group {entry.group}" if entry.group else "the fleet"
-    whom = f"a revert from {entry.reverts} for {whom}" if entry.reverts else f"to {whom}"
-    waves = f"wave {entry.wave} of {entry.waves}" if entry.wave else "no wave was open"
-    return ", ".join(filter(None, (whom, waves, counted(entry.counts))))
 
 
 def _fields(entry: EndedRollout) -> dict[str, object]:
     devices = entry.devices
     return {
         **entry._asdict(),
-        "duration_seconds": _seconds(entry),
+        "duration_seconds": duration_seconds(entry),
         "devices": None if devices is None else [device._asdict() for device in devices],
     }

@@ -5,24 +5,16 @@ import sys
 import time
 from pathlib import Path
 
-from ota_server.commands.rollout_view import state_of, status_lines
+from ota_server.commands.rollout_view import status_lines
 from ota_server.commands.terminal import printable
-from ota_server.device_port.admission_status import read_standing
-from ota_server.policy.hold import current_hold, hold_lines
+from ota_server.operations.rollout_facts import look_around, rollouts_shown
+from ota_server.operations.rollout_words import state_of
+from ota_server.policy.hold import hold_lines
 from ota_server.policy.policy import RolloutState
 from ota_server.rollouts.files import devices_command
-from ota_server.rollouts.find_rollout import (
-    RolloutOnFile,
-    all_rollouts,
-    end_of,
-    no_such_rollout,
-    recent_rollouts,
-)
-from ota_server.rollouts.keeper import is_attended
+from ota_server.rollouts.find_rollout import end_of
 from ota_server.system import clock
-from ota_server.system.data_dir import log_dir
 from ota_server.system.hints import hints
-from ota_server.system.locks import is_served
 from ota_server.system.wrapping import cut_to
 
 _EVERY_SECONDS = 1.0
@@ -32,20 +24,6 @@ _HIDE_CURSOR, _SHOW_CURSOR = "\x1b[?25l", "\x1b[?25h"
 _END_LINE, _CLEAR_BELOW = "\x1b[K\n", "\x1b[J"
 
 
-def rollouts_shown(data_dir: Path, group: str | None) -> list[RolloutOnFile]:
-    """Return the rollouts that are on, and those that ended within a day.
-
-    Raises:
-        Refused: there never was one, to that group.
-        BadPolicy, OSError: a file cannot be used or read.
-    """
-    found = all_rollouts(data_dir)
-    if not any(group in (None, each.plan.group) for each in found):
-        raise no_such_rollout(found, group)
-    recent = recent_rollouts(data_dir, clock.now_ms())
-    return [each for each in recent if group in (None, each.plan.group)]
-
-
 def lines_of(data_dir: Path, group: str | None) -> list[str]:
     """Return the status of rollouts for people.
 
@@ -53,16 +31,21 @@ def lines_of(data_dir: Path, group: str | None) -> list[str]:
         Refused, BadPolicy, OSError: a file cannot be used or read.
     """
     now_ms = clock.now_ms()
-    logs = log_dir(data_dir)
-    served = is_served(logs)
-    standing = read_standing(logs) if served else None
-    attended = not served or is_attended(logs, now_ms)
-    held = current_hold(data_dir)
+    scene = look_around(data_dir, now_ms)
     lines: list[str] = []
-    for each in rollouts_shown(data_dir, group):
+    for each in rollouts_shown(data_dir, group, now_ms):
         ended_ms = end_of(data_dir, each, now_ms)
         command = devices_command(data_dir, each.plan.group)
-        shown = status_lines(*each, now_ms, served, standing, attended, held, ended_ms, command)
+        shown = status_lines(
+            *each,
+            now_ms,
+            scene.is_served,
+            scene.standing,
+            scene.is_attended,
+            scene.held,
+            ended_ms,
+            command,
+        )
         head, *others = map(hints.paste, shown)
         # A command in a note is not ours.
         note = [f"  note: {printable(each.plan.note)}"] if each.plan.note else []
@@ -84,7 +67,7 @@ def watch(data_dir: Path, group: str | None) -> int:
     try:
         while True:
             draw.show(lines_of(data_dir, group))
-            shown = rollouts_shown(data_dir, group)
+            shown = rollouts_shown(data_dir, group, clock.now_ms())
             on = {each.plan.id for each in shown if each.is_on}
             watched |= on
             if not on:

@@ -1,87 +1,20 @@
 """What `rollout status` shows: how far a rollout has come, as text. Pure."""
 
-from collections.abc import Iterator, Mapping
-from typing import Any
-
 from ota_server.device_port.window import Standing
-from ota_server.evaluation.device_case import BAD
-from ota_server.evaluation.unfit import unfit_in_words
-from ota_server.model.quantity import format_duration
-from ota_server.model.timestamp import ago, ago_ms, format_time
-from ota_server.policy.policy import RolloutState
-from ota_server.policy.rollout_plan import (
-    NOT_BEGUN,
-    OVER,
-    RolloutPlan,
-    RolloutProgress,
-    RolloutWish,
-    waits_for_person,
+from ota_server.model.timestamp import ago, ago_ms
+from ota_server.operations.rollout_words import (
+    WaveFacts,
+    advice_lines,
+    counted,
+    remark_lines,
+    state_of,
+    title_of,
+    waves_of,
 )
-from ota_server.policy.rollout_text import after_halt, what_to_do, who_stays
+from ota_server.policy.rollout_plan import OVER, RolloutPlan, RolloutProgress
 from ota_server.policy.text import Hold
 
 _BAR = 24
-_RESUMING = "resuming"  # `rollout resume` was run; the controller has not seen it
-_ENDING = "ending"  # it is decided how it ends
-_ASKING = "asking"  # the reason for the pause says what to do; `resume` does not help
-_UNATTENDED = (
-    "no further devices are offered it: the controller, which moves rollouts, does not answer or "
-    "cannot write; the server's log says why"
-)
-# In the order in which a device goes through them, then what can go wrong.
-_SHOWN = ("updated", "downloading", "undecided", "cut", "failed", "silent", "mislabelled")
-# Where there are such, the command is named that lists them with the reason.
-_LISTED = (*BAD, "cannot_take_it", "unseen")
-_MORE = {
-    "unseen": "had the whole image, and say no version: nothing shows whether they run it",
-    "too_new": "known for less than a day at the start: not counted (see --count-new)",
-    "displaced": "heard from only at an address other than their usual one: not counted",
-    "surplus": "more than one address may have in the wave: not counted",
-}
-
-
-def state_of(plan: RolloutPlan, progress: RolloutProgress | None) -> str:
-    """Return the state of a rollout in one word, as an operator knows it."""
-    if progress is not None and progress.state == RolloutState.HALTED:
-        return RolloutState.HALTED
-    if plan.wanted == RolloutWish.ABORT:
-        return RolloutState.ABORTED
-    if progress is None:
-        return NOT_BEGUN
-    if progress.state == RolloutState.RUNNING and plan.wanted == RolloutWish.PAUSE:
-        return RolloutState.PAUSED
-    if (
-        progress.state == RolloutState.PAUSED
-        and plan.wanted == RolloutWish.RUN
-        and plan.resumed > progress.resumed
-    ):
-        return _RESUMING
-    return progress.state
-
-
-def status_fields(
-    plan: RolloutPlan,
-    progress: RolloutProgress | None,
-    standing: Standing,
-    ended_ms: int | None = None,
-) -> dict[str, Any]:
-    """Return the status of a rollout for programs."""
-    return {
-        **plan._asdict(),
-        "state": state_of(plan, progress),
-        "reason": progress.reason if progress else "",
-        "waiting": progress.waiting if progress else "",
-        "wave": progress.wave + 1 if progress else None,
-        "wave_time": progress.wave_time if progress else None,
-        "end_time": None if ended_ms is None else format_time(ended_ms),
-        "counts": progress.counts if progress else {},
-        "counts_before": progress.before if progress else (),
-        "asks": progress.asks if progress else (),
-        "waits_for_person": waits_for_person(plan, progress),
-        "notes": progress.notes if progress else (),
-        "unmet": standing.unmet,
-        "proxy_sign": standing.proxy_sign,
-    }
 
 
 def status_lines(
@@ -98,96 +31,23 @@ def status_lines(
     """Return the status of a rollout for people.
 
     Args:
-        is_attended: the controller is looking after it.
-        held: None: nothing is on hold.
-        standing: which devices the running server lets in; None: all.
+        is_served, standing, is_attended, held: as `advice_lines`.
         ended_ms: when it ended; None: it is on.
         devices_command: what lists its devices.
     """
-    lines = [_headline(plan, progress, now_ms, ended_ms)]
-    state = state_of(plan, progress)
-    if held is not None and state not in OVER:
-        no_offer = f"{held.what} is on hold: no device is offered anything"
-        lines.append(f"  {no_offer}; {held.end} ends that")
-    if progress is not None and progress.reason and state == progress.state:
-        lines.append(f"  {progress.reason}")
-    if progress is not None and progress.waiting and state == RolloutState.RUNNING:
-        lines.append(f"  wave {progress.wave + 1} waits: {progress.waiting}")
-        lines += [f"  {line}" for line in window_lines(standing)]
-    elif progress is not None and progress.waiting and progress.state == RolloutState.PAUSED:
-        lines.append(f"  {progress.waiting}")
-        state = _ENDING
-    is_asking = progress is not None and (progress.asks or progress.is_blocked)
-    if state == RolloutState.PAUSED and progress is not None and (progress.lifts or is_asking):
-        state = _ASKING
-    if progress is not None and is_asking and waits_for_person(plan, progress):
-        lines.append(f"  it waits for you: {what_to_do(plan, progress)}")
-    if hint := _hint(plan, state, is_served):
-        lines.append(f"  {hint}")
-    elif state in (RolloutState.RUNNING, _RESUMING) and not is_attended:
-        lines.append(f"  {_UNATTENDED}")
-    lines.append("")
+    advice = advice_lines(plan, progress, is_served, standing, is_attended, held)
     until_ms = now_ms if ended_ms is None else ended_ms
-    lines += [_wave_line(plan, progress, wave, until_ms) for wave in range(plan.wave_count)]
-    if progress is not None:
-        lines += _remarks(plan, progress, devices_command)
-    if standing is not None:
-        lines += _standing_lines(standing, state in OVER)
-    return lines
-
-
-def window_lines(standing: Standing | None) -> list[str]:
-    """Return that devices wait for the maintenance window, where it is closed."""
-    if standing is None or standing.is_open:
-        return []
+    is_over = state_of(plan, progress) in OVER
     return [
-        f"outside the maintenance window {standing.window}: until it opens, devices are told their "
-        "own version"
+        _headline(plan, progress, now_ms, ended_ms),
+        *(f"  {line}" for line in advice),
+        "",
+        *(
+            _wave_line(number, wave, is_over, until_ms)
+            for number, wave in enumerate(waves_of(plan, progress), start=1)
+        ),
+        *(f"  {line}" for line in remark_lines(plan, progress, devices_command, standing)),
     ]
-
-
-def _standing_lines(standing: Standing, is_over: bool) -> Iterator[str]:
-    """Yield what the running server says of devices that a rollout does not come to."""
-    if standing.unmet:
-        yield (
-            f"  {standing.unmet} never ask within the window {standing.window} and have waited for "
-            "more than a day (`serve --window-overdue 7d` lets them in)"
-        )
-    if standing.proxy_sign and not is_over:
-        yield f"  WARNING: {standing.proxy_sign}"
-
-
-def _limits(plan: RolloutPlan) -> str:
-    soak, grace = format_duration(plan.soak_seconds), format_duration(plan.grace_seconds)
-    most, timeout = f"{plan.max_failures:g}%", format_duration(plan.wave_timeout_seconds)
-    return (
-        f"limits: soak {soak}, apply-grace {grace}, max-failures {most}, "
-        f"min-devices {plan.min_devices}, wave-timeout {timeout}"
-    )
-
-
-def _remarks(plan: RolloutPlan, progress: RolloutProgress, devices_command: str) -> Iterator[str]:
-    """Yield what else is to be said of the rollout and of its devices."""
-    if state_of(plan, progress) not in OVER:
-        yield f"  {_limits(plan)}"
-    counts = progress.counts
-    if unfit := counts.get("cannot_take_it"):
-        yield f"  {unfit_in_words(unfit, counts.get('no_room', 0))}"
-    for name, meaning in _MORE.items():
-        if counts.get(name):
-            yield f"  {counts[name]} {meaning}"
-    for note in progress.notes:
-        yield f"  {note}"
-    if progress.asks or any(counts.get(name) for name in _LISTED):
-        yield f"  {devices_command} lists the devices, each with the reason"
-
-
-def title_of(version: str, group: str, reverts: str | None) -> str:
-    """Return what a rollout is called."""
-    whom = f"the group {group}" if group else "the fleet"
-    if reverts:
-        return f"revert to {version} for {whom} from {reverts}"
-    return f"rollout of {version} to {whom}"
 
 
 def _headline(
@@ -200,69 +60,16 @@ def _headline(
     return f"{title}{instead}: {state}, begun {ago(plan.time, now_ms)}"
 
 
-def _hint(plan: RolloutPlan, state: str, is_served: bool) -> str:
-    if state in (RolloutState.RUNNING, NOT_BEGUN, _RESUMING) and not is_served:
-        return "no server runs on this data directory; start it, or the rollout does not move"
-    if state == NOT_BEGUN:
-        return "the controller has not seen it yet, or is still reading the journal"
-    if state == _ENDING:
-        return "no further devices are offered it; it ends when that is no longer the case"
-    if state == _ASKING:
-        return ""
-    if state == RolloutState.PAUSED:
-        return f"no further devices are offered it; {plan.command('resume')} goes on"
-    if state == RolloutState.HALTED and plan.wanted == RolloutWish.ABORT:
-        return f"no device is left to take back; {plan.command('start VERSION')} brings another"
-    if state == RolloutState.HALTED and not plan.is_revert:
-        return after_halt(plan)
-    if plan.is_revert and state in (RolloutState.HALTED, RolloutState.ABORTED):
-        stays = f"devices that went back stay on {plan.version}, the others on {plan.reverts}"
-        return f"{stays}; {plan.command('start VERSION')} rolls out what you want"
-    if state == RolloutState.ABORTED:
-        back = f"; {plan.command('abort --revert')} goes back" if plan.has_way_back else ""
-        return f"{who_stays(plan)}{back}"
-    return ""
-
-
-def _wave_line(
-    plan: RolloutPlan, progress: RolloutProgress | None, wave: int, until_ms: int
-) -> str:
-    percent = plan.percent(wave)
-    whom = f"{percent:g} %" if percent else str(plan.first_group)
-    name = f"  wave {wave + 1}  {whom:>6}"
-    is_over = state_of(plan, progress) in OVER
-    if progress is None or wave > progress.wave:
-        return f"{name}  {_bar(0.0)}  {'not opened' if is_over else 'to come'}"
-    if wave < progress.wave:
-        counts = progress.before[wave] if wave < len(progress.before) else {}
-        is_whole = counts.get("updated", 0) >= _devices(counts)
-        how = "done" if is_whole else "passed"
-    else:
-        counts = progress.counts
-        since = ago(progress.wave_time, until_ms).removesuffix(" ago")
+def _wave_line(number: int, wave: WaveFacts, is_over: bool, until_ms: int) -> str:
+    whom = f"{wave.percent:g} %" if wave.percent else str(wave.first_group)
+    how = wave.state
+    if wave.state == "open":
+        since = ago(wave.since, until_ms).removesuffix(" ago")
         how = f"open for {since.replace('now', '0s')}" if is_over else f"since {since}"
-        if progress.state == RolloutState.DONE:
-            how = "done"
-    share = counts.get("updated", 0) / max(_devices(counts), 1)
-    return f"{name}  {_bar(share)}  {how}: {counted(counts)}".rstrip(": ")
-
-
-def _devices(counts: Mapping[str, int]) -> int:
-    """Return how many devices on record a wave and those before it have."""
-    return max(counts.get("reach", 0), counts.get("active", 0))
-
-
-def counted(counts: Mapping[str, int]) -> str:
-    """Return how many devices are in each state that has any."""
-    if not counts:
-        return ""
-    first = f"{counts.get('updated', 0)} of {_devices(counts)} updated"
-    others = [f"{counts[name]} {name}" for name in _SHOWN[1:] if counts.get(name)]
-    if (unheard := _devices(counts) - counts.get("active", 0) - counts.get("displaced", 0)) > 0:
-        others.append(f"{unheard} not heard from since it opened")
-    return ", ".join([first, *others])
+    shown = ": ".join(filter(None, (how, counted(wave.counts))))
+    return f"  wave {number}  {whom:>6}  {_bar(wave.share)}  {shown}"
 
 
 def _bar(share: float) -> str:
-    full = int(min(max(share, 0.0), 1.0) * _BAR)
+    full = int(share * _BAR)
     return f"[{'#' * full}{'.' * (_BAR - full)}]"

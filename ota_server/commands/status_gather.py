@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from ota_server.commands.rollout_view import state_of
 from ota_server.commands.status_damage import damaged_files
 from ota_server.device_port.admission_status import (
     FILE_NAME,
@@ -27,6 +26,7 @@ from ota_server.model.device import DAY_MS
 from ota_server.model.refusal import BadPolicy
 from ota_server.model.timestamp import parse_time
 from ota_server.model.version import is_sample, version_of_image_name
+from ota_server.operations.rollout_words import state_of
 from ota_server.policy import audit
 from ota_server.policy.fleet_counts import FleetConditions, count_devices
 from ota_server.policy.fleet_status import (

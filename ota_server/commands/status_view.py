@@ -3,9 +3,9 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from ota_server.commands.rollout_view import counted
 from ota_server.model.quantity import approximate_size, count_of
 from ota_server.model.timestamp import ago_ms, format_second, format_time
+from ota_server.operations.rollout_words import counted
 from ota_server.policy.device_state import Condition
 from ota_server.policy.fleet_status import (
     DeviceCounts,
