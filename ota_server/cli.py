@@ -33,6 +33,7 @@ COMMANDS = {
     "audit": "commands.audit",
     "release": "commands.release",
     "product": "commands.product",
+    "token": "commands.token",
     "backup": "commands.backup",
     "restore": "commands.backup",
 }

@@ -2,11 +2,13 @@
 
 import argparse
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from ota_server.commands.common import Commands, add_command, say, warn
 from ota_server.model.quantity import format_size
-from ota_server.model.refusal import Misused
+from ota_server.model.refusal import BadPolicy, Misused
+from ota_server.policy.admin_address import read_tokens
 from ota_server.releases.backup_file import back_up
 from ota_server.releases.restore import restore
 
@@ -58,4 +60,7 @@ def _back_up(arguments: argparse.Namespace) -> int:
 def _restore(arguments: argparse.Namespace) -> int:
     count = restore(arguments.file, arguments.data_dir)
     say(f"{arguments.data_dir}: {count} files restored; start the server: `serve`")
+    with suppress(BadPolicy, OSError):
+        if read_tokens(arguments.data_dir):
+            say("the tokens of the backup are valid, also those revoked since; see `token list`")
     return 0

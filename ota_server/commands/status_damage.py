@@ -20,6 +20,7 @@ from ota_server.policy.parse import (
 )
 from ota_server.policy.policy import PINS_NAME, RETRIES_NAME, STOPPED_NAME, TARGETS_NAME
 from ota_server.policy.rollout_plan import group_of_plan_name, parse_progress, progress_name
+from ota_server.policy.tokens import TOKENS_NAME, parse_tokens
 from ota_server.system.files import read
 
 _Parse = Callable[[bytes], object]
@@ -30,6 +31,7 @@ _PARSERS: dict[str, tuple[_Parse, str]] = {
     STOPPED_NAME: (parse_stopped, _KEPT),
     RETRIES_NAME: (parse_retries, _KEPT),
     FILE_NAME: (parse_labels, "repair it; no labels are shown"),
+    TOKENS_NAME: (parse_tokens, _KEPT),
 }
 _REWRITTEN = "the controller writes it again"
 
@@ -79,6 +81,8 @@ def _damage(
         text = str(problem)
         text = text if str(path) in text else f"{path} {text}"
     except OSError as problem:
+        if name == TOKENS_NAME and isinstance(problem, PermissionError):
+            return  # only its owner may read it, which is as it should be
         text = f"{path} cannot be read: {problem.strerror}"
     if text.endswith("move it away"):
         remedy = remedy.removeprefix("repair it; ")

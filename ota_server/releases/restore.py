@@ -30,11 +30,17 @@ from typing import IO
 from ota_server.model.json_object import parse_object
 from ota_server.model.refusal import Refused
 from ota_server.policy import audit
-from ota_server.releases.backup_file import CHUNK_BYTES, FORM, LIST_NAME, is_ours
+from ota_server.releases.backup_file import CHUNK_BYTES, FORM, LIST_NAME, PRIVATE_NAMES, is_ours
 from ota_server.system.data_dir import log_dir
 from ota_server.system.files import named, open_regular
 from ota_server.system.locks import acquire, is_served
-from ota_server.system.new_files import FILE_MODE, FOLDER_MODE, if_allowed, make_folder
+from ota_server.system.new_files import (
+    FILE_MODE,
+    FOLDER_MODE,
+    OWNER_ONLY,
+    if_allowed,
+    make_folder,
+)
 
 _FOLDERS = ("products", "log", "firmware", "version")  # in the order in which they are put in place
 _PREFIX = ".restoring-"
@@ -253,7 +259,8 @@ def _unpack(
                     with named(path):
                         chunk = content.read(CHUNK_BYTES)
                 new.flush()
-                _finish(descriptor, owner, FILE_MODE, target, member.mtime)
+                mode = OWNER_ONLY if member.name in PRIVATE_NAMES else FILE_MODE
+                _finish(descriptor, owner, mode, target, member.mtime)
         _note(data_dir, opened["log"], path.name, owner)
         for name in reversed([*opened][1:]):
             _finish(opened[name], owner, FOLDER_MODE, data_dir / name)

@@ -150,7 +150,7 @@ def replace(path: Path, content: bytes, *, is_stop: bool = False, mode: int = FI
         _put(path, content, mode)
         sync_folder(path.parent)
     except OSError as problem:
-        if is_stop and is_full(problem) and put_in_spare(path, content):
+        if is_stop and is_full(problem) and put_in_spare(path, content, mode):
             return
         if is_full(problem) or not isinstance(problem.filename, str):
             problem.filename = str(path)

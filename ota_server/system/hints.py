@@ -27,12 +27,13 @@ COMMANDS = (
     "backup",
     "restore",
     "product",
+    "token",
 )
 # Without --group it is about the rollout to the fleet.
 _OF_ONE_ROLLOUT = re.compile(r"rollout (?:pause|resume|change|promote|abort)\b(?!.* --group)")
 
 
-_OF_ALL_PRODUCTS = re.compile(r"(?:serve|backup|restore|product)\b|.* --product ")
+_OF_ALL_PRODUCTS = re.compile(r"(?:serve|backup|restore|product|token)\b|.* --product ")
 
 
 class Hints:

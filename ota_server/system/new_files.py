@@ -160,7 +160,7 @@ def make_spares(folder: Path) -> None:
                 file.write(b" " * _SPARE_BYTES)
 
 
-def put_in_spare(path: Path, content: bytes) -> bool:
+def put_in_spare(path: Path, content: bytes, mode: int = FILE_MODE) -> bool:
     """Replace a file without room: write into a spare file, which then gets its name.
 
     Returns:
@@ -174,6 +174,9 @@ def put_in_spare(path: Path, content: bytes) -> bool:
                 if os.write(descriptor, content) < len(content):
                     continue
                 os.ftruncate(descriptor, len(content))
+                if mode != FILE_MODE:
+                    with if_allowed("chmod", spare):
+                        os.chmod(descriptor, mode)
                 os.fsync(descriptor)
             finally:
                 os.close(descriptor)

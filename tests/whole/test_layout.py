@@ -114,6 +114,12 @@ PURE |= {
     "operator_port.svg",
     "model.chips",
     "model.image_header",
+    "operator_port.access",
+    "operator_port.request_checks",
+    "operator_port.session_cookie",
+    "operator_port.web_site",
+    "operator_port.wrong_tokens",
+    "policy.tokens",
     "releases.publish_request",
     "rollouts.events",
 }
