@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ota_server.model.address import is_loopback
 from ota_server.operations.device_index import DeviceIndex
+from ota_server.operations.uploads import clear_killed
 from ota_server.operator_port.authoriser import Authoriser
 from ota_server.operator_port.changes import Changes
 from ota_server.operator_port.port import OperatorPort
@@ -35,6 +36,9 @@ class OperatorSide:
         self._changes = Changes(clock.now_ms())
         self._authoriser = authoriser
         site = Site(data_dir, DeviceIndex(data_dir), authoriser, self._changes)
+        for product in site.products:
+            clear_killed(site.folder_of(product))
+        self._uploads = site.uploads
         self._port = OperatorPort(sock, site, all_routes())
         self._look_at = 0.0
         self._port.start()
@@ -45,8 +49,10 @@ class OperatorSide:
         if now >= self._look_at:
             self._look_at = now + _LOOK_SECONDS
             self._authoriser.look_after()
+            self._uploads.look_after()
         return False
 
     def end(self) -> None:
         """Answer what has arrived, and close everything."""
         self._port.end()
+        self._uploads.close()

@@ -2,7 +2,13 @@
 
 from functools import partial
 
-from ota_server.operator_port import sign_in, static_files
+from ota_server.operator_port import (
+    page_hold,
+    page_rejected,
+    sign_in,
+    static_files,
+    upload,
+)
 from ota_server.operator_port.authoriser import Access
 from ota_server.operator_port.routes import Route, RouteTable
 
@@ -13,4 +19,5 @@ def all_routes() -> RouteTable:
         Route("GET", f"/static/{name}", Access.OPEN, partial(static_files.answer, name))
         for name in static_files.NAMES
     ]
-    return RouteTable((*files, *sign_in.ROUTES))
+    modules = (sign_in, upload, page_hold, page_rejected)
+    return RouteTable((*files, *(route for module in modules for route in module.ROUTES)))
