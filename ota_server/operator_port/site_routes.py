@@ -5,6 +5,10 @@ from functools import partial
 from ota_server.operator_port import (
     page_hold,
     page_rejected,
+    page_rollout,
+    page_rollout_change,
+    page_rollout_new,
+    page_rollouts,
     sign_in,
     static_files,
     upload,
@@ -19,5 +23,8 @@ def all_routes() -> RouteTable:
         Route("GET", f"/static/{name}", Access.OPEN, partial(static_files.answer, name))
         for name in static_files.NAMES
     ]
-    modules = (sign_in, upload, page_hold, page_rejected)
+    modules = (
+        *(sign_in, upload, page_hold, page_rejected),
+        *(page_rollouts, page_rollout_new, page_rollout, page_rollout_change),
+    )
     return RouteTable((*files, *(route for module in modules for route in module.ROUTES)))
