@@ -13,7 +13,8 @@ class RejectedPageTest(OperatorsCase):
     def prepare(cls) -> None:
         time = "2026-01-02T03:04:05.000Z"
         entry = {"address": "192.0.2.7", "reason": HOSTILE, "mac": None, "first_time": time}
-        lines = [{**entry, "count": 1234, "time": time}, {**entry, "count": 1, "time": "soon"}]
+        other = {**entry, "address": "192.0.2.8", "count": 1, "time": "soon"}
+        lines = [{**entry, "count": 1234, "time": time}, other]
         path = cls.data_dir / "log" / "rejected.jsonl"
         path.write_text("".join(json.dumps(each) + "\n" for each in lines))
 
