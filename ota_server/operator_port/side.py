@@ -9,6 +9,7 @@ from pathlib import Path
 from ota_server.model.address import is_loopback
 from ota_server.operations.device_index import DeviceIndex
 from ota_server.operations.index_writer import IndexWriter
+from ota_server.operations.uploads import clear_killed
 from ota_server.operator_port.authoriser import Authoriser
 from ota_server.operator_port.changes import Changes
 from ota_server.operator_port.port import OperatorPort
@@ -38,6 +39,9 @@ class OperatorSide:
         self._index = DeviceIndex(data_dir)
         self._writer = IndexWriter(data_dir)
         site = Site(data_dir, self._index, authoriser, self._changes)
+        for product in site.products:
+            clear_killed(site.folder_of(product))
+        self._uploads = site.uploads
         self._port = OperatorPort(sock, site, all_routes())
         self._look_at = 0.0
         self._port.start()
@@ -48,10 +52,12 @@ class OperatorSide:
         if now >= self._look_at:
             self._look_at = now + _LOOK_SECONDS
             self._authoriser.look_after()
+            self._uploads.look_after()
         return self._writer.step(now_ms)
 
     def end(self) -> None:
         """Answer what has arrived, and close everything."""
         self._port.end()
+        self._uploads.close()
         self._index.close()
         self._writer.close()

@@ -5,6 +5,7 @@ from http import HTTPStatus
 from pathlib import Path
 
 from ota_server.operations.device_index import DeviceIndex
+from ota_server.operations.uploads import Uploads
 from ota_server.operator_port.authoriser import Authoriser
 from ota_server.operator_port.changes import Changes
 from ota_server.system import clock
@@ -28,6 +29,7 @@ class Site:
     Attributes:
         data_dir: the root: that of the default product.
         devices_url: where devices reach the server, as operators type it; "": not known.
+        uploads: the images that operators have sent and not published yet.
     """
 
     def __init__(
@@ -45,6 +47,7 @@ class Site:
         self.changes = changes
         self.now_ms = now_ms
         self.devices_url = devices_url
+        self.uploads = Uploads()
 
     @property
     def logs(self) -> Path:

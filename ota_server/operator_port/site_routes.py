@@ -2,7 +2,19 @@
 
 from functools import partial
 
-from ota_server.operator_port import page_devices, page_overview, sign_in, static_files
+from ota_server.operator_port import (
+    page_devices,
+    page_hold,
+    page_overview,
+    page_rejected,
+    page_rollout,
+    page_rollout_change,
+    page_rollout_new,
+    page_rollouts,
+    sign_in,
+    static_files,
+    upload,
+)
 from ota_server.operator_port.authoriser import Access
 from ota_server.operator_port.routes import Route, RouteTable
 
@@ -13,4 +25,8 @@ def all_routes() -> RouteTable:
         Route("GET", f"/static/{name}", Access.OPEN, partial(static_files.answer, name))
         for name in static_files.NAMES
     ]
-    return RouteTable((*files, *sign_in.ROUTES, *page_overview.ROUTES, *page_devices.ROUTES))
+    modules = (
+        *(sign_in, page_overview, page_devices, upload, page_hold, page_rejected),
+        *(page_rollouts, page_rollout_new, page_rollout, page_rollout_change),
+    )
+    return RouteTable((*files, *(route for module in modules for route in module.ROUTES)))
