@@ -126,6 +126,10 @@ class WrongTest(OperatorsCase):
 
 
 class EmptyTest(OperatorsCase):
+    @classmethod
+    def come(cls) -> None:
+        cls.await_devices(0)
+
     def test_the_one_line_that_is_shown_makes_the_first_device_appear(self):
         page = self.operators.get("/").body.decode()
         line = unescape(re.search(r"<pre>(curl .*?)</pre>", page)[1])
@@ -147,6 +151,10 @@ class NothingTest(OperatorsCase):
         (cls.data_dir / "version" / "version.txt").unlink()
         for path in (cls.data_dir / "firmware").iterdir():
             path.unlink()
+
+    @classmethod
+    def come(cls) -> None:
+        cls.await_devices(0)
 
     def test_without_a_release_the_next_command_is_shown(self):
         for path in ("/", "/devices"):
