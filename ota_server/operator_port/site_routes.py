@@ -5,6 +5,9 @@ from functools import partial
 from ota_server.operator_port import (
     page_hold,
     page_rejected,
+    page_release,
+    page_release_change,
+    page_releases,
     page_rollout,
     page_rollout_change,
     page_rollout_new,
@@ -25,6 +28,7 @@ def all_routes() -> RouteTable:
     ]
     modules = (
         *(sign_in, upload, page_hold, page_rejected),
+        *(page_releases, page_release_change, page_release),
         *(page_rollouts, page_rollout_new, page_rollout, page_rollout_change),
     )
     return RouteTable((*files, *(route for module in modules for route in module.ROUTES)))
