@@ -61,12 +61,14 @@ class IndexWriter:
     Only one may work on a data directory: that is the controller that holds its lock.
     """
 
-    def __init__(self, data_dir: Path) -> None:
+    def __init__(self, data_dir: Path, look_seconds: float = _LOOK_SECONDS) -> None:
         """Begin with the first `step`.
 
         Args:
             data_dir: of the server, or of one of its products.
+            look_seconds: how often it looks at what operators decided.
         """
+        self._look_seconds = look_seconds
         self._root = root_of(data_dir)
         self._logs = journal_dir(data_dir)
         self._path = path_of(data_dir)
@@ -192,13 +194,13 @@ class IndexWriter:
     # What decides
 
     def _look_around(self, now_ms: int) -> None:
-        """Read once a second what decides about devices; note whom that concerns."""
+        """Read now and then what decides about devices; note whom that concerns."""
         if self._upkeep is not None and abs(now_ms - self._now_ms) > _JUMP_MS:
             self._upkeep.note_jump(now_ms)
         self._now_ms = now_ms
         if time.monotonic() < self._look_at:
             return
-        self._look_at = time.monotonic() + _LOOK_SECONDS
+        self._look_at = time.monotonic() + self._look_seconds
         products = _products(self._root)
         for gone in self._states.keys() - products:
             del self._states[gone]

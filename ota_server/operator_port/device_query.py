@@ -40,6 +40,8 @@ COLUMN_NAMES = (
     *("mac", "label", "product", "family", "version", "target", "release", "state", "stage"),
     *("reason", "seen", "updated", "first", "address", "groups"),
 )
+# In the field `apart`: nothing keeps them from being counted.
+COUNTED = "counted"
 DEFAULT_SORT = "mac"
 DEFAULT_LIMIT = 50
 MOST_ROWS = 500
@@ -116,7 +118,7 @@ def read_filter(fields: Fields) -> DeviceFilter:
         outdated=_one(fields, "outdated", parse_switch) or False,
         states=_many(fields, "state", _word(Condition)),
         stage=_one(fields, "stage", _word(Stage)),
-        apart=_many(fields, "apart", _word(Apart)),
+        apart=_many(fields, "apart", _apart),
         families=_many(fields, "family", _among_words(*FAMILY_NAMES)),
         product=_one(fields, "product", _product),
         group=_one(fields, "group", parse_group_name),
@@ -183,14 +185,19 @@ def _among_words(*words: str) -> Callable[[str], str]:
 def _word(kind: type[_Word]) -> Callable[[str], _Word]:
     by_word = {word_of(each): each for each in kind}
     by_value = {each.value: each for each in kind}
+    known = [*by_word, *[COUNTED] * (kind is Apart)]
 
     def parse(text: str) -> _Word:
         found = by_word.get(text) or by_value.get(text)
         if found is None:
-            raise BadValue(f"{text[:40]!r} is not one of {', '.join(by_word)}")
+            raise BadValue(f"{text[:40]!r} is not one of {', '.join(known)}")
         return found
 
     return parse
+
+
+def _apart(text: str) -> Apart | None:
+    return None if text == COUNTED else _word(Apart)(text)
 
 
 def _product(text: str) -> str:
@@ -245,7 +252,7 @@ def fields_of(wanted: DeviceFilter) -> list[tuple[str, str]]:
         ("outdated", "1" * wanted.outdated),
         *(("state", word_of(each)) for each in wanted.states),
         ("stage", "" if wanted.stage is None else word_of(wanted.stage)),
-        *(("apart", word_of(each)) for each in wanted.apart),
+        *(("apart", word_of(each) if each else COUNTED) for each in wanted.apart),
         *(("family", each) for each in wanted.families),
         ("product", "" if wanted.product is None else product_field(wanted.product)),
         ("group", wanted.group or ""),

@@ -44,7 +44,7 @@ def random_filter(source: random.Random) -> DeviceFilter:
         outdated=source.random() < 0.5,
         states=maybe(lambda: some([*Condition]), ()),
         stage=maybe(lambda: source.choice([*Stage])),
-        apart=maybe(lambda: some([*Apart]), ()),
+        apart=maybe(lambda: some([None, *Apart]), ()),
         families=maybe(lambda: some(FAMILY_NAMES), ()),
         product=maybe(lambda: source.choice(("", "plug"))),
         group=maybe(lambda: "ring0"),
@@ -88,7 +88,7 @@ class FilterTest(unittest.TestCase):
         self.assertEqual(listing_fields(DeviceListing()), [])
 
     def test_fields_that_nobody_filled_in_choose_all_devices(self):
-        empty = dict.fromkeys(FILTER_FIELDS, ["", " "])
+        empty = {name: ["", " "] for name in FILTER_FIELDS}
         self.assertEqual(read_filter(empty), ALL_DEVICES)
 
     def test_the_default_product_is_named_and_no_product_means_all(self):
@@ -118,7 +118,7 @@ class RefusedTest(unittest.TestCase):
     def test_what_cannot_be_used_is_named(self):
         self.refuses("state: 'fialed' is not one of silent, failed", state="fialed")
         self.refuses("stage: 'x' is not one of none, told", stage="x")
-        self.refuses("apart: .* pinned, held, rejected", apart="x")
+        self.refuses("apart: .* pinned, held, rejected, counted", apart="x")
         self.refuses("not_seen: '7 days' is not a duration", not_seen="7 days")
         self.refuses("not_seen", not_seen="0s")
         self.refuses("not_seen", not_seen="999999999d")

@@ -1,0 +1,346 @@
+"""What is done to many devices at once: those that were ticked, or all that match. I/O.
+
+1. The table has a button for each action. It sends the filter and the ticked devices.
+2. The preview asks for what the action needs, such as a version, and says how many devices it
+   reaches. Nothing is changed yet.
+3. The button of the preview does it. Which devices match is looked up again then; if there are
+   more or fewer than were shown, by more than a few, the preview comes again.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+from ota_server.httpd.reply import Reply
+from ota_server.model.identity import parse_key, product_of
+from ota_server.model.quantity import count_of
+from ota_server.model.refusal import BadPolicy, Refused
+from ota_server.operations import bulk_edits
+from ota_server.operations.bulk_edits import BulkAction, BulkChange, BulkPreview
+from ota_server.operations.device_filter import DeviceFilter
+from ota_server.operations.typed_values import BadFields
+from ota_server.operator_port.asked import Asked, Malformed
+from ota_server.operator_port.authoriser import Access
+from ota_server.operator_port.device_query import (
+    FILTER_FIELDS,
+    by_name,
+    fields_of,
+    product_field,
+    read_filter,
+    refuse_unknown,
+)
+from ota_server.operator_port.frame import page, see_other
+from ota_server.operator_port.html import Html, Node, element
+from ota_server.operator_port.page_devices_ask import questions
+from ota_server.operator_port.page_devices_bar import (
+    BUTTONS,
+    ROLL_OUT,
+    button_bar,
+    one_product,
+)
+from ota_server.operator_port.pieces import (
+    confirm,
+    form,
+    link,
+    notes,
+    number,
+    url_with,
+    with_code,
+)
+from ota_server.operator_port.routes import Route
+from ota_server.operator_port.site import DEFAULT, Site
+from ota_server.system.hints import hints
+
+_DOES = {
+    BulkAction.PIN.value: "pins {devices} to {version}",
+    BulkAction.UNPIN.value: "ends the pins of {devices}",
+    BulkAction.RETRY.value: "lets {devices} fetch their release again at once",
+    BulkAction.LABEL.value: "labels {devices} {label}",
+    BulkAction.FORGET.value: "forgets {devices}: a device that asks again is a new one",
+    BulkAction.ADD.value: "adds {devices} to the group {group}",
+    BulkAction.REMOVE.value: "removes {devices} from the group {group}",
+    ROLL_OUT: "makes {devices} the group {group}; then you choose the release",
+}
+_FEW_DEVICES, _FEW_SHARE = 5, 0.01
+# A page that names more by hand would not be one that anybody ticks.
+_MOST_TICKED = 10_000
+# What a change needs stands in fields of these names: those of a filter are there too.
+_PREFIX = "set_"
+_CHANGE_FIELDS = ("version", "until", "group", "label", "is_forced")
+_FIELDS = ("form_token", "action", "scope", "key", "expected")
+_KNOWN = (*FILTER_FIELDS, *_FIELDS, *(_PREFIX + name for name in _CHANGE_FIELDS))
+
+
+class _Meant(NamedTuple):
+    """What a form is about.
+
+    Attributes:
+        action: one of `BUTTONS`.
+        product: that all devices are of.
+        keys: the devices.
+        is_all: all that match are meant, not those that were ticked.
+    """
+
+    action: str
+    product: str
+    wanted: DeviceFilter
+    keys: Sequence[str]
+    is_all: bool
+
+    @property
+    def back_url(self) -> str:
+        """The table that it came from."""
+        return url_with("/devices", fields_of(self.wanted))
+
+
+# Before it is done
+
+
+def _preview(site: Site, asked: Asked) -> Reply:
+    meant = _meant(site, asked)
+    if meant.action == ROLL_OUT and (url := _rollout_url_of(meant)):
+        return see_other(url)
+    return _asking(site, asked, meant)
+
+
+def _rollout_url_of(meant: _Meant) -> str:
+    """Return where a rollout to these devices begins, if they are a group or all; else ""."""
+    fields = [("product", product_field(meant.product))]
+    if not meant.is_all:
+        return ""
+    plain = DeviceFilter(product=meant.wanted.product)
+    if meant.wanted == plain:
+        return url_with("/rollouts/new", fields)
+    if meant.wanted.group and meant.wanted == DeviceFilter(
+        product=meant.wanted.product, group=meant.wanted.group
+    ):
+        return url_with("/rollouts/new", [*fields, ("group", meant.wanted.group)])
+    return ""
+
+
+def _asking(
+    site: Site, asked: Asked, meant: _Meant, warning: str = "", problems: Mapping[str, str] = {}
+) -> Reply:
+    """Return the page that asks for what an action needs, or whether it is to be done."""
+    title = dict(BUTTONS)[meant.action]
+    change = None
+    try:
+        change = None if problems else _change(asked, meant)
+        content = _confirmation(site, asked, meant, change)
+    except BadFields as problem:
+        return _asking(site, asked, meant, warning, problem.problems)
+    except (Refused, BadPolicy) as problem:
+        said = with_code(hints.paste(str(problem), meant.product))
+        doubts = {"is_forced": ""} if _can_be_forced(site, meant, change) else {}
+        content = (
+            element("p", said, class_="problem"),
+            _questions(site, asked, meant, doubts),
+        )
+    head = element("h1", f"{title}: {count_of(len(meant.keys), 'device')}")
+    return page(
+        site, asked, title, (head, notes([warning] if warning else [], "note warn"), content)
+    )
+
+
+def _questions(site: Site, asked: Asked, meant: _Meant, problems: Mapping[str, str]) -> Html:
+    """Return the form for what an action needs."""
+    given = {name: asked.typed(_PREFIX + name) for name in _CHANGE_FIELDS}
+    fields = questions(site, meant.product, meant.action, given, problems, _PREFIX)
+    buttons = (
+        element("button", "Show what it reaches", class_="main"),
+        link(meant.back_url, "Leave it as it is", class_="button"),
+    )
+    return form(
+        asked, "/devices/preview", fields, button_bar(buttons), hidden=_hidden(asked, meant)
+    )
+
+
+def _confirmation(site: Site, asked: Asked, meant: _Meant, change: BulkChange | None) -> Node:
+    """Return what an action would do, and its button; what it needs, while that is not said.
+
+    Raises:
+        Refused, BadPolicy: it may not be done.
+    """
+    if change is None:
+        return _questions(site, asked, meant, {})
+    folder = site.folder_of(meant.product or DEFAULT)
+    found = bulk_edits.preview(folder, change, meant.keys, _known(site, meant))
+    warned = notes((hints.paste(each, meant.product) for each in found.warnings), "note warn")
+    if not found.changing:
+        url = _after(meant, change) if meant.action == ROLL_OUT else meant.back_url
+        words = "Go on" if meant.action == ROLL_OUT else "Back to the devices"
+        said = element("p", "There is nothing to change.")
+        return said, warned, element("p", link(url, words, class_="button"))
+    return warned, _button(asked, meant, change, found)
+
+
+def _button(asked: Asked, meant: _Meant, change: BulkChange, found: BulkPreview) -> Html:
+    devices = count_of(found.changing, "device")
+    words = _DOES[meant.action].format(
+        devices=devices, version=change.version, group=change.group, label=_label_words(change)
+    )
+    sentences: list[Node] = [element("strong", f"This {words}.")]
+    if found.already:
+        sentences.append(f"{count_of(found.already, 'device')} of these stay as they are.")
+    hidden = _hidden(asked, meant)
+    for name in _CHANGE_FIELDS:
+        if asked.typed(_PREFIX + name):
+            hidden[_PREFIX + name] = [asked.typed(_PREFIX + name)]
+    if meant.action == BulkAction.LABEL:
+        hidden[f"{_PREFIX}label"] = [change.label]
+    hidden["expected"] = [str(len(meant.keys))]
+    return confirm(
+        asked,
+        "/devices/act",
+        sentences,
+        f"{dict(BUTTONS)[meant.action]}: {devices}",
+        hidden=hidden,
+        back_url=meant.back_url,
+        is_danger=meant.action == BulkAction.FORGET,
+    )
+
+
+def _label_words(change: BulkChange) -> str:
+    return f"“{change.label}”" if change.label else "with nothing: their labels go"
+
+
+# Doing it
+
+
+def _act(site: Site, asked: Asked) -> Reply:
+    meant = _meant(site, asked)
+    expected = asked.typed("expected")
+    if not (expected.isascii() and expected.isdigit() and len(expected) < 12):
+        raise Malformed("expected: say how many devices it should reach")
+    shown, now = int(expected), len(meant.keys)
+    if abs(shown - now) > max(_FEW_DEVICES, _FEW_SHARE * shown):
+        text = f"{count_of(shown, 'device')} matched when you looked; now it is {number(now)}."
+        return _asking(site, asked, meant, text)
+    change = _change(asked, meant)
+    if change is None:
+        return _asking(site, asked, meant)
+    try:
+        bulk_edits.apply(site.folder_of(meant.product or DEFAULT), change, meant.keys)
+    except (Refused, BadPolicy) as problem:
+        return _asking(site, asked, meant, hints.paste(str(problem), meant.product))
+    return see_other(_after(meant, change))
+
+
+def _after(meant: _Meant, change: BulkChange) -> str:
+    """Return where somebody goes on when it is done."""
+    if meant.action != ROLL_OUT:
+        return url_with("/devices", [*fields_of(meant.wanted), ("done", meant.action)])
+    fields = [("product", product_field(meant.product)), ("group", change.group)]
+    return url_with("/rollouts/new", fields)
+
+
+# Reading the form
+
+
+def _meant(site: Site, asked: Asked) -> _Meant:
+    """Return what a form is about.
+
+    Raises:
+        Malformed: it cannot be read, or no device was chosen.
+        IndexAway: there is no index now.
+    """
+    refuse_unknown(asked.form, _KNOWN)
+    action, scope = asked.typed("action"), asked.typed("scope", "chosen")
+    if action not in dict(BUTTONS):
+        raise Malformed(f"action: {action[:40]!r} is not one of {', '.join(dict(BUTTONS))}")
+    if scope not in ("chosen", "all"):
+        raise Malformed(f"scope: {scope[:40]!r} is neither chosen nor all")
+    wanted = read_filter(asked.form)
+    if scope == "all":
+        product = one_product(site, wanted)
+        if product is None:
+            raise Malformed("these devices are of several products: choose one first")
+        return _Meant(action, product, wanted, [*site.index.keys(wanted)], True)
+    keys = _ticked(asked.form.get("key", ()))
+    products = {product_of(key) for key in keys}
+    if len(products) > 1:
+        raise Malformed("these devices are of several products: choose those of one")
+    return _Meant(action, products.pop(), wanted, keys, False)
+
+
+def _ticked(said: Sequence[str]) -> list[str]:
+    """Return the keys of the devices that were ticked.
+
+    Raises:
+        Malformed: there are none or too many, or one is no key.
+    """
+    if not said:
+        raise Malformed("no device was chosen: tick some, or choose all that match")
+    if len(said) > _MOST_TICKED:
+        raise Malformed(f"{len(said)} devices were chosen one by one: {_MOST_TICKED} at most")
+    for each in said:
+        if parse_key(each) != each:
+            raise Malformed(f"key: {each[:80]!r} is not a device")
+    return list(dict.fromkeys(said))
+
+
+def _change(asked: Asked, meant: _Meant) -> BulkChange | None:
+    """Return what is to be done; None: the form does not say yet what the action needs.
+
+    Raises:
+        BadFields: it says something that cannot be used.
+    """
+    is_rollout = meant.action == ROLL_OUT
+    action = BulkAction.ADD.value if is_rollout else meant.action
+    needed = _NEEDS.get(action, "")
+    if needed and f"{_PREFIX}{needed}" not in asked.form:
+        return None
+    given: dict[str, object] = {"action": action}
+    for name in _TAKES.get(action, ()):
+        given[name] = asked.typed(_PREFIX + name)
+    return bulk_edits.read_change(given)
+
+
+_NEEDS = {
+    BulkAction.PIN.value: "version",
+    BulkAction.LABEL.value: "label",
+    BulkAction.ADD.value: "group",
+    BulkAction.REMOVE.value: "group",
+}
+_TAKES: Mapping[str, Sequence[str]] = {
+    BulkAction.PIN.value: ("version", "until", "is_forced"),
+    BulkAction.UNPIN.value: ("is_forced",),
+    BulkAction.LABEL.value: ("label",),
+    BulkAction.ADD.value: ("group", "is_forced"),
+    BulkAction.REMOVE.value: ("group", "is_forced"),
+}
+
+
+def _can_be_forced(site: Site, meant: _Meant, change: BulkChange | None) -> bool:
+    """Return whether what was refused may be done in spite of the doubt."""
+    if change is None or change.is_forced:
+        return False
+    folder = site.folder_of(meant.product or DEFAULT)
+    try:
+        bulk_edits.preview(folder, replace(change, is_forced=True), meant.keys, meant.keys)
+    except (Refused, BadPolicy):
+        return False
+    return True
+
+
+def _known(site: Site, meant: _Meant) -> frozenset[str]:
+    """Return which of the devices are on record."""
+    if meant.is_all:
+        return frozenset(meant.keys)
+    return frozenset(key for key in meant.keys if site.index.device(key) is not None)
+
+
+def _hidden(asked: Asked, meant: _Meant) -> dict[str, list[str]]:
+    """Return the fields that say which devices are meant."""
+    fields: dict[str, list[str]] = by_name(fields_of(meant.wanted))
+    fields["action"] = [meant.action]
+    fields["scope"] = ["all" if meant.is_all else "chosen"]
+    if not meant.is_all:
+        fields["key"] = [*meant.keys]
+    return fields
+
+
+ROUTES = (
+    Route("POST", "/devices/preview", Access.ACT, _preview),
+    Route("POST", "/devices/act", Access.ACT, _act),
+)
