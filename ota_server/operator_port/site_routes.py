@@ -14,6 +14,7 @@ from ota_server.operator_port import (
     page_rollout_change,
     page_rollout_new,
     page_rollouts,
+    page_upload,
     sign_in,
     static_files,
     upload,
@@ -30,7 +31,7 @@ def all_routes() -> RouteTable:
     ]
     modules = (
         *(sign_in, page_overview, page_devices, upload, page_hold, page_rejected),
-        *(page_releases, page_release_change, page_release),
+        *(page_upload, page_releases, page_release_change, page_release),
         *(page_rollouts, page_rollout_new, page_rollout, page_rollout_change),
     )
     return RouteTable((*files, *(route for module in modules for route in module.ROUTES)))

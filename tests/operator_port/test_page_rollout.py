@@ -1,4 +1,4 @@
-"""Rollouts by their pages, from the form to the end, with devices that update and one that fails."""
+"""Rollouts by their pages, from the form to the end, with devices that update and that fail."""
 
 import json
 import re
