@@ -13,7 +13,7 @@ from ota_server.operator_port.asked import Asked
 from ota_server.operator_port.authoriser import Access
 from ota_server.operator_port.device_query import fields_of
 from ota_server.operator_port.frame import page
-from ota_server.operator_port.html import Html, Node, element
+from ota_server.operator_port.html import Html, Node, element, with_lines
 from ota_server.operator_port.page_release_pieces import release_states, runs_it, told_it
 from ota_server.operator_port.page_rollout_pieces import sentences, time_of
 from ota_server.operator_port.pieces import (
@@ -32,6 +32,7 @@ from ota_server.operator_port.routes import Route
 from ota_server.operator_port.site import DEFAULT, NotHere, Site
 from ota_server.releases.inventory import find_release
 from ota_server.releases.remarks import remarks
+from ota_server.system.files import sha256_of
 
 _BUTTONS = {
     "activate": ("Activate for the whole fleet", "button"),
@@ -91,7 +92,9 @@ def _show(site: Site, asked: Asked) -> Reply:
         ),
         _buttons(release),
         element("h2", "Notes") if manifest and manifest.notes else None,
-        element("p", manifest.notes, class_="lines") if manifest and manifest.notes else None,
+        element("p", with_lines(manifest.notes), class_="lines")
+        if manifest and manifest.notes
+        else None,
         element("h2", "On record"),
         fact_list(_record(release, site.now_ms())),
     )
@@ -139,6 +142,8 @@ def _record(release: NamedRelease, now_ms: int) -> Iterator[tuple[str, Node]]:
     yield "What the image is", facts.image or "of an unknown format"
     if manifest is None:
         yield "Published", "no: the image was copied in by hand, so nothing is on record"
+        if image is not None:
+            yield "SHA-256 of the file", element("code", sha256_of(image))
     else:
         yield from _of_manifest(release.product, manifest, now_ms)
     yield "File", None if image is None else element("code", Path(image.path).name)

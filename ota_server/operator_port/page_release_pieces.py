@@ -25,7 +25,10 @@ _SHORT = 12
 
 def release_states(facts: ReleaseFacts) -> Node:
     """Return the states of a release with their colours."""
-    return joined(" ", [state(_COLOURS.get(each, "away"), each) for each in facts.states]) or "-"
+    return (
+        joined(" ", [state(_COLOURS.get(each, "away"), each) for each in facts.states])
+        or "not in use"
+    )
 
 
 def short(digest: str) -> str:

@@ -129,15 +129,13 @@ def _actions(product: str, found: ReleaseList) -> Node:
     if not found.releases:
         return None
     fields = [("product", product or DEFAULT)]
+    back_url = url_with("/releases/rollback", fields)
+    has_previous = any("previous" in each.states for each in found.releases)
     return element(
         "p",
         link(url_with("/rollouts/new", fields), "Start a rollout", class_="button"),
         " ",
-        link(
-            url_with("/releases/rollback", fields),
-            "Go back to the previous target",
-            class_="button",
-        ),
+        link(back_url, "Go back to the previous target", class_="button") if has_previous else None,
         class_="actions",
     )
 

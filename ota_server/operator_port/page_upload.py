@@ -15,7 +15,7 @@ from ota_server.operations.uploads import Upload
 from ota_server.operator_port.asked import Asked
 from ota_server.operator_port.authoriser import Access
 from ota_server.operator_port.frame import page, see_other
-from ota_server.operator_port.html import Html, Node, element
+from ota_server.operator_port.html import Html, Node, element, with_lines
 from ota_server.operator_port.page_rollout_pieces import sentences
 from ota_server.operator_port.pieces import (
     check_box,
@@ -137,7 +137,7 @@ def _facts(upload: Upload, report: ImageReport) -> list[tuple[str, Node]]:
 def _form(
     asked: Asked, named: _Named, upload: Upload, report: ImageReport, typed: Mapping[str, str]
 ) -> Node:
-    url = upload_url(upload)
+    url, notes_typed = upload_url(upload), typed["notes"].replace("\r\n", "\n")
     there = [each.version for each in releases(named.data_dir) if each.image is not None]
     fields = (
         element(
@@ -157,7 +157,12 @@ def _form(
                 "label",
                 "Notes: what is new, for people",
                 element(
-                    "textarea", typed["notes"], name="notes", rows=4, cols=60, maxlength=MAX_NOTES
+                    "textarea",
+                    with_lines(notes_typed),
+                    name="notes",
+                    rows=4,
+                    cols=60,
+                    maxlength=MAX_NOTES,
                 ),
             ),
         ),
