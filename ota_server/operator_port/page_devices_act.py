@@ -7,12 +7,10 @@
    more or fewer than were shown, by more than a few, the preview comes again.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import NamedTuple
 
 from ota_server.httpd.reply import Reply
-from ota_server.model.identity import parse_key, product_of
 from ota_server.model.quantity import count_of
 from ota_server.model.refusal import BadPolicy, Refused
 from ota_server.operations import bulk_edits
@@ -22,12 +20,8 @@ from ota_server.operations.typed_values import BadFields
 from ota_server.operator_port.asked import Asked, Malformed
 from ota_server.operator_port.authoriser import Access
 from ota_server.operator_port.device_query import (
-    FILTER_FIELDS,
-    by_name,
     fields_of,
     product_field,
-    read_filter,
-    refuse_unknown,
 )
 from ota_server.operator_port.frame import page, see_other
 from ota_server.operator_port.html import Html, Node, element
@@ -36,7 +30,14 @@ from ota_server.operator_port.page_devices_bar import (
     BUTTONS,
     ROLL_OUT,
     button_bar,
-    one_product,
+)
+from ota_server.operator_port.page_devices_meant import (
+    CHANGE_FIELDS,
+    PREFIX,
+    MeantDevices,
+    hidden_fields,
+    read_meant,
+    read_wish,
 )
 from ota_server.operator_port.pieces import (
     confirm,
@@ -62,48 +63,19 @@ _DOES = {
     ROLL_OUT: "makes {devices} the group {group}; then you choose the release",
 }
 _FEW_DEVICES, _FEW_SHARE = 5, 0.01
-# A page that names more by hand would not be one that anybody ticks.
-_MOST_TICKED = 10_000
-# What a change needs stands in fields of these names: those of a filter are there too.
-_PREFIX = "set_"
-_CHANGE_FIELDS = ("version", "until", "group", "label", "is_forced")
-_FIELDS = ("form_token", "action", "scope", "key", "expected")
-_KNOWN = (*FILTER_FIELDS, *_FIELDS, *(_PREFIX + name for name in _CHANGE_FIELDS))
-
-
-class _Meant(NamedTuple):
-    """What a form is about.
-
-    Attributes:
-        action: one of `BUTTONS`.
-        product: that all devices are of.
-        keys: the devices.
-        is_all: all that match are meant, not those that were ticked.
-    """
-
-    action: str
-    product: str
-    wanted: DeviceFilter
-    keys: Sequence[str]
-    is_all: bool
-
-    @property
-    def back_url(self) -> str:
-        """The table that it came from."""
-        return url_with("/devices", fields_of(self.wanted))
 
 
 # Before it is done
 
 
 def _preview(site: Site, asked: Asked) -> Reply:
-    meant = _meant(site, asked)
+    meant = read_meant(site, asked)
     if meant.action == ROLL_OUT and (url := _rollout_url_of(meant)):
         return see_other(url)
     return _asking(site, asked, meant)
 
 
-def _rollout_url_of(meant: _Meant) -> str:
+def _rollout_url_of(meant: MeantDevices) -> str:
     """Return where a rollout to these devices begins, if they are a group or all; else ""."""
     fields = [("product", product_field(meant.product))]
     if not meant.is_all:
@@ -119,13 +91,17 @@ def _rollout_url_of(meant: _Meant) -> str:
 
 
 def _asking(
-    site: Site, asked: Asked, meant: _Meant, warning: str = "", problems: Mapping[str, str] = {}
+    site: Site,
+    asked: Asked,
+    meant: MeantDevices,
+    warning: str = "",
+    problems: Mapping[str, str] = {},
 ) -> Reply:
     """Return the page that asks for what an action needs, or whether it is to be done."""
     title = dict(BUTTONS)[meant.action]
     change = None
     try:
-        change = None if problems else _change(asked, meant)
+        change = None if problems else read_wish(asked, meant)
         content = _confirmation(site, asked, meant, change)
     except BadFields as problem:
         return _asking(site, asked, meant, warning, problem.problems)
@@ -142,20 +118,18 @@ def _asking(
     )
 
 
-def _questions(site: Site, asked: Asked, meant: _Meant, problems: Mapping[str, str]) -> Html:
+def _questions(site: Site, asked: Asked, meant: MeantDevices, problems: Mapping[str, str]) -> Html:
     """Return the form for what an action needs."""
-    given = {name: asked.typed(_PREFIX + name) for name in _CHANGE_FIELDS}
-    fields = questions(site, meant.product, meant.action, given, problems, _PREFIX)
+    given = {name: asked.typed(PREFIX + name) for name in CHANGE_FIELDS}
+    fields = questions(site, meant.product, meant.action, given, problems, PREFIX)
     buttons = (
         element("button", "Show what it reaches", class_="main"),
         link(meant.back_url, "Leave it as it is", class_="button"),
     )
-    return form(
-        asked, "/devices/preview", fields, button_bar(buttons), hidden=_hidden(asked, meant)
-    )
+    return form(asked, "/devices/preview", fields, button_bar(buttons), hidden=hidden_fields(meant))
 
 
-def _confirmation(site: Site, asked: Asked, meant: _Meant, change: BulkChange | None) -> Node:
+def _confirmation(site: Site, asked: Asked, meant: MeantDevices, change: BulkChange | None) -> Node:
     """Return what an action would do, and its button; what it needs, while that is not said.
 
     Raises:
@@ -174,7 +148,7 @@ def _confirmation(site: Site, asked: Asked, meant: _Meant, change: BulkChange | 
     return warned, _button(asked, meant, change, found)
 
 
-def _button(asked: Asked, meant: _Meant, change: BulkChange, found: BulkPreview) -> Html:
+def _button(asked: Asked, meant: MeantDevices, change: BulkChange, found: BulkPreview) -> Html:
     devices = count_of(found.changing, "device")
     words = _DOES[meant.action].format(
         devices=devices, version=change.version, group=change.group, label=_label_words(change)
@@ -182,12 +156,12 @@ def _button(asked: Asked, meant: _Meant, change: BulkChange, found: BulkPreview)
     sentences: list[Node] = [element("strong", f"This {words}.")]
     if found.already:
         sentences.append(f"{count_of(found.already, 'device')} of these stay as they are.")
-    hidden = _hidden(asked, meant)
-    for name in _CHANGE_FIELDS:
-        if asked.typed(_PREFIX + name):
-            hidden[_PREFIX + name] = [asked.typed(_PREFIX + name)]
+    hidden = hidden_fields(meant)
+    for name in CHANGE_FIELDS:
+        if asked.typed(PREFIX + name):
+            hidden[PREFIX + name] = [asked.typed(PREFIX + name)]
     if meant.action == BulkAction.LABEL:
-        hidden[f"{_PREFIX}label"] = [change.label]
+        hidden[f"{PREFIX}label"] = [change.label]
     hidden["expected"] = [str(len(meant.keys))]
     return confirm(
         asked,
@@ -208,7 +182,7 @@ def _label_words(change: BulkChange) -> str:
 
 
 def _act(site: Site, asked: Asked) -> Reply:
-    meant = _meant(site, asked)
+    meant = read_meant(site, asked)
     expected = asked.typed("expected")
     if not (expected.isascii() and expected.isdigit() and len(expected) < 12):
         raise Malformed("expected: say how many devices it should reach")
@@ -216,7 +190,7 @@ def _act(site: Site, asked: Asked) -> Reply:
     if abs(shown - now) > max(_FEW_DEVICES, _FEW_SHARE * shown):
         text = f"{count_of(shown, 'device')} matched when you looked; now it is {number(now)}."
         return _asking(site, asked, meant, text)
-    change = _change(asked, meant)
+    change = read_wish(asked, meant)
     if change is None:
         return _asking(site, asked, meant)
     try:
@@ -226,92 +200,18 @@ def _act(site: Site, asked: Asked) -> Reply:
     return see_other(_after(meant, change))
 
 
-def _after(meant: _Meant, change: BulkChange) -> str:
+def _after(meant: MeantDevices, change: BulkChange) -> str:
     """Return where somebody goes on when it is done."""
     if meant.action != ROLL_OUT:
+        is_gone = meant.action == BulkAction.FORGET
+        if meant.is_one and not is_gone:
+            return meant.back_url
         return url_with("/devices", [*fields_of(meant.wanted), ("done", meant.action)])
     fields = [("product", product_field(meant.product)), ("group", change.group)]
     return url_with("/rollouts/new", fields)
 
 
-# Reading the form
-
-
-def _meant(site: Site, asked: Asked) -> _Meant:
-    """Return what a form is about.
-
-    Raises:
-        Malformed: it cannot be read, or no device was chosen.
-        IndexAway: there is no index now.
-    """
-    refuse_unknown(asked.form, _KNOWN)
-    action, scope = asked.typed("action"), asked.typed("scope", "chosen")
-    if action not in dict(BUTTONS):
-        raise Malformed(f"action: {action[:40]!r} is not one of {', '.join(dict(BUTTONS))}")
-    if scope not in ("chosen", "all"):
-        raise Malformed(f"scope: {scope[:40]!r} is neither chosen nor all")
-    wanted = read_filter(asked.form)
-    if scope == "all":
-        product = one_product(site, wanted)
-        if product is None:
-            raise Malformed("these devices are of several products: choose one first")
-        return _Meant(action, product, wanted, [*site.index.keys(wanted)], True)
-    keys = _ticked(asked.form.get("key", ()))
-    products = {product_of(key) for key in keys}
-    if len(products) > 1:
-        raise Malformed("these devices are of several products: choose those of one")
-    return _Meant(action, products.pop(), wanted, keys, False)
-
-
-def _ticked(said: Sequence[str]) -> list[str]:
-    """Return the keys of the devices that were ticked.
-
-    Raises:
-        Malformed: there are none or too many, or one is no key.
-    """
-    if not said:
-        raise Malformed("no device was chosen: tick some, or choose all that match")
-    if len(said) > _MOST_TICKED:
-        raise Malformed(f"{len(said)} devices were chosen one by one: {_MOST_TICKED} at most")
-    for each in said:
-        if parse_key(each) != each:
-            raise Malformed(f"key: {each[:80]!r} is not a device")
-    return list(dict.fromkeys(said))
-
-
-def _change(asked: Asked, meant: _Meant) -> BulkChange | None:
-    """Return what is to be done; None: the form does not say yet what the action needs.
-
-    Raises:
-        BadFields: it says something that cannot be used.
-    """
-    is_rollout = meant.action == ROLL_OUT
-    action = BulkAction.ADD.value if is_rollout else meant.action
-    needed = _NEEDS.get(action, "")
-    if needed and f"{_PREFIX}{needed}" not in asked.form:
-        return None
-    given: dict[str, object] = {"action": action}
-    for name in _TAKES.get(action, ()):
-        given[name] = asked.typed(_PREFIX + name)
-    return bulk_edits.read_change(given)
-
-
-_NEEDS = {
-    BulkAction.PIN.value: "version",
-    BulkAction.LABEL.value: "label",
-    BulkAction.ADD.value: "group",
-    BulkAction.REMOVE.value: "group",
-}
-_TAKES: Mapping[str, Sequence[str]] = {
-    BulkAction.PIN.value: ("version", "until", "is_forced"),
-    BulkAction.UNPIN.value: ("is_forced",),
-    BulkAction.LABEL.value: ("label",),
-    BulkAction.ADD.value: ("group", "is_forced"),
-    BulkAction.REMOVE.value: ("group", "is_forced"),
-}
-
-
-def _can_be_forced(site: Site, meant: _Meant, change: BulkChange | None) -> bool:
+def _can_be_forced(site: Site, meant: MeantDevices, change: BulkChange | None) -> bool:
     """Return whether what was refused may be done in spite of the doubt."""
     if change is None or change.is_forced:
         return False
@@ -323,21 +223,11 @@ def _can_be_forced(site: Site, meant: _Meant, change: BulkChange | None) -> bool
     return True
 
 
-def _known(site: Site, meant: _Meant) -> frozenset[str]:
+def _known(site: Site, meant: MeantDevices) -> frozenset[str]:
     """Return which of the devices are on record."""
     if meant.is_all:
         return frozenset(meant.keys)
     return frozenset(key for key in meant.keys if site.index.device(key) is not None)
-
-
-def _hidden(asked: Asked, meant: _Meant) -> dict[str, list[str]]:
-    """Return the fields that say which devices are meant."""
-    fields: dict[str, list[str]] = by_name(fields_of(meant.wanted))
-    fields["action"] = [meant.action]
-    fields["scope"] = ["all" if meant.is_all else "chosen"]
-    if not meant.is_all:
-        fields["key"] = [*meant.keys]
-    return fields
 
 
 ROUTES = (

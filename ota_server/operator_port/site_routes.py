@@ -3,6 +3,7 @@
 from functools import partial
 
 from ota_server.operator_port import (
+    page_device,
     page_devices,
     page_hold,
     page_overview,
@@ -30,7 +31,7 @@ def all_routes() -> RouteTable:
         for name in static_files.NAMES
     ]
     modules = (
-        *(sign_in, page_overview, page_devices, upload, page_hold, page_rejected),
+        *(sign_in, page_overview, page_devices, page_device, upload, page_hold, page_rejected),
         *(page_upload, page_releases, page_release_change, page_release),
         *(page_rollouts, page_rollout_new, page_rollout, page_rollout_change),
     )

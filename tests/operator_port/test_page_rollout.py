@@ -9,7 +9,7 @@ from tests.support.fleet import NEW, OLD, Fleet, read_progress
 from tests.support.operators import Operators, OperatorsCase, make_token
 from tests.support.pages import PageReader
 
-HOSTILE = '<script>alert(1)</script> "\'&` =1+1'
+HOSTILE = "<script>alert(1)</script> \"'&` =1+1"
 QUICK = {
     "version": NEW,
     "waves": "20,100",
