@@ -3,6 +3,7 @@
 from functools import partial
 
 from ota_server.operator_port import (
+    page_audit,
     page_device,
     page_devices,
     page_hold,
@@ -32,7 +33,7 @@ def all_routes() -> RouteTable:
     ]
     modules = (
         *(sign_in, page_overview, page_devices, page_device, upload, page_hold, page_rejected),
-        *(page_upload, page_releases, page_release_change, page_release),
+        *(page_audit, page_upload, page_releases, page_release_change, page_release),
         *(page_rollouts, page_rollout_new, page_rollout, page_rollout_change),
     )
     return RouteTable((*files, *(route for module in modules for route in module.ROUTES)))

@@ -8,7 +8,7 @@ from tests.support.fleet import NEW, OLD
 from tests.support.operators import Operators, OperatorsCase, make_token, some_devices
 from tests.support.pages import PageReader
 
-HOSTILE = '</textarea><script>alert(1)</script>\u202e"\'&`\x07'
+HOSTILE = "</textarea><script>alert(1)</script>\u202e\"'&`\x07"
 RAW = {"Content-Type": "application/octet-stream", "Accept": "application/json"}
 
 
