@@ -8,21 +8,20 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from http import HTTPStatus
 from pathlib import Path
-from typing import NamedTuple
 
 from ota_server.httpd.reply import Reply
 from ota_server.model.refusal import Refused
 from ota_server.model.version import same_version
 from ota_server.operations.release_facts import find_release_facts
-from ota_server.operations.typed_values import MOST_REASON, parse_reason
+from ota_server.operations.typed_values import parse_reason
 from ota_server.operator_port.asked import Asked
 from ota_server.operator_port.authoriser import Access
 from ota_server.operator_port.frame import page, see_other
-from ota_server.operator_port.html import Html, Node, element
+from ota_server.operator_port.html import element
 from ota_server.operator_port.page_release import NamedRelease, named_release
 from ota_server.operator_port.page_release_pieces import runs_another, runs_it
-from ota_server.operator_port.page_rollout_pieces import sentences
-from ota_server.operator_port.pieces import check_box, form, link, notes, text_field, url_with
+from ota_server.operator_port.pieces import url_with
+from ota_server.operator_port.questions import FORCE_ADVICE, Question, is_forced, question_form
 from ota_server.operator_port.reach import devices_in_words
 from ota_server.operator_port.routes import Route
 from ota_server.operator_port.site import DEFAULT, NotHere, Site
@@ -32,29 +31,12 @@ from ota_server.releases.same_devices import check_devices
 from ota_server.releases.withdraw import reinstate, remove, withdraw
 from ota_server.system.data_dir import access_problem
 
-_FORCE_ADVICE = "; --force does it anyway"
 
-
-class _Question(NamedTuple):
-    """What an action will do.
-
-    Attributes:
-        doubts: what speaks against it; it is done only in spite of them.
-        asks_why: a reason can be given.
-    """
-
-    sentences: tuple[str, ...]
-    button: str
-    is_danger: bool = False
-    doubts: tuple[str, ...] = ()
-    asks_why: bool = False
-
-
-def _ask_activate(site: Site, release: NamedRelease) -> _Question:
+def _ask_activate(site: Site, release: NamedRelease) -> Question:
     facts, product = release.facts, release.product
     others = devices_in_words(site, runs_another(product, facts))
     own = devices_in_words(site, runs_it(product, facts))
-    return _Question(
+    return Question(
         (
             f"{facts.version} becomes the target of the whole fleet at once, not in waves: "
             f"{others} that run something else are offered it as soon as they ask; {own} run it.",
@@ -79,15 +61,15 @@ def _doubts_of_target(data_dir: Path, release: NamedRelease) -> Iterator[str]:
     try:
         check_devices(data_dir, facts.version, has_groups=True)
     except Refused as problem:
-        yield str(problem).removesuffix(_FORCE_ADVICE)
+        yield str(problem).removesuffix(FORCE_ADVICE)
 
 
-def _ask_withdraw(site: Site, release: NamedRelease) -> _Question:
+def _ask_withdraw(site: Site, release: NamedRelease) -> Question:
     facts = release.facts
     used = [use.text for use in uses_of(facts.version, look_at(release.data_dir), site.now_ms())]
     still = f"It is still {', '.join(used)}: that has to be changed too." if used else ""
     own = devices_in_words(site, runs_it(release.product, facts))
-    return _Question(
+    return Question(
         (
             f"No device is offered {facts.version} any longer, and downloads of it that are "
             f"resumed get 404. {own} run it, and stay on it until they have another target.",
@@ -99,10 +81,10 @@ def _ask_withdraw(site: Site, release: NamedRelease) -> _Question:
     )
 
 
-def _ask_reinstate(site: Site, release: NamedRelease) -> _Question:
+def _ask_reinstate(site: Site, release: NamedRelease) -> Question:
     facts = release.facts
     own = devices_in_words(site, runs_it(release.product, facts))
-    return _Question(
+    return Question(
         (
             f"{facts.version} can be offered again, where it is a target, a pin or in a rollout. "
             f"{own} run it, and stay on it until they have another target.",
@@ -111,10 +93,10 @@ def _ask_reinstate(site: Site, release: NamedRelease) -> _Question:
     )
 
 
-def _ask_remove(site: Site, release: NamedRelease) -> _Question:
+def _ask_remove(site: Site, release: NamedRelease) -> Question:
     facts = release.facts
     own = devices_in_words(site, runs_it(release.product, facts))
-    return _Question(
+    return Question(
         (
             f"The files of {facts.version} are deleted: its image, its record, its signature and "
             f"its parts. {own} run it; nothing is changed on devices.",
@@ -124,7 +106,7 @@ def _ask_remove(site: Site, release: NamedRelease) -> _Question:
     )
 
 
-_QUESTIONS: Mapping[str, Callable[[Site, NamedRelease], _Question]] = {
+_QUESTIONS: Mapping[str, Callable[[Site, NamedRelease], Question]] = {
     "activate": _ask_activate,
     "withdraw": _ask_withdraw,
     "reinstate": _ask_reinstate,
@@ -136,43 +118,13 @@ def _ask(action: str, site: Site, asked: Asked) -> Reply:
     release = named_release(site, asked)
     question = _QUESTIONS[action](site, release)
     title = f"{question.button}: {release.facts.version}"
-    shown = _asked_by(asked, question, f"{release.url}/{action}", release.url)
+    shown = question_form(asked, question, f"{release.url}/{action}", release.url)
     return page(site, asked, title, (element("h1", title), shown))
-
-
-def _asked_by(
-    asked: Asked, question: _Question, url: str, back_url: str, hidden: Mapping[str, str] = {}
-) -> Node:
-    box = check_box("Do it in spite of that", "force", "1") if question.doubts else None
-    why = text_field("Why, for the record", "reason", maxlength=MOST_REASON, size=60)
-    return (
-        notes(sentences(question.doubts), "problem"),
-        form(
-            asked,
-            url,
-            [element("p", sentence) for sentence in question.sentences],
-            element("p", why) if question.asks_why else None,
-            element("p", box) if box else None,
-            _buttons(question.button, back_url, question.is_danger),
-            hidden=hidden,
-        ),
-    )
-
-
-def _buttons(words: str, back_url: str, is_danger: bool) -> Html:
-    return element(
-        "p",
-        element("button", words, class_="danger" if is_danger else "main"),
-        " ",
-        link(back_url, "Leave it as it is", class_="button"),
-        class_="actions",
-    )
 
 
 def _do_activate(site: Site, asked: Asked) -> Reply:
     release = named_release(site, asked)
-    is_forced = asked.typed("force") == "1"
-    activate(release.data_dir, release.facts.version, _unseen, is_forced)
+    activate(release.data_dir, release.facts.version, _unseen, is_forced(asked))
     return _done(site, release.url)
 
 
@@ -229,7 +181,7 @@ def _ask_rollback(site: Site, asked: Asked) -> Reply:
     doubts = []
     if rollout is not None:
         doubts.append(f"a rollout of {rollout.version} to the fleet is going on; this pauses it")
-    question = _Question(
+    question = Question(
         (
             f"{facts.version} becomes the target of the whole fleet again, in place of "
             f"{target or 'none'}: {others} that run something else are offered it as soon as they "
@@ -242,7 +194,7 @@ def _ask_rollback(site: Site, asked: Asked) -> Reply:
     back_url = url_with("/releases", [("product", product or DEFAULT)])
     hidden = {"product": product or DEFAULT, "version": facts.version}
     title = f"Go back to {facts.version}"
-    shown = _asked_by(asked, question, "/releases/rollback", back_url, hidden)
+    shown = question_form(asked, question, "/releases/rollback", back_url, hidden)
     return page(site, asked, title, (element("h1", title), shown))
 
 
@@ -254,7 +206,7 @@ def _do_rollback(site: Site, asked: Asked) -> Reply:
             "meanwhile. Look again.",
             HTTPStatus.CONFLICT,
         )
-    rollback(release.data_dir, _unseen, asked.typed("force") == "1")
+    rollback(release.data_dir, _unseen, is_forced(asked))
     return _done(site, release.url)
 
 

@@ -49,7 +49,7 @@ _FIELD_NAMES = {
 }
 
 
-class _Named(NamedTuple):
+class _NamedUpload(NamedTuple):
     """The upload that a URL names; `product` "" is the default one."""
 
     product: str
@@ -57,14 +57,14 @@ class _Named(NamedTuple):
     id: str
 
 
-def _named(site: Site, asked: Asked) -> _Named:
+def _named(site: Site, asked: Asked) -> _NamedUpload:
     name = asked.parts["product"]
     data_dir = site.folder_of(name)
-    return _Named("" if data_dir == site.data_dir else name, data_dir, asked.parts["id"])
+    return _NamedUpload("" if data_dir == site.data_dir else name, data_dir, asked.parts["id"])
 
 
 @contextmanager
-def _using(site: Site, named: _Named) -> Iterator[Upload]:
+def _using(site: Site, named: _NamedUpload) -> Iterator[Upload]:
     """Use the upload, which is not deleted meanwhile.
 
     Raises:
@@ -86,7 +86,7 @@ def _show(site: Site, asked: Asked) -> Reply:
 
 
 def _page(
-    site: Site, asked: Asked, named: _Named, typed: Mapping[str, str], problems: Sequence[str]
+    site: Site, asked: Asked, named: _NamedUpload, typed: Mapping[str, str], problems: Sequence[str]
 ) -> Reply:
     with _using(site, named) as upload:
         version = typed["version"] if is_version(typed["version"]) else None
@@ -135,79 +135,69 @@ def _facts(upload: Upload, report: ImageReport) -> list[tuple[str, Node]]:
 
 
 def _form(
-    asked: Asked, named: _Named, upload: Upload, report: ImageReport, typed: Mapping[str, str]
+    asked: Asked, named: _NamedUpload, upload: Upload, report: ImageReport, typed: Mapping[str, str]
 ) -> Node:
     url, notes_typed = upload_url(upload), typed["notes"].replace("\r\n", "\n")
-    there = [each.version for each in releases(named.data_dir) if each.image is not None]
+    version = typed["version"] or report.version or ""
     fields = (
+        text_field("Version", "version", version, required=True, maxlength=64, size=24),
         element(
-            "p",
-            text_field(
-                "Version",
-                "version",
-                typed["version"] or report.version or "",
-                required=True,
-                maxlength=64,
-                size=24,
-            ),
-        ),
-        element(
-            "p",
+            "label",
+            "Notes: what is new, for people",
             element(
-                "label",
-                "Notes: what is new, for people",
-                element(
-                    "textarea",
-                    with_lines(notes_typed),
-                    name="notes",
-                    rows=4,
-                    cols=60,
-                    maxlength=MAX_NOTES,
-                ),
+                "textarea",
+                with_lines(notes_typed),
+                name="notes",
+                rows=4,
+                cols=60,
+                maxlength=MAX_NOTES,
             ),
-        ),
-        more(
-            "Stepping stone, and what devices report",
-            element(
-                "p",
-                choice(
-                    "Stepping stone: a release that devices have to run before",
-                    "via",
-                    [("", "none"), *((each, each) for each in there)],
-                    typed["via"],
-                ),
-            ),
-            element(
-                "p",
-                text_field(
-                    "Directly from these versions, such as v1.9.*, with blanks between them",
-                    "direct_from",
-                    typed["direct_from"],
-                    size=40,
-                ),
-            ),
-            element(
-                "p",
-                text_field(
-                    "Devices report it as, if that is not its version",
-                    "reports_as",
-                    typed["reports_as"],
-                    maxlength=64,
-                    size=40,
-                ),
-            ),
-            is_open=any(typed[name] for name in ("via", "direct_from", "reports_as")),
-        ),
-        element("p", _force(typed)) if report.doubts or typed["force"] else None,
-        element(
-            "p",
-            element("button", "Publish: no device is offered it yet", class_="main"),
-            class_="actions",
         ),
     )
     return (
-        form(asked, f"{url}/publish", *fields),
+        form(
+            asked,
+            f"{url}/publish",
+            [element("p", each) for each in fields],
+            _rare_fields(named, typed),
+            element("p", _force(typed)) if report.doubts or typed["force"] else None,
+            element(
+                "p",
+                element("button", "Publish: no device is offered it yet", class_="main"),
+                class_="actions",
+            ),
+        ),
         form(asked, f"{url}/discard", element("p", element("button", "Discard the file"))),
+    )
+
+
+def _rare_fields(named: _NamedUpload, typed: Mapping[str, str]) -> Html:
+    there = [each.version for each in releases(named.data_dir) if each.image is not None]
+    fields = (
+        choice(
+            "Stepping stone: a release that devices have to run before",
+            "via",
+            [("", "none"), *((each, each) for each in there)],
+            typed["via"],
+        ),
+        text_field(
+            "Directly from these versions, such as v1.9.*, with blanks between them",
+            "direct_from",
+            typed["direct_from"],
+            size=40,
+        ),
+        text_field(
+            "Devices report it as, if that is not its version",
+            "reports_as",
+            typed["reports_as"],
+            maxlength=64,
+            size=40,
+        ),
+    )
+    return more(
+        "Stepping stone, and what devices report",
+        [element("p", each) for each in fields],
+        is_open=any(typed[name] for name in ("via", "direct_from", "reports_as")),
     )
 
 
