@@ -1,14 +1,18 @@
 """An index of devices, its writer and its reader, on a data directory with a journal by hand."""
 
 import random
+import sqlite3
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from ota_server.journal.record import format_marker, format_record
+from ota_server.journal.replay import replay
 from ota_server.model.device import Device, Download
 from ota_server.model.updater import Updater
+from ota_server.operations.device_filter import DeviceFilter
 from ota_server.operations.device_index import DeviceIndex
 from ota_server.operations.index_schema import FILE_NAME
 from ota_server.operations.index_writer import IndexWriter
@@ -128,3 +132,34 @@ class IndexCase(DataDirCase):
             cursor = page.next
             if cursor is None:
                 return
+
+    def assert_whole(self) -> None:
+        """Check that the index holds what the journal does, and that its counts add up."""
+        found = replay(self.data_dir / "log")
+        try:
+            expected = {key: _as_indexed(device) for key, device in found.devices()}
+        finally:
+            found.close()
+        indexed = dict(self.index.devices("", DeviceFilter(), self.now_ms))
+        self.assertEqual(indexed, expected)
+        with closing(sqlite3.connect(self.file)) as database:
+            self.assertEqual(database.execute("PRAGMA integrity_check").fetchall(), [("ok",)])
+            for table, columns in (
+                ("state_tally", "product, condition, apart, reason"),
+                ("version_tally", "product, version"),
+            ):
+                counted = database.execute(
+                    f"SELECT * FROM {table} WHERE devices ORDER BY {columns}"
+                )
+                again = database.execute(
+                    f"SELECT {columns}, count(*) FROM devices GROUP BY {columns} ORDER BY {columns}"
+                )
+                self.assertEqual(counted.fetchall(), again.fetchall())
+
+
+def _as_indexed(device: Device) -> Device:
+    """Return a device as far as the index has it."""
+    first_ms = device.first_seen_ms
+    if first_ms is not None:
+        first_ms = min(first_ms, device.last_seen_ms)
+    return device._replace(time_ms=device.last_seen_ms, first_seen_ms=first_ms)
