@@ -153,7 +153,7 @@ def _facts(row: IndexedDevice, record: Device, now_ms: int) -> Html:
             ("Was told", row.target),
             ("Should run", _release(row)),
             ("Reached", stage_of(row.stage)),
-            ("Last seen", (seen_cell(row, now_ms), " at ", at(row.seen_ms))),
+            ("Last seen", (seen_cell(row, now_ms), " (", at(row.seen_ms), ")")),
             ("Asks", every if row.interval_ms else "its rhythm is not known yet"),
             ("Updated", when(row.updated_ms, now_ms)),
             ("First seen", when(row.first_ms, now_ms, "not on record")),

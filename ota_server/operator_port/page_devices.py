@@ -129,7 +129,7 @@ def _content(
         chosen_filters(listing),
         body,
         column_form(listing, shown),
-        _downloads(listing),
+        _downloads(listing._replace(columns=tuple(shown))),
     )
 
 

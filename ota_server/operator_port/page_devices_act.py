@@ -102,7 +102,7 @@ def _asking(
     change = None
     try:
         change = None if problems else read_wish(asked, meant)
-        content = _confirmation(site, asked, meant, change)
+        content = _confirmation(site, asked, meant, change, problems)
     except BadFields as problem:
         return _asking(site, asked, meant, warning, problem.problems)
     except (Refused, BadPolicy) as problem:
@@ -129,14 +129,20 @@ def _questions(site: Site, asked: Asked, meant: MeantDevices, problems: Mapping[
     return form(asked, "/devices/preview", fields, button_bar(buttons), hidden=hidden_fields(meant))
 
 
-def _confirmation(site: Site, asked: Asked, meant: MeantDevices, change: BulkChange | None) -> Node:
+def _confirmation(
+    site: Site,
+    asked: Asked,
+    meant: MeantDevices,
+    change: BulkChange | None,
+    problems: Mapping[str, str],
+) -> Node:
     """Return what an action would do, and its button; what it needs, while that is not said.
 
     Raises:
         Refused, BadPolicy: it may not be done.
     """
     if change is None:
-        return _questions(site, asked, meant, {})
+        return _questions(site, asked, meant, problems)
     folder = site.folder_of(meant.product or DEFAULT)
     found = bulk_edits.preview(folder, change, meant.keys, _known(site, meant))
     warned = notes((hints.paste(each, meant.product) for each in found.warnings), "note warn")
@@ -155,7 +161,8 @@ def _button(asked: Asked, meant: MeantDevices, change: BulkChange, found: BulkPr
     )
     sentences: list[Node] = [element("strong", f"This {words}.")]
     if found.already:
-        sentences.append(f"{count_of(found.already, 'device')} of these stay as they are.")
+        stays = "stays as it is" if found.already == 1 else "stay as they are"
+        sentences.append(f"{number(found.already)} of these {stays}.")
     hidden = hidden_fields(meant)
     for name in CHANGE_FIELDS:
         if asked.typed(PREFIX + name):

@@ -146,7 +146,7 @@ def _rules(top: int) -> list[Node]:
 
 def _dates(times_ms: Sequence[int]) -> list[Node]:
     """Return the first and the last time below the plot."""
-    y = str(_HEIGHT - 6)
+    y = str(_HEIGHT - 8)
     first, last = (_date(ms, times_ms) for ms in (times_ms[0], times_ms[-1]))
     return [
         element("text", first, x=str(_LEFT), y=y),
