@@ -10,6 +10,7 @@ from ota_server.model.address import is_loopback
 from ota_server.operations.device_index import DeviceIndex
 from ota_server.operations.uploads import clear_killed
 from ota_server.operator_port.authoriser import Authoriser
+from ota_server.operator_port.change_watch import ChangeWatch
 from ota_server.operator_port.changes import Changes
 from ota_server.operator_port.port import OperatorPort
 from ota_server.operator_port.site import Site
@@ -35,7 +36,9 @@ class OperatorSide:
         authoriser = Authoriser(data_dir, reads_openly=is_local, names=names, now_seconds=time.time)
         self._changes = Changes(clock.now_ms())
         self._authoriser = authoriser
-        site = Site(data_dir, DeviceIndex(data_dir), authoriser, self._changes)
+        index = DeviceIndex(data_dir)
+        self._watch = ChangeWatch(data_dir, index, self._changes)
+        site = Site(data_dir, index, authoriser, self._changes)
         for product in site.products:
             clear_killed(site.folder_of(product))
         self._uploads = site.uploads
@@ -50,9 +53,11 @@ class OperatorSide:
             self._look_at = now + _LOOK_SECONDS
             self._authoriser.look_after()
             self._uploads.look_after()
+        self._watch.look()
         return False
 
     def end(self) -> None:
         """Answer what has arrived, and close everything."""
+        self._changes.close()
         self._port.end()
         self._uploads.close()
