@@ -305,6 +305,11 @@ class DeviceTable:
         forgetting = table_work.forget_unseen(self, before_ms, product)
         self._forgetting = chain(self._forgetting or (), forgetting)
 
+    def forget_many(self, keys: str, asked_ms: int, product: str = "") -> None:
+        """Begin to do as `forget` for devices of a product; `keys` as `forget_file` has them."""
+        forgetting = table_work.forget_many(self, keys, asked_ms, product)
+        self._forgetting = chain(self._forgetting or (), forgetting)
+
     def _lines(self, keys: list[str]) -> bytes:
         with self.lock:
             return b"".join(self._line(key, self.get(key)) for key in keys)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from threading import Lock
 from typing import Protocol
 
+from ota_server.journal.forget_file import each_key
 from ota_server.journal.packing import Packer
 from ota_server.journal.record import format_marker, format_record, format_seal
 from ota_server.journal.replay import Replay
@@ -141,3 +142,14 @@ def forget_unseen(table: Table, before_ms: int, product: str) -> Iterator[None]:
             table.journal.flush()
             yield
     log.info("%d devices that have not been heard from are forgotten", count)
+
+
+def forget_many(table: Table, keys: str, asked_ms: int, product: str) -> Iterator[None]:
+    """Forget devices of a product that have sent no request since that was asked for."""
+    for number, key in enumerate(each_key(keys), start=1):
+        if product_of(key) == product:
+            table.forget(key, asked_ms)
+        if number % _SLICE == 0:
+            table.journal.flush()
+            yield
+    table.journal.flush()

@@ -63,8 +63,7 @@ def pin(data_dir: Path, who: Who, version: str, until_ms: int | None) -> str:
         Refused: there is no such release or group, the release was withdrawn, or the end is past.
         BadPolicy, Busy, OSError: as `changing`.
     """
-    if until_ms is not None and until_ms <= clock.now_ms():
-        raise Refused(f"{time_text(until_ms)} is past; give a time in the future")
+    check_end(until_ms)
     with changing(data_dir) as version_dir:
         release = release_here(data_dir, version)
         if who.kind == "groups":
@@ -77,6 +76,16 @@ def pin(data_dir: Path, who: Who, version: str, until_ms: int | None) -> str:
         with audit.noted(log_dir(data_dir), "pin", str(who), **change):
             replace(version_dir / PINS_NAME, after)
     return release
+
+
+def check_end(until_ms: int | None) -> None:
+    """Check when a pin is to end; None: never.
+
+    Raises:
+        Refused: that is past.
+    """
+    if until_ms is not None and until_ms <= clock.now_ms():
+        raise Refused(f"{time_text(until_ms)} is past; give a time in the future")
 
 
 def unpin(data_dir: Path, who: Who) -> Pin:
@@ -112,7 +121,7 @@ def add_members(data_dir: Path, group: str, macs: Sequence[str]) -> Change:
         with named(path):
             after, added = with_members(content, macs)
         if added or not path.exists():
-            with audit.noted(log_dir(data_dir), "group add", group, **_listed("to", added)):
+            with audit.noted(log_dir(data_dir), "group add", group, **listed("to", added)):
                 make_folder(path.parent)
                 replace(path, after)
     return Change(added, macs)
@@ -131,7 +140,7 @@ def remove_members(data_dir: Path, group: str, macs: Sequence[str]) -> Change:
         with named(path):
             after, removed = without_members(content, macs)
         if removed:
-            with audit.noted(log_dir(data_dir), "group remove", group, **_listed("from", removed)):
+            with audit.noted(log_dir(data_dir), "group remove", group, **listed("from", removed)):
                 replace(path, after)
     return Change(removed, macs)
 
@@ -293,15 +302,17 @@ def _pin_of(version_dir: Path, content: bytes, who: Who) -> Pin | None:
 
 
 def _from_to(before: Pin | None, after: Pin | None) -> dict[str, str | None]:
-    return {"from": _pin_text(before), "to": _pin_text(after)}
+    return {"from": pin_text(before), "to": pin_text(after)}
 
 
-def _pin_text(pin: Pin | None) -> str | None:
+def pin_text(pin: Pin | None) -> str | None:
+    """Return a pin as the audit log has it; None: there is none."""
     if pin is None:
         return None
     return pin.version if pin.until_ms is None else f"{pin.version} until {time_text(pin.until_ms)}"
 
 
-def _listed(side: str, macs: Sequence[str]) -> dict[str, object]:
+def listed(side: str, macs: Sequence[str]) -> dict[str, object]:
+    """Return the devices of a change as the audit log has them: how many, and the first ones."""
     text = macs[0] if len(macs) == 1 else f"{len(macs)} devices"
     return {side: text, "macs": list(macs[:_MOST_MACS_ON_RECORD]), "count": len(macs)}

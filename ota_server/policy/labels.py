@@ -5,6 +5,8 @@ import logging
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
+from ota_server.journal.forget_file import FILE_NAME as FORGET_NAME
+from ota_server.journal.forget_file import format_forget_file, parse_forget_file
 from ota_server.model.identity import parse_name
 from ota_server.model.json_object import parse_object
 from ota_server.model.refusal import BadPolicy
@@ -44,8 +46,13 @@ def is_label(text: object) -> bool:
 
 def read_labels(data_dir: Path) -> dict[str, str]:
     """Return the labels; if their file cannot be used, log a warning and return no labels."""
+    version_dir = data_dir / "version"
     try:
-        return parse_labels(read(data_dir / "version", FILE_NAME))
+        labels = parse_labels(read(version_dir, FILE_NAME))
+        # Devices that are just being forgotten lose their labels at the same moment.
+        for name in _being_removed(version_dir) if labels else ():
+            labels.pop(name, None)
+        return labels
     except (BadPolicy, OSError) as problem:
         log.warning("%s %s; no labels are shown", data_dir / "version" / FILE_NAME, problem)
         return {}
@@ -67,28 +74,68 @@ def drop_labels(version_dir: Path, macs: Collection[str]) -> None:
     Raises:
         BadPolicy, OSError: as `edits.changing`.
     """
-    path = version_dir / FILE_NAME
-    with named(path):
-        labels = parse_labels(read(version_dir, FILE_NAME))
-    if not labels.keys().isdisjoint(macs):
-        _write(path, {mac: text for mac, text in labels.items() if mac not in macs})
+    finish_removal(version_dir)
+    _drop(version_dir, macs)
 
 
 def change_label(version_dir: Path, mac: str, text: str) -> str | None:
     """Do as `set_label`; the caller holds the lock."""
-    path = version_dir / FILE_NAME
-    with named(path):
-        labels = parse_labels(read(version_dir, FILE_NAME))
+    finish_removal(version_dir)
+    labels = _labels_in(version_dir)
     before = labels.pop(mac, None)
     if text:
         labels[mac] = text
     if before != (text or None):
         change = {"from": before, "to": text or None}
         with audit.noted(log_dir(version_dir.parent), "label", mac, **change):
-            _write(path, labels)
+            write_labels(version_dir, labels)
     return before
 
 
-def _write(path: Path, labels: Mapping[str, str]) -> None:
+def finish_removal(version_dir: Path) -> None:
+    """Remove the labels of devices that are being forgotten; the caller holds the lock.
+
+    To forget many devices changes two files, and this is the rest of it: the request to forget them
+    names those that lose their labels, and a process may be killed before it has removed these.
+
+    Raises:
+        BadPolicy, OSError: as `edits.changing`.
+    """
+    if names := _being_removed(version_dir):
+        _drop(version_dir, names)
+        asked = parse_forget_file(read(version_dir, FORGET_NAME))
+        replace(version_dir / FORGET_NAME, format_forget_file(asked._replace(unlabelled=())))
+
+
+def labels_of(version_dir: Path, names: Collection[str]) -> tuple[str, ...]:
+    """Return which of some devices have a label on file.
+
+    Raises:
+        BadPolicy, OSError: as `edits.changing`.
+    """
+    labels = _labels_in(version_dir)
+    return tuple(name for name in names if name in labels)
+
+
+def _being_removed(version_dir: Path) -> tuple[str, ...]:
+    content = read(version_dir, FORGET_NAME)
+    # Parsed only where that matters: it may name a hundred thousand devices.
+    return parse_forget_file(content).unlabelled if b'"unlabelled"' in content else ()
+
+
+def _drop(version_dir: Path, names: Collection[str]) -> None:
+    labels, going = _labels_in(version_dir), {*names}
+    if not labels.keys().isdisjoint(going):
+        kept = {name: text for name, text in labels.items() if name not in going}
+        write_labels(version_dir, kept)
+
+
+def _labels_in(version_dir: Path) -> dict[str, str]:
+    with named(version_dir / FILE_NAME):
+        return parse_labels(read(version_dir, FILE_NAME))
+
+
+def write_labels(version_dir: Path, labels: Mapping[str, str]) -> None:
+    """Replace the file of the labels; the caller holds the lock."""
     content = json.dumps(labels, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
-    replace(path, content.encode("utf-8"))
+    replace(version_dir / FILE_NAME, content.encode("utf-8"))

@@ -1,7 +1,7 @@
 """The files of the policy as texts: changed, with what people wrote in them kept. Pure."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from ota_server.model.identity import parse_name
@@ -63,12 +63,20 @@ def with_pin(content: bytes, who: Who, version: str, until_ms: int | None) -> by
     Raises:
         BadPolicy: it cannot be read.
     """
+    return with_pins(content, who.kind, [who.name], version, until_ms)
+
+
+def with_pins(
+    content: bytes, kind: str, names: Collection[str], version: str, until_ms: int | None
+) -> bytes:
+    """Do as `with_pin` for devices, or for groups.
+
+    Raises:
+        BadPolicy: it cannot be read.
+    """
     fields = _pins(content)
-    pins = fields.setdefault(who.kind, {})
-    for name in _spellings(pins, who):
-        del pins[name]
-    until = None if until_ms is None else time_text(until_ms)
-    pins[who.name] = {"version": version, "until": until}
+    pin = {"version": version, "until": None if until_ms is None else time_text(until_ms)}
+    fields[kind] = {**_without(fields.get(kind, {}), names), **dict.fromkeys(names, pin)}
     return format_object(fields)
 
 
@@ -78,9 +86,18 @@ def without_pin(content: bytes, who: Who) -> bytes:
     Raises:
         BadPolicy: it cannot be read.
     """
+    return without_pins(content, who.kind, [who.name])
+
+
+def without_pins(content: bytes, kind: str, names: Collection[str]) -> bytes:
+    """Do as `without_pin` for devices, or for groups.
+
+    Raises:
+        BadPolicy: it cannot be read.
+    """
     fields = _pins(content)
-    for name in _spellings(fields.get(who.kind, {}), who):
-        del fields[who.kind][name]
+    if kind in fields:
+        fields[kind] = _without(fields[kind], names)
     return format_object(fields)
 
 
@@ -119,10 +136,18 @@ def with_retry(content: bytes, mac: str, now_ms: int) -> bytes:
     Raises:
         BadPolicy: it cannot be read.
     """
+    return with_retries(content, [mac], now_ms)
+
+
+def with_retries(content: bytes, names: Collection[str], now_ms: int) -> bytes:
+    """Do as `with_retry` for devices.
+
+    Raises:
+        BadPolicy: it cannot be read.
+    """
     parse_retries(content or b"{}")
-    fields = parse_object(content or b"{}")
-    kept = {name: value for name, value in fields.items() if parse_name(name) != mac}
-    return format_object({**kept, mac: format_time(now_ms)})
+    kept = _without(parse_object(content or b"{}"), names)
+    return format_object({**kept, **dict.fromkeys(names, format_time(now_ms))})
 
 
 class Hold(NamedTuple):
@@ -174,8 +199,12 @@ def _pins(content: bytes) -> dict[str, Any]:
     return parse_object(content)
 
 
-def _spellings(pins: Iterable[str], who: Who) -> list[str]:
-    return [name for name in pins if (parse_name(name) or name) == who.name]
+def _without(entries: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
+    """Return entries without those of some devices or groups, however these are spelled."""
+    going = {*names}
+    return {
+        name: entry for name, entry in entries.items() if (parse_name(name) or name) not in going
+    }
 
 
 def _name_in(line: str) -> str | None:

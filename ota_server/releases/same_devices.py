@@ -21,6 +21,7 @@ from ota_server.policy.explain import in_words
 from ota_server.policy.fit import why_unfit
 from ota_server.policy.gather import gather_fleet, image_on_disk
 from ota_server.policy.policy import Pin, Policy, RolloutState
+from ota_server.policy.reason import Cause
 from ota_server.policy.rollout_plan import RolloutPlan
 from ota_server.policy.targets import read_base, read_group_targets
 from ota_server.policy.text import Who
@@ -154,24 +155,39 @@ def check_pin(data_dir: Path, who: Who, pin: Pin | None) -> None:
         Refused: the message says why.
         OSError: the journal cannot be read.
     """
-    product = product_at(data_dir)
-    name = key_of_name(product, who.name) if who.kind == "devices" else who.name
+    if who.kind == "devices":
+        check_pins(data_dir, [who.name], pin)
+        return
 
     def change(policy: Policy) -> Policy:
-        before = policy.pins if who.kind == "devices" else policy.group_pins
-        pins = {other: each for other, each in before.items() if other != name}
-        if pin is not None:
-            pins[name] = pin
-        if who.kind == "devices":
-            return policy._replace(pins=pins)
-        return policy._replace(group_pins=pins)
+        return policy._replace(group_pins=_with_pins(policy.group_pins, [who.name], pin))
 
-    def whom(policy: Policy) -> list[str]:
-        if who.kind == "devices":
-            return [name]
-        return [key for key, groups in policy.groups.items() if name in groups]
+    _check_moves(data_dir, lambda policy: _members(policy, who.name), change)
 
-    _check_moves(data_dir, whom, change)
+
+def check_pins(data_dir: Path, names: Collection[str], pin: Pin | None) -> None:
+    """Do as `check_pin` for devices, by their names.
+
+    Raises:
+        Refused, OSError: as `check_pin`.
+    """
+    product = product_at(data_dir)
+    keys = [key_of_name(product, name) for name in names]
+
+    def change(policy: Policy) -> Policy:
+        return policy._replace(pins=_with_pins(policy.pins, keys, pin))
+
+    _check_moves(data_dir, lambda _: keys, change)
+
+
+def _with_pins(pins: Mapping[str, Pin], keys: list[str], pin: Pin | None) -> dict[str, Pin]:
+    going = {*keys}
+    others = {key: each for key, each in pins.items() if key not in going}
+    return others if pin is None else {**others, **dict.fromkeys(keys, pin)}
+
+
+def _members(policy: Policy, group: str) -> list[str]:
+    return [key for key, groups in policy.groups.items() if group in groups]
 
 
 def left_out(data_dir: Path, who: Who, version: str) -> str:
@@ -181,21 +197,41 @@ def left_out(data_dir: Path, who: Who, version: str) -> str:
         OSError: the journal cannot be read.
     """
     policy = gather_fleet(data_dir, clock.now_ms()).policy
-    keys = [key_of_name(product_at(data_dir), who.name)]
     if who.kind == "groups":
-        keys = [key for key, groups in policy.groups.items() if who.name in groups]
+        return _left_out(data_dir, policy, _members(policy, who.name), str(who), version)
+    keys = [key_of_name(product_at(data_dir), who.name)]
+    if not (unfit := _unfit(data_dir, policy, keys, version)):
+        return ""
+    return f"{who} is not given it all the same: {in_words(unfit[0])}"
+
+
+def left_out_of(data_dir: Path, names: Collection[str], version: str) -> str:
+    """Do as `left_out` for devices, by their names.
+
+    Raises:
+        OSError: the journal cannot be read.
+    """
+    policy, product = gather_fleet(data_dir, clock.now_ms()).policy, product_at(data_dir)
+    keys = [key_of_name(product, name) for name in names]
+    return _left_out(data_dir, policy, keys, "", version)
+
+
+def _left_out(data_dir: Path, policy: Policy, keys: list[str], whose: str, version: str) -> str:
+    if not (unfit := _unfit(data_dir, policy, keys, version)):
+        return ""
+    devices = count_of(len(keys), "device") + f" of {whose}" * bool(whose)
+    return f"{len(unfit)} of the {devices} are not given it all the same: {in_words(unfit[0])}"
+
+
+def _unfit(data_dir: Path, policy: Policy, keys: list[str], version: str) -> list[Cause]:
+    """Return why devices are not given a release, for each that is not."""
     image = image_on_disk(data_dir / "firmware", version)
     causes = [
         why_unfit(Report(key, each.firmware_version, each.updater), version, image, policy)
         for key, each in newest_of(journal_dir(data_dir), keys)
         if each is not None
     ]
-    unfit = [each for each in causes if each is not None]
-    if not unfit:
-        return ""
-    some = f"{len(unfit)} of the {count_of(len(keys), 'device')} of {who} are"
-    whom = f"{who} is" if who.kind == "devices" else some
-    return f"{whom} not given it all the same: {in_words(unfit[0])}"
+    return [each for each in causes if each is not None]
 
 
 def check_members(data_dir: Path, group: str, names: Collection[str], are_in: bool) -> None:
