@@ -38,6 +38,28 @@ class Position(NamedTuple):
     tail_crc: int
 
 
+def end_of(log_dir: Path) -> Position | None:
+    """Return the position after the last whole line of the journal; None: there is no file yet.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    for number, path in reversed(numbered_files(log_dir)):
+        try:
+            descriptor = open_regular(path)
+        except FileNotFoundError:
+            continue  # rotated meanwhile; an older position is good as well
+        with open(descriptor, "rb", buffering=0):
+            status = os.fstat(descriptor)
+            start = max(0, status.st_size - MAX_LINE_BYTES)
+            rest = os.pread(descriptor, MAX_LINE_BYTES, start)
+            offset = start + rest.rfind(b"\n") + 1
+            length = min(_TAIL_BYTES, offset)
+            tail = os.pread(descriptor, length, offset - length)
+            return Position(status.st_dev, status.st_ino, number, offset, crc32(tail))
+    return None
+
+
 class Follower:
     """Reads the journal of one directory. Used by one thread.
 

@@ -210,7 +210,15 @@ def parse_record(line: bytes) -> tuple[str, Device | None]:
     Raises:
         BadRecord: the line is not a whole device record.
     """
-    fields = parse_fields(line)
+    return record_in(parse_fields(line))
+
+
+def record_in(fields: dict[str, Any]) -> tuple[str, Device | None]:
+    """Return what `parse_record` does, from the fields of a line.
+
+    Raises:
+        BadRecord: they are not those of a whole device record.
+    """
     try:
         key = key_in(fields)
         if key is None:

@@ -7,7 +7,7 @@ line is parsed when it is needed. `scan` says how a file is scanned.
 
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -77,15 +77,38 @@ def replay(log_dir: Path) -> Replay:
     Raises:
         OSError: a file of it cannot be read.
     """
+    pieces = replay_in_pieces(log_dir)
+    while True:
+        try:
+            next(pieces)
+        except StopIteration as end:
+            found: Replay = end.value
+            return found
+
+
+def replay_in_pieces(log_dir: Path) -> Generator[float, None, Replay]:
+    """Do as `replay`, in pieces that take some 20 ms, for those with other things to do meanwhile.
+
+    It yields which part of the bytes is read, from 0 to 1.
+    """
     result = Replay()
-    for number, (path, descriptor) in enumerate(_open_files(log_dir, _files_to_read)):
-        result._descriptors.append(descriptor)
-        scan = FileScan(result, number)
-        while block := os.read(descriptor, _BLOCK_BYTES):
-            scan.feed(block)
-        result.unsealed = scan.end()
-        if path.name != CURRENT_NAME:
-            result.marker_end = result.unsealed = None
+    try:
+        opened = _open_files(log_dir, _files_to_read)
+        result._descriptors += (descriptor for _, descriptor in opened)
+        total = sum(os.fstat(descriptor).st_size for _, descriptor in opened)
+        done = 0
+        for number, (path, descriptor) in enumerate(opened):
+            scan = FileScan(result, number)
+            while block := os.read(descriptor, _BLOCK_BYTES):
+                scan.feed(block)
+                done += len(block)
+                yield min(done / max(total, 1), 1.0)
+            result.unsealed = scan.end()
+            if path.name != CURRENT_NAME:
+                result.marker_end = result.unsealed = None
+    except BaseException:  # also where nobody asks for the rest
+        result.close()
+        raise
     return result
 
 

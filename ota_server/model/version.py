@@ -11,6 +11,9 @@ MAX_SIGNATURE_BYTES = 64 * 1024
 UNKNOWN_VERSION = "-"
 VERSION_RULE = "1 to 64 of A-Z a-z 0-9 . _ + -, beginning with a letter or digit"
 _VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+\-]{0,63}")
+_PARTS = re.compile(r"([0-9]+)|([^0-9]+)")
+# The most digits of a number that are counted in `order_of`: no version has as many.
+_MOST_DIGITS = 20_000
 _IMAGE_NAME = re.compile(r"firmware_([A-Za-z0-9][A-Za-z0-9._+\-]{0,63})\.bin")
 
 # The demonstration images that this project ships. No real device may flash them.
@@ -57,6 +60,23 @@ def meaning(version: str) -> str:
 def same_version(one: str, other: str) -> bool:
     """Compare two versions by meaning. Order never matters: going back is just another target."""
     return one == other or meaning(one) == meaning(other)
+
+
+@lru_cache(maxsize=4096)
+def order_of(version: str) -> str:
+    """Return a text by whose characters versions are sorted as people do: v1.10 after v1.9.
+
+    A number becomes a mark, how many digits it has, and these. Zero comes before text, and every
+    other number after it.
+    """
+    parts = []
+    for digits, text in _PARTS.findall(meaning(version)):
+        number = digits.lstrip("0")
+        if number:
+            parts.append(f"\x03{chr(32 + min(len(number), _MOST_DIGITS))}{number}")
+        else:
+            parts.append("\x01" if digits else f"\x02{text}")
+    return "".join(parts)
 
 
 def spellings(version: str) -> tuple[str, ...]:

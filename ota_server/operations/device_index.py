@@ -4,137 +4,78 @@ It reads `log/index.sqlite`, which `index_writer` keeps up to date with the jour
 it. All methods can be called by several threads.
 """
 
-from collections.abc import Iterator, Mapping
+import sqlite3
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
 
-from ota_server.operations.device_filter import ALL_DEVICES, Apart, DeviceFilter, Stage
-from ota_server.policy.device_state import Condition
-from ota_server.policy.reason import Reason
+from ota_server.model.device import Device
+from ota_server.model.identity import number_of
+from ota_server.operations.device_filter import (
+    ALL_DEVICES,
+    APARTS,
+    CONDITIONS,
+    NO_CONDITION,
+    SORTS,
+    Apart,
+    DeviceFilter,
+    Place,
+    Where,
+    format_cursor,
+    parse_cursor,
+    where,
+)
+from ota_server.operations.index_answers import (
+    MOST_COUNTED,
+    DevicePage,
+    FleetSummary,
+    IndexAway,
+    IndexedDevice,
+    Total,
+    VersionsOverTime,
+    indexed,
+)
+from ota_server.operations.index_figures import (
+    StateCount,
+    counts_in_time,
+    frequent_versions,
+    state_counts,
+)
+from ota_server.operations.index_reading import (
+    ListQuery,
+    ReadingPool,
+    best,
+    is_whole,
+    matching,
+    part_of,
+    rows_at,
+    walk,
+)
+from ota_server.operations.index_row import REASONS, IndexRow, device_of
+from ota_server.operations.index_schema import Unusable, get_meta, path_of
+from ota_server.operations.index_table import matching_rows, row_at
+from ota_server.policy.device_state import HELD_BY, Condition
+from ota_server.system import clock
+from ota_server.system.data_dir import product_names, root_of
 
-# Beyond this a count says "more than".
-MOST_COUNTED = 10_000
-
-
-class IndexAway(Exception):
-    """There is no index that can be read now: its controller does not run, or begins to make it."""
-
-
-class IndexedDevice(NamedTuple):
-    """A device as the index has it; times in milliseconds since the epoch.
-
-    Attributes:
-        key: as in `model.identity`.
-        name: its MAC address, or `id:` and what it calls itself.
-        label: "": it has none.
-        target: the version that it was last told; None: none.
-        release: the release that it should run; None: it should stay on what it runs.
-        reason: why it gets what it gets.
-        words: why it counts as failed, silent or undecided, else why it gets what it gets.
-        stage: how far it is with `release`.
-        apart: why it is left out of the count; None: it is counted.
-        updated_ms: when it first reported its version; None: that never changed.
-        first_ms: when it was first seen; None: that is not on record.
-        interval_ms: how often it asks; 0: that is not known.
-        is_overdue: it was silent for longer than that explains.
-        since_ms: since when it is in its condition.
-    """
-
-    key: str
-    name: str
-    product: str
-    family: str
-    label: str
-    version: str
-    target: str | None
-    release: str | None
-    condition: Condition
-    reason: Reason
-    words: str
-    stage: Stage
-    apart: Apart | None
-    seen_ms: int
-    updated_ms: int | None
-    first_ms: int | None
-    address: str
-    groups: tuple[str, ...]
-    is_pinned: bool
-    is_outdated: bool
-    interval_ms: int
-    is_overdue: bool
-    since_ms: int
+_MOST_ROWS = 1_000
+# The index of a column is walked where one in so many devices is of the product.
+_WALKED_SHARE = 2
+_BELOW_ALL = -1
 
 
-class Total(NamedTuple):
-    """How many devices there are; not exact: more than `number`."""
-
-    number: int
-    is_exact: bool
-
-
-class DevicePage(NamedTuple):
-    """A part of a list of devices.
-
-    Attributes:
-        next, previous: cursors of the parts beside it; None: there is none.
-        total: of the whole list.
-    """
-
-    rows: tuple[IndexedDevice, ...]
-    next: str | None
-    previous: str | None
-    total: Total
-
-
-class FleetSummary(NamedTuple):
-    """The figures of the overview.
-
-    Attributes:
-        total: all devices on record, of the products that are there.
-        conditions: how many are in each condition; they add up to `total`.
-        counted: the same without those that are left out; see `apart`.
-        apart: how many are left out of the count, and why.
-        held_by: how many are held back, by what holds them, in words (`device_state.HELD_BY`).
-        versions: how many report each version, the most frequent first; of many the first 50.
-        other_versions: how many report other ones.
-        as_of_ms: when all states were up to date last.
-        progress: of the making of the index, from 0 to 1; 1: it is whole.
-    """
-
-    total: int
-    conditions: Mapping[Condition, int]
-    counted: Mapping[Condition, int]
-    apart: Mapping[Apart, int]
-    held_by: Mapping[str, int]
-    versions: Mapping[str, int]
-    other_versions: int
-    as_of_ms: int
-    progress: float
-
-    @property
-    def silent(self) -> int:
-        """How many fell silent after an update."""
-        return self.conditions.get(Condition.SILENT, 0)
-
-    @property
-    def away(self) -> int:
-        """How many were not heard from for a day."""
-        return self.conditions.get(Condition.AWAY, 0)
-
-
-class VersionsOverTime(NamedTuple):
-    """How many devices reported each version, at several times.
-
-    Attributes:
-        times_ms: the ends of equal spans of time.
-        counts: by version, the most frequent first, a number for each time; "": it is not known
-            which version they reported.
-        other: how many reported any other version.
-    """
-
-    times_ms: tuple[int, ...]
-    counts: Mapping[str, tuple[int, ...]]
-    other: tuple[int, ...]
+__all__ = [
+    "MOST_COUNTED",
+    "DeviceIndex",
+    "DevicePage",
+    "FleetSummary",
+    "IndexAway",
+    "IndexedDevice",
+    "Total",
+    "VersionsOverTime",
+]
 
 
 class DeviceIndex:
@@ -142,11 +83,20 @@ class DeviceIndex:
 
     def __init__(self, data_dir: Path) -> None:
         """Take the data directory of the server, or of one of its products."""
-        raise NotImplementedError
+        self._root = root_of(data_dir)
+        self._pool = ReadingPool(path_of(data_dir))
 
     def close(self) -> None:
         """Close the file."""
-        raise NotImplementedError
+        self._pool.close()
+
+    @contextmanager
+    def _reading(self) -> Iterator[sqlite3.Connection]:
+        try:
+            with self._pool.reading() as connection:
+                yield connection
+        except (Unusable, sqlite3.Error, OSError) as problem:
+            raise IndexAway(f"the index of devices cannot be read: {problem}") from problem
 
     def page(
         self,
@@ -161,12 +111,66 @@ class DeviceIndex:
         Args:
             sort: a name of `device_filter.SORTS`.
             cursor: `next` or `previous` of another part; None: the first part.
+            limit: of rows, 1,000 at most.
 
         Raises:
             BadCursor: it is not one of this list.
             IndexAway: there is no index now.
         """
-        raise NotImplementedError
+        now_ms, limit = clock.now_ms(), max(1, min(limit, _MOST_ROWS))
+        place = None if cursor is None else parse_cursor(cursor, wanted, sort, descending)
+        # One more shows whether there is another part.
+        query = ListQuery(where(wanted, now_ms), sort, descending, place, limit + 1)
+        with self._reading() as connection:
+            numbers, total = self._part(connection, wanted, query)
+            rows = rows_at(connection, numbers)
+        goes_on, is_backward = len(rows) > limit, place is not None and place.is_backward
+        rows = rows[:limit]
+        if is_backward:
+            rows.reverse()
+        column = SORTS[sort].column
+
+        def beside(row: IndexRow, is_before: bool) -> str:
+            at = Place(getattr(row, column), row.number, is_before)
+            return format_cursor(at, wanted, sort, descending)
+
+        has_next, has_previous = is_backward or goes_on, place is not None and not is_backward
+        return DevicePage(
+            tuple(indexed(row, now_ms) for row in rows),
+            beside(rows[-1], False) if rows and has_next else None,
+            beside(rows[0], True) if rows and (has_previous or (is_backward and goes_on)) else None,
+            total,
+        )
+
+    def _part(
+        self, connection: sqlite3.Connection, wanted: DeviceFilter, query: ListQuery
+    ) -> tuple[list[int], Total]:
+        """Return the numbers of a part of a list, and how long the list is."""
+        number = self._counted(connection, wanted)
+        whole = is_whole(connection)
+        most = self._counted(connection, ALL_DEVICES) or 0
+        if number is not None and wanted.is_all and number * _WALKED_SHARE >= most and whole:
+            return walk(connection, query), Total(number, is_exact=True)
+        if number is None or number <= MOST_COUNTED:
+            found = matching(connection, query, MOST_COUNTED)
+            if found is not None:
+                return part_of(found, query), Total(len(found), is_exact=True)
+        is_exact = number is not None
+        return best(connection, query), Total(number or MOST_COUNTED, is_exact)
+
+    def _counted(self, connection: sqlite3.Connection, wanted: DeviceFilter) -> int | None:
+        """Return how many devices match, where that is counted anyway; else None."""
+        plain = DeviceFilter(product=wanted.product)
+        counts = state_counts(connection, self._products(wanted.product))
+        states = [each for each in counts if _is_in(each, wanted)]
+        if wanted == replace(plain, states=wanted.states, apart=wanted.apart):
+            return sum(each.devices for each in states)
+        return None
+
+    def _products(self, product: str | None) -> list[str]:
+        """Return the products that are meant, and are there."""
+        names = ["", *product_names(self._root)]
+        return names if product is None else [name for name in names if name == product]
 
     def device(self, key: str) -> IndexedDevice | None:
         """Return a device; None: it is not on record.
@@ -174,7 +178,11 @@ class DeviceIndex:
         Raises:
             IndexAway: there is no index now.
         """
-        raise NotImplementedError
+        with self._reading() as connection:
+            row = row_at(connection, number_of(key))
+        if row is None or row.key != key or row.condition == NO_CONDITION:
+            return None
+        return indexed(row, clock.now_ms())
 
     def keys(self, wanted: DeviceFilter = ALL_DEVICES) -> Iterator[str]:
         """Yield the keys of all devices that a filter lets through.
@@ -182,7 +190,28 @@ class DeviceIndex:
         Raises:
             IndexAway: there is no index now.
         """
-        raise NotImplementedError
+        for row in self._all(wanted):
+            yield row.key
+
+    def devices(self, wanted: DeviceFilter = ALL_DEVICES) -> Iterator[tuple[str, Device]]:
+        """Yield devices with their keys, as a replay of the journal does, and in its order.
+
+        Raises:
+            IndexAway: there is no index now.
+        """
+        for row in self._all(wanted):
+            yield row.key, device_of(row)
+
+    def _all(self, wanted: DeviceFilter) -> Iterator[IndexRow]:
+        """Yield all rows that match, in pieces: a reader that takes its time lets the log grow."""
+        condition, number = where(wanted, clock.now_ms()), _BELOW_ALL
+        while True:
+            with self._reading() as connection:
+                rows = matching_rows(connection, condition, number, _MOST_ROWS)
+            yield from rows
+            if len(rows) < _MOST_ROWS:
+                return
+            number = rows[-1].number
 
     def count(self, wanted: DeviceFilter = ALL_DEVICES) -> int:
         """Return how many devices a filter lets through, exactly.
@@ -190,7 +219,13 @@ class DeviceIndex:
         Raises:
             IndexAway: there is no index now.
         """
-        raise NotImplementedError
+        condition = where(wanted, clock.now_ms())
+        sql = f"SELECT count(*) FROM devices NOT INDEXED WHERE {condition.sql}"
+        with self._reading() as connection:
+            number = self._counted(connection, wanted)
+            if number is None:
+                (number,) = connection.execute(sql, condition.values).fetchone()
+        return int(number)
 
     def summary(self, product: str | None = None) -> FleetSummary:
         """Return the figures of a product, or of all together.
@@ -198,7 +233,28 @@ class DeviceIndex:
         Raises:
             IndexAway: there is no index now.
         """
-        raise NotImplementedError
+        products = self._products(product)
+        with self._reading() as connection:
+            counts = state_counts(connection, products)
+            versions = frequent_versions(connection, products)
+            as_of_ms = int(get_meta(connection, "as_of_ms") or "0")
+            progress = float(get_meta(connection, "progress") or "0")
+        conditions, counted = Counter[Condition](), Counter[Condition]()
+        apart, held_by = Counter[Apart](), Counter[str]()
+        for each in counts:
+            condition, left_out = CONDITIONS[each.condition], APARTS[each.apart]
+            conditions[condition] += each.devices
+            if left_out is None:
+                counted[condition] += each.devices
+            else:
+                apart[left_out] += each.devices
+            if condition is Condition.HELD_BACK:
+                reason = REASONS[each.reason]
+                held_by[HELD_BY.get(reason, reason.value)] += each.devices
+        total = conditions.total()
+        ordered, other = dict(versions.most_common()), max(total - versions.total(), 0)
+        figures = conditions, counted, apart, held_by, ordered, other
+        return FleetSummary(total, *figures, as_of_ms, progress)
 
     def versions_over_time(
         self, product: str | None, since_ms: int, until_ms: int, buckets: int
@@ -208,7 +264,13 @@ class DeviceIndex:
         Raises:
             IndexAway: there is no index now.
         """
-        raise NotImplementedError
+        products = self._products(product)
+        span_ms = max(until_ms - since_ms, buckets)
+        times_ms = tuple(since_ms + span_ms * (at + 1) // buckets for at in range(buckets))
+        with self._reading() as connection:
+            total = sum(each.devices for each in state_counts(connection, products))
+            counts, other = counts_in_time(connection, products, total, times_ms)
+        return VersionsOverTime(times_ms, counts, other)
 
     def lately(self, limit: int, product: str | None = None) -> list[IndexedDevice]:
         """Return the devices that failed or fell silent, the newest first.
@@ -216,4 +278,19 @@ class DeviceIndex:
         Raises:
             IndexAway: there is no index now.
         """
-        raise NotImplementedError
+        among = Where("1", ()) if product is None else Where("product = ?", (product,))
+        with self._reading() as connection:
+            by = "INDEXED BY by_trouble" if is_whole(connection) else "NOT INDEXED"
+            sql = (
+                f"SELECT number FROM devices {by} WHERE condition < 2 AND {among.sql} "
+                "ORDER BY since_ms DESC LIMIT ?"
+            )
+            found = connection.execute(sql, (*among.values, limit)).fetchall()
+            rows = rows_at(connection, [number for (number,) in found])
+        now_ms = clock.now_ms()
+        return [indexed(row, now_ms) for row in rows]
+
+
+def _is_in(count: StateCount, wanted: DeviceFilter) -> bool:
+    is_state = not wanted.states or CONDITIONS[count.condition] in wanted.states
+    return is_state and (not wanted.apart or APARTS[count.apart] in wanted.apart)

@@ -52,7 +52,7 @@ class FleetConditions:
 
     def of(self, mac: str, device: Device) -> DeviceCondition:
         """Return how a device is."""
-        told = self._told_to(mac, device)
+        told = self.told_to(mac, device)
         return condition_when(told, device, self._fleet.now_ms, self._judged(mac, device))
 
     def is_outdated(self, mac: str, device: Device) -> bool:
@@ -61,13 +61,14 @@ class FleetConditions:
         One that fell silent after an update does not run what it reported before that.
         """
         is_silent = self.of(mac, device).condition is Condition.SILENT
-        return is_silent or self._told_to(mac, device).condition is not Condition.UP_TO_DATE
+        return is_silent or self.told_to(mac, device).condition is not Condition.UP_TO_DATE
 
     def in_words(self, mac: str, cause: Cause) -> str:
         """Return why a device gets what it gets."""
         return _words(with_turn(cause, mac, self._fleet.policy))
 
-    def _told_to(self, mac: str, device: Device) -> Told:
+    def told_to(self, mac: str, device: Device) -> Told:
+        """Return what a device is told if it asks now."""
         fleet, policy = self._fleet, self._fleet.policy
         version, updater = device.firmware_version, device.updater
         if not policy.rollouts and mac not in policy.pins and fleet.server.put_off(mac) is None:

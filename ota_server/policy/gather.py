@@ -91,14 +91,21 @@ class FleetSituation(NamedTuple):
         return is_loopback(address) or (self.may_offer_sample and is_own_address(address))
 
 
-def gather_fleet(data_dir: Path, now_ms: int, server: ServerState = NO_SERVER) -> FleetSituation:
+def gather_fleet(
+    data_dir: Path,
+    now_ms: int,
+    server: ServerState = NO_SERVER,
+    policy: Policy | None = None,
+) -> FleetSituation:
     """Return what decisions on all devices depend on now, as far as files say it.
 
     Args:
         server: what the running server says of itself.
+        policy: what the files of the policy hold, if that is known; None: they are read.
     """
     target, version, problem = _read_target(data_dir)
-    policy = PolicyFiles(data_dir, server.keeps_ungrouped, server.unserved).current()
+    if policy is None:
+        policy = PolicyFiles(data_dir, server.keeps_ungrouped, server.unserved).current()
     if target is not None and not problem:
         problem = server.unserved.get(meaning(target.version), "")
         if not server.runs:

@@ -139,6 +139,20 @@ def judged_by_rollouts(data_dir: Path, now_ms: int) -> Callable[[str, Device], s
     its rollout ended, and has said nothing since: it is undecided for a time, then silent. That
     stays so after another rollout or a revert has taken its place: a dead device is never well.
     """
+    found = judged_devices(data_dir, now_ms)
+
+    def state_of(key: str, device: Device) -> str:
+        listed = found.get(name_of(key)) if found else None
+        return "" if listed is None else listed.state_now(device, now_ms)
+
+    return state_of
+
+
+def judged_devices(data_dir: Path, now_ms: int) -> dict[str, ListedDevice]:
+    """Return the devices that `judged_by_rollouts` knows, by their names.
+
+    Of a rollout that is on that reads what is new in the journal, and all that is on record.
+    """
     found: dict[str, ListedDevice] = {}
     try:
         recent = recent_rollouts(data_dir, now_ms)
@@ -161,12 +175,7 @@ def judged_by_rollouts(data_dir: Path, now_ms: int) -> Callable[[str, Device], s
             entry_devices = noted[each.plan.id].devices if each.plan.id in noted else None
             devices = entry_devices or devices_if_known(data_dir, each, now_ms) or ()
             found |= {device.mac: device for device in devices if device.state in states}
-
-    def state_of(key: str, device: Device) -> str:
-        listed = found.get(name_of(key)) if found else None
-        return "" if listed is None else listed.state_now(device, now_ms)
-
-    return state_of
+    return found
 
 
 def _ended(

@@ -95,6 +95,8 @@ PURE |= {
     "journal.record_fields",
     "journal.scan",
     "operations.device_filter",
+    "operations.index_answers",
+    "operations.index_row",
     "policy.decision",
     "policy.device_state",
     "policy.explain",

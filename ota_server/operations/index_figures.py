@@ -1,0 +1,109 @@
+"""What the device index has counted: how many devices are how, and what they reported when. I/O."""
+
+import sqlite3
+from collections import Counter
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from ota_server.operations.device_filter import NO_CONDITION
+from ota_server.operations.index_tally import HOUR_MS
+
+_MOST_SHOWN = 50
+_MOST_IN_TIME = 200
+_MOST_IN_PLOT = 9
+
+
+class StateCount(NamedTuple):
+    """How many devices are in one state, by the numbers of its parts."""
+
+    condition: int
+    apart: int
+    reason: int
+    devices: int
+
+
+def state_counts(connection: sqlite3.Connection, products: Sequence[str]) -> list[StateCount]:
+    """Return how many devices of some products are in which state."""
+    sql = (
+        "SELECT condition, apart, reason, devices FROM state_tally "
+        f"WHERE product IN ({_places(products)}) AND condition != {NO_CONDITION}"
+    )
+    return [StateCount._make(row) for row in connection.execute(sql, tuple(products))]
+
+
+def frequent_versions(
+    connection: sqlite3.Connection, products: Sequence[str], most: int = _MOST_SHOWN
+) -> Counter[str]:
+    """Return the versions that most devices report."""
+    found: Counter[str] = Counter()
+    sql = (
+        "SELECT version, devices FROM version_tally INDEXED BY by_frequency "
+        "WHERE product = ? ORDER BY devices DESC LIMIT ?"
+    )
+    for product in products:
+        for version, devices in connection.execute(sql, (product, most)):
+            found[version] += devices
+    return Counter(dict(found.most_common(most)))
+
+
+def reporting(
+    connection: sqlite3.Connection, products: Sequence[str], versions: Sequence[str]
+) -> Counter[str]:
+    """Return how many devices report each of some versions."""
+    found: Counter[str] = Counter()
+    sql = "SELECT devices FROM version_tally WHERE product = ? AND version = ?"
+    for product in products:
+        for version in versions:
+            for (devices,) in connection.execute(sql, (product, version)):
+                found[version] += devices
+    return found
+
+
+def counts_in_time(
+    connection: sqlite3.Connection, products: Sequence[str], total: int, times_ms: Sequence[int]
+) -> tuple[dict[str, tuple[int, ...]], tuple[int, ...]]:
+    """Return how many devices reported each version at some times, and how many any other one.
+
+    From what they report now back through what has changed since.
+    """
+    changes = _changes_since(connection, products, times_ms[0])
+    moved: Counter[str] = Counter()
+    for _, version, devices in changes:
+        moved[version] += abs(devices)
+    names = {version for version, _ in moved.most_common(_MOST_IN_TIME)}
+    now = frequent_versions(connection, products) + reporting(
+        connection, products, sorted(names - {*frequent_versions(connection, products)})
+    )
+    counts = {version: [0] * len(times_ms) for version in (*now, *names)}
+    totals = [0] * len(times_ms)
+    at = len(changes)
+    for place in reversed(range(len(times_ms))):
+        while at and changes[at - 1][0] * HOUR_MS >= times_ms[place]:
+            at -= 1
+            _, version, devices = changes[at]
+            now[version] -= devices
+            total -= devices
+        totals[place] = max(total, 0)
+        for version, each in counts.items():
+            each[place] = max(now[version], 0)
+    shown = sorted(counts, key=lambda version: (-max(counts[version]), version))[:_MOST_IN_PLOT]
+    chosen = {version: tuple(counts[version]) for version in shown if any(counts[version])}
+    sums = [sum(each[place] for each in chosen.values()) for place in range(len(times_ms))]
+    other = tuple(max(all_ - some, 0) for all_, some in zip(totals, sums, strict=True))
+    return chosen, other
+
+
+def _changes_since(
+    connection: sqlite3.Connection, products: Sequence[str], since_ms: int
+) -> list[tuple[int, str, int]]:
+    """Return the changes since a time in their order: the hour, the version, how many more."""
+    sql = (
+        "SELECT hour, version, sum(devices) FROM version_changes "
+        f"WHERE product IN ({_places(products)}) AND hour >= ? "
+        "GROUP BY hour, version ORDER BY hour"
+    )
+    return connection.execute(sql, (*products, since_ms // HOUR_MS)).fetchall()
+
+
+def _places(values: Sequence[object]) -> str:
+    return ", ".join("?" * len(values))

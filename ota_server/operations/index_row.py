@@ -1,0 +1,286 @@
+"""A row of the device index: made of a device and its state, and made into a device again. Pure.
+
+The columns of `IndexRow` are those of the table `devices`, in their order. `rest` and `cause` are
+those of `details`; most devices need neither.
+"""
+
+import json
+from functools import lru_cache
+from ipaddress import IPv6Address, ip_address
+from typing import Any, NamedTuple
+
+from ota_server.model.action import action_fields, action_in
+from ota_server.model.device import DAY_MS, Device, Download
+from ota_server.model.identity import key_of_name, name_of, number_of, product_of
+from ota_server.model.updater import PLAIN_FAMILY, updater_fields, updater_in
+from ota_server.model.version import order_of, same_version
+from ota_server.operations.device_filter import (
+    APARTS,
+    CONDITIONS,
+    NO_CONDITION,
+    STAGES,
+    Apart,
+    Stage,
+)
+from ota_server.policy.device_state import QUIET_MS, Condition, Told
+from ota_server.policy.reason import Cause, Reason
+
+REASONS = tuple(Reason)
+_encode = json.JSONEncoder(separators=(",", ":")).encode
+_CONDITION_NUMBERS = {condition: number for number, condition in enumerate(CONDITIONS)}
+_REASON_NUMBERS = {reason: number for number, reason in enumerate(REASONS)}
+_APART_NUMBERS = {apart: number for number, apart in enumerate(APARTS)}
+_STAGE_NUMBERS = {stage: number for number, stage in enumerate(STAGES)}
+# Without more about it: what most devices of a fleet are told, also while a rollout goes on.
+_PLAIN = {
+    **{reason: Cause(reason) for reason in Reason},
+    Reason.HELD_BACK: Cause(Reason.HELD_BACK, behind=Cause(Reason.TARGET)),
+}
+# A gap that is far from the others, such as after an outage, moves the interval by no more.
+_MOST_TIMES = 4
+_WEIGHT = 4
+
+
+class IndexedState(NamedTuple):
+    """How a device is, by what operators decided; what `policy` says of it.
+
+    Attributes:
+        condition: None: its product is not there.
+        cause: why it gets what it gets.
+        release: that it should run; None: it should stay on what it runs.
+        due_ms: when it may be another one although nothing happens; None: not soon. That it is
+            away after a day is found in another way.
+    """
+
+    condition: Condition | None
+    cause: Cause
+    release: str | None
+    stage: Stage
+    is_outdated: bool
+    is_pinned: bool
+    apart: Apart | None
+    due_ms: int | None
+
+
+# Of a device whose product is not there (any longer).
+NO_STATE = IndexedState(None, Cause(Reason.TARGET), None, Stage.NONE, False, False, None, None)
+
+
+class IndexRow(NamedTuple):
+    """See above; 0 as a time: there was none."""
+
+    number: int
+    name: str
+    product: str
+    condition: int
+    reason: int
+    stage: int
+    apart: int
+    is_outdated: int
+    is_pinned: int
+    seen_ms: int
+    interval_ms: int
+    version: str
+    version_order: str
+    family: str
+    address: str
+    address_order: bytes
+    groups: str
+    label: str
+    label_folded: str
+    release: str | None
+    target: str | None
+    target_order: str
+    updated_ms: int
+    first_ms: int
+    since_ms: int
+    due_ms: int | None
+    rest: str | None
+    cause: str | None
+
+    @property
+    def key(self) -> str:
+        """The key of its device."""
+        return key_of_name(self.product, self.name)
+
+
+# Those of `devices`.
+NARROW = len(IndexRow._fields) - 2
+
+
+def make_row(
+    key: str,
+    device: Device,
+    state: IndexedState,
+    marks: tuple[str, tuple[str, ...]],
+    before: IndexRow | None,
+    now_ms: int,
+) -> IndexRow:
+    """Return the row of a device.
+
+    Args:
+        marks: its label and its groups.
+        before: its row up to now; None: it is new here.
+    """
+    (label, groups), updater, version = marks, device.updater, device.firmware_version
+    condition = NO_CONDITION if state.condition is None else _CONDITION_NUMBERS[state.condition]
+    seen_ms, target, address = device.last_seen_ms, device.target_version, device.address
+    first_ms = device.first_seen_ms
+    is_plain_cause = state.cause == _PLAIN[state.cause.reason]
+    return IndexRow(
+        number_of(key) if before is None else before.number,
+        name_of(key) if before is None else before.name,
+        product_of(key) if before is None else before.product,
+        condition,
+        _REASON_NUMBERS[state.cause.reason],
+        _STAGE_NUMBERS[state.stage],
+        _APART_NUMBERS[state.apart],
+        int(state.is_outdated),
+        int(state.is_pinned),
+        seen_ms,
+        0 if before is None else interval_after(before.interval_ms, seen_ms - before.seen_ms),
+        version,
+        order_of(version),
+        PLAIN_FAMILY if updater is None else updater.family,
+        address,
+        order_of_address(address),
+        f",{','.join(groups)}," if groups else "",
+        label,
+        label.casefold() if label else "",
+        state.release,
+        target,
+        order_of(target or ""),
+        device.update_ms or 0,
+        # The journal has the full hour after it.
+        min(first_ms, seen_ms) if first_ms is not None else 0,
+        _since(condition, device, state, before, now_ms),
+        state.due_ms,
+        rest_of(device),
+        None if is_plain_cause else _encode(_packed(state.cause)),
+    )
+
+
+def device_of(row: IndexRow) -> Device:
+    """Return the device of a row, as far as decisions depend on it, and views show it.
+
+    The time of its newest record is not known.
+    """
+    image_only, download, action, updater = _parsed_rest(row.rest)
+    return Device(
+        row.seen_ms,
+        row.version,
+        row.seen_ms,
+        row.updated_ms or None,
+        row.target,
+        row.address,
+        image_only,
+        download,
+        row.first_ms or None,
+        action,
+        updater,
+    )
+
+
+def cause_of(row: IndexRow) -> Cause:
+    """Return why a device gets what it gets."""
+    if row.cause is None:
+        return _PLAIN[REASONS[row.reason]]
+    return _unpacked(json.loads(row.cause))
+
+
+def stage_of(device: Device, told: Told) -> Stage:
+    """Return how far a device is with the release that it should run."""
+    release, download = told.release, device.download
+    if release is None:
+        return Stage.NONE
+    if same_version(told.running, release):
+        return Stage.REPORTS_IT
+    if download is not None and download.attempts and same_version(download.version, release):
+        return Stage.HAS_IT
+    target = device.target_version
+    return Stage.TOLD if target is not None and same_version(target, release) else Stage.NONE
+
+
+def interval_after(interval_ms: int, gap_ms: int) -> int:
+    """Return how often a device asks, after it asked again; 0: that is not known."""
+    if gap_ms <= 0:
+        return interval_ms
+    if not interval_ms:
+        return gap_ms
+    gap_ms = min(max(gap_ms, interval_ms // _MOST_TIMES), interval_ms * _MOST_TIMES)
+    return interval_ms + (gap_ms - interval_ms) // _WEIGHT
+
+
+@lru_cache(maxsize=16384)
+def order_of_address(address: str) -> bytes:
+    """Return bytes by which addresses are sorted, and found in networks; b"" for another text."""
+    parts = address.split(".")
+    if len(parts) == 4 and all(_is_octet(part) for part in parts):
+        return bytes((4, *map(int, parts)))  # in a third of the time
+    try:
+        parsed = ip_address(address)
+    except ValueError:
+        return b""
+    return bytes((6 if isinstance(parsed, IPv6Address) else 4,)) + parsed.packed
+
+
+def _is_octet(text: str) -> bool:
+    is_number = text.isascii() and text.isdigit() and len(text) < 4
+    return is_number and int(text) < 256 and (text == "0" or text[0] != "0")
+
+
+def _since(
+    condition: int, device: Device, state: IndexedState, before: IndexRow | None, now_ms: int
+) -> int:
+    """Return since when a device is in its condition."""
+    if before is not None:
+        return before.since_ms if before.condition == condition else now_ms
+    download = device.download
+    had_ms = 0 if download is None else download.attempt_ms
+    if state.condition is Condition.SILENT:
+        since_ms = max(had_ms, device.last_seen_ms) + QUIET_MS
+    elif state.condition is Condition.AWAY:
+        since_ms = device.last_seen_ms + DAY_MS
+    elif state.condition is Condition.FAILED:
+        since_ms = max(had_ms, device.last_seen_ms)
+    else:
+        since_ms = device.update_ms or device.first_seen_ms or device.last_seen_ms
+    return min(since_ms, now_ms)
+
+
+# What is in `details`
+
+_Rest = tuple[bool, Download | None, Any, Any]
+
+
+def rest_of(device: Device) -> str | None:
+    """Return what is known of a device and stands in no column of its own."""
+    rest: dict[str, Any] = {}
+    if device.image_only:
+        rest["image_only"] = True
+    if device.download is not None:
+        rest["download"] = device.download
+    if device.updater is not None:
+        rest |= updater_fields(device.updater)
+    if device.action is not None:
+        rest |= action_fields(device.action)
+    return _encode(rest) if rest else None
+
+
+def _parsed_rest(text: str | None) -> _Rest:
+    if text is None:
+        return False, None, None, None
+    rest = json.loads(text)
+    download = Download(*rest["download"]) if "download" in rest else None
+    return "image_only" in rest, download, action_in(rest), updater_in(rest)
+
+
+def _packed(cause: Cause) -> list[Any]:
+    behind = None if cause.behind is None else _packed(cause.behind)
+    return [_REASON_NUMBERS[cause.reason], *cause[1:-1], behind]
+
+
+def _unpacked(packed: list[Any]) -> Cause:
+    reason, *about, behind = packed
+    cause = Cause(REASONS[reason], *about)
+    return cause if behind is None else cause._replace(behind=_unpacked(behind))
