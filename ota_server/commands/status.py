@@ -3,24 +3,26 @@
 import argparse
 import json
 import logging
-import os
 import shutil
 import sys
 import time
 from collections.abc import Mapping
 from functools import partial
-from pathlib import Path
 
 from ota_server.commands.common import Commands, add_command, add_local_argument, run_as
 from ota_server.commands.rollout_status import Paper, Screen
-from ota_server.commands.status_gather import StatusGatherer
-from ota_server.commands.status_products import OF_ALL, products_lines
+from ota_server.commands.status_products import products_lines
 from ota_server.commands.status_view import status_fields, status_lines, warning_lines
 from ota_server.commands.terminal import in_local_time, printable
 from ota_server.model.refusal import Misused
-from ota_server.policy.fleet_status import FleetStatus, assess
-from ota_server.system import clock
-from ota_server.system.data_dir import product_at, product_dir, product_names
+from ota_server.operations.fleet_overview import (
+    MayNotRead,
+    gatherers_of,
+    overview,
+)
+from ota_server.operations.product_warnings import people_needed
+from ota_server.operations.status_facts import StatusGatherer
+from ota_server.policy.fleet_status import FleetStatus
 from ota_server.system.hints import hints
 
 _STATUS_EXAMPLES = """\
@@ -37,7 +39,6 @@ _HEALTH_EXAMPLES = """\
 Prints a line for each thing that needs a person, and nothing where all is well:
 then the exit code is 0, else 1. For cron, and for checks in the way of Nagios.
 """
-_FOLDERS = ("version", "firmware", "log")
 _COLUMNS = 80
 _LEAST_SECONDS = 1.0
 # A status of a large fleet takes seconds; so it takes at most a quarter of a processor.
@@ -92,12 +93,7 @@ def _all_lines(found: Mapping[str, FleetStatus], columns: int, is_local: bool) -
 
 
 def _check(arguments: argparse.Namespace) -> int:
-    people = []
-    for product, status in _look(_gatherers(arguments), counts_devices=False).items():
-        for each in status.needs_person:
-            is_of_all = not product or each.about in OF_ALL
-            about = each.about if is_of_all else f"{product}: {each.about}"
-            people.append(each._replace(about=about))
+    people = people_needed(_look(_gatherers(arguments), counts_devices=False))
     if sys.stdout.isatty():
         _print(warning_lines(people, _columns()))
     else:
@@ -107,55 +103,29 @@ def _check(arguments: argparse.Namespace) -> int:
 
 def _gatherers(arguments: argparse.Namespace) -> dict[str, StatusGatherer]:
     """Return what gathers the facts of each product: of one, if that was named."""
-    root: Path = arguments.data_dir
-    found = {product_at(root): _gatherer(arguments, root)}
-    if arguments.product is None:
-        for name in product_names(root):
-            found[name] = _gatherer(arguments, product_dir(root, name))
-    return found
-
-
-def _gatherer(arguments: argparse.Namespace, data_dir: Path) -> StatusGatherer:
-    for folder in (data_dir, *(data_dir / name for name in _FOLDERS)):
-        try:
-            os.listdir(f"{folder}/.")  # to list a folder, and to enter it
-        except PermissionError as problem:
-            # What such a user does not see would be false alarms.
-            text = f"{folder} cannot be read: {problem.strerror}"
-            raise Misused(f"{text}; {run_as(arguments)}") from problem
-        except OSError:
-            continue
-    if not os.path.isdir(data_dir):
-        raise Misused(f"{data_dir} is not a folder; is --data-dir right?")
-    return StatusGatherer(data_dir)
+    try:
+        return gatherers_of(arguments.data_dir, is_one=arguments.product is not None)
+    except MayNotRead as problem:
+        raise Misused(f"{problem}; {run_as(arguments)}") from problem
 
 
 def _look(
     gatherers: Mapping[str, StatusGatherer], counts_devices: bool = True
 ) -> dict[str, FleetStatus]:
-    """Return how each product is; what is one for all is said of the first alone."""
-    found: dict[str, FleetStatus] = {}
-    said: set[tuple[str, str]] = set()
+    """Return how each product is, with commands that can be pasted."""
     # What cannot be read is shown as a warning, where it belongs.
     logging.disable(logging.CRITICAL)
     try:
-        for product, gatherer in gatherers.items():
-            may_be_unused = not product and len(gatherers) > 1 and gatherer.is_empty
-            facts = gatherer.facts(clock.now_ms(), counts_devices or may_be_unused)
-            if may_be_unused and facts.devices is not None and not facts.devices.total:
-                continue  # all devices are of other products
-            warnings = []
-            for each in assess(facts).warnings:
-                if (each.about, each.text) in said:
-                    continue
-                if each.about in OF_ALL:
-                    said.add((each.about, each.text))
-                text, remedy = (hints.paste(part, product) for part in each[1:3])
-                warnings.append(each._replace(text=text, remedy=remedy))
-            found[product] = FleetStatus(facts, tuple(warnings))
-        return found
+        found = overview(gatherers, counts_devices)
     finally:
         logging.disable(logging.NOTSET)
+    for product, status in found.items():
+        warnings = []
+        for each in status.warnings:
+            text, remedy = (hints.paste(part, product) for part in each[1:3])
+            warnings.append(each._replace(text=text, remedy=remedy))
+        found[product] = status._replace(warnings=tuple(warnings))
+    return found
 
 
 def _watch(gatherers: Mapping[str, StatusGatherer], is_local: bool) -> int:

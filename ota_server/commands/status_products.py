@@ -8,11 +8,10 @@ from ota_server.commands.status_view import (
     warning_lines,
     wrapped_row,
 )
+from ota_server.operations.product_warnings import OF_ALL, named_warnings
 from ota_server.policy.device_state import Condition
-from ota_server.policy.fleet_status import FleetFacts, FleetStatus, FleetWarning
+from ota_server.policy.fleet_status import FleetFacts, FleetStatus
 
-# What warnings of these kinds are about is one for all products.
-OF_ALL = ("server", "journal", "disk")
 _DEFAULT = "default"
 _HEADER = ("PRODUCT", "TARGET", "ROLLOUT")
 _COUNTED = {
@@ -39,7 +38,7 @@ def products_lines(
         paste: makes the commands in a text such that they can be pasted.
     """
     lines = [*_table(found), paste(_ONE), ""]
-    warnings = [*_named_warnings(found)]
+    warnings = [*named_warnings(found)]
     people = [each for each in warnings if each.needs_person]
     others = [each for each in warnings if not each.needs_person]
     lines.append(headline(len(people), len(others)))
@@ -59,16 +58,6 @@ def _facts_of_all(found: Mapping[str, FleetStatus]) -> FleetFacts:
     every = [status.facts for status in found.values()]
     disks = {disk.folder: disk for facts in every for disk in facts.disks}
     return every[0]._replace(disks=tuple(disks.values()))
-
-
-def _named_warnings(found: Mapping[str, FleetStatus]) -> Iterable[FleetWarning]:
-    for product, status in found.items():
-        for each in status.warnings:
-            if each.about in OF_ALL:
-                yield each
-            else:
-                about, text = product or _DEFAULT, f"{each.about}: {each.text}"
-                yield each._replace(about=about, text=text)
 
 
 def _table(found: Mapping[str, FleetStatus]) -> list[str]:

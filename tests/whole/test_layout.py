@@ -74,6 +74,7 @@ PURE |= {
     "commands.rollout_view",
     "commands.status_products",
     "commands.status_view",
+    "operations.product_warnings",
     "operations.rollout_request",
     "operations.rollout_words",
     "operations.typed_values",

@@ -1,4 +1,6 @@
-"""Gathers the facts for `status` and `health` from files, whatever state these are in. I/O.
+"""Gathers how the server and the fleet are, from files, whatever state these are in. I/O.
+
+For `status` and `health`, and for pages and the API.
 
 Each file that cannot be read becomes a warning, and the rest is shown all the same.
 """
@@ -8,7 +10,6 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from ota_server.commands.status_damage import damaged_files
 from ota_server.device_port.admission_status import (
     FILE_NAME,
     NOT_SAID,
@@ -26,6 +27,7 @@ from ota_server.model.device import DAY_MS
 from ota_server.model.refusal import BadPolicy
 from ota_server.model.timestamp import parse_time
 from ota_server.model.version import is_sample, version_of_image_name
+from ota_server.operations.damaged_files import damaged_files
 from ota_server.operations.rollout_words import state_of
 from ota_server.policy import audit
 from ota_server.policy.fleet_counts import FleetConditions, count_devices
