@@ -12,6 +12,7 @@ from threading import Lock
 from typing import NamedTuple
 from zlib import crc32
 
+from ota_server.device_port.live_figures import SlotFigures
 from ota_server.device_port.slots import DownloadSlots
 from ota_server.device_port.window import Hours, Standing, Waiting
 from ota_server.httpd import reply
@@ -144,6 +145,15 @@ class Admission:
         """How many devices with a slot download at this moment."""
         with self._lock:
             return 0 if self._slots is None else self._slots.downloading
+
+    @property
+    def slot_figures(self) -> SlotFigures | None:
+        """How many slots there are, are used and are wanted; None: there is no limit."""
+        with self._lock:
+            slots = self._slots
+            if slots is None:
+                return None
+            return SlotFigures(slots.limit, slots.downloading, slots.refused)
 
     @property
     def load(self) -> float:

@@ -23,6 +23,7 @@ from ota_server.httpd.http1 import Request
 from ota_server.httpd.reply import Peer, Reply, Transfer
 from ota_server.journal.device_table import DeviceTable
 from ota_server.journal.record import Scalar
+from ota_server.journal.transfers import end_of_transfer
 from ota_server.model.device import Device, Report, asked_for_image, reported
 from ota_server.model.parts import Part
 from ota_server.model.updater import without_space
@@ -104,6 +105,8 @@ class Beside:
                 self._offers.admission.end(key, False)  # its end will not be called
             raise
         if image is not None and is_sent:
+            with fleet.lock:
+                fleet.transfers.count_begin()
             answer.transfer = PartTransfer(self, key, image, details)
         return answer
 
@@ -129,6 +132,7 @@ class Beside:
             "release_sha256": image.sha256,
         }
         with fleet.lock:
+            fleet.transfers.count_end(end_of_transfer(complete, has_end=True), bytes_sent)
             device: Device | None = fleet.get(transfer.key)
             if device is not None:  # the table has room for it
                 device = device._replace(time_ms=self._clock_ms())

@@ -10,9 +10,12 @@ from typing import TYPE_CHECKING
 
 from ota_server.device_port.admin_socket import AdminSocket
 from ota_server.device_port.admission_status import AdmissionFile
+from ota_server.device_port.figures import FiguresSocket
+from ota_server.device_port.live_figures import as_fields
 from ota_server.device_port.options import KEEP, MEBIBYTE
 from ota_server.device_port.products import ProductPort
 from ota_server.device_port.server import OTAServer
+from ota_server.device_port.server_figures import ServerFigures
 from ota_server.device_port.wiring import is_behind_proxy
 from ota_server.httpd.sockets import why_acknowledgements_are_unknown
 from ota_server.journal.files import most_bytes
@@ -68,7 +71,11 @@ class Companions:
         self._companions: dict[str, _ProductCompanions] = {}
         self._admin = admin
         self._make = partial(_ProductCompanions, self._events, server, serving, options)
-        server.chores += [self._look_after, reap_orphans]
+        logs = log_dir(arguments.data_dir)
+        figures = ServerFigures(server, logs, serving.since_ms, clock.now_ms)
+        self._figures = FiguresSocket(logs, lambda: as_fields(figures.now()))
+        looking = figures.look_after, self._figures.look_after
+        server.chores += [self._look_after, reap_orphans, *looking]
         self._look_after()
 
     def _look_after(self) -> None:
@@ -86,6 +93,7 @@ class Companions:
 
     def end(self) -> None:
         """End the controllers, and delete the files that describe a running server."""
+        self._figures.remove()
         untold = sum(companions.end() for companions in self._companions.values())
         untold += 0 if self._events is None else self._events.end()
         if self._admin is not None:

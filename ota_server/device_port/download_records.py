@@ -12,6 +12,7 @@ from ota_server.httpd.http1 import Request
 from ota_server.httpd.reply import ImageSpan, Peer, Reply, Transfer
 from ota_server.journal.device_table import DeviceTable
 from ota_server.journal.record import Scalar
+from ota_server.journal.transfers import end_of_transfer
 from ota_server.model.device import (
     Device,
     Download,
@@ -195,6 +196,7 @@ class DownloadRecords:
         plan.reply.needs_record = bool(self._policies.latest.rollouts)
         if request.method == "GET":
             self._fleet.transfers.begin(report.key, plan.image.sha256)
+            self._fleet.transfers.count_begin()
             is_own = self._homes.is_home(report.key, before, peer.address)
             plan.reply.transfer = DeviceTransfer(self, report.key, plan, plan.image, is_own)
 
@@ -223,6 +225,7 @@ class DownloadRecords:
             counted = piece.stop - (piece.start or 0) if complete else 0
         with fleet.lock:
             fleet.transfers.end(transfer.key, transfer.pin.sha256)
+            fleet.transfers.count_end(end_of_transfer(complete, coverage.has_end), bytes_sent)
             device = fleet.get(transfer.key)
             if device is not None:  # the table has room for it
                 now_ms, download = self._clock_ms(), device.download

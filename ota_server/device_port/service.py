@@ -14,6 +14,7 @@ from http import HTTPStatus
 from ota_server.device_port import ddi_messages
 from ota_server.device_port.caller import Caller, caller_of, is_from_browser
 from ota_server.device_port.checks import IMAGE_PATH, read_common_image
+from ota_server.device_port.counts import RequestCounts, Route, route_of
 from ota_server.device_port.ddi_messages import DdiPath
 from ota_server.device_port.methods import not_allowed, wrong_method
 from ota_server.device_port.products import (
@@ -24,6 +25,7 @@ from ota_server.device_port.products import (
     is_path,
 )
 from ota_server.device_port.proxy_signs import ProxySigns
+from ota_server.device_port.refusals import Refusals
 from ota_server.device_port.root_page import root_page
 from ota_server.device_port.window import Standing
 from ota_server.httpd import reply
@@ -49,7 +51,7 @@ from ota_server.model.quoting import quoted
 from ota_server.model.version import UNKNOWN_VERSION
 from ota_server.policy.situation import ServerState
 from ota_server.system.hints import hints
-from ota_server.system.server_log import Budget, RateLimit
+from ota_server.system.server_log import RateLimit
 
 log = logging.getLogger(__name__)
 
@@ -57,8 +59,6 @@ _NAMED_FILE = re.compile(rb"/firmware/firmware_([A-Za-z0-9][A-Za-z0-9._+\-]{0,63
 # In a head that cannot be read as a whole.
 _MAC_LINE = re.compile(rb"\n(?i:_br_mac_):[ \t]*([0-9A-Fa-f:.\-]{12,17})[ \t]*\r?\n")
 _LOG_EVERY_SECONDS = 60.0
-# In all, from any number of addresses: an IPv6 network has enough of them to fill any log.
-_LOG_LINES = 20
 
 
 class Service:
@@ -66,7 +66,8 @@ class Service:
 
     Attributes:
         default: the default product.
-        logs_each_refusal: log all of them, not some of each kind.
+        counts: of its answers, but for quick ones.
+        refusals: notes what it rejects.
         is_anonymous: answer clients that do not say which device they are.
         operators_url: where operators find the page.
     """
@@ -89,11 +90,11 @@ class Service:
         self.rejected = rejected
         self.clock_ms = clock_ms
         self._proxy_signs = None if is_behind_proxy else ProxySigns()
-        self.logs_each_refusal = False
+        self.counts = RequestCounts()
+        self.refusals = Refusals(rejected, self.counts, clock_ms)
         self.is_anonymous = False
         self.operators_url = ""
         self._limit = RateLimit(_LOG_EVERY_SECONDS)
-        self._log_budget = Budget(_LOG_LINES, _LOG_EVERY_SECONDS)
         self._turned_away_logged = 0
 
     def answer_quickly(self, data: bytes, peer: Peer) -> QuickReply | None:
@@ -102,6 +103,7 @@ class Service:
             return self.checks.answer_quickly(data, peer)
         except Exception:
             log.exception("a check from %s failed", peer.address)
+            self.counts.failed_quickly()
             answer, seconds = _broken(), self.clock_ms() // 1000
             length = len(answer.body)
             head = reply_head(answer.status, answer.fields, length, seconds, False, 1)
@@ -123,7 +125,8 @@ class Service:
         """Put a request that breaks HTTP on the list of rejected ones."""
         found = _MAC_LINE.search(head)
         mac = parse_mac(found[1].decode("ascii")) if found else None
-        self._note_rejected(problem.status, str(problem), mac, peer)
+        self.refusals.note(problem.status, str(problem), mac, peer)
+        self.counts.answered(Route.MALFORMED, problem.status)
 
     def respond(self, request: Request, peer: Peer, may_wait: bool = True) -> Reply:
         """Answer one request.
@@ -144,7 +147,17 @@ class Service:
         answer.close = answer.close or request.content_length > len(request.body)
         if request.method == "HEAD":
             answer.body, answer.parts = b"", ()
+        self.counts.answered(self._route_counted(request.path, answer.status), answer.status)
         return answer
+
+    def _route_counted(self, path: bytes, status: HTTPStatus) -> Route:
+        if path == IMAGE_PATH:
+            return Route.IMAGE
+        if path == b"/healthz":
+            return Route.HEALTH
+        if ddi_messages.parse_path(path) is not None:
+            return Route.DDI
+        return route_of(self._port_of(path)[1], status)
 
     @property
     def chores(self) -> tuple[Callable[[], None], ...]:
@@ -233,7 +246,7 @@ class Service:
         if request.content_length > 0 and request.method in ("GET", "HEAD"):
             mac = parse_mac(request.fields.get(MAC_FIELD, b"").decode("latin-1"))
             status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
-            self._note_rejected(status, "the request has a body", mac, peer)
+            self.refusals.note(status, "the request has a body", mac, peer)
             return reply.text(status, "A request here has no body.", close=True)
         if request.path == b"/healthz":
             return wrong_method(request) or reply.text(HTTPStatus.OK, "ok")
@@ -272,7 +285,7 @@ class Service:
 
     def _not_found(self, request: Request, key: str | None, peer: Peer) -> Reply:
         problem = f"there is no {quoted(request.path)}"
-        self._note_rejected(HTTPStatus.NOT_FOUND, problem, key, peer)
+        self.refusals.note(HTTPStatus.NOT_FOUND, problem, key, peer)
         return reply.text(HTTPStatus.NOT_FOUND, "Not Found")
 
     def _port_of(self, path: bytes) -> tuple[ProductPort, bytes]:
@@ -319,28 +332,10 @@ class Service:
         mac = None
         if problem.field != MAC_FIELD.decode():
             mac = parse_mac(request.fields.get(MAC_FIELD, b"").decode("latin-1"))
-        self._note_rejected(HTTPStatus.UNAUTHORIZED, str(problem), mac, peer)
+        self.refusals.note(HTTPStatus.UNAUTHORIZED, str(problem), mac, peer)
         # ESP-IDF answers Basic only if it is offered, and first. wget takes the last of two fields.
         offered = f'Basic realm="ota", Device realm="ota", header="{problem.field}"'
         return reply.text(HTTPStatus.UNAUTHORIZED, "Unauthorized", ("WWW-Authenticate", offered))
-
-    def _note_rejected(self, status: HTTPStatus, problem: str, mac: str | None, peer: Peer) -> None:
-        is_401 = status is HTTPStatus.UNAUTHORIZED
-        reason = problem if is_401 else f"{status.value}: {problem}"
-        count = self.rejected.note(peer.address, reason, mac, self.clock_ms())
-        now_seconds = time.monotonic()
-        key = f"{status.value} {peer.address}"
-        if self.logs_each_refusal or (
-            self._limit.allows(key, now_seconds) and self._log_budget.allows(now_seconds)
-        ):
-            log.warning(
-                "%d for %s%s: %s (%d so far; `devices --rejected` lists them)",
-                status.value,
-                peer.address,
-                f" ({mac})" if mac else "",
-                problem,
-                count,
-            )
 
 
 def _broken() -> Reply:

@@ -106,7 +106,7 @@ def open_service(
     default = open_product(data_dir, common)
     products, rejected = Products(data_dir, common), Rejected(logs)
     service = Service(default, products, fleet, rejected, clock.now_ms, is_behind_proxy)
-    service.logs_each_refusal, service.is_anonymous = is_verbose, is_anonymous
+    service.refusals.logs_each, service.is_anonymous = is_verbose, is_anonymous
     return service
 
 

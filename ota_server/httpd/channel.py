@@ -31,7 +31,7 @@ from ota_server.httpd.app import NotReady
 from ota_server.httpd.connection import Connection
 from ota_server.httpd.pacing import Pacing
 from ota_server.httpd.readahead import ReadAhead
-from ota_server.httpd.reply import ImageSpan, Outgoing
+from ota_server.httpd.reply import ImageSpan, Outgoing, Transfer
 from ota_server.httpd.sender import Sender
 from ota_server.httpd.sockets import (
     ACK_POLL_SECONDS,
@@ -234,6 +234,17 @@ class Channel(Sender):
         if self.state is LINGERING and waiting:
             waiting -= 1  # our FIN counts as a byte, and is acknowledged last
         self.connection.acknowledged(self._sent_bytes - waiting, now)
+
+    def transfers(self) -> list[tuple[Transfer, int]]:
+        """Return its transfers, and how many bytes of each the other side has acknowledged."""
+        try:
+            position = self._sent_bytes - unacknowledged_bytes(self.sock)
+        except (OSError, ValueError):
+            position = 0  # it was just closed
+        return [
+            (each, min(max(0, position - each.start), each.stop - each.start))
+            for each in self.connection.transfers
+        ]
 
     def due(self, now: float) -> float:
         """Return when to look at it again if no event comes before."""

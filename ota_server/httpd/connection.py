@@ -136,6 +136,11 @@ class Connection(Incoming):
         return bool(self._sent)
 
     @property
+    def transfers(self) -> tuple[Transfer, ...]:
+        """The downloads that were sent and whose end is not recorded yet."""
+        return self._sent
+
+    @property
     def sends_withdrawn(self) -> bool:
         """Whether a download of a withdrawn image is under way."""
         return any(sent.image.is_withdrawn for sent in self._sent)

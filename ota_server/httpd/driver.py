@@ -19,7 +19,8 @@ from ota_server.httpd.channel import ASKED, CLOSED, FRESH, HELD, LINGERING, PARK
 from ota_server.httpd.listener import Listener
 from ota_server.httpd.readahead import ReadAhead
 from ota_server.httpd.reply import Outgoing, Peer
-from ota_server.httpd.sockets import RECEIVE_BYTES, ImageChanged, PollPoller, peer_of
+from ota_server.httpd.sockets import LAST, NOW, RECEIVE_BYTES, ImageChanged, PollPoller, peer_of
+from ota_server.httpd.turn_counts import TurnCounts
 from ota_server.httpd.watching import ERROR, READ, WRITE, Watching
 
 log = logging.getLogger(__name__)
@@ -28,18 +29,13 @@ log = logging.getLogger(__name__)
 # so many of all together, but at least one of each. The rest waits for the next turn.
 _PASSES_A_TURN = 16
 _PIPELINED_A_TURN = 64
-# A new socket is in blocking mode, and stays so if it is closed after one quick reply.
-_NOW = socket.MSG_DONTWAIT
-# For a reply before a close: the kernel sends it and the FIN in one segment, which saves a quarter
-# of the processor time of a check (benchmarks/).
-_LAST = _NOW | getattr(socket, "MSG_MORE", 0)
 
 # A connection that was accepted in this turn has no channel yet: most close after this reply.
 Answered = tuple[socket.SocketType, Peer, Channel | None, QuickReply]
 
 
 class Driver:
-    """Drives the channels of the connections that it is given."""
+    """Drives the channels of the connections that it is given, as a `ChannelDriver`."""
 
     def __init__(
         self, listener: Listener, poller: "select.epoll | PollPoller", ahead: ReadAhead | None
@@ -50,7 +46,8 @@ class Driver:
         self._poller = poller
         self._ahead = ahead
         self._by_sendfile = not isinstance(poller, PollPoller)
-        self._channels: dict[int, Channel] = {}
+        self.turns = TurnCounts()
+        self.channels: dict[int, Channel] = {}
         self._ready: list[Channel] = []
         self._quick: list[Answered] = []
         self._watching = Watching(poller)
@@ -64,7 +61,7 @@ class Driver:
         events = self._poller.poll(self._timeout()) or self._poller.poll(0.0)
         self._now = time.monotonic()
         self._begin_turn()
-        channels, handle = self._channels, self._handle
+        channels, handle = self.channels, self._handle
         for fd, mask in events:
             channel = channels.get(fd)
             if channel is not None:
@@ -77,7 +74,7 @@ class Driver:
         self._after_events()
 
     def _handle_other(self, fd: int) -> None:
-        """Handle an event of something else; `is_draining` is checked in any case."""
+        """Handle an event of something else."""
 
     def _timeout(self) -> float:
         """Return how many seconds to wait for events."""
@@ -91,7 +88,7 @@ class Driver:
         self._answer()
         if self._withdrawals != self._app.withdrawals:
             self._withdrawals = self._app.withdrawals
-            for channel in [each for each in self._channels.values() if each.sends_withdrawn]:
+            for channel in [each for each in self.channels.values() if each.sends_withdrawn]:
                 self._watching.wake(channel, self._now)
         for channel in self._watching.due(self._now):
             self._guard(channel, self._expire, channel)
@@ -103,7 +100,7 @@ class Driver:
         """Take an accepted connection, and what it has already sent."""
         peer = peer_of(sock, address[0])
         try:
-            data = sock.recv(RECEIVE_BYTES, _NOW)
+            data = sock.recv(RECEIVE_BYTES, NOW)
         except BlockingIOError:
             channel = self._add(sock, peer)
             self._guard(channel, self._watch, channel)
@@ -117,7 +114,7 @@ class Driver:
     def _add(self, sock: socket.SocketType, peer: Peer) -> Channel:
         connection = self._listener.connection_of(peer, self._now)
         channel = Channel(sock, connection, self._ahead, self._by_sendfile, self._listener.pacing)
-        self._channels[channel.fd] = channel
+        self.channels[channel.fd] = channel
         return channel
 
     def _handle(self, channel: Channel, mask: int) -> None:
@@ -135,7 +132,7 @@ class Driver:
         if not is_fresh and channel.connection.has_enough:
             return  # first answer what it has sent
         try:
-            data = channel.sock.recv(RECEIVE_BYTES, _NOW)
+            data = channel.sock.recv(RECEIVE_BYTES, NOW)
         except BlockingIOError:
             self._received_nothing(channel)
             return
@@ -192,26 +189,29 @@ class Driver:
             # These answers were made as if they could be recorded. If not, some must not be sent.
             failures, self._failures = self._failures, self._app.failures
             is_lost = failures != self._failures
+            quick, self._quick = self._quick, []
+            count = replies = 0 if is_lost else len(quick)
             for channel, outgoing in answers:
                 if outgoing is None:
                     self._guard(channel, self._wait_for_more, channel)
                 elif is_lost and outgoing.needs_record:
                     self._close(channel, was_reset=False)
                 else:
+                    replies += 1
                     self._guard(channel, self._send, channel, outgoing)
-            quick, self._quick = self._quick, []
             for answered in quick:
                 try:
                     self._send_quickly(answered, is_lost)
                 except Exception:
                     self._fail(answered[0])
+            self.turns.note(replies, count, time.monotonic() - self._now)
 
     def _send_quickly(self, answered: Answered, is_lost: bool) -> None:
         sock, peer, channel, (content, keep_alive, needs_record) = answered
         if is_lost and needs_record:
             content, keep_alive = b"", False
         try:
-            sent = sock.send(content, _NOW if keep_alive else _LAST)
+            sent = sock.send(content, NOW if keep_alive else LAST)
         except BlockingIOError:
             sent = 0
         except OSError:
@@ -320,7 +320,7 @@ class Driver:
 
     def _fail(self, sock: socket.SocketType) -> None:
         """Close a connection after a bug; the others continue."""
-        channel = self._channels.get(sock.fileno())
+        channel = self.channels.get(sock.fileno())
         peer = None if channel is None else channel.connection.peer
         log.exception("the connection of %s failed", "a client" if peer is None else peer.address)
         sock.close() if channel is None else self._close(channel, was_reset=False)
@@ -330,21 +330,21 @@ class Driver:
             return
         if was_reset and channel.connection.awaits_acknowledgement:
             self._listener.note_left(channel.connection.peer.address, self._now)
-        del self._channels[channel.fd]
+        del self.channels[channel.fd]
         self._watching.forget(channel)
         channel.close(was_reset, self._now)
 
     def end(self) -> None:
         """Answer what has arrived, then wait for downloads during the grace period."""
         listener = self._listener
-        for channel in list(self._channels.values()):
+        for channel in list(self.channels.values()):
             if channel.state is FRESH or channel.state is ASKED:
                 self._guard(channel, self._receive, channel)
                 self._ready.append(channel)
         self._after_events()
         until = self._now + listener.grace_seconds
-        while self._channels and self._now < until and not listener.ends_at_once:
+        while self.channels and self._now < until and not listener.ends_at_once:
             self.turn()
-        for channel in list(self._channels.values()):
+        for channel in list(self.channels.values()):
             self._close(channel, was_reset=False)
         self._app.flush()

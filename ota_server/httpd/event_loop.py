@@ -30,6 +30,7 @@ class EventLoop(Driver):
         wake = listener.wake_receiver.fileno()
         poller.register(self._listening, READ)
         poller.register(wake, READ)
+        listener.drivers.add(self)
         while not listener.is_draining:
             self.turn()
             if self._rest_until is not None or listener.has_refused:
@@ -74,4 +75,4 @@ class EventLoop(Driver):
             self._fail(sock)
 
     def _count_connections(self) -> int:
-        return len(self._channels) + len(self._quick)
+        return len(self.channels) + len(self._quick)

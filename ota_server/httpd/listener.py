@@ -16,6 +16,7 @@ from ota_server.httpd import reply
 from ota_server.httpd.app import App
 from ota_server.httpd.body_budget import BodyBudget
 from ota_server.httpd.connection import CONFIRM_SECONDS, Connection
+from ota_server.httpd.drivers import Drivers
 from ota_server.httpd.http1 import is_head
 from ota_server.httpd.lean_http_server import ThreadingHTTPServer
 from ota_server.httpd.pacing import Pacing
@@ -58,7 +59,8 @@ class Listener(ThreadingHTTPServer):
         is_draining: each reply closes its connection, and idle connections close.
         ends_at_once: there is no grace period.
         ended: set when the last connection is closed.
-        refused_connections: how many were refused. Kept for metrics: nothing shows it yet.
+        accepted_connections, refused_connections: how many were since it began to listen.
+        drivers: those that have connections.
         pacing: how fast images are sent; None for no limit.
         proxies: who is believed about the addresses of clients; None: nobody.
         confirm_seconds: as in `Connection`.
@@ -99,7 +101,8 @@ class Listener(ThreadingHTTPServer):
         self.is_draining = False
         self.ends_at_once = False
         self.ended = threading.Event()
-        self.refused_connections = 0
+        self.accepted_connections = self.refused_connections = 0
+        self.drivers = Drivers()
         self.max_connections = max_connections
         self.grace_seconds = grace_seconds
         self.pacing = pacing
@@ -219,6 +222,7 @@ class Listener(ThreadingHTTPServer):
                 if self.may_log("accept", time.monotonic()):
                     log.error("no connection can be accepted: %s; clients wait", problem.strerror)
                 return False
+            self.accepted_connections += 1
             take(socket.SocketType(self.address_family, self.socket_type, 0, descriptor), address)
         return True
 

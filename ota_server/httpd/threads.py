@@ -87,14 +87,19 @@ class _OneChannel(Driver):
 
     def serve(self, sock: socket.SocketType, address: Any) -> None:
         """Serve one connection until it closes."""
-        wake = self._listener.wake_receiver.fileno()
+        listener = self._listener
+        wake = listener.wake_receiver.fileno()
         self._poller.register(wake, READ)
-        self.take_in(sock, address)
-        self._after_events()
-        while self._channels and not self._listener.is_draining:
-            self.turn()
-        self._poller.unregister(wake)
-        self.end()
+        listener.drivers.add(self)
+        try:
+            self.take_in(sock, address)
+            self._after_events()
+            while self.channels and not listener.is_draining:
+                self.turn()
+            self._poller.unregister(wake)
+            self.end()
+        finally:
+            listener.drivers.remove(self)
 
     def _next_reply(self, channel: Channel, answers: list[tuple[Channel, Outgoing | None]]) -> None:
         try:
@@ -117,7 +122,7 @@ class _OneChannel(Driver):
                 parked.not_ready.done.wait(LOOK_SECONDS)
                 return 0.0
         due = self._watching.next_due()
-        if due is None or any(each.state is not FRESH for each in self._channels.values()):
+        if due is None or any(each.state is not FRESH for each in self.channels.values()):
             return super()._timeout()
         return max(0.0, due - time.monotonic())  # thousands of idle threads must not wake up
 

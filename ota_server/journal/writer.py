@@ -46,7 +46,8 @@ class Journal:
     Attributes:
         failing: the file cannot be written; devices are marked in `unrecorded` instead.
         unrecorded: the MACs whose newest record is not in the file.
-        lost_writes: how often a write failed. Kept for metrics: nothing shows it yet.
+        lines: how many records were written.
+        lost_writes: how often a write failed.
         failures: how often `failing` began.
         needs_snapshot: the current file does not hold all known devices yet.
         generation: how many files were opened as the current one.
@@ -80,7 +81,7 @@ class Journal:
         self.unrecorded: set[str] = set()
         self.failing = False
         self._said = False
-        self.lost_writes = 0
+        self.lines = self.lost_writes = 0
         self.failures = 0
         self.needs_snapshot = True
         self.generation = 0
@@ -112,6 +113,7 @@ class Journal:
         if not batch:
             return
         if not self.failing and self._write(b"".join([line for _, line in batch])):
+            self.lines += len(batch)
             return
         self.unrecorded.update(key for key, _ in batch)
 
@@ -178,6 +180,7 @@ class Journal:
                 keys = list(islice(self.unrecorded, slice_size))
                 if keys and not self._write(make_lines(keys)):
                     return False
+                self.lines += len(keys)
                 self.unrecorded.difference_update(keys)
                 if not self.unrecorded:
                     self.failing = False

@@ -12,9 +12,10 @@ Why it is consistent although the server runs:
 3. A file that changed while it was copied was changed by hand: the backup fails and says which.
 
 Left out is what is true of a running server or process alone: locks, `admission.json`, temporary
-files, and the checkpoints of the controller, which reads the journal again. Who is signed in is left
-out too: nobody may be by a copy. Tokens are copied, as the SHA-256 that is on record. No link that leads out
-of its folder is followed: root would copy what the owner of the data directory may not read.
+files, and the checkpoints of the controller, which reads the journal again. Who is signed in is
+left out too: nobody may be by a copy. Tokens are copied, as the SHA-256 that is on record. No link
+that leads out of its folder is followed: root would copy what the owner of the data directory may
+not read.
 """
 
 import errno
@@ -52,7 +53,7 @@ _NAME = re.compile(
     r"/[A-Za-z0-9][^/\x00-\x1f\x7f-\x9f]{0,250}"
 )
 _LEFT_OUT = re.compile(
-    r"(?:.*/)?(?:log/(?:(?:admission|admin|sessions)\.json|.*\.checkpoint)|version/groups)"
+    r"(?:.*/)?(?:log/(?:(?:admission|admin|sessions)\.json|\.?figures\.sock.*|.*\.checkpoint)|version/groups)"
 )
 # What only its owner may read, also after it was restored.
 PRIVATE_NAMES = frozenset((f"version/{TOKENS_NAME}", f"log/{USE_NAME}"))

@@ -23,6 +23,7 @@ WITHOUT = {
     "statvfs": "a disk that has too little room is noticed when it is full",
     "chown": "a new file belongs to who made it; all can read it",
     "chmod": "the mount says who can read a new file",
+    "a socket for figures": "requests and downloads that run are shown to nobody",
     "a time stamp": "a running server notices a change within a second",
     "fsync of a folder": "a power cut may undo a change of the last seconds",
 }

@@ -299,7 +299,7 @@ class ServerRunningTest(ServerCase, DevicesCase):
         self.start()  # the server reads them too
 
     def reject(self, fields: Mapping[str, str]) -> None:
-        with self.assertLogs("ota_server.device_port.service") if not self.said else nullcontext():
+        with self.assertLogs("ota_server.device_port.refusals") if not self.said else nullcontext():
             self.assertEqual(self.get("/version.txt", fields).status, 401)
         self.said = True  # each address once a minute
 

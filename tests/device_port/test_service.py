@@ -348,7 +348,7 @@ class IdentityTest(ServerCase):
         self.assertEqual(self.records(), [])
 
     def test_a_401_is_a_line_in_the_servers_log_limited_in_rate(self):
-        with self.assertLogs("ota_server.device_port.service", "WARNING") as logs:
+        with self.assertLogs("ota_server.device_port.refusals", "WARNING") as logs:
             for _ in range(5):
                 self.get("/version.txt", {"_br_mac_": MAC, "_br_fwv_": ""})
         (line,) = logs.output
@@ -358,7 +358,7 @@ class IdentityTest(ServerCase):
 
     def test_a_request_that_breaks_http_is_listed_with_its_device_and_logged(self):
         c_buffer = b"GET /version.txt HTTP/1.0\r\n_br_mac_: %b\r\n_br_fwv_: v1.0.0\0\0\r\n\r\n"
-        with self.assertLogs("ota_server.device_port.service", "WARNING") as logs:
+        with self.assertLogs("ota_server.device_port.refusals", "WARNING") as logs:
             for _ in range(3):
                 self.raw(c_buffer % MAC.encode())
             self.raw(b"HEAD / HTTP/1.1\r\n\r\n")

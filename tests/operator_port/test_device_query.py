@@ -87,7 +87,7 @@ class FilterTest(unittest.TestCase):
         self.assertEqual(listing_fields(DeviceListing()), [])
 
     def test_fields_that_nobody_filled_in_choose_all_devices(self):
-        empty = dict.fromkeys(FILTER_FIELDS, ["", " "])
+        empty = {name: ["", " "] for name in FILTER_FIELDS}
         self.assertEqual(read_filter(empty), ALL_DEVICES)
 
     def test_the_default_product_is_named_and_no_product_means_all(self):
