@@ -14,8 +14,10 @@ from ota_server.httpd.http1 import field_lines
 from ota_server.httpd.reply import Reply
 from ota_server.httpd.taken import TakenConnection, TakesOver
 from ota_server.operator_port.asked import Asked
+from ota_server.operator_port.authoriser import Access
 from ota_server.operator_port.changes import MOST_STREAMS, SiteChange
 from ota_server.operator_port.problems import Problem, problem_reply, with_safe_fields
+from ota_server.operator_port.routes import Route
 from ota_server.operator_port.site import Site
 
 RETRY_SECONDS = 3
@@ -107,3 +109,6 @@ class _Stream:
     def _send(self, content: bytes) -> None:
         self._taken.send(content)
         self._sent_at = time.monotonic()
+
+
+ROUTES = (Route("GET", "/events", Access.READ, follow),)
