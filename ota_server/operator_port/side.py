@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ota_server.model.address import is_loopback
 from ota_server.operations.device_index import DeviceIndex
+from ota_server.operations.index_writer import IndexWriter
 from ota_server.operations.uploads import clear_killed
 from ota_server.operator_port.authoriser import Authoriser
 from ota_server.operator_port.change_watch import ChangeWatch
@@ -36,9 +37,10 @@ class OperatorSide:
         authoriser = Authoriser(data_dir, reads_openly=is_local, names=names, now_seconds=time.time)
         self._changes = Changes(clock.now_ms())
         self._authoriser = authoriser
-        index = DeviceIndex(data_dir)
-        self._watch = ChangeWatch(data_dir, index, self._changes)
-        site = Site(data_dir, index, authoriser, self._changes)
+        self._index = DeviceIndex(data_dir)
+        self._writer = IndexWriter(data_dir)
+        self._watch = ChangeWatch(data_dir, self._index, self._changes)
+        site = Site(data_dir, self._index, authoriser, self._changes)
         for product in site.products:
             clear_killed(site.folder_of(product))
         self._uploads = site.uploads
@@ -53,11 +55,14 @@ class OperatorSide:
             self._look_at = now + _LOOK_SECONDS
             self._authoriser.look_after()
             self._uploads.look_after()
+        has_more = self._writer.step(now_ms)
         self._watch.look()
-        return False
+        return has_more
 
     def end(self) -> None:
         """Answer what has arrived, and close everything."""
         self._changes.close()
         self._port.end()
         self._uploads.close()
+        self._index.close()
+        self._writer.close()

@@ -3,6 +3,8 @@
 from functools import partial
 
 from ota_server.operator_port import (
+    api,
+    events,
     page_hold,
     page_rejected,
     sign_in,
@@ -19,5 +21,5 @@ def all_routes() -> RouteTable:
         Route("GET", f"/static/{name}", Access.OPEN, partial(static_files.answer, name))
         for name in static_files.NAMES
     ]
-    modules = (sign_in, upload, page_hold, page_rejected)
+    modules = (api, events, sign_in, upload, page_hold, page_rejected)
     return RouteTable((*files, *(route for module in modules for route in module.ROUTES)))
