@@ -8,7 +8,14 @@ from http import HTTPStatus
 import ota_server
 from ota_server.httpd.http1 import field_lines
 from ota_server.httpd.reply import Reply
-from ota_server.operator_port import api_devices, events
+from ota_server.operator_port import (
+    api_device_changes,
+    api_devices,
+    api_groups,
+    api_hold,
+    api_records,
+    events,
+)
 from ota_server.operator_port.api_operation import (
     EVENTS,
     JSON,
@@ -24,7 +31,10 @@ from ota_server.operator_port.routes import Route
 from ota_server.operator_port.schema_check import reference
 from ota_server.operator_port.site import Site
 
-_MODULES = (api_devices,)
+_MODULES = (
+    *(api_devices, api_device_changes, api_groups, api_rollouts, api_rollout_changes),
+    *(api_hold, api_records),
+)
 
 
 @cache

@@ -43,7 +43,7 @@ PAGING = (
     QueryField("limit", LIMIT, "How many at most."),
     QueryField("cursor", CURSOR, "`next` of the part before; leave it out for the first part."),
 )
-LINK = {"Link": "The next part of the list, if there is one, as `rel=\"next\"` (RFC 8288)."}
+LINK = {"Link": 'The next part of the list, if there is one, as `rel="next"` (RFC 8288).'}
 
 
 def device_url(product: str, name: str) -> str:

@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 from ota_server.httpd.reply import Reply
 from ota_server.model.refusal import BadPolicy, Refused
 from ota_server.operations.device_filter import BadCursor
-from ota_server.operations.typed_values import BadFields
+from ota_server.operations.typed_values import BadFields, BadValue
 from ota_server.operator_port.api_schemas import SCHEMAS
 from ota_server.operator_port.asked import Asked
 from ota_server.operator_port.authoriser import Access
@@ -67,6 +67,13 @@ class QueryField(NamedTuple):
     schema: Schema
     description: str
     is_required: bool = False
+
+
+FORCE = QueryField(
+    "force",
+    {"type": "boolean"},
+    "Also if devices then get an image for another chip or project, or a target is lost.",
+)
 
 
 class Body(NamedTuple):
@@ -144,9 +151,7 @@ def route_of(operation: Operation) -> Route:
 
 def _answer(operation: Operation, site: Site, asked: Asked) -> Reply:
     _check_accept(operation, asked)
-    given = Given(
-        asked, _path(operation, asked), _query(operation, asked), _body(operation, asked)
-    )
+    given = Given(asked, _path(operation, asked), _query(operation, asked), _body(operation, asked))
     try:
         return operation.answer(site, given)
     except BadCursor as problem:
@@ -161,8 +166,9 @@ def _answer(operation: Operation, site: Site, asked: Asked) -> Reply:
 
 def unfit_problem(status: HTTPStatus, errors: Sequence[Unfit]) -> Problem:
     """Return the problem of a body or a query that does not fit."""
-    said = "; ".join(f"{each.pointer.lstrip('/') or 'the body'} {each.detail}" for each in errors)
-    return Problem(status, sentence(said), errors=[each._asdict() for each in errors])
+    names = ((each.pointer.removeprefix("/"), each.detail) for each in errors)
+    said = "; ".join(f"{f'`{name}`' if name else 'The body'} {text}" for name, text in names)
+    return Problem(status, f"{said}.", errors=[each._asdict() for each in errors])
 
 
 def sentence(text: str) -> str:
@@ -178,6 +184,18 @@ def reply(content: object, status: HTTPStatus = HTTPStatus.OK, *fields: tuple[st
 def nothing() -> Reply:
     """Return a reply that has no body."""
     return Reply(HTTPStatus.NO_CONTENT, b"Cache-Control: no-store\r\n", content_length=None)
+
+
+def in_time(parse: Callable[[str], int], name: str, text: str) -> int:
+    """Return the time in a field.
+
+    Raises:
+        BadFields: it is a date that no calendar has.
+    """
+    try:
+        return parse(text)
+    except BadValue as problem:
+        raise BadFields({name: str(problem)}) from None
 
 
 def _check_accept(operation: Operation, asked: Asked) -> None:
@@ -199,9 +217,7 @@ def _check_accept(operation: Operation, asked: Asked) -> None:
 def _path(operation: Operation, asked: Asked) -> Mapping[str, str]:
     for name in operation.parts:
         if unfit_parts(asked.parts[name], PATH_PARTS[name].schema, SCHEMAS):
-            raise Problem(
-                HTTPStatus.NOT_FOUND, f"No {name} is called {asked.parts[name][:70]!r}."
-            )
+            raise Problem(HTTPStatus.NOT_FOUND, f"No {name} is called {asked.parts[name][:70]!r}.")
     return asked.parts
 
 
@@ -251,9 +267,7 @@ def _body(operation: Operation, asked: Asked) -> Mapping[str, Any]:
         raise Problem(HTTPStatus.BAD_REQUEST, "No body belongs to this request.")
     if asked.content_type != body.kind:
         accept = (("Accept", body.kind),)
-        raise Problem(
-            HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"The body has to be {body.kind}.", accept
-        )
+        raise Problem(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"The body has to be {body.kind}.", accept)
     errors = unfit_parts(asked.json, body.schema, SCHEMAS)
     if errors:
         raise unfit_problem(HTTPStatus.UNPROCESSABLE_ENTITY, errors)

@@ -186,7 +186,7 @@ SHAPES: dict[str, Schema] = {
             "can": TEXTS,
         }
     ),
-    "RolloutList": shape({"rollouts": {"type": "array", "items": reference("Rollout")}}),
+    "RolloutPage": page_of("rollouts", "Rollout"),
     "RolloutDevices": shape(
         {"title": TEXT, "devices": {"type": ["array", "null"], "items": OBJECT}, "more": WHOLE}
     ),
@@ -264,7 +264,7 @@ SHAPES: dict[str, Schema] = {
             "count": WHOLE,
         }
     ),
-    "RejectedPage": page_of("entries", "RejectedEntry"),
+    "RejectedPage": shape({"entries": {"type": "array", "items": reference("RejectedEntry")}}),
     "Product": shape({"product": TEXT, "target": MAYBE_TEXT, "releases": WHOLE, "devices": WHOLE}),
     "ProductList": shape({"products": {"type": "array", "items": reference("Product")}}),
     "Status": {"type": "object", "description": "As `status --json` has it."},

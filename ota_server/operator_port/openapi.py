@@ -9,7 +9,6 @@ from typing import Any
 
 from ota_server.operator_port.api_operation import (
     EVENTS,
-
     PATH_PARTS,
     PREFIX,
     Body,
@@ -206,5 +205,3 @@ def _header(text: str) -> Mapping[str, Any]:
 
 def _name_of(status: HTTPStatus) -> str:
     return "".join(word.capitalize() for word in status.name.split("_"))
-
-
