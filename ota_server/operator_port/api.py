@@ -14,6 +14,8 @@ from ota_server.operator_port import (
     api_groups,
     api_hold,
     api_records,
+    api_rollout_changes,
+    api_rollouts,
     events,
 )
 from ota_server.operator_port.api_operation import (
