@@ -2,14 +2,15 @@
 
 import json
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from ota_server.commands.terminal import printable, to_the_second, write_csv, write_table
 from ota_server.journal.replay import history
 from ota_server.model.refusal import Refused
 from ota_server.model.timestamp import ago, format_time
+from ota_server.operations.device_story import StoryEntry, folded, what_happened
 from ota_server.system import clock
 
 _CSV = (
@@ -24,17 +25,6 @@ _CSV = (
     "complete",
     "address",
 )
-# Checks are alike that say the same in these; one that says more is told by itself.
-_SAME = ("event", "firmware_version", "target_version", "address", "status")
-_TOLD = ("previous_version", "range_start")
-
-
-class _Row(NamedTuple):
-    """A row of the table: one record, or several checks that are alike."""
-
-    first: Mapping[str, Any]
-    last: Mapping[str, Any]
-    checks: int
 
 
 def show_history(
@@ -52,7 +42,7 @@ def show_history(
         OSError: the journal cannot be read.
     """
     records = history(logs, mac, since_ms)
-    rows: Iterable[Any] = _folded(records) if form == "table" else records
+    rows: Iterable[Any] = folded(records) if form == "table" else records
     shown = deque(rows, maxlen=limit)
     if not shown and since_ms is not None:
         since = to_the_second(format_time(since_ms), is_local)
@@ -73,40 +63,9 @@ def show_history(
         )
 
 
-def _folded(records: Iterable[Mapping[str, Any]]) -> Iterator[_Row]:
-    """Yield rows, the oldest first."""
-    row: _Row | None = None
-    for fields in records:
-        if row is not None and _repeats(row.last, fields):
-            continue
-        if row is not None and _is_alike(row.last, fields):
-            row = _Row(row.first, fields, row.checks + 1)
-            continue
-        if row is not None:
-            yield row
-        row = _Row(fields, fields, 1)
-    if row is not None:
-        yield row
-
-
-def _repeats(before: Mapping[str, Any], fields: Mapping[str, Any]) -> bool:
-    """Return whether a record is a `device` line, which repeats what is known already."""
-    names = ("firmware_version", "target_version", "address")
-    is_known = all(before.get(name) == fields.get(name) for name in names)
-    return fields.get("event") == "device" and is_known
-
-
-def _is_alike(before: Mapping[str, Any], fields: Mapping[str, Any]) -> bool:
-    return (
-        fields.get("event") == "check"
-        and all(before.get(name) == fields.get(name) for name in _SAME)
-        and not any(name in each for each in (before, fields) for name in _TOLD)
-    )
-
-
-def _cells(row: _Row, now_ms: int, is_local: bool) -> tuple[str, ...]:
+def _cells(row: StoryEntry, now_ms: int, is_local: bool) -> tuple[str, ...]:
     fields = row.first
-    what = list(_what_happened(fields))
+    what = list(what_happened(fields))
     if row.checks > 1:
         what.insert(0, f"{row.checks:,} checks, the last {ago(str(row.last.get('time')), now_ms)}")
     texts = (
@@ -118,25 +77,3 @@ def _cells(row: _Row, now_ms: int, is_local: bool) -> tuple[str, ...]:
         fields.get("address"),
     )
     return tuple(printable(text) for text in texts)
-
-
-def _what_happened(fields: Mapping[str, Any]) -> Iterator[str]:
-    """Yield what a record says besides its columns, the most important first."""
-    event, status = fields.get("event"), fields.get("status")
-    if event == "begin":
-        yield f"{fields.get('method', 'GET')} of {fields.get('download_version')}"
-    elif event in ("download", "part") and status in (200, 206) and "complete" in fields:
-        yield "complete" if fields.get("complete") is True else "cut"
-        yield f"{fields.get('bytes_sent')} bytes"
-    elif event == "feedback":
-        yield f"{fields.get('action_version')} {fields.get('action_state')}"
-        if fields.get("detail"):
-            yield f"it says: {fields['detail']}"
-    elif status is not None:
-        yield f"answered {status}"
-    if "file" in fields:
-        yield str(fields["file"])
-    elif "range_start" in fields:
-        yield f"from byte {fields['range_start']}"
-    if "previous_version" in fields:
-        yield f"was {fields['previous_version']}"

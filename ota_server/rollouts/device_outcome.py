@@ -4,14 +4,13 @@ The controller sees other devices too, and so which ones fell silent for another
 the same.
 """
 
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
 from ota_server.evaluation.device_case import DeviceState
 from ota_server.evaluation.feedback import Feedback
 from ota_server.journal.record_fields import key_in, whose
-from ota_server.journal.replay import records_with
+from ota_server.journal.search import oldest_first
 from ota_server.model.timestamp import parse_time
 from ota_server.model.version import same_version
 from ota_server.policy.policy import Policy
@@ -65,7 +64,6 @@ def _begin(
 
 def _records(logs: Path, key: str) -> Iterator[dict[str, object]]:
     """Yield the records of a device, and the markers, before which lines repeat what was known."""
-    pattern = re.compile(re.escape(whose(key).encode("ascii")) + rb'|"event":"snapshot"')
-    for record in records_with(logs, pattern):
+    for record in oldest_first(logs, [whose(key).encode("ascii"), b'"event":"snapshot"']):
         if key_in(record) in (key, None):
             yield record

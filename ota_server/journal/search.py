@@ -1,0 +1,172 @@
+"""The lines of one device in the journal, found by their bytes: from its end back, or forward. I/O.
+
+A journal has hundreds of megabytes, and one device a few lines in it. To look for bytes in a whole
+block takes a tenth of the time of a look at each line, and the newest lines are at the end.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ota_server.journal.files import numbered_files
+from ota_server.journal.record import BadRecord, parse_fields, parse_record
+from ota_server.journal.record_fields import key_in, whose
+from ota_server.journal.scan import MAX_LINE_BYTES
+from ota_server.model.device import Device
+from ota_server.system.files import open_regular
+
+# The first blocks are small: most often the newest lines are wanted, and nothing else. None holds
+# up other threads for more than some milliseconds.
+_FIRST_BYTES, _MOST_BYTES = 256 * 1024, 4 * 1024 * 1024
+# A file may be rotated between listing the folder and opening it, but never this often.
+_MOST_TRIES = 100
+
+
+class LinePlace(NamedTuple):
+    """Where a line begins: a file, and the byte in it.
+
+    Attributes:
+        number: of the file; for the current file the one that it gets when it is rotated.
+    """
+
+    number: int
+    offset: int
+
+
+def newest_first(
+    log_dir: Path, key: str, before: LinePlace | None = None, with_bytes: bytes = b""
+) -> Iterator[tuple[LinePlace, dict[str, Any]]]:
+    """Yield the records of a device with their places, the newest first.
+
+    Args:
+        before: those before this place; None: all.
+        with_bytes: only those whose lines hold this too; the others are not parsed.
+
+    Raises:
+        OSError: a file of the journal cannot be read.
+    """
+    needle = whose(key).encode("ascii")
+    for place, line in _lines_back(log_dir, [needle], before):
+        if with_bytes not in line:
+            continue
+        try:
+            fields = parse_fields(line)
+        except BadRecord:
+            continue
+        if key_in(fields) == key:
+            yield place, fields
+
+
+def newest_device(log_dir: Path, key: str) -> Device | None:
+    """Return what is known about a device by its newest line; None: it is not on record.
+
+    `replay.newest` reads all that a server reads at its start; this mostly reads a block.
+
+    Raises:
+        OSError: a file of the journal cannot be read.
+    """
+    needle = whose(key).encode("ascii")
+    for _, line in _lines_back(log_dir, [needle], None):
+        try:
+            found, device = parse_record(line)
+        except BadRecord:
+            continue
+        if found == key:
+            return device
+    return None
+
+
+def oldest_first(log_dir: Path, needles: Sequence[bytes]) -> Iterator[dict[str, Any]]:
+    """Yield the records with any of some bytes in their lines, the oldest first.
+
+    Raises:
+        OSError: a file of the journal cannot be read.
+    """
+    for _, path in numbered_files(log_dir):
+        try:
+            descriptor = open_regular(path)
+        except FileNotFoundError:
+            continue  # a running server deletes old files
+        with open(descriptor, "rb", buffering=0) as file:
+            rest = b""
+            while part := file.read(_MOST_BYTES):
+                block = rest + part
+                end = block.rfind(b"\n") + 1
+                # A line that is too long is not a record; the end of it stands for all.
+                rest = block[end:][-MAX_LINE_BYTES:]
+                yield from _parsed(block[:end], needles)
+            yield from _parsed(rest, needles)
+
+
+def _parsed(block: bytes, needles: Sequence[bytes]) -> Iterator[dict[str, Any]]:
+    for _, line in _lines_with(block, needles):
+        try:
+            yield parse_fields(line)
+        except BadRecord:
+            continue
+
+
+def _lines_back(
+    log_dir: Path, needles: Sequence[bytes], before: LinePlace | None
+) -> Iterator[tuple[LinePlace, bytes]]:
+    """Yield the lines that hold any of some bytes, the last one first."""
+    files = numbered_files(log_dir)
+    size = _FIRST_BYTES
+    for tries in range(_MOST_TRIES):
+        try:
+            current = open_regular(files[-1][1]) if files else -1
+        except FileNotFoundError:
+            current = -1
+        again = numbered_files(log_dir)
+        if again == files or tries == _MOST_TRIES - 1:
+            break
+        if current >= 0:
+            os.close(current)
+        files = again
+    for place, (number, path) in enumerate(reversed(files)):
+        try:
+            descriptor = current if place == 0 else open_regular(path)
+        except FileNotFoundError:
+            return  # a running server deletes old files, and the older ones before
+        if descriptor < 0:
+            continue
+        with open(descriptor, "rb", buffering=0):
+            stop = os.fstat(descriptor).st_size
+            if before is not None and number >= before.number:
+                stop = min(before.offset, stop) if number == before.number else 0
+            for offset, line in _lines_of(descriptor, stop, needles, size):
+                yield LinePlace(number, offset), line
+        size = _MOST_BYTES
+
+
+def _lines_of(
+    descriptor: int, stop: int, needles: Sequence[bytes], size: int
+) -> Iterator[tuple[int, bytes]]:
+    """Yield the lines of a file that begin before `stop`, the last one first."""
+    rest = b""
+    while stop > 0:
+        start = max(0, stop - size)
+        block = os.pread(descriptor, stop - start, start) + rest
+        # The line in which the block begins is a part of the block before.
+        cut = block.find(b"\n") + 1 if start else 0
+        yield from (
+            (start + cut + at, line) for at, line in reversed(_lines_with(block[cut:], needles))
+        )
+        rest = block[:cut][:MAX_LINE_BYTES]
+        stop, size = start, min(size * 2, _MOST_BYTES)
+
+
+def _lines_with(block: bytes, needles: Sequence[bytes]) -> list[tuple[int, bytes]]:
+    """Return the lines of a block that hold any of some bytes, each with where it begins."""
+    found: dict[int, bytes] = {}
+    for needle in needles:
+        at = block.find(needle)
+        while at >= 0:
+            start = block.rfind(b"\n", 0, at) + 1
+            end = block.find(b"\n", at)
+            end = len(block) if end < 0 else end
+            if end - start < MAX_LINE_BYTES:
+                found[start] = block[start:end]
+            at = block.find(needle, end)
+    return sorted(found.items())

@@ -1,0 +1,82 @@
+"""Lines of one device found in a large journal: from its end back, and forward."""
+
+from ota_server.journal.record import FORGET, format_record
+from ota_server.journal.record_fields import whose
+from ota_server.journal.replay import newest
+from ota_server.journal.search import LinePlace, newest_device, newest_first, oldest_first
+from ota_server.model.device import Device
+from tests.support import MAC, DataDirCase
+from tests.support.fleet import mac_of
+from tests.support.story import START_MS
+
+
+def line(mac: str, second: int, event: str = "check") -> bytes:
+    """Return a record."""
+    time_ms = START_MS + second * 1000
+    device = Device(time_ms, "v1", time_ms, None, "v1", "192.0.2.7", False, None)
+    return format_record(event, mac, device)
+
+
+class SearchCase(DataDirCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.logs = self.data_dir / "log"
+
+    def write(self, *lines: bytes, name: str = "devices.jsonl") -> None:
+        (self.logs / name).write_bytes(b"".join(lines))
+
+    def offsets(self) -> list[int]:
+        return [place.offset for place, _ in newest_first(self.logs, MAC)]
+
+
+class BackTest(SearchCase):
+    def test_every_line_is_found_wherever_blocks_begin(self):
+        others = b"".join(line(mac_of(number), 0) for number in range(100)) * 400
+        self.assertGreater(len(others), 8 * 1024 * 1024)
+        parts, expected, at = [], [], 0
+        for second in range(40):
+            mine = line(MAC, second)
+            # So that some begin in one block and end in the next.
+            part = others[: second * 7919 * 37 % len(others)]
+            part = part[: part.rfind(b"\n") + 1]
+            parts += [part, mine]
+            expected.append(at + len(part))
+            at += len(part) + len(mine)
+        self.write(*parts)
+        self.assertEqual(self.offsets(), expected[::-1])
+        found = oldest_first(self.logs, [whose(MAC).encode()])
+        self.assertEqual(len([*found]), 40)
+
+    def test_a_line_that_is_too_long_hides_no_other(self):
+        long = b'{"x":"' + b"y" * (9 * 1024 * 1024) + whose(MAC).encode() + b'"}\n'
+        first, last = line(MAC, 1), line(MAC, 2)
+        self.write(first, long, last)
+        self.assertEqual(self.offsets(), [len(first) + len(long), 0])
+
+    def test_a_last_line_without_its_end_is_found_if_it_is_whole(self):
+        self.write(line(MAC, 1), line(MAC, 2)[:-1])
+        self.assertEqual(len(self.offsets()), 2)
+        self.write(line(MAC, 1), line(MAC, 2)[:50])
+        self.assertEqual(len(self.offsets()), 1)
+
+    def test_a_place_is_the_same_after_the_file_is_rotated(self):
+        self.write(line(MAC, 1), line(MAC, 2))
+        place, _ = next(newest_first(self.logs, MAC))
+        self.write(line(MAC, 1), line(MAC, 2), name="devices.000001.jsonl")
+        self.write(line(MAC, 3))
+        found = [found for found, _ in newest_first(self.logs, MAC, place)]
+        self.assertEqual(found, [LinePlace(1, 0)])
+
+
+class NewestTest(SearchCase):
+    def test_it_is_the_device_that_a_replay_finds(self):
+        self.write(line(MAC, 1), line(mac_of(1), 2), line(MAC, 3), line(mac_of(2), 4))
+        for mac in (MAC, mac_of(1), mac_of(3)):
+            self.assertEqual(newest_device(self.logs, mac), newest(self.logs, mac))
+
+    def test_one_that_was_forgotten_is_not_on_record(self):
+        self.write(line(MAC, 1), line(MAC, 2, FORGET))
+        self.assertIsNone(newest_device(self.logs, MAC))
+
+    def test_without_a_journal_nobody_is(self):
+        self.assertIsNone(newest_device(self.logs, MAC))
