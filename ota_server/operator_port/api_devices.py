@@ -5,13 +5,18 @@ The filters are those of the page (`device_query`), by the same names.
 
 from collections.abc import Mapping
 from http import HTTPStatus
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
 
 from ota_server.httpd.reply import Reply
+from ota_server.journal.replay import newest
 from ota_server.model.identity import key_of_name, parse_name
 from ota_server.model.timestamp import format_time
 from ota_server.operations.device_index import IndexedDevice
+from ota_server.operations.device_rollouts import rollouts_of
+from ota_server.operations.device_story import StoryEntry, story
+from ota_server.operations.device_why import explain_why, why_fields
 from ota_server.operator_port.api_operation import (
     PREFIX,
     Given,
@@ -42,6 +47,12 @@ from ota_server.operator_port.site import DEFAULT, NotHere, Site
 PAGING = (
     QueryField("limit", LIMIT, "How many at most."),
     QueryField("cursor", CURSOR, "`next` of the part before; leave it out for the first part."),
+)
+_USUAL_LIMIT = 50
+# Of what `why --json` has: what is not in the device itself.
+_EXPLAINED = (
+    *("target_version", "release", "reason", "rule", "rollouts", "case", "pin", "pin_until"),
+    *("fleet_target", "problem", "image", "image_size", "image_problem", "server_runs"),
 )
 LINK = {"Link": 'The next part of the list, if there is one, as `rel="next"` (RFC 8288).'}
 
@@ -145,11 +156,36 @@ def _show(site: Site, given: Given) -> Reply:
     row = site.index.device(key_in_path(site, given))
     if row is None:
         raise NotHere(f"{given.path['mac'][:70]!r} is not on record.")
-    return reply({**device_fields(row), "explanation": _explained(site, row)})
+    folder = site.folder_of(given.product)
+    return reply({**device_fields(row), "explanation": _explained(site, folder, row)})
 
 
-def _explained(site: Site, row: IndexedDevice) -> Mapping[str, Any]:
-    return {"target_version": row.target, "reason": row.words, "rule": row.reason.name.lower()}
+def _explained(site: Site, folder: Path, row: IndexedDevice) -> Mapping[str, Any]:
+    device = newest(site.journal_dir, row.key)
+    now_ms = site.now_ms()
+    facts = explain_why(folder, row.key, device, row.version, now_ms, has_state=False)
+    said = why_fields(facts)
+    return {"sentence": facts.sentence, **{name: said[name] for name in _EXPLAINED}}
+
+
+def _history(site: Site, given: Given) -> Reply:
+    key, limit = key_in_path(site, given), given.query.get("limit", _USUAL_LIMIT)
+    found = story(site.journal_dir, key, limit, given.query.get("cursor"))
+    if not found.entries and "cursor" not in given.query:
+        raise NotHere(f"{given.path['mac'][:70]!r} is not on record.")
+    content = {"entries": [_entry(each) for each in found.entries], "next": found.older}
+    return reply(content, HTTPStatus.OK, *next_link(given, found.older))
+
+
+def _entry(entry: StoryEntry) -> dict[str, Any]:
+    said = {"checks": entry.checks, "what": entry.what, "last_time": entry.last.get("time")}
+    return {**entry.first, **said}
+
+
+def _rollouts(site: Site, given: Given) -> Reply:
+    key, folder = key_in_path(site, given), site.folder_of(given.product)
+    found = rollouts_of(folder, key, site.now_ms())
+    return reply({"rollouts": [each._asdict() for each in found]})
 
 
 OPERATIONS = (
@@ -179,5 +215,31 @@ OPERATIONS = (
         "Show a device, and why it gets what it gets",
         _show,
         Success(HTTPStatus.OK, "The device.", reference("DeviceDetail")),
+    ),
+    Operation(
+        "GET",
+        "/devices/{product}/{mac}/history",
+        Access.READ,
+        "getDeviceHistory",
+        "Show what is on record of a device, the newest first",
+        _history,
+        Success(
+            HTTPStatus.OK,
+            "A part of its history; checks that say the same are one entry.",
+            reference("HistoryPage"),
+            fields=LINK,
+        ),
+        query=PAGING,
+        problems=(HTTPStatus.CONFLICT,),
+    ),
+    Operation(
+        "GET",
+        "/devices/{product}/{mac}/rollouts",
+        Access.READ,
+        "listRolloutsOfDevice",
+        "List the rollouts that a device was in, and what it counted as",
+        _rollouts,
+        Success(HTTPStatus.OK, "The newest first.", reference("DeviceRollouts")),
+        problems=(HTTPStatus.CONFLICT,),
     ),
 )

@@ -112,16 +112,39 @@ SHAPES: dict[str, Schema] = {
     "Explanation": {
         "type": "object",
         "description": "What it gets, and why, as `why --json` has it.",
-        "properties": {"target_version": MAYBE_TEXT, "reason": TEXT, "rule": TEXT},
-        "required": ["target_version", "reason", "rule"],
+        "properties": {
+            "sentence": TEXT,
+            "target_version": MAYBE_TEXT,
+            "release": MAYBE_TEXT,
+            "reason": TEXT,
+            "rule": TEXT,
+            "rollouts": OBJECTS,
+        },
+        "required": ["sentence", "target_version", "reason", "rule"],
     },
     "HistoryEntry": {
         "type": "object",
         "description": "A record, or several checks that say the same.",
-        "properties": {"time": TIME, "last_time": TIME, "event": TEXT, "checks": WHOLE},
-        "required": ["time", "event"],
+        "properties": {
+            "time": TIME,
+            "last_time": TIME,
+            "event": TEXT,
+            "checks": WHOLE,
+            "what": TEXT,
+        },
+        "required": ["time", "last_time", "event", "checks", "what"],
     },
     "HistoryPage": page_of("entries", "HistoryEntry"),
+    "DeviceRollouts": shape(
+        {
+            "rollouts": {
+                "type": "array",
+                "items": shape(
+                    {"id": TEXT, "title": TEXT, "state": TEXT, "counts_as": TEXT, "reason": TEXT}
+                ),
+            }
+        }
+    ),
     "Changed": {
         "type": "object",
         "properties": {
