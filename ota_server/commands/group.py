@@ -3,7 +3,6 @@
 import argparse
 import json
 import sys
-from pathlib import Path
 
 from ota_server.commands.common import (
     Commands,
@@ -19,13 +18,13 @@ from ota_server.commands.named_device import MaybeLabel, with_macs
 from ota_server.commands.terminal import write_table
 from ota_server.model.quantity import count_of
 from ota_server.model.refusal import BadPolicy, Misused
-from ota_server.operations.group_facts import GroupFacts, fields_of_group, groups_of, members
+from ota_server.model.timestamp import format_time
+from ota_server.operations.group_facts import GroupFacts, list_groups, members_on_file
 from ota_server.policy import edits
 from ota_server.policy.delete_group import delete_group
 from ota_server.policy.parse import parse_group
 from ota_server.policy.text import time_text
 from ota_server.releases.same_devices import check_members
-from ota_server.system.data_dir import existing_folder
 
 _EXAMPLES = """\
   %(prog)s add beta 00:11:22:33:44:55
@@ -155,14 +154,15 @@ def _say(group: str, change: edits.Change, done: str, otherwise: str) -> None:
 
 
 def _list(arguments: argparse.Namespace) -> int:
-    version_dir = existing_folder(arguments.data_dir, "version")
     if arguments.name is not None:
-        return _list_one(version_dir, arguments.name, arguments.json)
-    problems: list[str] = []
-    groups = list(groups_of(version_dir, problems))
+        for mac in members_on_file(arguments.data_dir, arguments.name):
+            fields = {"group": arguments.name, "mac": mac}
+            print(json.dumps(fields) if arguments.json else mac)
+        return 0
+    groups, problems = list_groups(arguments.data_dir)
     if arguments.json:
         for group in groups:
-            print(json.dumps(fields_of_group(group)))
+            print(json.dumps(_fields(group)))
     else:
         write_table(("GROUP", "DEVICES", "PIN", "TARGET"), [_row(group) for group in groups])
         print(count_of(len(groups), "group"))
@@ -172,16 +172,20 @@ def _list(arguments: argparse.Namespace) -> int:
     return 1 if problems else 0
 
 
-def _list_one(version_dir: Path, name: str, as_json: bool) -> int:
-    edits.check_group(version_dir.parent, name)
-    for mac in members(edits.group_path(version_dir, name)):
-        print(json.dumps({"group": name, "mac": mac}) if as_json else mac)
-    return 0
-
-
 def _row(group: GroupFacts) -> tuple[str, ...]:
     pin = "-"
     if group.pin is not None:
         until = group.pin.until_ms
         pin = group.pin.version + ("" if until is None else f" until {time_text(until)}")
     return group.name, str(len(group.macs)), pin, group.target or "-"
+
+
+def _fields(group: GroupFacts) -> dict[str, object]:
+    until_ms = group.pin.until_ms if group.pin else None
+    return {
+        "group": group.name,
+        "devices": len(group.macs),
+        "pin": group.pin.version if group.pin else None,
+        "pin_until": None if until_ms is None else format_time(until_ms),
+        "target_version": group.target,
+    }

@@ -22,6 +22,7 @@ from ota_server.commands.release_publish import (
     publish_image,
 )
 from ota_server.commands.terminal import ProgressBar
+from ota_server.operations.release_facts import strays
 from ota_server.releases.activate import Activated, activate, rollback
 from ota_server.releases.inventory import (
     get_release,
@@ -167,7 +168,7 @@ def _verify(arguments: argparse.Namespace) -> int:
         bad += bool(problem)
         print(f"{release.version}: {problem or 'as it was published'}", flush=True)
     if not arguments.version:
-        say_strays(data_dir)
+        say_strays(strays(data_dir / "firmware"))
     if bad:
         return fail(f"{bad} of {len(found)} missing or altered; publish the same build again")
     return 0

@@ -5,9 +5,10 @@ import os
 from pathlib import Path
 
 from ota_server.commands.common import say, version_argument, warn, warn_of_wrong_folder
-from ota_server.commands.release_list import contents
 from ota_server.commands.terminal import ProgressBar, printable
+from ota_server.operations.release_facts import contents
 from ota_server.releases.build_file import version_in
+from ota_server.releases.image_doubts import same_bytes_text
 from ota_server.releases.inventory import same_bytes
 from ota_server.releases.publish import publish
 from ota_server.releases.publish_request import PublishRequest
@@ -118,10 +119,7 @@ def publish_image(arguments: argparse.Namespace) -> int:
     for warning in published.warnings:
         warn(warning)
     if others := same_bytes(arguments.data_dir, published.manifest):
-        warn(
-            f"{request.version} has the same bytes as {' and '.join(others)}: devices report one "
-            "version for both; was it built again after its version was changed?"
-        )
+        warn(same_bytes_text(request.version, others))
     manifest, version = published.manifest, request.version
     print(f"{version}: {manifest.size} bytes, SHA-256 {manifest.sha256}")
     print(f"image: {manifest.image or 'of an unknown format'}")

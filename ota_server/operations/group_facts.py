@@ -1,17 +1,16 @@
-"""The groups and the pins of a product, for commands, pages and the API. I/O."""
+"""The groups of a product, with what is decided for each, and the pins of devices. I/O."""
 
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ota_server.model.refusal import BadPolicy
-from ota_server.model.timestamp import format_time
 from ota_server.policy import edits
 from ota_server.policy.files import GROUP_SUFFIX, GROUPS_FOLDER
 from ota_server.policy.parse import parse_group, parse_pins, parse_targets
 from ota_server.policy.policy import PINS_NAME, TARGETS_NAME, Pin, is_group_name
-from ota_server.policy.text import Who
+from ota_server.system.data_dir import existing_folder
 from ota_server.system.files import named, read
 
 
@@ -19,23 +18,62 @@ class GroupFacts(NamedTuple):
     """A group.
 
     Attributes:
-        macs: the names of its devices, in the order of its file.
-        pin: None: it is not pinned.
-        target: None: it has that of the fleet.
+        macs: the names of its devices (`model.identity`), in the order of the file.
+        pin, target: None: it has none of its own.
     """
 
     name: str
-    macs: list[str]
+    macs: tuple[str, ...]
     pin: Pin | None
     target: str | None
 
 
-def groups_of(version_dir: Path, problems: list[str]) -> Iterator[GroupFacts]:
-    """Yield the groups whose list can be read, in alphabetical order.
+class AllGroups(NamedTuple):
+    """The groups whose lists can be read, in alphabetical order, and what is wrong with others."""
 
-    Args:
-        problems: gets what is wrong with files.
+    groups: tuple[GroupFacts, ...]
+    problems: tuple[str, ...]
+
+
+def list_groups(data_dir: Path) -> AllGroups:
+    """Return all groups.
+
+    Raises:
+        Refused: it is not a data directory.
+        OSError: a file cannot be read.
     """
+    version_dir = existing_folder(data_dir, "version")
+    problems: list[str] = []
+    return AllGroups(tuple(_groups(version_dir, problems)), tuple(problems))
+
+
+def members_on_file(data_dir: Path, group: str) -> list[str]:
+    """Return the names of the devices of a group, each once.
+
+    Raises:
+        Refused: there is no such group.
+        BadPolicy, OSError: its file cannot be used or read.
+    """
+    version_dir = existing_folder(data_dir, "version")
+    edits.check_group(data_dir, group)
+    return _members(edits.group_path(version_dir, group))
+
+
+def device_pins(data_dir: Path) -> dict[str, Pin]:
+    """Return the pins of devices, by their names; of groups, `list_groups` has them.
+
+    Raises:
+        Refused: it is not a data directory.
+        BadPolicy, OSError: the file of pins cannot be used or read.
+    """
+    version_dir = existing_folder(data_dir, "version")
+    with named(version_dir / PINS_NAME):
+        content = read(version_dir, PINS_NAME)
+        return parse_pins(content)[0] if content else {}
+
+
+def _groups(version_dir: Path, problems: list[str]) -> Iterator[GroupFacts]:
+    """Yield the groups whose list can be read, in alphabetical order."""
     pins, targets = _decided(version_dir, problems)
     folder = version_dir / GROUPS_FOLDER
     if os.path.lexists(folder) and not folder.is_dir():
@@ -47,59 +85,11 @@ def groups_of(version_dir: Path, problems: list[str]) -> Iterator[GroupFacts]:
         if name == file_name or not is_group_name(name):
             continue
         try:
-            yield GroupFacts(name, members(folder / file_name), pins.get(name), targets.get(name))
+            macs = tuple(_members(folder / file_name))
         except BadPolicy as problem:
             problems.append(str(problem))
-
-
-def group_of(version_dir: Path, name: str) -> GroupFacts:
-    """Return a group.
-
-    Raises:
-        Refused: there is none of this name.
-        BadPolicy, OSError: its file cannot be used or read.
-    """
-    edits.check_group(version_dir.parent, name)
-    pins, targets = _decided(version_dir, [])
-    macs = members(edits.group_path(version_dir, name))
-    return GroupFacts(name, macs, pins.get(name), targets.get(name))
-
-
-def members(path: Path) -> list[str]:
-    """Return the names of the devices in the file of a group, each once.
-
-    Raises:
-        BadPolicy, OSError: it cannot be used or read.
-    """
-    with named(path):
-        return list(dict.fromkeys(parse_group(read(path.parent, path.name))))
-
-
-def fields_of_group(group: GroupFacts) -> dict[str, Any]:
-    """Return a group for programs."""
-    until_ms = group.pin.until_ms if group.pin else None
-    return {
-        "group": group.name,
-        "devices": len(group.macs),
-        "pin": group.pin.version if group.pin else None,
-        "pin_until": None if until_ms is None else format_time(until_ms),
-        "target_version": group.target,
-    }
-
-
-def pins_of(version_dir: Path) -> list[tuple[Who, Pin]]:
-    """Return all pins, those of groups first.
-
-    Raises:
-        BadPolicy, OSError: their file cannot be used or read.
-    """
-    with named(version_dir / PINS_NAME):
-        content = read(version_dir, PINS_NAME)
-        devices, groups = parse_pins(content) if content else ({}, {})
-    return [
-        *((Who("groups", name), pin) for name, pin in sorted(groups.items())),
-        *((Who("devices", name), pin) for name, pin in sorted(devices.items())),
-    ]
+            continue
+        yield GroupFacts(name, macs, pins.get(name), targets.get(name))
 
 
 def _decided(version_dir: Path, problems: list[str]) -> tuple[dict[str, Pin], dict[str, str]]:
@@ -116,3 +106,8 @@ def _decided(version_dir: Path, problems: list[str]) -> tuple[dict[str, Pin], di
     except BadPolicy as problem:
         problems.append(str(problem))
     return pins, targets
+
+
+def _members(path: Path) -> list[str]:
+    with named(path):
+        return list(dict.fromkeys(parse_group(read(path.parent, path.name))))
