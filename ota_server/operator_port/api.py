@@ -11,6 +11,7 @@ from ota_server.httpd.reply import Reply
 from ota_server.operator_port import (
     api_device_changes,
     api_devices,
+    api_fleet,
     api_groups,
     api_hold,
     api_records,
@@ -35,7 +36,7 @@ from ota_server.operator_port.site import Site
 
 _MODULES = (
     *(api_devices, api_device_changes, api_groups, api_rollouts, api_rollout_changes),
-    *(api_hold, api_records),
+    *(api_hold, api_records, api_fleet),
 )
 
 

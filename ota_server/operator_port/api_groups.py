@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from ota_server.httpd.reply import Reply
+from ota_server.model.refusal import BadPolicy
 from ota_server.operations import bulk_edits
 from ota_server.operations.bulk_edits import BulkAction, BulkChange
-from ota_server.operations.group_facts import fields_of_group, group_of, groups_of, pins_of
+from ota_server.operations.group_facts import GroupFacts, device_pins, list_groups
 from ota_server.operations.typed_values import parse_end_time
 from ota_server.operator_port.api_device_changes import OnRecord
 from ota_server.operator_port.api_devices import LINK, PAGING, key_in_path, next_link, time_or_none
@@ -53,42 +54,62 @@ def products_asked(site: Site, given: Given) -> Iterator[tuple[str, Path]]:
         yield name, site.folder_of(name)
 
 
+def group_fields(product: str, group: GroupFacts) -> dict[str, Any]:
+    """Return a group, as `group list --json` has it."""
+    return {
+        "product": product,
+        "group": group.name,
+        "devices": len(group.macs),
+        "pin": group.pin.version if group.pin else None,
+        "pin_until": time_or_none(group.pin.until_ms if group.pin else None),
+        "target_version": group.target,
+    }
+
+
 def _list(site: Site, given: Given) -> Reply:
-    problems: list[str] = []
-    groups = [
-        {"product": product, **fields_of_group(each)}
-        for product, folder in products_asked(site, given)
-        for each in groups_of(folder / "version", problems)
-    ]
-    return reply({"groups": groups, "problems": problems})
+    found = [(name, list_groups(folder)) for name, folder in products_asked(site, given)]
+    content = {
+        "groups": [group_fields(name, each) for name, all_ in found for each in all_.groups],
+        "problems": [problem for _, all_ in found for problem in all_.problems],
+    }
+    return reply(content)
 
 
-def _folder(site: Site, given: Given) -> Path:
-    """Return the folder of the product of a group that is there.
+def _named(site: Site, given: Given) -> tuple[Path, GroupFacts]:
+    """Return the folder of the product of a group, and the group.
 
     Raises:
         NotHere: there is no such product, or no such group.
+        BadPolicy: its file cannot be used.
     """
     folder, name = site.folder_of(given.product), given.path["group"]
-    if not edits.group_path(folder / "version", name).exists():
-        raise NotHere(f"There is no group {name}.")
-    return folder
+    found = list_groups(folder)
+    group = next((each for each in found.groups if each.name == name), None)
+    if group is not None:
+        return folder, group
+    if edits.group_path(folder / "version", name).exists():
+        raise BadPolicy("; ".join(found.problems) or f"group {name} cannot be read")
+    raise NotHere(f"There is no group {name}.")
 
 
 def _show(site: Site, given: Given) -> Reply:
-    group = group_of(_folder(site, given) / "version", given.path["group"])
+    _, group = _named(site, given)
     macs, last = sorted(group.macs), read_place(given.query.get("cursor"), str)
     limit = given.query.get("limit", _MOST_MEMBERS)
     begin = 0 if last is None else bisect_right(macs, last)
     shown = macs[begin : begin + limit]
     after = write_place(shown[-1]) if begin + limit < len(macs) else None
-    product = "" if given.product == DEFAULT else given.product
-    content = {"product": product, **fields_of_group(group), "members": shown, "next": after}
+    content = {**group_fields(_product(given), group), "members": shown, "next": after}
     return reply(content, HTTPStatus.OK, *next_link(given, after))
 
 
+def _product(given: Given) -> str:
+    return "" if given.product == DEFAULT else given.product
+
+
 def _delete(site: Site, given: Given) -> Reply:
-    delete_group(_folder(site, given), given.path["group"], given.query.get("force", False))
+    folder, group = _named(site, given)
+    delete_group(folder, group.name, given.query.get("force", False))
     return nothing()
 
 
@@ -108,26 +129,25 @@ def _add(site: Site, given: Given) -> Reply:
 
 
 def _remove(site: Site, given: Given) -> Reply:
-    _folder(site, given)
+    _named(site, given)
     return _change_member(site, given, BulkAction.REMOVE)
 
 
 def _pin(site: Site, given: Given) -> Reply:
-    folder, who = _folder(site, given), Who("groups", given.path["group"])
-    until_ms = None
+    folder, group = _named(site, given)
+    who, version, until_ms = Who("groups", group.name), given.body["version"], None
     if "until" in given.body:
         until_ms = in_time(parse_end_time, "until", given.body["until"])
-    version = given.body["version"]
     if not given.body.get("force"):
         check_pin(folder, who, Pin(version, None))
     version = edits.pin(folder, who, version, until_ms)
-    product = "" if given.product == DEFAULT else given.product
-    return reply(_pin_fields(product, who, Pin(version, until_ms)))
+    return reply(_pin_fields(_product(given), who, Pin(version, until_ms)))
 
 
 def _unpin(site: Site, given: Given) -> Reply:
-    folder, who = _folder(site, given), Who("groups", given.path["group"])
-    if any(each == who for each, _ in pins_of(folder / "version")):
+    folder, group = _named(site, given)
+    if group.pin is not None:
+        who = Who("groups", group.name)
         if not given.query.get("force"):
             check_pin(folder, who, None)
         edits.unpin(folder, who)
@@ -138,9 +158,17 @@ def _pins(site: Site, given: Given) -> Reply:
     pins = [
         _pin_fields(product, who, pin)
         for product, folder in products_asked(site, given)
-        for who, pin in pins_of(folder / "version")
+        for who, pin in _pins_in(folder)
     ]
     return reply({"pins": pins})
+
+
+def _pins_in(folder: Path) -> Iterator[tuple[Who, Pin]]:
+    for group in list_groups(folder).groups:
+        if group.pin is not None:
+            yield Who("groups", group.name), group.pin
+    for name, pin in sorted(device_pins(folder).items()):
+        yield Who("devices", name), pin
 
 
 def _pin_fields(product: str, who: Who, pin: Pin) -> dict[str, Any]:
