@@ -7,6 +7,7 @@ from typing import Any
 from ota_server.commands.common import Commands, add_command, add_local_argument, at_least_one
 from ota_server.commands.terminal import printable, to_the_second, write_table
 from ota_server.model.quantity import count_of
+from ota_server.operations.audit_pages import words_of_change
 from ota_server.policy import audit
 from ota_server.system.data_dir import existing_folder
 from ota_server.system.hints import hints
@@ -60,13 +61,13 @@ def _who(entry: dict[str, Any]) -> str:
 
 
 def _row(entry: dict[str, Any], is_local: bool) -> tuple[str, ...]:
-    taken = (f", {group} {target}" for group, target in audit.targets_taken(entry).items())
+    before, after = words_of_change(entry)
     cells = (
         to_the_second(entry["time"], is_local),
         _who(entry),
         entry.get("action", "?"),
         entry.get("what", "-"),
-        f"{entry.get('from', '-')}{''.join(taken)}",
-        hints.paste(str(entry.get("to") or entry.get("reason") or entry.get("of") or "-")),
+        before or "-",
+        hints.paste(after or "-"),
     )
     return tuple(printable(cell) for cell in cells)

@@ -8,12 +8,12 @@ from ota_server.commands.common import (
     add_command_of_parts,
     key_of,
     mac_argument,
+    typed,
     warn,
 )
 from ota_server.journal.replay import newest
-from ota_server.model.identity import parse_name
-from ota_server.model.quantity import parse_duration
 from ota_server.model.refusal import Misused
+from ota_server.operations.typed_values import parse_label, parse_unseen
 from ota_server.policy import forget_device, labels
 from ota_server.policy.files import PolicyFiles
 from ota_server.system.data_dir import journal_dir
@@ -36,8 +36,6 @@ The device goes from the table and from the counts of rollouts. If it asks again
 device. Its history stays in the files of the journal until those are deleted. Pins and groups
 stay.
 """
-# Nobody means devices that ask once a day.
-_SHORTEST_UNSEEN_SECONDS = 86400.0
 
 
 def add_commands(commands: Commands) -> None:
@@ -60,7 +58,7 @@ def add_commands(commands: Commands) -> None:
     )
     labelling.add_argument("mac", metavar="MAC", type=mac_argument, help="the device")
     labelling.add_argument(
-        "text", metavar="TEXT", type=_label_argument, help="up to 64 characters; '' removes it"
+        "text", metavar="TEXT", type=typed(parse_label), help="up to 64 characters; '' removes it"
     )
     forgetting_part = add_command(
         parts,
@@ -76,32 +74,9 @@ def add_commands(commands: Commands) -> None:
     forgetting_part.add_argument(
         "--unseen",
         metavar="TIME",
-        type=_unseen_argument,
+        type=typed(parse_unseen),
         help="all devices that have not been heard from for so long, such as 90d; at least 1d",
     )
-
-
-def _label_argument(text: str) -> str:
-    if text and (text != text.strip() or not labels.is_label(text)):
-        raise argparse.ArgumentTypeError(
-            f"{text[:80]!r} is not a label: up to {labels.MAX_CHARACTERS} characters, on one line, "
-            "without a blank at either end"
-        )
-    if parse_name(text) or text == "-":
-        raise argparse.ArgumentTypeError(
-            f"{text!r} would be taken for a MAC address or for standard input, not for a label"
-        )
-    return text
-
-
-def _unseen_argument(text: str) -> float:
-    try:
-        seconds = parse_duration(text)
-    except ValueError:
-        seconds = 0.0
-    if seconds < _SHORTEST_UNSEEN_SECONDS:
-        raise argparse.ArgumentTypeError(f"{text[:40]!r} is not a duration from 1d up, such as 90d")
-    return seconds
 
 
 def _label(arguments: argparse.Namespace) -> int:
@@ -126,11 +101,12 @@ def _forget(arguments: argparse.Namespace) -> int:
         when = "" if is_done else ", by the running server: its log says when it is done"
         print(f"forgotten, as not heard from for so long: {count}{when}")
         return 0
-    is_done = forget_device.forget(data_dir, key_of(arguments, mac))
+    key = key_of(arguments, mac)
+    is_done = forget_device.forget(data_dir, key)
     print(f"{mac} is forgotten{'' if is_done else ' by the running server in a moment'}")
     policy = PolicyFiles(data_dir).current()
-    if mac in policy.pins:
-        warn(f"{mac} is still pinned to {policy.pins[mac].version}; `unpin {mac}` ends the pin")
-    for group in policy.groups.get(mac, ()):
+    if key in policy.pins:
+        warn(f"{mac} is still pinned to {policy.pins[key].version}; `unpin {mac}` ends the pin")
+    for group in policy.groups.get(key, ()):
         warn(f"{mac} is still in a group; `group remove {group} {mac}` removes it")
     return 0

@@ -2,11 +2,7 @@
 
 import argparse
 import json
-import os
 import sys
-from collections.abc import Iterator
-from pathlib import Path
-from typing import NamedTuple
 
 from ota_server.commands.common import (
     Commands,
@@ -23,15 +19,12 @@ from ota_server.commands.terminal import write_table
 from ota_server.model.quantity import count_of
 from ota_server.model.refusal import BadPolicy, Misused
 from ota_server.model.timestamp import format_time
+from ota_server.operations.group_facts import GroupFacts, list_groups, members_on_file
 from ota_server.policy import edits
 from ota_server.policy.delete_group import delete_group
-from ota_server.policy.files import GROUP_SUFFIX, GROUPS_FOLDER
-from ota_server.policy.parse import parse_group, parse_pins, parse_targets
-from ota_server.policy.policy import PINS_NAME, TARGETS_NAME, Pin, is_group_name
+from ota_server.policy.parse import parse_group
 from ota_server.policy.text import time_text
 from ota_server.releases.same_devices import check_members
-from ota_server.system.data_dir import existing_folder
-from ota_server.system.files import named, read
 
 _EXAMPLES = """\
   %(prog)s add beta 00:11:22:33:44:55
@@ -60,15 +53,6 @@ _LIST_EXAMPLES = """\
   %(prog)s beta        its devices, one a line
   %(prog)s --json      for programs, an object a line
 """
-
-
-class _Group(NamedTuple):
-    """A row of `group list`."""
-
-    name: str
-    macs: list[str]
-    pin: Pin | None
-    target: str | None
 
 
 def add_commands(commands: Commands) -> None:
@@ -170,11 +154,12 @@ def _say(group: str, change: edits.Change, done: str, otherwise: str) -> None:
 
 
 def _list(arguments: argparse.Namespace) -> int:
-    version_dir = existing_folder(arguments.data_dir, "version")
     if arguments.name is not None:
-        return _list_one(version_dir, arguments.name, arguments.json)
-    problems: list[str] = []
-    groups = list(_groups(version_dir, problems))
+        for mac in members_on_file(arguments.data_dir, arguments.name):
+            fields = {"group": arguments.name, "mac": mac}
+            print(json.dumps(fields) if arguments.json else mac)
+        return 0
+    groups, problems = list_groups(arguments.data_dir)
     if arguments.json:
         for group in groups:
             print(json.dumps(_fields(group)))
@@ -187,55 +172,7 @@ def _list(arguments: argparse.Namespace) -> int:
     return 1 if problems else 0
 
 
-def _list_one(version_dir: Path, name: str, as_json: bool) -> int:
-    edits.check_group(version_dir.parent, name)
-    for mac in dict.fromkeys(_parsed(edits.group_path(version_dir, name))):
-        print(json.dumps({"group": name, "mac": mac}) if as_json else mac)
-    return 0
-
-
-def _groups(version_dir: Path, problems: list[str]) -> Iterator[_Group]:
-    """Yield the groups whose list can be read, in alphabetical order."""
-    pins, targets = _decided(version_dir, problems)
-    folder = version_dir / GROUPS_FOLDER
-    if os.path.lexists(folder) and not folder.is_dir():
-        problems.append(
-            f"{folder} is not a folder; move it away, and `group add NAME MAC` makes it"
-        )
-    for file_name in sorted(os.listdir(folder)) if folder.is_dir() else ():
-        name = file_name.removesuffix(GROUP_SUFFIX)
-        if name == file_name or not is_group_name(name):
-            continue
-        try:
-            macs = list(dict.fromkeys(_parsed(folder / file_name)))
-        except BadPolicy as problem:
-            problems.append(str(problem))
-            continue
-        yield _Group(name, macs, pins.get(name), targets.get(name))
-
-
-def _decided(version_dir: Path, problems: list[str]) -> tuple[dict[str, Pin], dict[str, str]]:
-    """Return the pins and the targets of groups; no entries where the files cannot be used."""
-    pins: dict[str, Pin] = {}
-    targets: dict[str, str] = {}
-    try:
-        with named(version_dir / PINS_NAME):
-            content = read(version_dir, PINS_NAME)
-            pins = parse_pins(content)[1] if content else {}
-        with named(version_dir / TARGETS_NAME):
-            content = read(version_dir, TARGETS_NAME)
-            targets = parse_targets(content) if content else {}
-    except BadPolicy as problem:
-        problems.append(str(problem))
-    return pins, targets
-
-
-def _parsed(path: Path) -> list[str]:
-    with named(path):
-        return parse_group(read(path.parent, path.name))
-
-
-def _row(group: _Group) -> tuple[str, ...]:
+def _row(group: GroupFacts) -> tuple[str, ...]:
     pin = "-"
     if group.pin is not None:
         until = group.pin.until_ms
@@ -243,7 +180,7 @@ def _row(group: _Group) -> tuple[str, ...]:
     return group.name, str(len(group.macs)), pin, group.target or "-"
 
 
-def _fields(group: _Group) -> dict[str, object]:
+def _fields(group: GroupFacts) -> dict[str, object]:
     until_ms = group.pin.until_ms if group.pin else None
     return {
         "group": group.name,

@@ -1,6 +1,7 @@
 """The commands `hold` and `unhold`: the emergency hold, of everything or of one product."""
 
 import argparse
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ota_server.commands.common import (
@@ -12,11 +13,14 @@ from ota_server.commands.common import (
     warn_of_wrong_folder,
 )
 from ota_server.commands.terminal import printable
-from ota_server.policy import edits
+from ota_server.operations.hold_devices import (
+    hold_devices,
+    is_of_all,
+    release_hold,
+    what_is_held,
+)
 from ota_server.policy.hold import current_hold, hold_words
-from ota_server.policy.hold_all import hold_all, unhold_all
 from ota_server.policy.text import Hold
-from ota_server.system.data_dir import product_names
 from ota_server.system.hints import hints
 
 _HOLD_EXAMPLES = """\
@@ -68,20 +72,17 @@ def add_commands(commands: Commands) -> None:
 
 def _hold(arguments: argparse.Namespace) -> int:
     data_dir, reason = arguments.data_dir, arguments.reason
-    if _is_for_all(arguments):
-        before, problems = hold_all(data_dir, reason)
-    else:
-        before, problems = {"": edits.hold(data_dir, reason, _what(data_dir))}, {}
+    begun = hold_devices(data_dir, reason, _is_of_one(arguments))
     warn_of_wrong_folder(data_dir)
-    if problems:
-        _say_problems(problems, "not on hold")
+    if begun.problems:
+        _say_problems(begun.problems, "not on hold")
         say("everything else is on hold; `unhold` ends that")
         return 1
-    _say_held(data_dir, [*before.values()], reason)
+    _say_held(data_dir, begun.before, reason)
     return 0
 
 
-def _say_held(data_dir: Path, before: list[Hold | None], reason: str) -> None:
+def _say_held(data_dir: Path, before: Sequence[Hold | None], reason: str) -> None:
     what, end = hold_words(data_dir)
     holds = [each for each in before if each is not None]
     if len(holds) < len(before):
@@ -99,32 +100,22 @@ def _say_held(data_dir: Path, before: list[Hold | None], reason: str) -> None:
 
 
 def _unhold(arguments: argparse.Namespace) -> int:
-    data_dir = arguments.data_dir
-    what = _what(data_dir)
-    if _is_for_all(arguments):
-        problems = unhold_all(data_dir)
-    else:
-        edits.unhold(data_dir, what)
-        problems = {}
-    if problems:
+    data_dir, is_one = arguments.data_dir, _is_of_one(arguments)
+    what = what_is_held(data_dir)
+    if problems := release_hold(data_dir, is_one):
         _say_problems(problems, "still on hold")
         return 1
-    is_all = _is_for_all(arguments) or what == "everything"
+    is_all = is_of_all(data_dir, is_one) or what == "everything"
     print("nothing is on hold any longer" if is_all else f"the {what} is not on hold any longer")
     warn_of_wrong_folder(data_dir)
     return 0
 
 
-def _is_for_all(arguments: argparse.Namespace) -> bool:
-    return arguments.product is None and bool(product_names(arguments.data_dir))
+def _is_of_one(arguments: argparse.Namespace) -> bool:
+    return arguments.product is not None
 
 
-def _what(data_dir: Path) -> str:
-    """Return what is held in a data directory alone, as the audit log has it."""
-    return hold_words(data_dir)[0].removeprefix("the ")
-
-
-def _say_problems(problems: dict[str, str], state: str) -> None:
+def _say_problems(problems: Mapping[str, str], state: str) -> None:
     for product, problem in problems.items():
         what = f"product {product}" if product else "default product"
         fail(f"the {what} is {state}: {hints.paste(problem)}")

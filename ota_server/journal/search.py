@@ -99,6 +99,33 @@ def oldest_first(log_dir: Path, needles: Sequence[bytes]) -> Iterator[dict[str, 
             yield from _parsed(rest, needles)
 
 
+def objects_back(
+    path: Path, needle: bytes, before: int | None = None
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield the JSON objects of a file of lines that hold some bytes, the last one first.
+
+    Each with the byte where its line begins. Lines that are not objects are left out.
+
+    Args:
+        before: those whose lines begin before this byte; None: all.
+
+    Raises:
+        OSError: it cannot be read; it is no error that it is not there.
+    """
+    try:
+        descriptor = open_regular(path)
+    except FileNotFoundError:
+        return
+    with open(descriptor, "rb", buffering=0):
+        size = os.fstat(descriptor).st_size
+        stop = size if before is None else min(before, size)
+        for offset, line in _lines_of(descriptor, stop, [needle], _FIRST_BYTES):
+            try:
+                yield offset, parse_fields(line)
+            except BadRecord:
+                continue
+
+
 def _parsed(block: bytes, needles: Sequence[bytes]) -> Iterator[dict[str, Any]]:
     for _, line in _lines_with(block, needles):
         try:

@@ -6,7 +6,7 @@ there are a million devices.
 
 import os
 import sqlite3
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 
@@ -122,7 +122,7 @@ def _search(connection: sqlite3.Connection, logs: Path, tally: IndexTally) -> It
         except FileNotFoundError:
             continue  # rotated or deleted meanwhile
         try:
-            for lines in _lines_with_changes(descriptor):
+            for lines in lines_with_changes(_blocks(descriptor)):
                 for line in lines:
                     _note_change(connection, line, tally)
                 yield (number + 0.5) / len(paths)
@@ -130,13 +130,18 @@ def _search(connection: sqlite3.Connection, logs: Path, tally: IndexTally) -> It
             os.close(descriptor)
 
 
-def _lines_with_changes(descriptor: int) -> Iterator[list[bytes]]:
+def _blocks(descriptor: int) -> Iterator[bytes]:
+    while block := os.read(descriptor, _BLOCK_BYTES):
+        yield block
+
+
+def lines_with_changes(blocks: Iterable[bytes]) -> Iterator[list[bytes]]:
     """Yield, block by block, the lines that say what their device reported before.
 
     By a search for bytes: they are few among all lines, and to split those takes much longer.
     """
     rest = b""
-    while block := os.read(descriptor, _BLOCK_BYTES):
+    for block in blocks:
         held = rest + block
         stop = held.rfind(b"\n") + 1
         found, at = [], held.find(_CHANGED, 0, stop)

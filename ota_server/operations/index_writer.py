@@ -46,7 +46,8 @@ log = logging.getLogger(__name__)
 _STEP_SECONDS = 0.05
 _LOOK_SECONDS = 1.0
 _SAY_EVERY_SECONDS = 60.0
-# After a failure, such as a full disk.
+# After a failure, such as a full disk; an index that is lost is made again at once, but not if that
+# happens again and again.
 _PAUSE_SECONDS = 5.0
 # How often an index to which nothing happens says that it is up to date.
 _SIGN_MS = 5_000
@@ -84,6 +85,7 @@ class IndexWriter:
         self._sweeps: dict[str, int] = {}
         self._away = (0, 0)
         self._inode = 0
+        self._lost_at = float("-inf")
         self._wait_until = self._look_at = 0.0
         self._now_ms = self._as_of_ms = 0
 
@@ -120,8 +122,11 @@ class IndexWriter:
         if self._limit.allows(f"{what} {problem}", time.monotonic()):
             log.warning("the index of devices %s: %s", what, problem)
         self.close()
-        self._wait_until = time.monotonic() + _PAUSE_SECONDS
+        now = time.monotonic()
+        is_first_loss = is_lost and now >= self._lost_at + _SAY_EVERY_SECONDS
+        self._wait_until = 0.0 if is_first_loss else now + _PAUSE_SECONDS
         if is_lost:
+            self._lost_at = now
             with suppress(OSError):
                 delete(self._path)
 

@@ -14,11 +14,10 @@ from ota_server.model.refusal import Refused
 from ota_server.model.version import VERSION_RULE, is_version
 from ota_server.policy.policy import is_group_name
 from ota_server.policy.rollout_plan import MOST_NOTE, MOST_SECONDS
-from ota_server.policy.text import parse_until
+from ota_server.policy.text import MOST_LABEL, is_label, parse_until
 
 # The most characters of a reason: `status`, the audit log and the server's log show it.
 MOST_REASON = 500
-MOST_LABEL = 64
 MOST_DEVICES = 1_000_000
 # Nobody means devices that ask once a day.
 SHORTEST_UNSEEN_SECONDS = 86400.0
@@ -150,7 +149,7 @@ def parse_note(text: str) -> str:
 
 def parse_label(text: str) -> str:
     """Return the label of a device; "": it is to have none."""
-    if text and (text != text.strip() or len(text) > MOST_LABEL or not text.isprintable()):
+    if text and (text != text.strip() or not is_label(text)):
         raise BadValue(
             f"{text[:80]!r} is not a label: up to {MOST_LABEL} characters, on one line, "
             "without a blank at either end"

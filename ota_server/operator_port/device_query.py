@@ -4,6 +4,7 @@
 |---|---|
 | `text` | a part of the MAC address or the id, of the label, or of the version |
 | `version`, `not_version` | they report this, or none of these; may be repeated |
+| `target` | they were told this version last; may be repeated |
 | `outdated`, `overdue` | `1`: as the filter of that name |
 | `state`, `apart`, `family` | one of the words below; may be repeated |
 | `stage`, `product`, `group`, `address`, `label`, `not_seen` | one value |
@@ -31,7 +32,7 @@ from ota_server.policy.device_state import Condition
 
 FILTER_FIELDS = (
     *("text", "version", "not_version", "outdated", "state", "stage", "apart", "family"),
-    *("product", "group", "address", "label", "not_seen", "overdue"),
+    *("product", "group", "address", "label", "not_seen", "overdue", "target"),
 )
 LIST_FIELDS = ("sort", "order", "columns", "limit", "cursor")
 # In the order in which they stand in a table.
@@ -125,6 +126,7 @@ def read_filter(fields: Fields) -> DeviceFilter:
         label=_one(fields, "label", str),
         not_seen_seconds=_one(fields, "not_seen", _seconds),
         overdue=_one(fields, "overdue", parse_switch) or False,
+        targets=_many(fields, "target", str),
     )
 
 
@@ -258,6 +260,7 @@ def fields_of(wanted: DeviceFilter) -> list[tuple[str, str]]:
         ("label", wanted.label or ""),
         ("not_seen", "" if seconds is None else duration_text(seconds)),
         ("overdue", "1" * wanted.overdue),
+        *(("target", each) for each in wanted.targets),
     ]
     return [(name, value) for name, value in fields if value]
 

@@ -6,8 +6,8 @@ from ota_server.device_port.admission_status import read_serving
 from ota_server.operator_port.asked import Asked
 from ota_server.operator_port.html import Node, element, joined
 from ota_server.operator_port.pieces import link
+from ota_server.operator_port.request_site import site_of
 from ota_server.operator_port.site import DEFAULT, Site
-from ota_server.operator_port.web_site import site_of
 from ota_server.policy.targets import read_target
 from ota_server.releases.inventory import releases
 from ota_server.system.hints import hints

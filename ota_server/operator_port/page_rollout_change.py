@@ -16,27 +16,19 @@ from ota_server.operator_port.authoriser import Access
 from ota_server.operator_port.frame import page, see_other
 from ota_server.operator_port.html import Node, element
 from ota_server.operator_port.page_rollout import NamedRollout, named_rollout
-from ota_server.operator_port.pieces import (
-    check_box,
-    confirm,
-    form,
-    link,
-    rollout_url,
-    text_field,
-    with_code,
+from ota_server.operator_port.page_rollout_pieces import sentences
+from ota_server.operator_port.pieces import form, rollout_url, text_field
+from ota_server.operator_port.questions import (
+    FORCE_ADVICE,
+    Question,
+    button_row,
+    is_forced,
+    question_form,
 )
 from ota_server.operator_port.routes import Route
 from ota_server.operator_port.site import NotHere, Site
 from ota_server.policy.rollout_plan import RolloutPlan
 from ota_server.policy.rollout_text import who_stays
-
-
-class _Question(NamedTuple):
-    """What an action will do, and the words of its button."""
-
-    sentences: tuple[Node, ...]
-    button: str
-    is_danger: bool = False
 
 
 class _Reach(NamedTuple):
@@ -68,9 +60,9 @@ def _devices(count: int) -> str:
     return count_of(count, "device")
 
 
-def _pause(detail: RolloutDetail) -> _Question:
+def _pause(detail: RolloutDetail) -> Question:
     reach = _reach(detail)
-    return _Question(
+    return Question(
         (
             f"No further device is offered {detail.plan.version}: neither the "
             f"{_devices(reach.waiting)} of the open waves that are not updated, nor the "
@@ -81,9 +73,9 @@ def _pause(detail: RolloutDetail) -> _Question:
     )
 
 
-def _resume(detail: RolloutDetail) -> _Question:
+def _resume(detail: RolloutDetail) -> Question:
     reach = _reach(detail)
-    return _Question(
+    return Question(
         (
             f"{_devices(reach.waiting)} of the open waves that are not updated are offered "
             f"{detail.plan.version} again; {_devices(reach.to_come)} of the waves to come get it "
@@ -93,11 +85,11 @@ def _resume(detail: RolloutDetail) -> _Question:
     )
 
 
-def _promote(detail: RolloutDetail) -> _Question:
+def _promote(detail: RolloutDetail) -> Question:
     plan, reach = detail.plan, _reach(detail)
     wave = 0 if detail.progress is None else detail.progress.wave + 1
     if wave >= plan.wave_count:
-        return _Question(
+        return Question(
             (
                 "This is the last wave: the rollout ends without the "
                 f"{_devices(reach.waiting)} that are not updated. {plan.version} becomes the "
@@ -106,7 +98,7 @@ def _promote(detail: RolloutDetail) -> _Question:
             "End the rollout",
         )
     adds = f"{_devices(plan.counted[wave])}" if wave < len(plan.counted) else "its devices"
-    return _Question(
+    return Question(
         (
             f"Wave {wave + 1} of {plan.wave_count} opens at once, {plan.percent(wave):g} %: "
             f"{adds} are offered {plan.version}, though the wave before it has not shown enough.",
@@ -115,10 +107,10 @@ def _promote(detail: RolloutDetail) -> _Question:
     )
 
 
-def _abort(detail: RolloutDetail) -> _Question:
+def _abort(detail: RolloutDetail) -> Question:
     reach = _reach(detail)
     stays = who_stays(detail.plan)
-    return _Question(
+    return Question(
         (
             f"The rollout ends, and no further device is offered {detail.plan.version}: "
             f"{_devices(reach.waiting + reach.to_come)} do not get it.",
@@ -129,7 +121,7 @@ def _abort(detail: RolloutDetail) -> _Question:
     )
 
 
-_QUESTIONS: Mapping[str, Callable[[RolloutDetail], _Question]] = {
+_QUESTIONS: Mapping[str, Callable[[RolloutDetail], Question]] = {
     "pause": _pause,
     "resume": _resume,
     "promote": _promote,
@@ -166,14 +158,7 @@ def _ask(action: str, site: Site, asked: Asked) -> Reply:
     title = f"{question.button}: {detail.title}"
     content = (
         element("h1", title),
-        confirm(
-            asked,
-            f"{url}/{action}",
-            question.sentences,
-            question.button,
-            back_url=url,
-            is_danger=question.is_danger,
-        ),
+        question_form(asked, question, f"{url}/{action}", url),
     )
     return page(site, asked, title, content)
 
@@ -206,7 +191,7 @@ def _ask_limits(site: Site, asked: Asked) -> Reply:
             "The rollout goes on with them from now on; devices are not offered anything else. "
             f"They are for the {_devices(_concerned(detail))} that it reaches.",
         ),
-        form(asked, f"{url}/change", *_limit_fields(plan), _buttons("Change", url)),
+        form(asked, f"{url}/change", *_limit_fields(plan), button_row("Change", url)),
     )
     return page(site, asked, title, content)
 
@@ -225,16 +210,6 @@ def _limit_fields(plan: RolloutPlan) -> list[Node]:
     return [element("p", text_field(words, name, value, size=12)) for words, name, value in fields]
 
 
-def _buttons(words: str, back_url: str, is_danger: bool = False) -> Node:
-    return element(
-        "p",
-        element("button", words, class_="danger" if is_danger else "main"),
-        " ",
-        link(back_url, "Leave it as it is", class_="button"),
-        class_="actions",
-    )
-
-
 def _change_limits(site: Site, asked: Asked) -> Reply:
     rollout, detail = _current(site, asked)
     names = ("max_failures", "soak_seconds", "grace_seconds")
@@ -251,42 +226,28 @@ def _change_limits(site: Site, asked: Asked) -> Reply:
 def _ask_revert(site: Site, asked: Asked) -> Reply:
     rollout, detail = _current(site, asked)
     url = rollout_url(rollout.product, rollout.id)
-    is_forced = asked.one("force") == "1"
-    title = f"Take devices back: {detail.title}"
-    doubt: Node = None
+    doubts: tuple[str, ...] = ()
     try:
-        planned = change_rollout.preview_revert(rollout.data_dir, detail.plan.group, is_forced)
+        planned = change_rollout.preview_revert(rollout.data_dir, detail.plan.group)
     except Refused as problem:
-        if is_forced:
-            raise
-        doubt = element("p", with_code(f"{problem}."), class_="problem")
         planned = change_rollout.preview_revert(rollout.data_dir, detail.plan.group, is_forced=True)
-    sentences: list[Node] = [f"{planned.text[0].upper()}{planned.text[1:]}."]
+        doubts = (str(problem).removesuffix(FORCE_ADVICE),)
+    said = [*sentences([planned.text])]
     if planned.plan is not None:
         waves = ", ".join(f"{percent:g}" for percent in planned.plan.waves)
-        sentences.append(
+        said.append(
             f"They go back to {planned.plan.version}, in waves of {waves} %, with a soak of "
             f"{format_duration(planned.plan.soak_seconds)}."
         )
-    box = check_box("Take them back in spite of that", "force", "1") if doubt else None
-    content = (
-        element("h1", title),
-        doubt,
-        form(
-            asked,
-            f"{url}/revert",
-            [element("p", sentence) for sentence in sentences],
-            element("p", box) if box else None,
-            _buttons("Take devices back", url, is_danger=True),
-        ),
-    )
+    question = Question(tuple(said), "Take devices back", is_danger=True, doubts=doubts)
+    title = f"Take devices back: {detail.title}"
+    content = (element("h1", title), question_form(asked, question, f"{url}/revert", url))
     return page(site, asked, title, content)
 
 
 def _revert(site: Site, asked: Asked) -> Reply:
     rollout, detail = _current(site, asked)
-    is_forced = asked.typed("force") == "1"
-    change_rollout.revert(rollout.data_dir, detail.plan.group, is_forced)
+    change_rollout.revert(rollout.data_dir, detail.plan.group, is_forced(asked))
     return _done(site, rollout, detail.plan.group)
 
 

@@ -7,7 +7,7 @@
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from ota_server.httpd.reply import Reply
@@ -57,8 +57,6 @@ _FIELDS = (
     *("soak_seconds", "grace_seconds", "wave_timeout_seconds", "min_devices", "count_new"),
     *("held_unknown", "is_forced"),
 )
-_DEFAULTS = RolloutRequest("v0")
-_HELD = dict(zip(HELD_UNKNOWN, ("stay on what they run", "get the target meanwhile"), strict=True))
 _WAVES = (
     Heading("Wave"),
     Heading("Adds", is_number=True),
@@ -123,6 +121,34 @@ def _versions(data_dir: Path) -> list[str]:
     return [version for _, version in sorted(found, reverse=True)]
 
 
+class _RolloutFields:
+    """The fields of the form, with what was typed and what is wrong with it."""
+
+    def __init__(self, typed: Mapping[str, str], problems: Mapping[str, str]) -> None:
+        self._typed = typed
+        self._problems = problems
+
+    def text(self, words: str, name: str, default: str = "", **attributes: int) -> Html:
+        """Return a field for text; `default` counts while it is empty."""
+        said = {"placeholder": default or None, **attributes}
+        return self._shown(name, text_field(words, name, self._typed[name], kind="text", **said))
+
+    def tick(self, words: str, name: str) -> Html:
+        """Return a box to be ticked."""
+        return self._shown(name, check_box(words, name, "on", bool(self._typed[name])))
+
+    def choice(
+        self, words: str, name: str, options: Iterable[tuple[str, str]], default: str = ""
+    ) -> Html:
+        """Return a field to choose from."""
+        return self._shown(name, choice(words, name, options, self._typed[name] or default))
+
+    def _shown(self, name: str, field: Html) -> Html:
+        problem = self._problems.get(name)
+        wrong = element("span", f" {problem}", class_="wrong", role="alert") if problem else None
+        return element("p", field, wrong)
+
+
 def _form(
     asked: Asked,
     data_dir: Path,
@@ -130,75 +156,23 @@ def _form(
     typed: Mapping[str, str],
     problems: Mapping[str, str],
 ) -> Html:
+    fields = _RolloutFields(typed, problems)
     groups = [(each, f"group {each}") for each in group_names(data_dir)]
-
-    def text(words: str, name: str, default: str = "", **attributes: int) -> Html:
-        said = {"placeholder": default or None, **attributes}
-        field = text_field(words, name, typed[name], kind="text", **said)
-        return element("p", field, _problem(problems, name))
-
-    def tick(words: str, name: str) -> Html:
-        return element(
-            "p", check_box(words, name, "on", bool(typed[name])), _problem(problems, name)
-        )
-
-    known = {*_FIELDS}
+    others = [
+        element("p", f"{name}: {text}", class_="problem")
+        for name, text in problems.items()
+        if name not in _FIELDS
+    ]
     return element(
         "form",
         element("input", type="hidden", name="product", value=asked.one("product") or DEFAULT),
-        [
-            element("p", f"{name}: {text}", class_="problem")
-            for name, text in problems.items()
-            if name not in known
-        ],
-        element(
-            "p",
-            choice("Release", "version", [(each, each) for each in versions], typed["version"]),
-            _problem(problems, "version"),
-        ),
-        element(
-            "p",
-            choice("To whom", "group", [("", "the fleet"), *groups], typed["group"]),
-            _problem(problems, "group"),
-        ),
-        text("Note, for people", "note", maxlength=MOST_NOTE, size=60),
+        others,
+        fields.choice("Release", "version", [(each, each) for each in versions]),
+        fields.choice("To whom", "group", [("", "the fleet"), *groups]),
+        fields.text("Note, for people", "note", maxlength=MOST_NOTE, size=60),
         more(
             "Waves and limits",
-            text("Waves in percent", "waves", "those that fit the devices", size=24),
-            element(
-                "p",
-                choice(
-                    "A first wave of its own",
-                    "first_group",
-                    [("", "none"), *groups],
-                    typed["first_group"],
-                ),
-                _problem(problems, "first_group"),
-            ),
-            tick("Reach groups that have a target of their own too", "groups_too"),
-            text("Most failures", "max_failures", f"{_DEFAULTS.max_failures:g}%", size=12),
-            text("Soak", "soak_seconds", format_duration(_DEFAULTS.soak_seconds), size=12),
-            text(
-                "Time to apply", "grace_seconds", format_duration(_DEFAULTS.grace_seconds), size=12
-            ),
-            text(
-                "Time of a wave, at most",
-                "wave_timeout_seconds",
-                format_duration(_DEFAULTS.wave_timeout_seconds),
-                size=12,
-            ),
-            text("Small waves have fewer devices than", "min_devices", str(_DEFAULTS.min_devices)),
-            tick("Count devices that are known for less than a day", "count_new"),
-            element(
-                "p",
-                choice(
-                    "While it is paused, devices that report no release",
-                    "held_unknown",
-                    [*_HELD.items()],
-                    typed["held_unknown"] or _DEFAULTS.held_unknown,
-                ),
-            ),
-            tick("Roll it out even if it is for another chip or of another project", "is_forced"),
+            _limit_fields(fields, groups),
             is_open=any(typed[name] for name in _FIELDS[3:]) or bool(problems),
         ),
         element("p", element("button", "Show what it would do", class_="main"), class_="actions"),
@@ -206,10 +180,29 @@ def _form(
     )
 
 
-def _problem(problems: Mapping[str, str], name: str) -> Html | None:
-    if name not in problems:
-        return None
-    return element("span", f" {problems[name]}", class_="wrong", role="alert")
+def _limit_fields(fields: _RolloutFields, groups: Sequence[tuple[str, str]]) -> list[Html]:
+    usual = RolloutRequest("v0")
+    soak, grace = format_duration(usual.soak_seconds), format_duration(usual.grace_seconds)
+    longest = format_duration(usual.wave_timeout_seconds)
+    held = zip(HELD_UNKNOWN, ("stay on what they run", "get the target"), strict=True)
+    return [
+        fields.text("Waves in percent", "waves", "those that fit the devices", size=24),
+        fields.choice("A first wave of its own", "first_group", [("", "none"), *groups]),
+        fields.tick("Reach groups that have a target of their own too", "groups_too"),
+        fields.text("Most failures", "max_failures", f"{usual.max_failures:g}%", size=12),
+        fields.text("Soak", "soak_seconds", soak, size=12),
+        fields.text("Time to apply", "grace_seconds", grace, size=12),
+        fields.text("Time of a wave, at most", "wave_timeout_seconds", longest, size=12),
+        fields.text("Small waves have fewer devices than", "min_devices", str(usual.min_devices)),
+        fields.tick("Count devices that are known for less than a day", "count_new"),
+        fields.choice(
+            "Devices that wait, and report a version that is not a release",
+            "held_unknown",
+            held,
+            usual.held_unknown,
+        ),
+        fields.tick("Roll it out even if it is for another chip or project", "is_forced"),
+    ]
 
 
 def _typed(asked: Asked) -> dict[str, str]:

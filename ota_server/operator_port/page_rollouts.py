@@ -29,7 +29,7 @@ from ota_server.operator_port.site import DEFAULT, Site
 _ROWS = 50
 
 
-class _Ended(NamedTuple):
+class _OverRollout(NamedTuple):
     product: str
     end: RolloutEnd
 
@@ -90,9 +90,9 @@ def _card(product: str, detail: RolloutDetail, now_ms: int) -> Html:
     )
 
 
-def _over(site: Site, products: Sequence[str], now_ms: int) -> list[_Ended]:
+def _over(site: Site, products: Sequence[str], now_ms: int) -> list[_OverRollout]:
     found = [
-        _Ended(product, end)
+        _OverRollout(product, end)
         for product in products
         for end in ended(site.folder_of(product or DEFAULT), now_ms)
     ]
@@ -100,7 +100,7 @@ def _over(site: Site, products: Sequence[str], now_ms: int) -> list[_Ended]:
 
 
 def _over_table(
-    asked: Asked, over: Sequence[_Ended], has_products: bool, now_ms: int
+    asked: Asked, over: Sequence[_OverRollout], has_products: bool, now_ms: int
 ) -> list[Node]:
     first = _first_row(asked)
     shown = over[first : first + _ROWS]
@@ -132,7 +132,7 @@ def _first_row(asked: Asked) -> int:
     return int(text)
 
 
-def _over_row(each: _Ended, now_ms: int) -> tuple[Node, ...]:
+def _over_row(each: _OverRollout, now_ms: int) -> tuple[Node, ...]:
     end = each.end
     return (
         link(rollout_url(each.product, end.id), end.version),

@@ -1,7 +1,7 @@
 """Errors of the operators' port: a problem (RFC 9457) for programs, a page for people. Pure."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
@@ -41,16 +41,23 @@ class Problem(Exception):
         detail: what is wrong and what to do, in sentences.
         fields: of the reply.
         title: the kind of problem; that of the status, if nothing else is said.
+        errors: the parts of the request that are wrong, for programs.
     """
 
     def __init__(
-        self, status: HTTPStatus, detail: str, fields: Fields = (), title: str = ""
+        self,
+        status: HTTPStatus,
+        detail: str,
+        fields: Fields = (),
+        title: str = "",
+        errors: Sequence[Mapping[str, str]] = (),
     ) -> None:
         super().__init__(detail)
         self.status = status
         self.detail = detail
         self.fields = fields
         self.title = title or status.phrase
+        self.errors = errors
 
 
 def with_safe_fields(answer: Reply) -> Reply:
@@ -74,7 +81,13 @@ def json_reply(
 def problem_reply(site: "Site", asked: Asked, problem: Problem) -> Reply:
     """Return the reply of a problem: JSON for programs, else a page."""
     if not wants_page(asked):
-        said = {"title": problem.title, "status": problem.status, "detail": problem.detail}
+        said = {
+            "type": "about:blank",
+            "title": problem.title,
+            "status": problem.status,
+            "detail": problem.detail,
+            **({"errors": problem.errors} if problem.errors else {}),
+        }
         kind = "application/problem+json"
         return json_reply(problem.status, said, *problem.fields, kind=kind)
     content = (

@@ -8,14 +8,14 @@ from http import HTTPStatus
 
 from ota_server.httpd.http1 import Request
 from ota_server.operator_port.access import REALM, Access, Denied, Operator
-from ota_server.operator_port.session_cookie import form_token_in
-from ota_server.operator_port.web_site import (
-    WebSite,
+from ota_server.operator_port.request_site import (
+    Site,
     is_embedded_elsewhere,
     is_from_elsewhere,
     is_known_host,
     site_of,
 )
+from ota_server.operator_port.session_cookie import form_token_in
 
 _SAFE_METHODS = frozenset(("GET", "HEAD"))
 _FORWARDED = frozenset(
@@ -119,7 +119,7 @@ def check_form_token(operator: Operator, request: Request, given: str | None = N
         )
 
 
-def _check_origin(site: WebSite, request: Request, fetch_site: str | None) -> None:
+def _check_origin(site: Site, request: Request, fetch_site: str | None) -> None:
     if is_from_elsewhere(site, _text(request, b"origin"), fetch_site):
         raise Denied(
             HTTPStatus.FORBIDDEN,

@@ -13,7 +13,7 @@ import hmac
 from urllib.parse import parse_qs
 
 from ota_server.httpd.http1 import Request
-from ota_server.operator_port.web_site import site_of
+from ota_server.operator_port.request_site import site_of
 
 FORM_TOKEN_FIELD = "form_token"
 FORM_TOKEN_HEADER = b"x-form-token"

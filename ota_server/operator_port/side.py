@@ -11,6 +11,7 @@ from ota_server.operations.device_index import DeviceIndex
 from ota_server.operations.index_writer import IndexWriter
 from ota_server.operations.uploads import clear_killed
 from ota_server.operator_port.authoriser import Authoriser
+from ota_server.operator_port.change_watch import ChangeWatch
 from ota_server.operator_port.changes import Changes
 from ota_server.operator_port.port import OperatorPort
 from ota_server.operator_port.site import Site
@@ -38,6 +39,7 @@ class OperatorSide:
         self._authoriser = authoriser
         self._index = DeviceIndex(data_dir)
         self._writer = IndexWriter(data_dir)
+        self._watch = ChangeWatch(data_dir, self._index, self._changes)
         site = Site(data_dir, self._index, authoriser, self._changes)
         for product in site.products:
             clear_killed(site.folder_of(product))
@@ -53,10 +55,13 @@ class OperatorSide:
             self._look_at = now + _LOOK_SECONDS
             self._authoriser.look_after()
             self._uploads.look_after()
-        return self._writer.step(now_ms)
+        has_more = self._writer.step(now_ms)
+        self._watch.look()
+        return has_more
 
     def end(self) -> None:
         """Answer what has arrived, and close everything."""
+        self._changes.close()
         self._port.end()
         self._uploads.close()
         self._index.close()

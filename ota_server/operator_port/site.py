@@ -1,5 +1,6 @@
 """What all pages and the API share: the data directory, the index of devices, who may, the time."""
 
+import time
 from collections.abc import Callable
 from http import HTTPStatus
 from pathlib import Path
@@ -13,6 +14,8 @@ from ota_server.system.data_dir import journal_dir, log_dir, product_dir, produc
 
 # What the default product is called where a product has to be named, as by --product.
 DEFAULT = "default"
+# How often at least is looked whether something that is awaited has come.
+_LOOK_SECONDS = 0.1
 
 
 class NotHere(Exception):
@@ -48,6 +51,17 @@ class Site:
         self.now_ms = now_ms
         self.devices_url = devices_url
         self.uploads = Uploads()
+
+    def awaits(self, is_so: Callable[[], bool], seconds: float) -> bool:
+        """Wait until something is so, which shows in the index after a moment; False: too long."""
+        until, last_id = time.monotonic() + seconds, self.changes.last_id
+        while not is_so():
+            left = until - time.monotonic()
+            if left <= 0 or self.changes.is_closed:
+                return False
+            found = self.changes.after(last_id, min(left, _LOOK_SECONDS))
+            last_id = found[-1].id if found else last_id
+        return True
 
     @property
     def logs(self) -> Path:

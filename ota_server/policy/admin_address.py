@@ -3,9 +3,10 @@
 import json
 import re
 from contextlib import suppress
+from ipaddress import ip_address
 from pathlib import Path
 
-from ota_server.model.address import is_loopback
+from ota_server.model.address import is_loopback, plain_address
 from ota_server.model.json_object import parse_object
 from ota_server.model.refusal import BadPolicy
 from ota_server.policy.tokens import TOKENS_NAME, Token, parse_tokens
@@ -24,7 +25,10 @@ _MAX_BYTES = 4096
 
 def is_loopback_host(host: str) -> bool:
     """Return whether a port that listens on this address is reached from this machine alone."""
-    return is_loopback(host.strip("[]")) or host.lower() == "localhost"
+    try:
+        return is_loopback(plain_address(ip_address(host.strip("[]"))))
+    except ValueError:
+        return host.lower() == "localhost"  # any other name may lead anywhere
 
 
 def check_address(data_dir: Path, host: str) -> str:

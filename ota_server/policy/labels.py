@@ -11,13 +11,13 @@ from ota_server.model.identity import parse_name
 from ota_server.model.json_object import parse_object
 from ota_server.model.refusal import BadPolicy
 from ota_server.policy import audit, edits
+from ota_server.policy.text import is_label
 from ota_server.system.data_dir import log_dir
 from ota_server.system.files import named, read, replace
 
 log = logging.getLogger(__name__)
 
 FILE_NAME = "labels.json"
-MAX_CHARACTERS = 64
 
 
 def parse_labels(content: bytes) -> dict[str, str]:
@@ -37,11 +37,6 @@ def parse_labels(content: bytes) -> dict[str, str]:
             raise BadPolicy(f"has {name[:40]!r}: {text!r:.80}, which is not a MAC with its label")
         labels[mac] = text
     return labels
-
-
-def is_label(text: object) -> bool:
-    """Return whether this may be a label: a short printable text."""
-    return isinstance(text, str) and 0 < len(text) <= MAX_CHARACTERS and text.isprintable()
 
 
 def read_labels(data_dir: Path) -> dict[str, str]:

@@ -17,6 +17,14 @@ _TIME = re.compile(
 )
 
 
+MOST_LABEL = 64  # characters
+
+
+def is_label(text: object) -> bool:
+    """Return whether this may be the label of a device: a short printable text."""
+    return isinstance(text, str) and 0 < len(text) <= MOST_LABEL and text.isprintable()
+
+
 class Who(NamedTuple):
     """Whom a pin is for. `kind`: devices or groups, as pins.json has it."""
 

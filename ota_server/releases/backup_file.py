@@ -12,10 +12,8 @@ Why it is consistent although the server runs:
 3. A file that changed while it was copied was changed by hand: the backup fails and says which.
 
 Left out is what is true of a running server or process alone: locks, `admission.json`, temporary
-files, and the checkpoints of the controller, which reads the journal again. Who is signed in is
-left out too: nobody may be by a copy. Tokens are copied, as the SHA-256 that is on record. No link
-that leads out of its folder is followed: root would copy what the owner of the data directory may
-not read.
+files, the checkpoints of the controller, which reads the journal again, and who is signed in. No
+link that leads out of its folder is followed: root would copy what the owner may not read.
 """
 
 import errno
@@ -36,7 +34,6 @@ from ota_server import __version__
 from ota_server.journal.files import CURRENT_NAME, journal_files
 from ota_server.model.refusal import Refused
 from ota_server.model.timestamp import format_time
-from ota_server.policy.tokens import TOKENS_NAME, USE_NAME
 from ota_server.system import clock
 from ota_server.system.data_dir import PRODUCTS_FOLDER, existing_folder, log_dir, product_names
 from ota_server.system.files import named, stamp_of
@@ -53,10 +50,9 @@ _NAME = re.compile(
     r"/[A-Za-z0-9][^/\x00-\x1f\x7f-\x9f]{0,250}"
 )
 _LEFT_OUT = re.compile(
-    r"(?:.*/)?(?:log/(?:(?:admission|admin|sessions)\.json|\.?figures\.sock.*|.*\.checkpoint)|version/groups)"
+    r"(?:.*/)?(?:log/(?:(?:admission|admin|sessions)\.json|\.?figures\.sock.*|index\.sqlite.*|.*\.checkpoint)"
+    r"|version/groups)"
 )
-# What only its owner may read, also after it was restored.
-PRIVATE_NAMES = frozenset((f"version/{TOKENS_NAME}", f"log/{USE_NAME}"))
 _PARTS = ("version", "version/groups", "firmware", "log")
 _MOST_TRIES = 5
 # Smaller files are read at once: there may be more groups than a process can have open files.

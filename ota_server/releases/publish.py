@@ -16,6 +16,7 @@ from ota_server.model.refusal import Refused
 from ota_server.model.version import image_name, signature_name, spellings
 from ota_server.policy import audit
 from ota_server.releases.build_file import header_in, opened_source
+from ota_server.releases.image_doubts import check_others, image_doubts, other_bytes_text
 from ota_server.releases.inventory import (
     DataDirState,
     Release,
@@ -26,20 +27,14 @@ from ota_server.releases.inventory import (
     look_at,
     names_beside_image,
     release_at,
-    used_by,
 )
 from ota_server.releases.new_parts import make_parts
 from ota_server.releases.publish_record import NewRecord
 from ota_server.releases.publish_request import (
     PublishRequest,
-    check_against,
     check_request,
-    doubts,
     is_in_spite_of_chip,
-    new_kind,
-    too_large,
 )
-from ota_server.releases.same_devices import has_own_image, header_of_release, name_of_target
 from ota_server.releases.signature_check import check_signature, read_signature
 from ota_server.releases.temporary import check_room, clear_leftovers, temporary_image
 from ota_server.system.data_dir import log_dir
@@ -91,18 +86,13 @@ def publish(
         with locked(data_dir):
             clear_leftovers(firmware)
             state = look_at(data_dir)
-        target = None if state.target is None else header_of_release(data_dir, state.target)
-        warnings = tuple(doubts(request, size, header, target, name_of_target(data_dir)))
+        found = image_doubts(request, size, header, state)
+        warnings = found.refused
         if warnings and not request.is_forced:
             raise Refused("; ".join(warnings) + "; --force publishes it anyway")
-        warnings += tuple(too_large(size, header))
-        if target is None and has_own_image(data_dir, state.target):
-            warnings += tuple(new_kind(header, name_of_target(data_dir), request.version))
-        if state.policy.is_withdrawn(version := request.version):
-            lift = f"`release withdraw --undo {version}` undoes that"
-            warnings += (f"{version} is still withdrawn, and no device is offered it; {lift}",)
+        warnings += found.remarks
         record = NewRecord(request, now_ms, header, signature, files)
-        record = record._replace(any_chip=is_in_spite_of_chip(request, header, target))
+        record = record._replace(any_chip=is_in_spite_of_chip(request, header, found.target))
         job = _Job(data_dir, record, now_ms)
         job.check(state)
         checked_by = job.check_signature(Path(request.source))
@@ -143,16 +133,7 @@ class _Job:
         Raises:
             Refused: the message says why.
         """
-        request = self._request
-        for spelling in spellings(request.version):
-            if spelling != request.version and release_at(self._firmware, spelling).image:
-                is_used = any(used_by(spelling, state, self._now_ms))
-                or_remove = "" if is_used else f", or `release remove {spelling}` first"
-                raise Refused(
-                    f"{spelling} is there, and {request.version} would mean the same "
-                    f"release; publish it as another version{or_remove}"
-                )
-        check_against(request, state.policy)
+        check_others(self._request, state, self._now_ms)
 
     def check_signature(self, image: Path) -> str:
         """Check the signature if a key was given; return the name of the tool that did.
@@ -207,11 +188,10 @@ class _Job:
             there = self._sha256_of(release)
             recorded = release.manifest.sha256 if release.manifest else there
             if recorded != manifest.sha256:
-                raise Refused(
-                    f"{manifest.version} is there with other bytes: their SHA-256 is {recorded}, "
-                    f"that of {self._request.source} is {manifest.sha256}; give each build a "
-                    "version of its own"
+                text = other_bytes_text(
+                    manifest.version, recorded, manifest.sha256, self._request.source
                 )
+                raise Refused(text)
             if release.manifest is None:
                 return self._put(manifest, None, "recorded")
             merged = self.record.merged_with(release.manifest)

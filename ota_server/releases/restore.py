@@ -30,7 +30,8 @@ from typing import IO
 from ota_server.model.json_object import parse_object
 from ota_server.model.refusal import Refused
 from ota_server.policy import audit
-from ota_server.releases.backup_file import CHUNK_BYTES, FORM, LIST_NAME, PRIVATE_NAMES, is_ours
+from ota_server.policy.tokens import TOKENS_NAME, USE_NAME
+from ota_server.releases.backup_file import CHUNK_BYTES, FORM, LIST_NAME, is_ours
 from ota_server.system.data_dir import log_dir
 from ota_server.system.files import named, open_regular
 from ota_server.system.locks import acquire, is_served
@@ -47,6 +48,8 @@ _PREFIX = ".restoring-"
 _OLD = "old-"
 # What a server or a command makes in an empty data directory.
 _NOTHING = re.compile(r"\.lock|\.controller\.lock|\.spare_[0-9]+")
+# What only its owner may read: nothing there is secret, but it says who may do what.
+_PRIVATE_NAMES = frozenset((f"version/{TOKENS_NAME}", f"log/{USE_NAME}"))
 _MOST_LIST_BYTES = 256 * 1024 * 1024
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -259,7 +262,7 @@ def _unpack(
                     with named(path):
                         chunk = content.read(CHUNK_BYTES)
                 new.flush()
-                mode = OWNER_ONLY if member.name in PRIVATE_NAMES else FILE_MODE
+                mode = OWNER_ONLY if member.name in _PRIVATE_NAMES else FILE_MODE
                 _finish(descriptor, owner, mode, target, member.mtime)
         _note(data_dir, opened["log"], path.name, owner)
         for name in reversed([*opened][1:]):

@@ -82,6 +82,24 @@ class BackupTest(BackupCase):
             before, after = self.run_well(*shown), self.run_well(*shown, data_dir=self.restored)
             self.assertEqual(after, before)
 
+    def test_tokens_come_back_and_nobody_is_signed_in(self):
+        self.assertNotIn("token list", self.restore_to("first"))
+        self.run_well("token", "create", "anna")
+        self.run_well("token", "login", "anna")
+        said = self.restore_to("restored")
+        self.assertIn("tokens of the backup are valid, also those revoked since; see `", said)
+        tokens = self.restored / "version" / "tokens.json"
+        self.assertEqual(tokens.stat().st_mode & 0o777, 0o600)
+        listed = [self.run_well("token", "list", data_dir=each) for each in (None, self.restored)]
+        self.assertEqual(listed[0], listed[1])
+        self.assertTrue((self.data_dir / "log" / "sessions.json").exists())
+        self.assertFalse((self.restored / "log" / "sessions.json").exists())
+
+    def restore_to(self, name: str) -> str:
+        """Restore a new backup into a folder; return what was said."""
+        self.run_well("backup", str(self.backup))
+        return self.run_well("restore", str(self.backup), data_dir=self.folder / name)
+
     def test_while_devices_ask_and_the_journal_rotates_every_whole_record_is_in_it(self):
         server = self.serve(self.data_dir, "--journal-rotate", "1", "--journal-files", "50")
         devices, is_over = Fleet(20), threading.Event()

@@ -6,7 +6,9 @@ import time
 import unittest
 from pathlib import Path
 
+from ota_server.journal.record import format_record
 from ota_server.journal.replay import newest, replay
+from ota_server.model.device import Device
 from tests.commands.test_pin_retry import OTHER, CommandCase
 from tests.support import MAC, Client, Process, until
 
@@ -146,6 +148,21 @@ class ForgetTest(CommandCase):
         for arguments in ((), (MAC, "--unseen", "90d"), ("--unseen", "1h"), ("--unseen", "soon")):
             with self.subTest(arguments):
                 self.assert_refused(2, "unseen", "device", "forget", *arguments)
+
+    def test_what_still_names_a_device_of_a_product_is_said(self):
+        plug = self.data_dir / "products" / "plug"
+        for name in ("version", "firmware", "log"):
+            (plug / name).mkdir(parents=True)
+        (plug / "firmware" / "firmware_v1.0.0.bin").write_bytes(b"image")
+        now_ms = time.time_ns() // 1_000_000
+        device = Device(now_ms, "v1.0.0", now_ms, None, None, "192.0.2.7", False, None)
+        line = format_record("check", f"plug/{MAC}", device)
+        (self.data_dir / "log" / "devices.jsonl").write_bytes(line)
+        self.lines("pin", MAC, "v1.0.0", "--product", "plug")
+        self.lines("group", "add", "beta", MAC, "--product", "plug")
+        done = self.run_command("device", "forget", MAC, "--product", "plug")
+        self.assertIn("still pinned to v1.0.0", done.stderr)
+        self.assertIn("still in a group", done.stderr)
 
     def test_what_still_names_it_is_said(self):
         self.see()

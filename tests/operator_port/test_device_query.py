@@ -52,6 +52,7 @@ def random_filter(source: random.Random) -> DeviceFilter:
         label=maybe(lambda: source.choice(_TEXTS)),
         not_seen_seconds=maybe(lambda: float(source.randint(1, 10 ** source.randint(1, 8)))),
         overdue=source.random() < 0.5,
+        targets=maybe(lambda: some(_TEXTS), ()),
     )
 
 
@@ -101,7 +102,7 @@ class FilterTest(unittest.TestCase):
     def test_every_field_of_a_filter_is_in_urls(self):
         everything = DeviceFilter(
             *("t", ("1",), ("2",), True, (Condition.AWAY,), Stage.TOLD, (Apart.HELD,), ("br",)),
-            *("p", "g", ip_network("::1"), "l", 60.0, True),
+            *("p", "g", ip_network("::1"), "l", 60.0, True, ("2",)),
         )
         self.assertEqual({name for name, _ in fields_of(everything)}, {*FILTER_FIELDS})
         self.assertEqual(read_filter(by_name(fields_of(everything))), everything)

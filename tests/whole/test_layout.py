@@ -122,7 +122,7 @@ PURE |= {
     "operator_port.access",
     "operator_port.request_checks",
     "operator_port.session_cookie",
-    "operator_port.web_site",
+    "operator_port.request_site",
     "operator_port.wrong_tokens",
     "policy.tokens",
     "releases.publish_request",

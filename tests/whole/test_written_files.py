@@ -141,6 +141,17 @@ class RootTest(WritingCase):
         self.done("device", "label", MAC, "pump house", umask=umask)
         (self.data_dir / "signature").unlink()
 
+    def test_what_says_who_may_act_is_for_the_user_of_the_server_alone(self):
+        for umask in (0o077, 0o000):
+            self.done("token", "create", f"t{umask}", umask=umask)
+            self.done("token", "login", f"t{umask}", umask=umask)
+            for name in ("version/tokens.json", "log/sessions.json"):
+                status = (self.data_dir / name).stat()
+                found = status.st_uid, status.st_gid, oct(stat.S_IMODE(status.st_mode))
+                self.assertEqual(found, (USER, USER, "0o600"), name)
+        lock = (self.data_dir / "log" / ".sessions.lock").stat()
+        self.assertEqual((lock.st_uid, lock.st_gid), (USER, USER))
+
     def test_it_writes_nothing_through_a_link_of_another_user(self):
         outside = self.data_dir / "outside"
         outside.mkdir()

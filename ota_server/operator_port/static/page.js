@@ -72,7 +72,7 @@
   function send(form, file) {
     const bar = form.querySelector("progress"), out = form.querySelector("output");
     const sent = new XMLHttpRequest();
-    sent.open("POST", form.dataset.upload + "?name=" + encodeURIComponent(file.name));
+    sent.open("POST", form.dataset.upload + "&name=" + encodeURIComponent(file.name));
     sent.setRequestHeader("Content-Type", "application/octet-stream");
     sent.setRequestHeader("Accept", "application/json");
     sent.setRequestHeader("X-Form-Token", form.elements.form_token.value);
