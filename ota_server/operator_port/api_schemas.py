@@ -19,8 +19,8 @@ from ota_server.operations.typed_values import (
 from ota_server.operator_port.device_query import MOST_ROWS, word_of
 from ota_server.operator_port.schema_check import Schema, reference
 from ota_server.policy.device_state import Condition
-from ota_server.policy.labels import MAX_CHARACTERS as MOST_LABEL
 from ota_server.policy.rollout_plan import MOST_NOTE, MOST_SECONDS
+from ota_server.policy.text import MOST_LABEL
 
 _OCTET = "(?:25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])"
 _IPV4 = rf"{_OCTET}(?:\.{_OCTET}){{3}}(?:/(?:3[0-2]|[12]?[0-9]))?"
