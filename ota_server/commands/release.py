@@ -12,8 +12,6 @@ from ota_server.commands.common import (
     say,
     version_argument,
     warn,
-    warn_of_hold,
-    warn_of_wrong_folder,
 )
 from ota_server.commands.release_list import list_all, say_strays, show
 from ota_server.commands.release_publish import (
@@ -22,18 +20,21 @@ from ota_server.commands.release_publish import (
     publish_image,
 )
 from ota_server.commands.terminal import ProgressBar
+from ota_server.operations.change_release import (
+    ReleaseChanged,
+    activate_release,
+    reinstate_release,
+    remove_release,
+    roll_back,
+    withdraw_release,
+)
 from ota_server.operations.release_facts import strays
-from ota_server.releases.activate import Activated, activate, rollback
 from ota_server.releases.inventory import (
     get_release,
-    look_at,
     look_at_releases,
     problem_with,
     releases,
-    uses_of,
 )
-from ota_server.releases.withdraw import reinstate, remove, withdraw
-from ota_server.system import clock
 from ota_server.system.data_dir import access_problem
 
 _EXAMPLES = """\
@@ -175,53 +176,33 @@ def _verify(arguments: argparse.Namespace) -> int:
 
 
 def _remove(arguments: argparse.Namespace) -> int:
-    look_at_releases(arguments.data_dir)
     with ProgressBar(f"hashing {arguments.version}") as progress:
-        version = remove(arguments.data_dir, arguments.version, clock.now_ms(), progress)
-    print(f"{version} was removed")
-    return 0
+        done = remove_release(arguments.data_dir, arguments.version, progress)
+    return _say(done)
 
 
 def _withdraw(arguments: argparse.Namespace) -> int:
-    look_at_releases(arguments.data_dir)
+    data_dir, version = arguments.data_dir, arguments.version
     if arguments.undo:
-        print(f"{reinstate(arguments.data_dir, arguments.version)} is no longer withdrawn")
-        return 0
-    version = withdraw(arguments.data_dir, arguments.version, arguments.reason, clock.now_ms())
-    print(f"{version} was withdrawn: no device is offered it any longer")
-    found = list(uses_of(version, look_at(arguments.data_dir), clock.now_ms()))
-    if found:
-        names = ", ".join(each.text for each in found)
-        remedies = dict.fromkeys(each.remedy for each in found if each.remedy)
-        say("; ".join((f"it is still {names}", *remedies)))
-    return 0
+        return _say(reinstate_release(data_dir, version))
+    return _say(withdraw_release(data_dir, version, arguments.reason))
 
 
 def _activate(arguments: argparse.Namespace) -> int:
-    look_at_releases(arguments.data_dir)
     with ProgressBar(f"verifying {arguments.version}") as progress:
-        done = activate(arguments.data_dir, arguments.version, progress, arguments.force)
-    return _say(arguments, done)
+        done = activate_release(arguments.data_dir, arguments.version, progress, arguments.force)
+    return _say(done)
 
 
 def _rollback(arguments: argparse.Namespace) -> int:
-    look_at_releases(arguments.data_dir)
     with ProgressBar("verifying") as progress:
-        done = rollback(arguments.data_dir, progress, arguments.force)
-    return _say(arguments, done)
+        done = roll_back(arguments.data_dir, progress, arguments.force)
+    return _say(done)
 
 
-def _say(arguments: argparse.Namespace, done: Activated) -> int:
-    if done.warning:
-        warn(done.warning)
-    if done.previous == done.version:
-        print(f"{done.version} is already the target")
-    else:
-        print(f"the target is {done.version}; it was {done.previous or 'none'}")
-    for group, target in sorted(done.groups.items()):
-        print(f"group {group} had {target} and gets {done.version} too")
-    for group, target in sorted(done.restored.items()):
-        print(f"group {group} has {target} again")
-    warn_of_hold(arguments.data_dir)
-    warn_of_wrong_folder(arguments.data_dir)
+def _say(done: ReleaseChanged) -> int:
+    for line in done.lines:
+        say(line)
+    for warning in done.warnings:
+        warn(warning)
     return 0

@@ -6,13 +6,9 @@ from pathlib import Path
 
 from ota_server.commands.common import say, version_argument, warn, warn_of_wrong_folder
 from ota_server.commands.terminal import ProgressBar, printable
-from ota_server.operations.release_facts import contents
+from ota_server.operations import change_release
 from ota_server.releases.build_file import version_in
-from ota_server.releases.image_doubts import same_bytes_text
-from ota_server.releases.inventory import same_bytes
-from ota_server.releases.publish import publish
 from ota_server.releases.publish_request import PublishRequest
-from ota_server.system import clock
 
 PUBLISH_EXAMPLES = """\
   %(prog)s build/blink.bin
@@ -115,31 +111,12 @@ def publish_image(arguments: argparse.Namespace) -> int:
     )
     is_new = not os.path.isdir(arguments.data_dir / "firmware")
     with ProgressBar(f"copying {request.version}") as progress:
-        published = publish(arguments.data_dir, request, clock.now_ms(), progress)
-    for warning in published.warnings:
+        done = change_release.publish_image(arguments.data_dir, request, progress)
+    for warning in done.warnings:
         warn(warning)
-    if others := same_bytes(arguments.data_dir, published.manifest):
-        warn(same_bytes_text(request.version, others))
-    manifest, version = published.manifest, request.version
-    print(f"{version}: {manifest.size} bytes, SHA-256 {manifest.sha256}")
-    print(f"image: {manifest.image or 'of an unknown format'}")
-    for name, text in contents(manifest):
-        print(f"{name}: {printable(text)}")
-    if published.checked_by:
-        print(f"signature: valid, checked by {published.checked_by}")
-    elif request.signature is not None:
-        print("signature: stored, not checked (give --verify-key)")
-    updated = ", ".join(published.updated)
-    say(
-        {
-            "published": f"published; `release activate {version}` gives it to the fleet",
-            "recorded": "the image was already there, and is on record now",
-            "restored": "the image had been altered, and is restored as it was published"
-            + (f", with another {updated}" if updated else ""),
-            "updated": f"the image is already there; updated: {updated}",
-            "there": "it is already there; nothing was changed",
-        }[published.outcome]
-    )
+    for line in done.lines[:-1]:
+        print(printable(line))
+    say(done.lines[-1])
     if is_new:
         warn(f"{arguments.data_dir} was not a data directory, and is one now; is --data-dir right?")
     else:

@@ -16,7 +16,7 @@ class AuditEntry(NamedTuple):
     """A change that was made, or was begun and failed.
 
     Attributes:
-        who: who made it, as `user@host`.
+        who: who made it, as `user@host`, or `name (admin port)`.
         what: to what.
         before, after: from what to what, in words; "": not on record.
         is_made: False: it failed after it was put on record.
@@ -73,7 +73,8 @@ def audit_page(data_dir: Path, limit: int, before: int | None = None) -> AuditPa
 
 
 def _entry(fields: Mapping[str, Any], is_made: bool) -> AuditEntry:
-    who = f"{fields.get('user', '?')}@{fields.get('host', '?')}"
+    user, through = fields.get("user", "?"), fields.get("through")
+    who = f"{user} ({through})" if through else f"{user}@{fields.get('host', '?')}"
     action, what = str(fields.get("action", "?")), str(fields.get("what", "-"))
     before, after = words_of_change(fields)
     return AuditEntry(str(fields["time"]), who, action, what, before, after, is_made, fields)
