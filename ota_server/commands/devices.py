@@ -5,8 +5,10 @@ import gc
 import json
 import sys
 from collections.abc import Iterator, Sequence
+from functools import partial
 from itertools import chain
 from pathlib import Path
+from typing import NamedTuple
 
 from ota_server.commands.common import (
     Commands,
@@ -18,23 +20,18 @@ from ota_server.commands.common import (
     say,
     since_argument,
 )
-from ota_server.commands.device_filters import (
-    COLUMNS,
-    FILTERS,
-    FleetRow,
-    add_filters,
-    chosen,
-    fields_of,
-)
+from ota_server.commands.device_filters import FILTERS, add_filters, chosen, filter_of
 from ota_server.commands.device_history import show_history
 from ota_server.commands.terminal import printable, write_csv, write_table
 from ota_server.device_port.admission_status import read_server_state
 from ota_server.journal.rejected import read_rejected
-from ota_server.journal.replay import Replay, replay
-from ota_server.model.identity import name_of, product_of
+from ota_server.model.identity import name_of
 from ota_server.model.quantity import count_of
 from ota_server.model.refusal import Misused
 from ota_server.model.timestamp import ago
+from ota_server.operations.device_filter import DeviceFilter
+from ota_server.operations.fleet_row import COLUMNS, FleetRow, fields_of
+from ota_server.operations.fleet_source import FleetSource, ask_fleet
 from ota_server.policy.edits import check_group
 from ota_server.policy.fleet_counts import FleetConditions
 from ota_server.policy.gather import gather_fleet
@@ -151,25 +148,36 @@ def _show_fleet(arguments: argparse.Namespace, logs: Path, form: str) -> int:
     if arguments.product is None:
         names = product_names(arguments.data_dir)
         roots += [product_dir(arguments.data_dir, name) for name in names]
-    found = replay(logs)
     # No row is in a cycle: to look for such ones among all rows takes a fifth of the time.
     gc.disable()
     try:
-        every = chain.from_iterable(_rows(found, each, now_ms) for each in roots)
-        rows = chosen(every, arguments, now_ms)
-        total = len(found.locations)
-        if arguments.product is not None or found.names.hashed:
-            # Those of a product that was removed are on record, and are not shown.
-            shown = set(map(product_at, roots))
-            keys = map(found.names.key_of, found.locations)
-            total = sum(product_of(key) in shown for key in keys)
-        _print_rows(rows, total, arguments, form, now_ms)
+        found = ask_fleet(arguments.data_dir, partial(_found, arguments, roots, now_ms))
+        _print_rows(found.rows, found.total, arguments, form, now_ms)
     finally:
         gc.enable()
-        found.close()
     if found.bad_lines:
         print(f"bad lines in the journal, skipped: {found.bad_lines}", file=sys.stderr)
     return 0
+
+
+class _FoundFleet(NamedTuple):
+    rows: Sequence[FleetRow]
+    total: int
+    bad_lines: int
+
+
+def _found(
+    arguments: argparse.Namespace, roots: Sequence[Path], now_ms: int, source: FleetSource
+) -> _FoundFleet:
+    """Return the rows to show, and how many there are in all.
+
+    Devices of a product that was removed are on record, and are not shown.
+    """
+    wanted = filter_of(arguments)
+    every = chain.from_iterable(_rows(source, each, wanted, now_ms) for each in roots)
+    rows = chosen(every, arguments, now_ms)
+    total = source.number_of_devices({product_at(each) for each in roots})
+    return _FoundFleet(rows, total, source.bad_lines)
 
 
 def _print_rows(
@@ -206,12 +214,14 @@ def _print_rows(
             say(f"{repeating} in the loop breaker: `why MAC` says why, `retry MAC` ends it for one")
 
 
-def _rows(found: Replay, data_dir: Path, now_ms: int) -> Iterator[FleetRow]:
-    """Yield all devices in the order of their MACs."""
+def _rows(
+    source: FleetSource, data_dir: Path, wanted: DeviceFilter, now_ms: int
+) -> Iterator[FleetRow]:
+    """Yield devices in the order of their MACs."""
     fleet = gather_fleet(data_dir, now_ms, read_server_state(log_dir(data_dir)))
     labels, groups = read_labels(data_dir), fleet.policy.groups
     conditions = FleetConditions(data_dir, fleet, judged_by_rollouts(data_dir, now_ms))
-    for key, device in found.devices(fleet.policy.product):
+    for key, device in source.devices(fleet.policy.product, wanted, now_ms):
         # The journal has the full hour after it.
         first_ms = device.first_seen_ms
         if first_ms is not None and first_ms > min(device.last_seen_ms, now_ms):

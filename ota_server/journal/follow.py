@@ -67,8 +67,7 @@ class Follower:
 
     Attributes:
         losses: how often its file was gone or cut before it was read to the end.
-        bad_lines: how many lines were skipped because they were not records. Kept for metrics:
-            nothing shows it yet.
+        bad_lines: how many lines were skipped because they were not records.
     """
 
     def __init__(self, log_dir: Path, position: Position | None = None) -> None:

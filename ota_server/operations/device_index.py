@@ -4,13 +4,15 @@ It reads `log/index.sqlite`, which `index_writer` keeps up to date with the jour
 it. All methods can be called by several threads.
 """
 
+import json
 import sqlite3
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+from ota_server.journal.follow import end_of
 from ota_server.model.device import Device
 from ota_server.model.identity import number_of
 from ota_server.operations.device_filter import (
@@ -26,6 +28,7 @@ from ota_server.operations.device_filter import (
     format_cursor,
     parse_cursor,
     where,
+    where_on_record,
 )
 from ota_server.operations.index_answers import (
     MOST_COUNTED,
@@ -58,7 +61,7 @@ from ota_server.operations.index_schema import Unusable, get_meta, path_of
 from ota_server.operations.index_table import matching_rows, row_at
 from ota_server.policy.device_state import HELD_BY, Condition
 from ota_server.system import clock
-from ota_server.system.data_dir import product_names, root_of
+from ota_server.system.data_dir import journal_dir, product_names, root_of
 
 _MOST_ROWS = 1_000
 # The index of a column is walked where one in so many devices is of the product.
@@ -184,27 +187,66 @@ class DeviceIndex:
             return None
         return indexed(row, clock.now_ms())
 
+    def record(self, key: str) -> Device | None:
+        """Return what is on record of a device, as far as decisions depend on it; None: nothing.
+
+        Raises:
+            IndexAway: there is no index now.
+        """
+        with self._reading() as connection:
+            row = row_at(connection, number_of(key))
+        return None if row is None or row.key != key else device_of(row)
+
     def keys(self, wanted: DeviceFilter = ALL_DEVICES) -> Iterator[str]:
         """Yield the keys of all devices that a filter lets through.
 
         Raises:
             IndexAway: there is no index now.
         """
-        for row in self._all(wanted):
+        for row in self._all(where(wanted, clock.now_ms())):
             yield row.key
 
-    def devices(self, wanted: DeviceFilter = ALL_DEVICES) -> Iterator[tuple[str, Device]]:
-        """Yield devices with their keys, as a replay of the journal does, and in its order.
+    def is_current(self) -> bool:
+        """Return whether it holds what the journal does up to its end, and no more.
+
+        Raises:
+            IndexAway: there is no index now.
+            OSError: the journal cannot be read.
+        """
+        with self._reading() as connection:
+            said = {name: get_meta(connection, name) for name in ("position", "bad_lines")}
+            is_made = is_whole(connection)
+        # A replay counts bad lines of other files than those that were read here.
+        is_clean = is_made and said["bad_lines"] == "0"
+        return is_clean and said["position"] == json.dumps(end_of(journal_dir(self._root)))
+
+    def devices(
+        self, product: str, wanted: DeviceFilter, now_ms: int
+    ) -> Iterator[tuple[str, Device]]:
+        """Yield devices of a product with their keys, in the order of a replay of the journal.
+
+        Args:
+            wanted: what it says of records is heeded; how devices are is not asked here.
 
         Raises:
             IndexAway: there is no index now.
         """
-        for row in self._all(wanted):
+        for row in self._all(where_on_record(product, wanted, now_ms)):
             yield row.key, device_of(row)
 
-    def _all(self, wanted: DeviceFilter) -> Iterator[IndexRow]:
+    def number_of_devices(self, products: Collection[str]) -> int:
+        """Return how many devices of some products are on record.
+
+        Raises:
+            IndexAway: there is no index now.
+        """
+        sql = "SELECT count(*) FROM devices WHERE product = ?"
+        with self._reading() as connection:
+            return sum(connection.execute(sql, (each,)).fetchone()[0] for each in products)
+
+    def _all(self, condition: Where) -> Iterator[IndexRow]:
         """Yield all rows that match, in pieces: a reader that takes its time lets the log grow."""
-        condition, number = where(wanted, clock.now_ms()), _BELOW_ALL
+        number = _BELOW_ALL
         while True:
             with self._reading() as connection:
                 rows = matching_rows(connection, condition, number, _MOST_ROWS)

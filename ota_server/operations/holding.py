@@ -1,12 +1,11 @@
-"""The emergency hold of everything or of one product, as page and API set it. I/O."""
+"""The emergency hold by the names of products, as page and API set it. I/O."""
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from ota_server.policy import edits
+from ota_server.operations.hold_devices import hold_devices, release_hold
 from ota_server.policy.hold import current_hold
-from ota_server.policy.hold_all import hold_all, unhold_all
 from ota_server.policy.text import Hold
 from ota_server.system.data_dir import product_dir, product_names
 
@@ -35,10 +34,9 @@ def begin_hold(root: Path, product: str | None, reason: str) -> Mapping[str, str
     Raises:
         Refused, Busy, BadPolicy, OSError: nothing is on hold.
     """
-    if product is None and product_names(root):
-        return hold_all(root, reason).problems
-    edits.hold(product_dir(root, product or ""), reason, _what(root, product or ""))
-    return {}
+    if product is None:
+        return hold_devices(root, reason).problems
+    return hold_devices(product_dir(root, product), reason, is_one=True).problems
 
 
 def end_hold(root: Path, product: str | None) -> Mapping[str, str]:
@@ -51,14 +49,6 @@ def end_hold(root: Path, product: str | None) -> Mapping[str, str]:
         Refused: nothing is on hold.
         Busy, BadPolicy, OSError: it still is.
     """
-    if product is None and product_names(root):
-        return unhold_all(root)
-    edits.unhold(product_dir(root, product or ""), _what(root, product or ""))
-    return {}
-
-
-def _what(root: Path, product: str) -> str:
-    """Return what the audit log calls a product."""
-    if product:
-        return f"product {product}"
-    return "default product" if product_names(root) else "everything"
+    if product is None:
+        return release_hold(root)
+    return release_hold(product_dir(root, product), is_one=True)

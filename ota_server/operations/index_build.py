@@ -6,7 +6,7 @@ there are a million devices.
 
 import os
 import sqlite3
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from ota_server.journal.replay import Replay, replay_in_pieces
 from ota_server.journal.scan import MAX_LINE_BYTES
 from ota_server.model.device import Device
 from ota_server.model.identity import number_of, product_of
-from ota_server.operations.index_row import NO_STATE, IndexRow, make_row
+from ota_server.operations.index_row import NO_MARKS, NO_STATE, IndexRow, make_row
 from ota_server.operations.index_schema import INDEXES, put_meta
 from ota_server.operations.index_states import ProductStates
 from ota_server.operations.index_table import insert_rows
@@ -43,6 +43,7 @@ def build(
     connection.execute("CREATE TEMP TABLE earliest (number INTEGER PRIMARY KEY, version TEXT)")
     for part in _search(connection, logs, tally):
         yield part * _SEARCH_SHARE
+    (has_changes,) = connection.execute("SELECT EXISTS (SELECT 1 FROM temp.earliest)").fetchone()
     begun = _SEARCH_SHARE
     found = yield from _replayed(logs, begun)
     begun += _REPLAY_SHARE
@@ -51,7 +52,12 @@ def build(
         total, done = max(len(found.locations), 1), 0
         devices = found.devices()
         while some := list(islice(devices, _ROWS)):
-            insert_rows(connection, _rows(connection, some, states_of, tally, now_ms))
+            rows = _rows(some, states_of, now_ms)
+            for row in rows:
+                tally.count(None, row, None)
+                earliest = _earliest(connection, row) if has_changes else None
+                _count_first(row, earliest, tally)
+            insert_rows(connection, rows)
             done += len(some)
             yield begun + done / total * _ROWS_SHARE
     finally:
@@ -75,30 +81,27 @@ def _replayed(logs: Path, begun: float) -> Generator[float, None, Replay]:
         yield begun + part * _REPLAY_SHARE
 
 
-def _rows(
-    connection: sqlite3.Connection,
-    devices: list[tuple[str, Device]],
-    states_of: StatesOf,
-    tally: IndexTally,
-    now_ms: int,
-) -> Iterator[IndexRow]:
+def _rows(devices: list[tuple[str, Device]], states_of: StatesOf, now_ms: int) -> list[IndexRow]:
+    rows = []
     for key, device in devices:
         states = states_of(product_of(key))
-        if states is None:
-            row = make_row(key, device, NO_STATE, ("", ()), None, now_ms)
-        else:
-            state, marks = states.state(key, device), states.marks(key)
-            row = make_row(key, device, state, marks, None, states.now_ms)
-        tally.count(None, row, None)
-        _count_first(connection, row, tally)
-        yield row
+        state, marks, at_ms = NO_STATE, NO_MARKS, now_ms
+        if states is not None:
+            state, marks, at_ms = states.state(key, device), states.marks(key), states.now_ms
+        rows.append(make_row(key, device, state, marks, None, at_ms))
+    return rows
 
 
-def _count_first(connection: sqlite3.Connection, row: IndexRow, tally: IndexTally) -> None:
-    """Count with which version a device was first seen, as far as the journal shows it."""
+def _earliest(connection: sqlite3.Connection, row: IndexRow) -> str | None:
+    """Return what a device reported before its first change that is on record."""
     sql = "SELECT version FROM temp.earliest WHERE number = ?"
-    earliest = connection.execute(sql, (row.number,)).fetchone()
-    version = row.version if earliest is None else earliest[0]
+    found = connection.execute(sql, (row.number,)).fetchone()
+    return None if found is None else str(found[0])
+
+
+def _count_first(row: IndexRow, earliest: str | None, tally: IndexTally) -> None:
+    """Count with which version a device was first seen, as far as the journal shows it."""
+    version = row.version if earliest is None else earliest
     if earliest is None and row.updated_ms:
         # The record of that change is in no file that is kept.
         tally.change(row.product, row.updated_ms, row.version, 1)
@@ -119,7 +122,7 @@ def _search(connection: sqlite3.Connection, logs: Path, tally: IndexTally) -> It
         except FileNotFoundError:
             continue  # rotated or deleted meanwhile
         try:
-            for lines in _lines_with_changes(descriptor):
+            for lines in lines_with_changes(_blocks(descriptor)):
                 for line in lines:
                     _note_change(connection, line, tally)
                 yield (number + 0.5) / len(paths)
@@ -127,13 +130,18 @@ def _search(connection: sqlite3.Connection, logs: Path, tally: IndexTally) -> It
             os.close(descriptor)
 
 
-def _lines_with_changes(descriptor: int) -> Iterator[list[bytes]]:
+def _blocks(descriptor: int) -> Iterator[bytes]:
+    while block := os.read(descriptor, _BLOCK_BYTES):
+        yield block
+
+
+def lines_with_changes(blocks: Iterable[bytes]) -> Iterator[list[bytes]]:
     """Yield, block by block, the lines that say what their device reported before.
 
     By a search for bytes: they are few among all lines, and to split those takes much longer.
     """
     rest = b""
-    while block := os.read(descriptor, _BLOCK_BYTES):
+    for block in blocks:
         held = rest + block
         stop = held.rfind(b"\n") + 1
         found, at = [], held.find(_CHANGED, 0, stop)

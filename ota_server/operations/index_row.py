@@ -5,6 +5,7 @@ those of `details`; most devices need neither.
 """
 
 import json
+import re
 from functools import lru_cache
 from ipaddress import IPv6Address, ip_address
 from typing import Any, NamedTuple
@@ -12,7 +13,7 @@ from typing import Any, NamedTuple
 from ota_server.model.action import action_fields, action_in
 from ota_server.model.device import DAY_MS, Device, Download
 from ota_server.model.identity import key_of_name, name_of, number_of, product_of
-from ota_server.model.updater import PLAIN_FAMILY, updater_fields, updater_in
+from ota_server.model.updater import family_of, updater_fields, updater_in
 from ota_server.model.version import order_of, same_version
 from ota_server.operations.device_filter import (
     APARTS,
@@ -38,6 +39,8 @@ _PLAIN = {
 }
 # A gap that is far from the others, such as after an outage, moves the interval by no more.
 _MOST_TIMES = 4
+_OCTET = r"(25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
+_IPV4 = re.compile(r"\.".join([_OCTET] * 4))
 _WEIGHT = 4
 
 
@@ -63,6 +66,7 @@ class IndexedState(NamedTuple):
 
 
 # Of a device whose product is not there (any longer).
+NO_MARKS: tuple[str, tuple[str, ...]] = ("", ())
 NO_STATE = IndexedState(None, Cause(Reason.TARGET), None, Stage.NONE, False, False, None, None)
 
 
@@ -122,16 +126,17 @@ def make_row(
         marks: its label and its groups.
         before: its row up to now; None: it is new here.
     """
-    (label, groups), updater, version = marks, device.updater, device.firmware_version
-    condition = NO_CONDITION if state.condition is None else _CONDITION_NUMBERS[state.condition]
-    seen_ms, target, address = device.last_seen_ms, device.target_version, device.address
-    first_ms = device.first_seen_ms
-    is_plain_cause = state.cause == _PLAIN[state.cause.reason]
+    (label, groups), version, seen_ms = marks, device.firmware_version, device.last_seen_ms
+    target, address, first_ms = device.target_version, device.address, device.first_seen_ms
+    is_there = before is not None and before.address == address
+    since_ms = (
+        _since(device, state, now_ms) if before is None else _since_then(before, state, now_ms)
+    )
     return IndexRow(
         number_of(key) if before is None else before.number,
         name_of(key) if before is None else before.name,
         product_of(key) if before is None else before.product,
-        condition,
+        _condition_number(state),
         _REASON_NUMBERS[state.cause.reason],
         _STAGE_NUMBERS[state.stage],
         _APART_NUMBERS[state.apart],
@@ -141,10 +146,10 @@ def make_row(
         0 if before is None else interval_after(before.interval_ms, seen_ms - before.seen_ms),
         version,
         order_of(version),
-        PLAIN_FAMILY if updater is None else updater.family,
+        family_of(device.updater),
         address,
-        order_of_address(address),
-        f",{','.join(groups)}," if groups else "",
+        before.address_order if before is not None and is_there else order_of_address(address),
+        _joined(groups),
         label,
         label.casefold() if label else "",
         state.release,
@@ -153,11 +158,45 @@ def make_row(
         device.update_ms or 0,
         # The journal has the full hour after it.
         min(first_ms, seen_ms) if first_ms is not None else 0,
-        _since(condition, device, state, before, now_ms),
+        since_ms,
         state.due_ms,
         rest_of(device),
-        None if is_plain_cause else _encode(_packed(state.cause)),
+        _cause_text(state.cause),
     )
+
+
+def restated(
+    row: IndexRow, state: IndexedState, marks: tuple[str, tuple[str, ...]], now_ms: int
+) -> IndexRow:
+    """Return the row of a device of which nothing was heard, but that may be otherwise now."""
+    label, groups = marks
+    return row._replace(
+        condition=_condition_number(state),
+        reason=_REASON_NUMBERS[state.cause.reason],
+        stage=_STAGE_NUMBERS[state.stage],
+        apart=_APART_NUMBERS[state.apart],
+        is_outdated=int(state.is_outdated),
+        is_pinned=int(state.is_pinned),
+        groups=_joined(groups),
+        label=label,
+        label_folded=label.casefold() if label else "",
+        release=state.release,
+        since_ms=_since_then(row, state, now_ms),
+        due_ms=state.due_ms,
+        cause=_cause_text(state.cause),
+    )
+
+
+def _condition_number(state: IndexedState) -> int:
+    return NO_CONDITION if state.condition is None else _CONDITION_NUMBERS[state.condition]
+
+
+def _joined(groups: tuple[str, ...]) -> str:
+    return f",{','.join(groups)}," if groups else ""
+
+
+def _cause_text(cause: Cause) -> str | None:
+    return None if cause == _PLAIN[cause.reason] else _encode(_packed(cause))
 
 
 def device_of(row: IndexRow) -> Device:
@@ -214,9 +253,8 @@ def interval_after(interval_ms: int, gap_ms: int) -> int:
 @lru_cache(maxsize=16384)
 def order_of_address(address: str) -> bytes:
     """Return bytes by which addresses are sorted, and found in networks; b"" for another text."""
-    parts = address.split(".")
-    if len(parts) == 4 and all(_is_octet(part) for part in parts):
-        return bytes((4, *map(int, parts)))  # in a third of the time
+    if match := _IPV4.fullmatch(address):  # in a fourth of the time
+        return bytes((4, *map(int, match.groups())))
     try:
         parsed = ip_address(address)
     except ValueError:
@@ -224,17 +262,12 @@ def order_of_address(address: str) -> bytes:
     return bytes((6 if isinstance(parsed, IPv6Address) else 4,)) + parsed.packed
 
 
-def _is_octet(text: str) -> bool:
-    is_number = text.isascii() and text.isdigit() and len(text) < 4
-    return is_number and int(text) < 256 and (text == "0" or text[0] != "0")
+def _since_then(before: IndexRow, state: IndexedState, now_ms: int) -> int:
+    return before.since_ms if before.condition == _condition_number(state) else now_ms
 
 
-def _since(
-    condition: int, device: Device, state: IndexedState, before: IndexRow | None, now_ms: int
-) -> int:
-    """Return since when a device is in its condition."""
-    if before is not None:
-        return before.since_ms if before.condition == condition else now_ms
+def _since(device: Device, state: IndexedState, now_ms: int) -> int:
+    """Return since when a device is in its condition, as far as that can be seen now."""
     download = device.download
     had_ms = 0 if download is None else download.attempt_ms
     if state.condition is Condition.SILENT:
@@ -272,7 +305,8 @@ def _parsed_rest(text: str | None) -> _Rest:
         return False, None, None, None
     rest = json.loads(text)
     download = Download(*rest["download"]) if "download" in rest else None
-    return "image_only" in rest, download, action_in(rest), updater_in(rest)
+    updater = updater_in(rest) if "family" in rest else None
+    return "image_only" in rest, download, action_in(rest), updater
 
 
 def _packed(cause: Cause) -> list[Any]:

@@ -1,6 +1,6 @@
 """How the devices of one product are, for the index, and which may be otherwise than before. I/O.
 
-What decides is read once a second. What that changes for devices:
+What decides is read when `look` is called. What that changes for devices:
 
 | what changed | for which devices |
 |---|---|
@@ -37,14 +37,13 @@ from ota_server.rollouts.audience import pinned
 from ota_server.system.data_dir import log_dir, product_at
 from ota_server.system.files import Stamp, stamp_of
 
-_LOOK_SECONDS = 1.0
 # An image whose bytes are replaced in place, and a device that falls silent under a rollout.
 _LOOK_AGAIN_SECONDS = 60.0
 _REJECTED = (Reason.WITHDRAWN, Reason.STOPPED)
 NOBODY = frozenset[str]()
 
 
-class _Read(NamedTuple):
+class _Decided(NamedTuple):
     """What is behind a situation; equal: it is as it was."""
 
     policy: Policy
@@ -73,19 +72,16 @@ class ProductStates:
         self._judged = JudgedDevices(data_dir)
         self._labels: Mapping[str, str] = {}
         self._labels_stamp: Stamp | None = None
-        self._look_at = self._look_again_at = 0.0
-        self._read_before: _Read | None = None
+        self._look_again_at = 0.0
+        self._read_before: _Decided | None = None
         self._pinned = NOBODY
         self._pins_end_ms: int | None = 0
         self._fleet = gather_fleet(data_dir, now_ms, server, self._policies.current())
         self.look(now_ms)
 
     def look(self, now_ms: int) -> frozenset[str] | None:
-        """Read what has changed, once a second; return the keys it changes, None: all."""
+        """Read what has changed; return the keys of the devices that concerns, None: all."""
         now = time.monotonic()
-        if now < self._look_at:
-            return NOBODY
-        self._look_at = now + _LOOK_SECONDS
         is_thorough = now >= self._look_again_at
         if is_thorough:
             self._look_again_at = now + _LOOK_AGAIN_SECONDS
@@ -104,7 +100,7 @@ class ProductStates:
         self._policies.look_after()
         policy, before = self._policies.latest, self._fleet
         folders = (self._data_dir / "version" / "version.txt", self._data_dir / "firmware")
-        read = _Read(policy, server, tuple(map(_stamp, folders)))
+        read = _Decided(policy, server, tuple(map(_stamp, folders)))
         if read != self._read_before or is_thorough:
             self._read_before = read
             self._fleet = gather_fleet(self._data_dir, now_ms, server, policy)

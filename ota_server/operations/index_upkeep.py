@@ -13,7 +13,15 @@ from ota_server.journal.follow import Follower
 from ota_server.journal.record import BadRecord, record_in
 from ota_server.model.device import DAY_MS, Device
 from ota_server.model.identity import number_of, product_of
-from ota_server.operations.index_row import NO_STATE, IndexRow, device_of, make_row, rest_of
+from ota_server.operations.index_row import (
+    NO_MARKS,
+    NO_STATE,
+    IndexRow,
+    device_of,
+    make_row,
+    rest_of,
+    restated,
+)
 from ota_server.operations.index_schema import Unusable, put_meta
 from ota_server.operations.index_states import ProductStates
 from ota_server.operations.index_table import drop_row, put_row, row_at, rows_after
@@ -129,19 +137,25 @@ class IndexUpkeep:
 
     def _put(self, key: str, device: Device, before: IndexRow | None, at_ms: int) -> None:
         states = self._states.get(product_of(key))
-        if states is None:
-            row = make_row(key, device, NO_STATE, ("", ()), before, at_ms)
-        else:
+        state, marks = NO_STATE, NO_MARKS
+        if states is not None:
             state, marks = states.state(key, device), states.marks(key)
-            row = make_row(key, device, state, marks, before, at_ms)
-        if row != before:
-            put_row(self._connection, before, row)
-            self._tally.count(before, row, at_ms)
+        self._write(before, make_row(key, device, state, marks, before, at_ms), at_ms)
 
     def _renew(self, rows: Iterable[IndexRow | None]) -> None:
         for row in rows:
-            if row is not None:
-                self._put(row.key, device_of(row), row, self._now_ms)
+            if row is None:
+                continue
+            key, states = row.key, self._states.get(row.product)
+            state, marks = NO_STATE, NO_MARKS
+            if states is not None:
+                state, marks = states.state(key, device_of(row)), states.marks(key)
+            self._write(row, restated(row, state, marks, self._now_ms), self._now_ms)
+
+    def _write(self, before: IndexRow | None, row: IndexRow, at_ms: int) -> None:
+        if row != before:
+            put_row(self._connection, before, row)
+            self._tally.count(before, row, at_ms)
 
     def _row(self, number: int) -> IndexRow | None:
         return row_at(self._connection, number)

@@ -46,7 +46,8 @@ log = logging.getLogger(__name__)
 _STEP_SECONDS = 0.05
 _LOOK_SECONDS = 1.0
 _SAY_EVERY_SECONDS = 60.0
-# After a failure, such as a full disk.
+# After a failure, such as a full disk; an index that is lost is made again at once, but not if that
+# happens again and again.
 _PAUSE_SECONDS = 5.0
 # How often an index to which nothing happens says that it is up to date.
 _SIGN_MS = 5_000
@@ -61,12 +62,14 @@ class IndexWriter:
     Only one may work on a data directory: that is the controller that holds its lock.
     """
 
-    def __init__(self, data_dir: Path) -> None:
+    def __init__(self, data_dir: Path, look_seconds: float = _LOOK_SECONDS) -> None:
         """Begin with the first `step`.
 
         Args:
             data_dir: of the server, or of one of its products.
+            look_seconds: how often it looks at what operators decided.
         """
+        self._look_seconds = look_seconds
         self._root = root_of(data_dir)
         self._logs = journal_dir(data_dir)
         self._path = path_of(data_dir)
@@ -82,6 +85,7 @@ class IndexWriter:
         self._sweeps: dict[str, int] = {}
         self._away = (0, 0)
         self._inode = 0
+        self._lost_at = float("-inf")
         self._wait_until = self._look_at = 0.0
         self._now_ms = self._as_of_ms = 0
 
@@ -118,8 +122,11 @@ class IndexWriter:
         if self._limit.allows(f"{what} {problem}", time.monotonic()):
             log.warning("the index of devices %s: %s", what, problem)
         self.close()
-        self._wait_until = time.monotonic() + _PAUSE_SECONDS
+        now = time.monotonic()
+        is_first_loss = is_lost and now >= self._lost_at + _SAY_EVERY_SECONDS
+        self._wait_until = 0.0 if is_first_loss else now + _PAUSE_SECONDS
         if is_lost:
+            self._lost_at = now
             with suppress(OSError):
                 delete(self._path)
 
@@ -192,13 +199,13 @@ class IndexWriter:
     # What decides
 
     def _look_around(self, now_ms: int) -> None:
-        """Read once a second what decides about devices; note whom that concerns."""
+        """Read now and then what decides about devices; note whom that concerns."""
         if self._upkeep is not None and abs(now_ms - self._now_ms) > _JUMP_MS:
             self._upkeep.note_jump(now_ms)
         self._now_ms = now_ms
         if time.monotonic() < self._look_at:
             return
-        self._look_at = time.monotonic() + _LOOK_SECONDS
+        self._look_at = time.monotonic() + self._look_seconds
         products = _products(self._root)
         for gone in self._states.keys() - products:
             del self._states[gone]

@@ -4,6 +4,7 @@
 |---|---|
 | `text` | a part of the MAC address or the id, of the label, or of the version |
 | `version`, `not_version` | they report this, or none of these; may be repeated |
+| `target` | they were told this version last; may be repeated |
 | `outdated`, `overdue` | `1`: as the filter of that name |
 | `state`, `apart`, `family` | one of the words below; may be repeated |
 | `stage`, `product`, `group`, `address`, `label`, `not_seen` | one value |
@@ -31,7 +32,7 @@ from ota_server.policy.device_state import Condition
 
 FILTER_FIELDS = (
     *("text", "version", "not_version", "outdated", "state", "stage", "apart", "family"),
-    *("product", "group", "address", "label", "not_seen", "overdue"),
+    *("product", "group", "address", "label", "not_seen", "overdue", "target"),
 )
 LIST_FIELDS = ("sort", "order", "columns", "limit", "cursor")
 # In the order in which they stand in a table.
@@ -39,6 +40,8 @@ COLUMN_NAMES = (
     *("mac", "label", "product", "family", "version", "target", "release", "state", "stage"),
     *("reason", "seen", "updated", "first", "address", "groups"),
 )
+# In the field `apart`: nothing keeps them from being counted.
+COUNTED = "counted"
 DEFAULT_SORT = "mac"
 DEFAULT_LIMIT = 50
 MOST_ROWS = 500
@@ -115,7 +118,7 @@ def read_filter(fields: Fields) -> DeviceFilter:
         outdated=_one(fields, "outdated", parse_switch) or False,
         states=_many(fields, "state", _word(Condition)),
         stage=_one(fields, "stage", _word(Stage)),
-        apart=_many(fields, "apart", _word(Apart)),
+        apart=_many(fields, "apart", _apart),
         families=_many(fields, "family", _among_words(*FAMILY_NAMES)),
         product=_one(fields, "product", _product),
         group=_one(fields, "group", parse_group_name),
@@ -123,6 +126,7 @@ def read_filter(fields: Fields) -> DeviceFilter:
         label=_one(fields, "label", str),
         not_seen_seconds=_one(fields, "not_seen", _seconds),
         overdue=_one(fields, "overdue", parse_switch) or False,
+        targets=_many(fields, "target", str),
     )
 
 
@@ -181,14 +185,19 @@ def _among_words(*words: str) -> Callable[[str], str]:
 def _word(kind: type[_Word]) -> Callable[[str], _Word]:
     by_word = {word_of(each): each for each in kind}
     by_value = {each.value: each for each in kind}
+    known = [*by_word, *[COUNTED] * (kind is Apart)]
 
     def parse(text: str) -> _Word:
         found = by_word.get(text) or by_value.get(text)
         if found is None:
-            raise BadValue(f"{text[:40]!r} is not one of {', '.join(by_word)}")
+            raise BadValue(f"{text[:40]!r} is not one of {', '.join(known)}")
         return found
 
     return parse
+
+
+def _apart(text: str) -> Apart | None:
+    return None if text == COUNTED else _word(Apart)(text)
 
 
 def _product(text: str) -> str:
@@ -243,7 +252,7 @@ def fields_of(wanted: DeviceFilter) -> list[tuple[str, str]]:
         ("outdated", "1" * wanted.outdated),
         *(("state", word_of(each)) for each in wanted.states),
         ("stage", "" if wanted.stage is None else word_of(wanted.stage)),
-        *(("apart", word_of(each)) for each in wanted.apart),
+        *(("apart", word_of(each) if each else COUNTED) for each in wanted.apart),
         *(("family", each) for each in wanted.families),
         ("product", "" if wanted.product is None else product_field(wanted.product)),
         ("group", wanted.group or ""),
@@ -251,6 +260,7 @@ def fields_of(wanted: DeviceFilter) -> list[tuple[str, str]]:
         ("label", wanted.label or ""),
         ("not_seen", "" if seconds is None else duration_text(seconds)),
         ("overdue", "1" * wanted.overdue),
+        *(("target", each) for each in wanted.targets),
     ]
     return [(name, value) for name, value in fields if value]
 

@@ -8,6 +8,7 @@ from ota_server.model.updater import FAMILY_NAMES
 from ota_server.operations.device_filter import Apart, DeviceFilter, Stage
 from ota_server.operator_port.device_query import (
     COLUMN_NAMES,
+    COUNTED,
     DEFAULT_LIMIT,
     DeviceListing,
     fields_of,
@@ -29,7 +30,7 @@ _TITLES = {
     "outdated": "does not run what it should",
     "state": "state",
     "stage": "reached",
-    "apart": "not counted:",
+    "apart": "counted:",
     "family": "family",
     "product": "product",
     "group": "group",
@@ -39,7 +40,7 @@ _TITLES = {
     "overdue": "overdue",
 }
 _SWITCHES = ("outdated", "overdue")
-_WORDS: dict[str, type[StrEnum]] = {"state": Condition, "stage": Stage, "apart": Apart}
+_WORDS: dict[str, type[StrEnum]] = {"state": Condition, "stage": Stage}
 _Pairs = Sequence[tuple[str, str]]
 
 
@@ -107,7 +108,7 @@ def _rare_fields(wanted: DeviceFilter, first: dict[str, str]) -> list[Node]:
         text("Not seen for", "not_seen", "7d"),
         text("Any version but", "not_version", "v1.0.0"),
         choice("Reached", "stage", _options(Stage), first.get("stage", "")),
-        choice("Not counted", "apart", _options(Apart), first.get("apart", "")),
+        choice("Counted", "apart", _counted(), first.get("apart", "")),
         check_box("Overdue by its own rhythm", "overdue", "1", wanted.overdue),
         check_box("Does not run what it should", "outdated", "1", wanted.outdated),
     ]
@@ -123,6 +124,12 @@ def _products(choices: FilterChoices, wanted: DeviceFilter) -> Html | None:
 
 def _options(kind: type[StrEnum]) -> list[tuple[str, str]]:
     return [("", "any"), *((word_of(each), each.value) for each in kind)]
+
+
+def _counted() -> list[tuple[str, str]]:
+    """Return why devices may be left out of the count, and that they are not."""
+    left_out = [(word_of(each), f"not: {each.value}") for each in Apart]
+    return [("", "any"), (COUNTED, "yes"), *left_out]
 
 
 def _named(names: Iterable[str]) -> list[tuple[str, str]]:
@@ -172,6 +179,8 @@ def _said(name: str, value: str) -> str:
     """Return a filter in words."""
     if name in _SWITCHES:
         return _TITLES[name]
+    if name == "apart":
+        return f"{_TITLES[name]} {dict(_counted())[value]}"
     kind = _WORDS.get(name)
     if kind is not None:
         value = next(each.value for each in kind if word_of(each) == value)

@@ -10,6 +10,7 @@ from ota_server.httpd.reply import Reply
 from ota_server.operator_port.asked import Asked
 from ota_server.operator_port.frame import page
 from ota_server.operator_port.html import element
+from ota_server.operator_port.pieces import with_code
 
 if TYPE_CHECKING:
     from ota_server.operator_port.site import Site
@@ -91,7 +92,7 @@ def problem_reply(site: "Site", asked: Asked, problem: Problem) -> Reply:
         return json_reply(problem.status, said, *problem.fields, kind=kind)
     content = (
         element("h1", problem.title),
-        element("p", problem.detail, class_="problem"),
+        element("p", with_code(problem.detail), class_="problem"),
     )
     answer = page(site, asked, problem.title, content, status=problem.status, is_open=True)
     answer.fields += field_lines(problem.fields)

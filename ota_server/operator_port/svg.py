@@ -10,8 +10,8 @@ _BAR_WIDTH = 1000.0
 _BAR_HEIGHT = 22
 # Narrower ones can be neither seen nor hit by a finger.
 _LEAST_WIDTH = 6.0
-_WIDTH, _HEIGHT = 720, 220
-_LEFT, _RIGHT, _TOP, _BOTTOM = 56, 8, 8, 24
+_WIDTH, _HEIGHT = 1200, 260
+_LEFT, _RIGHT, _TOP, _BOTTOM = 64, 4, 12, 24
 # Versions have so many colours; the last one is for all others.
 COLOURS = 10
 
@@ -140,17 +140,17 @@ def _rules(top: int) -> list[Node]:
         drawn.append(
             element("line", x1=str(_LEFT), x2=str(_WIDTH - _RIGHT), y1=y, y2=y, class_="rule")
         )
-        drawn.append(element("text", f"{count:,}", x=str(_LEFT - 6), y=y, text_anchor="end"))
+        drawn.append(element("text", f"{count:,}", x=str(_LEFT - 8), y=y, class_="scale"))
     return drawn
 
 
 def _dates(times_ms: Sequence[int]) -> list[Node]:
     """Return the first and the last time below the plot."""
-    y = str(_HEIGHT - 6)
+    y = str(_HEIGHT - 8)
     first, last = (_date(ms, times_ms) for ms in (times_ms[0], times_ms[-1]))
     return [
         element("text", first, x=str(_LEFT), y=y),
-        element("text", last, x=str(_WIDTH - _RIGHT), y=y, text_anchor="end"),
+        element("text", last, x=str(_WIDTH - _RIGHT), y=y, class_="scale"),
     ]
 
 

@@ -5,11 +5,12 @@ import json
 import time
 import unittest
 
-from ota_server.commands.device_filters import COLUMNS, FleetRow, add_filters, chosen, fields_of
+from ota_server.commands.device_filters import add_filters, chosen
 from ota_server.journal.record import format_record
 from ota_server.model.device import Device, Download
 from ota_server.model.timestamp import format_time
 from ota_server.model.updater import Updater
+from ota_server.operations.fleet_row import COLUMNS, FleetRow, fields_of
 from ota_server.policy.device_state import Condition, DeviceCondition
 from ota_server.policy.reason import Cause, Reason
 from ota_server.policy.rollout_plan import RolloutPlan, RolloutProgress, format_plan

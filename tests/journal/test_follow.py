@@ -3,11 +3,11 @@
 import json
 import os
 
-from ota_server.journal.follow import Follower, Position
+from ota_server.journal.follow import Follower, Position, end_of
 from tests.support import DataDirCase
 
 
-class FollowTest(DataDirCase):
+class FollowCase(DataDirCase):
     def setUp(self):
         super().setUp()
         self.log_dir = self.data_dir / "log"
@@ -35,6 +35,8 @@ class FollowTest(DataDirCase):
             numbers += [record["n"] for record in records]
         return numbers
 
+
+class FollowTest(FollowCase):
     def test_records_come_from_the_oldest_file_on(self):
         self.write(2)
         self.rotate(1)
@@ -163,3 +165,30 @@ class FollowTest(DataDirCase):
         self.current.write_text('{"event": "device", "n": 1}\n{"event": "snapshot", "n": 2}\n')
         events = [record["event"] for record in self.follower().read()]
         self.assertEqual(events, ["device", "snapshot"])
+
+
+class EndTest(FollowCase):
+    def test_from_the_end_on_only_what_is_new_is_read(self):
+        self.assertIsNone(end_of(self.log_dir))
+        self.write(3)
+        with self.current.open("a") as file:
+            file.write('{"n": ')
+        end = end_of(self.log_dir)
+        with self.current.open("a") as file:
+            file.write("4}\n")
+        follower = self.follower(end)
+        self.assertEqual(self.read_all(follower), [4])
+        self.assertEqual((follower.position, follower.losses), (end_of(self.log_dir), 0))
+
+    def test_it_is_where_a_follower_ends(self):
+        for size in (0, 10, 400, 70_000):
+            self.write(1, "x" * size)
+            follower = self.follower()
+            self.read_all(follower)
+            self.assertEqual(end_of(self.log_dir), follower.position)
+
+    def test_of_an_empty_file_it_is_the_beginning(self):
+        self.current.touch()
+        end = end_of(self.log_dir)
+        self.write(2)
+        self.assertEqual(self.read_all(self.follower(end)), [1, 2])

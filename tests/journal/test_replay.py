@@ -7,7 +7,7 @@ import unittest
 from pathlib import Path
 
 from ota_server.journal.record import format_marker, format_record
-from ota_server.journal.replay import Replay, history, replay
+from ota_server.journal.replay import Replay, history, replay, replay_in_pieces
 from ota_server.model.device import Device
 from ota_server.model.identity import expand, number_of
 
@@ -207,3 +207,29 @@ class HistoryTest(ReplayCase):
         found = [fields["firmware_version"] for fields in history(self.log_dir, A)]
         self.assertEqual(found, ["1", "2", "3"])
         self.assertEqual(list(history(self.log_dir, C)), [])
+
+
+class PiecesTest(ReplayCase):
+    def test_in_pieces_the_same_is_found(self):
+        self.put(record(A, "v1"), record(B, "v1"), MARKER, number=1)
+        self.put(record(A, "v2"), record(C, "v1"))
+        pieces, parts = replay_in_pieces(self.log_dir), []
+        while True:
+            try:
+                parts.append(next(pieces))
+            except StopIteration as end:
+                found = end.value
+                break
+        self.addCleanup(found.close)
+        self.assertEqual(
+            (parts, [*found.devices()]), ([*sorted(parts)], [*self.replay().devices()])
+        )
+        self.assertEqual(parts[-1], 1.0)
+
+    def test_who_asks_for_no_more_pieces_leaves_no_file_open(self):
+        self.put(record(A, "v1"))
+        before = len(os.listdir("/dev/fd"))
+        pieces = replay_in_pieces(self.log_dir)
+        next(pieces)
+        pieces.close()
+        self.assertEqual(len(os.listdir("/dev/fd")), before)

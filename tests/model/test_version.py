@@ -1,6 +1,7 @@
 """Versions: their spelling, their meaning, and how version.txt holds one."""
 
 import hashlib
+import re
 import unittest
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from ota_server.model.version import (
     is_sample,
     is_version,
     meaning,
+    order_of,
     parse_version_file,
     same_version,
     spellings,
@@ -22,6 +24,26 @@ from ota_server.model.version import (
 )
 
 BOM = b"\xef\xbb\xbf"
+
+
+def parts_of(version: str) -> list[tuple[int, str]]:
+    """Return what versions are compared by, number by number."""
+    parts = re.findall("([0-9]+)|([^0-9]+)", meaning(version))
+    return [(int(digits or 0), text) for digits, text in parts]
+
+
+class OrderTest(unittest.TestCase):
+    def test_versions_are_sorted_number_by_number(self):
+        versions = (
+            *("", "v1.9", "v1.10", "1.10", "v1.010", "v1.10.1", "v1", "v0", "v0.0.0", "v00"),
+            *("2", "10", "factory", "factory 2", "a1b", "a1", "v2.0-rc1", "v2.0", "~", " x"),
+            *("9" * 64, "1" + "0" * 63, "vv1", "-", "1.1.1", "1..1"),
+        )
+        for one in versions:
+            for other in versions:
+                with self.subTest(one=one, other=other):
+                    is_before = order_of(one).encode() < order_of(other).encode()
+                    self.assertEqual(is_before, parts_of(one) < parts_of(other))
 
 
 class VersionTest(unittest.TestCase):

@@ -44,7 +44,7 @@ def random_filter(source: random.Random) -> DeviceFilter:
         outdated=source.random() < 0.5,
         states=maybe(lambda: some([*Condition]), ()),
         stage=maybe(lambda: source.choice([*Stage])),
-        apart=maybe(lambda: some([*Apart]), ()),
+        apart=maybe(lambda: some([None, *Apart]), ()),
         families=maybe(lambda: some(FAMILY_NAMES), ()),
         product=maybe(lambda: source.choice(("", "plug"))),
         group=maybe(lambda: "ring0"),
@@ -52,6 +52,7 @@ def random_filter(source: random.Random) -> DeviceFilter:
         label=maybe(lambda: source.choice(_TEXTS)),
         not_seen_seconds=maybe(lambda: float(source.randint(1, 10 ** source.randint(1, 8)))),
         overdue=source.random() < 0.5,
+        targets=maybe(lambda: some(_TEXTS), ()),
     )
 
 
@@ -101,7 +102,7 @@ class FilterTest(unittest.TestCase):
     def test_every_field_of_a_filter_is_in_urls(self):
         everything = DeviceFilter(
             *("t", ("1",), ("2",), True, (Condition.AWAY,), Stage.TOLD, (Apart.HELD,), ("br",)),
-            *("p", "g", ip_network("::1"), "l", 60.0, True),
+            *("p", "g", ip_network("::1"), "l", 60.0, True, ("2",)),
         )
         self.assertEqual({name for name, _ in fields_of(everything)}, {*FILTER_FIELDS})
         self.assertEqual(read_filter(by_name(fields_of(everything))), everything)
@@ -117,7 +118,7 @@ class RefusedTest(unittest.TestCase):
     def test_what_cannot_be_used_is_named(self):
         self.refuses("state: 'fialed' is not one of silent, failed", state="fialed")
         self.refuses("stage: 'x' is not one of none, told", stage="x")
-        self.refuses("apart: .* pinned, held, rejected", apart="x")
+        self.refuses("apart: .* pinned, held, rejected, counted", apart="x")
         self.refuses("not_seen: '7 days' is not a duration", not_seen="7 days")
         self.refuses("not_seen", not_seen="0s")
         self.refuses("not_seen", not_seen="999999999d")

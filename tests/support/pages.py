@@ -10,13 +10,16 @@ class PageReader(HTMLParser):
 
     Attributes:
         elements: each with its tag and its attributes, in their order.
+        links: where each link leads to, with what it says, to those who listen if that differs.
         wrong: end tags that fit no start tag, and attributes that stand twice.
     """
 
     def __init__(self, page: str) -> None:
         super().__init__()
         self.elements: list[tuple[str, dict[str, str]]] = []
+        self.links: list[tuple[str, str]] = []
         self.wrong: list[str] = []
+        self._link: tuple[str, list[str]] | None = None
         self._open: list[str] = []
         self._text: list[str] = []
         self.feed(page)
@@ -45,14 +48,25 @@ class PageReader(HTMLParser):
         self.elements.append((tag, found))
         if tag not in _VOID:
             self._open.append(tag)
-        self._text.append(" ")
+        if tag == "a":
+            self._link = found.get("href", ""), [found.get("aria-label", "")]
+        self._said(" ")
 
     def handle_endtag(self, tag: str) -> None:
         """Look whether it ends what was open last."""
         if not self._open or self._open.pop() != tag:
             self.wrong.append(f"/{tag}")
-        self._text.append(" ")
+        if tag == "a" and self._link is not None:
+            url, said = self._link
+            self.links.append((url, said[0] or " ".join("".join(said).split())))
+            self._link = None
+        self._said(" ")
 
     def handle_data(self, data: str) -> None:
         """Keep text."""
-        self._text.append(data)
+        self._said(data)
+
+    def _said(self, text: str) -> None:
+        self._text.append(text)
+        if self._link is not None:
+            self._link[1].append(text)

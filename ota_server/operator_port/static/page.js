@@ -5,7 +5,7 @@
   const PAUSE_MS = 700, POLL_MS = 15000, RETRY_MS = 3000;
   const main = document.getElementById("main");
   const said = document.getElementById("said");
-  let stream = null, poll = 0, due = 0, retry = 0;
+  let stream = null, poll = 0, due = 0, retry = 0, watch = 0;
 
   const parts = () => [...main.querySelectorAll("[data-live]")];
 
@@ -23,6 +23,13 @@
         if (now && !inUse && now.outerHTML !== old.outerHTML) old.replaceWith(document.adoptNode(now));
       }
     } catch { /* the server is away; the stream says when it is back */ }
+    watchAgain();
+  }
+  // What no stream tells of, such as how far a download is.
+  function watchAgain() {
+    clearTimeout(watch);
+    const seconds = parts().map((part) => +part.dataset.poll).filter(Boolean);
+    if (seconds.length) watch = setTimeout(refresh, 1000 * Math.min(...seconds));
   }
   function soon() { if (!due) due = setTimeout(refresh, PAUSE_MS); }
 
@@ -48,6 +55,7 @@
   });
   addEventListener("pagehide", leave);
   listen();
+  watchAgain();
 
   // Choosing rows
   main.addEventListener("change", (event) => {
@@ -64,7 +72,7 @@
   function send(form, file) {
     const bar = form.querySelector("progress"), out = form.querySelector("output");
     const sent = new XMLHttpRequest();
-    sent.open("POST", form.dataset.upload + "?name=" + encodeURIComponent(file.name));
+    sent.open("POST", form.dataset.upload + "&name=" + encodeURIComponent(file.name));
     sent.setRequestHeader("Content-Type", "application/octet-stream");
     sent.setRequestHeader("Accept", "application/json");
     sent.setRequestHeader("X-Form-Token", form.elements.form_token.value);

@@ -1,0 +1,229 @@
+"""The index of devices: how long it takes to make, what it takes of memory and disk, its queries.
+
+    python -m benchmarks.device_index [--devices 1000000] [--keep FOLDER]
+
+Generates a journal of a fleet with several versions, families and networks, with labels and groups.
+Has the writer make the index, follow checks, and find all states again after another target. Then
+asks for the overview, and for two parts of each list of filters and orders: the first, and the
+next. The worst of each filter is printed. Linux only.
+"""
+
+import argparse
+import json
+import random
+import resource
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import nullcontext
+from ipaddress import ip_network
+from pathlib import Path
+
+from benchmarks import procfs
+from ota_server.journal.record import format_marker, format_record, format_seal
+from ota_server.journal.writer import Journal
+from ota_server.model.device import Device, Download
+from ota_server.model.updater import Updater
+from ota_server.operations.device_filter import SORTS, DeviceFilter
+from ota_server.operations.device_index import DeviceIndex
+from ota_server.operations.index_schema import path_of
+from ota_server.operations.index_writer import IndexWriter
+from ota_server.policy.device_state import Condition
+
+_DAY_MS = 24 * 3_600_000
+_OLD, _NEW = "v1.9.3", "v1.10.0"
+_VERSIONS = ((_NEW, 70), (_OLD, 20), ("v1.9.0", 6), ("v1.2.11", 3), ("factory", 1))
+_FAMILIES = ((None, 50), (Updater("esp32", 1_310_720), 30), (Updater("tasmota"), 20))
+_LINES_A_WRITE = 200
+_FOLLOWED = 50_000
+_FILTERS = (
+    DeviceFilter(),
+    DeviceFilter(text="ff:7"),
+    DeviceFilter(text="0"),
+    DeviceFilter(text="pump"),
+    DeviceFilter(text="no such text"),
+    DeviceFilter(versions=(_NEW,)),
+    DeviceFilter(not_versions=(_NEW, _OLD)),
+    DeviceFilter(outdated=True),
+    DeviceFilter(states=(Condition.UP_TO_DATE,)),
+    DeviceFilter(states=(Condition.SILENT, Condition.FAILED)),
+    DeviceFilter(families=("esp32", "br")),
+    DeviceFilter(group="beta"),
+    DeviceFilter(network=ip_network("10.0.0.0/9")),
+    DeviceFilter(network=ip_network("10.1.2.0/24")),
+    DeviceFilter(label="pump"),
+    DeviceFilter(not_seen_seconds=86_400.0),
+    DeviceFilter(overdue=True),
+    DeviceFilter(text="1", network=ip_network("10.0.0.0/8"), not_versions=("v7",), outdated=True),
+)
+
+
+def _mac(number: int) -> str:
+    return (0x020000000000 + number).to_bytes(6, "big").hex(":")
+
+
+def _chosen(chance: random.Random, among: tuple[tuple[object, int], ...]) -> object:
+    return chance.choices([each for each, _ in among], [weight for _, weight in among])[0]
+
+
+def _devices(count: int, now_ms: int) -> Iterator[tuple[str, Device]]:
+    chance = random.Random(1)
+    for number in range(count):
+        age_ms = chance.randrange(3_600_000) if chance.random() < 0.97 else 3 * _DAY_MS
+        seen_ms = now_ms - age_ms - chance.randrange(60_000)
+        version = str(_chosen(chance, _VERSIONS))
+        updated_ms = seen_ms - chance.randrange(30 * _DAY_MS)
+        download = Download(version, f"{number:064x}", 900_000, updated_ms, 1, updated_ms)
+        updater = _chosen(chance, _FAMILIES)
+        yield (
+            _mac(number),
+            Device(
+                seen_ms,
+                version,
+                seen_ms,
+                updated_ms,
+                _NEW,
+                f"10.{number >> 16 & 255}.{number >> 8 & 255}.{number & 255}",
+                False,
+                download if chance.random() < 0.7 else None,
+                (updated_ms // 3_600_000 + 1) * 3_600_000,
+                None,
+                updater if isinstance(updater, Updater) else None,
+            ),
+        )
+
+
+def write_fleet(data_dir: Path, count: int, now_ms: int) -> None:
+    """Make a data directory with a journal as a server would leave it, labels and groups."""
+    for name in ("version", "firmware", "version/groups"):
+        (data_dir / name).mkdir(parents=True)
+    for version in (_OLD, _NEW):
+        (data_dir / "firmware" / f"firmware_{version}.bin").write_bytes(b"image" * 1000)
+    (data_dir / "version" / "version.txt").write_text(_NEW)
+    named = [_mac(number) for number in range(0, count, 100)]
+    labels = {mac: f"Pump house {number}" for number, mac in enumerate(named)}
+    (data_dir / "version" / "labels.json").write_text(json.dumps(labels))
+    (data_dir / "version" / "groups" / "beta.txt").write_text("\n".join(named))
+    journal = Journal(data_dir / "log", fsync="never")
+    for number, (mac, device) in enumerate(_devices(count, now_ms)):
+        journal.append(mac, format_record("device", mac, device))
+        if number % _LINES_A_WRITE == 0:
+            journal.flush()
+            journal.seal(format_seal(now_ms))
+    journal.close_snapshot(format_marker(now_ms, count), journal.generation)
+    journal.close()
+
+
+class _Steps:
+    """Steps of the writer, and what the longest one took."""
+
+    def __init__(self, data_dir: Path) -> None:
+        self.writer = IndexWriter(data_dir)
+        self.longest = 0.0
+
+    def all(self) -> tuple[float, float]:
+        """Do all that there is to do; return the seconds, and those of the processor."""
+        began, worked = time.perf_counter(), time.process_time()
+        has_more = True
+        while has_more:
+            step = time.perf_counter()
+            has_more = self.writer.step(time.time_ns() // 1_000_000)
+            self.longest = max(self.longest, time.perf_counter() - step)
+        return time.perf_counter() - began, time.process_time() - worked
+
+
+def _say(what: str, value: str) -> None:
+    print(f"{what:58} {value:>14}", flush=True)
+
+
+def measure_writer(data_dir: Path, count: int) -> None:
+    """Have the index made and kept, and print what that takes."""
+    steps = _Steps(data_dir)
+    seconds, _ = steps.all()
+    _say("made", f"{seconds:.1f} s")
+    _say("longest step", f"{steps.longest * 1000:.0f} ms")
+    _say("memory at its peak", f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MiB")
+    size = sum(path.stat().st_size for path in data_dir.glob("log/index.sqlite*"))
+    _say("disk", f"{size / 1e6:.0f} MB")
+    now_ms, chance = time.time_ns() // 1_000_000, random.Random(2)
+    with (data_dir / "log" / "devices.jsonl").open("ab") as journal:
+        for _ in range(_FOLLOWED):
+            number = chance.randrange(count)
+            address = f"10.{number >> 16 & 255}.{number >> 8 & 255}.{number & 255}"
+            device = Device(now_ms, _NEW, now_ms, None, _NEW, address, False, None)
+            journal.write(format_record("check", _mac(number), device))
+    steps.longest = 0.0
+    seconds, worked = steps.all()
+    _say("followed", f"{_FOLLOWED / seconds:,.0f} records/s")
+    _say("processor time of a record", f"{worked / _FOLLOWED * 1e6:.0f} µs")
+    (data_dir / "version" / "version.txt").write_text(_OLD)
+    time.sleep(1.1)  # it looks once a second
+    seconds, _ = steps.all()
+    _say("all states found again after another target", f"{seconds:.1f} s")
+    _say("longest step of these", f"{steps.longest * 1000:.0f} ms")
+    steps.writer.close()
+    # A reader of its own memory comes after the writer, in the same process.
+    _say("memory now", f"{procfs.rss_bytes(procfs.own_pid()) / 2**20:.0f} MiB")
+
+
+def _timed(ask: object) -> tuple[float, object]:
+    began = time.perf_counter()
+    answer = ask() if callable(ask) else None
+    return time.perf_counter() - began, answer
+
+
+def measure_reader(data_dir: Path) -> None:
+    """Ask for the overview and for lists, and print what the worst of each takes."""
+    index = DeviceIndex(data_dir)
+    now_ms = time.time_ns() // 1_000_000
+    for what, ask in (
+        ("overview", index.summary),
+        ("what went wrong lately", lambda: index.lately(10)),
+        (
+            "versions over 30 days",
+            lambda: index.versions_over_time(None, now_ms - 30 * _DAY_MS, now_ms, 60),
+        ),
+    ):
+        _say(what, f"{_timed(ask)[0] * 1000:.1f} ms")
+    worst = 0.0
+    for wanted in _FILTERS:
+        slowest, slowest_sort, total = 0.0, "", ""
+        for sort in SORTS:
+            for descending in (False, True):
+                cursor = None
+                for _ in range(2):
+                    began = time.perf_counter()
+                    page = index.page(wanted, sort, descending, cursor)
+                    seconds = time.perf_counter() - began
+                    total = f"{'' if page.total.is_exact else '> '}{page.total.number:,}"
+                    if seconds > slowest:
+                        slowest, slowest_sort = seconds, sort
+                    cursor = page.next
+                    if cursor is None:
+                        break
+        said = {k: v for k, v in vars(wanted).items() if v != getattr(DeviceFilter(), k)}
+        named = ", ".join(f"{name}={value}" for name, value in said.items()) or "all devices"
+        _say(f"{named[:36]} ({total}) by {slowest_sort}", f"{slowest * 1000:.0f} ms")
+        worst = max(worst, slowest)
+    _say("the worst of all", f"{worst * 1000:.0f} ms")
+
+
+def main() -> None:
+    """Generate, measure and print."""
+    parser = argparse.ArgumentParser(prog="benchmarks.device_index", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("--devices", type=int, default=1_000_000, help="(default: %(default)s)")
+    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="an empty one that stays")
+    options = parser.parse_args()
+    folder = nullcontext(str(options.keep)) if options.keep else tempfile.TemporaryDirectory()
+    with folder as name:
+        data_dir = Path(name)
+        write_fleet(data_dir, options.devices, time.time_ns() // 1_000_000)
+        size = path_of(data_dir).with_name("devices.jsonl").stat().st_size
+        _say(f"journal of {options.devices:,} devices", f"{size / 1e6:.0f} MB")
+        measure_writer(data_dir, options.devices)
+        measure_reader(data_dir)
+
+
+if __name__ == "__main__":
+    main()
