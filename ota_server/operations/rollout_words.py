@@ -49,6 +49,7 @@ class WaveFacts(NamedTuple):
         since: when it opened, RFC 3339, for the one that opened last; "": it is another one.
         counts: how many devices are in which state, those of the waves before it included.
         updated, devices: how much of its bar is full.
+        added: how many active devices it adds, as was counted when the rollout began; None: not.
     """
 
     percent: float
@@ -58,6 +59,7 @@ class WaveFacts(NamedTuple):
     counts: Mapping[str, int] = {}
     updated: int = 0
     devices: int = 1
+    added: int | None = None
 
     @property
     def share(self) -> float:
@@ -250,7 +252,9 @@ def waves_of(plan: RolloutPlan, progress: RolloutProgress | None) -> tuple[WaveF
 
 def _wave(plan: RolloutPlan, progress: RolloutProgress | None, number: int) -> WaveFacts:
     percent = plan.percent(number)
-    wave = WaveFacts(percent, None if percent else plan.first_group, "to come")
+    added = plan.counted[number] if number < len(plan.counted) else None
+    first_group = None if percent else plan.first_group
+    wave = WaveFacts(percent, first_group, "to come", added=added)
     if progress is None or number > progress.wave:
         is_over = state_of(plan, progress) in OVER
         return wave._replace(state="not opened") if is_over else wave

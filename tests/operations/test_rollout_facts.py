@@ -23,6 +23,7 @@ class RolloutFactsTest(CommandCase):
         (detail,) = current_rollouts(self.data_dir, NOW_MS)
         self.assertEqual([wave.state for wave in detail.waves], ["done", "open", "to come"])
         self.assertEqual([wave.share for wave in detail.waves], [1.0, 0.7, 0.0])
+        self.assertEqual(tuple(wave.added for wave in detail.waves), detail.plan.counted)
         self.assertEqual((detail.state, detail.end_time), ("running", None))
         self.assertEqual((detail.counts, detail.plan.note), (counts, "<b>"))
         self.assertIn("no server runs", detail.advice[0])
