@@ -105,9 +105,9 @@ class Beside:
                 self._offers.admission.end(key, False)  # its end will not be called
             raise
         if image is not None and is_sent:
+            answer.transfer = PartTransfer(self, key, image, details)
             with fleet.lock:
                 fleet.transfers.count_begin()
-            answer.transfer = PartTransfer(self, key, image, details)
         return answer
 
     def _record(self, report: Report, peer: Peer, details: dict[str, Scalar]) -> None:

@@ -196,9 +196,9 @@ class DownloadRecords:
         plan.reply.needs_record = bool(self._policies.latest.rollouts)
         if request.method == "GET":
             self._fleet.transfers.begin(report.key, plan.image.sha256)
-            self._fleet.transfers.count_begin()
             is_own = self._homes.is_home(report.key, before, peer.address)
             plan.reply.transfer = DeviceTransfer(self, report.key, plan, plan.image, is_own)
+            self._fleet.transfers.count_begin()
 
     def finish(self, transfer: DeviceTransfer, bytes_sent: int, complete: bool) -> None:
         """Record the end of a download.

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ota_server.device_port.live_figures import MOST_BYTES, LiveFigures, as_bytes, parse_figures
+from ota_server.system.new_files import if_allowed
 from ota_server.system.wished import do_without
 
 FILE_NAME = "figures.sock"
@@ -148,11 +149,13 @@ def _make_ours(log_dir: Path, name: str) -> None:
     """Let only the server's user connect. Links are not followed: it may be one by now."""
     folder = os.open(log_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        if os.geteuid() == 0:
-            status = os.fstat(folder)
-            os.chown(name, status.st_uid, status.st_gid, dir_fd=folder, follow_symlinks=False)
+        status = os.fstat(folder)
+        if os.geteuid() == 0 and status.st_uid:
+            with if_allowed("chown", log_dir / name):
+                os.chown(name, status.st_uid, status.st_gid, dir_fd=folder, follow_symlinks=False)
         if os.chmod in os.supports_follow_symlinks:
-            os.chmod(name, SOCKET_MODE, dir_fd=folder, follow_symlinks=False)
+            with if_allowed("chmod", log_dir / name):
+                os.chmod(name, SOCKET_MODE, dir_fd=folder, follow_symlinks=False)
     finally:
         os.close(folder)
 

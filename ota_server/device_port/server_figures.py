@@ -45,10 +45,9 @@ class ServerFigures:
 
     def look_after(self) -> None:
         """Notice that devices were answered since the last look: checks have no time for that."""
-        answered = sum(
+        answered = self._server.drivers.quick + sum(
             count
-            for route, by_status in self._requests(self._server.drivers.turns).items()
-            for status, count in by_status.items()
+            for (route, status), count in self._server.service.counts.copied().items()
             if route not in _OF_NO_DEVICE and status < 400
         )
         if answered > self._answered:

@@ -50,12 +50,20 @@ class Drivers:
             return sum(len(driver.channels) for driver in self._running)
 
     @property
+    def quick(self) -> int:
+        """How many replies were made without a `Request`; much cheaper than `turns`."""
+        with self._lock:
+            return self._ended.quick + sum(driver.turns.quick for driver in self._running)
+
+    @property
     def turns(self) -> TurnCounts:
         """What all drivers have counted, those that have ended too."""
         counted = TurnCounts()
-        with self._lock:
-            for each in (self._ended, *(driver.turns for driver in self._running)):
-                counted.add(each)
+        with self._lock:  # not for longer: of ten thousand threads the sum takes 30 ms
+            counted.add(self._ended)
+            running = tuple(self._running)
+        for driver in running:
+            counted.add(driver.turns)
         return counted
 
     def transfers(self, most: int) -> list[tuple[Transfer, int]]:

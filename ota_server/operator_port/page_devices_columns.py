@@ -1,10 +1,10 @@
 """The columns of the table of devices: what stands in each, on the page and in CSV. No I/O."""
 
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
 from typing import NamedTuple
 
 from ota_server.model.quantity import rounded_duration
+from ota_server.model.timestamp import format_second
 from ota_server.operations.device_filter import SORTS, Stage
 from ota_server.operations.device_index import IndexedDevice
 from ota_server.operator_port.device_query import COLUMN_NAMES, DeviceListing, listing_fields
@@ -36,12 +36,14 @@ class DeviceColumn(NamedTuple):
         field: its name in CSV, as the journal and `devices --csv` have it.
         cell: what stands there on the page, given the time that it is.
         value: what stands there in CSV.
+        is_time: it is one there too; else it is text, also if it looks like a number.
     """
 
     title: str
     field: str
     cell: Callable[[IndexedDevice, int], Node]
     value: Callable[[IndexedDevice], str]
+    is_time: bool = False
 
 
 def _text(title: str, field: str, of: Callable[[IndexedDevice], str | None]) -> DeviceColumn:
@@ -50,15 +52,20 @@ def _text(title: str, field: str, of: Callable[[IndexedDevice], str | None]) -> 
 
 def _time(title: str, field: str, of: Callable[[IndexedDevice], int | None]) -> DeviceColumn:
     return DeviceColumn(
-        title, field, lambda row, now_ms: when(of(row), now_ms), lambda row: sheet_time(of(row))
+        title,
+        field,
+        lambda row, now_ms: when(of(row), now_ms),
+        lambda row: sheet_time(of(row)),
+        is_time=True,
     )
 
 
 def sheet_time(ms: int | None) -> str:
-    """Return a time in UTC as spreadsheets recognise it as one; "" for None."""
-    if ms is None:
-        return ""
-    return datetime.fromtimestamp(ms // 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
+    """Return a time in UTC as LibreOffice takes it for one, whatever is ticked; "" for None.
+
+    With a Z at its end, or a blank for its T, it would be text.
+    """
+    return "" if ms is None else format_second(ms).removesuffix("Z")
 
 
 def name_cell(row: IndexedDevice) -> Node:
@@ -111,7 +118,11 @@ COLUMNS = {
     ),
     "reason": DeviceColumn("Reason", "reason", lambda row, _: words_of(row), lambda row: row.words),
     "seen": DeviceColumn(
-        "Last seen", "last_seen_time", seen_cell, lambda row: sheet_time(row.seen_ms)
+        "Last seen",
+        "last_seen_time",
+        seen_cell,
+        lambda row: sheet_time(row.seen_ms),
+        is_time=True,
     ),
     "updated": _time("Updated", "update_time", lambda row: row.updated_ms),
     "first": _time("First seen", "first_seen_time", lambda row: row.first_ms),

@@ -11,13 +11,17 @@ from http import HTTPStatus
 from ota_server.httpd.http1 import field_lines
 from ota_server.httpd.reply import Reply
 from ota_server.httpd.taken import TakenConnection, TakesOver
-from ota_server.model.spreadsheet import csv_line
+from ota_server.model.spreadsheet import csv_line, never_a_number
 from ota_server.model.timestamp import format_second
 from ota_server.operations.device_index import IndexedDevice
 from ota_server.operator_port.asked import Asked
 from ota_server.operator_port.device_query import DeviceListing, read_listing
 from ota_server.operator_port.html import shown as visible
-from ota_server.operator_port.page_devices_columns import COLUMNS, columns_that_fit
+from ota_server.operator_port.page_devices_columns import (
+    COLUMNS,
+    DeviceColumn,
+    columns_that_fit,
+)
 from ota_server.operator_port.problems import with_safe_fields
 from ota_server.operator_port.site import Site
 
@@ -78,8 +82,14 @@ def _parts(site: Site, listing: DeviceListing) -> Iterator[Sequence[IndexedDevic
 
 
 def _lines(rows: Sequence[IndexedDevice], shown: Sequence[str]) -> bytes:
-    cells = ([visible(COLUMNS[name].value(row)) for name in shown] for row in rows)
+    columns = [COLUMNS[name] for name in shown]
+    cells = ([_cell(each, row) for each in columns] for row in rows)
     return "".join(map(csv_line, cells)).encode("utf-8")
+
+
+def _cell(column: DeviceColumn, row: IndexedDevice) -> str:
+    value = column.value(row)
+    return value if column.is_time else never_a_number(visible(value))
 
 
 def _send_chunk(taken: TakenConnection, content: bytes) -> None:

@@ -11,6 +11,8 @@ from ota_server.device_port.live_figures import LiveFigures, SlotFigures
 from ota_server.device_port.server_figures import ServerFigures
 from ota_server.device_port.slots import DownloadSlots
 from ota_server.system import clock
+from tests.device_port.test_beside import BesideCase, in_mode
+from tests.device_port.test_dialects import ESP8266
 from tests.support import DEVICE, MAC, Client, DataDirCase, Process, ServerCase, until
 
 LARGE = 8 * 1024 * 1024
@@ -33,8 +35,8 @@ class ServerFiguresTest(ServerCase):
         for _ in range(3):
             self.get("/version.txt")
         self.get("/version.txt", {**DEVICE, "Range": "bytes=0-1"})
-        found = self.wait_for(lambda now: now.requests["version.txt"]["200"] == 4)
-        self.assertEqual(sum(found.durations), 4)
+        found = self.wait_for(lambda now: sum(now.durations) == 4)
+        self.assertEqual(found.requests["version.txt"]["200"], 4)
         self.assertGreater(found.duration_seconds, 0)
         self.assertEqual((found.pid, found.since_ms), (os.getpid(), 5))
 
@@ -110,6 +112,23 @@ class ServerFiguresTest(ServerCase):
             first.answer()
             self.get("/version.txt")
         self.wait_for(lambda now: now.refused_connections == 1)
+
+
+class PartTest(BesideCase):
+    def test_a_file_system_that_is_sent_is_named_as_one(self):
+        self.publish(b"an image for any chip", "v2", bytes(LARGE))
+        self.set_target("v2")
+        figures = ServerFigures(self.server, self.data_dir / "log", 0, clock.now_ms)
+        lines = ["GET /firmware.bin HTTP/1.1", "Host: h", *in_mode(ESP8266, "spiffs")]
+        with Client(self.port) as client:
+            client.send("\r\n".join([*lines, "", ""]).encode())
+            client.sock.recv(100)
+            self.assertTrue(until(lambda: figures.now().downloads))
+            (download,) = figures.now().downloads
+            self.assertEqual((download.version, download.file), ("v2", "filesystem"))
+            self.assertEqual((download.start, download.size), (0, LARGE))
+        self.assertTrue(until(lambda: not figures.now().running))
+        self.assertEqual(figures.now().ends["incomplete"], 1)
 
 
 class ProcessTest(DataDirCase):

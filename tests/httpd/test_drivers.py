@@ -13,7 +13,7 @@ class DriversTest(ServerCase):
         with Client(self.port) as client:
             client.request("/version.txt")
             client.answer()
-            self.assertEqual(self.server.drivers.connections, 1)
+            self.assertTrue(until(lambda: self.server.drivers.connections == 1))
         self.assertTrue(until(lambda: self.server.drivers.connections == 0))
         self.assertEqual(self.server.accepted_connections, 1)
 

@@ -52,7 +52,7 @@ class CsvTest(OperatorsCase):
 
     def test_times_are_as_spreadsheets_know_them(self):
         row = self.rows("limit=1")[0]
-        self.assertRegex(row["last_seen_time"], r"\A\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\Z")
+        self.assertRegex(row["last_seen_time"], r"\A\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\Z")
         self.assertEqual(row["update_time"], "")
 
     def test_it_is_saved_as_a_file_and_says_what_it_is(self):
