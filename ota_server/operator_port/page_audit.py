@@ -119,7 +119,7 @@ def _row(product: str, entry: AuditEntry, now_ms: int, has_products: bool) -> tu
     if not entry.is_made:
         action = element("span", state("bad", "not done"), f": {entry.action}")
     when = time_of(entry.time, now_ms)
-    after = element("span", with_code(entry.after))
+    after = element("span", with_code(entry.after)) if entry.after else None
     cells = (entry.who, action, entry.what, entry.before, after)
     return (when, product or DEFAULT, *cells) if has_products else (when, *cells)
 

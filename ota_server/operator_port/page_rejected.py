@@ -43,7 +43,7 @@ def _show(site: Site, asked: Asked) -> Reply:
         _search(text),
         live(
             "rejected",
-            "devices",
+            "rejected",
             element("p", _in_words(len(shown), len(found), text), class_="quiet"),
             table(_HEADINGS, [_row(each, now_ms) for each in shown], "Nobody was refused."),
         ),

@@ -1,7 +1,7 @@
 """The devices of a rollout that are not updated, by name and with their reason. I/O.
 
-To find them the journal is read, which takes seconds for a large fleet. So a list is kept for some
-seconds, in which a page that changes by itself asks several times.
+To find them the journal is read, which takes seconds for a large fleet. So a list is kept for a
+while, ten times as long as it took: a page that changes by itself asks again and again.
 """
 
 import time
@@ -31,7 +31,8 @@ from ota_server.operator_port.pieces import (
 from ota_server.policy.labels import read_labels
 from ota_server.rollouts.outcome_list import ListedDevice, state_in_words
 
-_KEPT_SECONDS = 5.0
+_LEAST_SECONDS = 3.0
+_KEPT_TIMES = 10
 _MOST_KEPT = 8
 # Of each reason; the page of one state has more.
 _FEW, _MANY = 20, 1000
@@ -53,22 +54,24 @@ class DeviceLists:
         self._found: dict[tuple[Path, str], tuple[float, RolloutDevices]] = {}
 
     def of(self, data_dir: Path, rollout_id: str, now_ms: int) -> RolloutDevices:
-        """Return the devices of a rollout, as they are or were some seconds ago.
+        """Return the devices of a rollout, as they are or were a moment ago.
 
         Raises:
             Refused, BadPolicy, OSError: as `devices_of`.
         """
         key = data_dir, rollout_id
         with self._lock:  # one at a time: all others want the same one
-            found = self._found.get(key)
-            if found is None or time.monotonic() - found[0] > _KEPT_SECONDS:
-                devices = devices_of(data_dir, rollout_id, now_ms)
-                found = time.monotonic(), devices
+            begin = time.monotonic()
+            until, found = self._found.get(key, (0.0, None))
+            if found is None or begin >= until:
+                found = devices_of(data_dir, rollout_id, now_ms)
+                now = time.monotonic()
+                until = now + max(_LEAST_SECONDS, _KEPT_TIMES * (now - begin))
                 self._found.pop(key, None)
                 while len(self._found) >= _MOST_KEPT:
                     del self._found[next(iter(self._found))]
-                self._found[key] = found
-            return found[1]
+                self._found[key] = until, found
+            return found
 
 
 _lists = DeviceLists()

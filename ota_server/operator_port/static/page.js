@@ -46,7 +46,7 @@
   function listen() {
     if (stream || document.hidden || !parts().length) return;
     stream = new EventSource("/events");
-    for (const kind of ["devices", "rollouts", "releases", "hold", "audit", "all"])
+    for (const kind of ["devices", "rollouts", "releases", "hold", "audit", "rejected", "all"])
       stream.addEventListener(kind, (event) => {
         if (kind === "all" || parts().some((p) => p.dataset.live.split(" ").includes(kind))) soon();
       });
