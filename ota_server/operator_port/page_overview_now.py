@@ -11,6 +11,7 @@ from ota_server.operations.device_index import IndexedDevice
 from ota_server.operations.fleet_overview import gatherers_of, overview
 from ota_server.operator_port.html import Html, Node, element
 from ota_server.operator_port.page_devices_columns import name_cell, words_of
+from ota_server.operator_port.page_rollout_pieces import sentences
 from ota_server.operator_port.pieces import (
     condition_of,
     device_url,
@@ -107,7 +108,7 @@ def warnings_part(site: Site, product: str | None) -> Node:
 
 def _warning(product: str, warning: FleetWarning) -> Html:
     of = f"{product}: " if product else ""
-    text = hints.paste(warning.text, product)
+    (text,) = sentences([hints.paste(warning.text, product)])
     remedy = hints.paste(warning.remedy, product)
     kind = "note bad" if warning.needs_person else "note warn"
     return element(
