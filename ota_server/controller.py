@@ -135,7 +135,7 @@ def _run(arguments: argparse.Namespace) -> int:
     data_dir = arguments.data_dir
     if (root := root_of(data_dir)) != default_data_dir(is_elsewhere=True):
         hints.data_dir = root
-    hints.product = product_at(data_dir)
+    hints.product = product_at(data_dir) or None  # "" would be the default product alone
     hints.must_name_fleet = partial(must_name_fleet, data_dir)
     if arguments.admin is not None:
         return _answer_operators(arguments)

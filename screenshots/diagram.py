@@ -324,7 +324,7 @@ ROOMS = (
     ("operations", "what operators look at and do, by whatever way", "cr"),
     ("device_port", "what devices ask and get; who may download now", "csr"),
     ("rollouts", "a release in waves: whom it reaches, moving it, how it ends", "csr"),
-    ("releases", "versions and their images: published, activated, withdrawn", "cs"),
+    ("releases", "versions and their images: published, activated, withdrawn", "csr"),
     ("evaluation", "what became of devices under a release (pure)", "cr"),
     ("policy", "what operators decided, the decision that follows, and why", "csr"),
     ("journal", "the device log, and the live table that is its fold", "csr"),

@@ -1,6 +1,5 @@
 """What commands show: tables of text, CSV, wrapped lines, times, and a progress bar."""
 
-import csv
 import re
 import shutil
 import sys
@@ -9,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 
+from ota_server.model.spreadsheet import csv_line
 from ota_server.system.wrapping import wrap_words, wrapped
 
 # What a column keeps on a narrow terminal: enough to recognise a version or an address.
@@ -19,8 +19,6 @@ _BELOW = "    "
 _CUT = ".."
 _TIME = re.compile(r"\b\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z")
 _MILLISECONDS = re.compile(r"\.\d+(?=Z$)")
-# A cell that begins with one of these is a formula to a spreadsheet (OWASP, CSV injection).
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 # Of the progress bar.
 _CELLS = 30
 _EVERY_SECONDS = 0.1
@@ -158,9 +156,8 @@ def cut(cell: str, size: int) -> str:
 
 def write_csv(header: Sequence[str], entries: Iterable[Mapping[str, object]]) -> None:
     """Print entries as CSV with a header line; no cell is a formula to a spreadsheet."""
-    writer = csv.writer(sys.stdout, lineterminator="\r\n")
-    writer.writerow(header)
-    writer.writerows(_csv_rows(header, entries))
+    sys.stdout.write(csv_line(header))
+    sys.stdout.writelines(map(csv_line, _csv_rows(header, entries)))
 
 
 def _csv_rows(
@@ -168,8 +165,7 @@ def _csv_rows(
 ) -> Iterator[list[str]]:
     for entry in entries:
         cells = ["" if entry.get(name) is None else str(entry[name]) for name in header]
-        cells = [printable(cell) for cell in cells]
-        yield [f"'{cell}" if cell.startswith(_FORMULA) else cell for cell in cells]
+        yield [printable(cell) for cell in cells]
 
 
 class ProgressBar:

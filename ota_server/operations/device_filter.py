@@ -97,7 +97,7 @@ class DeviceFilter:
         outdated: they do not run what they should, or fell silent, whatever keeps them from it.
         states: they are in one of these conditions.
         stage: how far they are with the release that they should run.
-        apart: they are left out of the count for one of these reasons.
+        apart: they are left out of the count for one of these reasons; None: they are counted.
         families: their updaters are of one of these families.
         product: of this product, "" is the default one; None: of all.
         group: they are in this group.
@@ -105,6 +105,7 @@ class DeviceFilter:
         label: their labels hold this text, in any case.
         not_seen_seconds: they were not heard from for so long.
         overdue: they were silent for longer than their own rhythm explains.
+        targets: the version that they were told last is one of these, in any spelling.
     """
 
     text: str = ""
@@ -113,7 +114,7 @@ class DeviceFilter:
     outdated: bool = False
     states: tuple[Condition, ...] = ()
     stage: Stage | None = None
-    apart: tuple[Apart, ...] = ()
+    apart: tuple[Apart | None, ...] = ()
     families: tuple[str, ...] = ()
     product: str | None = None
     group: str | None = None
@@ -121,6 +122,7 @@ class DeviceFilter:
     label: str | None = None
     not_seen_seconds: float | None = None
     overdue: bool = False
+    targets: tuple[str, ...] = ()
 
     @property
     def is_all(self) -> bool:
@@ -175,6 +177,8 @@ def _parts(wanted: DeviceFilter, now_ms: int) -> Iterator[Where]:
     if wanted.not_versions:
         named = _among("version", _all_spellings(wanted.not_versions))
         yield Where(f"NOT {named.sql}", named.values)
+    if wanted.targets:
+        yield _among("target", _all_spellings(wanted.targets))
     if wanted.outdated:
         yield Where("is_outdated", ())
     if wanted.states:

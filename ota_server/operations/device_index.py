@@ -187,6 +187,16 @@ class DeviceIndex:
             return None
         return indexed(row, clock.now_ms())
 
+    def record(self, key: str) -> Device | None:
+        """Return what is on record of a device, as far as decisions depend on it; None: nothing.
+
+        Raises:
+            IndexAway: there is no index now.
+        """
+        with self._reading() as connection:
+            row = row_at(connection, number_of(key))
+        return None if row is None or row.key != key else device_of(row)
+
     def keys(self, wanted: DeviceFilter = ALL_DEVICES) -> Iterator[str]:
         """Yield the keys of all devices that a filter lets through.
 

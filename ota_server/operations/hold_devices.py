@@ -8,7 +8,7 @@ from ota_server.policy import edits
 from ota_server.policy.hold import current_hold, hold_words
 from ota_server.policy.hold_all import hold_all, unhold_all
 from ota_server.policy.text import Hold
-from ota_server.system.data_dir import product_names
+from ota_server.system.data_dir import product_at, product_names
 
 
 class HoldBegun(NamedTuple):
@@ -47,7 +47,7 @@ def hold_devices(data_dir: Path, reason: str, is_one: bool = False) -> HoldBegun
         before, problems = hold_all(data_dir, reason)
         held = None if problems else current_hold(data_dir)
         return HoldBegun(tuple(before.values()), problems, held)
-    found = edits.hold(data_dir, reason, what_is_held(data_dir))
+    found = edits.hold(data_dir, reason, what_is_held(data_dir, is_one))
     return HoldBegun((found,), {}, current_hold(data_dir))
 
 
@@ -63,10 +63,16 @@ def release_hold(data_dir: Path, is_one: bool = False) -> Mapping[str, str]:
     """
     if is_of_all(data_dir, is_one):
         return unhold_all(data_dir)
-    edits.unhold(data_dir, what_is_held(data_dir))
+    edits.unhold(data_dir, what_is_held(data_dir, is_one))
     return {}
 
 
-def what_is_held(data_dir: Path) -> str:
-    """Return what is held in a data directory alone, as the audit log has it."""
+def what_is_held(data_dir: Path, is_one: bool = False) -> str:
+    """Return what is held in a data directory alone, as the audit log has it.
+
+    Args:
+        is_one: as `hold_devices`: the default product does not stand for everything then.
+    """
+    if is_one and not product_at(data_dir) and product_names(data_dir):
+        return "default product"
     return hold_words(data_dir)[0].removeprefix("the ")

@@ -4,8 +4,8 @@ In this order: host and caller (`authoriser`), path (404), method (405), body, a
 request is enough to refuse a stranger, so nobody who may not act can make us read a long body. A
 connection ends after a request with a body.
 
-Here, and nowhere else, exceptions become statuses. Under `/api/` and for whoever prefers JSON an
-error is a problem (RFC 9457), else a page.
+Exceptions become statuses in `statuses`. Under `/api/` and for whoever prefers JSON an error is a
+problem (RFC 9457), else a page.
 """
 
 import logging
@@ -16,20 +16,18 @@ from ota_server.httpd.app import QuickReply
 from ota_server.httpd.http1 import BadRequest, Request
 from ota_server.httpd.reply import Peer, Reply
 from ota_server.httpd.taken import TakenConnection, TakesOver
-from ota_server.model.refusal import BadPolicy, Misused, Refused
-from ota_server.operations.device_filter import BadCursor
-from ota_server.operations.device_index import IndexAway
-from ota_server.operator_port.asked import Asked, Malformed, path_segments
-from ota_server.operator_port.authoriser import NOBODY, Access, Denied
+from ota_server.operator_port.asked import Asked, path_segments
+from ota_server.operator_port.authoriser import NOBODY, Access
 from ota_server.operator_port.problems import Problem, problem_reply, with_safe_fields
 from ota_server.operator_port.routes import FoundPath, Route, RouteTable
-from ota_server.operator_port.site import NotHere, Site
+from ota_server.operator_port.site import Site
+from ota_server.operator_port.statuses import as_problem
 from ota_server.policy import audit
-from ota_server.system.locks import Busy
 
 log = logging.getLogger(__name__)
 
-# Of a form or of JSON: a bulk action may name a hundred thousand devices. A login is a short form.
+# Of a form or of JSON: a bulk action may name a hundred thousand devices. Of whoever need not be
+# able to act it is a short form, such as a login.
 _MOST_BODY_BYTES = 4 * 1024 * 1024
 _MOST_OPEN_BYTES = 4096
 
@@ -91,8 +89,11 @@ class OperatorApp:
             if route is None or found is None:
                 operator = self._site.authoriser.operator(request, peer, Access.READ)
                 return self._not_there(Asked(request, peer, {}, operator), found)
+            unnamed = Asked(request, peer, found.parts, NOBODY)
             if request.content_length:
-                self._read_body_first(route, Asked(request, peer, found.parts, NOBODY))
+                self._read_body_first(route, unnamed)
+            if route.asks_who and self._site.authoriser.wants_body(request, peer):
+                return self._answer(route, unnamed)
             operator = self._site.authoriser.operator(request, peer, route.access)
             return self._answer(route, Asked(request, peer, found.parts, operator))
         except TakesOver:
@@ -108,9 +109,10 @@ class OperatorApp:
             Problem: it is too long.
         """
         request, authoriser = asked.request, self._site.authoriser
-        if route.takes_body or not authoriser.wants_body(request, asked.peer):
+        is_act = route.access is Access.ACT
+        if route.takes_body or (is_act and not authoriser.wants_body(request, asked.peer)):
             return
-        most = _MOST_OPEN_BYTES if route.access is Access.OPEN else _MOST_BODY_BYTES
+        most = _MOST_BODY_BYTES if is_act else _MOST_OPEN_BYTES
         if request.content_length > most:
             raise Problem(
                 HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
@@ -146,31 +148,7 @@ class OperatorApp:
 
     def _refuse(self, asked: Asked, problem: Exception) -> Reply:
         """Return the reply to a request that cannot be answered as it was meant."""
-        if not isinstance(problem, Problem):
-            problem = _as_problem(problem)
-        return with_safe_fields(problem_reply(self._site, asked, problem))
-
-
-def _as_problem(problem: Exception) -> Problem:
-    """Return what went wrong with its status."""
-    if isinstance(problem, Denied):
-        return Problem(problem.status, problem.detail, problem.fields, problem.title)
-    if isinstance(problem, NotHere):
-        return Problem(problem.status, str(problem))
-    if isinstance(problem, Malformed | BadCursor):
-        return Problem(HTTPStatus.BAD_REQUEST, str(problem))
-    if isinstance(problem, Refused | Misused | BadPolicy):
-        return Problem(HTTPStatus.CONFLICT, str(problem))
-    if isinstance(problem, IndexAway):
-        return Problem(HTTPStatus.SERVICE_UNAVAILABLE, str(problem), (("Retry-After", "2"),))
-    if isinstance(problem, Busy):
-        return Problem(HTTPStatus.SERVICE_UNAVAILABLE, str(problem), (("Retry-After", "5"),))
-    if isinstance(problem, OSError):
-        log.error("operators' port: %s: %s", problem.filename or "a file", problem.strerror)
-        said = f"A file cannot be read or written: {problem.filename or ''} {problem.strerror}."
-        return Problem(HTTPStatus.INTERNAL_SERVER_ERROR, said)
-    log.error("operators' port: a request failed", exc_info=problem)
-    return Problem(HTTPStatus.INTERNAL_SERVER_ERROR, "The server has a bug; its log says more.")
+        return with_safe_fields(problem_reply(self._site, asked, as_problem(problem)))
 
 
 def _route_for(found: FoundPath, method: str) -> Route | None:

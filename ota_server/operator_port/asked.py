@@ -79,9 +79,11 @@ class Asked:
         if self.content_type != "application/json":
             raise Malformed("the body has to be application/json")
         try:
-            found = json.loads(self.request.body)
+            found = json.loads(self.request.body.decode("utf-8"), parse_constant=_refuse_constant)
+            # Half of a character, written as an escape, could be stored nowhere.
+            json.dumps(found, ensure_ascii=False).encode("utf-8")
         except (ValueError, RecursionError):
-            raise Malformed("the body is not JSON") from None
+            raise Malformed("the body is not JSON in UTF-8") from None
         if not isinstance(found, dict):
             raise Malformed("the body is not a JSON object")
         return found
@@ -91,6 +93,10 @@ class Asked:
         """The type of the body, without parameters."""
         said = self.request.get(b"content-type") or b""
         return said.partition(b";")[0].strip().lower().decode("latin-1")
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
 
 
 def path_segments(path: bytes) -> Sequence[str] | None:

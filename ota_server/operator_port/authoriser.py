@@ -111,6 +111,11 @@ class Authoriser:
         self._lines = Budget(_LOG_LINES, _LOG_SECONDS)
         self._tokens.current()  # so that what is wrong with the files is said at the start
 
+    @property
+    def reads_openly(self) -> bool:
+        """Whether whoever is on this machine may read without a token."""
+        return self._reads_openly
+
     def operator(
         self, request: Request, peer: Peer, access: Access, form_token: str | None = None
     ) -> Operator:

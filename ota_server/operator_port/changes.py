@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 # A page that was away for longer looks at everything again.
 _MOST_KEPT = 1000
 MOST_STREAMS = 32
+# Of what something has changed. `all`: whoever hears it looks at everything again.
+KINDS = ("devices", "rollouts", "releases", "hold", "audit", "rejected", "all")
 
 
 class SiteChange(NamedTuple):
@@ -18,7 +20,7 @@ class SiteChange(NamedTuple):
 
     Attributes:
         id: rises; also over a restart of the process, since it begins with the time.
-        kind: of what: `devices`, `rollouts`, `releases`, `hold`, `audit`, or `all`.
+        kind: of what, one of `KINDS`.
     """
 
     id: int
@@ -35,6 +37,18 @@ class Changes:
         self._kept: deque[SiteChange] = deque(maxlen=_MOST_KEPT)
         self._changed = Condition()
         self._streams = 0
+        self._is_closed = False
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether there will be no further changes."""
+        return self._is_closed
+
+    def close(self) -> None:
+        """Tell everybody who waits that there will be no further changes."""
+        with self._changed:
+            self._is_closed = True
+            self._changed.notify_all()
 
     @property
     def last_id(self) -> int:
@@ -54,7 +68,7 @@ class Changes:
         Where it is not known what came after it, that is one change of `all`.
         """
         with self._changed:
-            if self._last == last_id:
+            if self._last == last_id and not self._is_closed:
                 self._changed.wait(seconds)
             if self._last == last_id:
                 return ()

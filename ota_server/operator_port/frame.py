@@ -17,6 +17,7 @@ _PAGES = (
     ("/rollouts", "Rollouts"),
     ("/rejected", "Rejected"),
     ("/audit", "Audit"),
+    ("/hold", "Hold"),
 )
 _FIELDS = field_lines(
     (

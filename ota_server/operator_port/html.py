@@ -39,6 +39,11 @@ def html_of(node: Node) -> Html:
     return Html("".join(map(html_of, node)))
 
 
+def with_lines(text: str) -> Html:
+    """Return text whose lines stay lines; all else that nobody would see is shown."""
+    return Html("\n".join(map(html_of, text.split("\n"))))
+
+
 def element(tag: str, /, *children: Node, **attributes: object) -> Html:
     """Return an element.
 

@@ -1,7 +1,7 @@
 """Errors of the operators' port: a problem (RFC 9457) for programs, a page for people. Pure."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
@@ -10,6 +10,7 @@ from ota_server.httpd.reply import Reply
 from ota_server.operator_port.asked import Asked
 from ota_server.operator_port.frame import page
 from ota_server.operator_port.html import element
+from ota_server.operator_port.pieces import with_code
 
 if TYPE_CHECKING:
     from ota_server.operator_port.site import Site
@@ -40,16 +41,23 @@ class Problem(Exception):
         detail: what is wrong and what to do, in sentences.
         fields: of the reply.
         title: the kind of problem; that of the status, if nothing else is said.
+        errors: the parts of the request that are wrong, for programs.
     """
 
     def __init__(
-        self, status: HTTPStatus, detail: str, fields: Fields = (), title: str = ""
+        self,
+        status: HTTPStatus,
+        detail: str,
+        fields: Fields = (),
+        title: str = "",
+        errors: Sequence[Mapping[str, str]] = (),
     ) -> None:
         super().__init__(detail)
         self.status = status
         self.detail = detail
         self.fields = fields
         self.title = title or status.phrase
+        self.errors = errors
 
 
 def with_safe_fields(answer: Reply) -> Reply:
@@ -73,12 +81,18 @@ def json_reply(
 def problem_reply(site: "Site", asked: Asked, problem: Problem) -> Reply:
     """Return the reply of a problem: JSON for programs, else a page."""
     if not wants_page(asked):
-        said = {"title": problem.title, "status": problem.status, "detail": problem.detail}
+        said = {
+            "type": "about:blank",
+            "title": problem.title,
+            "status": problem.status,
+            "detail": problem.detail,
+            **({"errors": problem.errors} if problem.errors else {}),
+        }
         kind = "application/problem+json"
         return json_reply(problem.status, said, *problem.fields, kind=kind)
     content = (
         element("h1", problem.title),
-        element("p", problem.detail, class_="problem"),
+        element("p", with_code(problem.detail), class_="problem"),
     )
     answer = page(site, asked, problem.title, content, status=problem.status, is_open=True)
     answer.fields += field_lines(problem.fields)

@@ -15,6 +15,8 @@ class Route(NamedTuple):
     Attributes:
         path: such as `/devices/{key}`: what stands in braces is any one segment.
         takes_body: `answer` reads the body itself: it raises `TakesOver`.
+        asks_who: `answer` asks the authoriser, since the form's token is in the body that it
+            reads; it is called for whoever may act by the head of the request.
     """
 
     method: str
@@ -22,6 +24,7 @@ class Route(NamedTuple):
     access: Access
     answer: Callable[[Site, Asked], Reply]
     takes_body: bool = False
+    asks_who: bool = False
 
 
 class FoundPath(NamedTuple):

@@ -11,7 +11,9 @@ from pathlib import Path
 from ota_server.model.address import is_loopback, plain_address
 from ota_server.operations.device_index import DeviceIndex
 from ota_server.operations.index_writer import IndexWriter
+from ota_server.operations.uploads import clear_killed
 from ota_server.operator_port.authoriser import Authoriser
+from ota_server.operator_port.change_watch import ChangeWatch
 from ota_server.operator_port.changes import Changes
 from ota_server.operator_port.port import OperatorPort
 from ota_server.operator_port.site import Site
@@ -44,7 +46,11 @@ class OperatorSide:
         )
         self._changes = Changes(clock.now_ms())
         self._index = DeviceIndex(data_dir)
+        self._watch = ChangeWatch(data_dir, self._index, self._changes)
         site = Site(data_dir, self._index, self._authoriser, self._changes)
+        for product in site.products:
+            clear_killed(site.folder_of(product))
+        self._uploads = site.uploads
         self._port = OperatorPort(sock, site, all_routes())
         self._data_dir = data_dir
         self._lock: int | None = None
@@ -60,7 +66,10 @@ class OperatorSide:
             self._look_at = now + _LOOK_SECONDS
             self._authoriser.look_after()
             self._look_for_lock()
-        return self._writer is not None and self._writer.step(now_ms)
+            self._uploads.look_after()
+        has_more = self._writer is not None and self._writer.step(now_ms)
+        self._watch.look()
+        return has_more
 
     def _look_for_lock(self) -> None:
         """Begin to write the index, unless another process does: then it is only read."""
@@ -78,7 +87,9 @@ class OperatorSide:
 
     def close(self) -> None:
         """Answer what has arrived, and close everything."""
+        self._changes.close()
         self._port.end()
+        self._uploads.close()
         if self._writer is not None:
             self._writer.close()
         if self._lock is not None:

@@ -1,10 +1,12 @@
 """What all pages and the API share: the data directory, the index of devices, who may, the time."""
 
+import time
 from collections.abc import Callable
 from http import HTTPStatus
 from pathlib import Path
 
 from ota_server.operations.device_index import DeviceIndex
+from ota_server.operations.uploads import Uploads
 from ota_server.operator_port.authoriser import Authoriser
 from ota_server.operator_port.changes import Changes
 from ota_server.system import clock
@@ -12,6 +14,8 @@ from ota_server.system.data_dir import journal_dir, log_dir, product_dir, produc
 
 # What the default product is called where a product has to be named, as by --product.
 DEFAULT = "default"
+# How often at least is looked whether something that is awaited has come.
+_LOOK_SECONDS = 0.1
 
 
 class NotHere(Exception):
@@ -28,6 +32,7 @@ class Site:
     Attributes:
         data_dir: the root: that of the default product.
         devices_url: where devices reach the server, as operators type it; "": not known.
+        uploads: the images that operators have sent and not published yet.
     """
 
     def __init__(
@@ -45,6 +50,18 @@ class Site:
         self.changes = changes
         self.now_ms = now_ms
         self.devices_url = devices_url
+        self.uploads = Uploads()
+
+    def awaits(self, is_so: Callable[[], bool], seconds: float) -> bool:
+        """Wait until something is so, which shows in the index after a moment; False: too long."""
+        until, last_id = time.monotonic() + seconds, self.changes.last_id
+        while not is_so():
+            left = until - time.monotonic()
+            if left <= 0 or self.changes.is_closed:
+                return False
+            found = self.changes.after(last_id, min(left, _LOOK_SECONDS))
+            last_id = found[-1].id if found else last_id
+        return True
 
     @property
     def logs(self) -> Path:

@@ -65,18 +65,26 @@ def check_room(data_dir: Path, size: int, is_forced: bool) -> None:
     Raises:
         Refused: the message says how much room there is.
     """
+    problem = room_problem(data_dir, size)
+    if problem and not is_forced:
+        raise Refused(f"{problem}; --force publishes it anyway")
+
+
+def room_problem(data_dir: Path, size: int) -> str:
+    """Return that a file of so many bytes would fill the disk, and what to do; "": it would not."""
     firmware = data_dir / "firmware"
     try:
         disk = shutil.disk_usage(firmware)
     except OSError as problem:
         do_without("statvfs", problem)
-        return
+        return ""
     if disk.total == 0:  # so FUSE has it for a file system that does not say
-        return
+        return ""
     kept = min(_MOST_RESERVED_BYTES, int(disk.total * _RESERVED_SHARE))
-    if disk.free < size + kept and not is_forced:
-        raise Refused(
-            f"the disk would fill up: the image has {size} bytes, {disk.free} are free in "
-            f"{firmware}, and {kept} of them are kept for the server; delete releases "
-            "that are not in use by `release remove VERSION`; --force publishes it anyway"
-        )
+    if disk.free >= size + kept:
+        return ""
+    return (
+        f"the disk would fill up: the image has {size} bytes, {disk.free} are free in "
+        f"{firmware}, and {kept} of them are kept for the server; delete releases "
+        "that are not in use by `release remove VERSION`"
+    )

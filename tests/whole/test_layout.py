@@ -116,6 +116,7 @@ PURE |= {
     "policy.text",
     "model.archive",
     "operator_port.html",
+    "operator_port.svg",
     "model.chips",
     "model.image_header",
     "operator_port.access",

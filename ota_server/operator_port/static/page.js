@@ -5,7 +5,7 @@
   const PAUSE_MS = 700, POLL_MS = 15000, RETRY_MS = 3000;
   const main = document.getElementById("main");
   const said = document.getElementById("said");
-  let stream = null, poll = 0, due = 0, retry = 0;
+  let stream = null, poll = 0, due = 0, retry = 0, watch = 0;
 
   const parts = () => [...main.querySelectorAll("[data-live]")];
 
@@ -15,21 +15,38 @@
     if (document.hidden) return;
     try {
       const reply = await fetch(location.href, { headers: { "X-Fragment": "1", Accept: "text/html" } });
-      if (!reply.ok) return;
-      const fresh = new DOMParser().parseFromString(await reply.text(), "text/html");
-      for (const old of parts()) {
-        const now = old.id && fresh.getElementById(old.id);
-        const inUse = old.contains(document.activeElement) || old.querySelector("input:checked");
-        if (now && !inUse && now.outerHTML !== old.outerHTML) old.replaceWith(document.adoptNode(now));
-      }
+      if (reply.ok) show(new DOMParser().parseFromString(await reply.text(), "text/html"));
     } catch { /* the server is away; the stream says when it is back */ }
+    watchAgain();
+  }
+  function show(fresh) {
+    const isSame = parts().every((part) => fresh.getElementById(part.id)) &&
+      fresh.querySelectorAll("[data-live]").length === parts().length;
+    if (!isSame) {  // such as: there is a first device
+      if (!main.contains(document.activeElement)) main.replaceChildren(...fresh.body.childNodes);
+      return;
+    }
+    for (const old of parts()) {
+      const now = fresh.getElementById(old.id);
+      const inUse = old.contains(document.activeElement) || old.querySelector("input:checked");
+      if (inUse || now.outerHTML === old.outerHTML) continue;
+      const folded = now.querySelectorAll("details");
+      old.querySelectorAll("details").forEach((each, at) => { if (folded[at]) folded[at].open = each.open; });
+      old.replaceWith(document.adoptNode(now));
+    }
+  }
+  // What no stream tells of, such as how far a download is.
+  function watchAgain() {
+    clearTimeout(watch);
+    const seconds = parts().map((part) => +part.dataset.poll).filter(Boolean);
+    if (seconds.length) watch = setTimeout(refresh, 1000 * Math.min(...seconds));
   }
   function soon() { if (!due) due = setTimeout(refresh, PAUSE_MS); }
 
   function listen() {
     if (stream || document.hidden || !parts().length) return;
     stream = new EventSource("/events");
-    for (const kind of ["devices", "rollouts", "releases", "hold", "audit", "all"])
+    for (const kind of ["devices", "rollouts", "releases", "hold", "audit", "rejected", "all"])
       stream.addEventListener(kind, (event) => {
         if (kind === "all" || parts().some((p) => p.dataset.live.split(" ").includes(kind))) soon();
       });
@@ -48,6 +65,7 @@
   });
   addEventListener("pagehide", leave);
   listen();
+  watchAgain();
 
   // Choosing rows
   main.addEventListener("change", (event) => {
@@ -64,7 +82,7 @@
   function send(form, file) {
     const bar = form.querySelector("progress"), out = form.querySelector("output");
     const sent = new XMLHttpRequest();
-    sent.open("POST", form.dataset.upload + "?name=" + encodeURIComponent(file.name));
+    sent.open("POST", form.dataset.upload + "&name=" + encodeURIComponent(file.name));
     sent.setRequestHeader("Content-Type", "application/octet-stream");
     sent.setRequestHeader("Accept", "application/json");
     sent.setRequestHeader("X-Form-Token", form.elements.form_token.value);

@@ -1,0 +1,292 @@
+"""Groups, pins and labels by the API. I/O."""
+
+from bisect import bisect_right
+from collections.abc import Iterator
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
+
+from ota_server.httpd.reply import Reply
+from ota_server.model.refusal import BadPolicy
+from ota_server.operations import bulk_edits
+from ota_server.operations.bulk_edits import BulkAction, BulkChange
+from ota_server.operations.group_facts import GroupFacts, device_pins, list_groups
+from ota_server.operations.typed_values import parse_end_time
+from ota_server.operator_port.api_device_changes import OnRecord
+from ota_server.operator_port.api_devices import LINK, PAGING, key_in_path, next_link, time_or_none
+from ota_server.operator_port.api_operation import (
+    FORCE,
+    Body,
+    Given,
+    Operation,
+    QueryField,
+    Success,
+    in_time,
+    nothing,
+    reply,
+)
+from ota_server.operator_port.authoriser import Access
+from ota_server.operator_port.list_place import read_place, write_place
+from ota_server.operator_port.schema_check import reference
+from ota_server.operator_port.site import DEFAULT, NotHere, Site
+from ota_server.policy import edits
+from ota_server.policy.delete_group import delete_group
+from ota_server.policy.labels import read_labels
+from ota_server.policy.policy import Pin
+from ota_server.policy.text import Who
+from ota_server.releases.same_devices import check_pin
+
+_MOST_MEMBERS = 500
+OF_PRODUCT = QueryField(
+    "product", reference("ProductName"), "Of this product alone; of all if nothing is said."
+)
+
+
+def products_asked(site: Site, given: Given) -> Iterator[tuple[str, Path]]:
+    """Yield the products that a list is of, "" is the default one, with their folders.
+
+    Raises:
+        NotHere: there is none of this name.
+    """
+    said = given.query.get("product")
+    names = site.products if said is None else ("" if said == DEFAULT else said,)
+    for name in names:
+        yield name, site.folder_of(name)
+
+
+def group_fields(product: str, group: GroupFacts) -> dict[str, Any]:
+    """Return a group, as `group list --json` has it."""
+    return {
+        "product": product,
+        "group": group.name,
+        "devices": len(group.macs),
+        "pin": group.pin.version if group.pin else None,
+        "pin_until": time_or_none(group.pin.until_ms if group.pin else None),
+        "target_version": group.target,
+    }
+
+
+def _list(site: Site, given: Given) -> Reply:
+    found = [(name, list_groups(folder)) for name, folder in products_asked(site, given)]
+    content = {
+        "groups": [group_fields(name, each) for name, all_ in found for each in all_.groups],
+        "problems": [problem for _, all_ in found for problem in all_.problems],
+    }
+    return reply(content)
+
+
+def _named(site: Site, given: Given) -> tuple[Path, GroupFacts]:
+    """Return the folder of the product of a group, and the group.
+
+    Raises:
+        NotHere: there is no such product, or no such group.
+        BadPolicy: its file cannot be used.
+    """
+    folder, name = site.folder_of(given.product), given.path["group"]
+    found = list_groups(folder)
+    group = next((each for each in found.groups if each.name == name), None)
+    if group is not None:
+        return folder, group
+    if edits.group_path(folder / "version", name).exists():
+        raise BadPolicy("; ".join(found.problems) or f"group {name} cannot be read")
+    raise NotHere(f"There is no group {name}.")
+
+
+def _show(site: Site, given: Given) -> Reply:
+    _, group = _named(site, given)
+    macs, last = sorted(group.macs), read_place(given.query.get("cursor"), str)
+    limit = given.query.get("limit", _MOST_MEMBERS)
+    begin = 0 if last is None else bisect_right(macs, last)
+    shown = macs[begin : begin + limit]
+    after = write_place(shown[-1]) if begin + limit < len(macs) else None
+    content = {**group_fields(_product(given), group), "members": shown, "next": after}
+    return reply(content, HTTPStatus.OK, *next_link(given, after))
+
+
+def _product(given: Given) -> str:
+    return "" if given.product == DEFAULT else given.product
+
+
+def _delete(site: Site, given: Given) -> Reply:
+    folder, group = _named(site, given)
+    delete_group(folder, group.name, given.query.get("force", False))
+    return nothing()
+
+
+def _change_member(site: Site, given: Given, action: BulkAction) -> Reply:
+    key, folder = key_in_path(site, given), site.folder_of(given.product)
+    is_forced = given.query.get("force", False)
+    change = BulkChange(action, group=given.path["group"], is_forced=is_forced)
+    warnings = bulk_edits.preview(folder, change, [key], OnRecord(site.index)).warnings
+    done = bulk_edits.apply(folder, change, [key])
+    if action is BulkAction.REMOVE:
+        return nothing()
+    return reply({**done._asdict(), "warnings": list(warnings)})
+
+
+def _add(site: Site, given: Given) -> Reply:
+    return _change_member(site, given, BulkAction.ADD)
+
+
+def _remove(site: Site, given: Given) -> Reply:
+    _named(site, given)
+    return _change_member(site, given, BulkAction.REMOVE)
+
+
+def _pin(site: Site, given: Given) -> Reply:
+    folder, group = _named(site, given)
+    who, version, until_ms = Who("groups", group.name), given.body["version"], None
+    if "until" in given.body:
+        until_ms = in_time(parse_end_time, "until", given.body["until"])
+    if not given.body.get("force"):
+        check_pin(folder, who, Pin(version, None))
+    version = edits.pin(folder, who, version, until_ms)
+    return reply(_pin_fields(_product(given), who, Pin(version, until_ms)))
+
+
+def _unpin(site: Site, given: Given) -> Reply:
+    folder, group = _named(site, given)
+    if group.pin is not None:
+        who = Who("groups", group.name)
+        if not given.query.get("force"):
+            check_pin(folder, who, None)
+        edits.unpin(folder, who)
+    return nothing()
+
+
+def _pins(site: Site, given: Given) -> Reply:
+    pins = [
+        _pin_fields(product, who, pin)
+        for product, folder in products_asked(site, given)
+        for who, pin in _pins_in(folder)
+    ]
+    return reply({"pins": pins})
+
+
+def _pins_in(folder: Path) -> Iterator[tuple[Who, Pin]]:
+    for group in list_groups(folder).groups:
+        if group.pin is not None:
+            yield Who("groups", group.name), group.pin
+    for name, pin in sorted(device_pins(folder).items()):
+        yield Who("devices", name), pin
+
+
+def _pin_fields(product: str, who: Who, pin: Pin) -> dict[str, Any]:
+    return {
+        "product": product,
+        "mac": who.name if who.kind == "devices" else None,
+        "group": who.name if who.kind == "groups" else None,
+        "version": pin.version,
+        "until": time_or_none(pin.until_ms),
+    }
+
+
+def _labels(site: Site, given: Given) -> Reply:
+    labels = [
+        {"product": product, "mac": mac, "label": label}
+        for product, folder in products_asked(site, given)
+        for mac, label in sorted(read_labels(folder).items())
+    ]
+    return reply({"labels": labels})
+
+
+_GROUP = "/groups/{product}/{group}"
+_OK = HTTPStatus.OK
+_DONE = Success(HTTPStatus.NO_CONTENT, "It is so, or was so already.")
+_MISSING = (HTTPStatus.NOT_FOUND,)
+OPERATIONS = (
+    Operation(
+        "GET",
+        "/groups",
+        Access.READ,
+        "listGroups",
+        "List groups",
+        _list,
+        Success(_OK, "The groups, and what is wrong with their files.", reference("GroupList")),
+        query=(OF_PRODUCT,),
+        problems=_MISSING,
+    ),
+    Operation(
+        "GET",
+        _GROUP,
+        Access.READ,
+        "getGroup",
+        "Show a group and its devices",
+        _show,
+        Success(_OK, "The group.", reference("GroupDetail"), fields=LINK),
+        query=PAGING,
+        problems=(HTTPStatus.CONFLICT,),
+    ),
+    Operation(
+        "DELETE",
+        _GROUP,
+        Access.ACT,
+        "deleteGroup",
+        "Delete a group that is not in use; its devices stay on record",
+        _delete,
+        Success(HTTPStatus.NO_CONTENT, "It is deleted."),
+        query=(FORCE,),
+    ),
+    Operation(
+        "PUT",
+        f"{_GROUP}/devices/{{mac}}",
+        Access.ACT,
+        "addToGroup",
+        "Put a device into a group, which is made if it is not there",
+        _add,
+        Success(_OK, "It is in the group.", reference("Changed")),
+        query=(FORCE,),
+    ),
+    Operation(
+        "DELETE",
+        f"{_GROUP}/devices/{{mac}}",
+        Access.ACT,
+        "removeFromGroup",
+        "Take a device out of a group",
+        _remove,
+        _DONE,
+        query=(FORCE,),
+    ),
+    Operation(
+        "PUT",
+        f"{_GROUP}/pin",
+        Access.ACT,
+        "pinGroup",
+        "Keep the devices of a group on a release",
+        _pin,
+        Success(_OK, "The pin.", reference("Pin")),
+        body=Body(reference("PinRequest"), "The release, and when the pin ends."),
+    ),
+    Operation(
+        "DELETE",
+        f"{_GROUP}/pin",
+        Access.ACT,
+        "unpinGroup",
+        "End the pin of a group",
+        _unpin,
+        _DONE,
+        query=(FORCE,),
+    ),
+    Operation(
+        "GET",
+        "/pins",
+        Access.READ,
+        "listPins",
+        "List pins",
+        _pins,
+        Success(_OK, "Those of groups, then those of devices.", reference("PinList")),
+        query=(OF_PRODUCT,),
+        problems=(HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT),
+    ),
+    Operation(
+        "GET",
+        "/labels",
+        Access.READ,
+        "listLabels",
+        "List labels",
+        _labels,
+        Success(_OK, "What devices are called.", reference("LabelList")),
+        query=(OF_PRODUCT,),
+        problems=_MISSING,
+    ),
+)

@@ -1,0 +1,219 @@
+"""One device: why it gets what it gets, what is on record, what became of it, what to do. I/O."""
+
+from http import HTTPStatus
+from pathlib import Path
+from typing import NamedTuple
+
+from ota_server.httpd.reply import Reply
+from ota_server.model.device import Device
+from ota_server.model.identity import key_of_name, parse_name
+from ota_server.model.quantity import rounded_duration
+from ota_server.model.refusal import BadPolicy, Refused
+from ota_server.model.updater import family_of
+from ota_server.operations.bulk_edits import BulkAction
+from ota_server.operations.device_filter import DeviceFilter
+from ota_server.operations.device_index import IndexedDevice
+from ota_server.operations.device_why import WhyFacts, explain_why, why_lines
+from ota_server.operator_port.asked import Asked
+from ota_server.operator_port.authoriser import Access
+from ota_server.operator_port.device_query import fields_of, product_field
+from ota_server.operator_port.frame import page, see_other
+from ota_server.operator_port.html import Html, Node, element, joined
+from ota_server.operator_port.page_device_story import downloads, rollouts, time_line
+from ota_server.operator_port.page_devices_bar import BUTTONS, ROLL_OUT, SIGN_IN
+from ota_server.operator_port.page_devices_columns import seen_cell, stage_of, words_of
+from ota_server.operator_port.page_overview_empty import devices_url
+from ota_server.operator_port.pieces import (
+    at,
+    condition_of,
+    device_url,
+    facts,
+    form,
+    link,
+    live,
+    notes,
+    release_url,
+    url_with,
+    when,
+    with_code,
+)
+from ota_server.operator_port.routes import Route
+from ota_server.operator_port.site import Site
+from ota_server.system.hints import hints
+
+# For one device another word fits better.
+_WORDS = {BulkAction.RETRY.value: "Let it try again"}
+
+
+class _Named(NamedTuple):
+    """The device that a URL names.
+
+    Attributes:
+        product: "" is the default one.
+        data_dir: of that product.
+        url: of its page.
+    """
+
+    product: str
+    data_dir: Path
+    name: str
+    key: str
+    url: str
+
+
+def _show(site: Site, asked: Asked) -> Reply:
+    said = asked.parts["name"]
+    data_dir = site.folder_of(asked.parts["product"])
+    product = "" if data_dir == site.data_dir else asked.parts["product"]
+    name = parse_name(said)
+    if name is None:
+        return _not_on_record(site, asked, said, "This is neither a MAC address nor `id:NAME`.")
+    device = _Named(product, data_dir, name, key_of_name(product, name), device_url(product, name))
+    if name != said:
+        return see_other(device.url)
+    row, record = site.index.device(device.key), site.index.record(device.key)
+    if row is None or record is None:
+        return _not_on_record(site, asked, name, "It has not asked this server for its version.")
+    return page(site, asked, name, _content(site, asked, device, row, record))
+
+
+def _not_on_record(site: Site, asked: Asked, name: str, why: str) -> Reply:
+    """Return that there is no such device, and what to do about it."""
+    url = devices_url(site, asked)
+    steps = (
+        (
+            "It may have been rejected: ",
+            link("/rejected", "Rejected"),
+            " says who was, and why.",
+        ),
+        ("It may be of another product, or called otherwise: ", _find(name), "."),
+        f"It may not reach the server{f' at {url}' if url else ''}.",
+    )
+    content = (
+        element("h1", "Not on record"),
+        element("p", element("strong", name[:80]), " is not on record. ", with_code(why)),
+        element("ul", [element("li", each) for each in steps]),
+    )
+    return page(site, asked, "Not on record", content, status=HTTPStatus.NOT_FOUND)
+
+
+def _find(name: str) -> Html:
+    return link(url_with("/devices", [("text", name[:80])]), "look for it among all devices")
+
+
+def _content(site: Site, asked: Asked, device: _Named, row: IndexedDevice, record: Device) -> Node:
+    now_ms, before = site.now_ms(), asked.one("before") or None
+    label = (" ", element("span", row.label, class_="quiet")) if row.label else None
+    history = time_line(site.journal_dir, device.key, device.url, before, now_ms)
+    return (
+        element("h1", element("span", row.name, class_="mono"), label),
+        live("now", "devices rollouts releases hold", _now(device, row, record, now_ms)),
+        _actions(asked, device) if asked.operator.may_act else notes([SIGN_IN], "quiet"),
+        live(
+            "rollouts",
+            "rollouts",
+            element("h2", "Rollouts"),
+            rollouts(device.data_dir, device.product, device.key, now_ms),
+        ),
+        live(
+            "downloads",
+            "devices",
+            element("h2", "Downloads"),
+            downloads(site.journal_dir, device.key, now_ms),
+        ),
+        live("history", "devices", element("h2", "History"), history),
+    )
+
+
+# How it is now
+
+
+def _now(device: _Named, row: IndexedDevice, record: Device, now_ms: int) -> Node:
+    try:
+        why = explain_why(
+            device.data_dir, device.key, record, record.firmware_version, now_ms, has_state=False
+        )
+    except (Refused, BadPolicy) as problem:
+        return element("p", with_code(str(problem)), class_="problem"), _facts(row, record, now_ms)
+    sentence = hints.paste(why.sentence, device.product)
+    return (
+        element("p", with_code(f"{sentence[0].upper()}{sentence[1:]}."), class_="note why"),
+        _facts(row, record, now_ms),
+        _in_full(why, device, now_ms),
+    )
+
+
+def _facts(row: IndexedDevice, record: Device, now_ms: int) -> Html:
+    every = f"about every {rounded_duration(row.interval_ms / 1000)}"
+    return facts(
+        (
+            ("State", (condition_of(row.condition), " since ", when(row.since_ms, now_ms))),
+            ("Because", words_of(row)),
+            ("Reports", row.version),
+            ("Was told", row.target),
+            ("Should run", _release(row)),
+            ("Reached", stage_of(row.stage)),
+            ("Last seen", (seen_cell(row, now_ms), " (", at(row.seen_ms), ")")),
+            ("Asks", every if row.interval_ms else "its rhythm is not known yet"),
+            ("Updated", when(row.updated_ms, now_ms)),
+            ("First seen", when(row.first_ms, now_ms, "not on record")),
+            ("Address", row.address),
+            ("Updater", _updater(record)),
+            ("Product", row.product),
+            ("Groups", joined(", ", [_group(row, each) for each in row.groups])),
+        )
+    )
+
+
+def _release(row: IndexedDevice) -> Node:
+    if row.release is None:
+        return "what it runs"
+    return link(release_url(row.product, row.release), row.release)
+
+
+def _group(row: IndexedDevice, group: str) -> Html:
+    wanted = DeviceFilter(product=row.product, group=group)
+    return link(url_with("/devices", fields_of(wanted)), group)
+
+
+def _updater(record: Device) -> str:
+    updater = record.updater
+    said = [family_of(updater)]
+    if updater is not None and updater.chip:
+        said.append(f"chip {updater.chip}")
+    if updater is not None and updater.free_space is not None:
+        said.append(f"{updater.free_space:,} bytes of room")
+    return ", ".join(said)
+
+
+def _in_full(why: WhyFacts, device: _Named, now_ms: int) -> Html:
+    """Return all that `why` says."""
+    # The first lines may hold what the device reports: a command in them is not ours.
+    reported = ("reports", "state", "counts as", "is told")
+    rows = [
+        (name, text if name in reported else with_code(hints.paste(text, device.product)))
+        for name, text in why_lines(why, now_ms)
+    ]
+    return element("details", element("summary", "Why, in full"), facts(each for each in rows))
+
+
+# What can be done to it
+
+
+def _actions(asked: Asked, device: _Named) -> Html:
+    buttons = [
+        element("button", _WORDS.get(action, words), name="action", value=action)
+        for action, words in BUTTONS
+        if action != ROLL_OUT
+    ]
+    hidden = {
+        "product": product_field(device.product),
+        "scope": "chosen",
+        "key": device.key,
+        "back": "device",
+    }
+    row = element("div", buttons, class_="actions")
+    return form(asked, "/devices/preview", row, hidden=hidden)
+
+
+ROUTES = (Route("GET", "/devices/{product}/{name}", Access.READ, _show),)

@@ -1,0 +1,275 @@
+"""The figures of the overview: cards, the bars of states and versions, versions over time. No I/O.
+
+Each number leads to the table of the devices that it counts.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+from ota_server.model.quantity import count_of
+from ota_server.model.timestamp import format_second
+from ota_server.model.version import meaning
+from ota_server.operations.device_filter import Apart, DeviceFilter
+from ota_server.operations.device_index import FleetSummary, VersionsOverTime
+from ota_server.operator_port.device_query import fields_of
+from ota_server.operator_port.html import Html, Node, element
+from ota_server.operator_port.pieces import (
+    CONDITION_CLASSES,
+    Heading,
+    link,
+    more,
+    number,
+    percent,
+    state,
+    table,
+    url_with,
+)
+from ota_server.operator_port.svg import COLOURS, Layer, Segment, bar, stacked_plot
+from ota_server.policy.device_state import Condition
+
+# As devices get on, then what can go wrong.
+_IN_ORDER = (
+    Condition.UP_TO_DATE,
+    Condition.BEHIND,
+    Condition.UNDECIDED,
+    Condition.HELD_BACK,
+    Condition.AWAY,
+    Condition.SILENT,
+    Condition.FAILED,
+)
+_CARDS = (
+    ("up to date", "good", (Condition.UP_TO_DATE,)),
+    ("being updated", "going", (Condition.BEHIND, Condition.UNDECIDED)),
+    ("held back", "back", (Condition.HELD_BACK,)),
+    ("failed", "bad", (Condition.FAILED,)),
+    ("silent after an update", "silent", (Condition.SILENT,)),
+    ("not seen for a day", "away", (Condition.AWAY,)),
+)
+_OTHER = f"v{COLOURS - 1}"
+
+
+class CountedDevices(NamedTuple):
+    """So many devices, and the table of them.
+
+    Attributes:
+        kind: the class that gives the colour.
+    """
+
+    words: str
+    kind: str
+    devices: int
+    wanted: DeviceFilter
+
+    @property
+    def url(self) -> str:
+        """The table of them."""
+        return devices_url_of(self.wanted)
+
+    def segment(self, of: int) -> Segment:
+        """Return it as a part of a bar."""
+        share = f", {percent(self.devices, of)}" if of else ""
+        return Segment(self.devices, self.kind, f"{self.words}: {self.devices:,}{share}", self.url)
+
+
+def devices_url_of(wanted: DeviceFilter) -> str:
+    """Return the table of devices, filtered so."""
+    return url_with("/devices", fields_of(wanted))
+
+
+def cards(summary: FleetSummary, product: str | None) -> Html:
+    """Return how many devices there are, and how many are how."""
+    every = DeviceFilter(product=product)
+    total = summary.total
+    shown = [
+        CountedDevices(
+            words,
+            kind,
+            sum(summary.conditions.get(each, 0) for each in states),
+            replace(every, states=states),
+        )
+        for words, kind, states in _CARDS
+    ]
+    whole = CountedDevices("devices" if total != 1 else "device", "", total, every)
+    return element("ul", [_card(each, total) for each in (whole, *shown)], class_="cards")
+
+
+def _card(counted: CountedDevices, total: int) -> Html:
+    share = element("small", percent(counted.devices, total)) if counted.kind else None
+    return element(
+        "li",
+        link(
+            counted.url,
+            element("b", number(counted.devices)),
+            counted.words,
+            " ",
+            share,
+            class_=counted.kind or None,
+        ),
+    )
+
+
+# States
+
+
+def states_part(summary: FleetSummary, product: str | None) -> Node:
+    """Return how far the devices are that an update should reach; beside them those left out."""
+    plain = DeviceFilter(product=product, apart=(None,))
+    counted = [
+        CountedDevices(
+            each.value,
+            CONDITION_CLASSES[each],
+            summary.counted.get(each, 0),
+            replace(plain, states=(each,)),
+        )
+        for each in _IN_ORDER
+    ]
+    apart = [
+        CountedDevices(
+            each.value,
+            "apart",
+            summary.apart.get(each, 0),
+            DeviceFilter(product=product, apart=(each,)),
+        )
+        for each in Apart
+    ]
+    of = sum(each.devices for each in counted)
+    segments = [each.segment(of) for each in counted] + [each.segment(0) for each in apart]
+    rows = [(*_row(each), percent(each.devices, of)) for each in counted if each.devices]
+    rows += [(*_row(each), "not counted") for each in apart if each.devices]
+    up_to_date = counted[0].devices
+    words = f"Up to date: {number(up_to_date)} of {count_of(of, 'device')}"
+    return (
+        element("h2", "States"),
+        element("p", words, f" ({percent(up_to_date, of)})." if of else "."),
+        bar(segments, "How many devices are in which state"),
+        table(("State", Heading("Devices", True), Heading("Share", True)), rows),
+        _held_by(summary),
+    )
+
+
+def _row(counted: CountedDevices) -> tuple[Node, Node]:
+    return state(counted.kind, counted.words), link(counted.url, number(counted.devices))
+
+
+def _held_by(summary: FleetSummary) -> Node:
+    """Return what holds devices back, in words."""
+    if not summary.held_by:
+        return None
+    said = ", ".join(f"{words} ({devices:,})" for words, devices in summary.held_by.items())
+    return element("p", f"Held back by: {said}.", class_="quiet")
+
+
+# Versions
+
+
+def versions_shown(summary: FleetSummary, product: str | None) -> list[CountedDevices]:
+    """Return the versions that most devices report, and all others in one."""
+    every = DeviceFilter(product=product)
+    # A filter does not tell spellings of one version apart.
+    merged: dict[str, tuple[str, int]] = {}
+    for version, devices in summary.versions.items():
+        spelling, before = merged.get(meaning(version), (version, 0))
+        merged[meaning(version)] = spelling, before + devices
+    ordered = sorted(merged.values(), key=lambda each: -each[1])[: COLOURS - 1]
+    shown = [
+        CountedDevices(version, f"v{at}", devices, replace(every, versions=(version,)))
+        for at, (version, devices) in enumerate(ordered)
+    ]
+    rest = summary.total - sum(each.devices for each in shown)
+    if rest > 0:
+        others = replace(every, not_versions=tuple(version for version, _ in ordered))
+        shown.append(CountedDevices("other versions", _OTHER, rest, others))
+    return shown
+
+
+def versions_part(summary: FleetSummary, shown: Sequence[CountedDevices]) -> Node:
+    """Return which versions devices report."""
+    total = summary.total
+    rows = [
+        (
+            (element("span", class_=f"key {each.kind}"), each.words),
+            link(each.url, number(each.devices)),
+            percent(each.devices, total),
+        )
+        for each in shown
+    ]
+    return (
+        element("h2", "Versions"),
+        bar([each.segment(total) for each in shown], "How many devices report which version"),
+        table(("Version", Heading("Devices", True), Heading("Share", True)), rows),
+    )
+
+
+def history_part(
+    found: VersionsOverTime, shown: Sequence[CountedDevices], spans: Node, days: str
+) -> Node:
+    """Return how many devices reported which version in the last days, as a plot and as a table.
+
+    Args:
+        shown: the versions of the bar, whose colours the plot has too.
+        spans: the ways to other spans of time.
+        days: how long it is, in words.
+    """
+    layers = _layers(found, shown)
+    words = f"How many devices reported which version in the last {days}"
+    return (
+        element("h2", "Versions over time"),
+        spans,
+        stacked_plot(found.times_ms, layers, words) if len(found.times_ms) > 1 else None,
+        more("As a table", _history_table(found, layers)),
+    )
+
+
+def _layers(found: VersionsOverTime, shown: Sequence[CountedDevices]) -> list[Layer]:
+    kinds = {meaning(each.words): each.kind for each in shown}
+    sums: dict[str, tuple[str, list[int]]] = {}
+    rest = [*found.other]
+    for version, counts in found.counts.items():
+        kind = kinds.get(meaning(version))
+        if kind is None or kind == _OTHER:
+            rest = _added(rest, counts)
+        else:
+            words, before = sums.get(kind, (version, [0] * len(counts)))
+            sums[kind] = words, _added(before, counts)
+    layers = [Layer(kind, words, counts) for kind, (words, counts) in sorted(sums.items())]
+    return [*layers, Layer(_OTHER, "other versions", rest)] if any(rest) else layers
+
+
+def _added(some: Iterable[int], others: Iterable[int]) -> list[int]:
+    return [one + other for one, other in zip(some, others, strict=True)]
+
+
+def _history_table(found: VersionsOverTime, layers: Sequence[Layer]) -> Html:
+    step = max(1, len(found.times_ms) // 12)
+    places = range(len(found.times_ms) - 1, -1, -step)
+    headings = (Heading("Time (UTC)"), *(Heading(layer.words, True) for layer in layers))
+
+    def cells(at: int) -> list[Node]:
+        time = format_second(found.times_ms[at])[:16].replace("T", " ")
+        return [time, *(number(layer.counts[at]) for layer in layers)]
+
+    return table(headings, map(cells, places))
+
+
+def product_table(summaries: Mapping[str, FleetSummary]) -> Html:
+    """Return the figures of each product in a row; its name leads to its overview."""
+
+    def cells(product: str, summary: FleetSummary) -> list[Node]:
+        named = DeviceFilter(product=product)
+        url = url_with("/", [pair for pair in fields_of(named) if pair[0] == "product"])
+        shown: list[Node] = [
+            link(url, product or "Default product"),
+            link(devices_url_of(named), number(summary.total)),
+        ]
+        for _, _, states in _CARDS:
+            devices = sum(summary.conditions.get(each, 0) for each in states)
+            shown.append(link(devices_url_of(replace(named, states=states)), number(devices)))
+        return shown
+
+    headings = (
+        Heading("Product"),
+        Heading("Devices", True),
+        *(Heading(words, True) for words, _, _ in _CARDS),
+    )
+    return table(headings, [cells(*each) for each in summaries.items()])

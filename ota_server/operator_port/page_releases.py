@@ -1,0 +1,189 @@
+"""/releases: what can be given to devices, and where a new image is dropped. I/O."""
+
+from collections.abc import Mapping, Sequence
+
+from ota_server.httpd.reply import Reply
+from ota_server.model.quantity import approximate_size
+from ota_server.operations.device_index import IndexAway
+from ota_server.operations.release_facts import ReleaseFacts, ReleaseList, list_releases
+from ota_server.operator_port.asked import Asked
+from ota_server.operator_port.authoriser import Access
+from ota_server.operator_port.frame import form_token, page
+from ota_server.operator_port.html import Html, Node, element
+from ota_server.operator_port.page_release_pieces import release_states, running_in, short
+from ota_server.operator_port.page_rollout_pieces import sentences, time_of
+from ota_server.operator_port.pieces import (
+    Heading,
+    link,
+    live,
+    notes,
+    number,
+    release_url,
+    table,
+    url_with,
+)
+from ota_server.operator_port.products_shown import product_ways, products_meant
+from ota_server.operator_port.reach import linked_number
+from ota_server.operator_port.routes import Route
+from ota_server.operator_port.site import DEFAULT, Site
+from ota_server.operator_port.upload import upload_url
+
+_HEADINGS = (
+    Heading("Version"),
+    Heading("State"),
+    Heading("Run it", is_number=True),
+    Heading("Size", is_number=True),
+    Heading("Published"),
+    Heading("SHA-256"),
+    Heading("Image"),
+    Heading("Notes"),
+)
+_MOST_NOTES = 60
+
+
+def _show(site: Site, asked: Asked) -> Reply:
+    products = products_meant(site, asked)
+    content = (
+        element("h1", "Releases"),
+        product_ways(site, asked, "/releases"),
+        [_of_product(site, asked, product) for product in products],
+    )
+    return page(site, asked, "Releases", content)
+
+
+def _of_product(site: Site, asked: Asked, product: str) -> Node:
+    name = product or DEFAULT
+    heading = f"Product {product}" if product else "Default product"
+    found = _releases(site, product)
+    running = _running(site, product)
+    rows = [_row(product, each, running, site.now_ms()) for each in found.releases]
+    problems = []
+    if found.target_problem:
+        problems.append(f"{found.target_problem}; activate a release to set the target")
+    if found.strays:
+        problems.append(
+            f"not served, by their names: {', '.join(found.strays[:3])}; an image is called "
+            "firmware_VERSION.bin"
+        )
+    return element(
+        "section",
+        element("h2", heading) if len(site.products) > 1 else None,
+        live(
+            f"releases-{name}",
+            "releases rollouts",
+            notes(sentences(problems), "note warn"),
+            table(_HEADINGS, rows, "There is no release yet: drop the file of a build below."),
+        ),
+        _actions(product, found),
+        _waiting(site, product),
+        _upload_form(asked, product),
+    )
+
+
+def _releases(site: Site, product: str) -> ReleaseList:
+    data_dir = site.folder_of(product or DEFAULT)
+    if not (data_dir / "firmware").is_dir():
+        return ReleaseList((), None, "", ())
+    return list_releases(data_dir)
+
+
+def _running(site: Site, product: str) -> Mapping[str, int] | None:
+    """Return how many devices report each version; None: there is no index now."""
+    try:
+        return site.index.summary(product).versions
+    except IndexAway:
+        return None
+
+
+def _row(
+    product: str, facts: ReleaseFacts, running: Mapping[str, int] | None, now_ms: int
+) -> tuple[Node, ...]:
+    manifest = facts.release.manifest
+    found = None if running is None else running_in(facts, running)
+    return (
+        link(release_url(product, facts.version), facts.version),
+        release_states(facts),
+        linked_number(found, _devices_url(product, facts)),
+        approximate_size(facts.size) if facts.size else "-",
+        "copied in by hand" if manifest is None else time_of(manifest.time, now_ms),
+        element("code", short(manifest.sha256)) if manifest else "-",
+        facts.image or "of an unknown format",
+        _first_words(manifest.notes) if manifest else "",
+    )
+
+
+def _devices_url(product: str, facts: ReleaseFacts) -> str:
+    fields = [("product", product or DEFAULT), ("version", facts.version)]
+    manifest = facts.release.manifest
+    if manifest is not None and manifest.reports_as:
+        fields.append(("version", manifest.reports_as))
+    return url_with("/devices", fields)
+
+
+def _first_words(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= _MOST_NOTES else f"{line[: _MOST_NOTES - 1]}…"
+
+
+def _actions(product: str, found: ReleaseList) -> Node:
+    if not found.releases:
+        return None
+    fields = [("product", product or DEFAULT)]
+    back_url = url_with("/releases/rollback", fields)
+    has_previous = any("previous" in each.states for each in found.releases)
+    return element(
+        "p",
+        link(url_with("/rollouts/new", fields), "Start a rollout", class_="button"),
+        " ",
+        link(back_url, "Go back to the previous target", class_="button") if has_previous else None,
+        class_="actions",
+    )
+
+
+def _waiting(site: Site, product: str) -> Node:
+    """Return the images that were sent and are not published."""
+    waiting = site.uploads.waiting(site.folder_of(product or DEFAULT))
+    if not waiting:
+        return None
+    listed: Sequence[Html] = [
+        element("li", link(upload_url(each), each.name or each.id), f", {number(each.size)} bytes")
+        for each in waiting
+    ]
+    return (element("h3", "Sent, and not published yet"), element("ul", listed))
+
+
+def _upload_form(asked: Asked, product: str) -> Html:
+    url = url_with("/releases/upload", [("product", product or DEFAULT)])
+    whose = f" of product {product}" if product else ""
+    if not asked.operator.may_act:
+        return element(
+            "p", "To publish an image, ", link("/login", "sign in"), " with a token that may act."
+        )
+    return element(
+        "form",
+        form_token(asked),
+        element(
+            "div",
+            element(
+                "label",
+                f"Drop the file of a build{whose} here, or choose it",
+                element("input", type="file", name="image", required=True),
+            ),
+            element("progress", hidden=True, value="0", max="1"),
+            element("output", role="status"),
+            element("p", element("button", "Send it", class_="main")),
+            element(
+                "p",
+                "Nothing is published yet: the next page shows what the image says of itself.",
+                class_="quiet",
+            ),
+            class_="drop",
+        ),
+        method="post",
+        action=url,
+        enctype="multipart/form-data",
+        data_upload=url,
+    )
+
+
+ROUTES = (Route("GET", "/releases", Access.READ, _show),)

@@ -1,0 +1,205 @@
+"""The table of devices, by real requests to a real server."""
+
+import re
+import unittest
+from urllib.parse import parse_qs, quote
+
+from ota_server.operator_port.device_query import COLUMN_NAMES
+from tests.support.fleet import NEW, mac_of
+from tests.support.operators import Operators, OperatorsCase, make_token
+from tests.support.pages import PageReader
+from tests.support.varied_fleet import (
+    ALL,
+    FORMULA_LABEL,
+    HOSTILE_ID,
+    HOSTILE_LABEL,
+    HOSTILE_VERSION,
+    PLUG,
+    PLUGS,
+    STANDARD,
+    come_varied,
+    prepare_varied,
+)
+
+
+def names_in(page: PageReader) -> list[str]:
+    """Return the devices in a table, in their order."""
+    return [said for url, said in page.links if url.startswith("/devices/")]
+
+
+def query_of(url: str) -> dict[str, list[str]]:
+    """Return the fields of the query of a URL."""
+    return parse_qs(url.partition("?")[2])
+
+
+class TableTest(OperatorsCase):
+    @classmethod
+    def prepare(cls) -> None:
+        prepare_varied(cls.data_dir)
+
+    @classmethod
+    def come(cls) -> None:
+        come_varied(cls.server.port)
+        cls.await_devices(ALL)
+        cls.reader = Operators(cls.server.admin_port)
+
+    def names(self, query: str) -> list[str]:
+        """Return the devices that a query chooses."""
+        return names_in(self.reader.page(f"/devices?limit=500&{query}"))
+
+    def test_all_devices_are_in_it(self):
+        self.assertEqual(len({*self.names("")}), ALL)
+        self.assertIn(f"{ALL} devices", self.reader.page("/devices").text)
+
+    def test_a_filter_chooses(self):
+        for query, count in (
+            ("text=kitchen", 1),
+            ("version=v1.10.0", 9),
+            ("not_version=v1.10.0&product=default", STANDARD + 1 - 9),
+            (f"product={PLUG}", PLUGS),
+            ("group=beta", 10),
+            ("label=KITCH", 1),
+            ("address=127.0.0.0/8", ALL),
+            ("address=192.0.2.1", 0),
+            ("family=hawkbit", 1),
+            ("not_seen=1d", 0),
+            ("apart=pinned", 3),
+            ("state=up-to-date&state=behind&state=held-back&state=undecided", ALL),
+        ):
+            with self.subTest(query):
+                self.assertEqual(len(self.names(query)), count)
+
+    def test_what_is_chosen_is_shown_and_each_part_can_be_taken_away(self):
+        page = self.reader.page("/devices?version=v1.10.0&version=1.0.0&state=behind&sort=seen")
+        ways = {said: url for url, said in page.links if said.endswith("✕")}
+        self.assertEqual(
+            {*ways}, {f"{each} ✕" for each in ("version v1.10.0", "version 1.0.0", "state behind")}
+        )
+        self.assertEqual(
+            query_of(ways["version 1.0.0 ✕"]),
+            {"version": ["v1.10.0"], "state": ["behind"], "sort": ["seen"]},
+        )
+
+    def test_the_form_sends_what_it_shows_again(self):
+        query = "version=v1&version=v2&state=behind&group=beta&not_seen=7d&overdue=1&limit=25"
+        page = self.reader.page(f"/devices?{query}")
+        sent = {
+            (each["name"], each.get("value", ""))
+            for each in page.all("input")
+            if each.get("type") != "checkbox" or "checked" in each
+        }
+        for pair in (
+            ("version", "v1"),
+            ("version", "v2"),
+            ("not_seen", "7d"),
+            ("overdue", "1"),
+            ("limit", "25"),
+        ):
+            self.assertIn(pair, sent)
+        chosen = {each["value"] for each in page.all("option") if "selected" in each}
+        self.assertTrue({"behind", "beta"} <= chosen)
+
+    def test_the_parts_of_a_list_have_each_device_once(self):
+        seen: list[str] = []
+        url: str | None = "/devices?limit=9&sort=version&order=desc"
+        while url is not None:
+            page = self.reader.page(url)
+            seen += names_in(page)
+            url = next((url for url, said in page.links if said == "Next →"), None)
+        self.assertEqual(sorted(seen), sorted(self.names("")))
+        back = next(url for url, said in page.links if said == "← Previous")
+        self.assertEqual(names_in(self.reader.page(back)), seen[-(9 + len(names_in(page))) :][:9])
+
+    def test_a_heading_sorts_and_turns_the_order(self):
+        page = self.reader.page("/devices?sort=version&group=beta")
+        ways = {said: query_of(url) for url, said in page.links}
+        self.assertEqual(
+            ways["Version ▲"], {"sort": ["version"], "order": ["desc"], "group": ["beta"]}
+        )
+        self.assertEqual(ways["Last seen"]["order"], ["desc"])
+        self.assertEqual(
+            page.all("th", aria_sort="ascending"), [{"scope": "col", "aria-sort": "ascending"}]
+        )
+        up, down = self.names("sort=mac"), self.names("sort=mac&order=desc")
+        self.assertEqual(up, down[::-1])
+
+    def test_each_column_can_be_chosen(self):
+        chosen = ",".join(COLUMN_NAMES)
+        page = self.reader.page(f"/devices?columns={chosen}&text={mac_of(1)}")
+        cells = [each["data-name"] for each in page.all("td")]
+        self.assertEqual(len(cells), len(COLUMN_NAMES))
+        self.assertEqual(cells[0], "Device")
+
+    def test_a_cursor_of_another_list_begins_at_its_first_row(self):
+        page = self.reader.page("/devices?limit=9")
+        url = next(url for url, said in page.links if said == "Next →")
+        other = self.reader.page(f"{url}&group=beta")
+        self.assertEqual(len(names_in(other)), 9)
+
+    def test_a_word_that_is_not_known_is_said_and_chooses_nothing(self):
+        answer = self.reader.get("/devices?stat=failed")
+        self.assertEqual(answer.status, 400)
+        self.assertIn("&#x27;stat&#x27; is not known here", answer.body.decode())
+
+    def test_hostile_text_is_text(self):
+        text = quote(HOSTILE_ID)
+        for query in (
+            "limit=500",
+            f"text={text}",
+            f"version={quote(HOSTILE_VERSION)}",
+            f"label={quote(HOSTILE_LABEL)}",
+        ):
+            page = self.reader.page(f"/devices?{query}")
+            self.assertEqual(page.all("img"), [])
+            self.assertEqual(len(page.all("script")), 1)
+            for tag, attributes in page.elements:
+                for name in attributes:
+                    self.assertFalse(name.startswith("on") or name == "style", (tag, name))
+        text = self.reader.page("/devices?limit=500").text
+        for each in (HOSTILE_VERSION, HOSTILE_LABEL, FORMULA_LABEL, f"id:{HOSTILE_ID}"):
+            self.assertIn(each, text)
+
+    def test_the_page_of_each_device_can_be_reached(self):
+        page = self.reader.page("/devices?limit=500")
+        for url, said in page.links:
+            if url.startswith("/devices/") and (PLUG in url or not said.startswith("02:")):
+                with self.subTest(url):
+                    self.assertIn(said, self.reader.page(url).text)
+
+    def test_who_may_only_read_has_no_buttons(self):
+        self.assertEqual(self.reader.page("/devices").all("button", name="action"), [])
+        looker = Operators(self.server.admin_port, make_token(self.data_dir, "bob", False))
+        self.assertEqual(looker.page("/devices").all("button", name="action"), [])
+        actor = self.operators.page("/devices?product=default")
+        self.assertEqual(len(actor.all("button", name="action")), 8)
+
+    def test_actions_are_for_one_product_at_a_time(self):
+        page = self.operators.page("/devices?group=beta")
+        self.assertEqual(page.all("button", name="action"), [])
+        self.assertIn(("/devices?group=beta&product=plug", PLUG), page.links)
+
+    def test_the_text_of_a_search_is_shown_as_it_was_typed(self):
+        page = self.reader.page("/devices?text=%22%3E%3Cscript%3E")
+        self.assertEqual(page.all("input", type="search")[0]["value"], '"><script>')
+        self.assertIn("No device matches.", page.text)
+
+
+class NoIndexTest(OperatorsCase):
+    def test_without_an_index_the_page_says_so_and_is_back_by_itself(self):
+        path = self.data_dir / "log" / "index.sqlite"
+        self.check_in({mac_of(1): NEW})
+        self.await_devices(1)
+        path.unlink()
+        path.mkdir()  # so that it cannot be made again
+        page = self.operators.page("/devices")
+        self.assertRegex(page.text, "The table of devices is not there yet")
+        self.assertEqual(page.all("section", id="index-away")[0]["data-poll"], "2")
+        self.assertEqual(self.operators.page("/").all("section", id="rollouts") != [], True)
+        self.assertEqual(self.operators.get("/devices.csv").status, 503)
+        path.rmdir()
+        self.await_devices(1)
+        self.assertTrue(re.search("1 device", self.operators.page("/devices").text))
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,195 @@
+"""What operators do to many devices by the page."""
+
+import json
+import unittest
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tests.support.client import Answer
+from tests.support.fleet import NEW, OLD, mac_of
+from tests.support.operators import Operators, OperatorsCase, make_token, some_devices
+from tests.support.pages import PageReader
+from tests.support.varied_fleet import PLUG
+
+COUNT = 40
+_FORM = {"product": "default", "scope": "chosen"}
+
+
+class ActCase(OperatorsCase):
+    """A fleet of 40, of which none is pinned, labelled or in a group."""
+
+    @classmethod
+    def come(cls) -> None:
+        cls.check_in(some_devices(COUNT))
+        cls.await_devices(COUNT)
+
+    def read(self, name: str) -> Any:
+        """Return a file of the policy; {} if there is none."""
+        path = self.data_dir / "version" / name
+        return json.loads(path.read_bytes()) if path.exists() else {}
+
+    def audit(self, action: str) -> list[dict[str, Any]]:
+        """Return the entries of the audit log about an action."""
+        lines = (self.data_dir / "log" / "audit.jsonl").read_text().splitlines()
+        return [each for each in map(json.loads, lines) if each["action"] == action]
+
+    def preview(self, form: Mapping[str, str | Sequence[str]]) -> PageReader:
+        """Return the page that says what an action reaches."""
+        answer = self.operators.post("/devices/preview", {**_FORM, **form})
+        self.assertEqual(answer.status, 200, answer)
+        return PageReader(answer.body.decode())
+
+    def press(self, page: PageReader) -> Answer:
+        """Press the button of a preview: send its form as it is."""
+        url = next(each["action"] for each in page.all("form") if each["action"] != "/logout")
+        form: dict[str, list[str]] = {}
+        for each in page.all("input", type="hidden"):
+            if each["name"] != "form_token":
+                form.setdefault(each["name"], []).append(each["value"])
+        return self.operators.post(url, form)
+
+
+class ChosenTest(ActCase):
+    def test_a_pin_asks_for_the_version_says_how_many_it_reaches_and_pins_them(self):
+        form = {"action": "pin", "key": [mac_of(1), mac_of(2)]}
+        asking = self.preview(form)
+        self.assertEqual([each["value"] for each in asking.all("option")], [OLD, NEW])
+        page = self.preview({**form, "set_version": OLD})
+        self.assertIn(f"This pins 2 devices to {OLD}.", page.text)
+        self.assertEqual(self.read("pins.json"), {})
+        answer = self.press(page)
+        self.assertEqual(answer.status, 303)
+        self.assertEqual(answer.fields["location"], "/devices?product=default&done=pin")
+        self.assertEqual({*self.read("pins.json")["devices"]}, {mac_of(1), mac_of(2)})
+        self.assertIn("They are pinned.", self.operators.page(answer.fields["location"]).text)
+        (entry,) = self.audit("pin")
+        self.assertEqual(entry["user"], "ann")
+        self.assertIn("There is nothing to change", self.preview({**form, "set_version": OLD}).text)
+        self.press(self.preview({**form, "action": "unpin"}))
+        self.assertEqual(self.read("pins.json")["devices"], {})
+
+    def test_a_label_is_given_and_taken_away(self):
+        form = {"action": "label", "key": mac_of(3)}
+        self.press(self.preview({**form, "set_label": '<i>"'}))
+        self.assertEqual(self.read("labels.json"), {mac_of(3): '<i>"'})
+        self.press(self.preview({**form, "set_label": ""}))
+        self.assertEqual(self.read("labels.json"), {})
+
+    def test_what_cannot_be_used_is_said_beside_the_question(self):
+        page = self.preview({"action": "pin", "key": mac_of(1), "set_version": "v7"})
+        self.assertIn("v7 is not a release here", page.text)
+        page = self.preview({"action": "pin", "key": mac_of(1), "set_version": "v 7"})
+        self.assertIn("version: 'v 7' is not a version", page.text)
+        page = self.preview(
+            {"action": "pin", "key": mac_of(1), "set_version": OLD, "set_until": "soon"}
+        )
+        self.assertIn("until:", page.text)
+        self.assertEqual(page.all("input", name="set_until")[0]["value"], "soon")
+        page = self.preview({"action": "group add", "key": mac_of(1), "set_group": "A B"})
+        self.assertIn("group: 'A B' is not a group's name", page.text)
+
+    def test_from_the_page_of_a_device_the_way_leads_back_to_it(self):
+        form = {"action": "retry", "key": mac_of(9), "back": "device"}
+        page = self.preview(form)
+        url = f"/devices/default/{mac_of(9)}"
+        self.assertIn((url, "Leave it as it is"), page.links)
+        self.assertEqual(self.press(page).fields["location"], url)
+
+    def test_devices_that_are_forgotten_are_gone(self):
+        answer = self.press(self.preview({"action": "forget", "key": mac_of(COUNT - 1)}))
+        self.assertEqual(answer.fields["location"], "/devices?product=default&done=forget")
+        self.await_devices(COUNT - 1)
+        self.assertEqual(self.operators.get(f"/devices/default/{mac_of(COUNT - 1)}").status, 404)
+
+
+class AllThatMatchTest(ActCase):
+    def test_all_that_match_join_a_group_whatever_page_is_shown(self):
+        form = {"action": "group add", "scope": "all", "version": OLD, "set_group": "old-ones"}
+        page = self.preview(form)
+        self.assertIn("This adds 20 devices to the group old-ones.", page.text)
+        self.press(page)
+        lines = (self.data_dir / "version" / "groups" / "old-ones.txt").read_text().split()
+        self.assertEqual({*lines}, {mac for mac, v in some_devices(COUNT).items() if v == OLD})
+
+    def test_if_many_more_match_by_then_it_asks_again(self):
+        form = {"action": "label", "scope": "all", "set_label": "x", "version": "v3"}
+        self.check_in(dict.fromkeys(map(mac_of, range(500, 503)), "v3"))
+        self.await_devices(COUNT + 3)
+        page = self.preview(form)
+        self.check_in(dict.fromkeys(map(mac_of, range(600, 606)), "v3"))
+        self.await_devices(COUNT + 9)
+        answer = self.press(page)
+        again = PageReader(answer.body.decode())
+        self.assertIn("3 devices matched when you looked; now it is 9.", again.text)
+        self.assertEqual(self.read("labels.json"), {})
+        self.assertEqual(self.press(again).status, 303)
+        self.assertEqual(len(self.read("labels.json")), 9)
+
+    def test_a_rollout_to_what_matches_makes_a_group_of_it_first(self):
+        form = {"action": "roll out", "scope": "all", "version": NEW, "set_group": "ring"}
+        page = self.preview(form)
+        self.assertIn("makes 20 devices the group ring", page.text)
+        answer = self.press(page)
+        self.assertEqual(answer.fields["location"], "/rollouts/new?product=default&group=ring")
+        self.assertIn("There is nothing to change", self.preview(form).text)
+        of_group = {"action": "roll out", "scope": "all", "group": "ring", "product": "default"}
+        answer = self.operators.post("/devices/preview", of_group)
+        self.assertEqual(answer.fields["location"], "/rollouts/new?product=default&group=ring")
+        answer = self.operators.post(
+            "/devices/preview", {"action": "roll out", "scope": "all", "product": "default"}
+        )
+        self.assertEqual(answer.fields["location"], "/rollouts/new?product=default")
+
+
+class RefusedTest(ActCase):
+    @classmethod
+    def prepare(cls) -> None:
+        for name in ("version", "firmware", "log"):
+            (cls.data_dir / "products" / PLUG / name).mkdir(parents=True)
+
+    def refused(self, form: Mapping[str, str | Sequence[str]], words: str) -> None:
+        """Expect that a form is refused, with these words."""
+        for path in ("/devices/preview", "/devices/act"):
+            with self.subTest(path, words=words):
+                answer = self.operators.post(path, form)
+                self.assertEqual(answer.status, 400, answer)
+                self.assertRegex(PageReader(answer.body.decode()).text, words)
+
+    def test_a_form_that_does_not_say_which_devices_is_refused(self):
+        self.refused({"action": "unpin", "scope": "chosen"}, "no device was chosen")
+        self.refused({"action": "unpin", "scope": "all"}, "of several products")
+        self.refused({"action": "unpin", "key": ["00:11:22:33:44:55", f"{PLUG}/x"]}, "of several")
+        self.refused({"action": "unpin", "key": "<b>"}, "is not a device")
+        self.refused({"action": "unpin", "scope": "some"}, "neither chosen nor all")
+        self.refused({"action": "explode", "key": mac_of(1)}, "is not one of")
+        self.refused({"action": "unpin", "scope": "all", "stat": "x"}, "is not known here")
+
+    def test_the_number_that_was_shown_has_to_be_said(self):
+        answer = self.operators.post("/devices/act", {**_FORM, "action": "unpin", "key": mac_of(1)})
+        self.assertEqual(answer.status, 400)
+
+    def test_only_who_may_act_gets_this_far(self):
+        form = {**_FORM, "action": "retry", "key": mac_of(1), "expected": "1"}
+        looker = Operators(self.server.admin_port, make_token(self.data_dir, "bob", False))
+        for path in ("/devices/preview", "/devices/act"):
+            with self.subTest(path):
+                self.assertEqual(Operators(self.server.admin_port).post(path, form).status, 401)
+                self.assertEqual(looker.post(path, form).status, 403)
+                self.assertEqual(self.operators.get(path).status, 405)
+
+    def test_a_session_acts_by_its_form_alone(self):
+        browser = Operators(self.server.admin_port)
+        browser.sign_in(self.data_dir)
+        form = {**_FORM, "action": "retry", "key": mac_of(1), "expected": "1"}
+        wrong = browser.post("/devices/act", {**form, "form_token": "another"})
+        self.assertEqual(wrong.status, 403)
+        self.assertEqual(browser.post("/devices/act", form).status, 303)
+        tokens = {
+            each["value"]
+            for each in browser.page("/devices?product=default").all("input", name="form_token")
+        }
+        self.assertEqual(tokens, {browser.form_token()})
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,207 @@
+"""Rollouts by their pages, from the form to the end, with devices that update and that fail."""
+
+import json
+import re
+from urllib.parse import urlencode
+
+from tests.support import until
+from tests.support.fleet import NEW, OLD, Fleet, read_progress
+from tests.support.operators import Operators, OperatorsCase, make_token
+from tests.support.pages import PageReader
+
+HOSTILE = "<script>alert(1)</script> \"'&` =1+1"
+QUICK = {
+    "version": NEW,
+    "waves": "20,100",
+    "count_new": "on",
+    "soak_seconds": "0s",
+    "grace_seconds": "1s",
+    "min_devices": "3",
+    "max_failures": "50%",
+}
+
+
+class RolloutPageCase(OperatorsCase):
+    SIZE = 30
+
+    @classmethod
+    def come(cls) -> None:
+        cls.fleet = Fleet(cls.SIZE)
+        cls.fleet.ask(cls.server.port)
+        cls.await_devices(cls.SIZE)
+
+    def begin(self, **changes: str) -> str:
+        """Begin a rollout; return its page."""
+        answer = self.operators.post("/rollouts/new", {**QUICK, **changes})
+        self.assertEqual(answer.status, 303, answer.body)
+        return answer.fields["location"]
+
+    def state(self) -> str:
+        return str(read_progress(self.data_dir).get("state"))
+
+    def plan(self) -> dict[str, object]:
+        return json.loads((self.data_dir / "version" / "rollout.json").read_bytes())
+
+
+class StartTest(RolloutPageCase):
+    def preview(self, **changes: str) -> PageReader:
+        return self.operators.page(f"/rollouts/preview?{urlencode({**QUICK, **changes})}")
+
+    def hidden(self, page: PageReader) -> dict[str, str]:
+        return {each["name"]: each.get("value", "") for each in page.all("input", type="hidden")}
+
+    def test_the_form_has_what_can_be_rolled_out(self):
+        page = self.operators.page("/rollouts/new")
+        self.assertEqual(
+            {NEW, OLD} - {each["value"] for each in page.all("option")},
+            set(),
+        )
+
+    def test_the_preview_says_how_many_devices_each_wave_holds_and_changes_nothing(self):
+        page = self.preview(note="fixes it")
+        self.assertIn(f"It reaches {self.SIZE} devices of the fleet", page.text)
+        added = re.search(r"1: 20 % (\d+) (\d+) (\d+) 2: 100 % (\d+) (\d+) (\d+)", page.text)
+        self.assertIsNotNone(added, page.text)
+        self.assertEqual(int(added[1]) + int(added[4]), self.SIZE)
+        self.assertEqual(added[6], str(self.SIZE))
+        self.assertIn("fixes it", page.text)
+        self.assertFalse((self.data_dir / "version" / "rollout.json").exists())
+        hidden = self.hidden(page)
+        self.assertEqual({name: hidden[name] for name in QUICK}, QUICK)
+
+    def test_waves_that_fit_are_shown_and_those_begin(self):
+        self.assertRegex(self.hidden(self.preview(waves=""))["waves"], r"^[\d.,]+,100$")
+
+    def test_what_is_wrong_stands_beside_its_field_and_nothing_typed_is_lost(self):
+        page = self.preview(waves="50,20", soak_seconds="soon", note="keep this")
+        self.assertIn("does not rise from above 0 to 100", page.text)
+        self.assertIn("'soon' is not a duration", page.text)
+        self.assertIn("keep this", [each.get("value") for each in page.all("input")])
+        self.assertEqual(page.all("form", action="/rollouts/new"), [])
+
+    def test_a_rollout_that_cannot_begin_says_why(self):
+        self.assertIn("is the target of the fleet already", self.preview(version=OLD).text)
+        self.assertIn("not a version", self.preview(version=HOSTILE).text)
+
+    def test_a_product_that_is_not_there_is_not_found(self):
+        self.assertEqual(self.operators.get("/rollouts/new?product=none").status, 404)
+
+
+class RolloutPageTest(RolloutPageCase):
+    def test_a_rollout_goes_its_way_by_the_page(self):
+        url = self.begin(note=HOSTILE)
+        self.assertEqual(self.plan()["waves"], [20.0, 100.0])
+        page = self.operators.page(url)
+        self.assertIn("<script>alert(1)</script> \"'&` =1+1", page.text)
+        self.assertEqual(len(page.all("script")), 1)
+
+        self.check_pause_and_resume(url)
+        self.check_limits(url)
+        self.check_promote(url)
+        self.check_abort(url)
+        self.check_list(url)
+
+    def check_pause_and_resume(self, url: str) -> None:
+        self.assertTrue(until(lambda: self.state() == "running"))
+        for action, wanted in (("pause", "pause"), ("resume", "run")):
+            asked = self.operators.page(f"{url}/{action}")
+            self.assertRegex(asked.text, r"\d+ devices")
+            self.assertNotEqual(self.plan()["wanted"], wanted)
+            answer = self.operators.post(f"{url}/{action}", {})
+            self.assertEqual((answer.status, answer.fields["location"]), (303, url))
+            self.assertEqual(self.plan()["wanted"], wanted)
+        self.assertEqual(self.operators.post(f"{url}/resume", {}).status, 409)
+
+    def check_limits(self, url: str) -> None:
+        page = self.operators.page(f"{url}/change")
+        values = {each["name"]: each["value"] for each in page.all("input", type="text")}
+        self.assertEqual(values["max_failures"], "50%")
+        answer = self.operators.post(f"{url}/change", {**values, "soak_seconds": "7s"})
+        self.assertEqual(answer.status, 303, answer.body)
+        self.assertEqual(self.plan()["soak_seconds"], 7.0)
+        bad = self.operators.post(f"{url}/change", {**values, "max_failures": "2"})
+        self.assertEqual(bad.status, 400)
+
+    def check_promote(self, url: str) -> None:
+        self.assertRegex(self.operators.page(f"{url}/promote").text, r"Wave 2 of 2 .* \d+ devices")
+        self.assertEqual(self.operators.post(f"{url}/promote", {}).status, 303)
+        self.assertTrue(until(lambda: read_progress(self.data_dir)["wave"] == 1))
+
+    def check_abort(self, url: str) -> None:
+        self.assertIn("do not get it", self.operators.page(f"{url}/abort").text)
+        self.assertEqual(self.operators.post(f"{url}/abort", {}).status, 303)
+        self.assertIn("aborted", self.operators.page(url).text)
+        self.assertIn("no device runs", self.operators.page(f"{url}/revert").text.casefold())
+
+    def check_list(self, url: str) -> None:
+        page = self.operators.page("/rollouts")
+        self.assertIn(url, [each["href"] for each in page.all("a")])
+        self.assertIn("aborted by an operator", page.text)
+        log = (self.data_dir / "log" / "audit.jsonl").read_text().splitlines()
+        lines = [json.loads(line) for line in log]
+        users = {line["action"]: line["user"] for line in lines if "rollout" in line["action"]}
+        ours = ("start", "pause", "resume", "change", "promote", "abort")
+        self.assertEqual({f"rollout {each}": "ann" for each in ours}.items() - users.items(), set())
+
+
+class FailedDeviceTest(RolloutPageCase):
+    SIZE = 60
+
+    def test_devices_that_fail_are_named_with_their_reason_and_taken_back(self):
+        bad = [*self.fleet.versions][3:23]
+        url = self.begin(waves="100", max_failures="20%")
+
+        def is_over() -> bool:
+            self.fleet.ask(self.server.port, boots=lambda mac: mac not in bad)
+            return self.state() == "halted"
+
+        self.assertTrue(until(is_over, 60, 0.1), read_progress(self.data_dir))
+        page = self.operators.page(url)
+        for mac in bad:
+            self.assertIn(f"/devices/default/{mac}", [each["href"] for each in page.all("a")])
+        self.assertIn("20 devices: it had the whole image, ", page.text)
+        self.assertIn("halted", page.text)
+        only = self.operators.page(f"{url}?state=failed")
+        self.assertIn(bad[0], only.text)
+        self.assertRegex(self.operators.page(f"{url}/revert").text, r"\d+ devices on v2.0.0 to")
+        answer = self.operators.post(f"{url}/revert", {})
+        self.assertEqual(answer.status, 303, answer.body)
+        self.assertEqual(self.plan()["reverts"], NEW)
+        # The page of the one that was halted stays, with its devices.
+        over = self.operators.page(url)
+        self.assertIn(bad[0], over.text)
+        self.assertEqual(self.operators.post(f"{url}/abort", {}).status, 409)
+
+
+class WhoMayTest(RolloutPageCase):
+    SIZE = 3
+
+    def test_only_who_may_act_changes_a_rollout(self):
+        url = self.begin()
+        nobody = Operators(self.server.admin_port)
+        reader = Operators(self.server.admin_port, make_token(self.data_dir, "reader", False))
+        browser = Operators(self.server.admin_port)
+        browser.sign_in(self.data_dir)
+        paths = ["/rollouts/new"]
+        paths += [
+            f"{url}/{each}" for each in ("pause", "resume", "promote", "change", "abort", "revert")
+        ]
+        before = self.plan()
+        for path in paths:
+            for who, form, status in (
+                (nobody, QUICK, 401),
+                (reader, QUICK, 403),
+                (browser, {**QUICK, "form_token": "wrong"}, 403),
+                (browser, {**QUICK, "form_token": ""}, 403),
+            ):
+                with self.subTest(path=path, status=status):
+                    self.assertEqual(who.post(path, form).status, status)
+        self.assertEqual(self.plan(), before)
+        self.assertEqual(browser.post(f"{url}/pause", {}).status, 303)
+        self.assertEqual(self.plan()["wanted"], "pause")
+
+    def test_a_rollout_that_never_was_is_not_found(self):
+        for url in ("/rollouts/default/x", "/rollouts/none/x", "/rollouts/default/x%2Fy"):
+            with self.subTest(url):
+                self.assertEqual(self.operators.get(url).status, 404)
+        self.assertEqual(self.operators.get("/rollouts?from=x").status, 400)
