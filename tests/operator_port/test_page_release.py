@@ -59,14 +59,23 @@ class ReleasePageTest(ReleaseCase):
 
     def test_the_list_says_how_many_run_each_and_leads_to_them(self):
         page = self.operators.page("/releases")
-        self.assertRegex(page.text, rf"{OLD} target 4 ")
-        self.assertRegex(page.text, rf"{NEW} not in use 2 ")
+        self.assertRegex(page.text, rf"{OLD} target 4 6 ")
+        self.assertRegex(page.text, rf"{NEW} not in use 2 0 ")
         urls = [each["href"] for each in page.all("a")]
-        self.assertIn(f"/devices?product=default&version={OLD}", urls)
+        self.assertIn(f"/devices?version={OLD}&product=default", urls)
 
     def test_one_release_says_how_many_run_it_and_were_told_it(self):
         text = self.operators.page(f"/releases/default/{OLD}").text
         self.assertRegex(text, r"Devices that run it 4 Devices told it last 6")
+
+    def test_who_may_only_read_sees_what_an_action_would_do_and_no_button(self):
+        reader = Operators(self.server.admin_port, make_token(self.data_dir, "looks", False))
+        for path in (f"/releases/default/{NEW}", f"/releases/default/{NEW}/activate", "/releases"):
+            with self.subTest(path):
+                page = reader.page(path)
+                self.assertIn("sign in by a token that may act", page.text)
+                self.assertEqual(page.all("form", method="post"), [])
+                self.assertEqual(page.all("button", class_="danger"), [])
 
     def test_activating_asks_first_with_the_number_and_does_it(self):
         url = f"/releases/default/{NEW}/activate"
