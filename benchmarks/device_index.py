@@ -142,7 +142,9 @@ def measure_writer(data_dir: Path, count: int) -> None:
     seconds, _ = steps.all()
     _say("made", f"{seconds:.1f} s")
     _say("longest step", f"{steps.longest * 1000:.0f} ms")
-    _say("memory at its peak", f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MiB")
+    _say(
+        "memory at its peak", f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MiB"
+    )
     size = sum(path.stat().st_size for path in data_dir.glob("log/index.sqlite*"))
     _say("disk", f"{size / 1e6:.0f} MB")
     now_ms, chance = time.time_ns() // 1_000_000, random.Random(2)

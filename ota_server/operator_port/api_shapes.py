@@ -184,18 +184,8 @@ SHAPES: dict[str, Schema] = {
         "required": ["url", "product", "version", "size", "time", "states", "named_by"],
     },
     "ReleaseList": shape({"releases": {"type": "array", "items": reference("Release")}}),
-    "Published": shape(
-        {"release": reference("Release"), "outcome": TEXT, "warnings": TEXTS, "updated": TEXTS}
-    ),
-    "Activated": shape(
-        {
-            "version": TEXT,
-            "previous": MAYBE_TEXT,
-            "warnings": TEXTS,
-            "groups": {"type": "object", "additionalProperties": TEXT},
-            "restored": {"type": "object", "additionalProperties": TEXT},
-        }
-    ),
+    "Published": shape({"release": reference("Release"), "lines": TEXTS, "warnings": TEXTS}),
+    "ReleaseChanged": shape({"version": TEXT, "lines": TEXTS, "warnings": TEXTS}),
     "Rollout": shape(_ROLLOUT),
     "RolloutDetail": shape(
         {
