@@ -280,7 +280,25 @@ SHAPES: dict[str, Schema] = {
     "RejectedPage": shape({"entries": {"type": "array", "items": reference("RejectedEntry")}}),
     "Product": shape({"product": TEXT, "target": MAYBE_TEXT, "releases": WHOLE, "devices": WHOLE}),
     "ProductList": shape({"products": {"type": "array", "items": reference("Product")}}),
-    "Status": {"type": "object", "description": "As `status --json` has it."},
+    "Status": shape(
+        {
+            "time": TIME,
+            "needs_person": FLAG,
+            "products": {
+                "type": "array",
+                "items": shape(
+                    {
+                        "product": TEXT,
+                        "needs_person": FLAG,
+                        "warnings": OBJECTS,
+                        "target": OBJECT,
+                        "rollouts": OBJECTS,
+                        "devices": OBJECT,
+                    }
+                ),
+            },
+        }
+    ),
     "Event": {
         "type": "object",
         "description": "Something has changed: look at it again.",
