@@ -98,6 +98,7 @@ PURE |= {
     "journal.record_fields",
     "journal.scan",
     "operations.device_filter",
+    "operations.status_fields",
     "operations.index_answers",
     "operations.index_row",
     "policy.decision",
@@ -126,7 +127,7 @@ PURE |= {
     "operator_port.wrong_tokens",
     "policy.tokens",
     "releases.publish_request",
-    "rollouts.events",
+    "rollouts.notices",
 }
 
 
