@@ -124,18 +124,18 @@ def make_row(
 
     Args:
         marks: its label and its groups.
-        before: its row up to now; None: it is new here.
+        before: its row up to now; None: it is new.
     """
     (label, groups), version, seen_ms = marks, device.firmware_version, device.last_seen_ms
-    target, address, first_ms = device.target_version, device.address, device.first_seen_ms
-    is_there = before is not None and before.address == address
-    since_ms = (
-        _since(device, state, now_ms) if before is None else _since_then(before, state, now_ms)
-    )
+    first_ms = device.first_seen_ms
+    if before is None:
+        identity = number_of(key), name_of(key), product_of(key)
+        since_ms, interval_ms = _since(device, state, now_ms), 0
+    else:
+        identity, since_ms = before[:3], _since_then(before, state, now_ms)
+        interval_ms = interval_after(before.interval_ms, seen_ms - before.seen_ms)
     return IndexRow(
-        number_of(key) if before is None else before.number,
-        name_of(key) if before is None else before.name,
-        product_of(key) if before is None else before.product,
+        *identity,
         _condition_number(state),
         _REASON_NUMBERS[state.cause.reason],
         _STAGE_NUMBERS[state.stage],
@@ -143,21 +143,20 @@ def make_row(
         int(state.is_outdated),
         int(state.is_pinned),
         seen_ms,
-        0 if before is None else interval_after(before.interval_ms, seen_ms - before.seen_ms),
+        interval_ms,
         version,
         order_of(version),
         family_of(device.updater),
-        address,
-        before.address_order if before is not None and is_there else order_of_address(address),
+        device.address,
+        order_of_address(device.address),
         _joined(groups),
         label,
         label.casefold() if label else "",
         state.release,
-        target,
-        order_of(target or ""),
+        device.target_version,
+        order_of(device.target_version or ""),
         device.update_ms or 0,
-        # The journal has the full hour after it.
-        min(first_ms, seen_ms) if first_ms is not None else 0,
+        0 if first_ms is None else min(first_ms, seen_ms),  # on record is the full hour after it
         since_ms,
         state.due_ms,
         rest_of(device),
