@@ -14,12 +14,19 @@ from ota_server.operations.bulk_edits import BulkAction
 from ota_server.operations.device_filter import DeviceFilter
 from ota_server.operations.device_index import IndexedDevice
 from ota_server.operations.device_why import WhyFacts, explain_why, why_lines
-from ota_server.operator_port.asked import Asked
+from ota_server.operator_port.asked import Asked, Malformed
 from ota_server.operator_port.authoriser import Access
 from ota_server.operator_port.device_query import fields_of, product_field
 from ota_server.operator_port.frame import page, see_other
 from ota_server.operator_port.html import Html, Node, element, joined
-from ota_server.operator_port.page_device_story import downloads, rollouts, time_line
+from ota_server.operator_port.page_device_story import (
+    AskedPart,
+    downloads,
+    read_part,
+    rollouts,
+    time_line,
+    unreadable,
+)
 from ota_server.operator_port.page_devices_bar import BUTTONS, ROLL_OUT, SIGN_IN
 from ota_server.operator_port.page_devices_columns import seen_cell, stage_of, words_of
 from ota_server.operator_port.page_overview_empty import devices_url
@@ -102,9 +109,8 @@ def _find(name: str) -> Html:
 
 
 def _content(site: Site, asked: Asked, device: _Named, row: IndexedDevice, record: Device) -> Node:
-    now_ms, before = site.now_ms(), asked.one("before") or None
+    now_ms = site.now_ms()
     label = (" ", element("span", row.label, class_="quiet")) if row.label else None
-    history = time_line(site.journal_dir, device.key, device.url, before, now_ms)
     return (
         element("h1", element("span", row.name, class_="mono"), label),
         live("now", "devices rollouts releases hold", _now(device, row, record, now_ms)),
@@ -115,13 +121,25 @@ def _content(site: Site, asked: Asked, device: _Named, row: IndexedDevice, recor
             element("h2", "Rollouts"),
             rollouts(device.data_dir, device.product, device.key, now_ms),
         ),
-        live(
-            "downloads",
-            "devices",
-            element("h2", "Downloads"),
-            downloads(site.journal_dir, device.key, now_ms),
-        ),
-        live("history", "devices", element("h2", "History"), history),
+        _story(site, asked, device, now_ms),
+    )
+
+
+def _story(site: Site, asked: Asked, device: _Named, now_ms: int) -> Node:
+    """Return what became of the device; its newest downloads apart, if that is not all there is."""
+    only = asked.one("only")
+    if only not in ("", "downloads"):
+        raise Malformed(f"only: {only[:40]!r} is not downloads")
+    asked_for = AskedPart(device.url, asked.one("before") or None, bool(only))
+    try:
+        found = read_part(site.journal_dir, device.key, asked_for)
+    except OSError as problem:
+        return unreadable(problem)
+    head = element("h2", "Downloads")
+    is_newest = not asked_for.before and not asked_for.is_downloads
+    return (
+        live("downloads", "devices", head, downloads(found, now_ms)) if is_newest else None,
+        live("history", "devices", element("h2", "History"), time_line(found, asked_for, now_ms)),
     )
 
 

@@ -5,25 +5,38 @@
   const PAUSE_MS = 700, POLL_MS = 15000, RETRY_MS = 3000;
   const main = document.getElementById("main");
   const said = document.getElementById("said");
-  let stream = null, poll = 0, due = 0, retry = 0, watch = 0;
+  let stream = null, poll = 0, due = 0, retry = 0, watch = 0, pause = PAUSE_MS;
 
   const parts = () => [...main.querySelectorAll("[data-live]")];
 
   // Parts are replaced one by one, so that what is typed or chosen elsewhere stays.
   async function refresh() {
-    due = 0;
-    if (document.hidden) return;
+    if (document.hidden) { due = 0; return; }
+    const began = performance.now();
     try {
       const reply = await fetch(location.href, { headers: { "X-Fragment": "1", Accept: "text/html" } });
-      if (!reply.ok) return;
-      const fresh = new DOMParser().parseFromString(await reply.text(), "text/html");
-      for (const old of parts()) {
-        const now = old.id && fresh.getElementById(old.id);
-        const inUse = old.contains(document.activeElement) || old.querySelector("input:checked");
-        if (now && !inUse && now.outerHTML !== old.outerHTML) old.replaceWith(document.adoptNode(now));
-      }
+      if (reply.ok) show(new DOMParser().parseFromString(await reply.text(), "text/html"));
     } catch { /* the server is away; the stream says when it is back */ }
+    // A page that takes long to make is asked for less often.
+    pause = Math.max(PAUSE_MS, 9 * (performance.now() - began));
+    due = 0;
     watchAgain();
+  }
+  function show(fresh) {
+    const isSame = parts().every((part) => fresh.getElementById(part.id)) &&
+      fresh.querySelectorAll("[data-live]").length === parts().length;
+    if (!isSame) {  // such as: there is a first device
+      if (!main.contains(document.activeElement)) main.replaceChildren(...fresh.body.childNodes);
+      return;
+    }
+    for (const old of parts()) {
+      const now = fresh.getElementById(old.id);
+      const inUse = old.contains(document.activeElement) || old.querySelector("input:checked");
+      if (inUse || now.outerHTML === old.outerHTML) continue;
+      const folded = now.querySelectorAll("details");
+      old.querySelectorAll("details").forEach((each, at) => { if (folded[at]) folded[at].open = each.open; });
+      old.replaceWith(document.adoptNode(now));
+    }
   }
   // What no stream tells of, such as how far a download is.
   function watchAgain() {
@@ -31,7 +44,7 @@
     const seconds = parts().map((part) => +part.dataset.poll).filter(Boolean);
     if (seconds.length) watch = setTimeout(refresh, 1000 * Math.min(...seconds));
   }
-  function soon() { if (!due) due = setTimeout(refresh, PAUSE_MS); }
+  function soon() { if (!due) due = setTimeout(refresh, pause); }
 
   function listen() {
     if (stream || document.hidden || !parts().length) return;
