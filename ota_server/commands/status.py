@@ -12,7 +12,7 @@ from functools import partial
 from ota_server.commands.common import Commands, add_command, add_local_argument, run_as
 from ota_server.commands.rollout_status import Paper, Screen
 from ota_server.commands.status_products import products_lines
-from ota_server.commands.status_view import status_fields, status_lines, warning_lines
+from ota_server.commands.status_view import status_lines, warning_lines
 from ota_server.commands.terminal import in_local_time, printable
 from ota_server.model.refusal import Misused
 from ota_server.operations.fleet_overview import (
@@ -22,6 +22,7 @@ from ota_server.operations.fleet_overview import (
 )
 from ota_server.operations.product_warnings import people_needed
 from ota_server.operations.status_facts import StatusGatherer
+from ota_server.operations.status_fields import status_fields
 from ota_server.policy.fleet_status import FleetStatus
 from ota_server.system.hints import hints
 

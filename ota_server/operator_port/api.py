@@ -14,7 +14,9 @@ from ota_server.operator_port import (
     api_fleet,
     api_groups,
     api_hold,
+    api_publish,
     api_records,
+    api_releases,
     api_rollout_changes,
     api_rollouts,
     events,
@@ -36,7 +38,7 @@ from ota_server.operator_port.site import Site
 
 _MODULES = (
     *(api_devices, api_device_changes, api_groups, api_rollouts, api_rollout_changes),
-    *(api_hold, api_records, api_fleet),
+    *(api_releases, api_publish, api_hold, api_records, api_fleet),
 )
 
 

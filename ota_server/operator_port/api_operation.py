@@ -14,7 +14,8 @@ checked against it, in this order; then `answer` gets what it asks for as values
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from http import HTTPStatus
@@ -24,6 +25,7 @@ from ota_server.httpd.reply import Reply
 from ota_server.model.refusal import BadPolicy, Refused
 from ota_server.operations.device_filter import BadCursor
 from ota_server.operations.typed_values import BadFields, BadValue
+from ota_server.operations.uploads import NoRoom
 from ota_server.operator_port.api_schemas import SCHEMAS
 from ota_server.operator_port.asked import Asked
 from ota_server.operator_port.authoriser import Access
@@ -152,14 +154,27 @@ def route_of(operation: Operation) -> Route:
 def _answer(operation: Operation, site: Site, asked: Asked) -> Reply:
     _check_accept(operation, asked)
     given = Given(asked, _path(operation, asked), _query(operation, asked), _body(operation, asked))
-    try:
+    with refusals_as_conflicts():
         return operation.answer(site, given)
+
+
+@contextmanager
+def refusals_as_conflicts() -> Iterator[None]:
+    """Make conflicts of what is refused although each field is well formed.
+
+    Raises:
+        Problem: 409.
+    """
+    try:
+        yield
     except BadCursor as problem:
         # Well formed, so it is the filter or the order that it does not go with.
         raise Problem(HTTPStatus.CONFLICT, f"cursor: {problem}.") from None
     except BadFields as problem:
         errors = [Unfit(f"/{name}", text) for name, text in problem.problems.items()]
         raise unfit_problem(HTTPStatus.CONFLICT, errors) from None
+    except NoRoom:
+        raise
     except (Refused, BadPolicy) as problem:
         raise Problem(HTTPStatus.CONFLICT, sentence(str(problem))) from None
 
@@ -259,8 +274,6 @@ def _read(text: str, kind: object) -> object:
 
 def _body(operation: Operation, asked: Asked) -> Mapping[str, Any]:
     body = operation.body
-    if operation.takes_body:
-        return {}
     if asked.request.content_length == 0 and not (body and body.is_required):
         return {}
     if body is None:
@@ -268,6 +281,8 @@ def _body(operation: Operation, asked: Asked) -> Mapping[str, Any]:
     if asked.content_type != body.kind:
         accept = (("Accept", body.kind),)
         raise Problem(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"The body has to be {body.kind}.", accept)
+    if operation.takes_body:
+        return {}
     errors = unfit_parts(asked.json, body.schema, SCHEMAS)
     if errors:
         raise unfit_problem(HTTPStatus.UNPROCESSABLE_ENTITY, errors)

@@ -184,18 +184,8 @@ SHAPES: dict[str, Schema] = {
         "required": ["url", "product", "version", "size", "time", "states", "named_by"],
     },
     "ReleaseList": shape({"releases": {"type": "array", "items": reference("Release")}}),
-    "Published": shape(
-        {"release": reference("Release"), "outcome": TEXT, "warnings": TEXTS, "updated": TEXTS}
-    ),
-    "Activated": shape(
-        {
-            "version": TEXT,
-            "previous": MAYBE_TEXT,
-            "warnings": TEXTS,
-            "groups": {"type": "object", "additionalProperties": TEXT},
-            "restored": {"type": "object", "additionalProperties": TEXT},
-        }
-    ),
+    "Published": shape({"release": reference("Release"), "lines": TEXTS, "warnings": TEXTS}),
+    "ReleaseChanged": shape({"version": TEXT, "lines": TEXTS, "warnings": TEXTS}),
     "Rollout": shape(_ROLLOUT),
     "RolloutDetail": shape(
         {
@@ -290,7 +280,25 @@ SHAPES: dict[str, Schema] = {
     "RejectedPage": shape({"entries": {"type": "array", "items": reference("RejectedEntry")}}),
     "Product": shape({"product": TEXT, "target": MAYBE_TEXT, "releases": WHOLE, "devices": WHOLE}),
     "ProductList": shape({"products": {"type": "array", "items": reference("Product")}}),
-    "Status": {"type": "object", "description": "As `status --json` has it."},
+    "Status": shape(
+        {
+            "time": TIME,
+            "needs_person": FLAG,
+            "products": {
+                "type": "array",
+                "items": shape(
+                    {
+                        "product": TEXT,
+                        "needs_person": FLAG,
+                        "warnings": OBJECTS,
+                        "target": OBJECT,
+                        "rollouts": OBJECTS,
+                        "devices": OBJECT,
+                    }
+                ),
+            },
+        }
+    ),
     "Event": {
         "type": "object",
         "description": "Something has changed: look at it again.",

@@ -98,6 +98,7 @@ PURE |= {
     "journal.record_fields",
     "journal.scan",
     "operations.device_filter",
+    "operations.status_fields",
     "operations.index_answers",
     "operations.index_row",
     "policy.decision",
