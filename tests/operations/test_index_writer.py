@@ -8,7 +8,6 @@ import subprocess
 import sys
 from contextlib import closing
 
-from ota_server.controller import Controller
 from ota_server.journal.record import format_record
 from ota_server.model.timestamp import format_time
 from ota_server.operations import index_schema
@@ -21,6 +20,7 @@ from ota_server.policy.policy import RolloutState
 from ota_server.policy.reason import Reason
 from ota_server.policy.rollout_plan import RolloutPlan, RolloutProgress, format_plan
 from ota_server.policy.text import Who
+from ota_server.rollouts.controller_loop import Controller
 from ota_server.rollouts.journal_fold import ServerFacts
 from tests.support import ROOT, until
 from tests.support.index import (
