@@ -10,13 +10,14 @@ next. The worst of each filter is printed. Linux only.
 
 import argparse
 import json
+import os
 import random
-import resource
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from contextlib import nullcontext
 from ipaddress import ip_network
+from itertools import product
 from pathlib import Path
 
 from benchmarks import procfs
@@ -25,12 +26,13 @@ from ota_server.journal.writer import Journal
 from ota_server.model.device import Device, Download
 from ota_server.model.updater import Updater
 from ota_server.operations.device_filter import SORTS, DeviceFilter
-from ota_server.operations.device_index import DeviceIndex
+from ota_server.operations.device_index import DeviceIndex, Total
 from ota_server.operations.index_schema import path_of
 from ota_server.operations.index_writer import IndexWriter
 from ota_server.policy.device_state import Condition
 
-_DAY_MS = 24 * 3_600_000
+_HOUR_MS, _DAY_MS = 3_600_000, 24 * 3_600_000
+_START_MS = 1_790_000_000_000
 _OLD, _NEW = "v1.9.3", "v1.10.0"
 _VERSIONS = ((_NEW, 70), (_OLD, 20), ("v1.9.0", 6), ("v1.2.11", 3), ("factory", 1))
 _FAMILIES = ((None, 50), (Updater("esp32", 1_310_720), 30), (Updater("tasmota"), 20))
@@ -66,31 +68,28 @@ def _chosen(chance: random.Random, among: tuple[tuple[object, int], ...]) -> obj
     return chance.choices([each for each, _ in among], [weight for _, weight in among])[0]
 
 
-def _devices(count: int, now_ms: int) -> Iterator[tuple[str, Device]]:
-    chance = random.Random(1)
-    for number in range(count):
-        age_ms = chance.randrange(3_600_000) if chance.random() < 0.97 else 3 * _DAY_MS
-        seen_ms = now_ms - age_ms - chance.randrange(60_000)
-        version = str(_chosen(chance, _VERSIONS))
-        updated_ms = seen_ms - chance.randrange(30 * _DAY_MS)
-        download = Download(version, f"{number:064x}", 900_000, updated_ms, 1, updated_ms)
-        updater = _chosen(chance, _FAMILIES)
-        yield (
-            _mac(number),
-            Device(
-                seen_ms,
-                version,
-                seen_ms,
-                updated_ms,
-                _NEW,
-                f"10.{number >> 16 & 255}.{number >> 8 & 255}.{number & 255}",
-                False,
-                download if chance.random() < 0.7 else None,
-                (updated_ms // 3_600_000 + 1) * 3_600_000,
-                None,
-                updater if isinstance(updater, Updater) else None,
-            ),
-        )
+def _device(number: int, now_ms: int) -> Device:
+    """Return a device, the same each time but for the time."""
+    chance = random.Random(number)
+    age_ms = chance.randrange(3_600_000) if chance.random() < 0.97 else 3 * _DAY_MS
+    seen_ms = now_ms - age_ms
+    version = str(_chosen(chance, _VERSIONS))
+    updated_ms = _START_MS + chance.randrange(30 * _DAY_MS)
+    download = Download(version, f"{number:064x}", 900_000, updated_ms, 1, updated_ms)
+    updater = _chosen(chance, _FAMILIES)
+    return Device(
+        seen_ms,
+        version,
+        seen_ms,
+        updated_ms,
+        _NEW,
+        f"10.{number >> 16 & 255}.{number >> 8 & 255}.{number & 255}",
+        False,
+        download if chance.random() < 0.7 else None,
+        (updated_ms // _HOUR_MS + 1) * _HOUR_MS,
+        None,
+        updater if isinstance(updater, Updater) else None,
+    )
 
 
 def write_fleet(data_dir: Path, count: int, now_ms: int) -> None:
@@ -105,8 +104,9 @@ def write_fleet(data_dir: Path, count: int, now_ms: int) -> None:
     (data_dir / "version" / "labels.json").write_text(json.dumps(labels))
     (data_dir / "version" / "groups" / "beta.txt").write_text("\n".join(named))
     journal = Journal(data_dir / "log", fsync="never")
-    for number, (mac, device) in enumerate(_devices(count, now_ms)):
-        journal.append(mac, format_record("device", mac, device))
+    for number in range(count):
+        mac = _mac(number)
+        journal.append(mac, format_record("device", mac, _device(number, now_ms)))
         if number % _LINES_A_WRITE == 0:
             journal.flush()
             journal.seal(format_seal(now_ms))
@@ -125,7 +125,9 @@ class _Steps:
         """Do all that there is to do; return the seconds, and those of the processor."""
         began, worked = time.perf_counter(), time.process_time()
         has_more = True
-        while has_more:
+        while has_more or self.writer.is_making:
+            if not has_more:
+                time.sleep(0.01)  # it waits for a thread
             step = time.perf_counter()
             has_more = self.writer.step(time.time_ns() // 1_000_000)
             self.longest = max(self.longest, time.perf_counter() - step)
@@ -142,17 +144,14 @@ def measure_writer(data_dir: Path, count: int) -> None:
     seconds, _ = steps.all()
     _say("made", f"{seconds:.1f} s")
     _say("longest step", f"{steps.longest * 1000:.0f} ms")
-    _say(
-        "memory at its peak", f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MiB"
-    )
+    _say("memory at its peak", f"{procfs.peak_mb(os.getpid()):.0f} MB")
     size = sum(path.stat().st_size for path in data_dir.glob("log/index.sqlite*"))
     _say("disk", f"{size / 1e6:.0f} MB")
     now_ms, chance = time.time_ns() // 1_000_000, random.Random(2)
     with (data_dir / "log" / "devices.jsonl").open("ab") as journal:
         for _ in range(_FOLLOWED):
             number = chance.randrange(count)
-            address = f"10.{number >> 16 & 255}.{number >> 8 & 255}.{number & 255}"
-            device = Device(now_ms, _NEW, now_ms, None, _NEW, address, False, None)
+            device = _device(number, now_ms)._replace(time_ms=now_ms, last_seen_ms=now_ms)
             journal.write(format_record("check", _mac(number), device))
     steps.longest = 0.0
     seconds, worked = steps.all()
@@ -164,14 +163,35 @@ def measure_writer(data_dir: Path, count: int) -> None:
     _say("all states found again after another target", f"{seconds:.1f} s")
     _say("longest step of these", f"{steps.longest * 1000:.0f} ms")
     steps.writer.close()
-    # A reader of its own memory comes after the writer, in the same process.
-    _say("memory now", f"{procfs.rss_bytes(procfs.own_pid()) / 2**20:.0f} MiB")
+    _say("memory after that", f"{procfs.rss_mb(os.getpid()):.0f} MB")
 
 
-def _timed(ask: object) -> tuple[float, object]:
+def _seconds(ask: Callable[[], object]) -> float:
     began = time.perf_counter()
-    answer = ask() if callable(ask) else None
-    return time.perf_counter() - began, answer
+    ask()
+    return time.perf_counter() - began
+
+
+def _worst(index: DeviceIndex, wanted: DeviceFilter) -> tuple[float, str, Total]:
+    """Return what the slowest of the first two parts took, in which order, and how many match."""
+    slowest, slowest_sort, total = 0.0, "", Total(0, True)
+    for sort, descending in product(SORTS, (False, True)):
+        cursor = None
+        for _ in range(2):
+            began = time.perf_counter()
+            page = index.page(wanted, sort, descending, cursor)
+            seconds = time.perf_counter() - began
+            if seconds > slowest:
+                slowest, slowest_sort = seconds, sort
+            cursor, total = page.next, page.total
+            if cursor is None:
+                break
+    return slowest, slowest_sort, total
+
+
+def _named(wanted: DeviceFilter) -> str:
+    said = {name: value for name, value in vars(wanted).items() if value}
+    return ", ".join(f"{name}={value}" for name, value in said.items()) or "all devices"
 
 
 def measure_reader(data_dir: Path) -> None:
@@ -186,27 +206,13 @@ def measure_reader(data_dir: Path) -> None:
             lambda: index.versions_over_time(None, now_ms - 30 * _DAY_MS, now_ms, 60),
         ),
     ):
-        _say(what, f"{_timed(ask)[0] * 1000:.1f} ms")
+        _say(what, f"{_seconds(ask) * 1000:.1f} ms")
     worst = 0.0
     for wanted in _FILTERS:
-        slowest, slowest_sort, total = 0.0, "", ""
-        for sort in SORTS:
-            for descending in (False, True):
-                cursor = None
-                for _ in range(2):
-                    began = time.perf_counter()
-                    page = index.page(wanted, sort, descending, cursor)
-                    seconds = time.perf_counter() - began
-                    total = f"{'' if page.total.is_exact else '> '}{page.total.number:,}"
-                    if seconds > slowest:
-                        slowest, slowest_sort = seconds, sort
-                    cursor = page.next
-                    if cursor is None:
-                        break
-        said = {k: v for k, v in vars(wanted).items() if v != getattr(DeviceFilter(), k)}
-        named = ", ".join(f"{name}={value}" for name, value in said.items()) or "all devices"
-        _say(f"{named[:36]} ({total}) by {slowest_sort}", f"{slowest * 1000:.0f} ms")
-        worst = max(worst, slowest)
+        seconds, sort, total = _worst(index, wanted)
+        number = f"{'' if total.is_exact else '> '}{total.number:,}"
+        _say(f"{_named(wanted)[:34]} ({number}) by {sort}", f"{seconds * 1000:.0f} ms")
+        worst = max(worst, seconds)
     _say("the worst of all", f"{worst * 1000:.0f} ms")
 
 

@@ -31,6 +31,7 @@ COMMANDS = {
     "device": "commands.device",
     "why": "commands.why",
     "audit": "commands.audit",
+    "notify": "commands.notify",
     "release": "commands.release",
     "product": "commands.product",
     "token": "commands.token",

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING
 
 from ota_server.device_port.option_values import admin_argument, host_name_argument
 from ota_server.httpd.adopted import listen_on
+from ota_server.policy.admin_address import check_address
 from ota_server.rollouts.controller_loop import TICK_SECONDS, Controller
 from ota_server.rollouts.find_rollout import must_name_fleet
 from ota_server.rollouts.journal_fold import ServerFacts
@@ -163,11 +164,7 @@ def _run(arguments: argparse.Namespace) -> int:
         operators,
     )
     signal.signal(signal.SIGTERM, controller.end)
-    try:
-        controller.run(sys.stdin.fileno())
-    finally:
-        if operators is not None:
-            operators.end()
+    controller.run(sys.stdin.fileno())
     os.close(lock)
     return 0
 
@@ -183,6 +180,9 @@ def _operator_side(data_dir: Path, sock: socket.socket, names: Sequence[str]) ->
 def _answer_operators(arguments: argparse.Namespace) -> int:
     """Answer operators until a signal; return the exit code."""
     address = arguments.admin
+    if problem := check_address(arguments.data_dir, address.host):
+        log.error("%s", hints.paste(problem))
+        return 1
     try:
         sock = listen_on(*address)
     except (OSError, UnicodeError) as problem:
@@ -192,12 +192,12 @@ def _answer_operators(arguments: argparse.Namespace) -> int:
     for signum in (signal.SIGTERM, signal.SIGINT):
         signal.signal(signum, lambda *_: stopping.set())
     operators = _operator_side(arguments.data_dir, sock, arguments.admin_name)
-    log.info("operators: http://%s/", address)
+    log.info("operators: http://%s/", address._replace(port=sock.getsockname()[1]))
     try:
-        while not stopping.wait(0.0 if operators.look(clock.now_ms()) else TICK_SECONDS):
+        while not stopping.wait(0.0 if operators.step(clock.now_ms()) else TICK_SECONDS):
             pass
     finally:
-        operators.end()
+        operators.close()
     return 0
 
 

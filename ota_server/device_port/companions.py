@@ -1,17 +1,17 @@
-"""What runs beside the server in its process, for each product: controllers, files, events. I/O."""
+"""What runs beside the server in its process: controllers, files, notices. I/O."""
 
 import argparse
 import logging
 import os
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ota_server.device_port.admin_socket import AdminSocket
+from ota_server.device_port.admin_socket import AdminSocket, say_where
 from ota_server.device_port.admission_status import AdmissionFile
 from ota_server.device_port.figures import FiguresSocket
 from ota_server.device_port.live_figures import as_fields
+from ota_server.device_port.notice_status import remove_notice_status
 from ota_server.device_port.options import KEEP, MEBIBYTE
 from ota_server.device_port.products import ProductPort
 from ota_server.device_port.server import OTAServer
@@ -20,6 +20,7 @@ from ota_server.device_port.wiring import is_behind_proxy
 from ota_server.httpd.sockets import why_acknowledgements_are_unknown
 from ota_server.journal.files import most_bytes
 from ota_server.journal.forget import ForgetRequests
+from ota_server.policy.admin_address import forget_url
 from ota_server.policy.hold import HoldLog
 from ota_server.policy.situation import Serving
 from ota_server.rollouts.keeper import (
@@ -34,8 +35,7 @@ from ota_server.system.children import reap_orphans
 from ota_server.system.data_dir import log_dir
 
 if TYPE_CHECKING:
-    from ota_server.rollouts.event_watch import EventWatch
-    from ota_server.system.event_command import EventCommand
+    from ota_server.device_port.notices import Notices
 
 log = logging.getLogger(__name__)
 
@@ -67,16 +67,20 @@ class Companions:
         most = most_bytes(arguments.journal_rotate, arguments.journal_files, arguments.journal_disk)
         serving = Serving(os.getpid(), clock.now_ms(), host, port, most * MEBIBYTE)
         self._server = server
-        self._events = _event_command(arguments.on_event) if arguments.on_event else None
+        self._notices = _notices(arguments, server)
         self._companions: dict[str, _ProductCompanions] = {}
-        self._admin = admin
-        self._make = partial(_ProductCompanions, self._events, server, serving, options)
+        self._admin, self._data_dir = admin, arguments.data_dir
+        if admin is not None:
+            say_where(self._data_dir, admin)
+        self._make = partial(_ProductCompanions, self._notices, server, serving, options)
         logs = log_dir(arguments.data_dir)
         figures = ServerFigures(server, logs, serving.since_ms, clock.now_ms)
         self._figures = FiguresSocket(logs, lambda: as_fields(figures.now()))
         looking = figures.look_after, self._figures.look_after
         server.chores += [self._look_after, reap_orphans, *looking]
         self._look_after()
+        if self._notices is not None:
+            server.chores.append(self._notices.look_after)
 
     def _look_after(self) -> None:
         ports = {port.name: port for port in self._server.service.ports}
@@ -95,13 +99,13 @@ class Companions:
         """End the controllers, and delete the files that describe a running server."""
         self._figures.remove()
         untold = sum(companions.end() for companions in self._companions.values())
-        untold += 0 if self._events is None else self._events.end()
+        untold += 0 if self._notices is None else self._notices.end()
         if self._admin is not None:
             self._admin.socket.close()
+            forget_url(self._data_dir)
         if untold:
             log.warning(
-                "events that --on-event was not told of: %d; what became of rollouts is told at "
-                "the next start",
+                "notices that were not told: %d; what became of rollouts is told at the next start",
                 untold,
             )
 
@@ -116,7 +120,7 @@ class _ProductCompanions:
 
     def __init__(
         self,
-        events: "EventCommand | None",
+        notices: "Notices | None",
         server: OTAServer,
         serving: Serving,
         options: list[str],
@@ -139,7 +143,8 @@ class _ProductCompanions:
         self.port = port
         self._is_over = False
         chores = [each.look_after for each in looking]
-        self._watch = None if events is None else _event_watch(data_dir, server, events)
+        self._notices = notices
+        self._watch = None if notices is None else notices.watch(data_dir)
         if self._watch is not None:
             chores.append(self._watch.look_after)
         self.chores = [partial(self._do, each) for each in chores]
@@ -154,12 +159,16 @@ class _ProductCompanions:
         """End the controller, and delete the file that describes a running server.
 
         Returns:
-            How many events could not be told.
+            How many notices could not be told.
         """
         self._is_over = True
         self._keeper.end()
         self._admission.remove()
-        return 0 if self._watch is None else self._watch.look_again()
+        if self._watch is None or self._notices is None:
+            return 0
+        refused = self._watch.look_again()
+        self._notices.forget(self._watch)
+        return refused
 
 
 def _admin_options(admin: AdminSocket) -> list[str]:
@@ -168,17 +177,13 @@ def _admin_options(admin: AdminSocket) -> list[str]:
     return [f"{ADMIN_SOCKET}={admin.socket.fileno()}", *names]
 
 
-# What these two load takes memory that most servers do not need.
-
-
-def _event_command(told: str) -> "EventCommand":
-    from ota_server.system.event_command import EventCommand
-
-    return EventCommand(told)
-
-
-def _event_watch(data_dir: Path, server: OTAServer, events: "EventCommand") -> "EventWatch":
-    from ota_server.rollouts.event_watch import EventWatch
+def _notices(arguments: argparse.Namespace, server: OTAServer) -> "Notices | None":
+    if not arguments.notify_command and not arguments.notify_url:
+        # A server that was killed may have left it.
+        remove_notice_status(log_dir(arguments.data_dir))
+        return None
+    # Loaded here, since it takes memory that most servers do not need.
+    from ota_server.device_port.notices import Notices
 
     journal = server.service.fleet.journal
-    return EventWatch(data_dir, lambda: journal.failing, events.tell)
+    return Notices(arguments, lambda: journal.failing)

@@ -14,7 +14,7 @@ from ota_server.device_port.checks import CHECK_PATH
 from ota_server.device_port.told import TOLD_PATHS
 
 
-class Route(StrEnum):
+class CountedRoute(StrEnum):
     """What a request asks for; never its path, of which there are too many.
 
     FILE is one file of a release; DOCUMENT what says something about the image: its signature, its
@@ -63,7 +63,7 @@ def reason_of(status: HTTPStatus) -> RejectReason:
     return _REASONS.get(status, RejectReason.MALFORMED)
 
 
-def route_of(path: bytes, status: HTTPStatus) -> Route:
+def route_of(path: bytes, status: HTTPStatus) -> CountedRoute:
     """Return what a path within a product asks for.
 
     Args:
@@ -73,15 +73,15 @@ def route_of(path: bytes, status: HTTPStatus) -> Route:
     if path.startswith(b"/d/"):  # with identity and version in it
         path = b"/" + path.split(b"/", 4)[-1]
     if path == CHECK_PATH:
-        return Route.CHECK
+        return CountedRoute.CHECK
     if path.startswith(b"/firmware/firmware_"):
-        return Route.NAMED_IMAGE
+        return CountedRoute.NAMED_IMAGE
     if path in TOLD_PATHS or path == b"/firmware.bin.sig":
-        return Route.DOCUMENT
+        return CountedRoute.DOCUMENT
     asked = asked_for(path)
     if asked is None or (asked.path and status is HTTPStatus.NOT_FOUND):
-        return Route.OTHER
-    return Route.FILE if asked.path else Route.IMAGE
+        return CountedRoute.OTHER
+    return CountedRoute.FILE if asked.path else CountedRoute.IMAGE
 
 
 class RequestCounts:
@@ -95,24 +95,24 @@ class RequestCounts:
 
     def __init__(self) -> None:
         self._lock = Lock()
-        self.requests: dict[tuple[Route, int], int] = {}
+        self.requests: dict[tuple[CountedRoute, int], int] = {}
         self.rejected = dict.fromkeys(RejectReason, 0)
         self.quick_failures = 0
 
-    def answered(self, route: Route, status: HTTPStatus) -> None:
+    def answered(self, route: CountedRoute, status: HTTPStatus) -> None:
         """Count an answer."""
         key = route, status.value
         with self._lock:
             self.requests[key] = self.requests.get(key, 0) + 1
 
-    def copied(self) -> dict[tuple[Route, int], int]:
+    def copied(self) -> dict[tuple[CountedRoute, int], int]:
         """Return `requests` as they are now."""
         with self._lock:
             return dict(self.requests)
 
     def failed_quickly(self) -> None:
         """Count a common check that was answered 500."""
-        self.answered(Route.CHECK, HTTPStatus.INTERNAL_SERVER_ERROR)
+        self.answered(CountedRoute.CHECK, HTTPStatus.INTERNAL_SERVER_ERROR)
         with self._lock:
             self.quick_failures += 1
 

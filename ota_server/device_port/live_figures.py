@@ -74,7 +74,7 @@ class LiveFigures(NamedTuple):
         time_ms: when it said this.
         pid: of its process.
         since_ms: when it began to answer.
-        requests: by route and status, as in `counts.Route`.
+        requests: by route and status, as in `counts.CountedRoute`.
         durations: how many replies took how long, as in `TurnCounts.buckets`.
         duration_seconds: what all of them took together.
         last_request_ms: when a device was last answered; 0: not yet.

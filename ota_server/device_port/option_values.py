@@ -9,6 +9,7 @@ from typing import NamedTuple
 from ota_server.device_port.window import Window, parse_window
 from ota_server.model.address import plain_network
 from ota_server.model.quantity import parse_duration, parse_size
+from ota_server.policy.admin_address import DEFAULT_ADMIN_HOST, DEFAULT_ADMIN_PORT
 
 
 class AdminAddress(NamedTuple):
@@ -22,7 +23,7 @@ class AdminAddress(NamedTuple):
         return f"{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}"
 
 
-DEFAULT_ADMIN = AdminAddress("127.0.0.1", 7778)
+DEFAULT_ADMIN = AdminAddress(DEFAULT_ADMIN_HOST, DEFAULT_ADMIN_PORT)
 _ADMIN = re.compile(r"(?:\[([0-9A-Fa-f:.]+(?:%\w+)?)\]|([^\[\]:]*)):([0-9]{1,5})")
 _HOST_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9\-.]{0,252}[A-Za-z0-9])?")
 # A longer one would make devices look away that are there.

@@ -3,11 +3,11 @@
 import argparse
 
 from ota_server import __version__
+from ota_server.device_port.notice_options import add_notice_arguments
 from ota_server.device_port.option_values import (
     DEFAULT_ADMIN,
     MOST_RECORD_SECONDS,
     admin_argument,
-    command_argument,
     count_argument,
     duration_argument,
     host_name_argument,
@@ -79,13 +79,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         "(default: %(default)s)",
     )
     _add_proxy_arguments(parser)
-    parser.add_argument(
-        "--on-event",
-        type=command_argument,
-        metavar="COMMAND",
-        help="run this with a shell, with JSON on its standard input, when a rollout moves, waits "
-        "for a person, is halted or ends, and when the journal cannot be written or can again",
-    )
+    add_notice_arguments(parser)
     parser.add_argument(
         "--unknown-devices",
         choices=("target", KEEP),

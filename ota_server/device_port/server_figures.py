@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ota_server.device_port.beside import PartTransfer
-from ota_server.device_port.counts import Route
+from ota_server.device_port.counts import CountedRoute
 from ota_server.device_port.download_records import DeviceTransfer
 from ota_server.device_port.live_figures import (
     MOST_DOWNLOADS,
@@ -25,7 +25,12 @@ from ota_server.httpd.turn_counts import TurnCounts
 from ota_server.journal.files import CURRENT_NAME
 
 # Routes under which clients ask that are no devices.
-_OF_NO_DEVICE = (Route.HEALTH, Route.OTHER, Route.MALFORMED, Route.NAMED_IMAGE)
+_OF_NO_DEVICE = (
+    CountedRoute.HEALTH,
+    CountedRoute.OTHER,
+    CountedRoute.MALFORMED,
+    CountedRoute.NAMED_IMAGE,
+)
 _OK = 200
 
 
@@ -88,15 +93,15 @@ class ServerFigures:
             slots=self._slots(),
         )
 
-    def _requests(self, turns: TurnCounts) -> dict[Route, dict[int, int]]:
+    def _requests(self, turns: TurnCounts) -> dict[CountedRoute, dict[int, int]]:
         counts = self._server.service.counts
-        requests: dict[Route, dict[int, int]] = {}
+        requests: dict[CountedRoute, dict[int, int]] = {}
         for (route, status), count in counts.copied().items():
             requests.setdefault(route, {})[status] = count
         # A failure is counted before the turn that it is in: no counter may ever go back.
         common = turns.quick - counts.quick_failures
         self._common_checks = common = max(self._common_checks, common)
-        checks = requests.setdefault(Route.CHECK, {})
+        checks = requests.setdefault(CountedRoute.CHECK, {})
         checks[_OK] = checks.get(_OK, 0) + common
         return requests
 

@@ -14,7 +14,7 @@ from http import HTTPStatus
 from ota_server.device_port import ddi_messages
 from ota_server.device_port.caller import Caller, caller_of, is_from_browser
 from ota_server.device_port.checks import IMAGE_PATH, read_common_image
-from ota_server.device_port.counts import RequestCounts, Route, route_of
+from ota_server.device_port.counts import CountedRoute, RequestCounts, route_of
 from ota_server.device_port.ddi_messages import DdiPath
 from ota_server.device_port.methods import not_allowed, wrong_method
 from ota_server.device_port.products import (
@@ -126,7 +126,7 @@ class Service:
         found = _MAC_LINE.search(head)
         mac = parse_mac(found[1].decode("ascii")) if found else None
         self.refusals.note(problem.status, str(problem), mac, peer)
-        self.counts.answered(Route.MALFORMED, problem.status)
+        self.counts.answered(CountedRoute.MALFORMED, problem.status)
 
     def respond(self, request: Request, peer: Peer, may_wait: bool = True) -> Reply:
         """Answer one request.
@@ -150,13 +150,13 @@ class Service:
         self.counts.answered(self._route_counted(request.path, answer.status), answer.status)
         return answer
 
-    def _route_counted(self, path: bytes, status: HTTPStatus) -> Route:
+    def _route_counted(self, path: bytes, status: HTTPStatus) -> CountedRoute:
         if path == IMAGE_PATH:
-            return Route.IMAGE
+            return CountedRoute.IMAGE
         if path == b"/healthz":
-            return Route.HEALTH
+            return CountedRoute.HEALTH
         if ddi_messages.parse_path(path) is not None:
-            return Route.DDI
+            return CountedRoute.DDI
         return route_of(self._port_of(path)[1], status)
 
     @property

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from ota_server.device_port.admission import Admission
 from ota_server.device_port.admission_status import read_serving
+from ota_server.device_port.notice_options import wrong_notice_options
 from ota_server.device_port.options import KEEP, MEBIBYTE
 from ota_server.device_port.poll_interval import DEFAULT_SECONDS
 from ota_server.device_port.products import Common, Products, open_product
@@ -184,6 +185,8 @@ def _connections(wanted: int | None, files: int) -> int:
 
 def _make_service(arguments: argparse.Namespace) -> Service:
     data_dir = arguments.data_dir
+    if wrong := wrong_notice_options(arguments):
+        raise WrongOptions(wrong)
     if product := product_at(data_dir):
         raise CannotStart(
             f"{data_dir} is the product {product} of {root_of(data_dir)}: serve that, with all "

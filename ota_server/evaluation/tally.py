@@ -76,8 +76,8 @@ class Tally(NamedTuple):
         soaked: of `fresh`, on the release, and heard from when they had run it for the soak; in a
             tiny wave from their homes.
         slow_soaked: of `soaked`, slow pollers.
-        silence_rate: the share of devices that would have been silent without it; 0 to 1. For
-            metrics and for tests; nothing is decided by it.
+        silence_rate: the share of devices that would have been silent without it; 0 to 1. Nothing
+            is decided by it.
         age_ms: how long the wave has been open while the server answered.
         bad: what became of devices that failed, fell silent or are mislabelled, by MAC (by row,
             while they are counted); some of them where they are many.
@@ -128,3 +128,8 @@ class Tally(NamedTuple):
     displaced_at: tuple[str, int] = ("", 0)
     contradicted_at: tuple[str, int] = ("", 0)
     stuck: Mapping[Any, str] = {}
+
+    @property
+    def silent_anyway(self) -> int:
+        """How many active devices would be silent without the release, on average: for people."""
+        return round(self.silence_rate * self.active)

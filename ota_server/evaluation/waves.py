@@ -61,6 +61,7 @@ _COUNTS = (
     "fresh",
     "soaked",
     "reach",
+    "silent_anyway",
 )
 
 

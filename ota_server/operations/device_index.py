@@ -44,7 +44,9 @@ from ota_server.operations.index_figures import (
     StateCount,
     counts_in_time,
     frequent_versions,
+    reporting,
     state_counts,
+    told_last,
 )
 from ota_server.operations.index_reading import (
     ListQuery,
@@ -297,6 +299,12 @@ class DeviceIndex:
         ordered, other = dict(versions.most_common()), max(total - versions.total(), 0)
         figures = conditions, counted, apart, held_by, ordered, other
         return FleetSummary(total, *figures, as_of_ms, progress)
+
+    def by_release(self, product: str, versions: Collection[str]) -> tuple[Counter[str], ...]:
+        """Return how many devices report each of some versions, and were told each version last."""
+        with self._reading() as connection:
+            products = self._products(product)
+            return reporting(connection, products, [*versions]), told_last(connection, products)
 
     def versions_over_time(
         self, product: str | None, since_ms: int, until_ms: int, buckets: int

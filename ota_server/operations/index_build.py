@@ -1,7 +1,7 @@
 """Making the device index from the journal: its devices, what they reported before, the rest. I/O.
 
-It goes in pieces of some 20 ms, but for each index over a column, which is one: a second, where
-there are a million devices.
+It goes in pieces of some 20 ms. An index over a column cannot be made in pieces, and takes a second
+where there are a million devices: a thread does that, and SQLite lets others run meanwhile.
 """
 
 import os
@@ -9,6 +9,7 @@ import sqlite3
 from collections.abc import Callable, Generator, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
+from threading import Thread
 
 from ota_server.journal.files import journal_files
 from ota_server.journal.record import BadRecord, parse_fields, record_in
@@ -26,6 +27,7 @@ from ota_server.system.files import open_regular
 # What each part takes of the whole, about; the rest is for the indexes.
 _REPLAY_SHARE, _SEARCH_SHARE, _ROWS_SHARE = 0.1, 0.1, 0.6
 _ROWS = 100
+_INTERRUPT_SECONDS = 0.05
 _BLOCK_BYTES = 4 * 1024 * 1024
 _CHANGED = b'"previous_version":"'
 
@@ -35,7 +37,7 @@ StatesOf = Callable[[str], ProductStates | None]
 def build(
     connection: sqlite3.Connection, logs: Path, states_of: StatesOf, tally: IndexTally, now_ms: int
 ) -> Generator[float, None, None]:
-    """Fill an empty index; yield how far that is, from 0 to 1.
+    """Fill an index that is empty, and has no indexes over columns; yield how far that is.
 
     Args:
         states_of: returns what says how the devices of a product are; None: it is not there.
@@ -64,10 +66,36 @@ def build(
         found.close()
     del found
     connection.execute("DROP TABLE temp.earliest")
-    begun += _ROWS_SHARE
-    for number, (name, on) in enumerate(INDEXES.items()):
-        yield begun + number / len(INDEXES) * (1 - begun)
-        connection.execute(f"CREATE INDEX {name} {on}")
+
+
+class ColumnIndexes(Thread):
+    """Makes the indexes over columns. Nobody else may use the connection until it has ended.
+
+    Attributes:
+        problem: why it did not end well.
+    """
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        super().__init__(name="index-columns", daemon=True)
+        self.problem: sqlite3.Error | None = None
+        self._connection = connection
+
+    def run(self) -> None:
+        """Make them, each in a transaction of its own."""
+        begun = _SEARCH_SHARE + _REPLAY_SHARE + _ROWS_SHARE
+        try:
+            for number, (name, on) in enumerate(INDEXES.items()):
+                progress = begun + number / len(INDEXES) * (1 - begun)
+                put_meta(self._connection, "progress", f"{progress:.3f}")
+                self._connection.execute(f"CREATE INDEX {name} {on}")
+        except sqlite3.Error as problem:
+            self.problem = problem
+
+    def end(self) -> None:
+        """Have it end soon."""
+        while self.is_alive():
+            self._connection.interrupt()
+            self.join(_INTERRUPT_SECONDS)
 
 
 def _replayed(logs: Path, begun: float) -> Generator[float, None, Replay]:

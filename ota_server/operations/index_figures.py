@@ -46,6 +46,16 @@ def frequent_versions(
     return Counter(dict(found.most_common(most)))
 
 
+def told_last(connection: sqlite3.Connection, products: Sequence[str]) -> Counter[str]:
+    """Return how many devices were told each version last; this looks at all devices."""
+    sql = (
+        "SELECT target, count(*) FROM devices NOT INDEXED "
+        f"WHERE product IN ({_places(products)}) AND condition != {NO_CONDITION} "
+        "AND target IS NOT NULL GROUP BY target"
+    )
+    return Counter(dict(connection.execute(sql, tuple(products)).fetchall()))
+
+
 def reporting(
     connection: sqlite3.Connection, products: Sequence[str], versions: Sequence[str]
 ) -> Counter[str]:

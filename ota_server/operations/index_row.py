@@ -128,14 +128,14 @@ def make_row(
     """
     (label, groups), version, seen_ms = marks, device.firmware_version, device.last_seen_ms
     target, address, first_ms = device.target_version, device.address, device.first_seen_ms
-    is_there = before is not None and before.address == address
-    since_ms = (
-        _since(device, state, now_ms) if before is None else _since_then(before, state, now_ms)
-    )
+    if before is None:
+        identity = number_of(key), name_of(key), product_of(key)
+        since_ms, interval_ms = _since(device, state, now_ms), 0
+    else:
+        identity, since_ms = before[:3], _since_then(before, state, now_ms)
+        interval_ms = interval_after(before.interval_ms, seen_ms - before.seen_ms)
     return IndexRow(
-        number_of(key) if before is None else before.number,
-        name_of(key) if before is None else before.name,
-        product_of(key) if before is None else before.product,
+        *identity,
         _condition_number(state),
         _REASON_NUMBERS[state.cause.reason],
         _STAGE_NUMBERS[state.stage],
@@ -143,12 +143,12 @@ def make_row(
         int(state.is_outdated),
         int(state.is_pinned),
         seen_ms,
-        0 if before is None else interval_after(before.interval_ms, seen_ms - before.seen_ms),
+        interval_ms,
         version,
         order_of(version),
         family_of(device.updater),
         address,
-        before.address_order if before is not None and is_there else order_of_address(address),
+        order_of_address(address),
         _joined(groups),
         label,
         label.casefold() if label else "",

@@ -24,7 +24,7 @@ from pathlib import Path
 from ota_server.journal.follow import Follower, Position, end_of
 from ota_server.model.device import DAY_MS
 from ota_server.model.refusal import BadPolicy, Refused
-from ota_server.operations.index_build import build
+from ota_server.operations.index_build import ColumnIndexes, build
 from ota_server.operations.index_schema import (
     Unusable,
     delete,
@@ -78,6 +78,7 @@ class IndexWriter:
         self._limit = RateLimit(_SAY_EVERY_SECONDS)
         self._connection: sqlite3.Connection | None = None
         self._build: Generator[float, None, None] | None = None
+        self._columns: ColumnIndexes | None = None
         self._upkeep: IndexUpkeep | None = None
         self._begun_at: Position | None = None
         # What was to be looked at again while the index was made.
@@ -93,13 +94,20 @@ class IndexWriter:
         """Close the file."""
         if self._build is not None:
             self._build.close()
+        if self._columns is not None:
+            self._columns.end()
         if self._upkeep is not None:
             self._upkeep.close()
         if self._connection is not None:
             with suppress(sqlite3.Error):
                 self._connection.close()
-        self._connection = self._build = self._upkeep = None
+        self._connection = self._build = self._columns = self._upkeep = None
         self._tally = IndexTally()
+
+    @property
+    def is_making(self) -> bool:
+        """Whether it makes the index, which is not whole yet."""
+        return self._build is not None or self._columns is not None
 
     def step(self, now_ms: int) -> bool:
         """Work for a short time; return whether there is more to do at once.
@@ -136,6 +144,8 @@ class IndexWriter:
             self.close()
         if self._connection is None:
             self._connection = self._open(now_ms)
+        if self._columns is not None and self._columns.is_alive():
+            return False
         connection, end_at = self._connection, time.monotonic() + _STEP_SECONDS
         connection.execute("BEGIN")
         try:
@@ -146,6 +156,9 @@ class IndexWriter:
             with suppress(sqlite3.Error):
                 connection.execute("ROLLBACK")
             raise
+        if self._build is None and self._upkeep is None:
+            self._columns = ColumnIndexes(connection)
+            self._columns.start()
         return has_more
 
     # The file
@@ -227,8 +240,9 @@ class IndexWriter:
     def _work(self, connection: sqlite3.Connection, end_at: float) -> bool:
         """Do what comes first until the time is over; return whether there is more to do."""
         if self._build is not None:
-            self._go_on_building(connection, self._build, end_at)
-            return True
+            return self._go_on_building(connection, self._build, end_at)
+        if self._columns is not None:
+            self._finish(connection, self._columns)
         upkeep = self._upkeep
         assert upkeep is not None
         upkeep.named |= self._named
@@ -246,12 +260,20 @@ class IndexWriter:
 
     def _go_on_building(
         self, connection: sqlite3.Connection, work: Generator[float, None, None], end_at: float
-    ) -> None:
+    ) -> bool:
+        """Make rows; return whether there are more to make."""
         for progress in work:
             if time.monotonic() >= end_at:
-                put_meta(connection, "progress", f"{min(progress, 0.999):.3f}")
-                return
+                put_meta(connection, "progress", f"{progress:.3f}")
+                return True
         self._build = None
+        return False
+
+    def _finish(self, connection: sqlite3.Connection, columns: ColumnIndexes) -> None:
+        """Declare an index whole that was made, and begin to keep it up to date."""
+        self._columns = None
+        if columns.problem is not None:
+            raise columns.problem
         for name, value in (
             ("position", json.dumps(self._begun_at)),
             ("away", json.dumps(self._away)),

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from ota_server.policy.fleet_status import FleetStatus, FleetWarning
 
 # What warnings of these kinds are about is one for all products.
-OF_ALL = ("server", "journal", "disk")
+OF_ALL = ("server", "journal", "disk", "notices")
 _DEFAULT = "default"
 
 

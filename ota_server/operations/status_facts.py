@@ -28,6 +28,7 @@ from ota_server.model.refusal import BadPolicy
 from ota_server.model.timestamp import parse_time
 from ota_server.model.version import is_sample, version_of_image_name
 from ota_server.operations.damaged_files import damaged_files
+from ota_server.operations.notice_warnings import notice_warnings
 from ota_server.operations.rollout_words import state_of
 from ota_server.policy import audit
 from ota_server.policy.fleet_counts import FleetConditions, count_devices
@@ -87,6 +88,7 @@ class StatusGatherer:
         serving = read_serving(logs) if server.runs else NOT_SAID
         if server.runs and serving == NOT_SAID:
             self._warn("server", f"{logs / FILE_NAME} does not say how the server is", False)
+        self._found += notice_warnings(self._journal_dir, now_ms) if server.runs else ()
         fleet = gather_fleet(data_dir, now_ms, server)
         self._look_at_images(fleet)
         return FleetFacts(

@@ -63,10 +63,11 @@ def fleet_families(products: Sequence[ProductFigures]) -> Iterator[MetricFamily]
         "Since when the product is on hold (Unix time).",
         _of_products(products, lambda product: _time(product.held_since_ms)),
     )
+    yield from _controller_families(products)
     yield from _rollout_families(products)
 
 
-def _rollout_families(products: Sequence[ProductFigures]) -> Iterator[MetricFamily]:
+def _controller_families(products: Sequence[ProductFigures]) -> Iterator[MetricFamily]:
     yield gauge(
         "ota_rollouts_attended",
         "Whether a controller looks after the rollouts of the product: 1 or 0.",
@@ -77,6 +78,9 @@ def _rollout_families(products: Sequence[ProductFigures]) -> Iterator[MetricFami
         "Whether the files of the product's rollouts can be read: 1 or 0.",
         _of_products(products, lambda product: [Sample(product.rollouts is not None)]),
     )
+
+
+def _rollout_families(products: Sequence[ProductFigures]) -> Iterator[MetricFamily]:
     yield gauge(
         "ota_rollout_state",
         "Last rollout to the fleet, or to a group: 1 for the state that it is in, 0 for others.",
@@ -86,6 +90,11 @@ def _rollout_families(products: Sequence[ProductFigures]) -> Iterator[MetricFami
         "ota_rollout_devices",
         "Devices in the waves that are open, by what became of them.",
         _of_rollouts(products, _outcomes),
+    )
+    yield gauge(
+        "ota_rollout_silent_anyway",
+        "Devices in the waves that are open that would be silent without the release, on average.",
+        _of_rollouts(products, lambda each: [Sample(each.outcomes.get("silent_anyway", 0))]),
     )
     yield gauge(
         "ota_rollout_waits_for_person",

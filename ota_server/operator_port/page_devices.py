@@ -143,7 +143,7 @@ def _table(
 ) -> Node:
     now_ms = site.now_ms()
     headings = [heading(name, listing) for name in shown]
-    boxes = [Heading("Choose", is_hidden=True)] if has_boxes else []
+    boxes = [Heading("Choose", is_hidden=True, chooses_all=True)] if has_boxes else []
 
     def cells(row: IndexedDevice) -> list[Node]:
         own: list[Node] = [COLUMNS[name].cell(row, now_ms) for name in shown]

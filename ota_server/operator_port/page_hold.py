@@ -17,6 +17,7 @@ from ota_server.operator_port.frame import page, see_other
 from ota_server.operator_port.html import Html, Node, element
 from ota_server.operator_port.pieces import choice, form, live, state, table, text_field, when
 from ota_server.operator_port.problems import Problem
+from ota_server.operator_port.questions import may_not_act
 from ota_server.operator_port.reach import devices_in_words
 from ota_server.operator_port.routes import Route
 from ota_server.operator_port.site import DEFAULT, Site
@@ -28,7 +29,7 @@ def _show(site: Site, asked: Asked) -> Reply:
     found = holds(site.data_dir)
     free = [each.product for each in found if each.held is None]
     held = [each.product for each in found if each.held is not None]
-    content = (
+    content: tuple[Node, ...] = (
         element("h1", "Emergency hold"),
         element(
             "p",
@@ -36,9 +37,14 @@ def _show(site: Site, asked: Asked) -> Reply:
             "Downloads that have begun go on. It takes a second to come into force.",
         ),
         live("holds", "hold", _table(site, found)),
-        _begin(site, asked, free, len(found)) if free else None,
-        _end(site, asked, held, len(found)) if held else None,
     )
+    if asked.operator.may_act:
+        content += (
+            _begin(site, asked, free, len(found)) if free else None,
+            _end(site, asked, held, len(found)) if held else None,
+        )
+    else:
+        content += (may_not_act("hold, or to end a hold"),)
     return page(site, asked, "Hold", content)
 
 

@@ -43,7 +43,7 @@ def _show(site: Site, asked: Asked) -> Reply:
     product = read_filter({"product": asked.query.get("product", [])}).product
     if product is not None:
         site.folder_of(product or DEFAULT)
-    now = (_rollouts(site, product), _downloads(site, product))
+    now = (_rollouts(site, product), downloads_part(site, product))
     try:
         content = _with_devices(site, asked, product, now)
     except IndexAway as problem:
@@ -116,17 +116,6 @@ def _history(
         "nav", [(way(each), " ") for each in _SPANS], class_="products", aria_label="Span of time"
     )
     return history_part(found, shown, spans, words)
-
-
-def _downloads(site: Site, product: str | None) -> Html:
-    return element(
-        "section",
-        element("h2", "Downloads that run now"),
-        downloads_part(site, product),
-        id="downloads",
-        data_live="devices",
-        data_poll="2",
-    )
 
 
 # Rollouts

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from ota_server.device_port.admission_status import read_serving
 from ota_server.operator_port.asked import Asked
-from ota_server.operator_port.html import Node, element, joined
+from ota_server.operator_port.html import Html, Node, element, joined
 from ota_server.operator_port.pieces import link
 from ota_server.operator_port.request_site import site_of
 from ota_server.operator_port.site import DEFAULT, Site
@@ -78,7 +78,7 @@ def next_step(site: Site, product: str) -> Node:
     return element(
         "div",
         element("p", words, " ", link("/releases", "Releases")),
-        element("pre", joined("\n", pasted)),
+        element("pre", joined(Html("\n"), pasted)),
         class_="note",
     )
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from ota_server.device_port.figures import read_figures
-from ota_server.device_port.live_figures import RunningDownload
+from ota_server.device_port.live_figures import LiveFigures, RunningDownload
 from ota_server.model.identity import name_of, product_of
 from ota_server.model.quantity import approximate_size, count_of
 from ota_server.model.refusal import BadPolicy, Misused, Refused
@@ -11,6 +11,7 @@ from ota_server.operations.device_index import IndexedDevice
 from ota_server.operations.fleet_overview import gatherers_of, overview
 from ota_server.operator_port.html import Html, Node, element
 from ota_server.operator_port.page_devices_columns import name_cell, words_of
+from ota_server.operator_port.page_rollout_pieces import sentences
 from ota_server.operator_port.pieces import (
     condition_of,
     device_url,
@@ -29,22 +30,36 @@ _MOST_DOWNLOADS = 10
 _FIGURES_SECONDS = 0.5
 
 
-def downloads_part(site: Site, product: str | None) -> Node:
+def downloads_part(site: Site, product: str | None) -> Html:
     """Return the downloads that run now, with how far each is."""
     figures = read_figures(site.logs, _FIGURES_SECONDS)
-    if figures is None:
-        return element("p", "The server does not answer, so this is not known.", class_="quiet")
-    listed = [each for each in figures.downloads if product in (None, product_of(each.key))]
-    if not listed:
-        return element("p", "No download runs now.", class_="quiet")
-    headings = ("Device", "Version", "Progress", "Since")
+    words, listed = "The server does not answer, so this is not known.", list[RunningDownload]()
+    if figures is not None:
+        words = _downloads_words(figures)
+        listed = [each for each in figures.downloads if product in (None, product_of(each.key))]
     rows = [_download(each, site.now_ms()) for each in listed[:_MOST_DOWNLOADS]]
+    headings = ("Device", "Version", "Progress", "Since")
+    return element(
+        "section",
+        element("h2", "Downloads that run now"),
+        element("p", words, class_=None if listed else "quiet"),
+        table(headings, rows) if rows else None,
+        id="downloads",
+        data_live="devices",
+        # No stream tells how far a download is.
+        data_poll="2" if rows else None,
+    )
+
+
+def _downloads_words(figures: LiveFigures) -> str:
+    if not figures.running:
+        return "No download runs now."
+    words = f"{count_of(figures.running, 'transfer')} to devices"
     slots = figures.slots
-    words = f"{count_of(figures.running, 'transfer')} to devices now"
     if slots is not None:
         words += f"; {slots.downloading:,} of {slots.limit:,} download slots are taken"
-        words += f", {slots.waiting:,} devices wait for one" * bool(slots.waiting)
-    return element("p", f"{words}."), table(headings, rows)
+        words += f", and {count_of(slots.waiting, 'device')} wait for one" * bool(slots.waiting)
+    return f"{words}."
 
 
 def _download(running: RunningDownload, now_ms: int) -> Sequence[Node]:
@@ -93,7 +108,7 @@ def warnings_part(site: Site, product: str | None) -> Node:
 
 def _warning(product: str, warning: FleetWarning) -> Html:
     of = f"{product}: " if product else ""
-    text = hints.paste(warning.text, product)
+    (text,) = sentences([hints.paste(warning.text, product)])
     remedy = hints.paste(warning.remedy, product)
     kind = "note bad" if warning.needs_person else "note warn"
     return element(

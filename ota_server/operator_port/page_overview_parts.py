@@ -138,10 +138,10 @@ def states_part(summary: FleetSummary, product: str | None) -> Node:
     rows = [(*_row(each), percent(each.devices, of)) for each in counted if each.devices]
     rows += [(*_row(each), "not counted") for each in apart if each.devices]
     up_to_date = counted[0].devices
-    words = f"{number(up_to_date)} of {count_of(of, 'device')} are up to date"
+    words = f"Up to date: {number(up_to_date)} of {count_of(of, 'device')}"
     return (
         element("h2", "States"),
-        element("p", words, f": {percent(up_to_date, of)}." if of else "."),
+        element("p", words, f" ({percent(up_to_date, of)})." if of else "."),
         bar(segments, "How many devices are in which state"),
         table(("State", Heading("Devices", True), Heading("Share", True)), rows),
         _held_by(summary),

@@ -11,7 +11,6 @@ from ota_server.operations.device_filter import DeviceFilter
 from ota_server.operations.release_facts import ReleaseFacts, contents, find_release_facts
 from ota_server.operator_port.asked import Asked
 from ota_server.operator_port.authoriser import Access
-from ota_server.operator_port.device_query import fields_of
 from ota_server.operator_port.frame import page
 from ota_server.operator_port.html import Html, Node, element, with_lines
 from ota_server.operator_port.page_release_pieces import release_states, runs_it, told_it
@@ -27,7 +26,8 @@ from ota_server.operator_port.pieces import (
     release_url,
     url_with,
 )
-from ota_server.operator_port.reach import devices_of, linked_number
+from ota_server.operator_port.questions import may_not_act
+from ota_server.operator_port.reach import devices_of, devices_url, linked_number
 from ota_server.operator_port.routes import Route
 from ota_server.operator_port.site import DEFAULT, NotHere, Site
 from ota_server.releases.inventory import find_release
@@ -90,7 +90,7 @@ def _show(site: Site, asked: Asked) -> Reply:
             notes(sentences(warnings), "note warn"),
             fact_list(_reach(site, release)),
         ),
-        _buttons(release),
+        _buttons(release) if asked.operator.may_act else may_not_act("change releases"),
         element("h2", "Notes") if manifest and manifest.notes else None,
         element("p", with_lines(manifest.notes), class_="lines")
         if manifest and manifest.notes
@@ -111,7 +111,7 @@ def _why_withdrawn(facts: ReleaseFacts) -> list[str]:
 
 def counted_link(site: Site, wanted: DeviceFilter) -> Node:
     """Return how many devices a filter lets through, with a link to them."""
-    return linked_number(devices_of(site, wanted), url_with("/devices", fields_of(wanted)))
+    return linked_number(devices_of(site, wanted), devices_url(wanted))
 
 
 def _reach(site: Site, release: NamedRelease) -> list[tuple[str, Node]]:

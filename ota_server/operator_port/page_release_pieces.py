@@ -1,8 +1,9 @@
 """What pages show of a release: its states, how many devices run it. Pure."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
 
-from ota_server.model.version import same_version
+from ota_server.model.version import spellings
 from ota_server.operations.device_filter import DeviceFilter
 from ota_server.operations.release_facts import ReleaseFacts
 from ota_server.operator_port.html import Node, joined
@@ -43,14 +44,28 @@ def reported_by(facts: ReleaseFacts) -> tuple[str, ...]:
     return (facts.version, *others)
 
 
-def running_in(facts: ReleaseFacts, running: Mapping[str, int]) -> int:
-    """Return how many devices run a release, by how many report each version."""
-    names = reported_by(facts)
-    return sum(
-        count
-        for version, count in running.items()
-        if any(same_version(version, name) for name in names)
-    )
+class ReleaseReach(NamedTuple):
+    """How many devices report each version, and were told each version last."""
+
+    running: Mapping[str, int]
+    told: Mapping[str, int]
+
+    def runs(self, facts: ReleaseFacts) -> int:
+        """Return how many devices run a release."""
+        return _of(self.running, reported_by(facts))
+
+    def were_told(self, facts: ReleaseFacts) -> int:
+        """Return how many devices were told a release last."""
+        return _of(self.told, (facts.version,))
+
+
+def _of(counts: Mapping[str, int], names: Iterable[str]) -> int:
+    return sum(counts.get(each, 0) for each in all_spellings(names))
+
+
+def all_spellings(names: Iterable[str]) -> set[str]:
+    """Return versions in each way that they can be reported."""
+    return {spelling for name in names for spelling in spellings(name)}
 
 
 def runs_it(product: str, facts: ReleaseFacts) -> DeviceFilter:

@@ -1,6 +1,6 @@
 """/releases: what can be given to devices, and where a new image is dropped. I/O."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from ota_server.httpd.reply import Reply
 from ota_server.model.quantity import approximate_size
@@ -10,7 +10,15 @@ from ota_server.operator_port.asked import Asked
 from ota_server.operator_port.authoriser import Access
 from ota_server.operator_port.frame import form_token, page
 from ota_server.operator_port.html import Html, Node, element
-from ota_server.operator_port.page_release_pieces import release_states, running_in, short
+from ota_server.operator_port.page_release_pieces import (
+    ReleaseReach,
+    all_spellings,
+    release_states,
+    reported_by,
+    runs_it,
+    short,
+    told_it,
+)
 from ota_server.operator_port.page_rollout_pieces import sentences, time_of
 from ota_server.operator_port.pieces import (
     Heading,
@@ -23,7 +31,8 @@ from ota_server.operator_port.pieces import (
     url_with,
 )
 from ota_server.operator_port.products_shown import product_ways, products_meant
-from ota_server.operator_port.reach import linked_number
+from ota_server.operator_port.questions import may_not_act
+from ota_server.operator_port.reach import devices_url, linked_number
 from ota_server.operator_port.routes import Route
 from ota_server.operator_port.site import DEFAULT, Site
 from ota_server.operator_port.upload import upload_url
@@ -32,6 +41,7 @@ _HEADINGS = (
     Heading("Version"),
     Heading("State"),
     Heading("Run it", is_number=True),
+    Heading("Told last", is_number=True),
     Heading("Size", is_number=True),
     Heading("Published"),
     Heading("SHA-256"),
@@ -55,8 +65,8 @@ def _of_product(site: Site, asked: Asked, product: str) -> Node:
     name = product or DEFAULT
     heading = f"Product {product}" if product else "Default product"
     found = _releases(site, product)
-    running = _running(site, product)
-    rows = [_row(product, each, running, site.now_ms()) for each in found.releases]
+    reach = _reach(site, product, found)
+    rows = [_row(product, each, reach, site.now_ms()) for each in found.releases]
     problems = []
     if found.target_problem:
         problems.append(f"{found.target_problem}; activate a release to set the target")
@@ -87,37 +97,32 @@ def _releases(site: Site, product: str) -> ReleaseList:
     return list_releases(data_dir)
 
 
-def _running(site: Site, product: str) -> Mapping[str, int] | None:
-    """Return how many devices report each version; None: there is no index now."""
+def _reach(site: Site, product: str, found: ReleaseList) -> ReleaseReach | None:
+    """Return how many devices the releases have reached; None: there is no index now."""
+    names = [name for each in found.releases for name in reported_by(each)]
     try:
-        return site.index.summary(product).versions
+        return ReleaseReach(*site.index.by_release(product, all_spellings(names)))
     except IndexAway:
         return None
 
 
 def _row(
-    product: str, facts: ReleaseFacts, running: Mapping[str, int] | None, now_ms: int
+    product: str, facts: ReleaseFacts, reach: ReleaseReach | None, now_ms: int
 ) -> tuple[Node, ...]:
     manifest = facts.release.manifest
-    found = None if running is None else running_in(facts, running)
+    runs = None if reach is None else reach.runs(facts)
+    told = None if reach is None else reach.were_told(facts)
     return (
         link(release_url(product, facts.version), facts.version),
         release_states(facts),
-        linked_number(found, _devices_url(product, facts)),
+        linked_number(runs, devices_url(runs_it(product, facts))),
+        linked_number(told, devices_url(told_it(product, facts))),
         approximate_size(facts.size) if facts.size else "-",
         "copied in by hand" if manifest is None else time_of(manifest.time, now_ms),
         element("code", short(manifest.sha256)) if manifest else "-",
         facts.image or "of an unknown format",
         _first_words(manifest.notes) if manifest else "",
     )
-
-
-def _devices_url(product: str, facts: ReleaseFacts) -> str:
-    fields = [("product", product or DEFAULT), ("version", facts.version)]
-    manifest = facts.release.manifest
-    if manifest is not None and manifest.reports_as:
-        fields.append(("version", manifest.reports_as))
-    return url_with("/devices", fields)
 
 
 def _first_words(text: str) -> str:
@@ -156,9 +161,7 @@ def _upload_form(asked: Asked, product: str) -> Html:
     url = url_with("/releases/upload", [("product", product or DEFAULT)])
     whose = f" of product {product}" if product else ""
     if not asked.operator.may_act:
-        return element(
-            "p", "To publish an image, ", link("/login", "sign in"), " with a token that may act."
-        )
+        return may_not_act("publish an image")
     return element(
         "form",
         form_token(asked),

@@ -19,6 +19,7 @@ from ota_server.operator_port.page_rollout_pieces import (
     waves_table,
 )
 from ota_server.operator_port.pieces import facts, link, live, notes, release_url, rollout_url
+from ota_server.operator_port.questions import may_not_act
 from ota_server.operator_port.routes import Route
 from ota_server.operator_port.site import NotHere, Site
 from ota_server.policy.rollout_plan import RolloutPlan
@@ -79,7 +80,7 @@ def _show(site: Site, asked: Asked) -> Reply:
     )
     if rollout.detail is not None:
         title = rollout.detail.title
-        content = _current(rollout, rollout.detail, devices, now_ms)
+        content = _current(asked, rollout, rollout.detail, devices, now_ms)
     else:
         found = ended(rollout.data_dir, now_ms)
         end = next((each for each in found if each.id == rollout.id), None)
@@ -91,7 +92,9 @@ def _show(site: Site, asked: Asked) -> Reply:
     return page(site, asked, title, (element("h1", title), content))
 
 
-def _current(rollout: NamedRollout, detail: RolloutDetail, devices: Html, now_ms: int) -> Node:
+def _current(
+    asked: Asked, rollout: NamedRollout, detail: RolloutDetail, devices: Html, now_ms: int
+) -> Node:
     kind = "note warn" if detail.needs_person else "note"
     warnings = [each for each in detail.remarks if each.startswith(_WARNING)]
     others = [each for each in detail.remarks if not each.startswith((_WARNING, _LIMITS))]
@@ -102,7 +105,7 @@ def _current(rollout: NamedRollout, detail: RolloutDetail, devices: Html, now_ms
             element("p", rollout_state(detail.state, detail.needs_person)),
             notes(sentences(detail.advice), kind),
             notes(sentences(each.removeprefix(_WARNING) for each in warnings), "note warn"),
-            _buttons(rollout, detail),
+            _buttons(rollout, detail) if asked.operator.may_act else may_not_act("change it"),
         ),
         live(
             "waves",

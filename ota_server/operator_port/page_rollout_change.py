@@ -23,6 +23,7 @@ from ota_server.operator_port.questions import (
     Question,
     button_row,
     is_forced,
+    may_not_act,
     question_form,
 )
 from ota_server.operator_port.routes import Route
@@ -191,7 +192,9 @@ def _ask_limits(site: Site, asked: Asked) -> Reply:
             "The rollout goes on with them from now on; devices are not offered anything else. "
             f"They are for the {_devices(_concerned(detail))} that it reaches.",
         ),
-        form(asked, f"{url}/change", *_limit_fields(plan), button_row("Change", url)),
+        form(asked, f"{url}/change", *_limit_fields(plan), button_row("Change", url))
+        if asked.operator.may_act
+        else may_not_act("change them"),
     )
     return page(site, asked, title, content)
 

@@ -44,6 +44,7 @@ from ota_server.operator_port.pieces import (
     url_with,
 )
 from ota_server.operator_port.products_shown import product_ways
+from ota_server.operator_port.questions import may_not_act
 from ota_server.operator_port.routes import Route
 from ota_server.operator_port.site import DEFAULT, Site
 from ota_server.policy.files import GROUP_SUFFIX, GROUPS_FOLDER, PolicyFiles
@@ -277,6 +278,8 @@ def _limits(shown: RolloutPreview) -> Html:
 def _begin_form(
     asked: Asked, product: str, typed: Mapping[str, str], shown: RolloutPreview
 ) -> Html:
+    if not asked.operator.may_act:
+        return may_not_act("begin it")
     waves = ",".join(f"{percent:g}" for percent in shown.plan.waves)
     fields = {name: value for name, value in typed.items() if value}
     hidden = {**fields, "waves": waves, "product": product or DEFAULT}

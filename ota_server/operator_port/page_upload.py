@@ -29,6 +29,7 @@ from ota_server.operator_port.pieces import (
     text_field,
     url_with,
 )
+from ota_server.operator_port.questions import may_not_act
 from ota_server.operator_port.routes import Route
 from ota_server.operator_port.site import DEFAULT, NotHere, Site
 from ota_server.operator_port.upload import upload_url
@@ -97,7 +98,9 @@ def _page(
         notes(map(_as_form_says, sentences(problems)), "problem"),
         notes(map(_as_form_says, sentences(_remarks(report, bool(problems)))), "note warn"),
         facts(_facts(upload, report)),
-        _form(asked, named, upload, report, typed),
+        _form(asked, named, upload, report, typed)
+        if asked.operator.may_act
+        else may_not_act("publish it"),
     )
     status = HTTPStatus.CONFLICT if problems else HTTPStatus.OK
     return page(site, asked, title, content, status=status)

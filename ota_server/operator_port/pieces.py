@@ -146,6 +146,7 @@ class Heading(NamedTuple):
         url: sorts by it; "": nothing does.
         order: `ascending` or `descending`, if the rows are sorted by it.
         is_hidden: it is for readers who listen, and on phones.
+        chooses_all: it has a box that ticks those of all rows, by the script.
     """
 
     name: str
@@ -153,6 +154,7 @@ class Heading(NamedTuple):
     url: str = ""
     order: str = ""
     is_hidden: bool = False
+    chooses_all: bool = False
 
 
 def table(
@@ -183,6 +185,9 @@ def _head(heading: Heading) -> Html:
     name: Node = heading.name
     if heading.is_hidden:
         name = element("span", name, class_="unseen")
+    if heading.chooses_all:
+        box = element("input", type="checkbox", data_all=True, aria_label="All on this page")
+        name = (name, box)
     if heading.url:
         arrow = {"ascending": " ▲", "descending": " ▼"}.get(heading.order, "")
         name = link(heading.url, name, element("span", arrow, aria_hidden="true"))

@@ -35,6 +35,9 @@ def question_form(
     asked: Asked, question: Question, url: str, back_url: str, hidden: Mapping[str, str] = {}
 ) -> Node:
     """Return a question with its button, which sends `hidden` to `url`, and the way back."""
+    if not asked.operator.may_act:
+        said = [element("p", sentence) for sentence in question.sentences]
+        return said, notes(sentences(question.doubts), "problem"), may_not_act("do it")
     box = check_box("Do it in spite of that", FORCE_FIELD, "1") if question.doubts else None
     why = text_field("Why, for the record", "reason", maxlength=MOST_REASON, size=60)
     return (
@@ -65,3 +68,10 @@ def button_row(words: str, back_url: str, is_danger: bool = False) -> Html:
 def is_forced(asked: Asked) -> bool:
     """Return whether a form that was sent asks for it in spite of doubts."""
     return asked.typed(FORCE_FIELD) == "1"
+
+
+def may_not_act(what: str) -> Html:
+    """Return what stands in place of buttons for whoever may only read."""
+    return element(
+        "p", f"To {what}, ", link("/login", "sign in"), " by a token that may act.", class_="quiet"
+    )

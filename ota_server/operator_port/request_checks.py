@@ -9,7 +9,7 @@ from http import HTTPStatus
 from ota_server.httpd.http1 import Request
 from ota_server.operator_port.access import REALM, Access, Denied, Operator
 from ota_server.operator_port.request_site import (
-    Site,
+    SiteName,
     is_embedded_elsewhere,
     is_from_elsewhere,
     is_known_host,
@@ -119,7 +119,7 @@ def check_form_token(operator: Operator, request: Request, given: str | None = N
         )
 
 
-def _check_origin(site: Site, request: Request, fetch_site: str | None) -> None:
+def _check_origin(site: SiteName, request: Request, fetch_site: str | None) -> None:
     if is_from_elsewhere(site, _text(request, b"origin"), fetch_site):
         raise Denied(
             HTTPStatus.FORBIDDEN,

@@ -18,7 +18,7 @@ _SITE = re.compile(r"(https?)://(\[[0-9A-Fa-f:.]+\]|[^\[\]:/?#@\s]+)(?::([0-9]{1
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
-class Site(NamedTuple):
+class SiteName(NamedTuple):
     """Scheme, host in lower case, and port."""
 
     scheme: str
@@ -26,17 +26,17 @@ class Site(NamedTuple):
     port: int
 
 
-def site_of(origin: str) -> Site | None:
+def site_of(origin: str) -> SiteName | None:
     """Return the site of an origin as browsers write it; None: it is not one, such as `null`."""
     match = _SITE.fullmatch(origin)
     if match is None:
         return None
     scheme, host, port = match.groups()
     # `localhost.` is the same name, written as absolute.
-    return Site(scheme, host.lower().removesuffix("."), int(port or _DEFAULT_PORTS[scheme]))
+    return SiteName(scheme, host.lower().removesuffix("."), int(port or _DEFAULT_PORTS[scheme]))
 
 
-def is_known_host(site: Site, names: frozenset[str]) -> bool:
+def is_known_host(site: SiteName, names: frozenset[str]) -> bool:
     """Return whether no other site can have this host: an address, or one of these names."""
     if site.host in names:
         return True
@@ -47,7 +47,7 @@ def is_known_host(site: Site, names: frozenset[str]) -> bool:
     return True
 
 
-def is_from_elsewhere(own: Site, origin: str | None, fetch_site: str | None) -> bool:
+def is_from_elsewhere(own: SiteName, origin: str | None, fetch_site: str | None) -> bool:
     """Return whether a page of another site sent a request that may change something.
 
     The scheme is not compared: behind a proxy that ends TLS it is not known.
@@ -78,7 +78,7 @@ def is_embedded_elsewhere(fetch_site: str | None, fetch_mode: str | None) -> boo
     return fetch_site in ("cross-site", "same-site") and fetch_mode != "navigate"
 
 
-def _port(own: Site, scheme: str) -> int:
+def _port(own: SiteName, scheme: str) -> int:
     """Return the port of a site; one that was not said is that of the scheme."""
     is_default = own.port == _DEFAULT_PORTS[own.scheme]
     return _DEFAULT_PORTS[scheme] if is_default else own.port

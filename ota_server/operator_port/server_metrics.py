@@ -7,7 +7,7 @@ that is counted is seen as growth.
 
 from collections.abc import Iterable, Iterator, Mapping
 
-from ota_server.device_port.counts import RejectReason, Route
+from ota_server.device_port.counts import CountedRoute, RejectReason
 from ota_server.device_port.live_figures import JournalFigures, LiveFigures, SlotFigures
 from ota_server.httpd.turn_counts import BUCKET_SECONDS
 from ota_server.journal.transfers import TransferEnd
@@ -22,15 +22,15 @@ from ota_server.operator_port.metrics_input import MetricsInput, ProcessFigures
 
 # The statuses that each route is known to answer with; others have a sample once they are met.
 _CODES = {
-    Route.CHECK: (200, 401, 405, 500, 503),
-    Route.IMAGE: (200, 206, 304, 401, 404, 405, 412, 416, 429, 500, 503),
-    Route.FILE: (200, 304, 429),
-    Route.DOCUMENT: (200, 401, 404, 503),
-    Route.NAMED_IMAGE: (200, 206, 304, 404, 416, 503),
-    Route.DDI: (200, 206, 401, 404, 413, 503),
-    Route.HEALTH: (200,),
-    Route.OTHER: (200, 401, 404, 405, 413),
-    Route.MALFORMED: (400, 408, 413, 414, 431, 501, 503, 505),
+    CountedRoute.CHECK: (200, 401, 405, 500, 503),
+    CountedRoute.IMAGE: (200, 206, 304, 401, 404, 405, 412, 416, 429, 500, 503),
+    CountedRoute.FILE: (200, 304, 429),
+    CountedRoute.DOCUMENT: (200, 401, 404, 503),
+    CountedRoute.NAMED_IMAGE: (200, 206, 304, 404, 416, 503),
+    CountedRoute.DDI: (200, 206, 401, 404, 413, 503),
+    CountedRoute.HEALTH: (200,),
+    CountedRoute.OTHER: (200, 401, 404, 405, 413),
+    CountedRoute.MALFORMED: (400, 408, 413, 414, 431, 501, 503, 505),
 }
 
 
@@ -172,7 +172,7 @@ def _slots(slots: SlotFigures) -> Iterator[MetricFamily]:
 
 
 def _requests(requests: Mapping[str, Mapping[str, int]]) -> Iterator[Sample]:
-    for route in Route:
+    for route in CountedRoute:
         counted = {str(code): 0 for code in _CODES[route]} | dict(requests.get(route, {}))
         for code, count in sorted(counted.items()):
             yield Sample(count, {"route": route, "code": code})

@@ -5,6 +5,7 @@ from functools import partial
 from ota_server.operator_port import (
     api,
     events,
+    metrics_page,
     page_audit,
     page_device,
     page_devices,
@@ -34,7 +35,7 @@ def all_routes() -> RouteTable:
         for name in static_files.NAMES
     ]
     modules = (
-        *(api, events, sign_in, page_overview, page_devices, page_device),
+        *(api, events, metrics_page, sign_in, page_overview, page_devices, page_device),
         *(upload, page_hold, page_rejected),
         *(page_audit, page_upload, page_releases, page_release_change, page_release),
         *(page_rollouts, page_rollout_new, page_rollout, page_rollout_change),

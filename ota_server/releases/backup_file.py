@@ -42,16 +42,15 @@ from ota_server.system.locks import acquire, locked_all
 from ota_server.system.new_files import sync_folder
 
 LIST_NAME = "backup.json"
-_PREFIX = ".ota-backup-"
-FORM, CHUNK_BYTES = 1, 1024 * 1024
+_PREFIX, FORM, CHUNK_BYTES = ".ota-backup-", 1, 1024 * 1024
 # Names with a dot at their beginning are locks and temporary files.
 _NAME = re.compile(
     r"(?:products/[a-z0-9_\-]{1,32}/)?(?:version|version/groups|firmware|log)"
     r"/[A-Za-z0-9][^/\x00-\x1f\x7f-\x9f]{0,250}"
 )
 _LEFT_OUT = re.compile(
-    r"(?:.*/)?(?:log/(?:(?:admission|admin|sessions)\.json|\.?figures\.sock.*|index\.sqlite.*|.*\.checkpoint)"
-    r"|version/groups)"
+    r"(?:.*/)?(?:version/groups|log/(?:(?:admission|admin|sessions)\.json|.*\.checkpoint"
+    r"|\.?figures\.sock.*|index\.sqlite.*))"
 )
 _PARTS = ("version", "version/groups", "firmware", "log")
 _MOST_TRIES = 5

@@ -41,8 +41,11 @@ _TOUCH_SECONDS = 5.0
 class SideWork(Protocol):
     """What else the process does."""
 
-    def look(self, now_ms: int) -> bool:
-        """Do a little of it; return whether there is more to do at once."""
+    def step(self, now_ms: int) -> bool:
+        """Work for a short time, and raise nothing; return whether there is more to do at once."""
+
+    def close(self) -> None:
+        """End."""
 
 
 class Controller:
@@ -56,7 +59,7 @@ class Controller:
         lock: int | None = None,
         heartbeat: int | None = None,
         keeps_ungrouped: bool = False,
-        beside: SideWork | None = None,
+        side_work: SideWork | None = None,
     ) -> None:
         """Begin without rollouts; the first `look` finds them.
 
@@ -64,9 +67,9 @@ class Controller:
             lock: the descriptor of the lock that this controller holds.
             heartbeat: the descriptor of a pipe, to write to after each look; see `lease`.
             keeps_ungrouped: as in a `Policy`.
-            beside: what is done between looks; with it the controller runs on.
+            side_work: what is done between looks; with it the controller runs on.
         """
-        self._beside = beside
+        self._side_work = side_work
         self._lock = lock
         self._heartbeat = heartbeat
         self._touch_at = 0.0
@@ -86,15 +89,19 @@ class Controller:
 
     def run(self, parent: int) -> None:
         """Work until nothing is left to do, `end` is called, or the pipe `parent` is closed."""
-        while not self._is_ending:
-            wait_seconds = self.look()
-            if wait_seconds is None:
-                break
-            ready, _, _ = select.select([parent], [], [], wait_seconds)
-            if ready and not os.read(parent, 1024):
-                break
-        for mover in self._movers.values():
-            self._close(mover)
+        try:
+            while not self._is_ending:
+                wait_seconds = self.look()
+                if wait_seconds is None:
+                    break
+                ready, _, _ = select.select([parent], [], [], wait_seconds)
+                if ready and not os.read(parent, 1024):
+                    break
+            for mover in self._movers.values():
+                self._close(mover)
+        finally:
+            if self._side_work is not None:
+                self._side_work.close()
 
     def look(self) -> float | None:
         """Look at each rollout once; return the seconds until the next look, None: all is done.
@@ -105,12 +112,12 @@ class Controller:
         self._is_sound = True
         self._policies.look_after()
         self._update()
-        if not self._movers and self._is_sound and self._beside is None:
+        if not self._movers and self._is_sound and self._side_work is None:
             return None
         now_ms = self._look_at_clock()
         behind = {group for group, each in self._movers.items() if self._step(each, now_ms)}
         self._beat([group for group in self._movers if group not in behind])
-        has_more = self._beside is not None and self._beside.look(now_ms)
+        has_more = self._side_work is not None and self._side_work.step(now_ms)
         return 0.0 if behind or has_more else self._tick_seconds
 
     def _beat(self, up_to_date: Sequence[str]) -> None:

@@ -69,7 +69,7 @@ _CHECKPOINT_BYTES_A_SECOND = 50_000
 _COUNTS_SECONDS = 1.0
 # To count a million devices takes seconds: most of the time is for other things.
 _REST_FOR_WORK = 4.0
-_MOST_TOLD = 100  # devices that an event names (`serve --on-event`)
+_MOST_TOLD = 100  # devices that a notice names
 
 
 class RolloutMover:

@@ -23,6 +23,7 @@ COMMANDS = (
     "device",
     "why",
     "audit",
+    "notify",
     "release",
     "backup",
     "restore",
@@ -33,7 +34,7 @@ COMMANDS = (
 _OF_ONE_ROLLOUT = re.compile(r"rollout (?:pause|resume|change|promote|abort)\b(?!.* --group)")
 
 
-_OF_ALL_PRODUCTS = re.compile(r"(?:serve|backup|restore|product|token)\b|.* --product ")
+_OF_ALL_PRODUCTS = re.compile(r"(?:serve|backup|restore|product|token|notify)\b|.* --product ")
 
 
 class Hints:

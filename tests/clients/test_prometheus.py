@@ -4,23 +4,15 @@ import json
 import re
 import subprocess
 import tempfile
-import threading
 import unittest
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ota_server.operator_port.exposition import CONTENT_TYPE
 from ota_server.operator_port.metrics import metrics_text
-from ota_server.operator_port.metrics_gather import gather_metrics
-from ota_server.operator_port.metrics_input import FleetFigures
-from ota_server.policy.fleet_counts import FleetConditions, count_devices
-from ota_server.policy.gather import gather_fleet
-from ota_server.system import clock
 from tests.support import DEVICE, ROOT, TIMEOUT_SECONDS, Client, DataDirCase, Process, until
 from tests.support.metrics import EVERYTHING
 from tests.support.real_clients import needs
@@ -206,40 +198,6 @@ class PromtoolTest(unittest.TestCase):
         self.assert_passes("check", "rules", "--lint=none", str(path))
 
 
-def fleet_of(data_dir: Path) -> FleetFigures:
-    """Count the devices of the default product, as `status` does."""
-    now_ms = clock.now_ms()
-    fleet = gather_fleet(data_dir, now_ms)
-    counts = count_devices(data_dir / "log", FleetConditions(data_dir, fleet, lambda *_: ""))
-    return FleetFigures(counts.conditions, counts.versions, now_ms)
-
-
-@contextmanager
-def metrics_port(data_dir: Path) -> Iterator[int]:
-    """Serve the metrics of a data directory; the admin port takes this over, under the same URL."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            given = gather_metrics(data_dir, {"": fleet_of(data_dir)}, clock.now_ms())
-            content = metrics_text(given).encode("utf-8")
-            self.send_response(200 if self.path == "/metrics" else 404)
-            self.send_header("Content-Type", CONTENT_TYPE)
-            self.end_headers()
-            self.wfile.write(content)
-
-        def log_message(self, *_: Any) -> None:
-            """Log nothing."""
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
-        try:
-            yield server.server_port
-        finally:
-            server.shutdown()
-            thread.join()
-
-
 @needs("prometheus", "promtool")
 class PrometheusTest(DataDirCase):
     TAKES_LONG = True
@@ -249,8 +207,9 @@ class PrometheusTest(DataDirCase):
         super().setUp()
         self.put_image("v1.0.1", b"an image" * 1000)
         self.set_target("v1.0.1")
-        self.server = Process("--data-dir", str(self.data_dir))
+        self.server = Process("--data-dir", str(self.data_dir), "--admin", "127.0.0.1:0")
         self.addCleanup(self.server.kill)
+        self.addCleanup(self.server.end)
         number = 0
         for version, count in self.VERSIONS.items():
             for _ in range(count):
@@ -309,45 +268,42 @@ class PrometheusTest(DataDirCase):
             return []
 
     def test_a_real_prometheus_scrapes_it_and_knows_the_devices_by_version(self):
-        with metrics_port(self.data_dir) as metrics:
-            port = self.start_prometheus(metrics)
-            found: dict[str, int] = {}
+        port = self.start_prometheus(self.server.admin_port)
+        found: dict[str, int] = {}
 
-            def is_scraped() -> bool:
-                found.clear()
-                for each in self.query(port, "ota_devices_by_version"):
-                    found[each["metric"]["version"]] = int(each["value"][1])
-                return bool(found)
+        def is_scraped() -> bool:
+            found.clear()
+            for each in self.query(port, "ota_devices_by_version"):
+                found[each["metric"]["version"]] = int(each["value"][1])
+            return found == {**self.VERSIONS, "other": 0}
 
-            self.assertTrue(until(is_scraped, TIMEOUT_SECONDS))
-            self.assertEqual(found, {**self.VERSIONS, "other": 0})
-            for expression, value in (
-                ("up", 1),
-                ("ota_server_up", 1),
-                ("sum(ota_devices)", 9),
-                ('ota_requests_total{route="version.txt",code="200"}', 9),
-                ("sum(ota_request_duration_seconds_count) >= 10", None),
-                ('ota_downloads_total{end="complete"}', 1),
-                ("ota_sent_bytes_total", 8000),
-                ("process_resident_memory_bytes > 1e6", None),
-                ('ota_rollout_state{state="none"}', 1),
-                ("time() - ota_last_device_seen_timestamp_seconds < 600", None),
-            ):
-                with self.subTest(expression):
-                    self.assertTrue(until(lambda e=expression: self.query(port, e)), expression)
+        self.assertTrue(until(is_scraped, TIMEOUT_SECONDS), found)
+        for expression, value in (
+            ("up", 1),
+            ("ota_server_up", 1),
+            ("sum(ota_devices)", 9),
+            ('ota_requests_total{route="version.txt",code="200"}', 9),
+            ("sum(ota_request_duration_seconds_count) >= 10", None),
+            ('ota_downloads_total{end="complete"}', 1),
+            ("ota_sent_bytes_total", 8000),
+            ("process_resident_memory_bytes > 1e6", None),
+            ('ota_rollout_state{state="none"}', 1),
+            ("time() - ota_last_device_seen_timestamp_seconds < 600", None),
+        ):
+            with self.subTest(expression):
+                self.assertTrue(until(lambda e=expression: self.query(port, e)), expression)
 
-                    def is_so(expression=expression, value=value) -> bool:
-                        ((result),) = self.query(port, expression)
-                        return value is None or float(result["value"][1]) == value
+                def is_so(expression=expression, value=value) -> bool:
+                    ((result),) = self.query(port, expression)
+                    return value is None or float(result["value"][1]) == value
 
-                    self.assertTrue(until(is_so, TIMEOUT_SECONDS), self.query(port, expression))
-            self.assertEqual(self.query(port, 'ALERTS{alertstate="firing"}'), [])
+                self.assertTrue(until(is_so, TIMEOUT_SECONDS), self.query(port, expression))
+        self.assertEqual(self.query(port, 'ALERTS{alertstate="firing"}'), [])
 
     def test_what_a_real_server_says_is_valid(self):
-        with metrics_port(self.data_dir) as metrics:
-            opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-            with opener.open(f"http://127.0.0.1:{metrics}/metrics") as answer:
-                self.assertEqual(answer.headers["Content-Type"], CONTENT_TYPE)
-                text = answer.read().decode("utf-8")
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        with opener.open(f"http://127.0.0.1:{self.server.admin_port}/metrics") as answer:
+            self.assertEqual(answer.headers["Content-Type"], CONTENT_TYPE)
+            text = answer.read().decode("utf-8")
         done = promtool("check", "metrics", given=text)
         self.assertEqual((done.returncode, done.stderr, done.stdout), (0, "", ""))

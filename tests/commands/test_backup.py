@@ -158,13 +158,18 @@ class BackupTest(BackupCase):
         (self.data_dir / "version" / ".secret").write_text("x")
         (self.data_dir / "log" / "admission.json").write_text("{}")
         (self.data_dir / "log" / "rollout.checkpoint").write_text("x")
+        for end in ("", "-wal", "-shm"):
+            (self.data_dir / "log" / f"index.sqlite{end}").write_text("x")
         os.mkfifo(self.data_dir / "firmware" / "pipe")
         self.run_well("backup", str(self.backup))
         with tarfile.open(self.backup) as tar:
             names = tar.getnames()
         self.assertEqual(names[-1], "backup.json")
         self.assertFalse([name for name in names if name.rpartition("/")[2][0] == "."])
-        for name in ("log/admission.json", "log/rollout.checkpoint", "firmware/pipe"):
+        for name in (
+            *("log/admission.json", "log/rollout.checkpoint", "firmware/pipe"),
+            *("log/index.sqlite", "log/index.sqlite-wal", "log/index.sqlite-shm"),
+        ):
             self.assertNotIn(name, names)
         self.assertIn("version/groups/lab.txt", names)
 

@@ -6,7 +6,13 @@ from http import HTTPStatus
 from unittest import mock
 
 from ota_server.device_port.checks import Checks
-from ota_server.device_port.counts import RejectReason, RequestCounts, Route, reason_of, route_of
+from ota_server.device_port.counts import (
+    CountedRoute,
+    RejectReason,
+    RequestCounts,
+    reason_of,
+    route_of,
+)
 from ota_server.journal.transfers import TransferEnd
 from tests.support import DEVICE, Client, ServerCase, request_head, until
 
@@ -16,25 +22,25 @@ OK, MISSING = HTTPStatus.OK, HTTPStatus.NOT_FOUND
 class RouteTest(unittest.TestCase):
     def test_each_path_has_a_route(self):
         for path, status, route in (
-            (b"/version.txt", OK, Route.CHECK),
-            (b"/d/00:11:22:33:44:55/v1/version.txt", OK, Route.CHECK),
-            (b"/firmware.bin", OK, Route.IMAGE),
-            (b"/firmware.bin", MISSING, Route.IMAGE),
-            (b"/firmware.bin.gz", OK, Route.IMAGE),
-            (b"/d/a/v1/firmware.bin", OK, Route.IMAGE),
-            (b"/firmware-minimal.bin", OK, Route.IMAGE),
-            (b"/firmware.bin.sig", OK, Route.DOCUMENT),
-            (b"/firmware.bin.sha256", OK, Route.DOCUMENT),
-            (b"/manifest.json", OK, Route.DOCUMENT),
-            (b"/version", OK, Route.DOCUMENT),
-            (b"/firmware/firmware_v1.bin", OK, Route.NAMED_IMAGE),
-            (b"/lib/main.py", OK, Route.FILE),
-            (b"/lib/main.py", MISSING, Route.OTHER),
-            (b"/", OK, Route.OTHER),
-            (b"*", OK, Route.OTHER),
-            (b"/d/", OK, Route.OTHER),
-            (b"/d/a", MISSING, Route.OTHER),
-            (b"/\xff\xfe", MISSING, Route.OTHER),
+            (b"/version.txt", OK, CountedRoute.CHECK),
+            (b"/d/00:11:22:33:44:55/v1/version.txt", OK, CountedRoute.CHECK),
+            (b"/firmware.bin", OK, CountedRoute.IMAGE),
+            (b"/firmware.bin", MISSING, CountedRoute.IMAGE),
+            (b"/firmware.bin.gz", OK, CountedRoute.IMAGE),
+            (b"/d/a/v1/firmware.bin", OK, CountedRoute.IMAGE),
+            (b"/firmware-minimal.bin", OK, CountedRoute.IMAGE),
+            (b"/firmware.bin.sig", OK, CountedRoute.DOCUMENT),
+            (b"/firmware.bin.sha256", OK, CountedRoute.DOCUMENT),
+            (b"/manifest.json", OK, CountedRoute.DOCUMENT),
+            (b"/version", OK, CountedRoute.DOCUMENT),
+            (b"/firmware/firmware_v1.bin", OK, CountedRoute.NAMED_IMAGE),
+            (b"/lib/main.py", OK, CountedRoute.FILE),
+            (b"/lib/main.py", MISSING, CountedRoute.OTHER),
+            (b"/", OK, CountedRoute.OTHER),
+            (b"*", OK, CountedRoute.OTHER),
+            (b"/d/", OK, CountedRoute.OTHER),
+            (b"/d/a", MISSING, CountedRoute.OTHER),
+            (b"/\xff\xfe", MISSING, CountedRoute.OTHER),
         ):
             with self.subTest(path=path, status=status):
                 self.assertIs(route_of(path, status), route)
@@ -51,14 +57,14 @@ class RequestCountsTest(unittest.TestCase):
 
         def count() -> None:
             for _ in range(2000):
-                counts.answered(Route.IMAGE, OK)
+                counts.answered(CountedRoute.IMAGE, OK)
 
         threads = [threading.Thread(target=count) for _ in range(4)]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
-        self.assertEqual(counts.copied(), {(Route.IMAGE, 200): 8000})
+        self.assertEqual(counts.copied(), {(CountedRoute.IMAGE, 200): 8000})
 
 
 class CountedTest(ServerCase):
@@ -93,6 +99,16 @@ class CountedTest(ServerCase):
                 ("other", 404): 1,
                 ("ddi", 200): 1,
             },
+        )
+
+    def test_a_path_of_a_product_has_the_route_that_it_has_within_it(self):
+        (self.data_dir / "products" / "plug" / "version").mkdir(parents=True)
+        self.start()
+        for path in ("/plug/version.txt", "/plug/firmware.bin", "/none/version.txt"):
+            self.get(path, DEVICE)
+        self.assertEqual(
+            self.counted(3),
+            {("version.txt", 503): 1, ("firmware.bin", 503): 1, ("other", 404): 1},
         )
 
     def test_a_request_that_waits_for_an_image_is_counted_once(self):
@@ -135,7 +151,7 @@ class CountedTest(ServerCase):
         ):
             self.assertEqual(self.get("/version.txt").status, 500)
         logs.records.clear()
-        self.assertEqual(counts.copied(), {(Route.CHECK, 500): 1})
+        self.assertEqual(counts.copied(), {(CountedRoute.CHECK, 500): 1})
         self.assertEqual(counts.quick_failures, 1)
 
 

@@ -174,6 +174,7 @@ class WhoseFaultTest(unittest.TestCase):
             story.wait(240)
         tally = story.tally()
         self.assertAlmostEqual(tally.silence_rate, 0.5, delta=0.01)
+        self.assertEqual(tally.silent_anyway, round(tally.silence_rate * tally.active))
         self.assertEqual((tally.overall.silent, tally.overall.excused), (1, 1))
 
     def test_a_time_in_which_no_device_at_all_was_heard_is_no_silence(self):

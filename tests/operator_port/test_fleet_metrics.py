@@ -117,6 +117,11 @@ class RolloutsTest(unittest.TestCase):
         self.assertEqual(found[(("outcome", "failed"),)], 1)
         self.assertEqual(len(found), len(OUTCOMES))
 
+    def test_what_would_be_silent_anyway_is_told(self):
+        rollout = ROLLOUT._replace(outcomes={"silent": 4, "silent_anyway": 3})
+        found = of_products(ProductFigures(rollouts=(rollout,)))
+        self.assertEqual(found["ota_rollout_silent_anyway"], {(): 3})
+
     def test_outcomes_are_words_of_the_evaluation_that_the_progress_has(self):
         self.assertLessEqual({*OUTCOMES}, {*DeviceState} & {*Tally._fields})
         rest = {*DeviceState} & {*Tally._fields} - {*OUTCOMES}

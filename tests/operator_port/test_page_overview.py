@@ -63,7 +63,7 @@ class OverviewTest(OperatorsCase):
 
     def test_pinned_devices_and_those_of_rejected_releases_are_beside_the_share(self):
         text = self.operators.page("/?product=default").text
-        self.assertRegex(text, r"\d+ of 48 devices are up to date")
+        self.assertRegex(text, r"Up to date: \d+ of 48 devices \(")
         self.assertIn("pinned 3 not counted", text)
         self.assertIn("its release was rejected 10 not counted", text)
 
@@ -160,7 +160,10 @@ class NothingTest(OperatorsCase):
         for path in ("/", "/devices"):
             text = self.operators.page(path).text
             self.assertIn("There is no release yet.", text)
-            self.assertIn("release publish FILE --version v1.0.0", text)
+            commands = self.operators.get(path).body.decode().partition("<pre>")[2]
+            first, second = commands.partition("</pre>")[0].splitlines()
+            self.assertIn("release publish FILE --version v1.0.0", first)
+            self.assertIn("release activate v1.0.0", second)
 
 
 if __name__ == "__main__":

@@ -1,13 +1,10 @@
 """Rollouts by their pages, from the form to the end, with devices that update and that fail."""
 
 import json
-import re
-from urllib.parse import urlencode
 
 from tests.support import until
-from tests.support.fleet import NEW, OLD, Fleet, read_progress
+from tests.support.fleet import NEW, Fleet, read_progress
 from tests.support.operators import Operators, OperatorsCase, make_token
-from tests.support.pages import PageReader
 
 HOSTILE = "<script>alert(1)</script> \"'&` =1+1"
 QUICK = {
@@ -41,50 +38,6 @@ class RolloutPageCase(OperatorsCase):
 
     def plan(self) -> dict[str, object]:
         return json.loads((self.data_dir / "version" / "rollout.json").read_bytes())
-
-
-class StartTest(RolloutPageCase):
-    def preview(self, **changes: str) -> PageReader:
-        return self.operators.page(f"/rollouts/preview?{urlencode({**QUICK, **changes})}")
-
-    def hidden(self, page: PageReader) -> dict[str, str]:
-        return {each["name"]: each.get("value", "") for each in page.all("input", type="hidden")}
-
-    def test_the_form_has_what_can_be_rolled_out(self):
-        page = self.operators.page("/rollouts/new")
-        self.assertEqual(
-            {NEW, OLD} - {each["value"] for each in page.all("option")},
-            set(),
-        )
-
-    def test_the_preview_says_how_many_devices_each_wave_holds_and_changes_nothing(self):
-        page = self.preview(note="fixes it")
-        self.assertIn(f"It reaches {self.SIZE} devices of the fleet", page.text)
-        added = re.search(r"1: 20 % (\d+) (\d+) (\d+) 2: 100 % (\d+) (\d+) (\d+)", page.text)
-        self.assertIsNotNone(added, page.text)
-        self.assertEqual(int(added[1]) + int(added[4]), self.SIZE)
-        self.assertEqual(added[6], str(self.SIZE))
-        self.assertIn("fixes it", page.text)
-        self.assertFalse((self.data_dir / "version" / "rollout.json").exists())
-        hidden = self.hidden(page)
-        self.assertEqual({name: hidden[name] for name in QUICK}, QUICK)
-
-    def test_waves_that_fit_are_shown_and_those_begin(self):
-        self.assertRegex(self.hidden(self.preview(waves=""))["waves"], r"^[\d.,]+,100$")
-
-    def test_what_is_wrong_stands_beside_its_field_and_nothing_typed_is_lost(self):
-        page = self.preview(waves="50,20", soak_seconds="soon", note="keep this")
-        self.assertIn("does not rise from above 0 to 100", page.text)
-        self.assertIn("'soon' is not a duration", page.text)
-        self.assertIn("keep this", [each.get("value") for each in page.all("input")])
-        self.assertEqual(page.all("form", action="/rollouts/new"), [])
-
-    def test_a_rollout_that_cannot_begin_says_why(self):
-        self.assertIn("is the target of the fleet already", self.preview(version=OLD).text)
-        self.assertIn("not a version", self.preview(version=HOSTILE).text)
-
-    def test_a_product_that_is_not_there_is_not_found(self):
-        self.assertEqual(self.operators.get("/rollouts/new?product=none").status, 404)
 
 
 class RolloutPageTest(RolloutPageCase):

@@ -3,7 +3,7 @@
 import unittest
 
 from ota_server.operator_port.request_site import (
-    Site,
+    SiteName,
     is_embedded_elsewhere,
     is_from_elsewhere,
     is_known_host,
@@ -11,7 +11,7 @@ from ota_server.operator_port.request_site import (
 )
 
 NAMES = frozenset(("localhost", "ota.example.org"))
-OWN = Site("http", "127.0.0.1", 7778)
+OWN = SiteName("http", "127.0.0.1", 7778)
 
 
 class HostTest(unittest.TestCase):

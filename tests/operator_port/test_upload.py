@@ -175,9 +175,40 @@ class KilledUploadTest(OperatorsCase):
                 + f"Authorization: Bearer {self.operators.token}\r\n\r\nsome".encode()
             )
             self.assertTrue(until(lambda: len([*files.glob(".firmware_upload_*")]) == 2))
-            tasks = Path(f"/proc/{self.server.process.pid}/task")
-            (child,) = "".join(each.read_text() for each in tasks.glob("*/children")).split()
-            os.kill(int(child), signal.SIGKILL)
+            (child,) = controllers_of(self.server.process.pid)
+            os.kill(child, signal.SIGKILL)
         self.assertTrue(until(lambda: not [*files.glob(".firmware_upload_*")]))
         answer = self.operators.get(page)
         self.assertEqual(answer.status, 404, answer.body)
+
+
+class LargeUploadTest(OperatorsCase):
+    def test_a_large_image_is_never_in_memory(self):
+        small = self.operators.ask("POST", "/releases/upload", IMAGE, RAW)
+        self.assertEqual(small.status, 201)
+        (child,) = controllers_of(self.server.process.pid)
+        before, size = peak_kib(child), 80_000_000
+        with Client(self.server.admin_port) as client:
+            client.send(
+                b"POST /releases/upload HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+                + f"Content-Length: {size}\r\n".encode()
+                + f"Authorization: Bearer {self.operators.token}\r\n\r\n".encode()
+            )
+            piece = bytes(1_000_000)
+            for _ in range(size // len(piece)):
+                client.send(piece)
+            answer = client.answer()
+        self.assertEqual(json.loads(answer.body)["size"], size)
+        self.assertLess(peak_kib(child) - before, 8 * 1024)
+
+
+def controllers_of(server: int) -> list[int]:
+    """Return the processes that a server has started."""
+    tasks = Path(f"/proc/{server}/task").glob("*/children")
+    return [int(each) for task in tasks for each in task.read_text().split()]
+
+
+def peak_kib(process: int) -> int:
+    """Return the most memory that a process has taken so far."""
+    lines = Path(f"/proc/{process}/status").read_text().splitlines()
+    return next(int(each.split()[1]) for each in lines if each.startswith("VmHWM:"))

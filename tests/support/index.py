@@ -106,7 +106,12 @@ class IndexCase(DataDirCase):
 
     def catch_up(self) -> None:
         """Have the writer do all that there is to do."""
-        self.assertTrue(until(lambda: not self.writer.step(self.now_ms), pause_seconds=0.0))
+
+        def is_done() -> bool:
+            # While it makes the index there are steps in which it waits for a thread.
+            return not self.writer.step(self.now_ms) and not self.writer.is_making
+
+        self.assertTrue(until(is_done, pause_seconds=0.0))
 
     def pass_time(self, ms: int) -> None:
         """Let time pass in steps in which no clock jumps, and the writer notice it."""

@@ -127,7 +127,7 @@ PURE |= {
     "operator_port.wrong_tokens",
     "policy.tokens",
     "releases.publish_request",
-    "rollouts.events",
+    "rollouts.notices",
 }
 
 

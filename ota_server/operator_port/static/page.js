@@ -15,15 +15,25 @@
     if (document.hidden) return;
     try {
       const reply = await fetch(location.href, { headers: { "X-Fragment": "1", Accept: "text/html" } });
-      if (!reply.ok) return;
-      const fresh = new DOMParser().parseFromString(await reply.text(), "text/html");
-      for (const old of parts()) {
-        const now = old.id && fresh.getElementById(old.id);
-        const inUse = old.contains(document.activeElement) || old.querySelector("input:checked");
-        if (now && !inUse && now.outerHTML !== old.outerHTML) old.replaceWith(document.adoptNode(now));
-      }
+      if (reply.ok) show(new DOMParser().parseFromString(await reply.text(), "text/html"));
     } catch { /* the server is away; the stream says when it is back */ }
     watchAgain();
+  }
+  function show(fresh) {
+    const isSame = parts().every((part) => fresh.getElementById(part.id)) &&
+      fresh.querySelectorAll("[data-live]").length === parts().length;
+    if (!isSame) {  // such as: there is a first device
+      if (!main.contains(document.activeElement)) main.replaceChildren(...fresh.body.childNodes);
+      return;
+    }
+    for (const old of parts()) {
+      const now = fresh.getElementById(old.id);
+      const inUse = old.contains(document.activeElement) || old.querySelector("input:checked");
+      if (inUse || now.outerHTML === old.outerHTML) continue;
+      const folded = now.querySelectorAll("details");
+      old.querySelectorAll("details").forEach((each, at) => { if (folded[at]) folded[at].open = each.open; });
+      old.replaceWith(document.adoptNode(now));
+    }
   }
   // What no stream tells of, such as how far a download is.
   function watchAgain() {

@@ -1,12 +1,9 @@
-"""Runs an operator's command for each event, in threads that nothing waits for.
+"""Runs a process for each notice to a receiver, in a thread that nothing waits for.
 
-The command gets the event as one JSON object on its standard input; what it prints is logged. It
-was told if the command ends by exit code 0. Alarms have a lane of their own, so that they never
-wait for a command that hangs over something else. In each lane at most 20 commands run in a minute,
-one after another, each for a minute at most. Further events are refused, and may be told later.
+At most 20 processes run in a minute, one after another, each for as long as its program may take.
+Further notices are refused, and may be told later.
 """
 
-import json
 import logging
 import math
 import os
@@ -18,106 +15,93 @@ from queue import SimpleQueue
 from selectors import EVENT_READ, EVENT_WRITE, PollSelector
 from subprocess import PIPE, STDOUT, Popen, TimeoutExpired
 from threading import Thread
-from typing import Any
+from typing import Any, Protocol
 
+from ota_server.model.notice import Delivery
 from ota_server.system.children import started
 from ota_server.system.server_log import Budget
 
 log = logging.getLogger(__name__)
 
-MOST_EVENTS = 20
-_PER_SECONDS = 60.0
-_LONGEST_SECONDS = 60.0
-_END_SECONDS = 2.0
+MOST_NOTICES = 20
+PER_SECONDS = 60.0
+END_SECONDS = 2.0
 _KILL_SECONDS = 0.05
 # Of one that has ended, for output that a child of it keeps open.
 _OUTPUT_SECONDS = 0.2
 _LOOK_SECONDS = 0.05
-# Of what a command prints. The rest is thrown away, no faster than 64 KiB in 10 ms: one that prints
+# Of what a process prints. The rest is thrown away, no faster than 64 KiB in 10 ms: one that prints
 # without end takes neither the memory nor the processor time of the server.
-_MOST_LINES = 20
-_MOST_CHARACTERS = 200
 _MOST_BYTES = 64 * 1024
 _DISCARD_SECONDS = 0.01
 
-# Called with whether the event was told.
-_Ended = Callable[[bool], None]
+Notice = Mapping[str, Any]
+WhenEnded = Callable[[Delivery], None]
 
 
-class EventCommand:
-    """Runs one command. `tell` is quick; it may be called by one thread at a time."""
+class Program(Protocol):
+    """What tells a notice: a process that gets it on its standard input.
 
-    def __init__(
-        self,
-        command: str,
-        most_events: int = MOST_EVENTS,
-        per_seconds: float = _PER_SECONDS,
-        longest_seconds: float = _LONGEST_SECONDS,
-    ) -> None:
-        limits = most_events, per_seconds, longest_seconds
-        self._alarms, self._others = _Lane(command, *limits), _Lane(command, *limits)
+    Attributes:
+        name: of the receiver, for people and logs.
+        longest_seconds: then its process is killed.
+    """
 
-    def tell(
-        self, event: Mapping[str, Any], is_alarm: bool = False, when_ended: _Ended | None = None
-    ) -> bool:
-        """Have the command run for an event, soon; return whether it will be.
+    name: str
+    longest_seconds: float
 
-        Args:
-            when_ended: called by another thread, when the command has ended or could not be run.
-        """
-        return (self._alarms if is_alarm else self._others).take(event, when_ended)
+    def arguments(self) -> list[str]:
+        """Return the command of the process."""
 
-    def end(self) -> int:
-        """Let what was told before be done, for two seconds at most; then kill it.
+    def environment(self) -> Mapping[str, str] | None:
+        """Return the environment of the process; None: that of this one."""
 
-        Returns:
-            For how many events the command has not ended.
-        """
-        lanes = self._alarms, self._others
-        for lane in lanes:
-            lane.finish()
-        give_up_at = time.monotonic() + _END_SECONDS
-        return sum(lane.end(give_up_at) for lane in lanes)
+    def content(self, notice: Notice) -> bytes:
+        """Return what the process gets on its standard input."""
+
+    def delivery(self, notice: Notice, printed: bytes, code: int) -> Delivery:
+        """Return what came of it, by what the process printed and how it ended; log that."""
 
 
-class _Lane:
-    """Runs the command for one event after another."""
+class Lane:
+    """Runs a program for one notice after another. `take` by one thread at a time."""
 
-    def __init__(
-        self, command: str, most_events: int, per_seconds: float, longest_seconds: float
-    ) -> None:
-        self._command = command
-        self._longest_seconds = longest_seconds
-        self._most_events = most_events
-        self._budget = Budget(most_events, per_seconds)
+    def __init__(self, program: Program, most_notices: int, per_seconds: float) -> None:
+        self._program = program
+        self._most_notices = most_notices
+        self._budget = Budget(most_notices, per_seconds)
         self._is_refusal_said = False
         self._process: Popen[bytes] | None = None
-        self._queue: SimpleQueue[tuple[Mapping[str, Any], _Ended | None] | None] = SimpleQueue()
+        self._queue: SimpleQueue[tuple[Notice, WhenEnded] | None] = SimpleQueue()
         self._thread: Thread | None = None
         self._is_over = False
         self._taken = self._ended = 0
 
-    def take(self, event: Mapping[str, Any], when_ended: _Ended | None) -> bool:
-        """Take an event, if there is room for it and a thread."""
-        if not self._budget.allows(time.monotonic()) or self._queue.qsize() >= self._most_events:
-            return self._refuse(event, "too many events")
+    def take(self, notice: Notice, when_ended: WhenEnded) -> bool:
+        """Take a notice, if there is room for it and a thread.
+
+        Args:
+            when_ended: called by the thread, when its process has ended or could not be run.
+        """
+        if not self._budget.allows(time.monotonic()) or self._queue.qsize() >= self._most_notices:
+            return self._refuse(notice, "too many notices")
         if self._thread is None:
-            thread = Thread(target=self._run, name="events", daemon=True)
+            thread = Thread(target=self._run, name="notices", daemon=True)
             try:
                 thread.start()
             except RuntimeError as problem:
-                return self._refuse(event, str(problem))
+                return self._refuse(notice, str(problem))
             self._thread = thread
         self._is_refusal_said = False
         self._taken += 1
-        self._queue.put((event, when_ended))
+        self._queue.put((notice, when_ended))
         return True
 
-    def _refuse(self, event: Mapping[str, Any], why: str) -> bool:
+    def _refuse(self, notice: Notice, why: str) -> bool:
         if not self._is_refusal_said:
             self._is_refusal_said = True
-            said = "%s: --on-event is told of %s, and of what follows, as soon as it can be"
-            log.warning(said, why, event["event"])
+            said = "%s: %s is told of %s, and of what follows, as soon as it can be"
+            log.warning(said, why, self._program.name, notice["event"])
         return False
 
     def finish(self) -> None:
@@ -129,8 +113,8 @@ class _Lane:
         if self._thread is None:
             return 0
         self._thread.join(max(give_up_at - time.monotonic(), 0))
-        self._is_over = True  # or the thread would go on with the next event
-        give_up_at = time.monotonic() + _END_SECONDS
+        self._is_over = True  # or the thread would go on with the next notice
+        give_up_at = time.monotonic() + END_SECONDS
         while self._thread.is_alive() and time.monotonic() < give_up_at:
             self._kill()
             self._thread.join(_KILL_SECONDS)
@@ -145,52 +129,45 @@ class _Lane:
 
     def _run(self) -> None:
         while (taken := self._queue.get()) is not None and not self._is_over:
-            event, when_ended = taken
-            is_told = False
+            notice, when_ended = taken
             try:
-                is_told = self._run_for(event)
+                delivery = self._run_for(notice)
             except OSError as problem:
-                log.error("--on-event cannot be run: %s", problem)
-            if when_ended is not None:
-                when_ended(is_told)
-            self._ended += is_told or not self._is_over
+                delivery = Delivery(False, f"it cannot be run: {problem}")
+                log.error("%s cannot be run: %s", self._program.name, problem)
+            when_ended(delivery)
+            self._ended += delivery.is_told or not self._is_over
 
-    def _run_for(self, event: Mapping[str, Any]) -> bool:
-        """Run the command for an event; return whether it has ended well."""
-        content = json.dumps(event).encode("ascii") + b"\n"
+    def _run_for(self, notice: Notice) -> Delivery:
+        """Run the program for a notice; return what came of it."""
+        program = self._program
+        began = time.monotonic()
         # A session of its own: then its children can be killed with it, and no signal that a
         # terminal sends to the server reaches it.
         with started(
             lambda: Popen(
-                ["/bin/sh", "-c", self._command],
+                program.arguments(),
                 stdin=PIPE,
                 stdout=PIPE,
                 stderr=STDOUT,
+                env=program.environment(),
                 start_new_session=True,
             )
         ) as process:
             self._process = process
             try:
-                printed = _exchange(process, content, self._longest_seconds)
+                printed = _exchange(process, program.content(notice), program.longest_seconds)
             except TimeoutExpired:
                 self._kill()
-                seconds = self._longest_seconds
-                log.error("--on-event ran for more than %g s, and was killed", seconds)
-                return False
+                problem = f"ran for more than {program.longest_seconds:g} s, and was killed"
+                log.error("%s %s", program.name, problem)
+                return Delivery(False, f"it {problem}", seconds=program.longest_seconds)
             except OSError:
                 self._kill()  # or its end would be waited for
                 raise
-        self._log(printed, process.returncode, str(event["event"]))
-        return process.returncode == 0
-
-    def _log(self, printed: bytes, code: int, name: str) -> None:
-        lines = printed[:_MOST_BYTES].decode("utf-8", "replace").splitlines()
-        for line in lines[:_MOST_LINES]:
-            text = "".join(char if char.isprintable() else "?" for char in line)
-            log.info("--on-event (%s): %s", name, text[:_MOST_CHARACTERS])
-        if code:
-            how = f"exit code {code}" if code > 0 else f"signal {-code}"
-            log.warning("--on-event (%s) ended by %s", name, how)
+        delivery = program.delivery(notice, printed, process.returncode)
+        took = round(time.monotonic() - began, 3)
+        return delivery if delivery.seconds else delivery._replace(seconds=took)
 
 
 def _exchange(process: Popen[bytes], content: bytes, seconds: float) -> bytes:
@@ -233,7 +210,7 @@ def _exchange(process: Popen[bytes], content: bytes, seconds: float) -> bytes:
 
 
 def _written(descriptor: int, content: bytes) -> int:
-    """Return how much of a command's input it has taken; all, if it reads nothing more."""
+    """Return how much of its input a process has taken; all, if it reads nothing more."""
     try:
         return os.write(descriptor, content)
     except BlockingIOError:

@@ -1,9 +1,10 @@
-"""What somebody may want to hear of at once, by two looks at a data directory. Pure."""
+"""Notices: what somebody may want to hear of at once, by two looks at a data directory. Pure."""
 
 from collections.abc import Iterator
 from enum import StrEnum
 from typing import Any
 
+from ota_server.model.notice import notice_id
 from ota_server.policy.policy import RolloutState
 from ota_server.policy.rollout_plan import (
     RolloutPlan,
@@ -11,10 +12,11 @@ from ota_server.policy.rollout_plan import (
     waits_for_person,
 )
 from ota_server.policy.rollout_text import state_text
+from ota_server.policy.text import Hold, hold_text
 
 
 class EventName(StrEnum):
-    """What happened, as the command of `--on-event` is told it."""
+    """What happened, as a notice names it."""
 
     ROLLOUT_MOVED = "rollout_moved"  # it has begun, the next wave is open, or it goes on
     ROLLOUT_WAITS = "rollout_waits"  # for a person
@@ -22,6 +24,9 @@ class EventName(StrEnum):
     ROLLOUT_ENDED = "rollout_ended"  # done, or aborted
     JOURNAL_FAILING = "journal_failing"
     JOURNAL_WORKS = "journal_works"
+    HOLD_BEGUN = "hold_begun"
+    HOLD_ENDED = "hold_ended"
+    TEST = "test"  # `notify test`
 
 
 # One that is paused may wait for a person, or a person has paused it.
@@ -34,20 +39,40 @@ _OF_STATE = {
 
 
 # These are told before the rest.
-ALARMS = (EventName.ROLLOUT_HALTED, EventName.JOURNAL_FAILING, EventName.JOURNAL_WORKS)
+ALARMS = (
+    EventName.ROLLOUT_HALTED,
+    EventName.JOURNAL_FAILING,
+    EventName.JOURNAL_WORKS,
+    EventName.TEST,
+)
 
 
-def journal_event(is_failing: bool) -> dict[str, Any]:
-    """Return what the command is told when the journal fails, or works again."""
+def journal_notice(is_failing: bool) -> dict[str, Any]:
+    """Return the notice of a journal that fails, or works again."""
     if is_failing:
         return _event(EventName.JOURNAL_FAILING, "the journal cannot be written")
     return _event(EventName.JOURNAL_WORKS, "the journal can be written again")
 
 
-def rollout_events(
+def hold_notice(hold: Hold | None) -> dict[str, Any]:
+    """Return the notice of a hold that has begun; None: it has ended."""
+    if hold is None:
+        text = "the hold has ended: devices are offered what they should run"
+        return _event(EventName.HOLD_ENDED, text)
+    notice = _event(EventName.HOLD_BEGUN, f"{hold_text(hold)}; {hold.end} ends that")
+    return {**notice, "reason": hold.reason, "user": hold.user}
+
+
+def test_notice(time: str, request: str = "") -> dict[str, Any]:
+    """Return a notice that only shows that notices arrive."""
+    notice = _event(EventName.TEST, "a test: notices of this server arrive here")
+    return {"time": time, **notice, "id": notice_id(EventName.TEST, time, request)}
+
+
+def rollout_notices(
     before: RolloutProgress | None, plan: RolloutPlan, progress: RolloutProgress
 ) -> Iterator[dict[str, Any]]:
-    """Yield what happened to a rollout between two looks, each as the command is told it.
+    """Yield the notices of what happened to a rollout between two looks.
 
     Args:
         before: of the last rollout to its group; None: there was none.
@@ -65,6 +90,8 @@ def rollout_events(
             "reason": progress.reason,
             "devices": list(progress.asks or progress.bad),
             "counts": dict(progress.counts),
+            # Not of the counts: it is the same step, and the same notice, when these have changed.
+            "id": notice_id(name, *_step(progress), progress.wave_time, progress.resumed),
         }
 
 
