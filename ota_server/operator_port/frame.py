@@ -79,7 +79,7 @@ def _document(asked: Asked, title: str, content: Node) -> Html:
     body = (
         element("a", "To the content", href="#main", class_="skip"),
         element("header", _ways(asked), _who(asked), class_="top"),
-        element("main", content, id="main", tabindex="-1"),
+        element("main", content, id="main", tabindex="-1", data_seen=asked.last_change),
         element("p", id="said", role="status", class_="said"),
     )
     return element("html", element("head", *head), element("body", *body), lang="en")

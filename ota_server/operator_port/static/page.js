@@ -48,7 +48,8 @@
 
   function listen() {
     if (stream || document.hidden || !parts().length) return;
-    stream = new EventSource("/events");
+    // What changes between the page and the stream is told by it.
+    stream = new EventSource("/events?last_event_id=" + main.dataset.seen);
     for (const kind of ["devices", "rollouts", "releases", "hold", "audit", "rejected", "all"])
       stream.addEventListener(kind, (event) => {
         if (kind === "all" || parts().some((p) => p.dataset.live.split(" ").includes(kind))) soon();
