@@ -150,7 +150,7 @@ def _story(site: Site, asked: Asked, device: _Named, now_ms: int) -> Node:
 def _now(device: _Named, row: IndexedDevice, record: Device, now_ms: int) -> Node:
     try:
         why = explain_why(
-            device.data_dir, device.key, record, record.firmware_version, now_ms, has_state=False
+            device.data_dir, device.key, record, record.firmware_version, now_ms, is_brief=True
         )
     except (Refused, BadPolicy) as problem:
         return element("p", with_code(str(problem)), class_="problem"), _facts(row, record, now_ms)
