@@ -28,7 +28,7 @@ from ota_server.operator_port.page_device_story import (
     time_line,
     unreadable,
 )
-from ota_server.operator_port.page_devices_bar import BUTTONS, ROLL_OUT, SIGN_IN
+from ota_server.operator_port.page_devices_bar import BUTTONS, ROLL_OUT, may_not_act
 from ota_server.operator_port.page_devices_columns import seen_cell, stage_of, words_of
 from ota_server.operator_port.page_overview_empty import devices_url
 from ota_server.operator_port.pieces import (
@@ -40,7 +40,6 @@ from ota_server.operator_port.pieces import (
     form,
     link,
     live,
-    notes,
     release_url,
     url_with,
     when,
@@ -116,7 +115,7 @@ def _content(site: Site, asked: Asked, device: _Named, row: IndexedDevice, recor
     return (
         element("h1", element("span", row.name, class_="mono"), label),
         live("now", "devices rollouts releases hold", _now(device, row, record, now_ms)),
-        _actions(asked, device) if asked.operator.may_act else notes([SIGN_IN], "quiet"),
+        _actions(asked, device) if asked.operator.may_act else may_not_act(asked),
         live(
             "rollouts",
             "rollouts",
