@@ -9,6 +9,7 @@ from ota_server.model.device import Device
 from ota_server.model.identity import key_of_name, parse_name
 from ota_server.model.quantity import rounded_duration
 from ota_server.model.refusal import BadPolicy, Refused
+from ota_server.model.timestamp import format_second
 from ota_server.model.updater import family_of
 from ota_server.operations.bulk_edits import BulkAction
 from ota_server.operations.device_filter import DeviceFilter
@@ -32,6 +33,7 @@ from ota_server.operator_port.page_devices_columns import seen_cell, stage_of, w
 from ota_server.operator_port.page_overview_empty import devices_url
 from ota_server.operator_port.pieces import (
     at,
+    capitalised,
     condition_of,
     device_url,
     facts,
@@ -155,7 +157,7 @@ def _now(device: _Named, row: IndexedDevice, record: Device, now_ms: int) -> Nod
         return element("p", with_code(str(problem)), class_="problem"), _facts(row, record, now_ms)
     sentence = hints.paste(why.sentence, device.product)
     return (
-        element("p", with_code(f"{sentence[0].upper()}{sentence[1:]}."), class_="note why"),
+        element("p", with_code(f"{capitalised(sentence)}."), class_="note why"),
         _facts(row, record, now_ms),
         _in_full(why, device, now_ms),
     )
@@ -174,13 +176,20 @@ def _facts(row: IndexedDevice, record: Device, now_ms: int) -> Html:
             ("Last seen", (seen_cell(row, now_ms), " (", at(row.seen_ms), ")")),
             ("Asks", every if row.interval_ms else "its rhythm is not known yet"),
             ("Updated", when(row.updated_ms, now_ms)),
-            ("First seen", when(row.first_ms, now_ms, "not on record")),
+            ("First seen", _first_seen(row.first_ms)),
             ("Address", row.address),
             ("Updater", _updater(record)),
             ("Product", row.product),
             ("Groups", joined(", ", [_group(row, each) for each in row.groups])),
         )
     )
+
+
+def _first_seen(ms: int | None) -> str:
+    """Return when a device was first seen: the hour alone is on record."""
+    if ms is None:
+        return "not on record"
+    return f"on {format_second(ms)[:10]} at about {format_second(ms)[11:13]} h UTC"
 
 
 def _release(row: IndexedDevice) -> Node:
