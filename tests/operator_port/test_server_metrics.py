@@ -2,7 +2,7 @@
 
 import unittest
 
-from ota_server.device_port.counts import RejectReason, CountedRoute
+from ota_server.device_port.counts import CountedRoute, RejectReason
 from ota_server.device_port.live_figures import JournalFigures, LiveFigures
 from ota_server.httpd.turn_counts import BUCKET_SECONDS
 from ota_server.journal.transfers import TransferEnd
