@@ -314,7 +314,7 @@ class DeviceIndex:
         Raises:
             IndexAway: there is no index now.
         """
-        products = self._products(product)
+        products, buckets = self._products(product), max(buckets, 1)
         span_ms = max(until_ms - since_ms, buckets)
         times_ms = tuple(since_ms + span_ms * (at + 1) // buckets for at in range(buckets))
         with self._reading() as connection:

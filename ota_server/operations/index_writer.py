@@ -177,11 +177,7 @@ class IndexWriter:
         """Open the index where it can be used, and begin to make it where it cannot."""
         try:
             connection = open_to_write(self._path)
-            try:
-                self._go_on(connection)
-            except (TypeError, ValueError) as problem:
-                connection.close()
-                raise Unusable("it does not say how far it is") from problem
+            self._go_on(connection)
         except Unusable as problem:
             log.info("the index of devices is made: %s", problem)
             # Noted before the replay, so that no line is missed; one that is read twice does no
@@ -197,13 +193,25 @@ class IndexWriter:
         return connection
 
     def _go_on(self, connection: sqlite3.Connection) -> None:
-        """Go on with an index that is whole."""
-        if float(get_meta(connection, "progress") or "0") < 1:
-            raise Unusable("it was not finished")
-        known = json.loads(get_meta(connection, "position") or "null")
-        position = None if known is None else Position(*map(int, known))
-        seen_ms, number = json.loads(get_meta(connection, "away") or "")
-        self._begin_upkeep(connection, position, (int(seen_ms), int(number)))
+        """Go on with an index that is whole.
+
+        Raises:
+            Unusable: it is not; the connection is closed.
+        """
+        try:
+            if float(get_meta(connection, "progress") or "0") < 1:
+                raise Unusable("it was not finished")
+            known = json.loads(get_meta(connection, "position") or "null")
+            position = None if known is None else Position(*map(int, known))
+            seen_ms, number = json.loads(get_meta(connection, "away") or "")
+            away = int(seen_ms), int(number)
+        except (TypeError, ValueError) as problem:
+            connection.close()
+            raise Unusable("it does not say how far it is") from problem
+        except BaseException:
+            connection.close()
+            raise
+        self._begin_upkeep(connection, position, away)
         # What was decided while nobody looked may concern any device.
         self._sweeps = dict.fromkeys(_products(self._root), -1)
 
