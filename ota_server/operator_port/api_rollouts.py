@@ -196,7 +196,7 @@ def _start(site: Site, given: Given) -> Reply:
 _ONE = "/rollouts/{product}/{rollout}"
 _REQUEST = Body(
     reference("RolloutRequest"),
-    "The release, and what differs from the usual limits, as `rollout start` has them.",
+    "The release, and what differs from the usual limits, as `rollout start VERSION` has them.",
     example={"version": "v1.2.0", "waves": [1, 10, 50, 100], "note": "fixes the clock"},
 )
 OPERATIONS = (

@@ -111,7 +111,7 @@ SHAPES: dict[str, Schema] = {
     "DeviceDetail": shape({**_DEVICE, "explanation": reference("Explanation")}),
     "Explanation": {
         "type": "object",
-        "description": "What it gets, and why, as `why --json` has it.",
+        "description": "What it gets, and why, as `why MAC --json` has it.",
         "properties": {
             "sentence": TEXT,
             "target_version": MAYBE_TEXT,
