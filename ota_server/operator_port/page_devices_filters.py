@@ -27,6 +27,7 @@ _TITLES = {
     "text": "text",
     "version": "version",
     "not_version": "another version than",
+    "target": "told",
     "outdated": "does not run what it should",
     "state": "state",
     "stage": "reached",
@@ -92,7 +93,7 @@ def filter_form(listing: DeviceListing, choices: FilterChoices) -> Html:
 
 
 _RARE = (
-    *("family", "address", "label", "not_seen", "not_version", "stage", "apart"),
+    *("family", "address", "label", "not_seen", "not_version", "target", "stage", "apart"),
     *_SWITCHES,
 )
 
@@ -107,6 +108,7 @@ def _rare_fields(wanted: DeviceFilter, first: dict[str, str]) -> list[Node]:
         text("Label holds", "label", "kitchen"),
         text("Not seen for", "not_seen", "7d"),
         text("Any version but", "not_version", "v1.0.0"),
+        text("Told last", "target", "v1.0.0"),
         choice("Reached", "stage", _options(Stage), first.get("stage", "")),
         choice("Counted", "apart", _counted(), first.get("apart", "")),
         check_box("Overdue by its own rhythm", "overdue", "1", wanted.overdue),

@@ -4,7 +4,7 @@ import re
 import unittest
 from urllib.parse import parse_qs, quote
 
-from ota_server.operator_port.device_query import COLUMN_NAMES
+from ota_server.operator_port.device_query import COLUMN_NAMES, FILTER_FIELDS
 from tests.support.fleet import NEW, mac_of
 from tests.support.operators import Operators, OperatorsCase, make_token
 from tests.support.pages import PageReader
@@ -64,6 +64,10 @@ class TableTest(OperatorsCase):
             ("family=hawkbit", 1),
             ("not_seen=1d", 0),
             ("apart=pinned", 3),
+            ("apart=rejected", 10),
+            ("apart=counted", ALL - 3 - 10),
+            ("target=v1.0.0&target=v9", PLUGS + 3),
+            ("target=v9", 0),
             ("state=up-to-date&state=behind&state=held-back&state=undecided", ALL),
         ):
             with self.subTest(query):
@@ -80,8 +84,29 @@ class TableTest(OperatorsCase):
             {"version": ["v1.10.0"], "state": ["behind"], "sort": ["seen"]},
         )
 
+    def test_each_filter_has_a_name_where_it_is_chosen_and_a_field_in_the_form(self):
+        values = {
+            **dict.fromkeys(("outdated", "overdue"), "1"),
+            "state": "behind",
+            "stage": "told",
+            "apart": "counted",
+            "family": "br",
+            "address": "192.0.2.1",
+            "not_seen": "7d",
+            "product": "default",
+            "group": "beta",
+        }
+        for name in FILTER_FIELDS:
+            with self.subTest(name):
+                page = self.reader.page(f"/devices?{name}={values.get(name, 'v1')}")
+                self.assertEqual(sum(said.endswith("✕") for _, said in page.links), 1)
+                fields = [*page.all("input"), *page.all("select")]
+                self.assertIn(name, {each.get("name") for each in fields})
+
     def test_the_form_sends_what_it_shows_again(self):
-        query = "version=v1&version=v2&state=behind&group=beta&not_seen=7d&overdue=1&limit=25"
+        query = (
+            "version=v1&version=v2&state=behind&group=beta&not_seen=7d&overdue=1&limit=25&target=v3"
+        )
         page = self.reader.page(f"/devices?{query}")
         sent = {
             (each["name"], each.get("value", ""))
@@ -92,6 +117,7 @@ class TableTest(OperatorsCase):
             ("version", "v1"),
             ("version", "v2"),
             ("not_seen", "7d"),
+            ("target", "v3"),
             ("overdue", "1"),
             ("limit", "25"),
         ):
