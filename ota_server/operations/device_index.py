@@ -283,6 +283,7 @@ class DeviceIndex:
             versions = frequent_versions(connection, products)
             as_of_ms = int(get_meta(connection, "as_of_ms") or "0")
             progress = float(get_meta(connection, "progress") or "0")
+            bad_lines = int(get_meta(connection, "bad_lines") or "0")
         conditions, counted = Counter[Condition](), Counter[Condition]()
         apart, held_by = Counter[Apart](), Counter[str]()
         for each in counts:
@@ -298,7 +299,7 @@ class DeviceIndex:
         total = conditions.total()
         ordered, other = dict(versions.most_common()), max(total - versions.total(), 0)
         figures = conditions, counted, apart, held_by, ordered, other
-        return FleetSummary(total, *figures, as_of_ms, progress)
+        return FleetSummary(total, *figures, as_of_ms, progress, bad_lines)
 
     def by_release(self, product: str, versions: Collection[str]) -> tuple[Counter[str], ...]:
         """Return how many devices report each of some versions, and were told each version last."""
