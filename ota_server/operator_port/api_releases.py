@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 from ota_server.httpd.reply import Reply
 from ota_server.operations import change_release
-from ota_server.operations.change_release import ReleaseChanged
+from ota_server.operations.change_release import ReleaseChanged, no_progress
 from ota_server.operations.release_facts import (
     find_release_facts,
     list_releases,
@@ -40,10 +40,6 @@ def known_fields(product: str, folder: Path, version: str) -> dict[str, Any]:
     """Return what is known of a release, as `release show --json` has it."""
     fields = release_fields(find_release_facts(folder, version))
     return {"url": release_url(product, str(fields["version"])), "product": product, **fields}
-
-
-def no_progress(_done: int, _total: int) -> None:
-    """Take no notice: nobody watches."""
 
 
 def _list(site: Site, given: Given) -> Reply:

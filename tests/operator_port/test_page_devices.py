@@ -202,7 +202,7 @@ class TableTest(OperatorsCase):
         looker = Operators(self.server.admin_port, make_token(self.data_dir, "bob", False))
         page = looker.page("/devices")
         self.assertEqual(page.all("button", name="action"), [])
-        self.assertIn("bob may only look.", page.text)
+        self.assertIn("sign in by a token that may act", page.text)
         actor = self.operators.page("/devices?product=default")
         self.assertEqual(len(actor.all("button", name="action")), 8)
 
