@@ -150,6 +150,8 @@ class RandomFleetTest(IndexCase):
                     self.assertEqual([*chain.from_iterable(pages)], expected)
                     self.assertEqual(sorted(self.index.keys(wanted)), sorted(expected))
                     self.assertEqual(self.index.count(wanted), len(expected))
+                    exported = [row.key for row in self.index.rows(wanted)]
+                    self.assertEqual(exported, sorted(expected, key=number_of))
                     total = self.index.page(wanted, sort, descending, limit=1).total
                     self.assertEqual(total, (len(expected), True))
 
