@@ -317,6 +317,23 @@ class LostTest(IndexCase):
         self.assertIn("stands still", logged.output[0])
 
 
+class NoRoomTest(IndexCase):
+    def test_where_the_disk_is_full_the_journal_comes_first_and_the_index_goes(self):
+        self.know(1)
+        self.catch_up()
+        (pages,) = self.writer._connection.execute("PRAGMA page_count").fetchone()
+        self.writer._connection.execute(f"PRAGMA max_page_count = {pages}").fetchone()
+        for number in range(2000):
+            self.know(number)
+        with self.assertLogs("ota_server.operations", "WARNING") as logged:
+            while self.file.exists():
+                self.writer.step(self.now_ms)
+        self.assertIn("full", logged.output[0])
+        self.assertFalse(self.writer.step(self.now_ms))
+        self.assertFalse(self.file.exists())
+        self.assertEqual([*self.file.parent.glob("index*")], [])
+
+
 class DecidedTest(IndexCase):
     def setUp(self) -> None:
         super().setUp()
