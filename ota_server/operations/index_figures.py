@@ -26,7 +26,7 @@ def state_counts(connection: sqlite3.Connection, products: Sequence[str]) -> lis
     """Return how many devices of some products are in which state."""
     sql = (
         "SELECT condition, apart, reason, devices FROM state_tally "
-        f"WHERE product IN ({_places(products)}) AND condition != {NO_CONDITION}"
+        f"WHERE product IN ({_places(products)}) AND condition <> {NO_CONDITION} AND devices > 0"
     )
     return [StateCount._make(row) for row in connection.execute(sql, tuple(products))]
 
