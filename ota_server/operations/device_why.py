@@ -71,7 +71,7 @@ def explain_why(
     device: Device | None,
     version: str,
     now_ms: int,
-    has_state: bool = True,
+    is_brief: bool = False,
 ) -> WhyFacts:
     """Return what a device gets and why, if it reports a version.
 
@@ -79,7 +79,8 @@ def explain_why(
         data_dir: of its product.
         key: of the device (`model.identity`).
         device: what is on record of it.
-        has_state: also how it is, which may read the journal; else that is left out.
+        is_brief: leave out how it is, and what it counts as under a rollout (`device_rollouts`):
+            both may read all of the journal.
 
     Raises:
         BadPolicy, OSError: a file cannot be used or read.
@@ -89,11 +90,11 @@ def explain_why(
     server = read_server_state(logs)
     found = explain_device(data_dir, Report(key, version, updater), device, now_ms, server)
     case = None
-    if found.turns and device is not None:
+    if found.turns and device is not None and not is_brief:
         policy = PolicyFiles(data_dir, server.keeps_ungrouped, server.unserved).current()
         case = outcome_of(data_dir, key, found.turns[0].group, policy, now_ms)
     state = None
-    if has_state and device is not None and version == device.firmware_version:
+    if not is_brief and device is not None and version == device.firmware_version:
         state = _state(data_dir, key, device, server, now_ms)
     besides = WhyBesides(
         read_labels(data_dir).get(name_of(key)),

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from threading import Thread
 
-from ota_server.rollouts.files import ENDED_NAME
+from ota_server.rollouts.files import ENDED_NAME, groups_with_plan
 from ota_server.rollouts.history import judged_devices
 from ota_server.rollouts.outcome_list import ListedDevice
 from ota_server.system.data_dir import log_dir
@@ -62,11 +62,19 @@ class JudgedDevices:
             _stamp(log_dir(self._data_dir) / ENDED_NAME),
         )
         # Without a change of files only those may change that are known: one falls silent.
-        if seen == self._seen and not self.found:
+        if (seen == self._seen and not self.found) or not self._has_rollouts():
             return
         self._seen = seen
         self._thread = Thread(target=self._find, args=(now_ms,), name="index-judged", daemon=True)
         self._thread.start()
+
+    def _has_rollouts(self) -> bool:
+        """Return whether there is anything to find: of hundreds of products few have rollouts."""
+        try:
+            is_ended = (log_dir(self._data_dir) / ENDED_NAME).exists()
+            return is_ended or bool(groups_with_plan(self._data_dir))
+        except OSError:
+            return False
 
     def _find(self, now_ms: int) -> None:
         began = time.monotonic()

@@ -124,10 +124,10 @@ def make_row(
 
     Args:
         marks: its label and its groups.
-        before: its row up to now; None: it is new here.
+        before: its row up to now; None: it is new.
     """
     (label, groups), version, seen_ms = marks, device.firmware_version, device.last_seen_ms
-    target, address, first_ms = device.target_version, device.address, device.first_seen_ms
+    first_ms = device.first_seen_ms
     if before is None:
         identity = number_of(key), name_of(key), product_of(key)
         since_ms, interval_ms = _since(device, state, now_ms), 0
@@ -147,17 +147,16 @@ def make_row(
         version,
         order_of(version),
         family_of(device.updater),
-        address,
-        order_of_address(address),
+        device.address,
+        order_of_address(device.address),
         _joined(groups),
         label,
         label.casefold() if label else "",
         state.release,
-        target,
-        order_of(target or ""),
+        device.target_version,
+        order_of(device.target_version or ""),
         device.update_ms or 0,
-        # The journal has the full hour after it.
-        min(first_ms, seen_ms) if first_ms is not None else 0,
+        0 if first_ms is None else min(first_ms, seen_ms),  # on record is the full hour after it
         since_ms,
         state.due_ms,
         rest_of(device),

@@ -123,6 +123,10 @@ class IndexWriter:
             self._give_up(problem, is_lost)
         except (OSError, BadPolicy, Refused) as problem:
             self._give_up(problem, is_lost=False)
+        except Exception as problem:
+            # Rollouts must go on, whatever is wrong with a list.
+            log.exception("the index of devices met what it does not expect")
+            self._give_up(problem, is_lost=False)
         return False
 
     def _give_up(self, problem: Exception, is_lost: bool) -> None:

@@ -163,7 +163,7 @@ def _show(site: Site, given: Given) -> Reply:
 def _explained(site: Site, folder: Path, row: IndexedDevice) -> Mapping[str, Any]:
     device = newest(site.journal_dir, row.key)
     now_ms = site.now_ms()
-    facts = explain_why(folder, row.key, device, row.version, now_ms, has_state=False)
+    facts = explain_why(folder, row.key, device, row.version, now_ms, is_brief=True)
     said = why_fields(facts)
     return {"sentence": facts.sentence, **{name: said[name] for name in _EXPLAINED}}
 

@@ -187,8 +187,9 @@ def unfit_problem(status: HTTPStatus, errors: Sequence[Unfit]) -> Problem:
 
 
 def sentence(text: str) -> str:
-    """Return a message as a sentence; commands in it lose their backticks nowhere."""
-    return f"{text[:1].upper()}{text[1:]}{'' if text.endswith('.') else '.'}"
+    """Return a message as a sentence; a version or a name at its begin stays as it is."""
+    is_word = text.partition(" ")[0].isalpha()
+    return f"{text[:1].upper() if is_word else text[:1]}{text[1:]}{'' if text[-1:] == '.' else '.'}"
 
 
 def reply(content: object, status: HTTPStatus = HTTPStatus.OK, *fields: tuple[str, str]) -> Reply:

@@ -11,7 +11,6 @@ from typing import Any
 
 from ota_server.httpd.reply import Reply
 from ota_server.httpd.taken import TakenConnection
-from ota_server.model.manifest import MAX_NOTES
 from ota_server.operations.change_release import publish_image
 from ota_server.operator_port.api_operation import (
     BYTES,
@@ -35,6 +34,8 @@ from ota_server.releases.inventory import find_release
 from ota_server.releases.publish_request import PublishRequest
 
 _PIECE_BYTES = 256 * 1024
+# They stand in the first line of the request, which is bounded: a character may take twelve there.
+_MOST_NOTES = 500
 
 
 def _publish(site: Site, given: Given) -> Reply:
@@ -124,13 +125,13 @@ OPERATIONS = (
         "The same bytes under the same version change only what is on record.",
         query=(
             QueryField(
-                "notes", {"type": "string", "maxLength": MAX_NOTES}, "What is new, for people."
+                "notes", {"type": "string", "maxLength": _MOST_NOTES}, "What is new, for people."
             ),
             QueryField("reports_as", _REPORTED, "What devices report that run it."),
             QueryField("via", reference("Version"), "The stepping stone to it."),
             QueryField(
                 "direct_from",
-                {"type": "array", "items": _PATTERN, "maxItems": 100},
+                {"type": "array", "items": _PATTERN, "maxItems": 20},
                 "Versions that may skip the stepping stone.",
             ),
             FORCE,

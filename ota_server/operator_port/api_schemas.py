@@ -80,6 +80,12 @@ def an_object(properties: Mapping[str, Schema], *required: str, **more: Any) -> 
     return {**shape, "required": list(required)} if required else shape
 
 
+# What a device may report as its version.
+_REPORTED: Schema = _patterned(
+    "[!-~](?:[ -~]{0,62}[!-~])?", "what a device can report: 1 to 64 printable ASCII", "v1.0.0"
+)
+# Of one field of the query, whose line is bounded.
+_MOST_WORDS = 20
 FLAG: Schema = {"type": "boolean"}
 SECONDS: Schema = {"type": "number", "minimum": 0, "maximum": MOST_SECONDS}
 LIMIT: Schema = {"type": "integer", "minimum": 1, "maximum": MOST_ROWS}
@@ -90,13 +96,13 @@ REASON: Schema = {"type": "string", "maxLength": MOST_REASON}
 # What a filter holds, in the query and in JSON: the fields that the page has too.
 FILTER: dict[str, Schema] = {
     "text": _text(1, 200),
-    "version": listed(_text(1, 64)),
-    "not_version": listed(_text(1, 64)),
+    "version": listed(_REPORTED, _MOST_WORDS),
+    "not_version": listed(_REPORTED, _MOST_WORDS),
     "outdated": FLAG,
-    "state": listed(_words(Condition)),
+    "state": listed(_words(Condition), _MOST_WORDS),
     "stage": _words(Stage),
-    "apart": listed(_words(Apart)),
-    "family": listed({"type": "string", "enum": list(FAMILY_NAMES)}),
+    "apart": listed(_words(Apart), _MOST_WORDS),
+    "family": listed({"type": "string", "enum": list(FAMILY_NAMES)}, _MOST_WORDS),
     "product": reference("ProductName"),
     "group": reference("GroupName"),
     "address": _patterned(

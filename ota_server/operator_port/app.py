@@ -134,6 +134,7 @@ class OperatorApp:
             return self._refuse(asked, problem)
 
     def _answer(self, route: Route, asked: Asked) -> Reply:
+        asked.last_change = self._site.changes.last_id
         if route.access is not Access.ACT:
             return with_safe_fields(route.answer(self._site, asked))
         with audit.acting_as(asked.operator.name):

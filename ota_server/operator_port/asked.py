@@ -26,6 +26,7 @@ class Asked:
     Attributes:
         parts: what the braces of the route's path stand for.
         operator: who asks.
+        last_change: the newest change when the answer began; what comes after may not be in it.
     """
 
     def __init__(
@@ -35,6 +36,7 @@ class Asked:
         self.peer = peer
         self.parts = parts
         self.operator = operator
+        self.last_change = 0
 
     @property
     def wants_fragment(self) -> bool:

@@ -79,7 +79,7 @@ def _document(asked: Asked, title: str, content: Node) -> Html:
     body = (
         element("a", "To the content", href="#main", class_="skip"),
         element("header", _ways(asked), _who(asked), class_="top"),
-        element("main", content, id="main", tabindex="-1"),
+        element("main", content, id="main", tabindex="-1", data_seen=asked.last_change),
         element("p", id="said", role="status", class_="said"),
     )
     return element("html", element("head", *head), element("body", *body), lang="en")
@@ -90,7 +90,10 @@ def _held(site: Site) -> Html | None:
     lines = hold_lines(site.data_dir)
     if not lines:
         return None
-    return element("div", [element("p", line) for line in lines], class_="held", role="alert")
+    # Without the command that ends it: the page of the hold has a button for that.
+    said = [element("p", line.rpartition("; ")[0]) for line in lines]
+    more = element("p", element("a", "The hold, and how to end it", href="/hold"))
+    return element("div", said, more, class_="held", role="alert")
 
 
 def _ways(asked: Asked) -> Html:

@@ -36,8 +36,8 @@ _WHEN = {
     HTTPStatus.METHOD_NOT_ALLOWED: "The method does not apply here; `Allow` has those that do.",
     HTTPStatus.NOT_ACCEPTABLE: "`Accept` rules out what is answered here.",
     HTTPStatus.CONFLICT: "The fields do not go together, or with what is there now.",
-    HTTPStatus.LENGTH_REQUIRED: "The length of the body is not said.",
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "The body is too long.",
+    HTTPStatus.REQUEST_URI_TOO_LONG: "The first line has more than 8,000 bytes.",
     HTTPStatus.UNSUPPORTED_MEDIA_TYPE: "The body is of another type than it has to be.",
     HTTPStatus.UNPROCESSABLE_ENTITY: "The body does not fit its schema; `errors` says where.",
     HTTPStatus.TOO_MANY_REQUESTS: "Too many wrong tokens came from this address.",
@@ -50,6 +50,7 @@ _ALWAYS = (
     HTTPStatus.FORBIDDEN,
     HTTPStatus.METHOD_NOT_ALLOWED,
     HTTPStatus.NOT_ACCEPTABLE,
+    HTTPStatus.REQUEST_URI_TOO_LONG,
     HTTPStatus.TOO_MANY_REQUESTS,
     HTTPStatus.INTERNAL_SERVER_ERROR,
     HTTPStatus.SERVICE_UNAVAILABLE,
@@ -188,10 +189,10 @@ def _success(success: Success) -> dict[str, Any]:
 
 
 def _error(status: HTTPStatus) -> dict[str, Any]:
-    said: dict[str, Any] = {
-        "description": _WHEN[status],
-        "content": {_PROBLEM: {"schema": reference("Problem")}},
-    }
+    said: dict[str, Any] = {"description": _WHEN[status]}
+    if status is HTTPStatus.REQUEST_URI_TOO_LONG:
+        return said  # it is answered before it is known what was asked for
+    said["content"] = {_PROBLEM: {"schema": reference("Problem")}}
     if status in _ERROR_FIELDS:
         name, text = _ERROR_FIELDS[status]
         said["headers"] = {name: _header(text)}

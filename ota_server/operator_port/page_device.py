@@ -9,29 +9,37 @@ from ota_server.model.device import Device
 from ota_server.model.identity import key_of_name, parse_name
 from ota_server.model.quantity import rounded_duration
 from ota_server.model.refusal import BadPolicy, Refused
+from ota_server.model.timestamp import format_second
 from ota_server.model.updater import family_of
 from ota_server.operations.bulk_edits import BulkAction
 from ota_server.operations.device_filter import DeviceFilter
 from ota_server.operations.device_index import IndexedDevice
 from ota_server.operations.device_why import WhyFacts, explain_why, why_lines
-from ota_server.operator_port.asked import Asked
+from ota_server.operator_port.asked import Asked, Malformed
 from ota_server.operator_port.authoriser import Access
 from ota_server.operator_port.device_query import fields_of, product_field
 from ota_server.operator_port.frame import page, see_other
 from ota_server.operator_port.html import Html, Node, element, joined
-from ota_server.operator_port.page_device_story import downloads, rollouts, time_line
-from ota_server.operator_port.page_devices_bar import BUTTONS, ROLL_OUT, SIGN_IN
+from ota_server.operator_port.page_device_story import (
+    AskedPart,
+    downloads,
+    read_part,
+    rollouts,
+    time_line,
+    unreadable,
+)
+from ota_server.operator_port.page_devices_bar import BUTTONS, ROLL_OUT, may_not_act
 from ota_server.operator_port.page_devices_columns import seen_cell, stage_of, words_of
 from ota_server.operator_port.page_overview_empty import devices_url
 from ota_server.operator_port.pieces import (
     at,
+    capitalised,
     condition_of,
     device_url,
     facts,
     form,
     link,
     live,
-    notes,
     release_url,
     url_with,
     when,
@@ -102,26 +110,37 @@ def _find(name: str) -> Html:
 
 
 def _content(site: Site, asked: Asked, device: _Named, row: IndexedDevice, record: Device) -> Node:
-    now_ms, before = site.now_ms(), asked.one("before") or None
+    now_ms = site.now_ms()
     label = (" ", element("span", row.label, class_="quiet")) if row.label else None
-    history = time_line(site.journal_dir, device.key, device.url, before, now_ms)
     return (
         element("h1", element("span", row.name, class_="mono"), label),
         live("now", "devices rollouts releases hold", _now(device, row, record, now_ms)),
-        _actions(asked, device) if asked.operator.may_act else notes([SIGN_IN], "quiet"),
+        _actions(asked, device) if asked.operator.may_act else may_not_act(asked),
         live(
             "rollouts",
             "rollouts",
             element("h2", "Rollouts"),
             rollouts(device.data_dir, device.product, device.key, now_ms),
         ),
-        live(
-            "downloads",
-            "devices",
-            element("h2", "Downloads"),
-            downloads(site.journal_dir, device.key, now_ms),
-        ),
-        live("history", "devices", element("h2", "History"), history),
+        _story(site, asked, device, now_ms),
+    )
+
+
+def _story(site: Site, asked: Asked, device: _Named, now_ms: int) -> Node:
+    """Return what became of the device; its newest downloads apart, if that is not all there is."""
+    only = asked.one("only")
+    if only not in ("", "downloads"):
+        raise Malformed(f"only: {only[:40]!r} is not downloads")
+    asked_for = AskedPart(device.url, asked.one("before") or None, bool(only))
+    try:
+        found = read_part(site.journal_dir, device.key, asked_for)
+    except OSError as problem:
+        return unreadable(problem)
+    head = element("h2", "Downloads")
+    is_newest = not asked_for.before and not asked_for.is_downloads
+    return (
+        live("downloads", "devices", head, downloads(found, now_ms)) if is_newest else None,
+        live("history", "devices", element("h2", "History"), time_line(found, asked_for, now_ms)),
     )
 
 
@@ -131,13 +150,13 @@ def _content(site: Site, asked: Asked, device: _Named, row: IndexedDevice, recor
 def _now(device: _Named, row: IndexedDevice, record: Device, now_ms: int) -> Node:
     try:
         why = explain_why(
-            device.data_dir, device.key, record, record.firmware_version, now_ms, has_state=False
+            device.data_dir, device.key, record, record.firmware_version, now_ms, is_brief=True
         )
     except (Refused, BadPolicy) as problem:
         return element("p", with_code(str(problem)), class_="problem"), _facts(row, record, now_ms)
     sentence = hints.paste(why.sentence, device.product)
     return (
-        element("p", with_code(f"{sentence[0].upper()}{sentence[1:]}."), class_="note why"),
+        element("p", with_code(f"{capitalised(sentence)}."), class_="note why"),
         _facts(row, record, now_ms),
         _in_full(why, device, now_ms),
     )
@@ -156,13 +175,20 @@ def _facts(row: IndexedDevice, record: Device, now_ms: int) -> Html:
             ("Last seen", (seen_cell(row, now_ms), " (", at(row.seen_ms), ")")),
             ("Asks", every if row.interval_ms else "its rhythm is not known yet"),
             ("Updated", when(row.updated_ms, now_ms)),
-            ("First seen", when(row.first_ms, now_ms, "not on record")),
+            ("First seen", _first_seen(row.first_ms)),
             ("Address", row.address),
             ("Updater", _updater(record)),
             ("Product", row.product),
             ("Groups", joined(", ", [_group(row, each) for each in row.groups])),
         )
     )
+
+
+def _first_seen(ms: int | None) -> str:
+    """Return when a device was first seen: the hour alone is on record."""
+    if ms is None:
+        return "not on record"
+    return f"on {format_second(ms)[:10]} at about {format_second(ms)[11:13]} h UTC"
 
 
 def _release(row: IndexedDevice) -> Node:

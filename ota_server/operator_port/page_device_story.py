@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ota_server.journal.record_fields import time_in
 from ota_server.model.quantity import approximate_size, count_of
@@ -49,39 +49,71 @@ _CASES = {
 }
 
 
-def time_line(logs: Path, key: str, url: str, before: str | None, now_ms: int) -> Node:
-    """Return a part of the history of a device, the newest first; equal checks are one entry.
+class AskedPart(NamedTuple):
+    """Which part of the history of a device is asked for.
+
+    Attributes:
+        url: of the page of the device.
+        before: where the part before it ended; None: from the newest on.
+        is_downloads: downloads alone.
+    """
+
+    url: str
+    before: str | None
+    is_downloads: bool
+
+    def at(self, before: str | None, is_downloads: bool | None = None) -> str:
+        """Return the URL of another part, or of all there is or of downloads alone."""
+        chosen = self.is_downloads if is_downloads is None else is_downloads
+        fields = [("only", "downloads" * chosen), ("before", before or "")]
+        return url_with(self.url, [(name, value) for name, value in fields if value])
+
+
+def read_part(logs: Path, key: str, asked_for: AskedPart) -> StoryPage:
+    """Return a part of the history, the newest entry first; equal checks are one entry.
+
+    To find one device reads the journal back from its end, up to its beginning: once a page.
 
     Args:
         logs: the folder of the journal.
-        url: of the page of the device.
-        before: where the part before it ended; None: from the newest on.
 
     Raises:
         Malformed: `before` is not from such a page.
+        OSError: the journal cannot be read.
     """
+    events = DOWNLOADS if asked_for.is_downloads else None
     try:
-        found = story(logs, key, _MOST_ENTRIES, before)
+        return story(logs, key, _MOST_ENTRIES, asked_for.before, events)
     except Refused as problem:
         raise Malformed(f"before: {problem}") from None
-    except OSError as problem:
-        return _unreadable(problem)
-    rows = [_entry(each, now_ms) for each in found.entries]
-    headings = ("When", "What", "Version", "Told", "Details", "Address")
-    older = url_with(url, [("before", found.older)]) if found.older else None
-    ways = _ways(url, before, older) if before or older else None
-    return table(headings, rows, "There is nothing on record."), ways
 
 
-def _ways(url: str, before: str | None, older: str | None) -> Html:
-    return element(
-        "nav",
-        link(url, "Newest", class_="button") if before else None,
-        " ",
-        link(older, "Older →", class_="button") if older else None,
-        class_="pager",
-        aria_label="Parts of the history",
-    )
+def time_line(found: StoryPage, asked_for: AskedPart, now_ms: int) -> Node:
+    """Return a part of the history as a table."""
+    if asked_for.is_downloads:
+        shown = _downloads_table(found.entries, now_ms)
+    else:
+        rows = [_entry(each, now_ms) for each in found.entries]
+        headings = ("When", "What", "Version", "Told", "Details", "Address")
+        shown = table(headings, rows, "There is nothing on record.")
+    return _kinds(asked_for), shown, _ways(found, asked_for)
+
+
+def _kinds(asked_for: AskedPart) -> Html:
+    def way(words: str, is_downloads: bool) -> Html:
+        here = "true" if is_downloads is asked_for.is_downloads else None
+        return element("a", words, href=asked_for.at(None, is_downloads), aria_current=here)
+
+    ways = (way("Everything", False), " ", way("Downloads alone", True))
+    return element("nav", ways, class_="products", aria_label="What is shown of the history")
+
+
+def _ways(found: StoryPage, asked_for: AskedPart) -> Html | None:
+    if not (asked_for.before or found.older):
+        return None
+    newest = link(asked_for.at(None), "Newest", class_="button") if asked_for.before else None
+    older = link(asked_for.at(found.older), "Older →", class_="button") if found.older else None
+    return element("nav", newest, " ", older, class_="pager", aria_label="Parts of the history")
 
 
 def _entry(entry: StoryEntry, now_ms: int) -> Sequence[Node]:
@@ -110,21 +142,18 @@ def _text(fields: Mapping[str, Any], name: str) -> str:
     return "-" if value in (None, "") else str(value)
 
 
-def downloads(logs: Path, key: str, now_ms: int) -> Node:
-    """Return the newest downloads of a device."""
-    try:
-        found = story(logs, key, _MOST_DOWNLOADS, events=DOWNLOADS)
-    except OSError as problem:
-        return _unreadable(problem)
+def downloads(found: StoryPage, now_ms: int) -> Node:
+    """Return the newest downloads among the entries that were found."""
+    chosen = [each for each in found.entries if each.event in DOWNLOADS]
+    if not chosen and found.older:
+        return element("p", "None among the newest entries of the history.", class_="quiet")
+    return _downloads_table(chosen[:_MOST_DOWNLOADS], now_ms)
+
+
+def _downloads_table(entries: Sequence[StoryEntry], now_ms: int) -> Html:
     headings = ("When", "What", "Release", "Sent", "Took", "End")
-    rows = [_download(each.first, now_ms) for each in found.entries]
-    return table(headings, rows, "No download is on record."), _more_words(found)
-
-
-def _more_words(found: StoryPage) -> Html | None:
-    if found.older is None:
-        return None
-    return element("p", "Older ones are in the history below.", class_="quiet")
+    rows = [_download(each.first, now_ms) for each in entries]
+    return table(headings, rows, "No download is on record.")
 
 
 def _download(fields: Mapping[str, Any], now_ms: int) -> Sequence[Node]:
@@ -153,7 +182,7 @@ def rollouts(data_dir: Path, product: str, key: str, now_ms: int) -> Node:
     except (Refused, BadPolicy) as problem:
         return element("p", with_code(hints.paste(str(problem), product)), class_="problem")
     except OSError as problem:
-        return _unreadable(problem)
+        return unreadable(problem)
     rows: list[Sequence[Node]] = [
         (
             link(rollout_url(product, each.id), each.title),
@@ -168,6 +197,7 @@ def rollouts(data_dir: Path, product: str, key: str, now_ms: int) -> Node:
     return table(headings, rows, "It was in no rollout that is on record.")
 
 
-def _unreadable(problem: OSError) -> Html:
+def unreadable(problem: OSError) -> Html:
+    """Return that the journal cannot be read."""
     said = f"The journal cannot be read: {problem.filename or ''} {problem.strerror}."
     return element("p", said, class_="problem")

@@ -38,7 +38,6 @@ from ota_server.operator_port.pieces import (
     form,
     link,
     live,
-    notes,
     pager,
     percent,
     table,
@@ -114,7 +113,7 @@ def _content(
         {name for each in names for name in group_names(site.folder_of(each or DEFAULT))}
     )
     choices = FilterChoices(site.products, groups, [*summary.versions])
-    shown = listing.columns or columns_that_fit(found.rows, len(site.products) > 1)
+    shown = listing.columns or columns_that_fit(listing.wanted, found.rows, len(site.products) > 1)
     may_act = asked.operator.may_act
     rows = _table(site, listing, found, shown, may_act)
     body: Node = live("devices", "devices", being_made(summary), rows)
@@ -123,7 +122,7 @@ def _content(
         actions = page_devices_bar.action_bar(site, listing, found.total)
         body = form(asked, "/devices/preview", body, actions, hidden=hidden)
     else:
-        body = (body, notes([page_devices_bar.SIGN_IN], "quiet"))
+        body = (body, page_devices_bar.may_not_act(asked))
     return (
         filter_form(listing, choices),
         chosen_filters(listing),

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from ota_server.operations.bulk_edits import BulkAction
 from ota_server.operations.device_filter import DeviceFilter
 from ota_server.operations.device_index import Total
+from ota_server.operator_port.asked import Asked
 from ota_server.operator_port.device_query import DeviceListing, fields_of, product_field
 from ota_server.operator_port.html import Html, Node, element
 from ota_server.operator_port.pieces import link, number, url_with
@@ -32,7 +33,6 @@ DONE = {
     BulkAction.ADD.value: "They are in the group.",
     BulkAction.REMOVE.value: "They are no longer in the group.",
 }
-SIGN_IN = "To pin, label, group, forget or roll out, sign in."
 
 
 def action_bar(site: Site, listing: DeviceListing, total: Total) -> Node:
@@ -56,6 +56,14 @@ def action_bar(site: Site, listing: DeviceListing, total: Total) -> Node:
 def button_bar(buttons: Sequence[Node]) -> Html:
     """Return buttons side by side."""
     return element("div", buttons, class_="actions")
+
+
+def may_not_act(asked: Asked) -> Html:
+    """Return why there are no buttons, and how somebody gets them."""
+    if asked.operator.name:
+        return element("p", f"{asked.operator.name} may only look.", class_="quiet")
+    way = link("/login", "sign in")
+    return element("p", "To pin, label, group, forget or roll out, ", way, ".", class_="quiet")
 
 
 def _scope(value: str, *words: Node) -> Html:

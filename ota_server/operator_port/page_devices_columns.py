@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from ota_server.model.quantity import rounded_duration
 from ota_server.model.timestamp import format_second
-from ota_server.operations.device_filter import SORTS, Stage
+from ota_server.operations.device_filter import SORTS, DeviceFilter, Stage
 from ota_server.operations.device_index import IndexedDevice
 from ota_server.operator_port.device_query import COLUMN_NAMES, DeviceListing, listing_fields
 from ota_server.operator_port.html import Html, Node, element
@@ -24,6 +24,7 @@ from ota_server.policy.device_state import Condition
 from ota_server.system.hints import hints
 
 _BY_EVIDENCE = (Condition.FAILED, Condition.SILENT, Condition.UNDECIDED)
+_WITH_REASON = (*_BY_EVIDENCE, Condition.HELD_BACK)
 # The newest or the worst comes first when one of these is chosen.
 _FALLING = ("seen", "updated", "first")
 _ALWAYS = ("mac", "version", "target", "state", "stage", "seen", "updated", "address")
@@ -137,16 +138,20 @@ COLUMNS = {
 assert [*COLUMNS] == [*COLUMN_NAMES]
 
 
-def columns_that_fit(rows: Sequence[IndexedDevice], has_products: bool) -> tuple[str, ...]:
-    """Return the columns that say something about these devices."""
-    wanted = {
+def columns_that_fit(
+    wanted: DeviceFilter, rows: Sequence[IndexedDevice], has_products: bool
+) -> tuple[str, ...]:
+    """Return the columns that say something about the devices that a filter has let through."""
+    fitting = {
         *_ALWAYS,
+        # Whoever looks for those that failed wants to know why.
+        *["reason"] * (bool(wanted.states) and {*wanted.states} <= {*_WITH_REASON}),
         *["label"] * any(row.label for row in rows),
         *["product"] * has_products,
         *["family"] * (len({row.family for row in rows}) > 1),
         *["groups"] * any(row.groups for row in rows),
     }
-    return tuple(name for name in COLUMN_NAMES if name in wanted)
+    return tuple(name for name in COLUMN_NAMES if name in fitting)
 
 
 def heading(name: str, listing: DeviceListing) -> Heading:

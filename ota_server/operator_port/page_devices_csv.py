@@ -41,7 +41,7 @@ def answer(site: Site, asked: Asked) -> Reply:
     listing = read_listing(asked.query)._replace(cursor=None)
     parts = _parts(site, listing)
     first = next(parts)
-    shown = listing.columns or columns_that_fit(first, len(site.products) > 1)
+    shown = listing.columns or columns_that_fit(listing.wanted, first, len(site.products) > 1)
     date = format_second(site.now_ms())[:10]
     fields = [
         ("Content-Type", "text/csv; charset=utf-8; header=present"),

@@ -24,8 +24,19 @@ from ota_server.operator_port.page_overview_parts import (
     versions_part,
     versions_shown,
 )
-from ota_server.operator_port.page_rollout_pieces import rollout_state, waves_table
-from ota_server.operator_port.pieces import link, live, rollout_url, url_with, with_code
+from ota_server.operator_port.page_rollout_pieces import (
+    rollout_state,
+    sentences,
+    waves_table,
+)
+from ota_server.operator_port.pieces import (
+    capitalised,
+    link,
+    live,
+    rollout_url,
+    url_with,
+    with_code,
+)
 from ota_server.operator_port.products_shown import product_ways
 from ota_server.operator_port.routes import Route
 from ota_server.operator_port.site import DEFAULT, Site
@@ -142,8 +153,8 @@ def _of_product(site: Site, product: str) -> list[Node]:
 
 
 def _rollout(site: Site, product: str, detail: RolloutDetail) -> Node:
-    title = detail.title if not product else f"{product}: {detail.title}"
-    said = detail.advice
+    title = f"{product}: {detail.title}" if product else capitalised(detail.title)
+    said = sentences(hints.paste(each, product) for each in detail.advice)
     return element(
         "article",
         element(
@@ -152,7 +163,7 @@ def _rollout(site: Site, product: str, detail: RolloutDetail) -> Node:
             " ",
             rollout_state(detail.state, detail.needs_person),
         ),
-        [element("p", with_code(hints.paste(each, product))) for each in said if each],
+        [element("p", with_code(each)) for each in said],
         waves_table(detail, site.now_ms()),
     )
 

@@ -213,10 +213,19 @@ def history_part(
     """
     layers = _layers(found, shown)
     words = f"How many devices reported which version in the last {days}"
+    # On a phone it is wider than the screen: else nobody could read its numbers.
+    plot = element(
+        "div",
+        stacked_plot(found.times_ms, layers, words),
+        class_="wide",
+        tabindex="0",
+        role="group",
+        aria_label="Plot",
+    )
     return (
         element("h2", "Versions over time"),
         spans,
-        stacked_plot(found.times_ms, layers, words) if len(found.times_ms) > 1 else None,
+        plot,
         more("As a table", _history_table(found, layers)),
     )
 

@@ -1,4 +1,4 @@
-"""What pages show of a release: its states, how many devices run it. Pure."""
+"""What pages show of a release: its states, how many devices run it. No I/O."""
 
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple

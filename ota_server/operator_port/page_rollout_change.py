@@ -152,8 +152,22 @@ def _current(site: Site, asked: Asked) -> tuple[NamedRollout, RolloutDetail]:
     return rollout, rollout.detail
 
 
-def _ask(action: str, site: Site, asked: Asked) -> Reply:
+def _askable(action: str, site: Site, asked: Asked) -> tuple[NamedRollout, RolloutDetail]:
+    """Return the rollout that a question is about.
+
+    Raises:
+        NotHere: as `_current`, or that cannot be done to it now.
+    """
     rollout, detail = _current(site, asked)
+    if action not in detail.can:
+        raise NotHere(
+            f"That cannot be done now: the {detail.title} is {detail.state}.", HTTPStatus.CONFLICT
+        )
+    return rollout, detail
+
+
+def _ask(action: str, site: Site, asked: Asked) -> Reply:
+    rollout, detail = _askable(action, site, asked)
     question = _QUESTIONS[action](detail)
     url = rollout_url(rollout.product, rollout.id)
     title = f"{question.button}: {detail.title}"
@@ -182,7 +196,7 @@ def _done(site: Site, rollout: NamedRollout, group: str | None = None) -> Reply:
 
 
 def _ask_limits(site: Site, asked: Asked) -> Reply:
-    rollout, detail = _current(site, asked)
+    rollout, detail = _askable("change", site, asked)
     plan, url = detail.plan, rollout_url(rollout.product, rollout.id)
     title = f"Change limits: {detail.title}"
     content = (
@@ -227,7 +241,7 @@ def _change_limits(site: Site, asked: Asked) -> Reply:
 
 
 def _ask_revert(site: Site, asked: Asked) -> Reply:
-    rollout, detail = _current(site, asked)
+    rollout, detail = _askable("revert", site, asked)
     url = rollout_url(rollout.product, rollout.id)
     doubts: tuple[str, ...] = ()
     try:

@@ -31,7 +31,7 @@ from ota_server.operator_port.pieces import (
 from ota_server.policy.labels import read_labels
 from ota_server.rollouts.outcome_list import ListedDevice, state_in_words
 
-_LEAST_SECONDS = 3.0
+_LEAST_SECONDS = 0.3
 _KEPT_TIMES = 10
 _MOST_KEPT = 8
 # Of each reason; the page of one state has more.
@@ -51,15 +51,15 @@ class DeviceLists:
 
     def __init__(self) -> None:
         self._lock = Lock()
-        self._found: dict[tuple[Path, str], tuple[float, RolloutDevices]] = {}
+        self._found: dict[tuple[Path, str, str], tuple[float, RolloutDevices]] = {}
 
-    def of(self, data_dir: Path, rollout_id: str, now_ms: int) -> RolloutDevices:
-        """Return the devices of a rollout, as they are or were a moment ago.
+    def of(self, data_dir: Path, rollout_id: str, state: str, now_ms: int) -> RolloutDevices:
+        """Return the devices of a rollout in a state, as they are or were a moment ago.
 
         Raises:
             Refused, BadPolicy, OSError: as `devices_of`.
         """
-        key = data_dir, rollout_id
+        key = data_dir, rollout_id, state
         with self._lock:  # one at a time: all others want the same one
             begin = time.monotonic()
             until, found = self._found.get(key, (0.0, None))
@@ -96,7 +96,7 @@ def devices_part(
             "devices", "rollouts", heading, element("p", "No wave is open.", class_="quiet")
         )
     try:
-        found = _lists.of(data_dir, rollout_id, now_ms)
+        found = _lists.of(data_dir, rollout_id, detail.state if detail else "", now_ms)
     except Refused as problem:
         return live("devices", "rollouts", heading, element("p", with_code(f"{problem}.")))
     wanted = asked.one("state")

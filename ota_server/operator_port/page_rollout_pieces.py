@@ -1,4 +1,4 @@
-"""What pages show of a rollout: its state, its waves with their bars. Pure."""
+"""What pages show of a rollout: its state, its waves with their bars. No I/O."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence

@@ -1,6 +1,7 @@
 """The files of the policy in `version/`, read from bytes into values. Pure."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import lru_cache
 from typing import Any, TypeVar
 
 from ota_server.model.identity import key_of_name, parse_name
@@ -145,12 +146,21 @@ def _items(fields: Mapping[str, Any], name: str) -> Iterator[tuple[str, Any]]:
 def _pin(value: object) -> Pin:
     if not isinstance(value, dict):
         raise BadPolicy(f"a pin is not a JSON object: {value!r:.40}")
-    until = value.get("until")
+    version, until = value.get("version"), value.get("until")
+    try:
+        return _same_pin(version, until)
+    except TypeError:  # one of them cannot be hashed: it is no text
+        return _same_pin.__wrapped__(version, until)
+
+
+# Of a hundred thousand devices that are pinned, most have the same pin: one value for all.
+@lru_cache(maxsize=1024)
+def _same_pin(version: object, until: Any) -> Pin:
     try:
         until_ms = None if until is None else parse_time(until)
     except (TypeError, ValueError, OverflowError) as problem:
         raise BadPolicy(f"until is not a time: {problem}") from None
-    return Pin(_version(value.get("version")), until_ms)
+    return Pin(_version(version), until_ms)
 
 
 def _checked(value: object, is_right: Callable[[str], bool], what: str) -> str:

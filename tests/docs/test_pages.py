@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 from ota_server.cli import make_parser
 from ota_server.device_port.options import DEFAULT_PORT
+from ota_server.policy.admin_address import DEFAULT_ADMIN_PORT
 from ota_server.evaluation.device_case import DeviceState
 from ota_server.httpd.channel import ChannelState
 from ota_server.httpd.connection import ConnectionState
@@ -95,13 +96,13 @@ class Checkout:
         (tools / "python").chmod(0o755)
         environment = {name: os.environ[name] for name in os.environ if name != "OTA_SERVER_DATA"}
         self.environment = {**environment, "PATH": f"{tools}{os.pathsep}{os.environ['PATH']}"}
-        self.port = DEFAULT_PORT
+        self.port, self.admin_port = DEFAULT_PORT, DEFAULT_ADMIN_PORT
 
     def start(self, command: str, log: Path) -> tuple[subprocess.Popen[str], str]:
         """Start the server by its documented command, on a free port; return what it says."""
         with log.open("w") as stderr:
             process = subprocess.Popen(
-                [*shlex.split(command), "--port", "0"],
+                [*shlex.split(command), "--port", "0", "--admin", "127.0.0.1:0"],
                 cwd=self.path,
                 env=self.environment,
                 stdout=subprocess.PIPE,
@@ -115,11 +116,13 @@ class Checkout:
             if "your own image" in line:
                 break
         self.port = int(banner.split("://")[1].split("/")[0].rsplit(":", 1)[1])
+        self.admin_port = int(banner.split("operators")[1].split("/\n")[0].rsplit(":", 1)[1])
         return process, self.as_documented(banner)
 
     def run(self, commands: str) -> str:
         """Run commands of a page in this checkout; return what they print."""
         there = commands.replace(f":{DEFAULT_PORT}/", f":{self.port}/")
+        there = there.replace(f":{DEFAULT_ADMIN_PORT}/", f":{self.admin_port}/")
         done = subprocess.run(
             ["sh", "-e"],
             input=there,
@@ -134,6 +137,7 @@ class Checkout:
 
     def as_documented(self, text: str) -> str:
         """Return text with the path and the port that the pages have."""
+        text = text.replace(f":{self.admin_port}/", f":{DEFAULT_ADMIN_PORT}/")
         return text.replace(str(self.path), DOCUMENTED_CHECKOUT).replace(
             f":{self.port}/", f":{DEFAULT_PORT}/"
         )

@@ -12,7 +12,7 @@ class DeviceWhyTest(ServerCase):
         self.stop()
         device = newest_device(self.data_dir / "log", MAC)
         assert device is not None
-        facts = explain_why(self.data_dir, MAC, device, "v1.0.0", clock.now_ms(), has_state=False)
+        facts = explain_why(self.data_dir, MAC, device, "v1.0.0", clock.now_ms(), is_brief=True)
         self.assertEqual(facts.sentence, "it is told v1.0.1: the target of the fleet")
         self.assertIsNone(facts.besides.state)
 

@@ -1,6 +1,7 @@
 """Filters of devices in URLs."""
 
 import random
+import re
 import unittest
 from collections.abc import Callable, Sequence
 from ipaddress import ip_network
@@ -13,15 +14,18 @@ from ota_server.operator_port.asked import Malformed
 from ota_server.operator_port.device_query import (
     COLUMN_NAMES,
     FILTER_FIELDS,
+    LIST_FIELDS,
     DeviceListing,
     by_name,
     fields_of,
     listing_fields,
     read_filter,
     read_listing,
+    word_of,
 )
 from ota_server.operator_port.pieces import url_with
 from ota_server.policy.device_state import Condition
+from tests.support import ROOT
 
 _TEXTS = ("a", "00:11", "v1.0+b", 'x"<y>&=;#%', "ä€😀", "= 1", "\u202ex")
 _NETWORKS = ("192.0.2.0/24", "192.0.2.7", "2001:db8::/32", "::ffff:192.0.2.0/120", "0.0.0.0/0")
@@ -106,6 +110,16 @@ class FilterTest(unittest.TestCase):
         )
         self.assertEqual({name for name, _ in fields_of(everything)}, {*FILTER_FIELDS})
         self.assertEqual(read_filter(by_name(fields_of(everything))), everything)
+
+
+class DocumentedTest(unittest.TestCase):
+    def test_the_page_for_operators_has_each_field_and_each_word(self):
+        page = (ROOT / "docs" / "operators.md").read_text("utf-8")
+        table = page.partition("| field | what stands there |")[2].partition("\n\n")[0]
+        named = {*re.findall(r"`([a-z_-]+)`", table)}
+        words = {word_of(each) for kind in (Condition, Stage, Apart) for each in kind}
+        fields = {*FILTER_FIELDS, *LIST_FIELDS} - {"cursor"}
+        self.assertLessEqual(fields | words | {*COLUMN_NAMES}, named)
 
 
 class RefusedTest(unittest.TestCase):

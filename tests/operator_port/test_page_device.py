@@ -118,6 +118,16 @@ class StoryTest(OperatorsCase):
         self.assertIn("complete", text)
         self.assertIn("began a download", text)
 
+    def test_downloads_can_be_shown_alone(self):
+        mac = mac_of(4)
+        self.check_in({mac: OLD})
+        self.check_in({mac: OLD}, "/firmware.bin")
+        self.await_text(mac, "download ended")
+        page = self.operators.page(f"{url_of(mac)}?only=downloads")
+        self.assertIn("began a download", page.text)
+        self.assertNotIn("asked for its version", page.text)
+        self.assertIn((f"/devices/default/{mac}", "Everything"), page.links)
+
     def test_a_long_history_has_parts(self):
         mac = mac_of(3)
         with Client(self.server.port) as client:
@@ -136,7 +146,8 @@ class StoryTest(OperatorsCase):
             self.assertIn(f"v{number}", seen)
 
     def test_a_place_that_no_page_gave_is_refused(self):
-        self.assertEqual(self.operators.get(f"{url_of(self.mac)}?before=x").status, 400)
+        for query in ("before=x", "only=checks"):
+            self.assertEqual(self.operators.get(f"{url_of(self.mac)}?{query}").status, 400)
 
 
 class RolloutTest(OperatorsCase):

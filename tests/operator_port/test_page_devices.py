@@ -142,6 +142,11 @@ class TableTest(OperatorsCase):
         self.assertEqual(len(cells), len(COLUMN_NAMES))
         self.assertEqual(cells[0], "Device")
 
+    def test_whoever_looks_for_what_went_wrong_is_told_why(self):
+        for query, is_there in (("state=held-back", True), ("state=behind", False), ("", False)):
+            heads = self.reader.page(f"/devices?{query}").text.partition("Device ▲")[2]
+            self.assertEqual("Reason" in heads.partition("Address")[0], is_there, query)
+
     def test_a_cursor_of_another_list_begins_at_its_first_row(self):
         page = self.reader.page("/devices?limit=9")
         url = next(url for url, said in page.links if said == "Next →")
@@ -181,7 +186,9 @@ class TableTest(OperatorsCase):
     def test_who_may_only_read_has_no_buttons(self):
         self.assertEqual(self.reader.page("/devices").all("button", name="action"), [])
         looker = Operators(self.server.admin_port, make_token(self.data_dir, "bob", False))
-        self.assertEqual(looker.page("/devices").all("button", name="action"), [])
+        page = looker.page("/devices")
+        self.assertEqual(page.all("button", name="action"), [])
+        self.assertIn("bob may only look.", page.text)
         actor = self.operators.page("/devices?product=default")
         self.assertEqual(len(actor.all("button", name="action")), 8)
 

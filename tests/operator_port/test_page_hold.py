@@ -38,7 +38,8 @@ class HoldPageTest(OperatorsCase):
         for product in ("", "plug"):
             held = self.held(product)
             self.assertEqual((held["user"], held["reason"]), ("ann", "it reboots"))
-        self.assertIn("everything is on hold", self.operators.page("/rejected").text)
+        said = self.operators.page("/rejected").text
+        self.assertRegex(said, "everything is on hold .* by ann: it reboots The hold")
         (entry,) = [
             json.loads(line)
             for line in (self.data_dir / "log" / "audit.jsonl").read_text().splitlines()

@@ -4,9 +4,12 @@ import re
 import unittest
 from html import unescape
 
+from ota_server.model.timestamp import format_time
 from ota_server.operator_port.pieces import device_url
-from tests.support import until
-from tests.support.fleet import NEW, mac_of
+from ota_server.policy import edits
+from ota_server.policy.rollout_plan import RolloutPlan, format_plan
+from tests.support import Client, until
+from tests.support.fleet import NEW, OLD, mac_of
 from tests.support.operators import OperatorsCase, ask_all
 from tests.support.pages import PageReader
 from tests.support.varied_fleet import ALL, HOSTILE_VERSION, PLUG, come_varied, prepare_varied
@@ -123,6 +126,55 @@ class WrongTest(OperatorsCase):
         self.assertIn(
             "it had the whole image of v2.0.0, and reports v1.0.0", self.operators.page("/").text
         )
+
+
+class NowTest(OperatorsCase):
+    @classmethod
+    def prepare(cls) -> None:
+        (cls.data_dir / "version" / "version.txt").write_text(NEW)
+        (cls.data_dir / "firmware" / f"firmware_{NEW}.bin").write_bytes(bytes(16 << 20))
+
+    @classmethod
+    def come(cls) -> None:
+        cls.check_in({mac_of(1): OLD})
+        cls.await_devices(1)
+
+    def await_text(self, words: str) -> PageReader:
+        """Wait until the overview says something; return it."""
+        found: list[PageReader] = []
+
+        def is_said() -> bool:
+            found[:] = [self.operators.page("/")]
+            return words in found[0].text
+
+        self.assertTrue(until(is_said), found[0].text)
+        return found[0]
+
+    def test_a_download_that_runs_is_there_with_how_far_it_is(self):
+        self.assertNotIn("data-poll", self.operators.get("/").body.decode())
+        with Client(self.server.port, receive_buffer=4096) as client:
+            client.request("/firmware.bin", {"_br_mac_": mac_of(1), "_br_fwv_": OLD})
+            client.read(1000)
+            page = self.await_text("1 transfer to devices")
+            (bar,) = page.all("progress")
+            self.assertEqual(bar["max"], str(16 << 20))
+            self.assertIn((device_url("", mac_of(1)), mac_of(1)), page.links)
+            self.assertEqual(page.all("section", id="downloads")[0]["data-poll"], "2")
+        self.await_text("No download runs now.")
+
+    def test_what_is_on_hold_says_by_whom_since_when_and_why(self):
+        edits.hold(self.data_dir, "smoke <b>")
+        text = self.await_text("is on hold").text
+        self.assertIn("smoke <b>", text)
+        edits.unhold(self.data_dir)
+        self.assertNotIn("smoke", self.operators.page("/").text)
+
+    def test_a_rollout_is_there_with_its_waves(self):
+        plan = RolloutPlan("r1", NEW, "", (50.0, 100.0), format_time(0), OLD, count_new=True)
+        (self.data_dir / "version" / "rollout.json").write_bytes(format_plan(plan))
+        page = self.await_text("Rollout of v2.0.0 to the fleet")
+        self.assertIn("1: 50 %", page.text)
+        self.assertIn("/rollouts/default/r1", [url for url, _ in page.links])
 
 
 class EmptyTest(OperatorsCase):

@@ -84,6 +84,7 @@ class RolloutPageTest(RolloutPageCase):
         self.assertIn("do not get it", self.operators.page(f"{url}/abort").text)
         self.assertEqual(self.operators.post(f"{url}/abort", {}).status, 303)
         self.assertIn("aborted", self.operators.page(url).text)
+        self.assertEqual(self.operators.get(f"{url}/pause").status, 409)
         self.assertIn("no device runs", self.operators.page(f"{url}/revert").text.casefold())
 
     def check_list(self, url: str) -> None:

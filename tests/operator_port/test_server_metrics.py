@@ -2,7 +2,7 @@
 
 import unittest
 
-from ota_server.device_port.counts import RejectReason, Route
+from ota_server.device_port.counts import CountedRoute, RejectReason
 from ota_server.device_port.live_figures import JournalFigures, LiveFigures
 from ota_server.httpd.turn_counts import BUCKET_SECONDS
 from ota_server.journal.transfers import TransferEnd
@@ -20,7 +20,7 @@ class ServerFamiliesTest(unittest.TestCase):
     def test_each_label_value_of_a_fixed_set_has_a_zero_from_the_start(self):
         found = of_server()
         routes = {dict(labels)["route"] for labels in found["ota_requests_total"]}
-        self.assertEqual(routes, {*Route})
+        self.assertEqual(routes, {*CountedRoute})
         for name, label, values in (
             ("ota_rejected_requests_total", "reason", RejectReason),
             ("ota_downloads_total", "end", TransferEnd),

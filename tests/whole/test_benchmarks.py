@@ -8,8 +8,9 @@ import subprocess
 import sys
 import unittest
 from pathlib import Path
+from unittest import mock
 
-from benchmarks import bounds, figures, pollers, report, wrk
+from benchmarks import bounds, device_index, figures, pollers, report, wrk
 from benchmarks.command import main
 from benchmarks.figures import OURS, Failure, Measurement, Results
 from benchmarks.metrics import METRICS, WORKLOADS
@@ -309,3 +310,15 @@ class RolloutSimTest(unittest.TestCase):
         done = subprocess.run([*command, *options], cwd=ROOT, capture_output=True, text=True)
         self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
         self.assertIn("60 of 60 had it", done.stdout)
+
+
+class DeviceIndexTest(unittest.TestCase):
+    def test_the_benchmark_of_the_index_measures_what_it_says(self):
+        printed = io.StringIO()
+        arguments = ["device_index", "--devices", "300"]
+        with contextlib.redirect_stdout(printed), mock.patch("sys.argv", arguments):
+            device_index.main()
+        lines = printed.getvalue().splitlines()
+        self.assertRegex(lines[0], r"journal of 300 devices +\d+ MB")
+        self.assertRegex(lines[-1], r"the worst of all +\d+ ms")
+        self.assertTrue(any("versions=('v1.10.0',)" in line for line in lines))

@@ -5,18 +5,21 @@
   const PAUSE_MS = 700, POLL_MS = 15000, RETRY_MS = 3000;
   const main = document.getElementById("main");
   const said = document.getElementById("said");
-  let stream = null, poll = 0, due = 0, retry = 0, watch = 0;
+  let stream = null, poll = 0, due = 0, retry = 0, watch = 0, pause = PAUSE_MS;
 
   const parts = () => [...main.querySelectorAll("[data-live]")];
 
   // Parts are replaced one by one, so that what is typed or chosen elsewhere stays.
   async function refresh() {
-    due = 0;
-    if (document.hidden) return;
+    if (document.hidden) { due = 0; return; }
+    const began = performance.now();
     try {
       const reply = await fetch(location.href, { headers: { "X-Fragment": "1", Accept: "text/html" } });
       if (reply.ok) show(new DOMParser().parseFromString(await reply.text(), "text/html"));
     } catch { /* the server is away; the stream says when it is back */ }
+    // A page that takes long to make is asked for less often.
+    pause = Math.max(PAUSE_MS, 9 * (performance.now() - began));
+    due = 0;
     watchAgain();
   }
   function show(fresh) {
@@ -41,11 +44,12 @@
     const seconds = parts().map((part) => +part.dataset.poll).filter(Boolean);
     if (seconds.length) watch = setTimeout(refresh, 1000 * Math.min(...seconds));
   }
-  function soon() { if (!due) due = setTimeout(refresh, PAUSE_MS); }
+  function soon() { if (!due) due = setTimeout(refresh, pause); }
 
   function listen() {
     if (stream || document.hidden || !parts().length) return;
-    stream = new EventSource("/events");
+    // What changes between the page and the stream is told by it.
+    stream = new EventSource("/events?last_event_id=" + main.dataset.seen);
     for (const kind of ["devices", "rollouts", "releases", "hold", "audit", "rejected", "all"])
       stream.addEventListener(kind, (event) => {
         if (kind === "all" || parts().some((p) => p.dataset.live.split(" ").includes(kind))) soon();

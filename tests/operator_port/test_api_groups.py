@@ -1,0 +1,62 @@
+"""Groups by the API."""
+
+from tests.support.operators import OperatorsCase, some_devices
+
+URL = "/api/v1/groups/default/beta"
+
+
+class ApiGroupsTest(OperatorsCase):
+    @classmethod
+    def come(cls) -> None:
+        cls.check_in(some_devices(5))
+        cls.await_devices(5)
+
+    def setUp(self):
+        for mac in some_devices(5):
+            status, done = self.operators.json("PUT", f"{URL}/devices/{mac}")
+            self.assertEqual((status, done["changed"] + done["already"]), (200, 1))
+
+    def test_the_devices_of_a_group_come_in_parts(self):
+        members: list[str] = []
+        cursor = ""
+        while cursor is not None:
+            more = f"&cursor={cursor}" if cursor else ""
+            _, group = self.operators.json("GET", f"{URL}?limit=2{more}")
+            self.assertEqual(group["devices"], 5)
+            members += group["members"]
+            cursor = group["next"]
+        self.assertEqual(members, sorted(some_devices(5)))
+
+    def test_a_device_is_taken_out_once_and_is_out_the_second_time(self):
+        for _ in range(2):
+            url = f"{URL}/devices/02:00:00:00:00:01"
+            self.assertEqual(self.operators.json("DELETE", url), (204, None))
+        _, group = self.operators.json("GET", URL)
+        self.assertNotIn("02:00:00:00:00:01", group["members"])
+        none = "/api/v1/groups/default/none/devices/02:00:00:00:00:01"
+        self.assertEqual(self.operators.json("DELETE", none)[0], 404)
+
+    def test_a_group_that_is_pinned_is_not_deleted(self):
+        status, pin = self.operators.json("PUT", f"{URL}/pin", {"version": "v2.0.0"})
+        self.assertEqual((status, pin["group"], pin["mac"]), (200, "beta", None))
+        _, listed = self.operators.json("GET", "/api/v1/groups?product=default")
+        self.assertEqual([each["pin"] for each in listed["groups"]], ["v2.0.0"])
+        _, pins = self.operators.json("GET", "/api/v1/pins")
+        self.assertEqual(pins["pins"], [pin])
+        self.assertEqual(self.operators.json("DELETE", URL)[0], 409)
+        for _ in range(2):
+            self.assertEqual(self.operators.json("DELETE", f"{URL}/pin")[0], 204)
+        self.assertEqual(self.operators.json("DELETE", URL)[0], 204)
+        self.assertEqual(self.operators.json("GET", URL)[0], 404)
+
+    def test_a_file_that_cannot_be_used_is_named_and_stays_as_it_is(self):
+        path = self.data_dir / "version" / "groups" / "broken.txt"
+        path.write_text("no mac\n")
+        self.addCleanup(path.unlink)
+        _, listed = self.operators.json("GET", "/api/v1/groups")
+        self.assertIn("broken.txt", listed["problems"][0])
+        for method, more in (("GET", ""), ("PUT", "/devices/02:00:00:00:00:01")):
+            status, problem = self.operators.json(method, f"/api/v1/groups/default/broken{more}")
+            self.assertEqual(status, 409)
+            self.assertIn("broken.txt", problem["detail"])
+        self.assertEqual(path.read_text(), "no mac\n")
