@@ -18,11 +18,11 @@ from typing import NamedTuple
 
 from ota_server.cli import make_parser
 from ota_server.device_port.options import DEFAULT_PORT
-from ota_server.policy.admin_address import DEFAULT_ADMIN_PORT
 from ota_server.evaluation.device_case import DeviceState
 from ota_server.httpd.channel import ChannelState
 from ota_server.httpd.connection import ConnectionState
 from ota_server.model.updater import FAMILY_NAMES
+from ota_server.policy.admin_address import DEFAULT_ADMIN_PORT
 from ota_server.policy.policy import RolloutState
 from tests.support import ROOT, TIMEOUT_SECONDS
 
