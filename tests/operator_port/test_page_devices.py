@@ -4,7 +4,7 @@ import re
 import unittest
 from urllib.parse import parse_qs, quote
 
-from ota_server.operator_port.device_query import COLUMN_NAMES
+from ota_server.operator_port.device_query import COLUMN_NAMES, FILTER_FIELDS
 from tests.support.fleet import NEW, mac_of
 from tests.support.operators import Operators, OperatorsCase, make_token
 from tests.support.pages import PageReader
@@ -80,8 +80,19 @@ class TableTest(OperatorsCase):
             {"version": ["v1.10.0"], "state": ["behind"], "sort": ["seen"]},
         )
 
+    def test_each_field_is_said_where_it_is_chosen(self):
+        values = {"outdated": "1", "overdue": "1", "state": "behind", "stage": "told"}
+        values |= {"apart": "counted", "family": "rauc", "product": PLUG, "address": "192.0.2.1"}
+        values["not_seen"] = "7d"
+        for name in FILTER_FIELDS:
+            with self.subTest(name):
+                page = self.reader.page(f"/devices?{name}={values.get(name, 'v1')}")
+                self.assertEqual(sum(said.endswith("✕") for _, said in page.links), 1)
+
     def test_the_form_sends_what_it_shows_again(self):
-        query = "version=v1&version=v2&state=behind&group=beta&not_seen=7d&overdue=1&limit=25"
+        query = (
+            "target=v3&version=v1&version=v2&state=behind&group=beta&not_seen=7d&overdue=1&limit=25"
+        )
         page = self.reader.page(f"/devices?{query}")
         sent = {
             (each["name"], each.get("value", ""))
@@ -91,6 +102,7 @@ class TableTest(OperatorsCase):
         for pair in (
             ("version", "v1"),
             ("version", "v2"),
+            ("target", "v3"),
             ("not_seen", "7d"),
             ("overdue", "1"),
             ("limit", "25"),
