@@ -71,6 +71,10 @@ class ApiDevicesTest(OperatorsCase):
             ("?product=default&not_seen=1d", lambda _: False),
             ("?family=br", lambda _: True),
             ("?label=x", lambda _: False),
+            ("?target=v1.0.0", lambda _: True),
+            ("?target=v2.0.0", lambda _: False),
+            ("?apart=counted", lambda _: True),
+            ("?apart=pinned", lambda _: False),
         ):
             with self.subTest(query):
                 expected = [mac for at, mac in enumerate(sorted(some_devices(COUNT))) if wanted(at)]
