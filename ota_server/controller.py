@@ -55,6 +55,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _NICENESS = 10
+# How long another thread that computes may hold up the one that answers; Python's 5 ms are too long
+# where a hundred connections are answered at once.
+_SWITCH_SECONDS = 0.001
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -174,6 +177,7 @@ def _operator_side(data_dir: Path, sock: socket.socket, names: Sequence[str]) ->
     # Loaded here, since it takes memory that a controller without operators does not need.
     from ota_server.operator_port.side import OperatorSide
 
+    sys.setswitchinterval(_SWITCH_SECONDS)
     return OperatorSide(data_dir, sock, names)
 
 

@@ -49,6 +49,9 @@ class TakenConnection:
             ConnectionEnds: there are no more.
             OSError: the connection is gone.
         """
+        return self._receive_within(most, PATIENCE_SECONDS)
+
+    def _receive_within(self, most: int, seconds: float) -> bytes:
         if self._received:
             taken, self._received = self._received[:most], self._received[most:]
             return taken
@@ -56,11 +59,32 @@ class TakenConnection:
             try:
                 data = self._sock.recv(most, _NOW)
             except BlockingIOError:
-                self._wait(select.POLLIN, PATIENCE_SECONDS)
+                self._wait(select.POLLIN, min(seconds, PATIENCE_SECONDS))
                 continue
             if not data:
                 raise ConnectionEnds("the client has closed its side")
             return data
+
+    def read_body(self, length: int, seconds: float) -> bytes:
+        """Return a whole body, which has to arrive in time: not piece by piece over hours.
+
+        Args:
+            seconds: for all of it.
+
+        Raises:
+            ConnectionEnds: it did not.
+            OSError: the connection is gone.
+        """
+        until = time.monotonic() + seconds
+        pieces = []
+        while length:
+            left = until - time.monotonic()
+            if left <= 0:
+                raise ConnectionEnds("the body did not arrive in time")
+            piece = self._receive_within(min(length, RECEIVE_BYTES), left)
+            pieces.append(piece)
+            length -= len(piece)
+        return b"".join(pieces)
 
     def send(self, content: bytes) -> None:
         """Send all of it.

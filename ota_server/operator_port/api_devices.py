@@ -68,7 +68,7 @@ def device_fields(row: IndexedDevice) -> dict[str, object]:
         "key": row.key,
         "url": device_url(row.product, row.name),
         "mac": row.name,
-        "product": row.product,
+        "product": product_field(row.product),
         "label": row.label or None,
         "firmware_version": row.version,
         "target_version": row.target,

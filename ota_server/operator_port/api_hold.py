@@ -15,6 +15,7 @@ from ota_server.operator_port.api_operation import (
     reply,
 )
 from ota_server.operator_port.authoriser import Access
+from ota_server.operator_port.device_query import product_field
 from ota_server.operator_port.problems import Problem
 from ota_server.operator_port.schema_check import reference
 from ota_server.operator_port.site import DEFAULT, Site
@@ -27,7 +28,7 @@ def _said(site: Site) -> dict[str, Any]:
     return {
         "holds": [
             {
-                "product": product,
+                "product": product_field(product),
                 "what": each.what,
                 "time": each.time or None,
                 "user": each.user or None,

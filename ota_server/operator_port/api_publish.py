@@ -27,7 +27,7 @@ from ota_server.operator_port.api_releases import known_fields, release_url
 from ota_server.operator_port.authoriser import Access
 from ota_server.operator_port.problems import Problem
 from ota_server.operator_port.schema_check import reference
-from ota_server.operator_port.site import DEFAULT, Site
+from ota_server.operator_port.site import Site
 from ota_server.operator_port.statuses import answered_by
 from ota_server.policy import audit
 from ota_server.releases.inventory import find_release
@@ -66,7 +66,6 @@ def _take(site: Site, given: Given, folder: Path, taken: TakenConnection) -> Rep
 
 def _published(given: Given, folder: Path, source: str) -> Reply:
     said, version = given.query, given.path["version"]
-    product = "" if given.product == DEFAULT else given.product
     is_new = find_release(folder / "firmware", version) is None
     request = PublishRequest(
         source=source,
@@ -79,13 +78,13 @@ def _published(given: Given, folder: Path, source: str) -> Reply:
     )
     done = publish_image(folder, request, no_progress)
     content: dict[str, Any] = {
-        "release": known_fields(product, folder, version),
+        "release": known_fields(given.product, folder, version),
         "lines": done.lines,
         "warnings": done.warnings,
     }
     if not is_new:
         return reply(content)
-    return reply(content, HTTPStatus.CREATED, ("Location", release_url(product, version)))
+    return reply(content, HTTPStatus.CREATED, ("Location", release_url(given.product, version)))
 
 
 def _pieces(taken: TakenConnection, left: int) -> Iterator[bytes]:

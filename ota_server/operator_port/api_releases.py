@@ -27,7 +27,7 @@ from ota_server.operator_port.api_operation import (
 from ota_server.operator_port.authoriser import Access
 from ota_server.operator_port.device_query import product_field
 from ota_server.operator_port.schema_check import reference
-from ota_server.operator_port.site import DEFAULT, NotHere, Site
+from ota_server.operator_port.site import NotHere, Site
 from ota_server.releases.inventory import find_release
 
 
@@ -65,8 +65,7 @@ def _folder(site: Site, given: Given) -> Path:
 
 
 def _show(site: Site, given: Given) -> Reply:
-    product = "" if given.product == DEFAULT else given.product
-    return reply(known_fields(product, _folder(site, given), given.path["version"]))
+    return reply(known_fields(given.product, _folder(site, given), given.path["version"]))
 
 
 def _activate(site: Site, given: Given) -> Reply:

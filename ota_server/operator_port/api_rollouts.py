@@ -34,7 +34,7 @@ from ota_server.operator_port.authoriser import Access
 from ota_server.operator_port.device_query import product_field
 from ota_server.operator_port.list_place import read_place, write_place
 from ota_server.operator_port.schema_check import reference
-from ota_server.operator_port.site import DEFAULT, NotHere, Site
+from ota_server.operator_port.site import NotHere, Site
 from ota_server.policy.labels import read_labels
 from ota_server.policy.rollout_plan import RolloutPlan
 from ota_server.rollouts.find_rollout import all_rollouts
@@ -130,10 +130,9 @@ def _list(site: Site, given: Given) -> Reply:
 
 def _show(site: Site, given: Given) -> Reply:
     folder, plan = named(site, given)
-    product = "" if given.product == DEFAULT else given.product
     detail = None if plan is None else rollout_of(folder, plan.group, site.now_ms())
     if detail is not None and detail.plan.id == given.path["rollout"]:
-        return reply(_detail_fields(product, detail))
+        return reply(_detail_fields(given.product, detail))
     for end in ended(folder, site.now_ms()):
         if end.id == given.path["rollout"]:
             nothing: Mapping[str, Any] = {
@@ -145,7 +144,7 @@ def _show(site: Site, given: Given) -> Reply:
                 "plan": {},
                 "can": (),
             }
-            return reply({**_end_fields(product, end), **nothing})
+            return reply({**_end_fields(given.product, end), **nothing})
     raise _no_such(given)
 
 
@@ -185,11 +184,10 @@ def _preview_fields(shown: RolloutPreview) -> dict[str, Any]:
 def _start(site: Site, given: Given) -> Reply:
     folder, request = site.folder_of(given.product), read_request(given.body)
     started = start_rollout.start(folder, request, site.now_ms())
-    product = "" if given.product == DEFAULT else given.product
     detail = rollout_of(folder, started.plan.group, site.now_ms())
     assert detail is not None, started  # its plan is on the disk
-    content = {**_detail_fields(product, detail), "warnings": started.warnings}
-    location = ("Location", rollout_url(product, started.plan.id))
+    content = {**_detail_fields(given.product, detail), "warnings": started.warnings}
+    location = ("Location", rollout_url(given.product, started.plan.id))
     return reply(content, HTTPStatus.CREATED, location)
 
 

@@ -9,13 +9,18 @@ problem (RFC 9457), else a page.
 """
 
 import logging
+import time
+from collections.abc import Callable
+from functools import partial
 from http import HTTPStatus
 
 from ota_server.httpd import http1
 from ota_server.httpd.app import QuickReply
 from ota_server.httpd.http1 import BadRequest, Request
 from ota_server.httpd.reply import Peer, Reply
+from ota_server.httpd.seats import Seats
 from ota_server.httpd.taken import TakenConnection, TakesOver
+from ota_server.operator_port.answer_turns import AnswerTurns
 from ota_server.operator_port.asked import Asked, path_segments
 from ota_server.operator_port.authoriser import NOBODY, Access
 from ota_server.operator_port.problems import Problem, problem_reply, with_safe_fields
@@ -23,6 +28,7 @@ from ota_server.operator_port.routes import FoundPath, Route, RouteTable
 from ota_server.operator_port.site import Site
 from ota_server.operator_port.statuses import as_problem
 from ota_server.policy import audit
+from ota_server.system.server_log import Budget
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +36,12 @@ log = logging.getLogger(__name__)
 # able to act it is a short form, such as a login.
 _MOST_BODY_BYTES = 4 * 1024 * 1024
 _MOST_OPEN_BYTES = 4096
+# For a body as a whole, however often a piece of it arrives; a long one gets more by its length, a
+# tenth of what a phone sends on a bad link.
+_BODY_SECONDS = 10.0
+_BODY_BYTES_A_SECOND = 4096
+# About what breaks HTTP.
+_LOG_LINES, _LOG_SECONDS = 10, 60.0
 
 
 class OperatorApp:
@@ -37,9 +49,12 @@ class OperatorApp:
 
     failures = withdrawals = 0  # nothing here is recorded in the journal, and no image is sent
 
-    def __init__(self, site: Site, routes: RouteTable) -> None:
+    def __init__(self, site: Site, routes: RouteTable, seats: Seats) -> None:
         self._site = site
         self._routes = routes
+        self._seats = seats
+        self._turns = AnswerTurns()
+        self._lines = Budget(_LOG_LINES, _LOG_SECONDS)
 
     def begin_turn(self) -> None:
         """Do nothing: each answer looks at its files."""
@@ -65,7 +80,8 @@ class OperatorApp:
 
     def note_refused(self, problem: BadRequest, _head: bytes, peer: Peer) -> None:
         """Log a request that breaks HTTP."""
-        log.info("operators' port: %d for %s: %s", problem.status, peer.address, problem)
+        if self._lines.allows(time.monotonic()):
+            log.info("operators' port: %d for %s: %s", problem.status, peer.address, problem)
 
     def respond(self, request: Request, peer: Peer, _may_wait: bool = True) -> Reply:
         """Answer a request.
@@ -93,7 +109,7 @@ class OperatorApp:
             if request.content_length:
                 self._read_body_first(route, unnamed)
             if route.asks_who and self._site.authoriser.wants_body(request, peer):
-                return self._answer(route, unnamed)
+                return self._answer(route, unnamed, is_known=True)
             operator = self._site.authoriser.operator(request, peer, route.access)
             return self._answer(route, Asked(request, peer, found.parts, operator))
         except TakesOver:
@@ -120,25 +136,54 @@ class OperatorApp:
             )
 
         def talk(taken: TakenConnection) -> None:
-            whole = request._replace(body=_body_of(taken, request))
-            taken.reply(self._respond_whole(route, whole, asked), request.minor_version)
+            answer = self._respond_late(route, asked, partial(_body_of, taken, request))
+            if request.method == "HEAD":
+                answer.body = b""
+            taken.reply(answer, request.minor_version)
 
-        raise TakesOver(talk)
+        raise TakesOver(self._held(talk) if is_act else talk)
 
-    def _respond_whole(self, route: Route, request: Request, asked: Asked) -> Reply:
-        """Answer a request whose body has arrived."""
+    def _respond_late(self, route: Route, asked: Asked, body: Callable[[], bytes]) -> Reply:
+        """Answer a request whose body is on its way.
+
+        Raises:
+            OSError: the connection is gone.
+        """
         try:
-            operator = self._site.authoriser.operator(request, asked.peer, route.access)
-            return self._answer(route, Asked(request, asked.peer, asked.parts, operator))
+            with self._turns.keeping(asked.request.content_length):
+                request = asked.request._replace(body=body())
+                operator = self._site.authoriser.operator(request, asked.peer, route.access)
+                return self._answer(route, Asked(request, asked.peer, asked.parts, operator))
+        except ConnectionError:
+            raise
         except Exception as problem:
             return self._refuse(asked, problem)
 
-    def _answer(self, route: Route, asked: Asked) -> Reply:
+    def _answer(self, route: Route, asked: Asked, is_known: bool = False) -> Reply:
+        """Answer a request that is allowed.
+
+        Args:
+            is_known: by its head it is from somebody who may act.
+        """
         asked.last_change = self._site.changes.last_id
-        if route.access is not Access.ACT:
-            return with_safe_fields(route.answer(self._site, asked))
-        with audit.acting_as(asked.operator.name):
-            return with_safe_fields(route.answer(self._site, asked))
+        if not (is_known or asked.operator.name):
+            with self._turns.answering_stranger():
+                return with_safe_fields(route.answer(self._site, asked))
+        # One who may only read acts nowhere.
+        with self._seats.held(), audit.acting_as(asked.operator.name):
+            try:
+                return with_safe_fields(route.answer(self._site, asked))
+            except TakesOver as taking:
+                raise TakesOver(self._held(taking.talk)) from None
+
+    def _held(self, talk: Callable[[TakenConnection], None]) -> Callable[[TakenConnection], None]:
+        """Return what takes a connection over, which gives way to none meanwhile."""
+
+        def talk_held(taken: TakenConnection) -> None:
+            with self._seats.held():
+                talk(taken)
+
+        return talk_held
 
     def _not_there(self, asked: Asked, found: FoundPath | None) -> Reply:
         if found is None:
@@ -159,9 +204,5 @@ def _route_for(found: FoundPath, method: str) -> Route | None:
 def _body_of(taken: TakenConnection, request: Request) -> bytes:
     if request.expects_continue:
         taken.ask_for_body()
-    body, left = [], request.content_length
-    while left:
-        piece = taken.receive(min(left, 65536))
-        body.append(piece)
-        left -= len(piece)
-    return b"".join(body)
+    length = request.content_length
+    return taken.read_body(length, _BODY_SECONDS + length / _BODY_BYTES_A_SECOND)

@@ -27,7 +27,6 @@ _TITLES = {
     "text": "text",
     "version": "version",
     "not_version": "another version than",
-    "target": "told",
     "outdated": "does not run what it should",
     "state": "state",
     "stage": "reached",
@@ -39,6 +38,7 @@ _TITLES = {
     "label": "label",
     "not_seen": "not seen for",
     "overdue": "overdue",
+    "target": "was told",
 }
 _SWITCHES = ("outdated", "overdue")
 _WORDS: dict[str, type[StrEnum]] = {"state": Condition, "stage": Stage}
@@ -108,7 +108,7 @@ def _rare_fields(wanted: DeviceFilter, first: dict[str, str]) -> list[Node]:
         text("Label holds", "label", "kitchen"),
         text("Not seen for", "not_seen", "7d"),
         text("Any version but", "not_version", "v1.0.0"),
-        text("Told last", "target", "v1.0.0"),
+        text("Was told", "target", "v1.0.0"),
         choice("Reached", "stage", _options(Stage), first.get("stage", "")),
         choice("Counted", "apart", _counted(), first.get("apart", "")),
         check_box("Overdue by its own rhythm", "overdue", "1", wanted.overdue),

@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping
 from http import HTTPStatus
 
 from ota_server.httpd.reply import Reply
-from ota_server.model.timestamp import parse_time
 from ota_server.operations.device_filter import DeviceFilter
 from ota_server.operations.holding import ProductHold, begin_hold, end_hold, holds
 from ota_server.operations.typed_values import MOST_REASON, BadValue, parse_reason
@@ -15,7 +14,8 @@ from ota_server.operator_port.asked import Asked
 from ota_server.operator_port.authoriser import Access
 from ota_server.operator_port.frame import page, see_other
 from ota_server.operator_port.html import Html, Node, element
-from ota_server.operator_port.pieces import choice, form, live, state, table, text_field, when
+from ota_server.operator_port.page_rollout_pieces import time_of
+from ota_server.operator_port.pieces import choice, form, live, state, table, text_field
 from ota_server.operator_port.problems import Problem
 from ota_server.operator_port.questions import may_not_act
 from ota_server.operator_port.reach import devices_in_words
@@ -56,7 +56,7 @@ def _table(site: Site, found: list[ProductHold]) -> Html:
         if held is None:
             rows.append((name, state("good", "not on hold"), "", "", ""))
             continue
-        since = when(parse_time(held.time), now_ms) if held.time else "not on record"
+        since = time_of(held.time, now_ms) if held.time else "not on record"
         rows.append((name, state("bad", "on hold"), since, held.user or "?", held.reason or "-"))
     return table(("What", "State", "Since", "By", "Why"), rows)
 

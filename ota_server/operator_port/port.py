@@ -5,7 +5,8 @@ import socket
 from threading import Thread
 
 from ota_server.httpd.adopted import AdoptedListener
-from ota_server.httpd.threads import ChannelHandler, ThreadDriver
+from ota_server.httpd.seats import SeatedDriver, Seats
+from ota_server.httpd.threads import ChannelHandler
 from ota_server.operator_port.app import OperatorApp
 from ota_server.operator_port.routes import RouteTable
 from ota_server.operator_port.site import Site
@@ -27,14 +28,15 @@ class OperatorPort:
     def __init__(self, sock: socket.socket, site: Site, routes: RouteTable) -> None:
         """Take a socket that listens already."""
         self._site = site
+        seats = Seats()
         self._listener = AdoptedListener(
             sock,
-            OperatorApp(site, routes),
+            OperatorApp(site, routes, seats),
             OperatorRequestHandler,
             max_connections=_MOST_CONNECTIONS,
             grace_seconds=_GRACE_SECONDS,
         )
-        drive = ThreadDriver(self._listener).run
+        drive = SeatedDriver(self._listener, seats).run
         self._thread = Thread(target=self._listener.serve, args=(drive,), name="operators")
 
     @property

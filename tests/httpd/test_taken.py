@@ -118,6 +118,14 @@ class BodyTest(TakenCase):
         self.assertTrue(app.ended.wait(10))
         self.assertIsInstance(app.problem, ConnectionEnds)
 
+    def test_a_body_that_trickles_ends_the_talk_when_its_time_is_over(self):
+        app = self.serve(lambda taken, request: taken.read_body(request.content_length, 0.2))
+        client = self.client()
+        client.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n")
+        while not app.ended.wait(0.02):
+            client.send(b"a")
+        self.assertIsInstance(app.problem, ConnectionEnds)
+
     def test_a_refusal_in_the_middle_of_a_body_arrives(self):
         self.serve(
             lambda taken, request: taken.reply(

@@ -67,7 +67,6 @@ class TableTest(OperatorsCase):
             ("apart=rejected", 10),
             ("apart=counted", ALL - 3 - 10),
             ("target=v1.0.0&target=v9", PLUGS + 3),
-            ("target=v9", 0),
             ("state=up-to-date&state=behind&state=held-back&state=undecided", ALL),
         ):
             with self.subTest(query):
@@ -84,28 +83,18 @@ class TableTest(OperatorsCase):
             {"version": ["v1.10.0"], "state": ["behind"], "sort": ["seen"]},
         )
 
-    def test_each_filter_has_a_name_where_it_is_chosen_and_a_field_in_the_form(self):
-        values = {
-            **dict.fromkeys(("outdated", "overdue"), "1"),
-            "state": "behind",
-            "stage": "told",
-            "apart": "counted",
-            "family": "br",
-            "address": "192.0.2.1",
-            "not_seen": "7d",
-            "product": "default",
-            "group": "beta",
-        }
+    def test_each_field_is_said_where_it_is_chosen(self):
+        values = {"outdated": "1", "overdue": "1", "state": "behind", "stage": "told"}
+        values |= {"apart": "counted", "family": "rauc", "product": PLUG, "address": "192.0.2.1"}
+        values["not_seen"] = "7d"
         for name in FILTER_FIELDS:
             with self.subTest(name):
                 page = self.reader.page(f"/devices?{name}={values.get(name, 'v1')}")
                 self.assertEqual(sum(said.endswith("✕") for _, said in page.links), 1)
-                fields = [*page.all("input"), *page.all("select")]
-                self.assertIn(name, {each.get("name") for each in fields})
 
     def test_the_form_sends_what_it_shows_again(self):
         query = (
-            "version=v1&version=v2&state=behind&group=beta&not_seen=7d&overdue=1&limit=25&target=v3"
+            "target=v3&version=v1&version=v2&state=behind&group=beta&not_seen=7d&overdue=1&limit=25"
         )
         page = self.reader.page(f"/devices?{query}")
         sent = {
@@ -116,8 +105,8 @@ class TableTest(OperatorsCase):
         for pair in (
             ("version", "v1"),
             ("version", "v2"),
-            ("not_seen", "7d"),
             ("target", "v3"),
+            ("not_seen", "7d"),
             ("overdue", "1"),
             ("limit", "25"),
         ):
