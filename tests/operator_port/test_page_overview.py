@@ -69,6 +69,8 @@ class OverviewTest(OperatorsCase):
         self.assertRegex(text, r"Up to date: \d+ of 48 devices \(")
         self.assertIn("pinned 3 not counted", text)
         self.assertIn("its release was rejected 10 not counted", text)
+        # All that are counted have one denominator: another share of the same word would mislead.
+        self.assertNotIn("%", text.partition("States Up to date")[0])
 
     def test_each_product_has_its_row_and_its_own_overview(self):
         page = self.operators.page("/")
