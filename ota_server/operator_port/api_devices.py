@@ -10,7 +10,6 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 from ota_server.httpd.reply import Reply
-from ota_server.journal.replay import newest
 from ota_server.model.identity import key_of_name, parse_name
 from ota_server.model.timestamp import format_time
 from ota_server.operations.device_index import IndexedDevice
@@ -161,7 +160,7 @@ def _show(site: Site, given: Given) -> Reply:
 
 
 def _explained(site: Site, folder: Path, row: IndexedDevice) -> Mapping[str, Any]:
-    device = newest(site.journal_dir, row.key)
+    device = site.index.record(row.key)
     now_ms = site.now_ms()
     facts = explain_why(folder, row.key, device, row.version, now_ms, is_brief=True)
     said = why_fields(facts)
