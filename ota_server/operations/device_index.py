@@ -21,7 +21,6 @@ from ota_server.operations.device_filter import (
     CONDITIONS,
     NO_CONDITION,
     SORTS,
-    Apart,
     DeviceFilter,
     Place,
     Where,
@@ -43,9 +42,9 @@ from ota_server.operations.index_answers import (
 from ota_server.operations.index_figures import (
     StateCount,
     counts_in_time,
-    frequent_versions,
     reporting,
     state_counts,
+    summary_of,
     told_last,
 )
 from ota_server.operations.index_reading import (
@@ -58,10 +57,9 @@ from ota_server.operations.index_reading import (
     rows_at,
     walk,
 )
-from ota_server.operations.index_row import REASONS, IndexRow, device_of
+from ota_server.operations.index_row import IndexRow, device_of
 from ota_server.operations.index_schema import Unusable, get_meta, path_of
 from ota_server.operations.index_table import matching_rows, row_at
-from ota_server.policy.device_state import HELD_BY, Condition
 from ota_server.system import clock
 from ota_server.system.data_dir import journal_dir, product_names, root_of
 
@@ -291,26 +289,7 @@ class DeviceIndex:
         """
         products = self._products(product)
         with self._reading() as connection:
-            counts = state_counts(connection, products)
-            versions = frequent_versions(connection, products)
-            as_of_ms = int(get_meta(connection, "as_of_ms") or "0")
-            progress = float(get_meta(connection, "progress") or "0")
-        conditions, counted = Counter[Condition](), Counter[Condition]()
-        apart, held_by = Counter[Apart](), Counter[str]()
-        for each in counts:
-            condition, left_out = CONDITIONS[each.condition], APARTS[each.apart]
-            conditions[condition] += each.devices
-            if left_out is None:
-                counted[condition] += each.devices
-            else:
-                apart[left_out] += each.devices
-            if condition is Condition.HELD_BACK:
-                reason = REASONS[each.reason]
-                held_by[HELD_BY.get(reason, reason.value)] += each.devices
-        total = conditions.total()
-        ordered, other = dict(versions.most_common()), max(total - versions.total(), 0)
-        figures = conditions, counted, apart, held_by, ordered, other
-        return FleetSummary(total, *figures, as_of_ms, progress)
+            return summary_of(connection, products)
 
     def by_release(self, product: str, versions: Collection[str]) -> tuple[Counter[str], ...]:
         """Return how many devices report each of some versions, and were told each version last."""
