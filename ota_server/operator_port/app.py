@@ -135,10 +135,15 @@ class OperatorApp:
 
     def _answer(self, route: Route, asked: Asked) -> Reply:
         asked.last_change = self._site.changes.last_id
-        if route.access is not Access.ACT:
-            return with_safe_fields(route.answer(self._site, asked))
-        with audit.acting_as(asked.operator.name):
-            return with_safe_fields(route.answer(self._site, asked))
+        try:
+            if route.access is not Access.ACT:
+                return with_safe_fields(route.answer(self._site, asked))
+            with audit.acting_as(asked.operator.name):
+                return with_safe_fields(route.answer(self._site, asked))
+        except TakesOver:
+            raise
+        except Exception as problem:  # the page of a problem says who is signed in, too
+            return self._refuse(asked, problem)
 
     def _not_there(self, asked: Asked, found: FoundPath | None) -> Reply:
         if found is None:
