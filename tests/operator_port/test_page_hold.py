@@ -32,6 +32,11 @@ class HoldPageTest(OperatorsCase):
         self.assertIn("Product plug: 0 devices", text)
         self.assertNotIn("End the hold", text)
 
+    def test_a_form_without_what_is_meant_is_refused(self):
+        for path in ("/hold", "/unhold"):
+            self.assertEqual(self.operators.post(path, {"reason": "it reboots"}).status, 400)
+        self.assertIsNone(self.held())
+
     def test_everything_is_held_with_who_and_why_and_every_page_says_so(self):
         answer = self.operators.post("/hold", {"product": "", "reason": "it\r\n reboots"})
         self.assertEqual((answer.status, answer.fields["location"]), (303, "/hold"))
