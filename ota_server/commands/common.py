@@ -20,7 +20,6 @@ from ota_server.model.refusal import BadPolicy, Misused, Refused
 from ota_server.operations.after_change import (
     STARTS_NOTHING,
     WRONG_FOLDER,
-    hold_warning,
     no_server_warning,
 )
 from ota_server.operations.typed_values import (
@@ -326,9 +325,3 @@ def warn_of_new_folder(data_dir: Path) -> None:
 def warn_of_wrong_folder(data_dir: Path) -> None:
     """Warn if no server runs: what stops everything may have been done in the wrong folder."""
     warn_of_no_server(data_dir, WRONG_FOLDER)
-
-
-def warn_of_hold(data_dir: Path) -> None:
-    """Warn of a hold: what was just done reaches no device."""
-    if problem := hold_warning(data_dir):
-        warn(problem)

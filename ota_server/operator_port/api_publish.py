@@ -11,7 +11,7 @@ from typing import Any
 
 from ota_server.httpd.reply import Reply
 from ota_server.httpd.taken import TakenConnection
-from ota_server.operations.change_release import publish_image
+from ota_server.operations.change_release import no_progress, publish_image
 from ota_server.operations.release_facts import find_release_facts
 from ota_server.operator_port.api_operation import (
     BYTES,
@@ -24,7 +24,7 @@ from ota_server.operator_port.api_operation import (
     refusals_as_conflicts,
     reply,
 )
-from ota_server.operator_port.api_releases import known_fields, no_progress, release_url
+from ota_server.operator_port.api_releases import known_fields, release_url
 from ota_server.operator_port.authoriser import Access
 from ota_server.operator_port.problems import Problem
 from ota_server.operator_port.schema_check import reference

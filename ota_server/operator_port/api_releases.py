@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 from ota_server.httpd.reply import Reply
 from ota_server.operations import change_release
-from ota_server.operations.change_release import ReleaseChanged
+from ota_server.operations.change_release import ReleaseChanged, no_progress
 from ota_server.operations.device_index import IndexAway
 from ota_server.operations.release_facts import (
     ReleaseFacts,
@@ -64,10 +64,6 @@ def known_fields(site: Site, product: str, found: Sequence[ReleaseFacts]) -> lis
         }
         for each in found
     ]
-
-
-def no_progress(_done: int, _total: int) -> None:
-    """Take no notice: nobody watches."""
 
 
 def _list(site: Site, given: Given) -> Reply:

@@ -30,7 +30,7 @@ _PYTHON = ".".join(map(str, sys.version_info[:3]))
 
 
 def gather_metrics(
-    root: Path, fleets: Mapping[str, FleetFigures], now_ms: int, skipped_lines: int = 0
+    root: Path, fleets: Mapping[str, FleetFigures], now_ms: int, skipped_lines: int | None = None
 ) -> MetricsInput:
     """Return what metrics are made from; it takes a second at most if the server does not answer.
 

@@ -17,7 +17,7 @@ from ota_server.operations.device_index import IndexedDevice
 from ota_server.operations.device_why import WhyFacts, explain_why, pin_text, why_lines
 from ota_server.operator_port.asked import Asked, Malformed
 from ota_server.operator_port.authoriser import Access
-from ota_server.operator_port.device_query import fields_of, product_field
+from ota_server.operator_port.device_query import devices_url, product_field
 from ota_server.operator_port.frame import page, see_other
 from ota_server.operator_port.html import Html, Node, element, joined
 from ota_server.operator_port.page_device_story import (
@@ -28,9 +28,9 @@ from ota_server.operator_port.page_device_story import (
     time_line,
     unreadable,
 )
-from ota_server.operator_port.page_devices_bar import BUTTONS, ROLL_OUT, may_not_act
+from ota_server.operator_port.page_devices_bar import ALL_ACTIONS, BUTTONS, ROLL_OUT
 from ota_server.operator_port.page_devices_columns import seen_cell, stage_of, words_of
-from ota_server.operator_port.page_overview_empty import devices_url
+from ota_server.operator_port.page_overview_empty import device_port_url
 from ota_server.operator_port.pieces import (
     at,
     capitalised,
@@ -45,6 +45,7 @@ from ota_server.operator_port.pieces import (
     when,
     with_code,
 )
+from ota_server.operator_port.questions import may_not_act
 from ota_server.operator_port.routes import Route
 from ota_server.operator_port.site import Site
 from ota_server.system.hints import hints
@@ -87,7 +88,7 @@ def _show(site: Site, asked: Asked) -> Reply:
 
 def _not_on_record(site: Site, asked: Asked, name: str, why: str) -> Reply:
     """Return that there is no such device, and what to do about it."""
-    url = devices_url(site, asked)
+    url = device_port_url(site, asked)
     steps = (
         (
             "It may have been rejected: ",
@@ -115,7 +116,7 @@ def _content(site: Site, asked: Asked, device: _Named, row: IndexedDevice, recor
     return (
         element("h1", element("span", row.name, class_="mono"), label),
         live("now", "devices rollouts releases hold", _now(device, row, record, now_ms)),
-        _actions(asked, device) if asked.operator.may_act else may_not_act(asked),
+        _actions(asked, device) if asked.operator.may_act else may_not_act(ALL_ACTIONS),
         live(
             "rollouts",
             "rollouts",
@@ -201,7 +202,7 @@ def _release(row: IndexedDevice) -> Node:
 
 def _group(row: IndexedDevice, group: str) -> Html:
     wanted = DeviceFilter(product=row.product, group=group)
-    return link(url_with("/devices", fields_of(wanted)), group)
+    return link(devices_url(wanted), group)
 
 
 def _updater(record: Device) -> str:

@@ -43,6 +43,7 @@ from ota_server.operator_port.pieces import (
     table,
     url_with,
 )
+from ota_server.operator_port.questions import may_not_act
 from ota_server.operator_port.routes import Route
 from ota_server.operator_port.site import DEFAULT, Site
 
@@ -123,7 +124,7 @@ def _content(
         actions = page_devices_bar.action_bar(site, listing, found.total)
         body = form(asked, "/devices/preview", body, actions, hidden=hidden)
     else:
-        body = (body, page_devices_bar.may_not_act(asked))
+        body = (body, may_not_act(page_devices_bar.ALL_ACTIONS))
     return (
         filter_form(listing, choices),
         chosen_filters(listing),

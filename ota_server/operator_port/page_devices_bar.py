@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from ota_server.operations.bulk_edits import BulkAction
 from ota_server.operations.device_filter import DeviceFilter
 from ota_server.operations.device_index import Total
-from ota_server.operator_port.asked import Asked
 from ota_server.operator_port.device_query import DeviceListing, fields_of, product_field
 from ota_server.operator_port.html import Html, Node, element
 from ota_server.operator_port.pieces import link, number, url_with
@@ -13,6 +12,8 @@ from ota_server.operator_port.site import DEFAULT, Site
 
 # Not of `bulk_edits`: the devices become a group, and a rollout to that begins.
 ROLL_OUT = "roll out"
+# What whoever may only read cannot do.
+ALL_ACTIONS = "pin, label, group, forget or roll out"
 BUTTONS = (
     (ROLL_OUT, "Roll out"),
     (BulkAction.ADD.value, "Add to a group"),
@@ -56,14 +57,6 @@ def action_bar(site: Site, listing: DeviceListing, total: Total) -> Node:
 def button_bar(buttons: Sequence[Node]) -> Html:
     """Return buttons side by side."""
     return element("div", buttons, class_="actions")
-
-
-def may_not_act(asked: Asked) -> Html:
-    """Return why there are no buttons, and how somebody gets them."""
-    if asked.operator.name:
-        return element("p", f"{asked.operator.name} may only look.", class_="quiet")
-    way = link("/login", "sign in")
-    return element("p", "To pin, label, group, forget or roll out, ", way, ".", class_="quiet")
 
 
 def _scope(value: str, *words: Node) -> Html:

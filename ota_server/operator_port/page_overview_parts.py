@@ -12,7 +12,7 @@ from ota_server.model.timestamp import format_second
 from ota_server.model.version import meaning
 from ota_server.operations.device_filter import Apart, DeviceFilter
 from ota_server.operations.device_index import FleetSummary, VersionsOverTime
-from ota_server.operator_port.device_query import fields_of
+from ota_server.operator_port.device_query import devices_url, fields_of
 from ota_server.operator_port.html import Html, Node, element
 from ota_server.operator_port.pieces import (
     CONDITION_CLASSES,
@@ -64,17 +64,12 @@ class CountedDevices(NamedTuple):
     @property
     def url(self) -> str:
         """The table of them."""
-        return devices_url_of(self.wanted)
+        return devices_url(self.wanted)
 
     def segment(self, of: int) -> Segment:
         """Return it as a part of a bar."""
         share = f", {percent(self.devices, of)}" if of else ""
         return Segment(self.devices, self.kind, f"{self.words}: {self.devices:,}{share}", self.url)
-
-
-def devices_url_of(wanted: DeviceFilter) -> str:
-    """Return the table of devices, filtered so."""
-    return url_with("/devices", fields_of(wanted))
 
 
 def cards(summary: FleetSummary, product: str | None) -> Html:
@@ -267,11 +262,11 @@ def product_table(summaries: Mapping[str, FleetSummary]) -> Html:
         url = url_with("/", [pair for pair in fields_of(named) if pair[0] == "product"])
         shown: list[Node] = [
             link(url, product or "Default product"),
-            link(devices_url_of(named), number(summary.total)),
+            link(devices_url(named), number(summary.total)),
         ]
         for _, _, states in _CARDS:
             devices = sum(summary.conditions.get(each, 0) for each in states)
-            shown.append(link(devices_url_of(replace(named, states=states)), number(devices)))
+            shown.append(link(devices_url(replace(named, states=states)), number(devices)))
         return shown
 
     headings = (

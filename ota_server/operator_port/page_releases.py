@@ -8,6 +8,7 @@ from ota_server.operations.device_index import IndexAway
 from ota_server.operations.release_facts import ReleaseFacts, ReleaseList, list_releases
 from ota_server.operator_port.asked import Asked
 from ota_server.operator_port.authoriser import Access
+from ota_server.operator_port.device_query import devices_url
 from ota_server.operator_port.frame import form_token, page
 from ota_server.operator_port.html import Html, Node, element
 from ota_server.operator_port.page_release_pieces import (
@@ -32,7 +33,7 @@ from ota_server.operator_port.pieces import (
 )
 from ota_server.operator_port.products_shown import product_ways, products_meant
 from ota_server.operator_port.questions import may_not_act
-from ota_server.operator_port.reach import devices_url, linked_number
+from ota_server.operator_port.reach import linked_number
 from ota_server.operator_port.routes import Route
 from ota_server.operator_port.site import DEFAULT, Site
 from ota_server.operator_port.upload import upload_url

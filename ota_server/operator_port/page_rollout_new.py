@@ -6,13 +6,13 @@
 3. It begins: POST /rollouts/new.
 """
 
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from ota_server.httpd.reply import Reply
 from ota_server.model.quantity import count_of, format_duration
 from ota_server.model.refusal import Refused
+from ota_server.operations.group_names import group_names
 from ota_server.operations.rollout_request import HELD_UNKNOWN, RolloutRequest, read_request
 from ota_server.operations.start_rollout import (
     NoSuchDevices,
@@ -47,8 +47,7 @@ from ota_server.operator_port.products_shown import product_ways
 from ota_server.operator_port.questions import may_not_act
 from ota_server.operator_port.routes import Route
 from ota_server.operator_port.site import DEFAULT, Site
-from ota_server.policy.files import GROUP_SUFFIX, GROUPS_FOLDER, PolicyFiles
-from ota_server.policy.policy import is_group_name
+from ota_server.policy.files import PolicyFiles
 from ota_server.policy.rollout_plan import MOST_NOTE
 from ota_server.releases.inventory import releases
 
@@ -64,16 +63,6 @@ _WAVES = (
     Heading("Of these count", is_number=True),
     Heading("Then in all", is_number=True),
 )
-
-
-def group_names(data_dir: Path) -> list[str]:
-    """Return the groups of a product."""
-    try:
-        names = os.listdir(data_dir / "version" / GROUPS_FOLDER)
-    except FileNotFoundError:
-        return []
-    found = (each.removesuffix(GROUP_SUFFIX) for each in names if each.endswith(GROUP_SUFFIX))
-    return sorted(filter(is_group_name, found))
 
 
 def _product(site: Site, name: str) -> tuple[str, Path]:

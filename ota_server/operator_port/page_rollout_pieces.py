@@ -61,12 +61,6 @@ def time_of(text: str, now_ms: int) -> Node:
         return text
 
 
-def whole_bar(detail: RolloutDetail) -> Html:
-    """Return one bar for the devices of the waves that are open."""
-    opened = [wave for wave in detail.waves if wave.counts]
-    return wave_bar(opened[-1] if opened else detail.waves[0])
-
-
 def wave_bar(wave: WaveFacts) -> Html:
     """Return how far the devices of a wave are, and of those before it, as a bar."""
     counts = {

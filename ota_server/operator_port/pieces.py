@@ -278,32 +278,6 @@ def form(
     return element("form", form_token(asked), fields, *children, method="post", action=url)
 
 
-def confirm(
-    asked: Asked,
-    url: str,
-    sentences: Iterable[Node],
-    button: str,
-    *,
-    hidden: Mapping[str, str | Sequence[str]] | None = None,
-    back_url: str,
-    is_danger: bool = False,
-) -> Html:
-    """Return what an action will do, the button that does it, and the way back."""
-    return form(
-        asked,
-        url,
-        [element("p", sentence) for sentence in sentences],
-        element(
-            "p",
-            element("button", button, class_="danger" if is_danger else "main"),
-            " ",
-            link(back_url, "Leave it as it is", class_="button"),
-            class_="actions",
-        ),
-        hidden=hidden,
-    )
-
-
 def text_field(
     words: str, name: str, value: str = "", *, kind: str = "text", **attributes: object
 ) -> Html:

@@ -64,6 +64,9 @@ class TableTest(OperatorsCase):
             ("family=hawkbit", 1),
             ("not_seen=1d", 0),
             ("apart=pinned", 3),
+            ("apart=rejected", 10),
+            ("apart=counted", ALL - 3 - 10),
+            ("target=v1.0.0&target=v9", PLUGS + 3),
             ("state=up-to-date&state=behind&state=held-back&state=undecided", ALL),
         ):
             with self.subTest(query):
@@ -195,7 +198,7 @@ class TableTest(OperatorsCase):
         looker = Operators(self.server.admin_port, make_token(self.data_dir, "bob", False))
         page = looker.page("/devices")
         self.assertEqual(page.all("button", name="action"), [])
-        self.assertIn("bob may only look.", page.text)
+        self.assertIn("sign in by a token that may act", page.text)
         actor = self.operators.page("/devices?product=default")
         self.assertEqual(len(actor.all("button", name="action")), 8)
 

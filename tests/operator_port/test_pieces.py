@@ -89,14 +89,6 @@ class FormTest(unittest.TestCase):
         self.assertEqual(sent, expected)
         self.assertEqual(page.all("form")[0]["method"], "post")
 
-    def test_a_dangerous_action_has_another_button_and_a_way_back(self):
-        shown = pieces.confirm(
-            asked(), "/hold", ["It stops all."], "Hold", back_url="/", is_danger=True
-        )
-        page = PageReader(shown)
-        self.assertEqual([each["class"] for each in page.all("button")], ["danger"])
-        self.assertEqual([each["href"] for each in page.all("a")], ["/"])
-
 
 if __name__ == "__main__":
     unittest.main()
