@@ -317,6 +317,11 @@ def warn_of_no_server(data_dir: Path, advice: str = STARTS_NOTHING) -> None:
         warn(problem)
 
 
+def warn_of_new_folder(data_dir: Path) -> None:
+    """Warn that a command made a data directory where none was: a mistyped path does that too."""
+    warn(f"{data_dir} was not a data directory, and is one now; {WRONG_FOLDER}")
+
+
 def warn_of_wrong_folder(data_dir: Path) -> None:
     """Warn if no server runs: what stops everything may have been done in the wrong folder."""
     warn_of_no_server(data_dir, WRONG_FOLDER)

@@ -12,6 +12,7 @@ from typing import Any
 from ota_server.httpd.reply import Reply
 from ota_server.httpd.taken import TakenConnection
 from ota_server.operations.change_release import no_progress, publish_image
+from ota_server.operations.release_facts import find_release_facts
 from ota_server.operator_port.api_operation import (
     BYTES,
     FORCE,
@@ -59,12 +60,12 @@ def _take(site: Site, given: Given, folder: Path, taken: TakenConnection) -> Rep
             audit.acting_as(given.asked.operator.name),
             site.uploads.using(upload.id, folder),
         ):
-            return _published(given, folder, str(upload.path))
+            return _published(site, given, folder, str(upload.path))
     finally:
         site.uploads.discard(upload.id)
 
 
-def _published(given: Given, folder: Path, source: str) -> Reply:
+def _published(site: Site, given: Given, folder: Path, source: str) -> Reply:
     said, version = given.query, given.path["version"]
     is_new = find_release(folder / "firmware", version) is None
     request = PublishRequest(
@@ -77,8 +78,9 @@ def _published(given: Given, folder: Path, source: str) -> Reply:
         is_forced=said.get("force", False),
     )
     done = publish_image(folder, request, no_progress)
+    facts = find_release_facts(folder, version)
     content: dict[str, Any] = {
-        "release": known_fields(given.product, folder, version),
+        "release": known_fields(site, given.product, [facts])[0],
         "lines": done.lines,
         "warnings": done.warnings,
     }

@@ -14,7 +14,7 @@ from ota_server.model.updater import family_of
 from ota_server.operations.bulk_edits import BulkAction
 from ota_server.operations.device_filter import DeviceFilter
 from ota_server.operations.device_index import IndexedDevice
-from ota_server.operations.device_why import WhyFacts, explain_why, why_lines
+from ota_server.operations.device_why import WhyFacts, explain_why, pin_text, why_lines
 from ota_server.operator_port.asked import Asked, Malformed
 from ota_server.operator_port.authoriser import Access
 from ota_server.operator_port.device_query import devices_url, product_field
@@ -158,20 +158,22 @@ def _now(device: _Named, row: IndexedDevice, record: Device, now_ms: int) -> Nod
     sentence = hints.paste(why.sentence, device.product)
     return (
         element("p", with_code(f"{capitalised(sentence)}."), class_="note why"),
-        _facts(row, record, now_ms),
+        _facts(row, record, now_ms, pin_text(why, now_ms)),
         _in_full(why, device, now_ms),
     )
 
 
-def _facts(row: IndexedDevice, record: Device, now_ms: int) -> Html:
+def _facts(row: IndexedDevice, record: Device, now_ms: int, pin: str = "") -> Html:
     every = f"about every {rounded_duration(row.interval_ms / 1000)}"
     return facts(
         (
-            ("State", (condition_of(row.condition), " since ", when(row.since_ms, now_ms))),
+            ("State", condition_of(row.condition)),
+            ("Since", when(row.since_ms, now_ms)),
             ("Because", words_of(row)),
             ("Reports", row.version),
             ("Was told", row.target),
             ("Should run", _release(row)),
+            ("Pinned to", pin),
             ("Reached", stage_of(row.stage)),
             ("Last seen", (seen_cell(row, now_ms), " (", at(row.seen_ms), ")")),
             ("Asks", every if row.interval_ms else "its rhythm is not known yet"),

@@ -107,8 +107,9 @@ def _content(
 ) -> Node:
     if not summary.total and listing.wanted.is_all:
         product = listing.wanted.product or ""
-        empty = no_device_yet(site, asked, product)
-        return live("devices", "devices", being_made(summary), next_step(site, product), empty)
+        making = being_made(summary)
+        empty = None if making else no_device_yet(site, asked, product)
+        return live("devices", "devices", making, next_step(site, product), empty)
     names = site.products if listing.wanted.product is None else (listing.wanted.product,)
     groups = sorted(
         {name for each in names for name in group_names(site.folder_of(each or DEFAULT))}

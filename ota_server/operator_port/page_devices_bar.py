@@ -42,12 +42,12 @@ def action_bar(site: Site, listing: DeviceListing, total: Total) -> Node:
     if product is None:
         return _choose_product(site, listing)
     all_of = ("" if total.is_exact else "more than ") + number(total.number)
-    matching = "that match" if not listing.wanted.is_all else "there are"
+    every = f"all devices ({all_of})" if listing.wanted.is_all else f"all {all_of} that match"
     scopes = element(
         "fieldset",
         element("legend", "What is done reaches"),
         _scope("chosen", "the chosen devices (", element("span", "0", data_chosen=True), ")"),
-        _scope("all", f"all {all_of} {matching}"),
+        _scope("all", every),
     )
     buttons = [element("button", words, name="action", value=action) for action, words in BUTTONS]
     said = element("p", "Each shows first how many devices it reaches.", class_="quiet")

@@ -75,9 +75,10 @@ def _with_devices(site: Site, asked: Asked, product: str | None, now: Node) -> N
     """
     summary = site.index.summary(product)
     if not summary.total:
-        step = next_step(site, product or "")
-        empty = no_device_yet(site, asked, product or "")
-        return live("fleet", "devices releases", being_made(summary), step, empty), now
+        step, making = next_step(site, product or ""), being_made(summary)
+        # Before the table is made nobody knows whether there are devices.
+        empty = None if making else no_device_yet(site, asked, product or "")
+        return live("fleet", "devices releases", making, step, empty), now
     shown = versions_shown(summary, product)
     is_several = product is None and len(site.products) > 1
     return (

@@ -66,16 +66,16 @@ def next_step(site: Site, product: str) -> Node:
     target = read_target(folder)
     if not _has_release(folder):
         commands = ["`release publish FILE --version v1.0.0`", "`release activate v1.0.0`"]
-        words = "There is no release yet. Drop an image on the page of releases, or run:"
+        words = "There is no release yet. Publish one on the page"
     elif target is None:
         commands = ["`release activate VERSION`"]
-        words = "There is no target version, so devices are answered 503. Activate a release:"
+        words = "Devices are answered 503, for there is no target. Activate a release on the page"
     else:
         return None
     pasted = [hints.paste(each, product).strip("`") for each in commands]
     return element(
         "div",
-        element("p", words, " ", link("/releases", "Releases")),
+        element("p", words, " ", link("/releases", "Releases"), ", or run:"),
         element("pre", joined(Html("\n"), pasted)),
         class_="note",
     )

@@ -150,10 +150,8 @@ def _row(counted: CountedDevices) -> tuple[Node, Node]:
 
 def _held_by(summary: FleetSummary) -> Node:
     """Return what holds devices back, in words."""
-    if not summary.held_by:
-        return None
-    said = ", ".join(f"{words} ({devices:,})" for words, devices in summary.held_by.items())
-    return element("p", f"Held back by: {said}.", class_="quiet")
+    said = [f"{words} ({devices:,})" for words, devices in summary.held_by.items() if devices]
+    return element("p", f"Held back by: {', '.join(said)}.", class_="quiet") if said else None
 
 
 # Versions

@@ -45,7 +45,8 @@ def _ask_activate(site: Site, release: NamedRelease) -> Question:
     return Question(
         (
             f"{facts.version} becomes the target of the whole fleet at once, not in waves: "
-            f"{others} that run something else are offered it as soon as they ask; {own} run it.",
+            f"it is offered to {others} with another version as soon as each asks; it runs on "
+            f"{own} already.",
             "Groups that have a target of their own get it too, and so do devices that stayed on a "
             "release that was stopped. Pins stay in force.",
         ),
@@ -186,8 +187,8 @@ def _ask_rollback(site: Site, asked: Asked) -> Reply:
     question = Question(
         (
             f"{facts.version} becomes the target of the whole fleet again, in place of "
-            f"{target or 'none'}: {others} that run something else are offered it as soon as they "
-            "ask. Groups get back the targets that the last activation took from them.",
+            f"{target or 'none'}: it is offered to {others} with another version as soon as each "
+            "asks. Groups get back the targets that the last activation took from them.",
         ),
         "Go back",
         is_danger=True,

@@ -83,12 +83,17 @@ def _of_product(site: Site, asked: Asked, product: str) -> Node:
             f"releases-{name}",
             "releases rollouts",
             notes(sentences(problems), "note warn"),
-            table(_HEADINGS, rows, "There is no release yet: drop the file of a build below."),
+            table(_HEADINGS, rows, _none_yet(asked)),
         ),
         _actions(product, found),
         _waiting(site, product),
-        _upload_form(asked, product),
+        _upload_form(asked, product, len(site.products) > 1),
     )
+
+
+def _none_yet(asked: Asked) -> str:
+    below = ": drop the file of a build below" if asked.operator.may_act else ""
+    return f"There is no release yet{below}."
 
 
 def _releases(site: Site, product: str) -> ReleaseList:
@@ -158,9 +163,11 @@ def _waiting(site: Site, product: str) -> Node:
     return (element("h3", "Sent, and not published yet"), element("ul", listed))
 
 
-def _upload_form(asked: Asked, product: str) -> Html:
+def _upload_form(asked: Asked, product: str, is_several: bool) -> Html:
     url = url_with("/releases/upload", [("product", product or DEFAULT)])
-    whose = f" of product {product}" if product else ""
+    whose = ""
+    if is_several:
+        whose = f" of product {product}" if product else " of the default product"
     if not asked.operator.may_act:
         return may_not_act("publish an image")
     return element(

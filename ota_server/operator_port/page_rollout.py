@@ -76,7 +76,7 @@ def _show(site: Site, asked: Asked) -> Reply:
     rollout = named_rollout(site, asked)
     now_ms = site.now_ms()
     devices = devices_part(
-        rollout.product, rollout.data_dir, rollout.id, rollout.detail, asked, now_ms
+        rollout.product, rollout.data_dir, rollout.id, rollout.detail, asked, site.now_ms
     )
     if rollout.detail is not None:
         title = rollout.detail.title

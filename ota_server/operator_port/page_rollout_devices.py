@@ -6,7 +6,7 @@ while, ten times as long as it took: a page that changes by itself asks again an
 
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from threading import Lock
 
@@ -83,12 +83,13 @@ def devices_part(
     rollout_id: str,
     detail: RolloutDetail | None,
     asked: Asked,
-    now_ms: int,
+    clock_ms: Callable[[], int],
 ) -> Html:
     """Return the part of a page that names the devices of a rollout.
 
     Args:
         detail: None: it is over.
+        clock_ms: the time; it goes on while the journal is read.
     """
     heading = element("h2", "Devices that are not updated")
     if detail is not None and detail.progress is None:
@@ -96,12 +97,12 @@ def devices_part(
             "devices", "rollouts", heading, element("p", "No wave is open.", class_="quiet")
         )
     try:
-        found = _lists.of(data_dir, rollout_id, detail.state if detail else "", now_ms)
+        found = _lists.of(data_dir, rollout_id, detail.state if detail else "", clock_ms())
     except Refused as problem:
         return live("devices", "rollouts", heading, element("p", with_code(f"{problem}.")))
     wanted = asked.one("state")
     url = rollout_url(product, rollout_id)
-    labels = read_labels(data_dir)
+    labels, now_ms = read_labels(data_dir), clock_ms()
     listed = [each for each in found.devices if wanted in ("", each.state)]
     return live(
         "devices",

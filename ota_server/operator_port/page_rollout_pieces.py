@@ -95,7 +95,7 @@ def _wave_row(
     devices = _devices_of(wave.counts, totals[at] if at < len(totals) else None)
     since: Node = None
     if is_open and wave.since:
-        since = (", opened ", time_of(wave.since, now_ms))
+        since = (" since ", time_of(wave.since, now_ms))
     elif wave.state == "open":
         since = " when it ended"
     words: Node = None
@@ -103,7 +103,8 @@ def _wave_row(
         shared = percent(wave.updated, wave.devices)
         words = element("span", f"{counted(wave.counts)} ({shared})", class_="quiet")
     progress = element("div", wave_bar(wave), words)
-    return f"{at + 1}: {whom}", devices, element("span", wave.state, since), progress
+    name = element("span", f"{at + 1}: {whom}", class_="nowrap" if wave.percent else None)
+    return name, devices, element("span", wave.state, since), progress
 
 
 def _devices_of(counts: Mapping[str, int], planned: int | None) -> str:

@@ -34,6 +34,8 @@ ROLLOUT_CLASSES = {
     "done": "good",
 }
 _UNITS = (("d", 86400), ("h", 3600), ("min", 60), ("s", 1))
+# What is on record may be a little newer than the time that a page took for now.
+_SOON_SECONDS = 5
 _CODE = re.compile(r"`([^`\n]+)`")
 
 
@@ -61,6 +63,8 @@ def at(ms: int | None, never: str = "never") -> Html:
 
 
 def _from_now(seconds: int) -> str:
+    if -_SOON_SECONDS <= seconds < 0:
+        return "now"
     for unit, size in _UNITS:
         if abs(seconds) >= size:
             amount = f"{abs(seconds) // size} {unit}"

@@ -161,6 +161,13 @@ class TableTest(OperatorsCase):
         self.assertEqual(answer.status, 400)
         self.assertIn("&#x27;stat&#x27; is not known here", answer.body.decode())
 
+    def test_whoever_is_signed_in_stays_so_where_a_word_was_wrong(self):
+        signed_in = Operators(self.server.admin_port)
+        signed_in.sign_in(self.data_dir)
+        answer = signed_in.get("/devices?not_seen=soon")
+        self.assertEqual(answer.status, 400)
+        self.assertIn(b"Sign out", answer.body)
+
     def test_hostile_text_is_text(self):
         text = quote(HOSTILE_ID)
         for query in (

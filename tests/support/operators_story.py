@@ -149,7 +149,8 @@ class OperatorsStory:
         members: set[int] = set()
 
         def is_open() -> bool:
-            members.update(self.fleet.step(everybody, boots) - {*pilots()})
+            fetched = self.fleet.step(everybody, boots)
+            members.update(each for each, version in fetched.items() if version == RELEASE)
             return bool(members)
 
         self.let_devices_ask(pilots(), is_open)

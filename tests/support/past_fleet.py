@@ -166,22 +166,22 @@ class PastFleet:
 
     def step(
         self, numbers: Iterable[int], boots: Callable[[int], bool] = lambda _: True
-    ) -> set[int]:
-        """Have devices ask and take what they are told; return those that were told to update.
+    ) -> dict[int, str]:
+        """Have devices ask and take what they are told; return what they fetched.
 
         Args:
             boots: whether a device runs the new image after that; else it stays on what it had.
         """
-        updating = set()
+        fetched = {}
         for number, told in self.ask(numbers).items():
             if told.version == self.runs[number]:
                 continue
             if told.path and not self._fetch(number, told.path):
                 continue
-            updating.add(number)
+            fetched[number] = told.version
             if boots(number):
                 self.runs[number] = told.version
-        return updating
+        return fetched
 
     def _fetch(self, number: int, path: str) -> bool:
         """Fetch an image; return whether it came whole."""
