@@ -20,9 +20,15 @@ class JournalFoldTest(DataDirCase):
     def line(self, number: int, time_ms: int) -> bytes:
         time = format_time(time_ms)
         line = {
-            **{"time": time, "event": "check", "product": "", "mac": mac_of(number)},
-            **{"firmware_version": OLD, "last_seen_time": time, "update_time": None},
-            **{"target_version": NEW, "address": "192.0.2.1"},
+            "time": time,
+            "event": "check",
+            "product": "",
+            "mac": mac_of(number),
+            "firmware_version": OLD,
+            "last_seen_time": time,
+            "update_time": None,
+            "target_version": NEW,
+            "address": "192.0.2.1",
         }
         return json.dumps(line, separators=(",", ":")).encode() + b"\n"
 
