@@ -128,7 +128,8 @@ def _row(product: str, entry: AuditEntry, now_ms: int, has_products: bool) -> tu
 def _when(text: str, now_ms: int) -> Node:
     """Return when it was, in full: whoever asks what happened compares it with another log."""
     try:
-        return at(parse_time(text)), " ", element("small", time_of(text, now_ms))
+        ago = element("small", time_of(text, now_ms), class_="nowrap")
+        return element("span", at(parse_time(text)), class_="nowrap"), " ", ago
     except ValueError:  # a line that was edited
         return text
 
