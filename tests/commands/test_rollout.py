@@ -318,7 +318,9 @@ class StartTest(CommandCase):
         self.group("canary", range(15, 18))
         said = self.refused("start", NEW, "--first-group", "canary")
         self.assertIn("wave 1 (canary) adds 3 active devices, none of them on record for", said)
-        self.assertIn("leave --first-group out, or count new devices too (--count-new) if you know", said)
+        self.assertIn(
+            "leave --first-group out, or count new devices too (--count-new) if you know", said
+        )
         more = ("--first-group", "canary", "--count-new")
         self.assertEqual(self.run_it("start", NEW, *more)[0], 0)
 
@@ -327,7 +329,9 @@ class StartTest(CommandCase):
         self.know(9, first=3, first_seen_ms=NOW_MS - HOUR_MS, hours=(0,))
         self.group("canary", range(3))
         said = self.refused("start", NEW, "--first-group", "canary")
-        self.assertIn("so none counts and the wave would not go on: count new devices too (--count-new)", said)
+        self.assertIn(
+            "so none counts and the wave would not go on: count new devices too (--count-new)", said
+        )
 
     def test_the_first_wave_that_is_proposed_holds_devices_that_count(self):
         macs = sorted(range(100), key=lambda number: cohort_percent(NEW, mac_of(number)))
