@@ -88,7 +88,11 @@ def _detail_fields(product: str, detail: RolloutDetail) -> dict[str, Any]:
         "needs_person": detail.needs_person,
         "advice": detail.advice,
         "remarks": detail.remarks,
-        "waves": [each._asdict() for each in detail.waves],
+        # Before a wave opens it is not known how many are in it; `added` says how many it was for.
+        "waves": [
+            {**each._asdict(), "devices": each.devices if each.counts else None}
+            for each in detail.waves
+        ],
         "plan": detail.plan._asdict(),
         "can": detail.can,
     }

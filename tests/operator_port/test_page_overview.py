@@ -140,6 +140,28 @@ class WrongTest(OperatorsCase):
         )
 
 
+class ManyWrongTest(OperatorsCase):
+    FAILED = 11
+
+    @classmethod
+    def prepare(cls) -> None:
+        (cls.data_dir / "version" / "version.txt").write_text(NEW)
+
+    def test_where_more_went_wrong_than_are_named_a_link_leads_to_all(self):
+        fleet = {mac_of(number): OLD for number in range(self.FAILED)}
+        for _ in range(2):
+            self.check_in(fleet, "/firmware.bin")
+        url = "/devices?state=failed&state=silent"
+        way = (url, "All that failed or fell silent")
+
+        def is_there() -> bool:
+            self.check_in(fleet)
+            return way in self.operators.page("/").links
+
+        self.assertTrue(until(is_there), self.operators.page("/").links)
+        self.assertIn(f"{self.FAILED} devices match", self.operators.page(url).text)
+
+
 class NowTest(OperatorsCase):
     @classmethod
     def prepare(cls) -> None:

@@ -94,6 +94,7 @@
   // Uploads: the file is the body of the request, so it is never in memory
   function send(form, file) {
     const bar = form.querySelector("progress"), out = form.querySelector("output");
+    if (!file.size) { out.textContent = "This file is empty."; return; }
     const sent = new XMLHttpRequest();
     sent.open("POST", form.dataset.upload + "&name=" + encodeURIComponent(file.name));
     sent.setRequestHeader("Content-Type", "application/octet-stream");
