@@ -29,12 +29,12 @@ from ota_server.operator_port.api_operation import (
     Operation,
     Success,
     reply,
-    sentence,
 )
 from ota_server.operator_port.authoriser import Access
 from ota_server.operator_port.device_query import product_field
 from ota_server.operator_port.list_place import read_place, write_place
 from ota_server.operator_port.schema_check import reference
+from ota_server.operator_port.sentences import sentence
 from ota_server.operator_port.site import NotHere, Site
 from ota_server.policy.labels import read_labels
 from ota_server.policy.rollout_plan import RolloutPlan

@@ -33,7 +33,6 @@ from ota_server.operator_port.page_devices_columns import seen_cell, stage_of, w
 from ota_server.operator_port.page_overview_empty import device_port_url
 from ota_server.operator_port.pieces import (
     at,
-    capitalised,
     condition_of,
     device_url,
     facts,
@@ -47,6 +46,7 @@ from ota_server.operator_port.pieces import (
 )
 from ota_server.operator_port.questions import may_not_act
 from ota_server.operator_port.routes import Route
+from ota_server.operator_port.sentences import capitalised
 from ota_server.operator_port.site import Site
 from ota_server.system.hints import hints
 

@@ -106,7 +106,8 @@ def _asking(
     except BadFields as problem:
         return _asking(site, asked, meant, warning, problem.problems)
     except (Refused, BadPolicy) as problem:
-        said = with_code(hints.paste(str(problem), meant.product))
+        text = hints.paste(str(problem), meant.product)
+        warning, said = "" if warning == text else warning, with_code(text)
         doubts = {"is_forced": ""} if _can_be_forced(site, meant, change) else {}
         content = (
             element("p", said, class_="problem"),

@@ -27,11 +27,9 @@ from ota_server.operator_port.page_overview_parts import (
 )
 from ota_server.operator_port.page_rollout_pieces import (
     rollout_state,
-    sentences,
     waves_table,
 )
 from ota_server.operator_port.pieces import (
-    capitalised,
     link,
     live,
     rollout_url,
@@ -40,6 +38,7 @@ from ota_server.operator_port.pieces import (
 )
 from ota_server.operator_port.products_shown import product_ways
 from ota_server.operator_port.routes import Route
+from ota_server.operator_port.sentences import capitalised, sentences
 from ota_server.operator_port.site import DEFAULT, Site
 from ota_server.policy.device_state import Condition
 from ota_server.system.hints import hints

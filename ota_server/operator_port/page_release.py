@@ -15,7 +15,7 @@ from ota_server.operator_port.device_query import devices_url
 from ota_server.operator_port.frame import page
 from ota_server.operator_port.html import Html, Node, element, with_lines
 from ota_server.operator_port.page_release_pieces import release_states, runs_it, told_it
-from ota_server.operator_port.page_rollout_pieces import sentences, time_of
+from ota_server.operator_port.page_rollout_pieces import time_of
 from ota_server.operator_port.pieces import (
     facts as fact_list,
 )
@@ -30,6 +30,7 @@ from ota_server.operator_port.pieces import (
 from ota_server.operator_port.questions import may_not_act
 from ota_server.operator_port.reach import devices_of, linked_number
 from ota_server.operator_port.routes import Route
+from ota_server.operator_port.sentences import sentences
 from ota_server.operator_port.site import DEFAULT, NotHere, Site
 from ota_server.releases.inventory import find_release
 from ota_server.releases.remarks import remarks

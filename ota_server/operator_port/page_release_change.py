@@ -123,6 +123,10 @@ _QUESTIONS: Mapping[str, Callable[[Site, NamedRelease], Question]] = {
 
 def _ask(action: str, site: Site, asked: Asked) -> Reply:
     release = named_release(site, asked)
+    if action not in release.facts.can:
+        why = ", ".join((*release.facts.states, *release.facts.named_by)) or "not in use"
+        version = release.facts.version
+        raise NotHere(f"That cannot be done to {version} now: it is {why}.", HTTPStatus.CONFLICT)
     question = _QUESTIONS[action](site, release)
     title = f"{question.button}: {release.facts.version}"
     shown = question_form(asked, question, f"{release.url}/{action}", release.url)

@@ -20,7 +20,7 @@ from ota_server.operator_port.page_release_pieces import (
     short,
     told_it,
 )
-from ota_server.operator_port.page_rollout_pieces import sentences, time_of
+from ota_server.operator_port.page_rollout_pieces import time_of
 from ota_server.operator_port.pieces import (
     Heading,
     link,
@@ -35,6 +35,7 @@ from ota_server.operator_port.products_shown import product_ways, products_meant
 from ota_server.operator_port.questions import may_not_act
 from ota_server.operator_port.reach import linked_number
 from ota_server.operator_port.routes import Route
+from ota_server.operator_port.sentences import sentences
 from ota_server.operator_port.site import DEFAULT, Site
 from ota_server.operator_port.upload import upload_url
 

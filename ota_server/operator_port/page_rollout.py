@@ -14,13 +14,13 @@ from ota_server.operator_port.html import Html, Node, element
 from ota_server.operator_port.page_rollout_devices import devices_part
 from ota_server.operator_port.page_rollout_pieces import (
     rollout_state,
-    sentences,
     time_of,
     waves_table,
 )
 from ota_server.operator_port.pieces import facts, link, live, notes, release_url, rollout_url
 from ota_server.operator_port.questions import may_not_act
 from ota_server.operator_port.routes import Route
+from ota_server.operator_port.sentences import capitalised, sentences
 from ota_server.operator_port.site import NotHere, Site
 from ota_server.policy.rollout_plan import RolloutPlan
 from ota_server.rollouts.find_rollout import all_rollouts
@@ -89,7 +89,7 @@ def _show(site: Site, asked: Asked) -> Reply:
             raise NotHere(f"There was no rollout {rollout.id[:40]!r}.")
         title = title_of(end.version, end.group, end.reverts)
         content = (_over(rollout, end, now_ms), devices)
-    title = f"{title[0].upper()}{title[1:]}"
+    title = capitalised(title)
     return page(site, asked, title, (element("h1", title), content))
 
 

@@ -16,8 +16,7 @@ from ota_server.operator_port.authoriser import Access
 from ota_server.operator_port.frame import page, see_other
 from ota_server.operator_port.html import Node, element
 from ota_server.operator_port.page_rollout import NamedRollout, named_rollout
-from ota_server.operator_port.page_rollout_pieces import sentences
-from ota_server.operator_port.pieces import form, rollout_url, text_field
+from ota_server.operator_port.pieces import form, link, rollout_url, text_field
 from ota_server.operator_port.questions import (
     FORCE_ADVICE,
     Question,
@@ -27,6 +26,7 @@ from ota_server.operator_port.questions import (
     question_form,
 )
 from ota_server.operator_port.routes import Route
+from ota_server.operator_port.sentences import sentences
 from ota_server.operator_port.site import NotHere, Site
 from ota_server.policy.rollout_plan import RolloutPlan
 from ota_server.policy.rollout_text import who_stays
@@ -257,8 +257,13 @@ def _ask_revert(site: Site, asked: Asked) -> Reply:
             f"They go back to {planned.plan.version}, in waves of {waves} %, with a soak of "
             f"{format_duration(planned.plan.soak_seconds)}."
         )
-    question = Question(tuple(said), "Take devices back", is_danger=True, doubts=doubts)
     title = f"Take devices back: {detail.title}"
+    if planned.plan is None and planned.is_on:
+        said.append("There is nothing to take back. To end the rollout is another action: Abort.")
+        ways = element("p", link(url, "Back to the rollout", class_="button"), class_="actions")
+        told = [element("p", each) for each in said]
+        return page(site, asked, title, (element("h1", title), told, ways))
+    question = Question(tuple(said), "Take devices back", is_danger=True, doubts=doubts)
     content = (element("h1", title), question_form(asked, question, f"{url}/revert", url))
     return page(site, asked, title, content)
 

@@ -27,7 +27,6 @@ from ota_server.operator_port.asked import Asked
 from ota_server.operator_port.authoriser import Access
 from ota_server.operator_port.frame import page, see_other
 from ota_server.operator_port.html import Html, Node, element
-from ota_server.operator_port.page_rollout_pieces import sentences
 from ota_server.operator_port.pieces import (
     Heading,
     check_box,
@@ -46,6 +45,7 @@ from ota_server.operator_port.pieces import (
 from ota_server.operator_port.products_shown import product_ways
 from ota_server.operator_port.questions import may_not_act
 from ota_server.operator_port.routes import Route
+from ota_server.operator_port.sentences import sentences
 from ota_server.operator_port.site import DEFAULT, Site
 from ota_server.policy.files import PolicyFiles
 from ota_server.policy.rollout_plan import MOST_NOTE

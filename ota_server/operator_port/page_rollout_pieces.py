@@ -1,7 +1,6 @@
 """What pages show of a rollout: its state, its waves with their bars. No I/O."""
 
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from ota_server.model.quantity import count_of
 from ota_server.model.timestamp import parse_time
@@ -19,7 +18,6 @@ from ota_server.operator_port.pieces import (
 )
 from ota_server.operator_port.svg import Segment, bar
 
-_WORD = re.compile("[a-z]+[ ,]")
 _HEADINGS = (
     Heading("Wave"),
     Heading("Devices", is_number=True),
@@ -40,17 +38,6 @@ def rollout_state(word: str, needs_person: bool = False) -> Html:
     """Return the state of a rollout in words with its colour."""
     waits = ", waits for you" if needs_person and word != "halted" else ""
     return state(ROLLOUT_CLASSES.get(word, "away"), word + waits)
-
-
-def sentences(texts: Iterable[str]) -> list[str]:
-    """Return what commands say in lines as sentences; a version at the beginning stays as it is."""
-    return [_sentence(each) for each in texts]
-
-
-def _sentence(text: str) -> str:
-    if _WORD.match(text):
-        text = text[0].upper() + text[1:]
-    return text if text.endswith((".", "?", ":")) else f"{text}."
 
 
 def time_of(text: str, now_ms: int) -> Node:

@@ -17,7 +17,6 @@ from ota_server.operator_port.asked import Asked
 from ota_server.operator_port.authoriser import Access
 from ota_server.operator_port.frame import page, see_other
 from ota_server.operator_port.html import Html, Node, element, with_lines
-from ota_server.operator_port.page_rollout_pieces import sentences
 from ota_server.operator_port.pieces import (
     check_box,
     choice,
@@ -32,6 +31,7 @@ from ota_server.operator_port.pieces import (
 )
 from ota_server.operator_port.questions import may_not_act
 from ota_server.operator_port.routes import Route
+from ota_server.operator_port.sentences import sentence, sentences
 from ota_server.operator_port.site import DEFAULT, NotHere, Site
 from ota_server.operator_port.upload import upload_url
 from ota_server.releases.inventory import releases
@@ -75,7 +75,7 @@ def _using(site: Site, named: _NamedUpload) -> Iterator[Upload]:
         try:
             upload = stack.enter_context(site.uploads.using(named.id, named.data_dir))
         except Refused as problem:
-            raise NotHere(f"{str(problem)[0].upper()}{str(problem)[1:]}.") from None
+            raise NotHere(sentence(str(problem))) from None
         yield upload
 
 

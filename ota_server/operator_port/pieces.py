@@ -97,11 +97,6 @@ def percent(count: int, of: int) -> str:
     return f"{share:.0f} %" if share in (0, 100) or 10 <= share <= 90 else f"{share:.1f} %"
 
 
-def capitalised(text: str) -> str:
-    """Return a text with a capital at its beginning."""
-    return text[:1].upper() + text[1:]
-
-
 def with_code(text: str) -> Node:
     """Return a text in which what stands in backticks is code, such as a command."""
     parts = _CODE.split(text)

@@ -6,8 +6,8 @@ from typing import NamedTuple
 from ota_server.operations.typed_values import MOST_REASON
 from ota_server.operator_port.asked import Asked
 from ota_server.operator_port.html import Html, Node, element
-from ota_server.operator_port.page_rollout_pieces import sentences
 from ota_server.operator_port.pieces import check_box, form, link, notes, text_field
+from ota_server.operator_port.sentences import sentences
 
 FORCE_FIELD = "force"
 # What commands say to do, which a form does by a tick.

@@ -14,6 +14,7 @@ from ota_server.operations.uploads import NoRoom
 from ota_server.operator_port.asked import Asked, Malformed
 from ota_server.operator_port.authoriser import Denied
 from ota_server.operator_port.problems import Problem, problem_reply, with_safe_fields
+from ota_server.operator_port.sentences import sentence
 from ota_server.operator_port.site import NotHere, Site
 from ota_server.system.files import is_full
 from ota_server.system.hints import hints
@@ -36,7 +37,7 @@ def as_problem(problem: Exception) -> Problem:
     if isinstance(problem, NoRoom):
         return Problem(HTTPStatus.INSUFFICIENT_STORAGE, str(problem))
     if isinstance(problem, Refused | Misused | BadPolicy):
-        return Problem(HTTPStatus.CONFLICT, str(problem))
+        return Problem(HTTPStatus.CONFLICT, sentence(str(problem)))
     if isinstance(problem, IndexAway):
         return Problem(HTTPStatus.SERVICE_UNAVAILABLE, str(problem), (("Retry-After", "2"),))
     if isinstance(problem, Busy):
