@@ -1,4 +1,4 @@
-"""`/metrics`: what a Prometheus reads."""
+"""`/metrics`: what a Prometheus reads. I/O."""
 
 from collections.abc import Iterator
 from http import HTTPStatus

@@ -1,4 +1,4 @@
-"""Signing in by the link that `token login` prints, and signing out."""
+"""Signing in by the link that `token login` prints, and signing out. I/O."""
 
 from ota_server.httpd.http1 import field_lines
 from ota_server.httpd.reply import Reply

@@ -1,4 +1,4 @@
-"""What all pages and the API share: the data directory, the index of devices, who may, the time."""
+"""What all pages and the API share: the data directory, the index, who may, the time. I/O."""
 
 import time
 from collections.abc import Callable
