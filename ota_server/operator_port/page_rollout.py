@@ -90,6 +90,7 @@ def _show(site: Site, asked: Asked) -> Reply:
         title = title_of(end.version, end.group, end.reverts)
         content = (_over(rollout, end, now_ms), devices)
     title = f"{title[0].upper()}{title[1:]}"
+    title += f", product {rollout.product}" if rollout.product else ""
     return page(site, asked, title, (element("h1", title), content))
 
 

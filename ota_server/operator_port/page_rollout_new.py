@@ -215,7 +215,7 @@ def _preview(site: Site, asked: Asked) -> Reply:
     title = f"Roll out {shown.plan.version}?"
     content = (
         element("h1", title),
-        element("p", _reach_text(shown)),
+        element("p", _reach_text(shown, product)),
         element("p", shown.plan.note) if shown.plan.note else None,
         notes(sentences(shown.warnings), "note warn"),
         notes(sentences(map(left_alone_text, shown.left_alone)), "note warn"),
@@ -232,9 +232,10 @@ def _said(problem: Exception, more_texts: list[str]) -> str:
     return " ".join([f"{problem}.", *more_texts])
 
 
-def _reach_text(shown: RolloutPreview) -> str:
+def _reach_text(shown: RolloutPreview, product: str) -> str:
     plan = shown.plan
     whom = f"the group {plan.group}" if plan.group else "the fleet"
+    whom += f" of product {product}" if product else ""
     parts = [f"It reaches {count_of(shown.devices, 'device')} of {whom}"]
     if shown.new:
         parts.append(f"{number(shown.new)} of them are known for less than a day and do not count")
