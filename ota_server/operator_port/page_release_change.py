@@ -124,7 +124,7 @@ _QUESTIONS: Mapping[str, Callable[[Site, NamedRelease], Question]] = {
 def _ask(action: str, site: Site, asked: Asked) -> Reply:
     release = named_release(site, asked)
     question = _QUESTIONS[action](site, release)
-    title = f"{question.button}: {release.facts.version}"
+    title = f"{question.button}: {release.title}"
     shown = question_form(asked, question, f"{release.url}/{action}", release.url)
     return page(site, asked, title, (element("h1", title), shown))
 
@@ -196,7 +196,7 @@ def _ask_rollback(site: Site, asked: Asked) -> Reply:
     )
     back_url = url_with("/releases", [("product", product or DEFAULT)])
     hidden = {"product": product or DEFAULT, "version": facts.version}
-    title = f"Go back to {facts.version}"
+    title = f"Go back to {release.title}"
     shown = question_form(asked, question, "/releases/rollback", back_url, hidden)
     return page(site, asked, title, (element("h1", title), shown))
 

@@ -17,7 +17,7 @@ from ota_server.operator_port.frame import page, see_other
 from ota_server.operator_port.html import Node, element
 from ota_server.operator_port.page_rollout import NamedRollout, named_rollout
 from ota_server.operator_port.page_rollout_pieces import sentences
-from ota_server.operator_port.pieces import form, rollout_url, text_field
+from ota_server.operator_port.pieces import form, of_product, rollout_url, text_field
 from ota_server.operator_port.questions import (
     FORCE_ADVICE,
     Question,
@@ -171,7 +171,7 @@ def _ask(action: str, site: Site, asked: Asked) -> Reply:
     rollout, detail = _askable(action, site, asked)
     question = _QUESTIONS[action](detail)
     url = rollout_url(rollout.product, rollout.id)
-    title = f"{question.button}: {detail.title}"
+    title = f"{question.button}: {detail.title}{of_product(rollout.product)}"
     content = (
         element("h1", title),
         question_form(asked, question, f"{url}/{action}", url),
@@ -199,7 +199,7 @@ def _done(site: Site, rollout: NamedRollout, group: str | None = None) -> Reply:
 def _ask_limits(site: Site, asked: Asked) -> Reply:
     rollout, detail = _askable("change", site, asked)
     plan, url = detail.plan, rollout_url(rollout.product, rollout.id)
-    title = f"Change limits: {detail.title}"
+    title = f"Change limits: {detail.title}{of_product(rollout.product)}"
     content = (
         element("h1", title),
         element(
@@ -258,7 +258,7 @@ def _ask_revert(site: Site, asked: Asked) -> Reply:
             f"{format_duration(planned.plan.soak_seconds)}."
         )
     question = Question(tuple(said), "Take devices back", is_danger=True, doubts=doubts)
-    title = f"Take devices back: {detail.title}"
+    title = f"Take devices back: {detail.title}{of_product(rollout.product)}"
     content = (element("h1", title), question_form(asked, question, f"{url}/revert", url))
     return page(site, asked, title, content)
 

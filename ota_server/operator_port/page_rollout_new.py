@@ -38,6 +38,7 @@ from ota_server.operator_port.pieces import (
     more,
     notes,
     number,
+    of_product,
     rollout_url,
     table,
     text_field,
@@ -235,7 +236,7 @@ def _said(problem: Exception, more_texts: list[str]) -> str:
 def _reach_text(shown: RolloutPreview, product: str) -> str:
     plan = shown.plan
     whom = f"the group {plan.group}" if plan.group else "the fleet"
-    whom += f" of product {product}" if product else ""
+    whom += of_product(product)
     parts = [f"It reaches {count_of(shown.devices, 'device')} of {whom}"]
     if shown.new:
         parts.append(f"{number(shown.new)} of them are known for less than a day and do not count")

@@ -101,6 +101,11 @@ def capitalised(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
+def of_product(product: str) -> str:
+    """Return what stands behind what is of a product; of the default one nothing has to."""
+    return f" of product {product}" if product else ""
+
+
 def with_code(text: str) -> Node:
     """Return a text in which what stands in backticks is code, such as a command."""
     parts = _CODE.split(text)

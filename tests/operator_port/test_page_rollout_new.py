@@ -63,9 +63,21 @@ class ProductTest(OperatorsCase):
         cls.check_in({mac_of(number): OLD for number in range(3)}, "/plug/version.txt")
         cls.await_devices(3)
 
+    def test_a_release_and_what_is_asked_of_it_say_of_which_product_it_is(self):
+        for path, words in (
+            ("", f"Release {NEW} of product plug"),
+            ("/activate", f"Activate: {NEW} of product plug"),
+            ("/withdraw", f"Withdraw: {NEW} of product plug"),
+        ):
+            with self.subTest(path):
+                page = self.operators.page(f"/releases/plug/{NEW}{path}")
+                self.assertIn(words, page.text)
+
     def test_a_rollout_says_of_which_product_it_is(self):
         request = {**QUICK, "product": "plug"}
         page = self.operators.page(f"/rollouts/preview?{urlencode(request)}")
         self.assertIn("It reaches 3 devices of the fleet of product plug.", page.text)
         url = self.operators.post("/rollouts/new", request).fields["location"]
-        self.assertIn(f"Rollout of {NEW} to the fleet, product plug", self.operators.page(url).text)
+        for path, words in (("", "Rollout"), ("/abort", "Abort the rollout: rollout")):
+            said = f"{words} of {NEW} to the fleet of product plug"
+            self.assertIn(said, self.operators.page(f"{url}{path}").text)
