@@ -6,6 +6,7 @@ from typing import Any
 
 from ota_server.httpd.reply import Reply
 from ota_server.operations.holding import begin_hold, end_hold, holds
+from ota_server.operations.typed_values import parse_reason
 from ota_server.operator_port.api_operation import (
     Body,
     Given,
@@ -46,7 +47,7 @@ def _show(site: Site, _given: Given) -> Reply:
 
 
 def _begin(site: Site, given: Given) -> Reply:
-    product, reason = _product(site, given), given.body.get("reason", "")
+    product, reason = _product(site, given), parse_reason(given.body.get("reason", ""))
     _check(begin_hold(site.data_dir, product, reason), "is not on hold")
     return reply(_said(site))
 

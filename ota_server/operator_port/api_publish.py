@@ -3,7 +3,6 @@
 It goes to the disk piece by piece. The checks are those of `release publish`.
 """
 
-from collections.abc import Iterator
 from functools import partial
 from http import HTTPStatus
 from pathlib import Path
@@ -30,11 +29,11 @@ from ota_server.operator_port.problems import Problem
 from ota_server.operator_port.schema_check import reference
 from ota_server.operator_port.site import Site
 from ota_server.operator_port.statuses import answered_by
+from ota_server.operator_port.upload import RequestBody
 from ota_server.policy import audit
 from ota_server.releases.inventory import find_release
 from ota_server.releases.publish_request import PublishRequest
 
-_PIECE_BYTES = 256 * 1024
 # They stand in the first line of the request, which is bounded: a character may take twelve there.
 _MOST_NOTES = 500
 
@@ -53,7 +52,7 @@ def _publish(site: Site, given: Given) -> Reply:
 
 def _take(site: Site, given: Given, folder: Path, taken: TakenConnection) -> Reply:
     size, version = given.asked.request.content_length, given.path["version"]
-    upload = site.uploads.receive(folder, version, size, partial(_pieces, taken, size))
+    upload = site.uploads.receive(folder, version, size, RequestBody(taken, size).pieces)
     try:
         with (
             refusals_as_conflicts(),
@@ -87,13 +86,6 @@ def _published(site: Site, given: Given, folder: Path, source: str) -> Reply:
     if not is_new:
         return reply(content)
     return reply(content, HTTPStatus.CREATED, ("Location", release_url(given.product, version)))
-
-
-def _pieces(taken: TakenConnection, left: int) -> Iterator[bytes]:
-    while left:
-        piece = taken.receive(min(left, _PIECE_BYTES))
-        left -= len(piece)
-        yield piece
 
 
 _REPORTED = {

@@ -17,6 +17,7 @@ from ota_server.operations.release_facts import (
     list_releases,
     release_fields,
 )
+from ota_server.operations.typed_values import parse_reason
 from ota_server.operator_port.api_groups import OF_PRODUCT, products_asked
 from ota_server.operator_port.api_operation import (
     PREFIX,
@@ -105,7 +106,7 @@ def _roll_back(site: Site, given: Given) -> Reply:
 
 
 def _withdraw(site: Site, given: Given) -> Reply:
-    folder, reason = _folder(site, given), given.body.get("reason", "")
+    folder, reason = _folder(site, given), parse_reason(given.body.get("reason", ""))
     return _done(change_release.withdraw_release(folder, given.path["version"], reason))
 
 

@@ -73,7 +73,11 @@ class CountedDevices(NamedTuple):
 
 
 def cards(summary: FleetSummary, product: str | None) -> Html:
-    """Return how many devices there are, and how many are how."""
+    """Return how many devices there are, and how many are how.
+
+    Without shares: these count whoever is pinned or on hold too, and `states_part` has the shares
+    of those that an update should reach.
+    """
     every = DeviceFilter(product=product)
     total = summary.total
     shown = [
@@ -86,19 +90,16 @@ def cards(summary: FleetSummary, product: str | None) -> Html:
         for words, kind, states in _CARDS
     ]
     whole = CountedDevices("devices" if total != 1 else "device", "", total, every)
-    return element("ul", [_card(each, total) for each in (whole, *shown)], class_="cards")
+    return element("ul", map(_card, (whole, *shown)), class_="cards")
 
 
-def _card(counted: CountedDevices, total: int) -> Html:
-    share = element("small", percent(counted.devices, total)) if counted.kind else None
+def _card(counted: CountedDevices) -> Html:
     return element(
         "li",
         link(
             counted.url,
             element("b", number(counted.devices)),
             counted.words,
-            " ",
-            share,
             class_=counted.kind or None,
         ),
     )

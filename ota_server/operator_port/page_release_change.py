@@ -137,7 +137,7 @@ def _do_activate(site: Site, asked: Asked) -> Reply:
 
 def _do_withdraw(site: Site, asked: Asked) -> Reply:
     release = named_release(site, asked)
-    reason = parse_reason(" ".join(asked.typed("reason").split()))
+    reason = parse_reason(asked.typed("reason"))
     withdraw_release(release.data_dir, release.facts.version, reason)
     return _done(site, release.url)
 

@@ -6,6 +6,7 @@ from typing import NamedTuple
 from urllib.parse import quote, urlencode
 
 from ota_server.model.timestamp import format_second
+from ota_server.operations.rollout_words import RESUMING
 from ota_server.operator_port.asked import Asked
 from ota_server.operator_port.frame import form_token
 from ota_server.operator_port.html import Html, Node, element
@@ -26,7 +27,7 @@ CONDITION_CLASSES = {
 ROLLOUT_CLASSES = {
     "waiting": "away",
     "running": "going",
-    "resuming": "going",
+    RESUMING: "going",
     "paused": "back",
     "halted": "bad",
     "aborted": "back",

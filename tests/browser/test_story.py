@@ -51,7 +51,7 @@ class StoryTest(PastFleetCase):
         page.get_by_role("link", name="← Previous").first.wait_for()
         self.assertEqual(self.macs(), in_order[50:100])
 
-    def test_filters_narrow_the_table_and_stand_in_its_address(self):
+    def test_a_filter_narrows_the_table_and_stands_in_its_address(self):
         page = self.page
         self.shop.open("/devices")
         page.get_by_role("combobox", name="Version").fill(TARGET)

@@ -72,6 +72,8 @@ class OverviewTest(OperatorsCase):
         self.assertRegex(text, r"Up to date: \d+ of 48 devices \(")
         self.assertIn("pinned 3 not counted", text)
         self.assertIn("its release was rejected 10 not counted", text)
+        # All that are counted have one denominator: another share of the same word would mislead.
+        self.assertNotIn("%", text.partition("States Up to date")[0])
 
     def test_what_holds_back_no_device_is_not_named(self):
         summary = DeviceIndex(self.data_dir).summary(None)

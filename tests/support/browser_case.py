@@ -22,9 +22,7 @@ class BrowserCase(unittest.TestCase):
     origin: str
 
     @classmethod
-    def start_browser(cls, admin_port: int) -> None:
-        """Start it for the pages on a port."""
-        cls.origin = f"http://127.0.0.1:{admin_port}"
+    def setUpClass(cls) -> None:
         cls.browser = RealBrowser()
         cls.addClassCleanup(cls.browser.close)
 
@@ -50,6 +48,7 @@ class PastFleetCase(BrowserCase):
 
     @classmethod
     def setUpClass(cls) -> None:
+        super().setUpClass()
         folder = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
         cls.addClassCleanup(folder.cleanup)
         cls.data_dir = Path(folder.name) / "data"
@@ -60,4 +59,4 @@ class PastFleetCase(BrowserCase):
         cls.fleet = PastFleet(cls.server.port, runs)
         cls.addClassCleanup(cls.fleet.close)
         await_indexed(cls.data_dir, cls.DEVICES)
-        cls.start_browser(cls.server.admin_port)
+        cls.origin = f"http://127.0.0.1:{cls.server.admin_port}"
