@@ -50,6 +50,7 @@ from ota_server.operator_port.sentences import capitalised
 from ota_server.operator_port.site import Site
 from ota_server.system.hints import hints
 
+_HOUR_MS = 3_600_000
 # For one device another word fits better.
 _WORDS = {BulkAction.RETRY.value: "Let it try again"}
 
@@ -191,7 +192,10 @@ def _first_seen(ms: int | None) -> str:
     """Return when a device was first seen: the hour alone is on record."""
     if ms is None:
         return "not on record"
-    return f"on {format_second(ms)[:10]} at about {format_second(ms)[11:13]} h UTC"
+    # On record is the full hour after it, or when it was seen last if that is before.
+    begin_ms = (ms - 1) // _HOUR_MS * _HOUR_MS
+    begin, end = format_second(begin_ms), format_second(begin_ms + _HOUR_MS)
+    return f"on {begin[:10]} between {begin[11:16]} and {end[11:16]} UTC"
 
 
 def _release(row: IndexedDevice) -> Node:

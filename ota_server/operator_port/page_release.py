@@ -24,6 +24,7 @@ from ota_server.operator_port.pieces import (
     live,
     notes,
     number,
+    of_product,
     release_url,
     url_with,
 )
@@ -56,6 +57,11 @@ class NamedRelease(NamedTuple):
         """Its page."""
         return release_url(self.product, self.facts.version)
 
+    @property
+    def title(self) -> str:
+        """Its version, and of which product it is."""
+        return f"{self.facts.version}{of_product(self.product)}"
+
 
 def named_release(site: Site, asked: Asked) -> NamedRelease:
     """Return the release that the path of a request names.
@@ -83,7 +89,7 @@ def _show(site: Site, asked: Asked) -> Reply:
         warnings.insert(0, f"its files are not as they should be: {facts.problem}")
     manifest = facts.release.manifest
     content = (
-        element("h1", f"Release {facts.version}"),
+        element("h1", f"Release {release.title}"),
         live(
             "state",
             "releases rollouts devices",
@@ -100,7 +106,7 @@ def _show(site: Site, asked: Asked) -> Reply:
         element("h2", "On record"),
         fact_list(_record(release, site.now_ms())),
     )
-    return page(site, asked, f"Release {facts.version}", content)
+    return page(site, asked, f"Release {release.title}", content)
 
 
 def _why_withdrawn(facts: ReleaseFacts) -> list[str]:

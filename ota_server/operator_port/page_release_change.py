@@ -128,7 +128,7 @@ def _ask(action: str, site: Site, asked: Asked) -> Reply:
         version = release.facts.version
         raise NotHere(f"That cannot be done to {version} now: it is {why}.", HTTPStatus.CONFLICT)
     question = _QUESTIONS[action](site, release)
-    title = f"{question.button}: {release.facts.version}"
+    title = f"{question.button}: {release.title}"
     shown = question_form(asked, question, f"{release.url}/{action}", release.url)
     return page(site, asked, title, (element("h1", title), shown))
 
@@ -200,7 +200,7 @@ def _ask_rollback(site: Site, asked: Asked) -> Reply:
     )
     back_url = url_with("/releases", [("product", product or DEFAULT)])
     hidden = {"product": product or DEFAULT, "version": facts.version}
-    title = f"Go back to {facts.version}"
+    title = f"Go back to {release.title}"
     shown = question_form(asked, question, "/releases/rollback", back_url, hidden)
     return page(site, asked, title, (element("h1", title), shown))
 

@@ -17,7 +17,15 @@ from ota_server.operator_port.page_rollout_pieces import (
     time_of,
     waves_table,
 )
-from ota_server.operator_port.pieces import facts, link, live, notes, release_url, rollout_url
+from ota_server.operator_port.pieces import (
+    facts,
+    link,
+    live,
+    notes,
+    of_product,
+    release_url,
+    rollout_url,
+)
 from ota_server.operator_port.questions import may_not_act
 from ota_server.operator_port.routes import Route
 from ota_server.operator_port.sentences import capitalised, sentences
@@ -89,7 +97,7 @@ def _show(site: Site, asked: Asked) -> Reply:
             raise NotHere(f"There was no rollout {rollout.id[:40]!r}.")
         title = title_of(end.version, end.group, end.reverts)
         content = (_over(rollout, end, now_ms), devices)
-    title = capitalised(title)
+    title = f"{capitalised(title)}{of_product(rollout.product)}"
     return page(site, asked, title, (element("h1", title), content))
 
 

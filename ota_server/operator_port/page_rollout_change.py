@@ -16,7 +16,7 @@ from ota_server.operator_port.authoriser import Access
 from ota_server.operator_port.frame import page, see_other
 from ota_server.operator_port.html import Node, element
 from ota_server.operator_port.page_rollout import NamedRollout, named_rollout
-from ota_server.operator_port.pieces import form, link, rollout_url, text_field
+from ota_server.operator_port.pieces import form, link, of_product, rollout_url, text_field
 from ota_server.operator_port.questions import (
     FORCE_ADVICE,
     Question,
@@ -171,7 +171,7 @@ def _ask(action: str, site: Site, asked: Asked) -> Reply:
     rollout, detail = _askable(action, site, asked)
     question = _QUESTIONS[action](detail)
     url = rollout_url(rollout.product, rollout.id)
-    title = f"{question.button}: {detail.title}"
+    title = f"{question.button}: {detail.title}{of_product(rollout.product)}"
     content = (
         element("h1", title),
         question_form(asked, question, f"{url}/{action}", url),
@@ -199,7 +199,7 @@ def _done(site: Site, rollout: NamedRollout, group: str | None = None) -> Reply:
 def _ask_limits(site: Site, asked: Asked) -> Reply:
     rollout, detail = _askable("change", site, asked)
     plan, url = detail.plan, rollout_url(rollout.product, rollout.id)
-    title = f"Change limits: {detail.title}"
+    title = f"Change limits: {detail.title}{of_product(rollout.product)}"
     content = (
         element("h1", title),
         element(
@@ -257,7 +257,7 @@ def _ask_revert(site: Site, asked: Asked) -> Reply:
             f"They go back to {planned.plan.version}, in waves of {waves} %, with a soak of "
             f"{format_duration(planned.plan.soak_seconds)}."
         )
-    title = f"Take devices back: {detail.title}"
+    title = f"Take devices back: {detail.title}{of_product(rollout.product)}"
     if planned.plan is None and planned.is_on:
         said.append("There is nothing to take back. To end the rollout is another action: Abort.")
         ways = element("p", link(url, "Back to the rollout", class_="button"), class_="actions")

@@ -37,6 +37,7 @@ from ota_server.operator_port.pieces import (
     more,
     notes,
     number,
+    of_product,
     rollout_url,
     table,
     text_field,
@@ -215,7 +216,7 @@ def _preview(site: Site, asked: Asked) -> Reply:
     title = f"Roll out {shown.plan.version}?"
     content = (
         element("h1", title),
-        element("p", _reach_text(shown)),
+        element("p", _reach_text(shown, product)),
         element("p", shown.plan.note) if shown.plan.note else None,
         notes(sentences(shown.warnings), "note warn"),
         notes(sentences(map(left_alone_text, shown.left_alone)), "note warn"),
@@ -232,9 +233,10 @@ def _said(problem: Exception, more_texts: list[str]) -> str:
     return " ".join([f"{problem}.", *more_texts])
 
 
-def _reach_text(shown: RolloutPreview) -> str:
+def _reach_text(shown: RolloutPreview, product: str) -> str:
     plan = shown.plan
     whom = f"the group {plan.group}" if plan.group else "the fleet"
+    whom += of_product(product)
     parts = [f"It reaches {count_of(shown.devices, 'device')} of {whom}"]
     if shown.new:
         parts.append(f"{number(shown.new)} of them are known for less than a day and do not count")

@@ -25,6 +25,7 @@ from ota_server.operator_port.pieces import (
     more,
     notes,
     number,
+    of_product,
     release_url,
     text_field,
     url_with,
@@ -92,7 +93,7 @@ def _page(
     with _using(site, named) as upload:
         version = typed["version"] if is_version(typed["version"]) else None
         report = inspect(named.data_dir, upload.path, version, upload.name or "the file")
-    title = f"Publish {report.version or upload.name or 'an image'}"
+    title = f"Publish {report.version or upload.name or 'an image'}{of_product(named.product)}"
     content = (
         element("h1", title),
         notes(map(_as_form_says, sentences(problems)), "problem"),

@@ -97,6 +97,11 @@ def percent(count: int, of: int) -> str:
     return f"{share:.0f} %" if share in (0, 100) or 10 <= share <= 90 else f"{share:.1f} %"
 
 
+def of_product(product: str) -> str:
+    """Return what stands behind what is of a product; of the default one nothing has to."""
+    return f" of product {product}" if product else ""
+
+
 def with_code(text: str) -> Node:
     """Return a text in which what stands in backticks is code, such as a command."""
     parts = _CODE.split(text)

@@ -107,8 +107,8 @@ class OperatorsStory:
         page.get_by_text("Waves and limits").click()
         page.get_by_label("Waves in percent").fill(_SHORT["waves"])
         page.locator("select[name=first_group]").select_option(_SHORT["first_group"])
-        page.get_by_label("Soak", exact=True).fill(_SHORT["soak_seconds"])
-        page.get_by_label("Time to apply", exact=True).fill(_SHORT["grace_seconds"])
+        page.get_by_label("Soak").fill(_SHORT["soak_seconds"])
+        page.get_by_label("Time to apply").fill(_SHORT["grace_seconds"])
         self.press("Show what it would do")
         page.get_by_role("heading", name=f"Roll out {RELEASE}?").wait_for()
 
