@@ -5,7 +5,6 @@ this process lives, nothing serves it, and what a killed process left is deleted
 or publication. One that nobody publishes is deleted after an hour.
 """
 
-import logging
 import secrets
 import time
 from collections.abc import Callable, Iterator
@@ -15,12 +14,10 @@ from threading import Lock
 from typing import NamedTuple
 
 from ota_server.model.refusal import Refused
-from ota_server.releases.temporary import clear_leftovers, room_problem, temporary_image
+from ota_server.releases.temporary import room_problem, temporary_image
 from ota_server.system.files import named
-from ota_server.system.locks import Busy, locked
+from ota_server.system.locks import Busy
 from ota_server.system.new_files import make_folder
-
-log = logging.getLogger(__name__)
 
 MOST_AT_ONCE = 4
 # Each keeps a descriptor and its room on the disk.
@@ -173,14 +170,3 @@ class Uploads:
         for kept in left:
             with suppress(OSError):
                 kept.files.close()
-
-
-def clear_killed(data_dir: Path) -> None:
-    """Delete what a process that was killed left of uploads and publications to a product."""
-    try:
-        with locked(data_dir, wait_seconds=0.0):
-            clear_leftovers(data_dir / "firmware")
-    except FileNotFoundError:
-        return  # no release yet
-    except (Busy, OSError) as problem:
-        log.info("leftovers in %s stay until the next publication: %s", data_dir, problem)

@@ -11,7 +11,7 @@ from pathlib import Path
 from ota_server.model.address import is_loopback, plain_address
 from ota_server.operations.device_index import DeviceIndex
 from ota_server.operations.index_writer import IndexWriter
-from ota_server.operations.uploads import clear_killed
+from ota_server.operations.killed import clear_killed
 from ota_server.operator_port.authoriser import Authoriser
 from ota_server.operator_port.change_watch import ChangeWatch
 from ota_server.operator_port.changes import Changes

@@ -25,9 +25,9 @@ from ota_server.releases.inventory import (
     digest_of_open,
     digests_of,
     look_at,
-    names_beside_image,
     release_at,
 )
+from ota_server.releases.leftovers import clear_leftovers, remove_record
 from ota_server.releases.new_parts import make_parts
 from ota_server.releases.publish_record import NewRecord
 from ota_server.releases.publish_request import (
@@ -36,7 +36,7 @@ from ota_server.releases.publish_request import (
     is_in_spite_of_chip,
 )
 from ota_server.releases.signature_check import check_signature, read_signature
-from ota_server.releases.temporary import check_room, clear_leftovers, temporary_image
+from ota_server.releases.temporary import check_room, temporary_image
 from ota_server.system.data_dir import log_dir
 from ota_server.system.files import Stamp, named, replace, stamp_of
 from ota_server.system.locks import locked
@@ -231,7 +231,7 @@ class _Job:
         firmware, version = self._firmware, manifest.version
         for spelling in spellings(version):
             if spelling != version:
-                _remove_record(firmware, spelling)  # without an image: left by a crash
+                remove_record(firmware, spelling)  # without an image: left by a crash
         if outcome != "restored" or self.updated:
             replace(firmware / manifest_name(version), format_manifest(manifest))
             if self.record.signature is not None:
@@ -248,11 +248,6 @@ class _Job:
             sync_folder(firmware)
             os.replace(copy, firmware / image_name(version))
         sync_folder(firmware)
-
-
-def _remove_record(firmware: Path, version: str) -> None:
-    for name in names_beside_image(version):
-        (firmware / name).unlink(missing_ok=True)
 
 
 def _unseen(_done: int, _size: int) -> None:

@@ -6,17 +6,17 @@ Each is locked while its process lives, so that others recognise a leftover.
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
 from ota_server.model.refusal import Refused
-from ota_server.system.files import find, named
+from ota_server.system.files import named
 from ota_server.system.locks import acquire, locked
 from ota_server.system.new_files import hand_over
 from ota_server.system.wished import do_without
 
-_PREFIX, _SUFFIX = ".firmware_", ".new"
+PREFIX, SUFFIX = ".firmware_", ".new"
 # Room that stays free for the journal and the server's private copies: a share of the disk, since a
 # small one never has that much.
 _MOST_RESERVED_BYTES, _RESERVED_SHARE = 64 * 1024 * 1024, 0.05
@@ -33,7 +33,7 @@ def temporary_image(data_dir: Path, name: str) -> Iterator[BinaryIO]:
         Busy: another command takes too long.
         OSError: it cannot be made.
     """
-    path = data_dir / "firmware" / f"{_PREFIX}{name}.{os.getpid()}{_SUFFIX}"
+    path = data_dir / "firmware" / f"{PREFIX}{name}.{os.getpid()}{SUFFIX}"
     try:
         with ExitStack() as opened:
             with locked(data_dir), named(path):
@@ -44,19 +44,6 @@ def temporary_image(data_dir: Path, name: str) -> Iterator[BinaryIO]:
             yield file
     finally:
         path.unlink(missing_ok=True)
-
-
-def clear_leftovers(firmware: Path) -> None:
-    """Delete what killed publications left. The caller holds the lock."""
-    for name in os.listdir(firmware):
-        if not name.startswith(_PREFIX) or not name.endswith(_SUFFIX):
-            continue
-        found = find(firmware, name)
-        with suppress(OSError):  # that of another user stays
-            if found is not None:
-                with open(found.path, "rb") as file:
-                    if acquire(file.fileno()):  # one that still runs holds its lock
-                        os.unlink(found.path)
 
 
 def check_room(data_dir: Path, size: int, is_forced: bool) -> None:

@@ -165,8 +165,17 @@ def replace(path: Path, content: bytes, *, is_stop: bool = False, mode: int = FI
         raise
 
 
+def clear_unfinished(path: Path) -> None:
+    """Delete what a process that was killed in `replace` has left, if nobody replaces it now."""
+    _temporary_of(path).unlink(missing_ok=True)
+
+
+def _temporary_of(path: Path) -> Path:
+    return path.with_name(f".{path.name}.new")
+
+
 def _put(path: Path, content: bytes, mode: int) -> None:
-    temporary = path.with_name(f".{path.name}.new")
+    temporary = _temporary_of(path)
     with suppress(FileNotFoundError):
         temporary.unlink()  # left by a process that was killed, perhaps another user's
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from ota_server.model.refusal import Refused
-from ota_server.operations.uploads import KEPT_SECONDS, MOST_KEPT, Upload, Uploads, clear_killed
+from ota_server.operations.uploads import KEPT_SECONDS, MOST_KEPT, Upload, Uploads
 from ota_server.system.locks import Busy
 from tests.support import DataDirCase
 
@@ -69,16 +69,4 @@ class UploadsTest(DataDirCase):
         with self.assertRaisesRegex(Busy, "publish or discard"):
             self.send()
         self.uploads.discard(self.uploads.waiting(self.data_dir)[0].id)
-        self.send()
-
-    def test_leftovers_of_killed_processes_go_and_those_of_this_one_stay(self):
-        upload = self.send()
-        left = self.data_dir / "firmware" / ".firmware_upload_x.1.new"
-        left.write_bytes(b"half")
-        clear_killed(self.data_dir)
-        self.assertEqual(self.files(), [upload.path.name])
-
-    def test_a_folder_that_is_missing_has_no_leftovers(self):
-        (self.data_dir / "firmware").rmdir()
-        clear_killed(self.data_dir)
         self.send()
