@@ -60,6 +60,7 @@ def summary_of(connection: sqlite3.Connection, products: Sequence[str]) -> Fleet
         max(total - versions.total(), 0),
         int(get_meta(connection, "as_of_ms") or "0"),
         float(get_meta(connection, "progress") or "0"),
+        int(get_meta(connection, "bad_lines") or "0"),
     )
 
 

@@ -29,6 +29,7 @@ from ota_server.operator_port.api_operation import (
     Operation,
     Success,
     reply,
+    sentence,
 )
 from ota_server.operator_port.authoriser import Access
 from ota_server.operator_port.device_query import product_field
@@ -87,7 +88,11 @@ def _detail_fields(product: str, detail: RolloutDetail) -> dict[str, Any]:
         "needs_person": detail.needs_person,
         "advice": detail.advice,
         "remarks": detail.remarks,
-        "waves": [each._asdict() for each in detail.waves],
+        # Before a wave opens it is not known how many are in it; `added` says how many it was for.
+        "waves": [
+            {**each._asdict(), "devices": each.devices if each.counts else None}
+            for each in detail.waves
+        ],
         "plan": detail.plan._asdict(),
         "can": detail.can,
     }
@@ -153,7 +158,7 @@ def _devices(site: Site, given: Given) -> Reply:
     try:
         found = devices_of(folder, rollout_id, site.now_ms())
     except Refused as problem:
-        raise NotHere(f"{problem}.") from None
+        raise NotHere(sentence(str(problem))) from None
     labels = read_labels(folder)
     devices = [{**each._asdict(), "label": labels.get(each.mac)} for each in found.devices]
     return reply({"title": found.headline, "devices": devices, "more": found.more})

@@ -180,6 +180,8 @@ SHAPES: dict[str, Schema] = {
             "problem": MAYBE_TEXT,
             "withdrawn_reason": MAYBE_TEXT,
             "withdrawn_time": MAYBE_TIME,
+            "devices_running": MAYBE_WHOLE,
+            "devices_told": MAYBE_WHOLE,
         },
         "required": ["url", "product", "version", "size", "time", "states", "named_by"],
     },

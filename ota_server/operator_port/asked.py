@@ -9,8 +9,8 @@ from urllib.parse import parse_qsl, unquote_to_bytes
 from ota_server.httpd.http1 import Request
 from ota_server.httpd.reply import Peer
 from ota_server.operator_port.authoriser import Operator
+from ota_server.operator_port.session_cookie import MOST_FIELDS
 
-_MOST_FIELDS = 200_000  # a bulk action names each device that was chosen
 _FORM_TYPE = "application/x-www-form-urlencoded"
 # The page's script asks so for what is inside <main> alone.
 _FRAGMENT = b"x-fragment"
@@ -81,11 +81,15 @@ class Asked:
         if self.content_type != "application/json":
             raise Malformed("the body has to be application/json")
         try:
-            found = json.loads(self.request.body.decode("utf-8"), parse_constant=_refuse_constant)
+            found = json.loads(
+                self.request.body.decode("utf-8"),
+                parse_constant=_refuse_constant,
+                object_pairs_hook=_without_repetition,
+            )
             # Half of a character, written as an escape, could be stored nowhere.
             json.dumps(found, ensure_ascii=False).encode("utf-8")
         except (ValueError, RecursionError):
-            raise Malformed("the body is not JSON in UTF-8") from None
+            raise Malformed("the body is not JSON in UTF-8, or has a name twice") from None
         if not isinstance(found, dict):
             raise Malformed("the body is not a JSON object")
         return found
@@ -99,6 +103,14 @@ class Asked:
 
 def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
+
+
+def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return an object; nobody knows which of two values with one name is meant."""
+    fields = dict(pairs)
+    if len(fields) != len(pairs):
+        raise ValueError("a name occurs twice")
+    return fields
 
 
 def path_segments(path: bytes) -> Sequence[str] | None:
@@ -118,7 +130,7 @@ def _fields(content: bytes) -> dict[str, list[str]]:
             content.decode("ascii"),
             keep_blank_values=True,
             errors="strict",
-            max_num_fields=_MOST_FIELDS,
+            max_num_fields=MOST_FIELDS,
         )
     except ValueError:
         raise Malformed("the fields are not UTF-8 in percent-encoding, or too many") from None

@@ -91,7 +91,8 @@ def _held(site: Site) -> Html | None:
     if not lines:
         return None
     # Without the command that ends it: the page of the hold has a button for that.
-    said = [element("p", line.rpartition("; ")[0]) for line in lines]
+    texts = [line.rpartition("; ")[0] for line in lines]
+    said = [element("p", f"{text[:1].upper()}{text[1:]}") for text in texts]
     more = element("p", element("a", "The hold, and how to end it", href="/hold"))
     return element("div", said, more, class_="held", role="alert")
 
@@ -99,6 +100,8 @@ def _held(site: Site) -> Html | None:
 def _ways(asked: Asked) -> Html:
     """Return the links to the pages; the one that is shown is marked."""
     path = asked.request.path.decode("latin-1")
+    if path.startswith("/uploads/"):
+        path = "/releases"
 
     def link(url: str, name: str) -> Html:
         is_here = path == url or (url != "/" and path.startswith(f"{url}/"))

@@ -10,7 +10,7 @@ from ota_server.httpd.reply import Reply
 from ota_server.operations.device_filter import DeviceFilter
 from ota_server.operations.holding import ProductHold, begin_hold, end_hold, holds
 from ota_server.operations.typed_values import MOST_REASON, BadValue, parse_reason
-from ota_server.operator_port.asked import Asked
+from ota_server.operator_port.asked import Asked, Malformed
 from ota_server.operator_port.authoriser import Access
 from ota_server.operator_port.frame import page, see_other
 from ota_server.operator_port.html import Html, Node, element
@@ -119,7 +119,7 @@ def _end(site: Site, asked: Asked, held: list[str], count: int) -> Html:
 
 def _hold(site: Site, asked: Asked) -> Reply:
     try:
-        reason = parse_reason(" ".join(asked.typed("reason").split()))
+        reason = parse_reason(asked.typed("reason"))
     except BadValue as problem:
         raise Problem(HTTPStatus.BAD_REQUEST, f"Why: {problem}.") from None
     product = _product(site, asked)
@@ -134,6 +134,8 @@ def _unhold(site: Site, asked: Asked) -> Reply:
 
 
 def _product(site: Site, asked: Asked) -> str | None:
+    if "product" not in asked.form:  # a form that lost a field must not be one for everything
+        raise Malformed("product: say what is meant")
     name = asked.typed("product")
     if name == _ALL:
         return None

@@ -11,6 +11,7 @@ from ota_server.operations.device_filter import DeviceFilter
 from ota_server.operations.release_facts import ReleaseFacts, contents, find_release_facts
 from ota_server.operator_port.asked import Asked
 from ota_server.operator_port.authoriser import Access
+from ota_server.operator_port.device_query import devices_url
 from ota_server.operator_port.frame import page
 from ota_server.operator_port.html import Html, Node, element, with_lines
 from ota_server.operator_port.page_release_pieces import release_states, runs_it, told_it
@@ -27,7 +28,7 @@ from ota_server.operator_port.pieces import (
     url_with,
 )
 from ota_server.operator_port.questions import may_not_act
-from ota_server.operator_port.reach import devices_of, devices_url, linked_number
+from ota_server.operator_port.reach import devices_of, linked_number
 from ota_server.operator_port.routes import Route
 from ota_server.operator_port.site import DEFAULT, NotHere, Site
 from ota_server.releases.inventory import find_release

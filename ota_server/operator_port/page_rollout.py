@@ -24,6 +24,7 @@ from ota_server.operator_port.routes import Route
 from ota_server.operator_port.site import NotHere, Site
 from ota_server.policy.rollout_plan import RolloutPlan
 from ota_server.rollouts.find_rollout import all_rollouts
+from ota_server.system.hints import hints
 
 # What is a link to a question, in the order of the buttons, and how bold it is.
 _BUTTONS = {
@@ -103,7 +104,7 @@ def _current(
             "state",
             "rollouts hold",
             element("p", rollout_state(detail.state, detail.needs_person)),
-            notes(sentences(detail.advice), kind),
+            notes(sentences(hints.paste(each, rollout.product) for each in detail.advice), kind),
             notes(sentences(each.removeprefix(_WARNING) for each in warnings), "note warn"),
             _buttons(rollout, detail) if asked.operator.may_act else may_not_act("change it"),
         ),
@@ -115,8 +116,12 @@ def _current(
             notes(sentences(others), "quiet"),
         ),
         devices,
-        element("h2", "On record"),
-        facts(_plan_facts(rollout.product, detail.plan, detail.end_time, now_ms)),
+        live(
+            "record",
+            "rollouts",
+            element("h2", "On record"),
+            facts(_plan_facts(rollout.product, detail.plan, detail.end_time, now_ms)),
+        ),
     )
 
 

@@ -90,11 +90,12 @@ def _promote(detail: RolloutDetail) -> Question:
     plan, reach = detail.plan, _reach(detail)
     wave = 0 if detail.progress is None else detail.progress.wave + 1
     if wave >= plan.wave_count:
+        whose = f"that of the group {plan.group}" if plan.group else "that of the fleet"
         return Question(
             (
                 "This is the last wave: the rollout ends without the "
                 f"{_devices(reach.waiting)} that are not updated. {plan.version} becomes the "
-                "target, so they are offered it whenever they ask.",
+                f"target, {whose}, so they are offered it whenever they ask.",
             ),
             "End the rollout",
         )

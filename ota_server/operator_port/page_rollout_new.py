@@ -6,13 +6,13 @@
 3. It begins: POST /rollouts/new.
 """
 
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from ota_server.httpd.reply import Reply
 from ota_server.model.quantity import count_of, format_duration
 from ota_server.model.refusal import Refused
+from ota_server.operations.group_names import group_names
 from ota_server.operations.rollout_request import HELD_UNKNOWN, RolloutRequest, read_request
 from ota_server.operations.start_rollout import (
     NoSuchDevices,
@@ -47,8 +47,7 @@ from ota_server.operator_port.products_shown import product_ways
 from ota_server.operator_port.questions import may_not_act
 from ota_server.operator_port.routes import Route
 from ota_server.operator_port.site import DEFAULT, Site
-from ota_server.policy.files import GROUP_SUFFIX, GROUPS_FOLDER, PolicyFiles
-from ota_server.policy.policy import is_group_name
+from ota_server.policy.files import PolicyFiles
 from ota_server.policy.rollout_plan import MOST_NOTE
 from ota_server.releases.inventory import releases
 
@@ -64,16 +63,6 @@ _WAVES = (
     Heading("Of these count", is_number=True),
     Heading("Then in all", is_number=True),
 )
-
-
-def group_names(data_dir: Path) -> list[str]:
-    """Return the groups of a product."""
-    try:
-        names = os.listdir(data_dir / "version" / GROUPS_FOLDER)
-    except FileNotFoundError:
-        return []
-    found = (each.removesuffix(GROUP_SUFFIX) for each in names if each.endswith(GROUP_SUFFIX))
-    return sorted(filter(is_group_name, found))
 
 
 def _product(site: Site, name: str) -> tuple[str, Path]:
@@ -191,11 +180,11 @@ def _limit_fields(fields: _RolloutFields, groups: Sequence[tuple[str, str]]) -> 
         fields.choice("A first wave of its own", "first_group", [("", "none"), *groups]),
         fields.tick("Reach groups that have a target of their own too", "groups_too"),
         fields.text("Most failures", "max_failures", f"{usual.max_failures:g}%", size=12),
-        fields.text("Soak", "soak_seconds", soak, size=12),
-        fields.text("Time to apply", "grace_seconds", grace, size=12),
+        fields.text("Soak: how long devices have to run it well", "soak_seconds", soak, size=12),
+        fields.text("Time to apply: until a device reports it", "grace_seconds", grace, size=12),
         fields.text("Time of a wave, at most", "wave_timeout_seconds", longest, size=12),
-        fields.text("Small waves have fewer devices than", "min_devices", str(usual.min_devices)),
-        fields.tick("Count devices that are known for less than a day", "count_new"),
+        fields.text("Devices of a wave that have to update", "min_devices", str(usual.min_devices)),
+        fields.tick("Count new devices too: known for less than a day", "count_new"),
         fields.choice(
             "Devices that wait, and report a version that is not a release",
             "held_unknown",

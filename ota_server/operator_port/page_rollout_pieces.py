@@ -61,12 +61,6 @@ def time_of(text: str, now_ms: int) -> Node:
         return text
 
 
-def whole_bar(detail: RolloutDetail) -> Html:
-    """Return one bar for the devices of the waves that are open."""
-    opened = [wave for wave in detail.waves if wave.counts]
-    return wave_bar(opened[-1] if opened else detail.waves[0])
-
-
 def wave_bar(wave: WaveFacts) -> Html:
     """Return how far the devices of a wave are, and of those before it, as a bar."""
     counts = {
@@ -101,7 +95,7 @@ def _wave_row(
     devices = _devices_of(wave.counts, totals[at] if at < len(totals) else None)
     since: Node = None
     if is_open and wave.since:
-        since = (", opened ", time_of(wave.since, now_ms))
+        since = (" since ", time_of(wave.since, now_ms))
     elif wave.state == "open":
         since = " when it ended"
     words: Node = None
@@ -109,7 +103,8 @@ def _wave_row(
         shared = percent(wave.updated, wave.devices)
         words = element("span", f"{counted(wave.counts)} ({shared})", class_="quiet")
     progress = element("div", wave_bar(wave), words)
-    return f"{at + 1}: {whom}", devices, element("span", wave.state, since), progress
+    name = element("span", f"{at + 1}: {whom}", class_="nowrap" if wave.percent else None)
+    return name, devices, element("span", wave.state, since), progress
 
 
 def _devices_of(counts: Mapping[str, int], planned: int | None) -> str:

@@ -25,6 +25,7 @@ from ota_server.operator_port.pieces import link, live, notes, pager, rollout_ur
 from ota_server.operator_port.products_shown import product_ways, products_meant
 from ota_server.operator_port.routes import Route
 from ota_server.operator_port.site import DEFAULT, Site
+from ota_server.system.hints import hints
 
 _ROWS = 50
 
@@ -85,7 +86,10 @@ def _card(product: str, detail: RolloutDetail, now_ms: int) -> Html:
             ended_at,
         ),
         element("p", plan.note) if plan.note else None,
-        notes(sentences(detail.advice), "note warn" if detail.needs_person else "note"),
+        notes(
+            sentences(hints.paste(each, product) for each in detail.advice),
+            "note warn" if detail.needs_person else "note",
+        ),
         waves_table(detail, now_ms),
     )
 

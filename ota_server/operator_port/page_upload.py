@@ -10,6 +10,7 @@ from ota_server.httpd.reply import Reply
 from ota_server.model.manifest import MAX_NOTES
 from ota_server.model.refusal import Refused
 from ota_server.model.version import is_version
+from ota_server.operations.change_release import no_progress, publish_image
 from ota_server.operations.inspect_image import ImageReport, inspect
 from ota_server.operations.uploads import Upload
 from ota_server.operator_port.asked import Asked
@@ -34,7 +35,6 @@ from ota_server.operator_port.routes import Route
 from ota_server.operator_port.site import DEFAULT, NotHere, Site
 from ota_server.operator_port.upload import upload_url
 from ota_server.releases.inventory import releases
-from ota_server.releases.publish import publish
 from ota_server.releases.publish_request import PublishRequest
 
 _FIELDS = ("version", "notes", "reports_as", "via", "direct_from", "force")
@@ -213,14 +213,14 @@ def _publish(site: Site, asked: Asked) -> Reply:
     typed = {name: asked.typed(name) for name in _FIELDS}
     with _using(site, named) as upload:
         try:
-            published = publish(named.data_dir, _request(upload, typed), site.now_ms(), _unseen)
+            published = publish_image(named.data_dir, _request(upload, typed), no_progress)
         except Refused as problem:
             said = str(problem).removesuffix(_ADVICE)
             said = said.replace(str(upload.path), upload.name or "the file")
             return _page(site, asked, named, typed, (said,))
     site.uploads.discard(named.id)
     site.changes.note("releases")
-    return see_other(release_url(named.product, published.manifest.version))
+    return see_other(release_url(named.product, published.version))
 
 
 def _request(upload: Upload, typed: Mapping[str, str]) -> PublishRequest:
@@ -233,10 +233,6 @@ def _request(upload: Upload, typed: Mapping[str, str]) -> PublishRequest:
         direct_from=tuple(typed["direct_from"].replace(",", " ").split()),
         is_forced=typed["force"] == "1",
     )
-
-
-def _unseen(_done: int, _size: int) -> None:
-    """Take how far the copy is, which nobody sees."""
 
 
 def _discard(site: Site, asked: Asked) -> Reply:

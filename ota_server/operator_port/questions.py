@@ -1,6 +1,6 @@
 """What an action will do, said before it is done, and the button that does it. No I/O."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from ota_server.operations.typed_values import MOST_REASON
@@ -32,7 +32,11 @@ class Question(NamedTuple):
 
 
 def question_form(
-    asked: Asked, question: Question, url: str, back_url: str, hidden: Mapping[str, str] = {}
+    asked: Asked,
+    question: Question,
+    url: str,
+    back_url: str,
+    hidden: Mapping[str, str | Sequence[str]] = {},
 ) -> Node:
     """Return a question with its button, which sends `hidden` to `url`, and the way back."""
     if not asked.operator.may_act:

@@ -445,14 +445,14 @@ class TimeTest(IndexCase):
             self.know(number, last_seen_ms=self.now_ms - DAY_MS + 10 * MINUTE_MS)
         self.know(251)
         self.catch_up()
-        self.assertEqual(self.index.summary().away, 0)
+        self.assertEqual(self.index.summary().conditions[Condition.AWAY], 0)
         self.pass_time(11 * MINUTE_MS)
-        self.assertEqual(self.index.summary().away, 250)
+        self.assertEqual(self.index.summary().conditions[Condition.AWAY], 250)
         self.assert_whole()
         with self.subTest("until it is heard from"):
             self.know(1, last_seen_ms=self.now_ms)
             self.catch_up()
-            self.assertEqual(self.index.summary().away, 249)
+            self.assertEqual(self.index.summary().conditions[Condition.AWAY], 249)
 
     def test_a_device_that_may_try_again_is_no_longer_held_back(self):
         attempt_ms = self.now_ms - 50 * MINUTE_MS
@@ -467,10 +467,10 @@ class TimeTest(IndexCase):
         self.catch_up()
         self.now_ms += 3 * DAY_MS
         self.catch_up()
-        self.assertEqual(self.index.summary().away, 1)
+        self.assertEqual(self.index.summary().conditions[Condition.AWAY], 1)
         self.now_ms -= 3 * DAY_MS
         self.catch_up()
-        self.assertEqual(self.index.summary().away, 0)
+        self.assertEqual(self.index.summary().conditions[Condition.AWAY], 0)
         self.pass_time(4 * MINUTE_MS)
         self.assertEqual(self.index.count(ALL_DEVICES), 1)
 

@@ -30,6 +30,10 @@ class ApiHoldTest(OperatorsCase):
             self.assertEqual(self.operators.json("DELETE", "/api/v1/hold"), (204, None))
         self.assertEqual(self.held(), {})
 
+    def test_a_reason_is_one_line_as_on_the_page(self):
+        self.operators.json("PUT", "/api/v1/hold", {"reason": " v2\nreboots "})
+        self.assertEqual(self.held()["default"], ("v2 reboots", "ann"))
+
     def test_one_product_is_held_alone(self):
         status, said = self.operators.json("PUT", "/api/v1/hold/plug")
         self.assertEqual((status, said["is_all"]), (200, False))

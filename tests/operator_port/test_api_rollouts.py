@@ -23,6 +23,10 @@ class ApiRolloutsTest(OperatorsCase):
         self.assertEqual(status, 201, rollout)
         return rollout
 
+    def test_before_a_wave_opens_it_has_no_number_of_devices(self):
+        for wave in self.start()["waves"]:
+            self.assertEqual(wave["devices"] is None, not wave["counts"], wave)
+
     def test_a_preview_says_what_each_wave_would_hold_and_changes_nothing(self):
         status, shown = self.operators.json("POST", f"{URL}/preview", REQUEST)
         self.assertEqual(status, 200, shown)

@@ -53,6 +53,12 @@ class BodyTest(unittest.TestCase):
         with self.assertRaises(Malformed):
             asked(body=b"[" * 100_000, kind=kind).json  # noqa: B018
 
+    def test_json_with_a_name_twice_is_malformed_however_many_names_there_are(self):
+        names = b"".join(b'"%d": 1, ' % each for each in range(100_000))
+        for body in (b'{"a": 1, "a": 2}', b'{"a": {"b": 1, "b": 1}}', b'{%b"1": 1}' % names):
+            with self.subTest(body=body[:40]), self.assertRaises(Malformed):
+                asked(body=body, kind="application/json").json  # noqa: B018
+
     def test_a_form_of_another_type_is_malformed(self):
         with self.assertRaises(Malformed):
             asked(body=b"a=1", kind="text/plain").typed("a")

@@ -42,9 +42,13 @@ class DevicePageTest(OperatorsCase):
         self.assertIn(f"It is told {OLD}: it is pinned", self.text(mac_of(5)))
         self.assertIn(f"It is told {NEW}: the target of the fleet.", self.text(mac_of(11)))
 
+    def test_a_pin_says_to_what(self):
+        self.assertIn(f"Pinned to {OLD}", self.text(mac_of(5)))
+        self.assertNotIn("Pinned to", self.text(mac_of(1)))
+
     def test_what_is_on_record_is_there(self):
         page = self.reader.page(url_of(mac_of(1)))
-        for each in ("kitchen", f"Reports {NEW}", "up to date since", "Address 127.0.0.1"):
+        for each in ("kitchen", f"Reports {NEW}", "State up to date", "Address 127.0.0.1"):
             self.assertIn(each, page.text)
         self.assertIn(("/devices?product=default&group=beta", "beta"), page.links)
 

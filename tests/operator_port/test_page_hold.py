@@ -32,6 +32,11 @@ class HoldPageTest(OperatorsCase):
         self.assertIn("Product plug: 0 devices", text)
         self.assertNotIn("End the hold", text)
 
+    def test_a_form_without_what_is_meant_is_refused(self):
+        for path in ("/hold", "/unhold"):
+            self.assertEqual(self.operators.post(path, {"reason": "it reboots"}).status, 400)
+        self.assertIsNone(self.held())
+
     def test_everything_is_held_with_who_and_why_and_every_page_says_so(self):
         answer = self.operators.post("/hold", {"product": "", "reason": "it\r\n reboots"})
         self.assertEqual((answer.status, answer.fields["location"]), (303, "/hold"))
@@ -39,7 +44,7 @@ class HoldPageTest(OperatorsCase):
             held = self.held(product)
             self.assertEqual((held["user"], held["reason"]), ("ann", "it reboots"))
         said = self.operators.page("/rejected").text
-        self.assertRegex(said, "everything is on hold .* by ann: it reboots The hold")
+        self.assertRegex(said, "Everything is on hold .* by ann: it reboots The hold")
         (entry,) = [
             json.loads(line)
             for line in (self.data_dir / "log" / "audit.jsonl").read_text().splitlines()

@@ -2,10 +2,13 @@
 
 import json
 
+from ota_server.operator_port.page_rollout_devices import DeviceLists
+from ota_server.system.clock import now_ms
 from tests.support import until
 from tests.support.fleet import NEW, Fleet, read_progress
 from tests.support.operators import Operators, OperatorsCase, make_token
 
+NOW_MS = now_ms()
 HOSTILE = "<script>alert(1)</script> \"'&` =1+1"
 QUICK = {
     "version": NEW,
@@ -49,6 +52,7 @@ class RolloutPageTest(RolloutPageCase):
         self.assertEqual(len(page.all("script")), 1)
 
         self.check_pause_and_resume(url)
+        self.check_age_of_list(url)
         self.check_limits(url)
         self.check_promote(url)
         self.check_abort(url)
@@ -64,6 +68,14 @@ class RolloutPageTest(RolloutPageCase):
             self.assertEqual((answer.status, answer.fields["location"]), (303, url))
             self.assertEqual(self.plan()["wanted"], wanted)
         self.assertEqual(self.operators.post(f"{url}/resume", {}).status, 409)
+
+    def check_age_of_list(self, url: str) -> None:
+        """Check that a list that was found before says when that was."""
+        lists, rollout_id = DeviceLists(), url.rpartition("/")[2]
+        found, as_of_ms = lists.of(self.data_dir, rollout_id, "running", NOW_MS)
+        self.assertEqual(as_of_ms, NOW_MS)
+        again = lists.of(self.data_dir, rollout_id, "running", NOW_MS + 60_000)
+        self.assertEqual(again, (found, NOW_MS))
 
     def check_limits(self, url: str) -> None:
         page = self.operators.page(f"{url}/change")
