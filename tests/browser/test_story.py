@@ -7,7 +7,15 @@ from pathlib import Path
 
 from tests.support.browser_case import PastFleetCase
 from tests.support.images import esp32_image
-from tests.support.operators_story import BAD_FAMILY, NOTES, PUBLISH, RELEASE, OperatorsStory, boots
+from tests.support.operators_story import (
+    BAD_FAMILY,
+    NOTES,
+    OPERATOR,
+    PUBLISH,
+    RELEASE,
+    OperatorsStory,
+    boots,
+)
 from tests.support.past_fleet import TARGET, away, family_of, mac_of, pilots
 from tests.support.real_browser import needs_browser
 from tests.support.real_clients import LARGE, needs_images
@@ -157,5 +165,5 @@ class StoryTest(PastFleetCase):
         self.assertEqual(page.get_by_role("alert").count(), 0)
         story.go("Audit")
         log = page.inner_text("main")
-        for action in ("publish", "rollout", "pause", "resume", "hold"):
+        for action in ("publish", "rollout", "pause", "resume", "hold", OPERATOR):
             self.assertIn(action, log)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.operators import await_indexed
-from tests.support.past_fleet import PastFleet, live_through, prepare_past
+from tests.support.past_fleet import ARGUMENTS, PastFleet, live_through, prepare_past
 from tests.support.real_browser import RealBrowser, Window
 from tests.support.server import Process
 
@@ -54,7 +54,7 @@ class PastFleetCase(BrowserCase):
         cls.data_dir = Path(folder.name) / "data"
         prepare_past(cls.data_dir)
         runs = live_through(cls.data_dir, cls.DEVICES)
-        cls.server = Process("--data-dir", str(cls.data_dir), "--admin", "127.0.0.1:0")
+        cls.server = Process("--data-dir", str(cls.data_dir), "--admin", "127.0.0.1:0", *ARGUMENTS)
         cls.addClassCleanup(cls.server.end)
         cls.fleet = PastFleet(cls.server.port, runs)
         cls.addClassCleanup(cls.fleet.close)

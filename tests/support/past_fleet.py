@@ -36,6 +36,9 @@ _PIPELINED = 100
 _IDLE_SECONDS = 2.0
 _HOUR_MS = 3_600_000
 _DAY_MS = 24 * _HOUR_MS
+# How a server is started for these devices: they speak through a proxy, or all would have the
+# address of this machine.
+ARGUMENTS = ("--trusted-proxy", "127.0.0.1")
 _CLOCK_CODE = """
 import mmap, sys
 from ota_server.system import clock
@@ -67,6 +70,11 @@ def mac_of(number: int) -> str:
     return f"24:0a:c4:{number >> 16:02x}:{number >> 8 & 255:02x}:{number & 255:02x}"
 
 
+def address_of(number: int) -> str:
+    """Return the address of a device, as the proxy says it."""
+    return f"198.51.100.{1 + number % _HOMES}"
+
+
 def family_of(number: int) -> str:
     """Return the family of a device."""
     return FAMILIES[number // _BLOCK % len(FAMILIES)]
@@ -91,6 +99,7 @@ def request_of(number: int, version: str, path: str = "") -> bytes:
     elif not path:
         name = "manifest.json" if family == "esphome" else "version.txt"
         path = f"/d/{mac}/{version}/{name}"
+    lines.append(f"X-Forwarded-For: {address_of(number)}")
     return "\r\n".join((f"GET {path} HTTP/1.1", "Host: ota", *lines, "", "")).encode("ascii")
 
 
@@ -136,8 +145,7 @@ class PastFleet:
             self._clients.pop(home).sock.close()
         self._used_at[home] = now
         if home not in self._clients:
-            # Linux has all of 127.0.0.0/8.
-            self._clients[home] = Client(self._port, source=f"127.0.1.{1 + home}")
+            self._clients[home] = Client(self._port)
         return self._clients[home]
 
     def ask(self, numbers: Iterable[int]) -> dict[int, Told]:
@@ -234,7 +242,7 @@ def live_through(data_dir: Path, devices: int) -> dict[int, str]:
         shared = mmap.mmap(file.fileno(), 8)
         shared[:8] = min(batches).to_bytes(8, "little")
         code = _CLOCK_CODE.format(path=file.name)
-        server = Process("--data-dir", str(data_dir), code=code)
+        server = Process("--data-dir", str(data_dir), *ARGUMENTS, code=code)
         fleet = PastFleet(server.port, {})
         try:
             for time_ms in sorted(batches):
