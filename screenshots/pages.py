@@ -42,7 +42,7 @@ SHOWN_FOLDER = "/srv/ota"
 _SHOW_OTHER_FOLDER = """([folder, shown]) => {
   const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
   while (texts.nextNode()) texts.currentNode.data =
-    texts.currentNode.data.replace(new RegExp(folder + "/\\S+", "g"), shown);
+    texts.currentNode.data.replace(new RegExp(folder + "/\\\\S+", "g"), shown);
 }"""
 _TALLEST = 1000
 
@@ -68,6 +68,10 @@ def main() -> int:
             browser.close()
             fleet.close()
             server.end()
+    # At the end, since it takes seconds: meanwhile devices would fall silent.
+    for path in sorted(HERE.glob("page-*.png")):
+        path.write_bytes(make_small(path.read_bytes()))
+        print(f"{path.name}: {path.stat().st_size:,} bytes")
     return 0
 
 
@@ -94,8 +98,10 @@ def tell(browser: RealBrowser, data_dir: Path, fleet: PastFleet, origin: str) ->
     window.open("/?span=30d")
     window.page.get_by_text("No download runs now").wait_for()
     shoot(window, "overview", tallest=1560)
+    fleet.step(good)
     dark.open("/?span=30d")
     shoot(dark, "overview-dark", tallest=1560)
+    fleet.step(good)
     phone.open("/?span=30d")
     shoot(phone, "phone")
     window.open(story.rollout_path)
@@ -134,8 +140,6 @@ def shoot(window: Window, name: str, tallest: int = _TALLEST) -> None:
         clip={"x": 0, "y": 0, "width": width, "height": height},
         animations="disabled",
     )
-    path.write_bytes(make_small(path.read_bytes()))
-    print(f"{path.name}: {path.stat().st_size:,} bytes, {width} x {height}")
 
 
 def bottom_of(page: Any) -> int:
