@@ -12,7 +12,7 @@ from ota_server.journal.record import format_record
 from ota_server.model.timestamp import format_time
 from ota_server.operations import index_schema
 from ota_server.operations.device_filter import ALL_DEVICES, DeviceFilter
-from ota_server.operations.device_index import IndexAway
+from ota_server.operations.device_index import DeviceIndex, IndexAway
 from ota_server.policy import edits
 from ota_server.policy.device_state import Condition
 from ota_server.policy.labels import set_label
@@ -310,6 +310,19 @@ class LostTest(IndexCase):
                 self.assertFalse(self.writer.step(self.now_ms))
         self.assertEqual(len(logged.output), 1)
         self.assertIn("stands still", logged.output[0])
+        with self.assertRaisesRegex(IndexAway, "index.sqlite is a folder: move it away"):
+            self.index.summary()
+
+    def test_a_reader_says_why_a_missing_one_cannot_be_made(self):
+        self.writer.problem = "Read-only file system"
+        self.file.unlink()
+        index = DeviceIndex(self.data_dir, lambda: self.writer.problem)
+        self.addCleanup(index.close)
+        with self.assertRaisesRegex(IndexAway, "not there, and cannot be made: Read-only file sys"):
+            index.summary()
+        self.catch_up()
+        self.assertEqual(self.writer.problem, "")
+        index.summary()
 
 
 class DecidedTest(IndexCase):
