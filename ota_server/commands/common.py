@@ -20,7 +20,6 @@ from ota_server.model.refusal import BadPolicy, Misused, Refused
 from ota_server.operations.after_change import (
     STARTS_NOTHING,
     WRONG_FOLDER,
-    hold_warning,
     no_server_warning,
 )
 from ota_server.operations.typed_values import (
@@ -318,12 +317,11 @@ def warn_of_no_server(data_dir: Path, advice: str = STARTS_NOTHING) -> None:
         warn(problem)
 
 
+def warn_of_new_folder(data_dir: Path) -> None:
+    """Warn that a command made a data directory where none was: a mistyped path does that too."""
+    warn(f"{data_dir} was not a data directory, and is one now; {WRONG_FOLDER}")
+
+
 def warn_of_wrong_folder(data_dir: Path) -> None:
     """Warn if no server runs: what stops everything may have been done in the wrong folder."""
     warn_of_no_server(data_dir, WRONG_FOLDER)
-
-
-def warn_of_hold(data_dir: Path) -> None:
-    """Warn of a hold: what was just done reaches no device."""
-    if problem := hold_warning(data_dir):
-        warn(problem)

@@ -4,7 +4,13 @@ import argparse
 import os
 from pathlib import Path
 
-from ota_server.commands.common import say, version_argument, warn, warn_of_wrong_folder
+from ota_server.commands.common import (
+    say,
+    version_argument,
+    warn,
+    warn_of_new_folder,
+    warn_of_wrong_folder,
+)
 from ota_server.commands.terminal import ProgressBar, printable
 from ota_server.operations import change_release
 from ota_server.releases.build_file import version_in
@@ -118,7 +124,7 @@ def publish_image(arguments: argparse.Namespace) -> int:
         print(printable(line))
     say(done.lines[-1])
     if is_new:
-        warn(f"{arguments.data_dir} was not a data directory, and is one now; is --data-dir right?")
+        warn_of_new_folder(arguments.data_dir)
     else:
         warn_of_wrong_folder(arguments.data_dir)
     return 0

@@ -11,6 +11,7 @@ from ota_server.commands.common import (
     add_command_of_parts,
     add_local_argument,
     warn,
+    warn_of_new_folder,
 )
 from ota_server.commands.terminal import to_the_second, write_table
 from ota_server.model.quantity import count_of, parse_duration
@@ -181,6 +182,7 @@ def _url(text: str) -> str:
 
 def _create(arguments: argparse.Namespace) -> int:
     root = _root(arguments)
+    is_new = not (root / "version").is_dir()
     token, secret = token_edits.create_token(
         root, arguments.name, not arguments.read_only, arguments.expires
     )
@@ -188,6 +190,8 @@ def _create(arguments: argparse.Namespace) -> int:
     print(secret)
     rights = token_edits.rights_text(token)
     print_problem(f"ota-server: the token {token.name} {rights}; it is not shown again")
+    if is_new:
+        warn_of_new_folder(root)
     return 0
 
 

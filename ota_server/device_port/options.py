@@ -104,7 +104,7 @@ def _add_admin_arguments(parser: argparse.ArgumentParser) -> None:
         help="where operators find the page, the API and the metrics; elsewhere than on this "
         f"machine only with a token on record (default: {DEFAULT_ADMIN})",
     )
-    form.add_argument("--no-admin", action="store_true", help="without a port for operators")
+    form.add_argument("--no-admin", action="store_true", help="without the operators' port")
     parser.add_argument(
         "--admin-name",
         type=host_name_argument,

@@ -303,8 +303,9 @@ def reply_head(
 
     Args:
         fields: further fields, serialised by `field_lines`.
-        content_length: None only for 304, where RFC 9110 section 8.6 forbids any length but that of
-            the 200 reply, and simple clients would wait for so many bytes.
+        content_length: None for 304, where RFC 9110 section 8.6 forbids any length but that of the
+            200 reply, and simple clients would wait for so many bytes; for 204, which it forbids
+            any; and for a stream, which ends with its connection.
         seconds: the time for the Date field, in seconds since the epoch.
     """
     length = b"" if content_length is None else b"Content-Length: %d\r\n" % content_length

@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ota_server.journal.files import numbered_files
-from ota_server.journal.record import BadRecord, parse_fields, parse_record
+from ota_server.journal.record import BadRecord, parse_fields
 from ota_server.journal.record_fields import key_in, whose
 from ota_server.journal.scan import MAX_LINE_BYTES
-from ota_server.model.device import Device
 from ota_server.system.files import open_regular
 
 # The first blocks are small: most often the newest lines are wanted, and nothing else. None holds
@@ -56,25 +55,6 @@ def newest_first(
             continue
         if key_in(fields) == key:
             yield place, fields
-
-
-def newest_device(log_dir: Path, key: str) -> Device | None:
-    """Return what is known about a device by its newest line; None: it is not on record.
-
-    `replay.newest` reads all that a server reads at its start; this mostly reads a block.
-
-    Raises:
-        OSError: a file of the journal cannot be read.
-    """
-    needle = whose(key).encode("ascii")
-    for _, line in _lines_back(log_dir, [needle], None):
-        try:
-            found, device = parse_record(line)
-        except BadRecord:
-            continue
-        if found == key:
-            return device
-    return None
 
 
 def oldest_first(log_dir: Path, needles: Sequence[bytes]) -> Iterator[dict[str, Any]]:

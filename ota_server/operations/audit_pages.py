@@ -92,7 +92,7 @@ class RejectedEntry(NamedTuple):
     """A kind of rejected requests: by address, reason, and MAC where that could be read.
 
     Attributes:
-        requests: how many there were, between `first_time` and `time`.
+        requests: how many there were, between `first_time` and `time`; for programs it is `count`.
     """
 
     address: str
@@ -101,6 +101,11 @@ class RejectedEntry(NamedTuple):
     requests: int
     first_time: str
     time: str
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """The entry for programs, by the names that `rejected.jsonl` has."""
+        return dict(zip(_REJECTED, self, strict=True))
 
 
 _REJECTED = ("address", "mac", "reason", "count", "first_time", "time")

@@ -36,6 +36,10 @@ class ReleaseChanged(NamedTuple):
     warnings: tuple[str, ...] = ()
 
 
+def no_progress(_done: int, _size: int) -> None:
+    """Take how far it is where nobody watches: over HTTP."""
+
+
 def publish_image(
     data_dir: Path, request: PublishRequest, progress: ReportProgress
 ) -> ReleaseChanged:

@@ -21,7 +21,6 @@ from ota_server.operations.device_filter import (
     CONDITIONS,
     NO_CONDITION,
     SORTS,
-    Apart,
     DeviceFilter,
     Place,
     Where,
@@ -43,9 +42,9 @@ from ota_server.operations.index_answers import (
 from ota_server.operations.index_figures import (
     StateCount,
     counts_in_time,
-    frequent_versions,
     reporting,
     state_counts,
+    summary_of,
     told_last,
 )
 from ota_server.operations.index_reading import (
@@ -58,10 +57,9 @@ from ota_server.operations.index_reading import (
     rows_at,
     walk,
 )
-from ota_server.operations.index_row import REASONS, IndexRow, device_of
+from ota_server.operations.index_row import IndexRow, device_of
 from ota_server.operations.index_schema import Unusable, get_meta, path_of
 from ota_server.operations.index_table import matching_rows, row_at
-from ota_server.policy.device_state import HELD_BY, Condition
 from ota_server.system import clock
 from ota_server.system.data_dir import journal_dir, product_names, root_of
 
@@ -208,6 +206,18 @@ class DeviceIndex:
         for row in self._all(where(wanted, clock.now_ms())):
             yield row.key
 
+    def rows(self, wanted: DeviceFilter = ALL_DEVICES) -> Iterator[IndexedDevice]:
+        """Yield all devices that a filter lets through, in the order of their keys' numbers.
+
+        For exports: to go through a long list part by part reads the table once for each part.
+
+        Raises:
+            IndexAway: there is no index now.
+        """
+        now_ms = clock.now_ms()
+        for row in self._all(where(wanted, now_ms)):
+            yield indexed(row, now_ms)
+
     def is_current(self) -> bool:
         """Return whether it holds what the journal does up to its end, and no more.
 
@@ -279,26 +289,7 @@ class DeviceIndex:
         """
         products = self._products(product)
         with self._reading() as connection:
-            counts = state_counts(connection, products)
-            versions = frequent_versions(connection, products)
-            as_of_ms = int(get_meta(connection, "as_of_ms") or "0")
-            progress = float(get_meta(connection, "progress") or "0")
-        conditions, counted = Counter[Condition](), Counter[Condition]()
-        apart, held_by = Counter[Apart](), Counter[str]()
-        for each in counts:
-            condition, left_out = CONDITIONS[each.condition], APARTS[each.apart]
-            conditions[condition] += each.devices
-            if left_out is None:
-                counted[condition] += each.devices
-            else:
-                apart[left_out] += each.devices
-            if condition is Condition.HELD_BACK:
-                reason = REASONS[each.reason]
-                held_by[HELD_BY.get(reason, reason.value)] += each.devices
-        total = conditions.total()
-        ordered, other = dict(versions.most_common()), max(total - versions.total(), 0)
-        figures = conditions, counted, apart, held_by, ordered, other
-        return FleetSummary(total, *figures, as_of_ms, progress)
+            return summary_of(connection, products)
 
     def by_release(self, product: str, versions: Collection[str]) -> tuple[Counter[str], ...]:
         """Return how many devices report each of some versions, and were told each version last."""
@@ -314,7 +305,7 @@ class DeviceIndex:
         Raises:
             IndexAway: there is no index now.
         """
-        products = self._products(product)
+        products, buckets = self._products(product), max(buckets, 1)
         span_ms = max(until_ms - since_ms, buckets)
         times_ms = tuple(since_ms + span_ms * (at + 1) // buckets for at in range(buckets))
         with self._reading() as connection:

@@ -139,6 +139,12 @@ def why_lines(facts: WhyFacts, now_ms: int) -> Iterator[tuple[str, str]]:
     yield from _decision_lines(found, besides)
 
 
+def pin_text(why: WhyFacts, now_ms: int) -> str:
+    """Return to what a device or its group is pinned, and until when; "": it is not."""
+    pin = why.explanation.pin
+    return "" if pin is None else _pin_text(pin, now_ms)
+
+
 def _decision_lines(found: Explanation, besides: WhyBesides) -> Iterator[tuple[str, str]]:
     decision, reported = found.decision, found.report.firmware_version
     yield "is told", "nothing: it is answered 503" if decision is None else decision.version

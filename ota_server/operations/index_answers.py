@@ -103,6 +103,8 @@ class FleetSummary(NamedTuple):
         other_versions: how many report other ones.
         as_of_ms: when all states were up to date last.
         progress: of the making of the index, from 0 to 1; 1: it is whole.
+        bad_lines: how many lines of the journal, of all products, were skipped because they were
+            not records.
     """
 
     total: int
@@ -114,16 +116,7 @@ class FleetSummary(NamedTuple):
     other_versions: int
     as_of_ms: int
     progress: float
-
-    @property
-    def silent(self) -> int:
-        """How many fell silent after an update."""
-        return self.conditions.get(Condition.SILENT, 0)
-
-    @property
-    def away(self) -> int:
-        """How many were not heard from for a day."""
-        return self.conditions.get(Condition.AWAY, 0)
+    bad_lines: int = 0
 
 
 class VersionsOverTime(NamedTuple):

@@ -5,8 +5,12 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from ota_server.operations.device_filter import NO_CONDITION
+from ota_server.operations.device_filter import APARTS, CONDITIONS, NO_CONDITION, Apart
+from ota_server.operations.index_answers import FleetSummary
+from ota_server.operations.index_row import REASONS
+from ota_server.operations.index_schema import get_meta
 from ota_server.operations.index_tally import HOUR_MS
+from ota_server.policy.device_state import HELD_BY, Condition
 
 _MOST_SHOWN = 50
 _MOST_IN_TIME = 200
@@ -26,9 +30,38 @@ def state_counts(connection: sqlite3.Connection, products: Sequence[str]) -> lis
     """Return how many devices of some products are in which state."""
     sql = (
         "SELECT condition, apart, reason, devices FROM state_tally "
-        f"WHERE product IN ({_places(products)}) AND condition != {NO_CONDITION}"
+        f"WHERE product IN ({_places(products)}) AND condition <> {NO_CONDITION} AND devices > 0"
     )
     return [StateCount._make(row) for row in connection.execute(sql, tuple(products))]
+
+
+def summary_of(connection: sqlite3.Connection, products: Sequence[str]) -> FleetSummary:
+    """Return the figures of some products together."""
+    conditions, counted = Counter[Condition](), Counter[Condition]()
+    apart, held_by = Counter[Apart](), Counter[str]()
+    for each in state_counts(connection, products):
+        condition, left_out = CONDITIONS[each.condition], APARTS[each.apart]
+        conditions[condition] += each.devices
+        if left_out is None:
+            counted[condition] += each.devices
+        else:
+            apart[left_out] += each.devices
+        if condition is Condition.HELD_BACK:
+            reason = REASONS[each.reason]
+            held_by[HELD_BY.get(reason, reason.value)] += each.devices
+    versions, total = frequent_versions(connection, products), conditions.total()
+    return FleetSummary(
+        total,
+        conditions,
+        counted,
+        apart,
+        held_by,
+        dict(versions.most_common()),
+        max(total - versions.total(), 0),
+        int(get_meta(connection, "as_of_ms") or "0"),
+        float(get_meta(connection, "progress") or "0"),
+        int(get_meta(connection, "bad_lines") or "0"),
+    )
 
 
 def frequent_versions(

@@ -15,7 +15,7 @@ from ota_server.rollouts.files import ENDED_NAME, groups_with_plan
 from ota_server.rollouts.history import judged_devices
 from ota_server.rollouts.outcome_list import ListedDevice
 from ota_server.system.data_dir import log_dir
-from ota_server.system.files import Stamp, stamp_of
+from ota_server.system.files import Stamp, stamp_at
 
 log = logging.getLogger(__name__)
 
@@ -58,8 +58,8 @@ class JudgedDevices:
     def _ask(self, now_ms: int) -> None:
         self._ask_at = time.monotonic() + _EVERY_SECONDS
         seen = (
-            _stamp(self._data_dir / "version"),
-            _stamp(log_dir(self._data_dir) / ENDED_NAME),
+            stamp_at(self._data_dir / "version"),
+            stamp_at(log_dir(self._data_dir) / ENDED_NAME),
         )
         # Without a change of files only those may change that are known: one falls silent.
         if (seen == self._seen and not self.found) or not self._has_rollouts():
@@ -84,10 +84,3 @@ class JudgedDevices:
             self._answer = None
             log.warning("what rollouts say of devices is not known: %s", problem)
         self._ask_at = time.monotonic() + max(_EVERY_SECONDS, _REST * (time.monotonic() - began))
-
-
-def _stamp(path: Path) -> Stamp | None:
-    try:
-        return stamp_of(path.stat())
-    except OSError:
-        return None

@@ -39,9 +39,10 @@ _PLAIN = {
 }
 # A gap that is far from the others, such as after an outage, moves the interval by no more.
 _MOST_TIMES = 4
+# Less for a short one: many devices ask several times when they wake.
+_WEIGHT_OF_LONG, _WEIGHT_OF_SHORT = 4, 16
 _OCTET = r"(25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
 _IPV4 = re.compile(r"\.".join([_OCTET] * 4))
-_WEIGHT = 4
 
 
 class IndexedState(NamedTuple):
@@ -246,7 +247,8 @@ def interval_after(interval_ms: int, gap_ms: int) -> int:
     if not interval_ms:
         return gap_ms
     gap_ms = min(max(gap_ms, interval_ms // _MOST_TIMES), interval_ms * _MOST_TIMES)
-    return interval_ms + (gap_ms - interval_ms) // _WEIGHT
+    weight = _WEIGHT_OF_LONG if gap_ms > interval_ms else _WEIGHT_OF_SHORT
+    return interval_ms + (gap_ms - interval_ms) // weight
 
 
 @lru_cache(maxsize=16384)

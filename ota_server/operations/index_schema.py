@@ -115,6 +115,12 @@ def is_damage(problem: sqlite3.Error) -> bool:
     return is_broken or str(problem).startswith("no such ")
 
 
+def is_no_room(problem: sqlite3.Error) -> bool:
+    """Return whether an error says that the disk is full."""
+    code = getattr(problem, "sqlite_errorcode", sqlite3.SQLITE_OK)
+    return bool(code & 0xFF == sqlite3.SQLITE_FULL)
+
+
 def make(path: Path) -> sqlite3.Connection:
     """Make a new and empty index in the place of what is there, and open it for writing.
 

@@ -35,7 +35,7 @@ from ota_server.policy.reason import Reason
 from ota_server.policy.situation import ServerState
 from ota_server.rollouts.audience import pinned
 from ota_server.system.data_dir import log_dir, product_at
-from ota_server.system.files import Stamp, stamp_of
+from ota_server.system.files import Stamp, stamp_at
 
 # An image whose bytes are replaced in place, and a device that falls silent under a rollout.
 _LOOK_AGAIN_SECONDS = 60.0
@@ -100,7 +100,7 @@ class ProductStates:
         self._policies.look_after()
         policy, before = self._policies.latest, self._fleet
         folders = (self._data_dir / "version" / "version.txt", self._data_dir / "firmware")
-        read = _Decided(policy, server, tuple(map(_stamp, folders)))
+        read = _Decided(policy, server, tuple(map(stamp_at, folders)))
         if read != self._read_before or is_thorough:
             self._read_before = read
             self._fleet = gather_fleet(self._data_dir, now_ms, server, policy)
@@ -117,7 +117,7 @@ class ProductStates:
         names = set(self._judged.look(self.now_ms))
         if is_thorough:
             names.update(self._judged.found)
-        stamp = _stamp(self._data_dir / "version" / LABELS_NAME)
+        stamp = stamp_at(self._data_dir / "version" / LABELS_NAME)
         if stamp != self._labels_stamp:
             self._labels_stamp = stamp
             before, self._labels = self._labels, read_labels(self._data_dir)
@@ -223,10 +223,3 @@ def _first_end_ms(policy: Policy, now_ms: int) -> int | None:
     pins = (*policy.pins.values(), *policy.group_pins.values())
     ends = (pin.until_ms for pin in pins if pin.until_ms is not None and pin.until_ms > now_ms)
     return min(ends, default=None)
-
-
-def _stamp(path: Path) -> Stamp | None:
-    try:
-        return stamp_of(path.stat())
-    except OSError:
-        return None

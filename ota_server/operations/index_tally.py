@@ -16,13 +16,10 @@ HOUR_MS = 3_600_000
 # Devices that report a new version again and again must not fill the disk.
 _MOST_VERSIONS_IN_AN_HOUR = 500
 _KEPT_HOURS = 400 * 24
-_ADD = {
-    "state_tally": "INSERT INTO state_tally VALUES (?, ?, ?, ?, ?) "
-    "ON CONFLICT DO UPDATE SET devices = devices + excluded.devices",
-    "version_tally": "INSERT INTO version_tally VALUES (?, ?, ?) "
-    "ON CONFLICT DO UPDATE SET devices = devices + excluded.devices",
-    "version_changes": "INSERT INTO version_changes VALUES (?, ?, ?, ?) "
-    "ON CONFLICT DO UPDATE SET devices = devices + excluded.devices",
+_KEYS = {
+    "state_tally": ("product", "condition", "apart", "reason"),
+    "version_tally": ("product", "version"),
+    "version_changes": ("product", "hour", "version"),
 }
 
 
@@ -89,8 +86,12 @@ class IndexTally:
 
 
 def _add(connection: sqlite3.Connection, table: str, counts: Mapping[Any, int]) -> None:
-    rows = [(*key, devices) for key, devices in counts.items() if devices]
-    connection.executemany(_ADD[table], rows)
+    keys = _KEYS[table]
+    sql = (
+        f"INSERT INTO {table} VALUES ({', '.join('?' * len(keys))}, ?) "
+        f"ON CONFLICT ({', '.join(keys)}) DO UPDATE SET devices = devices + excluded.devices"
+    )
+    connection.executemany(sql, [(*key, devices) for key, devices in counts.items() if devices])
 
 
 def _versions_of(connection: sqlite3.Connection, product: str, hour: int) -> set[str]:

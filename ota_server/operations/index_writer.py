@@ -12,6 +12,7 @@ on where the last whole step ended. What a step does, the first that there is to
 Whoever finds the file damaged deletes it; the next step makes it again.
 """
 
+import errno
 import json
 import logging
 import os
@@ -21,6 +22,7 @@ from collections.abc import Generator
 from contextlib import suppress
 from pathlib import Path
 
+from ota_server.journal.files import journal_files
 from ota_server.journal.follow import Follower, Position, end_of
 from ota_server.model.device import DAY_MS
 from ota_server.model.refusal import BadPolicy, Refused
@@ -30,6 +32,7 @@ from ota_server.operations.index_schema import (
     delete,
     get_meta,
     is_damage,
+    is_no_room,
     make,
     open_to_write,
     path_of,
@@ -49,6 +52,9 @@ _SAY_EVERY_SECONDS = 60.0
 # After a failure, such as a full disk; an index that is lost is made again at once, but not if that
 # happens again and again.
 _PAUSE_SECONDS = 5.0
+# After the disk was full: the index was deleted to make room for the journal.
+_FULL_SECONDS = 600.0
+_LEAST_ROOM_BYTES = 64 * 1024 * 1024
 # How often an index to which nothing happens says that it is up to date.
 _SIGN_MS = 5_000
 # With more devices than that it is as quick to go through all of their product.
@@ -124,9 +130,12 @@ class IndexWriter:
             has_more = self._step(now_ms)
             self.problem = ""
             return has_more
-        except (sqlite3.Error, Unusable) as problem:
-            is_lost = isinstance(problem, Unusable) or is_damage(problem)
-            self._give_up(problem, is_lost)
+        except sqlite3.Error as problem:
+            self._give_up(problem, is_damage(problem) or is_no_room(problem))
+            if is_no_room(problem):
+                self._wait_until = time.monotonic() + _FULL_SECONDS
+        except Unusable as problem:
+            self._give_up(problem, is_lost=True)
         except (OSError, BadPolicy, Refused) as problem:
             self._give_up(problem, is_lost=False)
         except Exception as problem:
@@ -186,18 +195,14 @@ class IndexWriter:
         """Open the index where it can be used, and begin to make it where it cannot."""
         try:
             connection = open_to_write(self._path)
-            try:
-                self._go_on(connection)
-            except (TypeError, ValueError) as problem:
-                connection.close()
-                raise Unusable("it does not say how far it is") from problem
+            self._go_on(connection)
         except Unusable as problem:
-            if not self.problem:  # else it is tried again and again, which was said
-                log.info("the index of devices is made: %s", problem)
             # Noted before the replay, so that no line is missed; one that is read twice does no
             # harm.
             self._begun_at = end_of(self._logs)
+            _check_room(self._path, self._logs)
             connection = make(self._path)
+            log.info("the index of devices is made: %s", problem)
             put_meta(connection, "progress", "0")
             self._away = (now_ms - DAY_MS, 0)
             self._named.clear()
@@ -207,13 +212,25 @@ class IndexWriter:
         return connection
 
     def _go_on(self, connection: sqlite3.Connection) -> None:
-        """Go on with an index that is whole."""
-        if float(get_meta(connection, "progress") or "0") < 1:
-            raise Unusable("it was not finished")
-        known = json.loads(get_meta(connection, "position") or "null")
-        position = None if known is None else Position(*map(int, known))
-        seen_ms, number = json.loads(get_meta(connection, "away") or "")
-        self._begin_upkeep(connection, position, (int(seen_ms), int(number)))
+        """Go on with an index that is whole.
+
+        Raises:
+            Unusable: it is not; the connection is closed.
+        """
+        try:
+            if float(get_meta(connection, "progress") or "0") < 1:
+                raise Unusable("it was not finished")
+            known = json.loads(get_meta(connection, "position") or "null")
+            position = None if known is None else Position(*map(int, known))
+            seen_ms, number = json.loads(get_meta(connection, "away") or "")
+            away = int(seen_ms), int(number)
+        except (TypeError, ValueError) as problem:
+            connection.close()
+            raise Unusable("it does not say how far it is") from problem
+        except BaseException:
+            connection.close()
+            raise
+        self._begin_upkeep(connection, position, away)
         # What was decided while nobody looked may concern any device.
         self._sweeps = dict.fromkeys(_products(self._root), -1)
 
@@ -296,6 +313,20 @@ class IndexWriter:
         ):
             put_meta(connection, name, value)
         self._begin_upkeep(connection, self._begun_at, self._away)
+
+
+def _check_room(path: Path, logs: Path) -> None:
+    """Check that there is room for the index, as far as the size of the journal tells.
+
+    Raises:
+        OSError: there is not: the journal may need what is left.
+    """
+    delete(path)
+    disk = os.statvfs(logs)
+    files = journal_files(logs)
+    wanted = _LEAST_ROOM_BYTES + (files[-1].stat().st_size if files else 0)
+    if disk.f_bavail * disk.f_frsize < wanted:
+        raise OSError(errno.ENOSPC, f"the index waits for {wanted:,} free bytes", str(path))
 
 
 def _products(root: Path) -> set[str]:

@@ -2,7 +2,6 @@
 
 import os
 import re
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -152,18 +151,6 @@ def release_facts(release: Release, state: DataDirState) -> ReleaseFacts:
         reason,
         time,
     )
-
-
-def count_by_release(policy: Policy, by_reported: Mapping[str, int]) -> Mapping[str, int]:
-    """Return how many devices run each release, by the meaning of its version.
-
-    Args:
-        by_reported: how many devices report each text.
-    """
-    found = Counter[str]()
-    for reported, devices in by_reported.items():
-        found[meaning(policy.release_of(reported))] += devices
-    return found
 
 
 def look_at_served(data_dir: Path) -> DataDirState:

@@ -15,7 +15,7 @@ from ota_server.policy.rollout_plan import RolloutPlan
 from ota_server.rollouts.preview import ReachedDevices
 
 _A_DAY = "on record for a day"
-_WHAT_TO_DO = "give --count-new if you know these devices, or wait for a day"
+_WHAT_TO_DO = "count new devices too (--count-new) if you know these, or wait for a day"
 # An interval is shown in the first unit of which it has at least two.
 _UNITS = (86400, 3600, 60, 1)
 

@@ -20,7 +20,7 @@ from ota_server.policy.rollout_plan import (
 from ota_server.policy.rollout_text import after_halt, what_to_do, who_stays
 from ota_server.policy.text import Hold
 
-_RESUMING = "resuming"  # `rollout resume` was run; the controller has not seen it
+RESUMING = "resuming"  # `rollout resume` was run; the controller has not seen it
 _ENDING = "ending"  # it is decided how it ends
 _ASKING = "asking"  # the reason for the pause says what to do; `resume` does not help
 _UNATTENDED = (
@@ -82,7 +82,7 @@ def state_of(plan: RolloutPlan, progress: RolloutProgress | None) -> str:
         and plan.wanted == RolloutWish.RUN
         and plan.resumed > progress.resumed
     ):
-        return _RESUMING
+        return RESUMING
     return progress.state
 
 
@@ -153,7 +153,7 @@ def advice_lines(
         yield f"it waits for you: {what_to_do(plan, progress)}"
     if hint := _hint(plan, state, is_served):
         yield hint
-    elif state in (RolloutState.RUNNING, _RESUMING) and not is_attended:
+    elif state in (RolloutState.RUNNING, RESUMING) and not is_attended:
         yield _UNATTENDED
 
 
@@ -168,7 +168,7 @@ def window_lines(standing: Standing | None) -> list[str]:
 
 
 def _hint(plan: RolloutPlan, state: str, is_served: bool) -> str:
-    if state in (RolloutState.RUNNING, NOT_BEGUN, _RESUMING) and not is_served:
+    if state in (RolloutState.RUNNING, NOT_BEGUN, RESUMING) and not is_served:
         return "no server runs on this data directory; start it, or the rollout does not move"
     if state == NOT_BEGUN:
         return "the controller has not seen it yet, or is still reading the journal"

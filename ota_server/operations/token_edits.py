@@ -27,7 +27,7 @@ from ota_server.system import clock
 from ota_server.system.data_dir import existing_folder, log_dir
 from ota_server.system.files import is_full, replace
 from ota_server.system.locks import Busy
-from ota_server.system.new_files import OWNER_ONLY
+from ota_server.system.new_files import OWNER_ONLY, make_folder
 
 
 class Revoked(NamedTuple):
@@ -49,6 +49,8 @@ def create_token(
 ) -> tuple[Token, str]:
     """Put a new token on record; return it with its secret, which is nowhere else.
 
+    The data directory may be a new one: a port that others reach needs a token before it starts.
+
     Raises:
         Refused: there is one of that name, or its end is past.
         BadPolicy, Busy, OSError: as `edits.changing`.
@@ -56,6 +58,7 @@ def create_token(
     now_ms = clock.now_ms()
     if expires_ms is not None and expires_ms <= now_ms:
         raise Refused(f"{time_text(expires_ms)} is past; give a time in the future")
+    make_folder(data_dir / "version")
     with edits.changing(data_dir) as version_dir:
         tokens = read_tokens(data_dir)
         if any(each.name == name for each in tokens.values()):

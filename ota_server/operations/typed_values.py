@@ -131,10 +131,11 @@ def parse_end_time(text: str) -> int:
 
 
 def parse_reason(text: str) -> str:
-    """Return why something is done: a sentence or two."""
-    if len(text) > MOST_REASON:
-        raise BadValue(f"it has {len(text)} characters: give {MOST_REASON} at most")
-    return text
+    """Return why something is done: a sentence or two, on one line."""
+    reason = " ".join(text.split())
+    if len(reason) > MOST_REASON:
+        raise BadValue(f"it has {len(reason)} characters: give {MOST_REASON} at most")
+    return reason
 
 
 def parse_note(text: str) -> str:

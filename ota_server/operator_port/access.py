@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 REALM = 'Bearer realm="ota-server"'
 _HOW_TO_SIGN_IN = (
-    "Open the link that `ota-server token login` prints, or send `Authorization: Bearer TOKEN` "
-    "with a token by `ota-server token create NAME`."
+    "Open the link that `token login` prints, or send `Authorization: Bearer TOKEN` with a token "
+    "by `token create NAME`."
 )
 
 
@@ -40,7 +40,8 @@ NOBODY = Operator("", False)
 class Denied(Exception):
     """A request is refused; `detail` says what to do, and `fields` belong into the reply.
 
-    A detail may hold what the request held: escape it.
+    A detail may hold what the request held: escape it. Where it `has_commands` in backticks, it
+    does not.
     """
 
     def __init__(
@@ -49,12 +50,14 @@ class Denied(Exception):
         title: str,
         detail: str,
         fields: tuple[tuple[str, str], ...] = (),
+        has_commands: bool = False,
     ) -> None:
         super().__init__(detail)
         self.status = status
         self.title = title
         self.detail = detail
         self.fields = fields
+        self.has_commands = has_commands
 
 
 class NewSession(NamedTuple):
@@ -78,4 +81,5 @@ def unauthorised(problem: str = "") -> Denied:
         "A token is needed",
         f"{problem} {_HOW_TO_SIGN_IN}".strip(),
         (("WWW-Authenticate", challenge),),
+        has_commands=True,
     )

@@ -27,6 +27,7 @@ from ota_server.operator_port.authoriser import Access
 from ota_server.operator_port.device_query import read_filter
 from ota_server.operator_port.problems import Problem
 from ota_server.operator_port.schema_check import reference
+from ota_server.operator_port.sentences import capitalised
 from ota_server.operator_port.site import DEFAULT, NotHere, Site
 
 # A device that was forgotten is asked about for so long, until the index has noticed.
@@ -163,7 +164,7 @@ def _texts(value: object) -> list[str]:
 
 
 def _conflict(text: str) -> Problem:
-    return Problem(HTTPStatus.CONFLICT, f"{text[:1].upper()}{text[1:]}.")
+    return Problem(HTTPStatus.CONFLICT, f"{capitalised(text)}.")
 
 
 def _body(name: str, description: str, **example: object) -> Body:

@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 from ota_server.httpd.reply import Reply
-from ota_server.journal.replay import newest
+from ota_server.model.device import Device
 from ota_server.model.identity import key_of_name, parse_name
 from ota_server.model.timestamp import format_time
 from ota_server.operations.device_index import IndexedDevice
@@ -68,7 +68,7 @@ def device_fields(row: IndexedDevice) -> dict[str, object]:
         "key": row.key,
         "url": device_url(row.product, row.name),
         "mac": row.name,
-        "product": row.product,
+        "product": product_field(row.product),
         "label": row.label or None,
         "firmware_version": row.version,
         "target_version": row.target,
@@ -153,17 +153,16 @@ def _url(listing: DeviceListing, cursor: str) -> str:
 
 
 def _show(site: Site, given: Given) -> Reply:
-    row = site.index.device(key_in_path(site, given))
-    if row is None:
+    key = key_in_path(site, given)
+    row, record = site.index.device(key), site.index.record(key)
+    if row is None or record is None:
         raise NotHere(f"{given.path['mac'][:70]!r} is not on record.")
-    folder = site.folder_of(given.product)
-    return reply({**device_fields(row), "explanation": _explained(site, folder, row)})
+    explained = _explained(site.folder_of(given.product), key, record, site.now_ms())
+    return reply({**device_fields(row), "explanation": explained})
 
 
-def _explained(site: Site, folder: Path, row: IndexedDevice) -> Mapping[str, Any]:
-    device = newest(site.journal_dir, row.key)
-    now_ms = site.now_ms()
-    facts = explain_why(folder, row.key, device, row.version, now_ms, is_brief=True)
+def _explained(folder: Path, key: str, record: Device, now_ms: int) -> Mapping[str, Any]:
+    facts = explain_why(folder, key, record, record.firmware_version, now_ms, is_brief=True)
     said = why_fields(facts)
     return {"sentence": facts.sentence, **{name: said[name] for name in _EXPLAINED}}
 

@@ -11,6 +11,7 @@ from ota_server.operations.product_facts import list_products
 from ota_server.operations.status_fields import status_fields
 from ota_server.operator_port.api_operation import Given, Operation, Success, reply
 from ota_server.operator_port.authoriser import Access
+from ota_server.operator_port.device_query import product_field
 from ota_server.operator_port.schema_check import reference
 from ota_server.operator_port.site import Site
 from ota_server.policy.device_state import Condition
@@ -19,7 +20,7 @@ from ota_server.policy.device_state import Condition
 def _products(site: Site, _given: Given) -> Reply:
     products = [
         {
-            "product": each.name,
+            "product": product_field(each.name),
             "target": each.target,
             "releases": each.releases,
             "devices": site.index.summary(each.name).total,
@@ -33,7 +34,7 @@ def _status(site: Site, _given: Given) -> Reply:
     found = overview(gatherers_of(site.data_dir), counts_devices=False)
     products = [
         {
-            "product": product,
+            "product": product_field(product),
             **status_fields(status),
             "devices": _device_fields(site.index.summary(product)),
         }

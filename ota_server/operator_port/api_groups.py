@@ -26,9 +26,10 @@ from ota_server.operator_port.api_operation import (
     reply,
 )
 from ota_server.operator_port.authoriser import Access
+from ota_server.operator_port.device_query import product_field
 from ota_server.operator_port.list_place import read_place, write_place
 from ota_server.operator_port.schema_check import reference
-from ota_server.operator_port.site import DEFAULT, NotHere, Site
+from ota_server.operator_port.site import NotHere, Site
 from ota_server.policy import edits
 from ota_server.policy.delete_group import delete_group
 from ota_server.policy.labels import read_labels
@@ -43,13 +44,13 @@ OF_PRODUCT = QueryField(
 
 
 def products_asked(site: Site, given: Given) -> Iterator[tuple[str, Path]]:
-    """Yield the products that a list is of, "" is the default one, with their folders.
+    """Yield the products that a list is of, as paths name them, with their folders.
 
     Raises:
         NotHere: there is none of this name.
     """
     said = given.query.get("product")
-    names = site.products if said is None else ("" if said == DEFAULT else said,)
+    names = map(product_field, site.products) if said is None else (said,)
     for name in names:
         yield name, site.folder_of(name)
 
@@ -99,12 +100,8 @@ def _show(site: Site, given: Given) -> Reply:
     begin = 0 if last is None else bisect_right(macs, last)
     shown = macs[begin : begin + limit]
     after = write_place(shown[-1]) if begin + limit < len(macs) else None
-    content = {**group_fields(_product(given), group), "members": shown, "next": after}
+    content = {**group_fields(given.product, group), "members": shown, "next": after}
     return reply(content, HTTPStatus.OK, *next_link(given, after))
-
-
-def _product(given: Given) -> str:
-    return "" if given.product == DEFAULT else given.product
 
 
 def _delete(site: Site, given: Given) -> Reply:
@@ -141,7 +138,7 @@ def _pin(site: Site, given: Given) -> Reply:
     if not given.body.get("force"):
         check_pin(folder, who, Pin(version, None))
     version = edits.pin(folder, who, version, until_ms)
-    return reply(_pin_fields(_product(given), who, Pin(version, until_ms)))
+    return reply(_pin_fields(given.product, who, Pin(version, until_ms)))
 
 
 def _unpin(site: Site, given: Given) -> Reply:

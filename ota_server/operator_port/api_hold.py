@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping
 from http import HTTPStatus
-from pathlib import Path
 from typing import Any
 
 from ota_server.httpd.reply import Reply
-from ota_server.operations.hold_devices import hold_devices, release_hold
+from ota_server.operations.holding import begin_hold, end_hold, holds
+from ota_server.operations.typed_values import parse_reason
 from ota_server.operator_port.api_operation import (
     Body,
     Given,
@@ -16,26 +16,20 @@ from ota_server.operator_port.api_operation import (
     reply,
 )
 from ota_server.operator_port.authoriser import Access
+from ota_server.operator_port.device_query import product_field
 from ota_server.operator_port.problems import Problem
 from ota_server.operator_port.schema_check import reference
 from ota_server.operator_port.site import DEFAULT, Site
-from ota_server.policy.hold import current_hold, hold_lines
-from ota_server.policy.text import Hold
-
-
-def _holds(site: Site) -> list[tuple[str, Hold | None]]:
-    return [
-        (product, current_hold(site.folder_of(product or DEFAULT))) for product in site.products
-    ]
+from ota_server.policy.hold import hold_lines
 
 
 def _said(site: Site) -> dict[str, Any]:
-    found = _holds(site)
+    found = holds(site.data_dir)
     held = [(product, each) for product, each in found if each is not None]
     return {
         "holds": [
             {
-                "product": product,
+                "product": product_field(product),
                 "what": each.what,
                 "time": each.time or None,
                 "user": each.user or None,
@@ -53,22 +47,16 @@ def _show(site: Site, _given: Given) -> Reply:
 
 
 def _begin(site: Site, given: Given) -> Reply:
-    product, reason = _product(site, given), given.body.get("reason", "")
-    begun = hold_devices(_folder(site, product), reason, is_one=product is not None)
-    _check(begun.problems, "is not on hold")
+    product, reason = _product(site, given), parse_reason(given.body.get("reason", ""))
+    _check(begin_hold(site.data_dir, product, reason), "is not on hold")
     return reply(_said(site))
 
 
 def _end(site: Site, given: Given) -> Reply:
     product = _product(site, given)
-    if any(held and product in (None, name) for name, held in _holds(site)):
-        problems = release_hold(_folder(site, product), is_one=product is not None)
-        _check(problems, "is still on hold")
+    if any(held and product in (None, name) for name, held in holds(site.data_dir)):
+        _check(end_hold(site.data_dir, product), "is still on hold")
     return nothing()
-
-
-def _folder(site: Site, product: str | None) -> Path:
-    return site.folder_of(product or DEFAULT)
 
 
 def _product(site: Site, given: Given) -> str | None:

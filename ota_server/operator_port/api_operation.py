@@ -32,6 +32,7 @@ from ota_server.operator_port.authoriser import Access
 from ota_server.operator_port.problems import Problem, json_reply
 from ota_server.operator_port.routes import Route
 from ota_server.operator_port.schema_check import Schema, Unfit, unfit_parts
+from ota_server.operator_port.sentences import sentence
 from ota_server.operator_port.site import Site
 
 PREFIX = "/api/v1"
@@ -184,12 +185,6 @@ def unfit_problem(status: HTTPStatus, errors: Sequence[Unfit]) -> Problem:
     names = ((each.pointer.removeprefix("/"), each.detail) for each in errors)
     said = "; ".join(f"{f'`{name}`' if name else 'The body'} {text}" for name, text in names)
     return Problem(status, f"{said}.", errors=[each._asdict() for each in errors])
-
-
-def sentence(text: str) -> str:
-    """Return a message as a sentence; a version or a name at its begin stays as it is."""
-    is_word = text.partition(" ")[0].isalpha()
-    return f"{text[:1].upper() if is_word else text[:1]}{text[1:]}{'' if text[-1:] == '.' else '.'}"
 
 
 def reply(content: object, status: HTTPStatus = HTTPStatus.OK, *fields: tuple[str, str]) -> Reply:

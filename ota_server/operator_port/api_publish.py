@@ -3,7 +3,6 @@
 It goes to the disk piece by piece. The checks are those of `release publish`.
 """
 
-from collections.abc import Iterator
 from functools import partial
 from http import HTTPStatus
 from pathlib import Path
@@ -11,7 +10,8 @@ from typing import Any
 
 from ota_server.httpd.reply import Reply
 from ota_server.httpd.taken import TakenConnection
-from ota_server.operations.change_release import publish_image
+from ota_server.operations.change_release import no_progress, publish_image
+from ota_server.operations.release_facts import find_release_facts
 from ota_server.operator_port.api_operation import (
     BYTES,
     FORCE,
@@ -23,17 +23,17 @@ from ota_server.operator_port.api_operation import (
     refusals_as_conflicts,
     reply,
 )
-from ota_server.operator_port.api_releases import known_fields, no_progress, release_url
+from ota_server.operator_port.api_releases import known_fields, release_url
 from ota_server.operator_port.authoriser import Access
 from ota_server.operator_port.problems import Problem
 from ota_server.operator_port.schema_check import reference
-from ota_server.operator_port.site import DEFAULT, Site
+from ota_server.operator_port.site import Site
 from ota_server.operator_port.statuses import answered_by
+from ota_server.operator_port.upload import RequestBody
 from ota_server.policy import audit
 from ota_server.releases.inventory import find_release
 from ota_server.releases.publish_request import PublishRequest
 
-_PIECE_BYTES = 256 * 1024
 # They stand in the first line of the request, which is bounded: a character may take twelve there.
 _MOST_NOTES = 500
 
@@ -52,21 +52,20 @@ def _publish(site: Site, given: Given) -> Reply:
 
 def _take(site: Site, given: Given, folder: Path, taken: TakenConnection) -> Reply:
     size, version = given.asked.request.content_length, given.path["version"]
-    upload = site.uploads.receive(folder, version, size, partial(_pieces, taken, size))
+    upload = site.uploads.receive(folder, version, size, RequestBody(taken, size).pieces)
     try:
         with (
             refusals_as_conflicts(),
             audit.acting_as(given.asked.operator.name),
             site.uploads.using(upload.id, folder),
         ):
-            return _published(given, folder, str(upload.path))
+            return _published(site, given, folder, str(upload.path))
     finally:
         site.uploads.discard(upload.id)
 
 
-def _published(given: Given, folder: Path, source: str) -> Reply:
+def _published(site: Site, given: Given, folder: Path, source: str) -> Reply:
     said, version = given.query, given.path["version"]
-    product = "" if given.product == DEFAULT else given.product
     is_new = find_release(folder / "firmware", version) is None
     request = PublishRequest(
         source=source,
@@ -78,21 +77,15 @@ def _published(given: Given, folder: Path, source: str) -> Reply:
         is_forced=said.get("force", False),
     )
     done = publish_image(folder, request, no_progress)
+    facts = find_release_facts(folder, version)
     content: dict[str, Any] = {
-        "release": known_fields(product, folder, version),
+        "release": known_fields(site, given.product, [facts])[0],
         "lines": done.lines,
         "warnings": done.warnings,
     }
     if not is_new:
         return reply(content)
-    return reply(content, HTTPStatus.CREATED, ("Location", release_url(product, version)))
-
-
-def _pieces(taken: TakenConnection, left: int) -> Iterator[bytes]:
-    while left:
-        piece = taken.receive(min(left, _PIECE_BYTES))
-        left -= len(piece)
-        yield piece
+    return reply(content, HTTPStatus.CREATED, ("Location", release_url(given.product, version)))
 
 
 _REPORTED = {

@@ -30,10 +30,7 @@ def _audit(site: Site, given: Given) -> Reply:
 
 
 def _rejected(site: Site, _given: Given) -> Reply:
-    entries = [
-        {**each._asdict(), "count": each.requests} for each in rejected_entries(site.data_dir)
-    ]
-    return reply({"entries": entries})
+    return reply({"entries": [each.fields for each in rejected_entries(site.data_dir)]})
 
 
 OPERATIONS = (

@@ -1,6 +1,7 @@
 """Releases by the API: what there is, and what is done to one. I/O."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -8,12 +9,15 @@ from urllib.parse import quote
 
 from ota_server.httpd.reply import Reply
 from ota_server.operations import change_release
-from ota_server.operations.change_release import ReleaseChanged
+from ota_server.operations.change_release import ReleaseChanged, no_progress
+from ota_server.operations.device_index import IndexAway
 from ota_server.operations.release_facts import (
+    ReleaseFacts,
     find_release_facts,
     list_releases,
     release_fields,
 )
+from ota_server.operations.typed_values import parse_reason
 from ota_server.operator_port.api_groups import OF_PRODUCT, products_asked
 from ota_server.operator_port.api_operation import (
     PREFIX,
@@ -26,6 +30,11 @@ from ota_server.operator_port.api_operation import (
 )
 from ota_server.operator_port.authoriser import Access
 from ota_server.operator_port.device_query import product_field
+from ota_server.operator_port.page_release_pieces import (
+    ReleaseReach,
+    all_spellings,
+    reported_by,
+)
 from ota_server.operator_port.schema_check import reference
 from ota_server.operator_port.site import DEFAULT, NotHere, Site
 from ota_server.releases.inventory import find_release
@@ -36,22 +45,34 @@ def release_url(product: str, version: str) -> str:
     return f"{PREFIX}/releases/{product_field(product)}/{quote(version, safe='')}"
 
 
-def known_fields(product: str, folder: Path, version: str) -> dict[str, Any]:
-    """Return what is known of a release, as `release show --json` has it."""
-    fields = release_fields(find_release_facts(folder, version))
-    return {"url": release_url(product, str(fields["version"])), "product": product, **fields}
+def known_fields(site: Site, product: str, found: Sequence[ReleaseFacts]) -> list[dict[str, Any]]:
+    """Return what is known of releases of a product, as `release show --json` has it.
 
-
-def no_progress(_done: int, _total: int) -> None:
-    """Take no notice: nobody watches."""
+    `devices_running` and `devices_told` are null while there is no index of devices.
+    """
+    names = [name for each in found for name in reported_by(each)]
+    reach = None
+    with suppress(IndexAway):
+        name = "" if product == DEFAULT else product
+        reach = ReleaseReach(*site.index.by_release(name, all_spellings(names)))
+    return [
+        {
+            "url": release_url(product, each.version),
+            "product": product,
+            **release_fields(each),
+            "devices_running": None if reach is None else reach.runs(each),
+            "devices_told": None if reach is None else reach.were_told(each),
+        }
+        for each in found
+    ]
 
 
 def _list(site: Site, given: Given) -> Reply:
     found = [
-        {"url": release_url(product, each.version), "product": product, **release_fields(each)}
+        fields
         for product, folder in products_asked(site, given)
         if (folder / "firmware").is_dir()
-        for each in list_releases(folder).releases
+        for fields in known_fields(site, product, list_releases(folder).releases)
     ]
     return reply({"releases": found})
 
@@ -69,8 +90,8 @@ def _folder(site: Site, given: Given) -> Path:
 
 
 def _show(site: Site, given: Given) -> Reply:
-    product = "" if given.product == DEFAULT else given.product
-    return reply(known_fields(product, _folder(site, given), given.path["version"]))
+    facts = find_release_facts(_folder(site, given), given.path["version"])
+    return reply(known_fields(site, given.product, [facts])[0])
 
 
 def _activate(site: Site, given: Given) -> Reply:
@@ -85,7 +106,7 @@ def _roll_back(site: Site, given: Given) -> Reply:
 
 
 def _withdraw(site: Site, given: Given) -> Reply:
-    folder, reason = _folder(site, given), given.body.get("reason", "")
+    folder, reason = _folder(site, given), parse_reason(given.body.get("reason", ""))
     return _done(change_release.withdraw_release(folder, given.path["version"], reason))
 
 

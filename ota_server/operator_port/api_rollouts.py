@@ -34,7 +34,8 @@ from ota_server.operator_port.authoriser import Access
 from ota_server.operator_port.device_query import product_field
 from ota_server.operator_port.list_place import read_place, write_place
 from ota_server.operator_port.schema_check import reference
-from ota_server.operator_port.site import DEFAULT, NotHere, Site
+from ota_server.operator_port.sentences import sentence
+from ota_server.operator_port.site import NotHere, Site
 from ota_server.policy.labels import read_labels
 from ota_server.policy.rollout_plan import RolloutPlan
 from ota_server.rollouts.find_rollout import all_rollouts
@@ -87,7 +88,11 @@ def _detail_fields(product: str, detail: RolloutDetail) -> dict[str, Any]:
         "needs_person": detail.needs_person,
         "advice": detail.advice,
         "remarks": detail.remarks,
-        "waves": [each._asdict() for each in detail.waves],
+        # Before a wave opens it is not known how many are in it; `added` says how many it was for.
+        "waves": [
+            {**each._asdict(), "devices": each.devices if each.counts else None}
+            for each in detail.waves
+        ],
         "plan": detail.plan._asdict(),
         "can": detail.can,
     }
@@ -130,10 +135,9 @@ def _list(site: Site, given: Given) -> Reply:
 
 def _show(site: Site, given: Given) -> Reply:
     folder, plan = named(site, given)
-    product = "" if given.product == DEFAULT else given.product
     detail = None if plan is None else rollout_of(folder, plan.group, site.now_ms())
     if detail is not None and detail.plan.id == given.path["rollout"]:
-        return reply(_detail_fields(product, detail))
+        return reply(_detail_fields(given.product, detail))
     for end in ended(folder, site.now_ms()):
         if end.id == given.path["rollout"]:
             nothing: Mapping[str, Any] = {
@@ -145,7 +149,7 @@ def _show(site: Site, given: Given) -> Reply:
                 "plan": {},
                 "can": (),
             }
-            return reply({**_end_fields(product, end), **nothing})
+            return reply({**_end_fields(given.product, end), **nothing})
     raise _no_such(given)
 
 
@@ -154,7 +158,7 @@ def _devices(site: Site, given: Given) -> Reply:
     try:
         found = devices_of(folder, rollout_id, site.now_ms())
     except Refused as problem:
-        raise NotHere(f"{problem}.") from None
+        raise NotHere(sentence(str(problem))) from None
     labels = read_labels(folder)
     devices = [{**each._asdict(), "label": labels.get(each.mac)} for each in found.devices]
     return reply({"title": found.headline, "devices": devices, "more": found.more})
@@ -185,18 +189,17 @@ def _preview_fields(shown: RolloutPreview) -> dict[str, Any]:
 def _start(site: Site, given: Given) -> Reply:
     folder, request = site.folder_of(given.product), read_request(given.body)
     started = start_rollout.start(folder, request, site.now_ms())
-    product = "" if given.product == DEFAULT else given.product
     detail = rollout_of(folder, started.plan.group, site.now_ms())
     assert detail is not None, started  # its plan is on the disk
-    content = {**_detail_fields(product, detail), "warnings": started.warnings}
-    location = ("Location", rollout_url(product, started.plan.id))
+    content = {**_detail_fields(given.product, detail), "warnings": started.warnings}
+    location = ("Location", rollout_url(given.product, started.plan.id))
     return reply(content, HTTPStatus.CREATED, location)
 
 
 _ONE = "/rollouts/{product}/{rollout}"
 _REQUEST = Body(
     reference("RolloutRequest"),
-    "The release, and what differs from the usual limits, as `rollout start` has them.",
+    "The release, and what differs from the usual limits, as `rollout start VERSION` has them.",
     example={"version": "v1.2.0", "waves": [1, 10, 50, 100], "note": "fixes the clock"},
 )
 OPERATIONS = (

@@ -16,7 +16,7 @@ from ota_server.operations.typed_values import (
     MOST_DEVICES,
     MOST_REASON,
 )
-from ota_server.operator_port.device_query import MOST_ROWS, word_of
+from ota_server.operator_port.device_query import COUNTED, MOST_ROWS, word_of
 from ota_server.operator_port.schema_check import Schema, reference
 from ota_server.policy.device_state import Condition
 from ota_server.policy.rollout_plan import MOST_NOTE, MOST_SECONDS
@@ -65,8 +65,8 @@ def _patterned(pattern: str, rule: str, example: str, **more: Any) -> dict[str, 
     }
 
 
-def _words(kind: type[Condition | Stage | Apart]) -> dict[str, Any]:
-    return {"type": "string", "enum": [word_of(each) for each in kind]}
+def _words(kind: type[Condition | Stage | Apart], *others: str) -> dict[str, Any]:
+    return {"type": "string", "enum": [*map(word_of, kind), *others]}
 
 
 def listed(schema: Schema, most: int = 100, least: int = 0) -> Schema:
@@ -101,7 +101,7 @@ FILTER: dict[str, Schema] = {
     "outdated": FLAG,
     "state": listed(_words(Condition), _MOST_WORDS),
     "stage": _words(Stage),
-    "apart": listed(_words(Apart), _MOST_WORDS),
+    "apart": listed(_words(Apart, COUNTED), _MOST_WORDS),
     "family": listed({"type": "string", "enum": list(FAMILY_NAMES)}, _MOST_WORDS),
     "product": reference("ProductName"),
     "group": reference("GroupName"),
@@ -115,6 +115,7 @@ FILTER: dict[str, Schema] = {
         "7d",
     ),
     "overdue": FLAG,
+    "target": listed(_REPORTED, _MOST_WORDS),
 }
 FILTER_WORDS = {
     "text": "A part of the MAC address or the id, of the label, or of the version.",
@@ -123,7 +124,7 @@ FILTER_WORDS = {
     "outdated": "They do not run what they should, whatever keeps them from it.",
     "state": "They are in one of these states.",
     "stage": "How far they are: told, has it whole, reports it.",
-    "apart": "They are left out of the count for one of these reasons.",
+    "apart": "They are left out of the count for one of these reasons; `counted`: for none.",
     "family": "Their updaters are of one of these families.",
     "product": "Of this product; `default` is that of the plain paths.",
     "group": "They are in this group.",
@@ -131,6 +132,7 @@ FILTER_WORDS = {
     "label": "Their labels hold this text, in any case.",
     "not_seen": "They were not heard from for so long.",
     "overdue": "They were silent for longer than their own rhythm explains.",
+    "target": "They were told one of these versions last.",
 }
 SORT: Schema = {"type": "string", "enum": list(SORTS)}
 ORDER: Schema = {"type": "string", "enum": ["asc", "desc"]}
@@ -181,9 +183,6 @@ SCHEMAS: dict[str, Schema] = {
     "LabelRequest": an_object({"label": _text(1, MOST_LABEL)}, "label"),
     "ForceRequest": an_object({"force": FLAG}),
     "ReasonRequest": an_object({"reason": REASON}),
-    "Members": an_object(
-        {"devices": listed(reference("DeviceName"), 1000, 1), "force": FLAG}, "devices"
-    ),
     "LimitsRequest": an_object(_LIMITS, minProperties=1),
     "RolloutRequest": an_object(
         {

@@ -111,7 +111,7 @@ SHAPES: dict[str, Schema] = {
     "DeviceDetail": shape({**_DEVICE, "explanation": reference("Explanation")}),
     "Explanation": {
         "type": "object",
-        "description": "What it gets, and why, as `why --json` has it.",
+        "description": "What it gets, and why, as `why MAC --json` has it.",
         "properties": {
             "sentence": TEXT,
             "target_version": MAYBE_TEXT,
@@ -180,6 +180,8 @@ SHAPES: dict[str, Schema] = {
             "problem": MAYBE_TEXT,
             "withdrawn_reason": MAYBE_TEXT,
             "withdrawn_time": MAYBE_TIME,
+            "devices_running": MAYBE_WHOLE,
+            "devices_told": MAYBE_WHOLE,
         },
         "required": ["url", "product", "version", "size", "time", "states", "named_by"],
     },

@@ -166,13 +166,21 @@ class OperatorApp:
             is_known: by its head it is from somebody who may act.
         """
         asked.last_change = self._site.changes.last_id
+        try:
+            return with_safe_fields(self._answered(route, asked, is_known))
+        except TakesOver:
+            raise
+        except Exception as problem:  # the page of a problem says who is signed in, too
+            return self._refuse(asked, problem)
+
+    def _answered(self, route: Route, asked: Asked, is_known: bool) -> Reply:
         if not (is_known or asked.operator.name):
             with self._turns.answering_stranger():
-                return with_safe_fields(route.answer(self._site, asked))
+                return route.answer(self._site, asked)
         # One who may only read acts nowhere.
         with self._seats.held(), audit.acting_as(asked.operator.name):
             try:
-                return with_safe_fields(route.answer(self._site, asked))
+                return route.answer(self._site, asked)
             except TakesOver as taking:
                 raise TakesOver(self._held(taking.talk)) from None
 

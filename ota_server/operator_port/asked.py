@@ -9,8 +9,8 @@ from urllib.parse import parse_qsl, unquote_to_bytes
 from ota_server.httpd.http1 import Request
 from ota_server.httpd.reply import Peer
 from ota_server.operator_port.authoriser import Operator
+from ota_server.operator_port.session_cookie import MOST_FIELDS
 
-_MOST_FIELDS = 200_000  # a bulk action names each device that was chosen
 _FORM_TYPE = "application/x-www-form-urlencoded"
 # The page's script asks so for what is inside <main> alone.
 _FRAGMENT = b"x-fragment"
@@ -130,7 +130,7 @@ def _fields(content: bytes) -> dict[str, list[str]]:
             content.decode("ascii"),
             keep_blank_values=True,
             errors="strict",
-            max_num_fields=_MOST_FIELDS,
+            max_num_fields=MOST_FIELDS,
         )
     except ValueError:
         raise Malformed("the fields are not UTF-8 in percent-encoding, or too many") from None

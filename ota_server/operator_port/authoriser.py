@@ -67,9 +67,7 @@ log = logging.getLogger(__name__)
 _BEARER = re.compile(rb"[Bb][Ee][Aa][Rr][Ee][Rr] +([A-Za-z0-9\-._~+/]{1,200}=*)")
 _LOG_LINES, _LOG_SECONDS = 10, 60.0
 _BUSY_SECONDS = 2
-_BAD_LINK = (
-    "This link was used, or is older than five minutes; `ota-server token login` prints a new one."
-)
+_BAD_LINK = "This link was used, or is older than five minutes; `token login` prints a new one."
 
 
 class _Wrong(Exception):
@@ -282,7 +280,7 @@ class Authoriser:
             )
         if status is HTTPStatus.UNAUTHORIZED:
             return unauthorised(str(problem))
-        return Denied(status, "A link that is not valid", str(problem))
+        return Denied(status, "A link that is not valid", str(problem), has_commands=True)
 
 
 def _own_names() -> tuple[str, ...]:

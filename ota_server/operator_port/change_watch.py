@@ -14,6 +14,7 @@ from pathlib import Path
 from ota_server.journal import rejected
 from ota_server.operations.device_index import DeviceIndex, IndexAway
 from ota_server.operator_port.changes import Changes
+from ota_server.operator_port.device_query import product_field
 from ota_server.policy import audit
 from ota_server.policy.labels import FILE_NAME as LABELS_NAME
 from ota_server.policy.policy import (
@@ -81,7 +82,7 @@ class ChangeWatch:
             if kind == "devices":
                 self._has_new = True
             else:
-                self._changes.note(kind, product=product)
+                self._changes.note(kind, product=product_field(product))
 
 
 class _NewDevices:
@@ -108,7 +109,8 @@ class _NewDevices:
         except IndexAway:
             self._total = None
             return {}
-        return {"total": total, "new": [{"product": each[0], "mac": each[1]} for each in named]}
+        new = [{"product": product_field(product), "mac": name} for product, name in named]
+        return {"total": total, "new": new}
 
     def _remember(self, limit: int) -> list[tuple[str, str]]:
         """Return the newest devices that are not known yet, and know them from now on."""

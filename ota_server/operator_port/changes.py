@@ -1,6 +1,6 @@
 """What changes while operators look on: told to all open streams, kept for those that come back.
 
-A change says what to look at again, not how it is. Safe for use by many threads.
+A change says what to look at again, not how it is. Safe for use by many threads. No I/O.
 """
 
 from collections import deque

@@ -19,6 +19,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from enum import StrEnum
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import NamedTuple, TypeVar
+from urllib.parse import urlencode
 
 from ota_server.model.address import plain_network
 from ota_server.model.identity import is_product_name
@@ -263,6 +264,12 @@ def fields_of(wanted: DeviceFilter) -> list[tuple[str, str]]:
         *(("target", each) for each in wanted.targets),
     ]
     return [(name, value) for name, value in fields if value]
+
+
+def devices_url(wanted: DeviceFilter) -> str:
+    """Return the table of the devices that a filter lets through."""
+    fields = fields_of(wanted)
+    return f"/devices?{urlencode(fields)}" if fields else "/devices"
 
 
 def listing_fields(listing: DeviceListing) -> list[tuple[str, str]]:

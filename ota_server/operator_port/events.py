@@ -15,7 +15,7 @@ from ota_server.httpd.reply import Reply
 from ota_server.httpd.taken import TakenConnection, TakesOver
 from ota_server.operator_port.asked import Asked
 from ota_server.operator_port.authoriser import Access
-from ota_server.operator_port.changes import MOST_STREAMS, SiteChange
+from ota_server.operator_port.changes import MOST_STREAMS, Changes, SiteChange
 from ota_server.operator_port.problems import Problem, problem_reply, with_safe_fields
 from ota_server.operator_port.routes import Route
 from ota_server.operator_port.site import Site
@@ -23,7 +23,7 @@ from ota_server.operator_port.site import Site
 RETRY_SECONDS = 3
 _REFUSED_SECONDS = 15
 # Proxies close what is silent for a minute, some for half of that.
-_COMMENT_SECONDS = 15.0
+COMMENT_SECONDS = 15.0
 # How soon a client that has left gives its room to the next one.
 _LOOK_SECONDS = 1.0
 _FIELDS = field_lines(
@@ -50,7 +50,7 @@ def follow(site: Site, asked: Asked) -> Reply:
             taken.reply(_no_room(site, asked), asked.request.minor_version)
             return
         try:
-            _Stream(site, taken, last_id).send(asked.request.minor_version)
+            EventStream(site.changes, taken, last_id).send(asked.request.minor_version)
         finally:
             site.changes.end_stream()
 
@@ -83,13 +83,25 @@ def _no_room(site: Site, asked: Asked) -> Reply:
     return with_safe_fields(problem_reply(site, asked, problem))
 
 
-class _Stream:
+class EventStream:
     """One client that listens."""
 
-    def __init__(self, site: Site, taken: TakenConnection, last_id: int | None) -> None:
-        self._changes = site.changes
+    def __init__(
+        self,
+        changes: Changes,
+        taken: TakenConnection,
+        last_id: int | None,
+        comment_seconds: float = COMMENT_SECONDS,
+    ) -> None:
+        """Begin after the change that the client has seen; None: with the next one.
+
+        Args:
+            comment_seconds: how long it is silent at most.
+        """
+        self._changes = changes
         self._taken = taken
-        self._last_id = site.changes.last_id if last_id is None else last_id
+        self._last_id = changes.last_id if last_id is None else last_id
+        self._comment_seconds = comment_seconds
 
     def send(self, minor_version: int) -> None:
         """Send events until the client leaves, or there are none any longer."""
@@ -97,13 +109,14 @@ class _Stream:
         begin = f"retry: {RETRY_SECONDS * 1000}\nid: {self._last_id}\n\n".encode("ascii")
         self._send(head.head(int(time.time()), False, minor_version) + begin)
         while not self._changes.is_closed and not self._taken.is_left():
-            self._send_next(self._changes.after(self._last_id, _LOOK_SECONDS))
+            wait_seconds = min(_LOOK_SECONDS, self._comment_seconds)
+            self._send_next(self._changes.after(self._last_id, wait_seconds))
 
     def _send_next(self, changes: Sequence[SiteChange]) -> None:
         if changes:
             self._last_id = changes[-1].id
             self._send(b"".join(map(event_text, changes)))
-        elif time.monotonic() - self._sent_at >= _COMMENT_SECONDS:
+        elif time.monotonic() - self._sent_at >= self._comment_seconds:
             self._send(b": still here\n\n")
 
     def _send(self, content: bytes) -> None:

@@ -6,6 +6,7 @@ from ota_server.httpd.http1 import field_lines
 from ota_server.httpd.reply import Reply
 from ota_server.operator_port.asked import Asked
 from ota_server.operator_port.html import Html, Node, element, html_of
+from ota_server.operator_port.sentences import capitalised
 from ota_server.operator_port.site import Site
 from ota_server.operator_port.static_files import url_of
 from ota_server.policy.hold import hold_lines
@@ -91,7 +92,8 @@ def _held(site: Site) -> Html | None:
     if not lines:
         return None
     # Without the command that ends it: the page of the hold has a button for that.
-    said = [element("p", line.rpartition("; ")[0]) for line in lines]
+    texts = [line.rpartition("; ")[0] for line in lines]
+    said = [element("p", capitalised(text)) for text in texts]
     more = element("p", element("a", "The hold, and how to end it", href="/hold"))
     return element("div", said, more, class_="held", role="alert")
 
@@ -99,6 +101,8 @@ def _held(site: Site) -> Html | None:
 def _ways(asked: Asked) -> Html:
     """Return the links to the pages; the one that is shown is marked."""
     path = asked.request.path.decode("latin-1")
+    if path.startswith("/uploads/"):
+        path = "/releases"
 
     def link(url: str, name: str) -> Html:
         is_here = path == url or (url != "/" and path.startswith(f"{url}/"))

@@ -10,6 +10,7 @@ from ota_server import __version__
 from ota_server.device_port.figures import read_figures
 from ota_server.model.refusal import BadPolicy, Refused
 from ota_server.model.timestamp import parse_time
+from ota_server.operations.rollout_words import RESUMING, state_of
 from ota_server.operator_port.metrics_input import (
     FleetFigures,
     MetricsInput,
@@ -19,7 +20,6 @@ from ota_server.operator_port.metrics_input import (
 from ota_server.operator_port.process_figures import read_process
 from ota_server.policy.hold import current_hold
 from ota_server.policy.policy import RolloutState
-from ota_server.policy.rollout_plan import NOT_BEGUN, RolloutWish
 from ota_server.rollouts.find_rollout import RolloutOnFile, all_rollouts, ended_ms, needs_person
 from ota_server.rollouts.keeper import is_attended
 from ota_server.system.data_dir import journal_dir, log_dir, product_dir, product_names
@@ -30,7 +30,7 @@ _PYTHON = ".".join(map(str, sys.version_info[:3]))
 
 
 def gather_metrics(
-    root: Path, fleets: Mapping[str, FleetFigures], now_ms: int, skipped_lines: int = 0
+    root: Path, fleets: Mapping[str, FleetFigures], now_ms: int, skipped_lines: int | None = None
 ) -> MetricsInput:
     """Return what metrics are made from; it takes a second at most if the server does not answer.
 
@@ -97,16 +97,9 @@ def _rollout(data_dir: Path, rollout: RolloutOnFile, now_ms: int) -> RolloutFigu
 
 
 def _state(rollout: RolloutOnFile) -> str:
-    plan, progress = rollout
-    if rollout.is_halted:
-        return RolloutState.HALTED
-    if plan.wanted == RolloutWish.ABORT:
-        return RolloutState.ABORTED
-    if progress is None:
-        return NOT_BEGUN
-    if plan.wanted == RolloutWish.PAUSE and progress.state == RolloutState.RUNNING:
-        return RolloutState.PAUSED
-    return progress.state
+    state = state_of(*rollout)
+    # It is paused for as long as the controller has not seen that it should go on.
+    return RolloutState.PAUSED if state == RESUMING else state
 
 
 def _counts(counts: Mapping[str, object]) -> dict[str, int]:

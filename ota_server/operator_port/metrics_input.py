@@ -86,8 +86,8 @@ class MetricsInput(NamedTuple):
         products: the default one first.
         server: None: it does not answer.
         server_process, controller: the two processes; None: the system does not say.
-        skipped_lines: how many lines of the journal the controller skipped, since they are no
-            records.
+        skipped_lines: how many lines of the journal the index of devices skipped, since they are
+            no records; None: that is not known now.
     """
 
     version: str
@@ -96,4 +96,4 @@ class MetricsInput(NamedTuple):
     server: LiveFigures | None = None
     server_process: ProcessFigures | None = None
     controller: ProcessFigures | None = None
-    skipped_lines: int = 0
+    skipped_lines: int | None = None

@@ -1,4 +1,4 @@
-"""`/metrics`: what a Prometheus reads."""
+"""`/metrics`: what a Prometheus reads. I/O."""
 
 from collections.abc import Iterator
 from http import HTTPStatus
@@ -22,9 +22,17 @@ _FIELDS = field_lines((("Content-Type", CONTENT_TYPE), ("Cache-Control", "no-sto
 
 
 def _metrics(site: Site, _asked: Asked) -> Reply:
-    given = gather_metrics(site.data_dir, dict(_fleets(site)), site.now_ms())
+    given = gather_metrics(site.data_dir, dict(_fleets(site)), site.now_ms(), _skipped(site))
     body = metrics_text(given).encode("utf-8")
     return Reply(HTTPStatus.OK, _FIELDS, body, content_length=len(body))
+
+
+def _skipped(site: Site) -> int | None:
+    """Return how many lines of the journal are no records; None: there is no index now."""
+    try:
+        return site.index.summary().bad_lines
+    except IndexAway:
+        return None
 
 
 def _fleets(site: Site) -> Iterator[tuple[str, FleetFigures]]:

@@ -9,13 +9,14 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from ota_server.httpd.reply import Reply
+from ota_server.model.timestamp import parse_time
 from ota_server.operations.audit_pages import AuditEntry, AuditPage, audit_page
 from ota_server.operator_port.asked import Asked, Malformed
 from ota_server.operator_port.authoriser import Access
 from ota_server.operator_port.frame import page
 from ota_server.operator_port.html import Html, Node, element
 from ota_server.operator_port.page_rollout_pieces import time_of
-from ota_server.operator_port.pieces import link, live, pager, state, table, url_with, with_code
+from ota_server.operator_port.pieces import at, link, live, pager, state, table, url_with, with_code
 from ota_server.operator_port.products_shown import product_ways, products_meant
 from ota_server.operator_port.routes import Route
 from ota_server.operator_port.site import DEFAULT, Site
@@ -118,10 +119,19 @@ def _row(product: str, entry: AuditEntry, now_ms: int, has_products: bool) -> tu
     action: Html | str = entry.action
     if not entry.is_made:
         action = element("span", state("bad", "not done"), f": {entry.action}")
-    when = time_of(entry.time, now_ms)
+    when = _when(entry.time, now_ms)
     after = element("span", with_code(entry.after)) if entry.after else None
     cells = (entry.who, action, entry.what, entry.before, after)
     return (when, product or DEFAULT, *cells) if has_products else (when, *cells)
+
+
+def _when(text: str, now_ms: int) -> Node:
+    """Return when it was, in full: whoever asks what happened compares it with another log."""
+    try:
+        ago = element("small", time_of(text, now_ms), class_="nowrap")
+        return element("span", at(parse_time(text)), class_="nowrap"), " ", ago
+    except ValueError:  # a line that was edited
+        return text
 
 
 ROUTES = (Route("GET", "/audit", Access.READ, _show),)

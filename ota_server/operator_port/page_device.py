@@ -14,10 +14,10 @@ from ota_server.model.updater import family_of
 from ota_server.operations.bulk_edits import BulkAction
 from ota_server.operations.device_filter import DeviceFilter
 from ota_server.operations.device_index import IndexedDevice
-from ota_server.operations.device_why import WhyFacts, explain_why, why_lines
+from ota_server.operations.device_why import WhyFacts, explain_why, pin_text, why_lines
 from ota_server.operator_port.asked import Asked, Malformed
 from ota_server.operator_port.authoriser import Access
-from ota_server.operator_port.device_query import fields_of, product_field
+from ota_server.operator_port.device_query import devices_url, product_field
 from ota_server.operator_port.frame import page, see_other
 from ota_server.operator_port.html import Html, Node, element, joined
 from ota_server.operator_port.page_device_story import (
@@ -28,12 +28,11 @@ from ota_server.operator_port.page_device_story import (
     time_line,
     unreadable,
 )
-from ota_server.operator_port.page_devices_bar import BUTTONS, ROLL_OUT, may_not_act
+from ota_server.operator_port.page_devices_bar import ALL_ACTIONS, BUTTONS, ROLL_OUT
 from ota_server.operator_port.page_devices_columns import seen_cell, stage_of, words_of
-from ota_server.operator_port.page_overview_empty import devices_url
+from ota_server.operator_port.page_overview_empty import device_port_url
 from ota_server.operator_port.pieces import (
     at,
-    capitalised,
     condition_of,
     device_url,
     facts,
@@ -45,10 +44,13 @@ from ota_server.operator_port.pieces import (
     when,
     with_code,
 )
+from ota_server.operator_port.questions import may_not_act
 from ota_server.operator_port.routes import Route
+from ota_server.operator_port.sentences import capitalised
 from ota_server.operator_port.site import Site
 from ota_server.system.hints import hints
 
+_HOUR_MS = 3_600_000
 # For one device another word fits better.
 _WORDS = {BulkAction.RETRY.value: "Let it try again"}
 
@@ -87,7 +89,7 @@ def _show(site: Site, asked: Asked) -> Reply:
 
 def _not_on_record(site: Site, asked: Asked, name: str, why: str) -> Reply:
     """Return that there is no such device, and what to do about it."""
-    url = devices_url(site, asked)
+    url = device_port_url(site, asked)
     steps = (
         (
             "It may have been rejected: ",
@@ -115,7 +117,7 @@ def _content(site: Site, asked: Asked, device: _Named, row: IndexedDevice, recor
     return (
         element("h1", element("span", row.name, class_="mono"), label),
         live("now", "devices rollouts releases hold", _now(device, row, record, now_ms)),
-        _actions(asked, device) if asked.operator.may_act else may_not_act(asked),
+        _actions(asked, device) if asked.operator.may_act else may_not_act(ALL_ACTIONS),
         live(
             "rollouts",
             "rollouts",
@@ -157,20 +159,22 @@ def _now(device: _Named, row: IndexedDevice, record: Device, now_ms: int) -> Nod
     sentence = hints.paste(why.sentence, device.product)
     return (
         element("p", with_code(f"{capitalised(sentence)}."), class_="note why"),
-        _facts(row, record, now_ms),
+        _facts(row, record, now_ms, pin_text(why, now_ms)),
         _in_full(why, device, now_ms),
     )
 
 
-def _facts(row: IndexedDevice, record: Device, now_ms: int) -> Html:
+def _facts(row: IndexedDevice, record: Device, now_ms: int, pin: str = "") -> Html:
     every = f"about every {rounded_duration(row.interval_ms / 1000)}"
     return facts(
         (
-            ("State", (condition_of(row.condition), " since ", when(row.since_ms, now_ms))),
+            ("State", condition_of(row.condition)),
+            ("Since", when(row.since_ms, now_ms)),
             ("Because", words_of(row)),
             ("Reports", row.version),
             ("Was told", row.target),
             ("Should run", _release(row)),
+            ("Pinned to", pin),
             ("Reached", stage_of(row.stage)),
             ("Last seen", (seen_cell(row, now_ms), " (", at(row.seen_ms), ")")),
             ("Asks", every if row.interval_ms else "its rhythm is not known yet"),
@@ -188,7 +192,10 @@ def _first_seen(ms: int | None) -> str:
     """Return when a device was first seen: the hour alone is on record."""
     if ms is None:
         return "not on record"
-    return f"on {format_second(ms)[:10]} at about {format_second(ms)[11:13]} h UTC"
+    # On record is the full hour after it, or when it was seen last if that is before.
+    begin_ms = (ms - 1) // _HOUR_MS * _HOUR_MS
+    begin, end = format_second(begin_ms), format_second(begin_ms + _HOUR_MS)
+    return f"on {begin[:10]} between {begin[11:16]} and {end[11:16]} UTC"
 
 
 def _release(row: IndexedDevice) -> Node:
@@ -199,7 +206,7 @@ def _release(row: IndexedDevice) -> Node:
 
 def _group(row: IndexedDevice, group: str) -> Html:
     wanted = DeviceFilter(product=row.product, group=group)
-    return link(url_with("/devices", fields_of(wanted)), group)
+    return link(devices_url(wanted), group)
 
 
 def _updater(record: Device) -> str:

@@ -43,6 +43,7 @@ from ota_server.operator_port.pieces import (
     table,
     url_with,
 )
+from ota_server.operator_port.questions import may_not_act
 from ota_server.operator_port.routes import Route
 from ota_server.operator_port.site import DEFAULT, Site
 
@@ -106,8 +107,9 @@ def _content(
 ) -> Node:
     if not summary.total and listing.wanted.is_all:
         product = listing.wanted.product or ""
-        empty = no_device_yet(site, asked, product)
-        return live("devices", "devices", being_made(summary), next_step(site, product), empty)
+        making = being_made(summary)
+        empty = None if making else no_device_yet(site, asked, product)
+        return live("devices", "devices", making, next_step(site, product), empty)
     names = site.products if listing.wanted.product is None else (listing.wanted.product,)
     groups = sorted(
         {name for each in names for name in group_names(site.folder_of(each or DEFAULT))}
@@ -122,7 +124,7 @@ def _content(
         actions = page_devices_bar.action_bar(site, listing, found.total)
         body = form(asked, "/devices/preview", body, actions, hidden=hidden)
     else:
-        body = (body, page_devices_bar.may_not_act(asked))
+        body = (body, may_not_act(page_devices_bar.ALL_ACTIONS))
     return (
         filter_form(listing, choices),
         chosen_filters(listing),

@@ -40,7 +40,6 @@ from ota_server.operator_port.page_devices_meant import (
     read_wish,
 )
 from ota_server.operator_port.pieces import (
-    confirm,
     form,
     link,
     notes,
@@ -48,6 +47,7 @@ from ota_server.operator_port.pieces import (
     url_with,
     with_code,
 )
+from ota_server.operator_port.questions import Question, question_form
 from ota_server.operator_port.routes import Route
 from ota_server.operator_port.site import DEFAULT, Site
 from ota_server.system.hints import hints
@@ -106,7 +106,8 @@ def _asking(
     except BadFields as problem:
         return _asking(site, asked, meant, warning, problem.problems)
     except (Refused, BadPolicy) as problem:
-        said = with_code(hints.paste(str(problem), meant.product))
+        text = hints.paste(str(problem), meant.product)
+        warning, said = "" if warning == text else warning, with_code(text)
         doubts = {"is_forced": ""} if _can_be_forced(site, meant, change) else {}
         content = (
             element("p", said, class_="problem"),
@@ -154,7 +155,7 @@ def _confirmation(
     return warned, _button(asked, meant, change, found)
 
 
-def _button(asked: Asked, meant: MeantDevices, change: BulkChange, found: BulkPreview) -> Html:
+def _button(asked: Asked, meant: MeantDevices, change: BulkChange, found: BulkPreview) -> Node:
     devices = count_of(found.changing, "device")
     words = _DOES[meant.action].format(
         devices=devices, version=change.version, group=change.group, label=_label_words(change)
@@ -170,15 +171,9 @@ def _button(asked: Asked, meant: MeantDevices, change: BulkChange, found: BulkPr
     if meant.action == BulkAction.LABEL:
         hidden[f"{PREFIX}label"] = [change.label]
     hidden["expected"] = [str(len(meant.keys))]
-    return confirm(
-        asked,
-        "/devices/act",
-        sentences,
-        f"{dict(BUTTONS)[meant.action]}: {devices}",
-        hidden=hidden,
-        back_url=meant.back_url,
-        is_danger=meant.action == BulkAction.FORGET,
-    )
+    button = f"{dict(BUTTONS)[meant.action]}: {devices}"
+    question = Question(tuple(sentences), button, is_danger=meant.action == BulkAction.FORGET)
+    return question_form(asked, question, "/devices/act", meant.back_url, hidden)
 
 
 def _label_words(change: BulkChange) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from ota_server.operations.bulk_edits import BulkAction
 from ota_server.operations.group_names import group_names
 from ota_server.operator_port.html import Html, Node, element
+from ota_server.operator_port.page_devices_bar import ROLL_OUT
 from ota_server.operator_port.pieces import check_box, choice, text_field
 from ota_server.operator_port.site import DEFAULT, Site
 from ota_server.releases.inventory import releases
@@ -13,11 +14,12 @@ _EXPLAINED = {
     BulkAction.PIN.value: "A pinned device is told this version, whatever the target is.",
     BulkAction.LABEL.value: "An empty label takes away the one that they have.",
     BulkAction.ADD.value: "If there is no group of this name, it is made.",
+    BulkAction.REMOVE.value: "One that is in no other group gets what devices without one get.",
+    ROLL_OUT: (
+        "A rollout goes to the whole fleet or to a group. These devices become a group, under a "
+        "new name or in addition to those that it has; then you choose the release and the waves."
+    ),
 }
-_ROLL_OUT = (
-    "A rollout goes to the whole fleet or to a group. These devices become a group, under a new "
-    "name or in addition to those that it has; then you choose the release and the waves."
-)
 
 
 def questions(
@@ -38,7 +40,9 @@ def questions(
         prefix: of the names of the fields.
     """
     folder = site.folder_of(product or DEFAULT)
-    fields: list[Node] = [element("p", _EXPLAINED.get(action, _ROLL_OUT), class_="quiet")]
+    fields: list[Node] = []
+    if said := _EXPLAINED.get(action):
+        fields.append(element("p", said, class_="quiet"))
     if action == BulkAction.PIN:
         versions = [each.version for each in releases(folder)]
         fields += [
@@ -54,7 +58,8 @@ def questions(
         fields.append(text_field("Label", f"{prefix}label", given["label"], maxlength="64"))
     elif action == BulkAction.REMOVE:
         names = _pairs(group_names(folder))
-        fields.append(choice("Group", f"{prefix}group", names, given["group"]))
+        field = choice("Group", f"{prefix}group", names, given["group"])
+        fields.append(field if names else element("p", "There is no group."))
     elif action not in (BulkAction.UNPIN, BulkAction.RETRY, BulkAction.FORGET):
         fields += _group_field(group_names(folder), given["group"], prefix)
     if "is_forced" in problems:

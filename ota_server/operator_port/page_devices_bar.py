@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from ota_server.operations.bulk_edits import BulkAction
 from ota_server.operations.device_filter import DeviceFilter
 from ota_server.operations.device_index import Total
-from ota_server.operator_port.asked import Asked
 from ota_server.operator_port.device_query import DeviceListing, fields_of, product_field
 from ota_server.operator_port.html import Html, Node, element
 from ota_server.operator_port.pieces import link, number, url_with
@@ -13,6 +12,8 @@ from ota_server.operator_port.site import DEFAULT, Site
 
 # Not of `bulk_edits`: the devices become a group, and a rollout to that begins.
 ROLL_OUT = "roll out"
+# What whoever may only read cannot do.
+ALL_ACTIONS = "pin, label, group, forget or roll out"
 BUTTONS = (
     (ROLL_OUT, "Roll out"),
     (BulkAction.ADD.value, "Add to a group"),
@@ -41,12 +42,12 @@ def action_bar(site: Site, listing: DeviceListing, total: Total) -> Node:
     if product is None:
         return _choose_product(site, listing)
     all_of = ("" if total.is_exact else "more than ") + number(total.number)
-    matching = "that match" if not listing.wanted.is_all else "there are"
+    every = f"all devices ({all_of})" if listing.wanted.is_all else f"all {all_of} that match"
     scopes = element(
         "fieldset",
         element("legend", "What is done reaches"),
         _scope("chosen", "the chosen devices (", element("span", "0", data_chosen=True), ")"),
-        _scope("all", f"all {all_of} {matching}"),
+        _scope("all", every),
     )
     buttons = [element("button", words, name="action", value=action) for action, words in BUTTONS]
     said = element("p", "Each shows first how many devices it reaches.", class_="quiet")
@@ -56,14 +57,6 @@ def action_bar(site: Site, listing: DeviceListing, total: Total) -> Node:
 def button_bar(buttons: Sequence[Node]) -> Html:
     """Return buttons side by side."""
     return element("div", buttons, class_="actions")
-
-
-def may_not_act(asked: Asked) -> Html:
-    """Return why there are no buttons, and how somebody gets them."""
-    if asked.operator.name:
-        return element("p", f"{asked.operator.name} may only look.", class_="quiet")
-    way = link("/login", "sign in")
-    return element("p", "To pin, label, group, forget or roll out, ", way, ".", class_="quiet")
 
 
 def _scope(value: str, *words: Node) -> Html:

@@ -10,12 +10,13 @@ from ota_server.operator_port.asked import Asked, Malformed
 from ota_server.operator_port.device_query import (
     FILTER_FIELDS,
     by_name,
+    devices_url,
     fields_of,
     read_filter,
     refuse_unknown,
 )
 from ota_server.operator_port.page_devices_bar import BUTTONS, ROLL_OUT, one_product
-from ota_server.operator_port.pieces import device_url, url_with
+from ota_server.operator_port.pieces import device_url
 from ota_server.operator_port.site import Site
 
 # A page that names more by hand would not be one that anybody ticks.
@@ -50,7 +51,7 @@ class MeantDevices(NamedTuple):
         """The page that it came from."""
         if self.is_one:
             return device_url(self.product, name_of(self.keys[0]))
-        return url_with("/devices", fields_of(self.wanted))
+        return devices_url(self.wanted)
 
 
 def read_meant(site: Site, asked: Asked) -> MeantDevices:

@@ -119,7 +119,7 @@ def _end(site: Site, asked: Asked, held: list[str], count: int) -> Html:
 
 def _hold(site: Site, asked: Asked) -> Reply:
     try:
-        reason = parse_reason(" ".join(asked.typed("reason").split()))
+        reason = parse_reason(asked.typed("reason"))
     except BadValue as problem:
         raise Problem(HTTPStatus.BAD_REQUEST, f"Why: {problem}.") from None
     product = _product(site, asked)

@@ -5,11 +5,12 @@ from collections.abc import Sequence
 from ota_server.httpd.reply import Reply
 from ota_server.model.refusal import BadPolicy, Refused
 from ota_server.model.timestamp import format_second
+from ota_server.operations.device_filter import DeviceFilter
 from ota_server.operations.device_index import FleetSummary, IndexAway
 from ota_server.operations.rollout_facts import RolloutDetail, current_rollouts
 from ota_server.operator_port.asked import Asked
 from ota_server.operator_port.authoriser import Access
-from ota_server.operator_port.device_query import product_field, read_filter
+from ota_server.operator_port.device_query import devices_url, product_field, read_filter
 from ota_server.operator_port.frame import page
 from ota_server.operator_port.html import Html, Node, element
 from ota_server.operator_port.page_devices import being_made, index_away
@@ -26,11 +27,9 @@ from ota_server.operator_port.page_overview_parts import (
 )
 from ota_server.operator_port.page_rollout_pieces import (
     rollout_state,
-    sentences,
     waves_table,
 )
 from ota_server.operator_port.pieces import (
-    capitalised,
     link,
     live,
     rollout_url,
@@ -39,7 +38,9 @@ from ota_server.operator_port.pieces import (
 )
 from ota_server.operator_port.products_shown import product_ways
 from ota_server.operator_port.routes import Route
+from ota_server.operator_port.sentences import capitalised, sentences
 from ota_server.operator_port.site import DEFAULT, Site
+from ota_server.policy.device_state import Condition
 from ota_server.system.hints import hints
 
 _DAY_MS = 86_400_000
@@ -75,9 +76,10 @@ def _with_devices(site: Site, asked: Asked, product: str | None, now: Node) -> N
     """
     summary = site.index.summary(product)
     if not summary.total:
-        step = next_step(site, product or "")
-        empty = no_device_yet(site, asked, product or "")
-        return live("fleet", "devices releases", being_made(summary), step, empty), now
+        step, making = next_step(site, product or ""), being_made(summary)
+        # Before the table is made nobody knows whether there are devices.
+        empty = None if making else no_device_yet(site, asked, product or "")
+        return live("fleet", "devices releases", making, step, empty), now
     shown = versions_shown(summary, product)
     is_several = product is None and len(site.products) > 1
     return (
@@ -106,7 +108,10 @@ def _each_product(site: Site) -> Node:
 
 
 def _lately(site: Site, product: str | None) -> Node:
-    return lately_part(site.index.lately(_MOST_LATELY, product), site.now_ms())
+    found = site.index.lately(_MOST_LATELY, product)
+    wrong = DeviceFilter(product=product, states=(Condition.FAILED, Condition.SILENT))
+    every = element("p", link(devices_url(wrong), "All that failed or fell silent"))
+    return lately_part(found, site.now_ms()), every if len(found) == _MOST_LATELY else None
 
 
 def _history(

@@ -18,10 +18,8 @@ _EXAMPLE_MAC = "02:00:00:00:00:01"
 _EXAMPLE_VERSION = "v1.0.0"
 
 
-def devices_url(site: Site, asked: Asked) -> str:
+def device_port_url(site: Site, asked: Asked) -> str:
     """Return where devices reach the server, without a slash at the end; "": it does not run."""
-    if site.devices_url:
-        return site.devices_url.rstrip("/")
     serving = read_serving(site.logs)
     if not serving.port:
         return ""
@@ -38,7 +36,7 @@ def devices_url(site: Site, asked: Asked) -> str:
 
 def no_device_yet(site: Site, asked: Asked, product: str = "") -> Node:
     """Return how the first device appears, with the one line that makes it."""
-    url = devices_url(site, asked)
+    url = device_port_url(site, asked)
     if not url:
         return (
             element("p", "No device is on record, and no server runs on this data directory."),
@@ -68,16 +66,16 @@ def next_step(site: Site, product: str) -> Node:
     target = read_target(folder)
     if not _has_release(folder):
         commands = ["`release publish FILE --version v1.0.0`", "`release activate v1.0.0`"]
-        words = "There is no release yet. Drop an image on the page of releases, or run:"
+        words = "There is no release yet. Publish one on the page"
     elif target is None:
         commands = ["`release activate VERSION`"]
-        words = "There is no target version, so devices are answered 503. Activate a release:"
+        words = "Devices are answered 503, for there is no target. Activate a release on the page"
     else:
         return None
     pasted = [hints.paste(each, product).strip("`") for each in commands]
     return element(
         "div",
-        element("p", words, " ", link("/releases", "Releases")),
+        element("p", words, " ", link("/releases", "Releases"), ", or run:"),
         element("pre", joined(Html("\n"), pasted)),
         class_="note",
     )

@@ -11,7 +11,6 @@ from ota_server.operations.device_index import IndexedDevice
 from ota_server.operations.fleet_overview import gatherers_of, overview
 from ota_server.operator_port.html import Html, Node, element
 from ota_server.operator_port.page_devices_columns import name_cell, words_of
-from ota_server.operator_port.page_rollout_pieces import sentences
 from ota_server.operator_port.pieces import (
     condition_of,
     device_url,
@@ -21,6 +20,7 @@ from ota_server.operator_port.pieces import (
     when,
     with_code,
 )
+from ota_server.operator_port.sentences import sentences
 from ota_server.operator_port.site import Site
 from ota_server.policy.fleet_status import FleetWarning
 from ota_server.system.hints import hints

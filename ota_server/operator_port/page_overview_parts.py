@@ -12,7 +12,7 @@ from ota_server.model.timestamp import format_second
 from ota_server.model.version import meaning
 from ota_server.operations.device_filter import Apart, DeviceFilter
 from ota_server.operations.device_index import FleetSummary, VersionsOverTime
-from ota_server.operator_port.device_query import fields_of
+from ota_server.operator_port.device_query import devices_url, fields_of
 from ota_server.operator_port.html import Html, Node, element
 from ota_server.operator_port.pieces import (
     CONDITION_CLASSES,
@@ -64,7 +64,7 @@ class CountedDevices(NamedTuple):
     @property
     def url(self) -> str:
         """The table of them."""
-        return devices_url_of(self.wanted)
+        return devices_url(self.wanted)
 
     def segment(self, of: int) -> Segment:
         """Return it as a part of a bar."""
@@ -72,13 +72,12 @@ class CountedDevices(NamedTuple):
         return Segment(self.devices, self.kind, f"{self.words}: {self.devices:,}{share}", self.url)
 
 
-def devices_url_of(wanted: DeviceFilter) -> str:
-    """Return the table of devices, filtered so."""
-    return url_with("/devices", fields_of(wanted))
-
-
 def cards(summary: FleetSummary, product: str | None) -> Html:
-    """Return how many devices there are, and how many are how."""
+    """Return how many devices there are, and how many are how.
+
+    Without shares: these count whoever is pinned or on hold too, and `states_part` has the shares
+    of those that an update should reach.
+    """
     every = DeviceFilter(product=product)
     total = summary.total
     shown = [
@@ -91,19 +90,16 @@ def cards(summary: FleetSummary, product: str | None) -> Html:
         for words, kind, states in _CARDS
     ]
     whole = CountedDevices("devices" if total != 1 else "device", "", total, every)
-    return element("ul", [_card(each, total) for each in (whole, *shown)], class_="cards")
+    return element("ul", map(_card, (whole, *shown)), class_="cards")
 
 
-def _card(counted: CountedDevices, total: int) -> Html:
-    share = element("small", percent(counted.devices, total)) if counted.kind else None
+def _card(counted: CountedDevices) -> Html:
     return element(
         "li",
         link(
             counted.url,
             element("b", number(counted.devices)),
             counted.words,
-            " ",
-            share,
             class_=counted.kind or None,
         ),
     )
@@ -154,10 +150,8 @@ def _row(counted: CountedDevices) -> tuple[Node, Node]:
 
 def _held_by(summary: FleetSummary) -> Node:
     """Return what holds devices back, in words."""
-    if not summary.held_by:
-        return None
-    said = ", ".join(f"{words} ({devices:,})" for words, devices in summary.held_by.items())
-    return element("p", f"Held back by: {said}.", class_="quiet")
+    said = [f"{words} ({devices:,})" for words, devices in summary.held_by.items() if devices]
+    return element("p", f"Held back by: {', '.join(said)}.", class_="quiet") if said else None
 
 
 # Versions
@@ -269,11 +263,11 @@ def product_table(summaries: Mapping[str, FleetSummary]) -> Html:
         url = url_with("/", [pair for pair in fields_of(named) if pair[0] == "product"])
         shown: list[Node] = [
             link(url, product or "Default product"),
-            link(devices_url_of(named), number(summary.total)),
+            link(devices_url(named), number(summary.total)),
         ]
         for _, _, states in _CARDS:
             devices = sum(summary.conditions.get(each, 0) for each in states)
-            shown.append(link(devices_url_of(replace(named, states=states)), number(devices)))
+            shown.append(link(devices_url(replace(named, states=states)), number(devices)))
         return shown
 
     headings = (

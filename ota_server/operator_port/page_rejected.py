@@ -3,18 +3,16 @@
 A device without a valid identity is recorded nowhere else.
 """
 
-from collections.abc import Mapping
-from typing import Any
-
 from ota_server.httpd.reply import Reply
-from ota_server.journal.rejected import MAX_ENTRIES, read_rejected
+from ota_server.journal.rejected import MAX_ENTRIES
 from ota_server.model.quantity import count_of
-from ota_server.model.timestamp import parse_time
+from ota_server.operations.audit_pages import RejectedEntry, rejected_entries
 from ota_server.operator_port.asked import Asked
 from ota_server.operator_port.authoriser import Access
 from ota_server.operator_port.frame import page
 from ota_server.operator_port.html import Node, element
-from ota_server.operator_port.pieces import Heading, live, number, table, when
+from ota_server.operator_port.page_rollout_pieces import time_of
+from ota_server.operator_port.pieces import Heading, live, number, table
 from ota_server.operator_port.routes import Route
 from ota_server.operator_port.site import Site
 
@@ -30,7 +28,7 @@ _HEADINGS = (
 
 def _show(site: Site, asked: Asked) -> Reply:
     text = asked.one("text").strip()
-    found = [*read_rejected(site.journal_dir)][::-1]
+    found = rejected_entries(site.data_dir)
     shown = [each for each in found if _holds(each, text)]
     now_ms = site.now_ms()
     content = (
@@ -51,8 +49,8 @@ def _show(site: Site, asked: Asked) -> Reply:
     return page(site, asked, "Rejected", content)
 
 
-def _holds(entry: Mapping[str, Any], text: str) -> bool:
-    said = (str(entry[name] or "") for name in ("reason", "address", "mac"))
+def _holds(entry: RejectedEntry, text: str) -> bool:
+    said = (entry.reason, entry.address, entry.mac or "")
     return any(text.casefold() in each.casefold() for each in said)
 
 
@@ -73,22 +71,15 @@ def _search(text: str) -> Node:
     )
 
 
-def _row(entry: Mapping[str, Any], now_ms: int) -> tuple[Node, ...]:
+def _row(entry: RejectedEntry, now_ms: int) -> tuple[Node, ...]:
     return (
-        entry["reason"],
-        entry["address"],
-        entry["mac"] or "-",
-        number(entry["count"]),
-        _time(entry["time"], now_ms),
-        _time(entry["first_time"], now_ms),
+        entry.reason,
+        entry.address,
+        entry.mac or "-",
+        number(entry.requests),
+        time_of(entry.time, now_ms),
+        time_of(entry.first_time, now_ms),
     )
-
-
-def _time(text: str, now_ms: int) -> Node:
-    try:
-        return when(parse_time(text), now_ms)
-    except ValueError:  # a line that was edited
-        return text
 
 
 ROUTES = (Route("GET", "/rejected", Access.READ, _show),)

@@ -11,10 +11,11 @@ from ota_server.operations.device_filter import DeviceFilter
 from ota_server.operations.release_facts import ReleaseFacts, contents, find_release_facts
 from ota_server.operator_port.asked import Asked
 from ota_server.operator_port.authoriser import Access
+from ota_server.operator_port.device_query import devices_url
 from ota_server.operator_port.frame import page
 from ota_server.operator_port.html import Html, Node, element, with_lines
 from ota_server.operator_port.page_release_pieces import release_states, runs_it, told_it
-from ota_server.operator_port.page_rollout_pieces import sentences, time_of
+from ota_server.operator_port.page_rollout_pieces import time_of
 from ota_server.operator_port.pieces import (
     facts as fact_list,
 )
@@ -23,12 +24,14 @@ from ota_server.operator_port.pieces import (
     live,
     notes,
     number,
+    of_product,
     release_url,
     url_with,
 )
 from ota_server.operator_port.questions import may_not_act
-from ota_server.operator_port.reach import devices_of, devices_url, linked_number
+from ota_server.operator_port.reach import devices_of, linked_number
 from ota_server.operator_port.routes import Route
+from ota_server.operator_port.sentences import sentences
 from ota_server.operator_port.site import DEFAULT, NotHere, Site
 from ota_server.releases.inventory import find_release
 from ota_server.releases.remarks import remarks
@@ -53,6 +56,11 @@ class NamedRelease(NamedTuple):
     def url(self) -> str:
         """Its page."""
         return release_url(self.product, self.facts.version)
+
+    @property
+    def title(self) -> str:
+        """Its version, and of which product it is."""
+        return f"{self.facts.version}{of_product(self.product)}"
 
 
 def named_release(site: Site, asked: Asked) -> NamedRelease:
@@ -81,7 +89,7 @@ def _show(site: Site, asked: Asked) -> Reply:
         warnings.insert(0, f"its files are not as they should be: {facts.problem}")
     manifest = facts.release.manifest
     content = (
-        element("h1", f"Release {facts.version}"),
+        element("h1", f"Release {release.title}"),
         live(
             "state",
             "releases rollouts devices",
@@ -98,7 +106,7 @@ def _show(site: Site, asked: Asked) -> Reply:
         element("h2", "On record"),
         fact_list(_record(release, site.now_ms())),
     )
-    return page(site, asked, f"Release {facts.version}", content)
+    return page(site, asked, f"Release {release.title}", content)
 
 
 def _why_withdrawn(facts: ReleaseFacts) -> list[str]:

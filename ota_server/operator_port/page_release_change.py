@@ -12,6 +12,14 @@ from pathlib import Path
 from ota_server.httpd.reply import Reply
 from ota_server.model.refusal import Refused
 from ota_server.model.version import same_version
+from ota_server.operations.change_release import (
+    activate_release,
+    no_progress,
+    reinstate_release,
+    remove_release,
+    roll_back,
+    withdraw_release,
+)
 from ota_server.operations.release_facts import find_release_facts
 from ota_server.operations.typed_values import parse_reason
 from ota_server.operator_port.asked import Asked
@@ -25,10 +33,8 @@ from ota_server.operator_port.questions import FORCE_ADVICE, Question, is_forced
 from ota_server.operator_port.reach import devices_in_words
 from ota_server.operator_port.routes import Route
 from ota_server.operator_port.site import DEFAULT, NotHere, Site
-from ota_server.releases.activate import activate, rollback
 from ota_server.releases.inventory import look_at, uses_of
 from ota_server.releases.same_devices import check_devices
-from ota_server.releases.withdraw import reinstate, remove, withdraw
 from ota_server.system.data_dir import access_problem
 
 
@@ -39,7 +45,8 @@ def _ask_activate(site: Site, release: NamedRelease) -> Question:
     return Question(
         (
             f"{facts.version} becomes the target of the whole fleet at once, not in waves: "
-            f"{others} that run something else are offered it as soon as they ask; {own} run it.",
+            f"it is offered to {others} with another version as soon as each asks; it runs on "
+            f"{own} already.",
             "Groups that have a target of their own get it too, and so do devices that stayed on a "
             "release that was stopped. Pins stay in force.",
         ),
@@ -116,44 +123,44 @@ _QUESTIONS: Mapping[str, Callable[[Site, NamedRelease], Question]] = {
 
 def _ask(action: str, site: Site, asked: Asked) -> Reply:
     release = named_release(site, asked)
+    if action not in release.facts.can:
+        why = ", ".join((*release.facts.states, *release.facts.named_by)) or "not in use"
+        version = release.facts.version
+        raise NotHere(f"That cannot be done to {version} now: it is {why}.", HTTPStatus.CONFLICT)
     question = _QUESTIONS[action](site, release)
-    title = f"{question.button}: {release.facts.version}"
+    title = f"{question.button}: {release.title}"
     shown = question_form(asked, question, f"{release.url}/{action}", release.url)
     return page(site, asked, title, (element("h1", title), shown))
 
 
 def _do_activate(site: Site, asked: Asked) -> Reply:
     release = named_release(site, asked)
-    activate(release.data_dir, release.facts.version, _unseen, is_forced(asked))
+    activate_release(release.data_dir, release.facts.version, no_progress, is_forced(asked))
     return _done(site, release.url)
 
 
 def _do_withdraw(site: Site, asked: Asked) -> Reply:
     release = named_release(site, asked)
-    reason = parse_reason(" ".join(asked.typed("reason").split()))
-    withdraw(release.data_dir, release.facts.version, reason, site.now_ms())
+    reason = parse_reason(asked.typed("reason"))
+    withdraw_release(release.data_dir, release.facts.version, reason)
     return _done(site, release.url)
 
 
 def _do_reinstate(site: Site, asked: Asked) -> Reply:
     release = named_release(site, asked)
-    reinstate(release.data_dir, release.facts.version)
+    reinstate_release(release.data_dir, release.facts.version)
     return _done(site, release.url)
 
 
 def _do_remove(site: Site, asked: Asked) -> Reply:
     release = named_release(site, asked)
-    remove(release.data_dir, release.facts.version, site.now_ms(), _unseen)
+    remove_release(release.data_dir, release.facts.version, no_progress)
     return _done(site, url_with("/releases", [("product", release.product or DEFAULT)]))
 
 
 def _done(site: Site, url: str) -> Reply:
     site.changes.note("releases")
     return see_other(url)
-
-
-def _unseen(_done: int, _size: int) -> None:
-    """Take how far a hash is, which nobody sees."""
 
 
 # Back to the previous target
@@ -184,8 +191,8 @@ def _ask_rollback(site: Site, asked: Asked) -> Reply:
     question = Question(
         (
             f"{facts.version} becomes the target of the whole fleet again, in place of "
-            f"{target or 'none'}: {others} that run something else are offered it as soon as they "
-            "ask. Groups get back the targets that the last activation took from them.",
+            f"{target or 'none'}: it is offered to {others} with another version as soon as each "
+            "asks. Groups get back the targets that the last activation took from them.",
         ),
         "Go back",
         is_danger=True,
@@ -193,7 +200,7 @@ def _ask_rollback(site: Site, asked: Asked) -> Reply:
     )
     back_url = url_with("/releases", [("product", product or DEFAULT)])
     hidden = {"product": product or DEFAULT, "version": facts.version}
-    title = f"Go back to {facts.version}"
+    title = f"Go back to {release.title}"
     shown = question_form(asked, question, "/releases/rollback", back_url, hidden)
     return page(site, asked, title, (element("h1", title), shown))
 
@@ -206,7 +213,7 @@ def _do_rollback(site: Site, asked: Asked) -> Reply:
             "meanwhile. Look again.",
             HTTPStatus.CONFLICT,
         )
-    rollback(release.data_dir, _unseen, is_forced(asked))
+    roll_back(release.data_dir, no_progress, is_forced(asked))
     return _done(site, release.url)
 
 

@@ -8,6 +8,7 @@ from ota_server.operations.device_index import IndexAway
 from ota_server.operations.release_facts import ReleaseFacts, ReleaseList, list_releases
 from ota_server.operator_port.asked import Asked
 from ota_server.operator_port.authoriser import Access
+from ota_server.operator_port.device_query import devices_url
 from ota_server.operator_port.frame import form_token, page
 from ota_server.operator_port.html import Html, Node, element
 from ota_server.operator_port.page_release_pieces import (
@@ -19,7 +20,7 @@ from ota_server.operator_port.page_release_pieces import (
     short,
     told_it,
 )
-from ota_server.operator_port.page_rollout_pieces import sentences, time_of
+from ota_server.operator_port.page_rollout_pieces import time_of
 from ota_server.operator_port.pieces import (
     Heading,
     link,
@@ -32,8 +33,9 @@ from ota_server.operator_port.pieces import (
 )
 from ota_server.operator_port.products_shown import product_ways, products_meant
 from ota_server.operator_port.questions import may_not_act
-from ota_server.operator_port.reach import devices_url, linked_number
+from ota_server.operator_port.reach import linked_number
 from ota_server.operator_port.routes import Route
+from ota_server.operator_port.sentences import sentences
 from ota_server.operator_port.site import DEFAULT, Site
 from ota_server.operator_port.upload import upload_url
 
@@ -82,12 +84,17 @@ def _of_product(site: Site, asked: Asked, product: str) -> Node:
             f"releases-{name}",
             "releases rollouts",
             notes(sentences(problems), "note warn"),
-            table(_HEADINGS, rows, "There is no release yet: drop the file of a build below."),
+            table(_HEADINGS, rows, _none_yet(asked)),
         ),
         _actions(product, found),
         _waiting(site, product),
-        _upload_form(asked, product),
+        _upload_form(asked, product, len(site.products) > 1),
     )
+
+
+def _none_yet(asked: Asked) -> str:
+    below = ": drop the file of a build below" if asked.operator.may_act else ""
+    return f"There is no release yet{below}."
 
 
 def _releases(site: Site, product: str) -> ReleaseList:
@@ -157,9 +164,11 @@ def _waiting(site: Site, product: str) -> Node:
     return (element("h3", "Sent, and not published yet"), element("ul", listed))
 
 
-def _upload_form(asked: Asked, product: str) -> Html:
+def _upload_form(asked: Asked, product: str, is_several: bool) -> Html:
     url = url_with("/releases/upload", [("product", product or DEFAULT)])
-    whose = f" of product {product}" if product else ""
+    whose = ""
+    if is_several:
+        whose = f" of product {product}" if product else " of the default product"
     if not asked.operator.may_act:
         return may_not_act("publish an image")
     return element(

@@ -14,16 +14,25 @@ from ota_server.operator_port.html import Html, Node, element
 from ota_server.operator_port.page_rollout_devices import devices_part
 from ota_server.operator_port.page_rollout_pieces import (
     rollout_state,
-    sentences,
     time_of,
     waves_table,
 )
-from ota_server.operator_port.pieces import facts, link, live, notes, release_url, rollout_url
+from ota_server.operator_port.pieces import (
+    facts,
+    link,
+    live,
+    notes,
+    of_product,
+    release_url,
+    rollout_url,
+)
 from ota_server.operator_port.questions import may_not_act
 from ota_server.operator_port.routes import Route
+from ota_server.operator_port.sentences import capitalised, sentences
 from ota_server.operator_port.site import NotHere, Site
 from ota_server.policy.rollout_plan import RolloutPlan
 from ota_server.rollouts.find_rollout import all_rollouts
+from ota_server.system.hints import hints
 
 # What is a link to a question, in the order of the buttons, and how bold it is.
 _BUTTONS = {
@@ -76,7 +85,7 @@ def _show(site: Site, asked: Asked) -> Reply:
     rollout = named_rollout(site, asked)
     now_ms = site.now_ms()
     devices = devices_part(
-        rollout.product, rollout.data_dir, rollout.id, rollout.detail, asked, now_ms
+        rollout.product, rollout.data_dir, rollout.id, rollout.detail, asked, site.now_ms
     )
     if rollout.detail is not None:
         title = rollout.detail.title
@@ -88,7 +97,7 @@ def _show(site: Site, asked: Asked) -> Reply:
             raise NotHere(f"There was no rollout {rollout.id[:40]!r}.")
         title = title_of(end.version, end.group, end.reverts)
         content = (_over(rollout, end, now_ms), devices)
-    title = f"{title[0].upper()}{title[1:]}"
+    title = f"{capitalised(title)}{of_product(rollout.product)}"
     return page(site, asked, title, (element("h1", title), content))
 
 
@@ -103,7 +112,7 @@ def _current(
             "state",
             "rollouts hold",
             element("p", rollout_state(detail.state, detail.needs_person)),
-            notes(sentences(detail.advice), kind),
+            notes(sentences(hints.paste(each, rollout.product) for each in detail.advice), kind),
             notes(sentences(each.removeprefix(_WARNING) for each in warnings), "note warn"),
             _buttons(rollout, detail) if asked.operator.may_act else may_not_act("change it"),
         ),
@@ -115,8 +124,12 @@ def _current(
             notes(sentences(others), "quiet"),
         ),
         devices,
-        element("h2", "On record"),
-        facts(_plan_facts(rollout.product, detail.plan, detail.end_time, now_ms)),
+        live(
+            "record",
+            "rollouts",
+            element("h2", "On record"),
+            facts(_plan_facts(rollout.product, detail.plan, detail.end_time, now_ms)),
+        ),
     )
 
 

@@ -16,8 +16,7 @@ from ota_server.operator_port.authoriser import Access
 from ota_server.operator_port.frame import page, see_other
 from ota_server.operator_port.html import Node, element
 from ota_server.operator_port.page_rollout import NamedRollout, named_rollout
-from ota_server.operator_port.page_rollout_pieces import sentences
-from ota_server.operator_port.pieces import form, rollout_url, text_field
+from ota_server.operator_port.pieces import form, link, of_product, rollout_url, text_field
 from ota_server.operator_port.questions import (
     FORCE_ADVICE,
     Question,
@@ -27,6 +26,7 @@ from ota_server.operator_port.questions import (
     question_form,
 )
 from ota_server.operator_port.routes import Route
+from ota_server.operator_port.sentences import sentences
 from ota_server.operator_port.site import NotHere, Site
 from ota_server.policy.rollout_plan import RolloutPlan
 from ota_server.policy.rollout_text import who_stays
@@ -90,11 +90,12 @@ def _promote(detail: RolloutDetail) -> Question:
     plan, reach = detail.plan, _reach(detail)
     wave = 0 if detail.progress is None else detail.progress.wave + 1
     if wave >= plan.wave_count:
+        whose = f"that of the group {plan.group}" if plan.group else "that of the fleet"
         return Question(
             (
                 "This is the last wave: the rollout ends without the "
                 f"{_devices(reach.waiting)} that are not updated. {plan.version} becomes the "
-                "target, so they are offered it whenever they ask.",
+                f"target, {whose}, so they are offered it whenever they ask.",
             ),
             "End the rollout",
         )
@@ -170,7 +171,7 @@ def _ask(action: str, site: Site, asked: Asked) -> Reply:
     rollout, detail = _askable(action, site, asked)
     question = _QUESTIONS[action](detail)
     url = rollout_url(rollout.product, rollout.id)
-    title = f"{question.button}: {detail.title}"
+    title = f"{question.button}: {detail.title}{of_product(rollout.product)}"
     content = (
         element("h1", title),
         question_form(asked, question, f"{url}/{action}", url),
@@ -198,7 +199,7 @@ def _done(site: Site, rollout: NamedRollout, group: str | None = None) -> Reply:
 def _ask_limits(site: Site, asked: Asked) -> Reply:
     rollout, detail = _askable("change", site, asked)
     plan, url = detail.plan, rollout_url(rollout.product, rollout.id)
-    title = f"Change limits: {detail.title}"
+    title = f"Change limits: {detail.title}{of_product(rollout.product)}"
     content = (
         element("h1", title),
         element(
@@ -256,8 +257,13 @@ def _ask_revert(site: Site, asked: Asked) -> Reply:
             f"They go back to {planned.plan.version}, in waves of {waves} %, with a soak of "
             f"{format_duration(planned.plan.soak_seconds)}."
         )
+    title = f"Take devices back: {detail.title}{of_product(rollout.product)}"
+    if planned.plan is None and planned.is_on:
+        said.append("There is nothing to take back. To end the rollout is another action: Abort.")
+        ways = element("p", link(url, "Back to the rollout", class_="button"), class_="actions")
+        told = [element("p", each) for each in said]
+        return page(site, asked, title, (element("h1", title), told, ways))
     question = Question(tuple(said), "Take devices back", is_danger=True, doubts=doubts)
-    title = f"Take devices back: {detail.title}"
     content = (element("h1", title), question_form(asked, question, f"{url}/revert", url))
     return page(site, asked, title, content)
 

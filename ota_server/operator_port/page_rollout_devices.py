@@ -6,7 +6,7 @@ while, ten times as long as it took: a page that changes by itself asks again an
 
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from threading import Lock
 
@@ -26,6 +26,7 @@ from ota_server.operator_port.pieces import (
     state,
     table,
     url_with,
+    when,
     with_code,
 )
 from ota_server.policy.labels import read_labels
@@ -34,6 +35,8 @@ from ota_server.rollouts.outcome_list import ListedDevice, state_in_words
 _LEAST_SECONDS = 0.3
 _KEPT_TIMES = 10
 _MOST_KEPT = 8
+# From here on the list differs so much from the bars above it that it says how old it is.
+_OLD_MS = 2000
 # Of each reason; the page of one state has more.
 _FEW, _MANY = 20, 1000
 _COLOURS = {
@@ -51,10 +54,12 @@ class DeviceLists:
 
     def __init__(self) -> None:
         self._lock = Lock()
-        self._found: dict[tuple[Path, str, str], tuple[float, RolloutDevices]] = {}
+        self._found: dict[tuple[Path, str, str], tuple[float, tuple[RolloutDevices, int]]] = {}
 
-    def of(self, data_dir: Path, rollout_id: str, state: str, now_ms: int) -> RolloutDevices:
-        """Return the devices of a rollout in a state, as they are or were a moment ago.
+    def of(
+        self, data_dir: Path, rollout_id: str, state: str, now_ms: int
+    ) -> tuple[RolloutDevices, int]:
+        """Return the devices of a rollout in a state, and when they were so: now or a moment ago.
 
         Raises:
             Refused, BadPolicy, OSError: as `devices_of`.
@@ -64,7 +69,7 @@ class DeviceLists:
             begin = time.monotonic()
             until, found = self._found.get(key, (0.0, None))
             if found is None or begin >= until:
-                found = devices_of(data_dir, rollout_id, now_ms)
+                found = devices_of(data_dir, rollout_id, now_ms), now_ms
                 now = time.monotonic()
                 until = now + max(_LEAST_SECONDS, _KEPT_TIMES * (now - begin))
                 self._found.pop(key, None)
@@ -83,12 +88,13 @@ def devices_part(
     rollout_id: str,
     detail: RolloutDetail | None,
     asked: Asked,
-    now_ms: int,
+    clock_ms: Callable[[], int],
 ) -> Html:
     """Return the part of a page that names the devices of a rollout.
 
     Args:
         detail: None: it is over.
+        clock_ms: the time; it goes on while the journal is read.
     """
     heading = element("h2", "Devices that are not updated")
     if detail is not None and detail.progress is None:
@@ -96,17 +102,20 @@ def devices_part(
             "devices", "rollouts", heading, element("p", "No wave is open.", class_="quiet")
         )
     try:
-        found = _lists.of(data_dir, rollout_id, detail.state if detail else "", now_ms)
+        state_now = detail.state if detail else ""
+        found, as_of_ms = _lists.of(data_dir, rollout_id, state_now, clock_ms())
     except Refused as problem:
         return live("devices", "rollouts", heading, element("p", with_code(f"{problem}.")))
     wanted = asked.one("state")
     url = rollout_url(product, rollout_id)
-    labels = read_labels(data_dir)
+    labels, now_ms = read_labels(data_dir), clock_ms()
     listed = [each for each in found.devices if wanted in ("", each.state)]
+    is_old = detail is not None and detail.is_on and now_ms - as_of_ms >= _OLD_MS
     return live(
         "devices",
         "rollouts",
         heading,
+        element("p", "As of ", when(as_of_ms, now_ms), ".", class_="quiet") if is_old else None,
         _ways(found.devices, wanted, url),
         [
             _group(product, group, labels, now_ms, url, _MANY if wanted else _FEW)

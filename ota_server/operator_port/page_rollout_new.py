@@ -6,13 +6,13 @@
 3. It begins: POST /rollouts/new.
 """
 
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from ota_server.httpd.reply import Reply
 from ota_server.model.quantity import count_of, format_duration
 from ota_server.model.refusal import Refused
+from ota_server.operations.group_names import group_names
 from ota_server.operations.rollout_request import HELD_UNKNOWN, RolloutRequest, read_request
 from ota_server.operations.start_rollout import (
     NoSuchDevices,
@@ -27,7 +27,6 @@ from ota_server.operator_port.asked import Asked
 from ota_server.operator_port.authoriser import Access
 from ota_server.operator_port.frame import page, see_other
 from ota_server.operator_port.html import Html, Node, element
-from ota_server.operator_port.page_rollout_pieces import sentences
 from ota_server.operator_port.pieces import (
     Heading,
     check_box,
@@ -38,6 +37,7 @@ from ota_server.operator_port.pieces import (
     more,
     notes,
     number,
+    of_product,
     rollout_url,
     table,
     text_field,
@@ -46,9 +46,9 @@ from ota_server.operator_port.pieces import (
 from ota_server.operator_port.products_shown import product_ways
 from ota_server.operator_port.questions import may_not_act
 from ota_server.operator_port.routes import Route
+from ota_server.operator_port.sentences import sentences
 from ota_server.operator_port.site import DEFAULT, Site
-from ota_server.policy.files import GROUP_SUFFIX, GROUPS_FOLDER, PolicyFiles
-from ota_server.policy.policy import is_group_name
+from ota_server.policy.files import PolicyFiles
 from ota_server.policy.rollout_plan import MOST_NOTE
 from ota_server.releases.inventory import releases
 
@@ -64,16 +64,6 @@ _WAVES = (
     Heading("Of these count", is_number=True),
     Heading("Then in all", is_number=True),
 )
-
-
-def group_names(data_dir: Path) -> list[str]:
-    """Return the groups of a product."""
-    try:
-        names = os.listdir(data_dir / "version" / GROUPS_FOLDER)
-    except FileNotFoundError:
-        return []
-    found = (each.removesuffix(GROUP_SUFFIX) for each in names if each.endswith(GROUP_SUFFIX))
-    return sorted(filter(is_group_name, found))
 
 
 def _product(site: Site, name: str) -> tuple[str, Path]:
@@ -191,11 +181,11 @@ def _limit_fields(fields: _RolloutFields, groups: Sequence[tuple[str, str]]) -> 
         fields.choice("A first wave of its own", "first_group", [("", "none"), *groups]),
         fields.tick("Reach groups that have a target of their own too", "groups_too"),
         fields.text("Most failures", "max_failures", f"{usual.max_failures:g}%", size=12),
-        fields.text("Soak", "soak_seconds", soak, size=12),
-        fields.text("Time to apply", "grace_seconds", grace, size=12),
+        fields.text("Soak: how long devices have to run it well", "soak_seconds", soak, size=12),
+        fields.text("Time to apply: until a device reports it", "grace_seconds", grace, size=12),
         fields.text("Time of a wave, at most", "wave_timeout_seconds", longest, size=12),
-        fields.text("Small waves have fewer devices than", "min_devices", str(usual.min_devices)),
-        fields.tick("Count devices that are known for less than a day", "count_new"),
+        fields.text("Devices of a wave that have to update", "min_devices", str(usual.min_devices)),
+        fields.tick("Count new devices too: known for less than a day", "count_new"),
         fields.choice(
             "Devices that wait, and report a version that is not a release",
             "held_unknown",
@@ -226,7 +216,7 @@ def _preview(site: Site, asked: Asked) -> Reply:
     title = f"Roll out {shown.plan.version}?"
     content = (
         element("h1", title),
-        element("p", _reach_text(shown)),
+        element("p", _reach_text(shown, product)),
         element("p", shown.plan.note) if shown.plan.note else None,
         notes(sentences(shown.warnings), "note warn"),
         notes(sentences(map(left_alone_text, shown.left_alone)), "note warn"),
@@ -243,9 +233,10 @@ def _said(problem: Exception, more_texts: list[str]) -> str:
     return " ".join([f"{problem}.", *more_texts])
 
 
-def _reach_text(shown: RolloutPreview) -> str:
+def _reach_text(shown: RolloutPreview, product: str) -> str:
     plan = shown.plan
     whom = f"the group {plan.group}" if plan.group else "the fleet"
+    whom += of_product(product)
     parts = [f"It reaches {count_of(shown.devices, 'device')} of {whom}"]
     if shown.new:
         parts.append(f"{number(shown.new)} of them are known for less than a day and do not count")

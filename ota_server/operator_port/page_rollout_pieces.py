@@ -1,7 +1,6 @@
 """What pages show of a rollout: its state, its waves with their bars. No I/O."""
 
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from ota_server.model.quantity import count_of
 from ota_server.model.timestamp import parse_time
@@ -19,7 +18,6 @@ from ota_server.operator_port.pieces import (
 )
 from ota_server.operator_port.svg import Segment, bar
 
-_WORD = re.compile("[a-z]+[ ,]")
 _HEADINGS = (
     Heading("Wave"),
     Heading("Devices", is_number=True),
@@ -42,29 +40,12 @@ def rollout_state(word: str, needs_person: bool = False) -> Html:
     return state(ROLLOUT_CLASSES.get(word, "away"), word + waits)
 
 
-def sentences(texts: Iterable[str]) -> list[str]:
-    """Return what commands say in lines as sentences; a version at the beginning stays as it is."""
-    return [_sentence(each) for each in texts]
-
-
-def _sentence(text: str) -> str:
-    if _WORD.match(text):
-        text = text[0].upper() + text[1:]
-    return text if text.endswith((".", "?", ":")) else f"{text}."
-
-
 def time_of(text: str, now_ms: int) -> Node:
     """Return a time on record; one that was edited is text."""
     try:
         return when(parse_time(text), now_ms)
     except ValueError:
         return text
-
-
-def whole_bar(detail: RolloutDetail) -> Html:
-    """Return one bar for the devices of the waves that are open."""
-    opened = [wave for wave in detail.waves if wave.counts]
-    return wave_bar(opened[-1] if opened else detail.waves[0])
 
 
 def wave_bar(wave: WaveFacts) -> Html:
@@ -101,7 +82,7 @@ def _wave_row(
     devices = _devices_of(wave.counts, totals[at] if at < len(totals) else None)
     since: Node = None
     if is_open and wave.since:
-        since = (", opened ", time_of(wave.since, now_ms))
+        since = (" since ", time_of(wave.since, now_ms))
     elif wave.state == "open":
         since = " when it ended"
     words: Node = None
@@ -109,7 +90,8 @@ def _wave_row(
         shared = percent(wave.updated, wave.devices)
         words = element("span", f"{counted(wave.counts)} ({shared})", class_="quiet")
     progress = element("div", wave_bar(wave), words)
-    return f"{at + 1}: {whom}", devices, element("span", wave.state, since), progress
+    name = element("span", f"{at + 1}: {whom}", class_="nowrap" if wave.percent else None)
+    return name, devices, element("span", wave.state, since), progress
 
 
 def _devices_of(counts: Mapping[str, int], planned: int | None) -> str:

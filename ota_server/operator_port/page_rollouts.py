@@ -17,14 +17,15 @@ from ota_server.operator_port.frame import page
 from ota_server.operator_port.html import Html, Node, element
 from ota_server.operator_port.page_rollout_pieces import (
     rollout_state,
-    sentences,
     time_of,
     waves_table,
 )
 from ota_server.operator_port.pieces import link, live, notes, pager, rollout_url, table, url_with
 from ota_server.operator_port.products_shown import product_ways, products_meant
 from ota_server.operator_port.routes import Route
+from ota_server.operator_port.sentences import capitalised, sentences
 from ota_server.operator_port.site import DEFAULT, Site
+from ota_server.system.hints import hints
 
 _ROWS = 50
 
@@ -72,7 +73,7 @@ def _start_links(products: Sequence[str]) -> Node:
 def _card(product: str, detail: RolloutDetail, now_ms: int) -> Html:
     plan = detail.plan
     ended_at = () if detail.end_time is None else (", ended ", time_of(detail.end_time, now_ms))
-    title = f"{detail.title[0].upper()}{detail.title[1:]}"
+    title = capitalised(detail.title)
     return element(
         "article",
         element("h2", link(rollout_url(product, plan.id), title)),
@@ -85,7 +86,10 @@ def _card(product: str, detail: RolloutDetail, now_ms: int) -> Html:
             ended_at,
         ),
         element("p", plan.note) if plan.note else None,
-        notes(sentences(detail.advice), "note warn" if detail.needs_person else "note"),
+        notes(
+            sentences(hints.paste(each, product) for each in detail.advice),
+            "note warn" if detail.needs_person else "note",
+        ),
         waves_table(detail, now_ms),
     )
 

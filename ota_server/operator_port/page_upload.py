@@ -10,13 +10,13 @@ from ota_server.httpd.reply import Reply
 from ota_server.model.manifest import MAX_NOTES
 from ota_server.model.refusal import Refused
 from ota_server.model.version import is_version
+from ota_server.operations.change_release import no_progress, publish_image
 from ota_server.operations.inspect_image import ImageReport, inspect
 from ota_server.operations.uploads import Upload
 from ota_server.operator_port.asked import Asked
 from ota_server.operator_port.authoriser import Access
 from ota_server.operator_port.frame import page, see_other
 from ota_server.operator_port.html import Html, Node, element, with_lines
-from ota_server.operator_port.page_rollout_pieces import sentences
 from ota_server.operator_port.pieces import (
     check_box,
     choice,
@@ -25,16 +25,17 @@ from ota_server.operator_port.pieces import (
     more,
     notes,
     number,
+    of_product,
     release_url,
     text_field,
     url_with,
 )
 from ota_server.operator_port.questions import may_not_act
 from ota_server.operator_port.routes import Route
+from ota_server.operator_port.sentences import sentence, sentences
 from ota_server.operator_port.site import DEFAULT, NotHere, Site
 from ota_server.operator_port.upload import upload_url
 from ota_server.releases.inventory import releases
-from ota_server.releases.publish import publish
 from ota_server.releases.publish_request import PublishRequest
 
 _FIELDS = ("version", "notes", "reports_as", "via", "direct_from", "force")
@@ -75,7 +76,7 @@ def _using(site: Site, named: _NamedUpload) -> Iterator[Upload]:
         try:
             upload = stack.enter_context(site.uploads.using(named.id, named.data_dir))
         except Refused as problem:
-            raise NotHere(f"{str(problem)[0].upper()}{str(problem)[1:]}.") from None
+            raise NotHere(sentence(str(problem))) from None
         yield upload
 
 
@@ -92,7 +93,7 @@ def _page(
     with _using(site, named) as upload:
         version = typed["version"] if is_version(typed["version"]) else None
         report = inspect(named.data_dir, upload.path, version, upload.name or "the file")
-    title = f"Publish {report.version or upload.name or 'an image'}"
+    title = f"Publish {report.version or upload.name or 'an image'}{of_product(named.product)}"
     content = (
         element("h1", title),
         notes(map(_as_form_says, sentences(problems)), "problem"),
@@ -213,14 +214,14 @@ def _publish(site: Site, asked: Asked) -> Reply:
     typed = {name: asked.typed(name) for name in _FIELDS}
     with _using(site, named) as upload:
         try:
-            published = publish(named.data_dir, _request(upload, typed), site.now_ms(), _unseen)
+            published = publish_image(named.data_dir, _request(upload, typed), no_progress)
         except Refused as problem:
             said = str(problem).removesuffix(_ADVICE)
             said = said.replace(str(upload.path), upload.name or "the file")
             return _page(site, asked, named, typed, (said,))
     site.uploads.discard(named.id)
     site.changes.note("releases")
-    return see_other(release_url(named.product, published.manifest.version))
+    return see_other(release_url(named.product, published.version))
 
 
 def _request(upload: Upload, typed: Mapping[str, str]) -> PublishRequest:
@@ -233,10 +234,6 @@ def _request(upload: Upload, typed: Mapping[str, str]) -> PublishRequest:
         direct_from=tuple(typed["direct_from"].replace(",", " ").split()),
         is_forced=typed["force"] == "1",
     )
-
-
-def _unseen(_done: int, _size: int) -> None:
-    """Take how far the copy is, which nobody sees."""
 
 
 def _discard(site: Site, asked: Asked) -> Reply:

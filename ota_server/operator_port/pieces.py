@@ -6,6 +6,7 @@ from typing import NamedTuple
 from urllib.parse import quote, urlencode
 
 from ota_server.model.timestamp import format_second
+from ota_server.operations.rollout_words import RESUMING
 from ota_server.operator_port.asked import Asked
 from ota_server.operator_port.frame import form_token
 from ota_server.operator_port.html import Html, Node, element
@@ -26,13 +27,15 @@ CONDITION_CLASSES = {
 ROLLOUT_CLASSES = {
     "waiting": "away",
     "running": "going",
-    "resuming": "going",
+    RESUMING: "going",
     "paused": "back",
     "halted": "bad",
     "aborted": "back",
     "done": "good",
 }
 _UNITS = (("d", 86400), ("h", 3600), ("min", 60), ("s", 1))
+# What is on record may be a little newer than the time that a page took for now.
+_SOON_SECONDS = 5
 _CODE = re.compile(r"`([^`\n]+)`")
 
 
@@ -60,6 +63,8 @@ def at(ms: int | None, never: str = "never") -> Html:
 
 
 def _from_now(seconds: int) -> str:
+    if -_SOON_SECONDS <= seconds < 0:
+        return "now"
     for unit, size in _UNITS:
         if abs(seconds) >= size:
             amount = f"{abs(seconds) // size} {unit}"
@@ -92,9 +97,9 @@ def percent(count: int, of: int) -> str:
     return f"{share:.0f} %" if share in (0, 100) or 10 <= share <= 90 else f"{share:.1f} %"
 
 
-def capitalised(text: str) -> str:
-    """Return a text with a capital at its beginning."""
-    return text[:1].upper() + text[1:]
+def of_product(product: str) -> str:
+    """Return what stands behind what is of a product; of the default one nothing has to."""
+    return f" of product {product}" if product else ""
 
 
 def with_code(text: str) -> Node:
@@ -272,32 +277,6 @@ def form(
         for value in ([said] if isinstance(said, str) else said)
     ]
     return element("form", form_token(asked), fields, *children, method="post", action=url)
-
-
-def confirm(
-    asked: Asked,
-    url: str,
-    sentences: Iterable[Node],
-    button: str,
-    *,
-    hidden: Mapping[str, str | Sequence[str]] | None = None,
-    back_url: str,
-    is_danger: bool = False,
-) -> Html:
-    """Return what an action will do, the button that does it, and the way back."""
-    return form(
-        asked,
-        url,
-        [element("p", sentence) for sentence in sentences],
-        element(
-            "p",
-            element("button", button, class_="danger" if is_danger else "main"),
-            " ",
-            link(back_url, "Leave it as it is", class_="button"),
-            class_="actions",
-        ),
-        hidden=hidden,
-    )
 
 
 def text_field(

@@ -1,13 +1,13 @@
 """What an action will do, said before it is done, and the button that does it. No I/O."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from ota_server.operations.typed_values import MOST_REASON
 from ota_server.operator_port.asked import Asked
 from ota_server.operator_port.html import Html, Node, element
-from ota_server.operator_port.page_rollout_pieces import sentences
 from ota_server.operator_port.pieces import check_box, form, link, notes, text_field
+from ota_server.operator_port.sentences import sentences
 
 FORCE_FIELD = "force"
 # What commands say to do, which a form does by a tick.
@@ -32,7 +32,11 @@ class Question(NamedTuple):
 
 
 def question_form(
-    asked: Asked, question: Question, url: str, back_url: str, hidden: Mapping[str, str] = {}
+    asked: Asked,
+    question: Question,
+    url: str,
+    back_url: str,
+    hidden: Mapping[str, str | Sequence[str]] = {},
 ) -> Node:
     """Return a question with its button, which sends `hidden` to `url`, and the way back."""
     if not asked.operator.may_act:

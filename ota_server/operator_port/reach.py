@@ -3,9 +3,8 @@
 from ota_server.model.quantity import count_of
 from ota_server.operations.device_filter import DeviceFilter
 from ota_server.operations.device_index import IndexAway
-from ota_server.operator_port.device_query import fields_of
 from ota_server.operator_port.html import Node
-from ota_server.operator_port.pieces import link, number, url_with
+from ota_server.operator_port.pieces import link, number
 from ota_server.operator_port.site import Site
 
 
@@ -23,11 +22,6 @@ def devices_in_words(site: Site, wanted: DeviceFilter) -> str:
     if found is None:
         return "an unknown number of devices (the index of devices is not ready)"
     return count_of(found, "device")
-
-
-def devices_url(wanted: DeviceFilter) -> str:
-    """Return the table of the devices that a filter lets through."""
-    return url_with("/devices", fields_of(wanted))
 
 
 def linked_number(found: int | None, url: str) -> Node:

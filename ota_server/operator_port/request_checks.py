@@ -94,9 +94,9 @@ def check_may_act(operator: Operator) -> None:
         raise Denied(
             HTTPStatus.FORBIDDEN,
             "Not allowed to act",
-            f"{operator.name} may only read; `ota-server token create NAME` makes a token that "
-            "may act.",
+            f"{operator.name} may only read; `token create NAME` makes a token that may act.",
             (("WWW-Authenticate", f'{REALM}, error="insufficient_scope"'),),
+            has_commands=True,
         )
 
 

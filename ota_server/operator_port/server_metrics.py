@@ -48,7 +48,7 @@ def process_families(given: MetricsInput) -> Iterator[MetricFamily]:
     )
     yield counter(
         "ota_journal_skipped_lines_total",
-        "Lines of the journal that the controller skipped, since they are no records.",
+        "Lines of the journal that are no records, and were skipped.",
         given.skipped_lines,
     )
     if given.server_process is not None:

@@ -18,7 +18,8 @@ from ota_server.operator_port.request_site import site_of
 FORM_TOKEN_FIELD = "form_token"
 FORM_TOKEN_HEADER = b"x-form-token"
 _FORM = b"application/x-www-form-urlencoded"
-_MOST_FIELDS = 100_000
+# A bulk action names each device that was chosen.
+MOST_FIELDS = 200_000
 
 
 def session_secret(request: Request, origin: str) -> str:
@@ -58,7 +59,7 @@ def form_token_in(request: Request) -> str:
     if kind.strip().lower() != _FORM:
         return ""
     try:
-        found = parse_qs(request.body.decode("utf-8", "replace"), max_num_fields=_MOST_FIELDS)
+        found = parse_qs(request.body.decode("utf-8", "replace"), max_num_fields=MOST_FIELDS)
     except ValueError:
         return ""
     values = found.get(FORM_TOKEN_FIELD, [])

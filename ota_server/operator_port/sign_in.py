@@ -1,4 +1,4 @@
-"""Signing in by the link that `token login` prints, and signing out."""
+"""Signing in by the link that `token login` prints, and signing out. I/O."""
 
 from ota_server.httpd.http1 import field_lines
 from ota_server.httpd.reply import Reply
@@ -6,6 +6,7 @@ from ota_server.operator_port.asked import Asked
 from ota_server.operator_port.authoriser import Access
 from ota_server.operator_port.frame import page, see_other
 from ota_server.operator_port.html import Node, element
+from ota_server.operator_port.pieces import with_code
 from ota_server.operator_port.routes import Route
 from ota_server.operator_port.site import Site
 from ota_server.system.hints import hints
@@ -25,15 +26,14 @@ def _show(site: Site, asked: Asked) -> Reply:
             action="/login",
         )
     else:
-        command = hints.paste("`token login NAME`").strip("`")
         content = (
             element("p", "To act on the fleet, print a link that signs you in, and open it:"),
-            element("pre", command),
+            element("pre", hints.paste("`token login`").strip("`")),
             element(
                 "p",
-                "NAME is the name of a token; the first one is made by ",
-                element("code", hints.paste("`token create NAME`").strip("`")),
-                ".",
+                with_code(hints.paste("`token login NAME` is for the holder of a token; ")),
+                with_code(hints.paste("`token create NAME` makes one.")),
+                class_="quiet",
             ),
         )
     return page(site, asked, "Sign in", (element("h1", "Sign in"), content), is_open=True)

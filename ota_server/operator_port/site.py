@@ -1,4 +1,4 @@
-"""What all pages and the API share: the data directory, the index of devices, who may, the time."""
+"""What all pages and the API share: the data directory, the index, who may, the time. I/O."""
 
 import time
 from collections.abc import Callable
@@ -31,7 +31,6 @@ class Site:
 
     Attributes:
         data_dir: the root: that of the default product.
-        devices_url: where devices reach the server, as operators type it; "": not known.
         uploads: the images that operators have sent and not published yet.
     """
 
@@ -42,14 +41,12 @@ class Site:
         authoriser: Authoriser,
         changes: Changes,
         now_ms: Callable[[], int] = clock.now_ms,
-        devices_url: str = "",
     ) -> None:
         self.data_dir = data_dir
         self.index = index
         self.authoriser = authoriser
         self.changes = changes
         self.now_ms = now_ms
-        self.devices_url = devices_url
         self.uploads = Uploads()
 
     def awaits(self, is_so: Callable[[], bool], seconds: float) -> bool:

@@ -1,4 +1,4 @@
-"""All routes of the operators' port, from the modules that answer them."""
+"""All routes of the operators' port, from the modules that answer them. Pure."""
 
 from functools import partial
 

@@ -14,8 +14,10 @@ from ota_server.operations.uploads import NoRoom
 from ota_server.operator_port.asked import Asked, Malformed
 from ota_server.operator_port.authoriser import Denied
 from ota_server.operator_port.problems import Problem, problem_reply, with_safe_fields
+from ota_server.operator_port.sentences import sentence
 from ota_server.operator_port.site import NotHere, Site
 from ota_server.system.files import is_full
+from ota_server.system.hints import hints
 from ota_server.system.locks import Busy
 
 log = logging.getLogger(__name__)
@@ -26,7 +28,8 @@ def as_problem(problem: Exception) -> Problem:
     if isinstance(problem, Problem):
         return problem
     if isinstance(problem, Denied):
-        return Problem(problem.status, problem.detail, problem.fields, problem.title)
+        detail = hints.paste(problem.detail) if problem.has_commands else problem.detail
+        return Problem(problem.status, detail, problem.fields, problem.title)
     if isinstance(problem, NotHere):
         return Problem(problem.status, str(problem))
     if isinstance(problem, Malformed | BadCursor | BadFields | BadValue):
@@ -34,7 +37,7 @@ def as_problem(problem: Exception) -> Problem:
     if isinstance(problem, NoRoom):
         return Problem(HTTPStatus.INSUFFICIENT_STORAGE, str(problem))
     if isinstance(problem, Refused | Misused | BadPolicy):
-        return Problem(HTTPStatus.CONFLICT, str(problem))
+        return Problem(HTTPStatus.CONFLICT, sentence(str(problem)))
     if isinstance(problem, IndexAway):
         return Problem(HTTPStatus.SERVICE_UNAVAILABLE, str(problem), (("Retry-After", "2"),))
     if isinstance(problem, Busy):

@@ -27,7 +27,7 @@ from ota_server.system.data_dir import product_at
 _PIECE_BYTES = 256 * 1024
 
 
-class _Body:
+class RequestBody:
     """The body of a request, as it arrives."""
 
     def __init__(self, taken: TakenConnection, length: int) -> None:
@@ -67,7 +67,7 @@ def _receive(site: Site, asked: Asked) -> Reply:
 
 def _take(site: Site, asked: Asked, data_dir: Path, taken: TakenConnection) -> Reply:
     request = asked.request
-    body = _Body(taken, request.content_length)
+    body = RequestBody(taken, request.content_length)
     boundary = boundary_of(request.get(b"content-type") or b"")
     name, pieces, token = asked.one("name"), body.pieces, None
     if boundary is not None:

@@ -32,7 +32,7 @@ def is_loopback_host(host: str) -> bool:
 
 
 def check_address(data_dir: Path, host: str) -> str:
-    """Return why the port for operators must not listen on an address; "": it may.
+    """Return why the operators' port must not listen on an address; "": it may.
 
     On another address than loopback everybody needs a token, so there has to be one.
     """

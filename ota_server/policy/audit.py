@@ -30,7 +30,7 @@ FILE_NAME = "audit.jsonl"
 GROUP_TARGETS = "group_targets"
 ADMIN_PORT = "admin port"
 NOT_DONE = "not done"  # the change in the line before failed after that line was written
-# Who acts through the port for operators; "": who runs this process does.
+# Who acts through the operators' port; "": who runs this process does.
 _acting: ContextVar[str] = ContextVar("acting", default="")
 
 
@@ -102,7 +102,7 @@ def note(log_dir: Path, action: str, what: str, **details: Any) -> int:
 
 @contextmanager
 def acting_as(name: str) -> Iterator[None]:
-    """Let an operator who came through the admin port be the user of all that is done inside.
+    """Let an operator who came through the operators' port be the user of all that is done inside.
 
     Only in this thread: another one that is started inside does not inherit it.
     """
@@ -165,7 +165,7 @@ def append(path: Path, content: bytes) -> int:
 
 
 def user() -> str:
-    """Return who acts: an operator of the admin port, or the user who runs this.
+    """Return who acts: an operator of that port, or the user who runs this.
 
     Under sudo that is who called it.
     """

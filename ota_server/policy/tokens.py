@@ -1,4 +1,4 @@
-"""Who may use the port for operators: tokens, and the sessions of people with a browser. Pure.
+"""Who may use the operators' port: tokens, and the sessions of people with a browser. Pure.
 
 | what | file | how long | what it is for |
 |---|---|---|---|

@@ -181,6 +181,20 @@ class JournalFold:
             self._note_outage(self._outage_from_ms)
         return True
 
+    def read_to(self, end: Position | None) -> None:
+        """Fold what is new up to a position, or a little further.
+
+        Not to the end of the journal: where devices ask faster than this reads, it would never
+        come there.
+
+        Args:
+            end: None: there is no journal yet.
+        """
+        while not self.read():
+            now = self.position
+            if end is None or (now and (now.number, now.offset) >= (end.number, end.offset)):
+                return
+
     def _look_for_outage(self, from_ms: int, time: object) -> None:
         """Leave out the time between two servers, before what the second one recorded."""
         try:

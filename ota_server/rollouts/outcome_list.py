@@ -7,6 +7,7 @@ from typing import NamedTuple, TypeVar
 
 from ota_server.evaluation.device_case import BAD, DeviceState
 from ota_server.evaluation.outcomes import UNSEEN_WORDS, WORDS, WORST_FIRST, DeviceOutcome
+from ota_server.journal.follow import end_of
 from ota_server.journal.replay import replay
 from ota_server.model.device import Device
 from ota_server.model.identity import key_of_name, name_of, number_of
@@ -145,6 +146,7 @@ def devices_by_checkpoint(
         BadPolicy, OSError: a file cannot be used or read.
     """
     plan, progress = rollout
+    logs = journal_dir(data_dir)
     checkpoint = read_checkpoint(log_dir(data_dir), plan)
     is_unknown = checkpoint is not None and checkpoint.completion_unknown
     facts = ServerFacts(0, completion_unknown=is_unknown)
@@ -153,9 +155,8 @@ def devices_by_checkpoint(
         if checkpoint is not None and not rollout.is_on:
             now_ms = checkpoint.alive_ms  # what devices did after that is another story
         else:
-            while not fold.read():
-                pass
-        return list_devices(fold, journal_dir(data_dir), now_ms)
+            fold.read_to(end_of(logs))
+        return list_devices(fold, logs, now_ms)
     finally:
         fold.close()
 

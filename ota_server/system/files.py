@@ -52,6 +52,14 @@ def stamp_of(status: os.stat_result) -> Stamp:
     )
 
 
+def stamp_at(path: Path) -> Stamp | None:
+    """Return the stamp of what is at a path; None: it cannot be looked at."""
+    try:
+        return stamp_of(path.stat())
+    except OSError:
+        return None
+
+
 def is_of(status: os.stat_result, stamp: Stamp) -> bool:
     """Return whether a status has this stamp; cheaper than `stamp_of`."""
     return (

@@ -16,7 +16,7 @@ from pathlib import Path
 from ota_server.operator_port.api import OPERATIONS
 from ota_server.operator_port.openapi import document
 from tests.support import ROOT
-from tests.support.operators import OperatorsCase, some_devices
+from tests.support.operators import OperatorsCase, make_token, some_devices
 
 # Where .ci/run puts it, with all that it needs.
 TOOLS = Path(os.environ.get("OTA_SERVER_TEST_API_TOOLS", "/nowhere"))
@@ -89,7 +89,16 @@ class SchemathesisCase(OperatorsCase):
 
 @needs_schemathesis
 class WholeApiTest(SchemathesisCase):
-    def test_no_answer_differs_from_the_description_and_no_token_is_ignored(self):
+    TAKES_LONG = True
+    # Where others reach it, reading needs a token as well.
+    ARGUMENTS = ("--admin", "0.0.0.0:0")
+
+    @classmethod
+    def prepare(cls) -> None:
+        super().prepare()
+        make_token(cls.data_dir, "first")
+
+    def test_no_answer_differs_from_the_description_and_no_missing_token_is_ignored(self):
         done = threading.Event()
         # Streams need something to tell.
         changing = threading.Thread(target=self._change_until, args=(done,))
@@ -114,6 +123,8 @@ class WholeApiTest(SchemathesisCase):
 
 @needs_schemathesis
 class ThingsThatAreThereTest(SchemathesisCase):
+    TAKES_LONG = True
+
     def test_what_is_there_is_answered_as_described(self):
         status, rollout = self.operators.json(
             "POST", "/api/v1/rollouts/default", {"version": "v2.0.0", "count_new": True}

@@ -318,7 +318,9 @@ class StartTest(CommandCase):
         self.group("canary", range(15, 18))
         said = self.refused("start", NEW, "--first-group", "canary")
         self.assertIn("wave 1 (canary) adds 3 active devices, none of them on record for", said)
-        self.assertIn("leave --first-group out, or give --count-new if you know", said)
+        self.assertIn(
+            "leave --first-group out, or count new devices too (--count-new) if you know", said
+        )
         more = ("--first-group", "canary", "--count-new")
         self.assertEqual(self.run_it("start", NEW, *more)[0], 0)
 
@@ -327,7 +329,9 @@ class StartTest(CommandCase):
         self.know(9, first=3, first_seen_ms=NOW_MS - HOUR_MS, hours=(0,))
         self.group("canary", range(3))
         said = self.refused("start", NEW, "--first-group", "canary")
-        self.assertIn("so none counts and the wave would not go on: give --count-new", said)
+        self.assertIn(
+            "so none counts and the wave would not go on: count new devices too (--count-new)", said
+        )
 
     def test_the_first_wave_that_is_proposed_holds_devices_that_count(self):
         macs = sorted(range(100), key=lambda number: cohort_percent(NEW, mac_of(number)))
@@ -400,7 +404,7 @@ class StartTest(CommandCase):
     def test_a_fleet_that_is_new_is_refused_unless_it_is_to_count(self):
         server = self.serve()
         self.devices.ask(server.port)
-        self.assertIn("give --count-new", self.refused("start", NEW, "--waves", "50,100"))
+        self.assertIn("(--count-new)", self.refused("start", NEW, "--waves", "50,100"))
         self.assertFalse((self.data_dir / "version" / "rollout.json").exists())
         code, _, said = self.run_it("start", NEW, "--waves", "50,100", "--count-new")
         self.assertEqual(code, 0)
@@ -416,7 +420,7 @@ class StartTest(CommandCase):
     def test_a_fleet_that_is_new_is_refused_though_the_journal_is_old(self):
         self.know(1, days_ago=8)
         self.know(50, first=1, first_seen_ms=NOW_MS - HOUR_MS)
-        self.assertIn("give --count-new", self.refused("start", NEW, "--waves", "50,100"))
+        self.assertIn("(--count-new)", self.refused("start", NEW, "--waves", "50,100"))
 
     def test_a_fleet_behind_one_address_is_no_cause_to_warn(self):
         self.know(100)

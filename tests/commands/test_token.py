@@ -69,10 +69,20 @@ class CreateTest(TokenCase):
     def test_it_is_refused_where_there_is_no_data_directory(self):
         for name in ("version", "log", "firmware"):
             (self.data_dir / name).rmdir()
-        for part in (("create", "anna"), ("list",), ("revoke", "anna"), ("login",)):
+        for part in (("list",), ("revoke", "anna"), ("login",)):
             with self.subTest(part):
                 self.assertIn("no version/ in", self.refused(*part))
         self.assertEqual([*self.data_dir.iterdir()], [])
+
+    def test_a_token_can_be_made_before_a_server_that_needs_one_was_ever_started(self):
+        for name in ("version", "log", "firmware"):
+            (self.data_dir / name).rmdir()
+        with self.subTest("with a warning, for it may be the wrong folder"):
+            done = self.run_token("create", "anna")
+            self.assertRegex(done.stdout, SECRET)
+            self.assertIn("was not a data directory, and is one now", done.stderr)
+        self.assertEqual([each["name"] for each in self.listed()], ["anna"])
+        self.assertNotIn("was not a data directory", self.run_token("create", "ben").stderr)
 
     def test_it_is_for_the_server_where_the_folder_of_a_product_is_named(self):
         product = self.data_dir / "products" / "plug"

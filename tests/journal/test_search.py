@@ -1,9 +1,8 @@
 """Lines of one device found in a large journal: from its end back, and forward."""
 
-from ota_server.journal.record import FORGET, format_record
+from ota_server.journal.record import format_record
 from ota_server.journal.record_fields import whose
-from ota_server.journal.replay import newest
-from ota_server.journal.search import LinePlace, newest_device, newest_first, oldest_first
+from ota_server.journal.search import LinePlace, newest_first, oldest_first
 from ota_server.model.device import Device
 from tests.support import MAC, DataDirCase
 from tests.support.fleet import mac_of
@@ -66,17 +65,3 @@ class BackTest(SearchCase):
         self.write(line(MAC, 3))
         found = [found for found, _ in newest_first(self.logs, MAC, place)]
         self.assertEqual(found, [LinePlace(1, 0)])
-
-
-class NewestTest(SearchCase):
-    def test_it_is_the_device_that_a_replay_finds(self):
-        self.write(line(MAC, 1), line(mac_of(1), 2), line(MAC, 3), line(mac_of(2), 4))
-        for mac in (MAC, mac_of(1), mac_of(3)):
-            self.assertEqual(newest_device(self.logs, mac), newest(self.logs, mac))
-
-    def test_one_that_was_forgotten_is_not_on_record(self):
-        self.write(line(MAC, 1), line(MAC, 2, FORGET))
-        self.assertIsNone(newest_device(self.logs, MAC))
-
-    def test_without_a_journal_nobody_is(self):
-        self.assertIsNone(newest_device(self.logs, MAC))

@@ -2,9 +2,7 @@
 
 from ota_server.model.refusal import Refused
 from ota_server.operations import change_release
-from ota_server.operations.release_facts import count_by_release
 from ota_server.policy.audit import entries
-from ota_server.policy.policy import make_policy
 from ota_server.policy.targets import read_version_file
 from ota_server.releases.publish_request import PublishRequest
 from tests.releases.test_publish import PublishCase
@@ -52,11 +50,3 @@ class ChangeReleaseTest(PublishCase):
         self.assertRaises(Refused, change_release.remove_release, self.data_dir, "v1", unseen)
         self.assertRaises(Refused, change_release.reinstate_release, self.data_dir, "v1")
         self.assertEqual(self.snapshot(), before)
-
-
-class CountTest(PublishCase):
-    def test_devices_count_for_the_release_that_their_report_means(self):
-        self.publish(b"image", "v2", reports_as="2.0-g1")
-        policy = make_policy()._replace(aliases={"2.0-g1": "v2"})
-        found = count_by_release(policy, {"2.0-g1": 3, "2": 4, "v1": 5})
-        self.assertEqual(found, {"2": 7, "1": 5})

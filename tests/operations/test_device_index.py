@@ -3,6 +3,7 @@
 import json
 import random
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from ipaddress import ip_address, ip_network
 from itertools import chain, pairwise, product
 
@@ -149,6 +150,8 @@ class RandomFleetTest(IndexCase):
                     self.assertEqual([*chain.from_iterable(pages)], expected)
                     self.assertEqual(sorted(self.index.keys(wanted)), sorted(expected))
                     self.assertEqual(self.index.count(wanted), len(expected))
+                    exported = [row.key for row in self.index.rows(wanted)]
+                    self.assertEqual(exported, sorted(expected, key=number_of))
                     total = self.index.page(wanted, sort, descending, limit=1).total
                     self.assertEqual(total, (len(expected), True))
 
@@ -297,6 +300,30 @@ class PageTest(IndexCase):
         self.assertEqual(back.rows, page.rows)
         self.assertEqual(self.index.count(wanted), MOST_COUNTED + 50)
         self.assertEqual(self.index.page().total, (MOST_COUNTED + 50, True))
+
+
+class ThreadsTest(IndexCase):
+    def test_many_threads_read_while_it_is_written(self):
+        for number in range(200):
+            self.know(number, last_seen_ms=self.now_ms - HOUR_MS)
+        self.catch_up()
+        totals: list[int] = []
+
+        def read() -> None:
+            for _ in range(20):
+                keys = [*chain.from_iterable(self.pages(sort="version", limit=50))]
+                totals.append(len({*keys}))
+                self.assertEqual(self.index.summary().total, 200)
+
+        with ThreadPoolExecutor(6) as threads:
+            readers = [threads.submit(read) for _ in range(6)]
+            while not all(each.done() for each in readers):
+                self.know(len(totals) % 200, last_seen_ms=self.now_ms)
+                self.catch_up()
+            for each in readers:
+                each.result()
+        self.assertEqual((len(totals), {*totals}), (120, {200}))
+        self.assert_whole()
 
 
 class StagesTest(IndexCase):

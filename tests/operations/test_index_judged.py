@@ -31,7 +31,7 @@ class JudgedTest(IndexCase):
 
         self.assertTrue(until(lambda: condition() is Condition.SILENT))
         self.assertEqual(self.index.device(key_of(2)).condition, Condition.BEHIND)
-        self.assertEqual(self.index.summary().silent, 1)
+        self.assertEqual(self.index.summary().conditions[Condition.SILENT], 1)
         with self.subTest("until it is heard from"):
             self.know(1, NEW, last_seen_ms=self.now_ms, update_ms=self.now_ms)
             self.assertEqual(condition(), Condition.UP_TO_DATE)

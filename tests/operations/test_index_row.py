@@ -88,8 +88,11 @@ class IntervalTest(unittest.TestCase):
         self.assertEqual(interval_after(600, 0), 600)
         self.assertEqual(interval_after(600, -50), 600)
         self.assertLessEqual(interval_after(600, 10**9), 1050)
-        self.assertGreaterEqual(interval_after(600, 1), 450)
+        self.assertGreaterEqual(interval_after(600, 1), 550)
         interval = 600
+        for _ in range(20):
+            interval = interval_after(interval_after(interval, 3600), 1)
+        self.assertGreater(interval, 3600 / 2)  # it asks twice whenever it wakes
         for _ in range(40):
             interval = interval_after(interval, 3600)
         self.assertAlmostEqual(interval, 3600, delta=10)

@@ -76,3 +76,16 @@ class TallyTest(unittest.TestCase):
             self.tally.write(self.database)
         hours = [each[1] for each in self.all_of("version_changes")]
         self.assertEqual(hours, [HOUR + 390 * 24, HOUR + 401 * 24])
+
+    def test_an_hour_has_so_many_versions_at_most_and_those_go_on_being_counted(self):
+        for turn in range(2):
+            for number in range(600):
+                self.tally.change("", NOW_MS, f"v{turn}.{number}", 1)
+            self.tally.write(self.database)
+        self.tally.change("", NOW_MS, "v0.0", 1)
+        self.tally.change("", NOW_MS, "v2.0", 1)
+        self.tally.change("plug", NOW_MS, "v2.0", 1)
+        changes = self.all_of("version_changes")
+        self.assertEqual(len(changes), 501)
+        self.assertIn(("", HOUR, "v0.0", 2), changes)
+        self.assertIn(("plug", HOUR, "v2.0", 1), changes)

@@ -6,13 +6,15 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import time
 from contextlib import closing
 
 from ota_server.journal.record import format_record
 from ota_server.model.timestamp import format_time
 from ota_server.operations import index_schema
-from ota_server.operations.device_filter import ALL_DEVICES, DeviceFilter
+from ota_server.operations.device_filter import ALL_DEVICES, DeviceFilter, Stage
 from ota_server.operations.device_index import DeviceIndex, IndexAway
+from ota_server.operations.index_writer import IndexWriter
 from ota_server.policy import edits
 from ota_server.policy.device_state import Condition
 from ota_server.policy.labels import set_label
@@ -23,6 +25,9 @@ from ota_server.policy.text import Who
 from ota_server.rollouts.controller_loop import Controller
 from ota_server.rollouts.journal_fold import ServerFacts
 from tests.support import ROOT, until
+from tests.support.fleet import NEW as NEW_RELEASE
+from tests.support.fleet import OLD as OLD_RELEASE
+from tests.support.fleet import RolloutCase
 from tests.support.index import (
     DAY_MS,
     HOUR_MS,
@@ -325,6 +330,23 @@ class LostTest(IndexCase):
         index.summary()
 
 
+class NoRoomTest(IndexCase):
+    def test_where_the_disk_is_full_the_journal_comes_first_and_the_index_goes(self):
+        self.know(1)
+        self.catch_up()
+        (pages,) = self.writer._connection.execute("PRAGMA page_count").fetchone()
+        self.writer._connection.execute(f"PRAGMA max_page_count = {pages}").fetchone()
+        for number in range(2000):
+            self.know(number)
+        with self.assertLogs("ota_server.operations", "WARNING") as logged:
+            while self.file.exists():
+                self.writer.step(self.now_ms)
+        self.assertIn("full", logged.output[0])
+        self.assertFalse(self.writer.step(self.now_ms))
+        self.assertFalse(self.file.exists())
+        self.assertEqual([*self.file.parent.glob("index*")], [])
+
+
 class DecidedTest(IndexCase):
     def setUp(self) -> None:
         super().setUp()
@@ -436,14 +458,14 @@ class TimeTest(IndexCase):
             self.know(number, last_seen_ms=self.now_ms - DAY_MS + 10 * MINUTE_MS)
         self.know(251)
         self.catch_up()
-        self.assertEqual(self.index.summary().away, 0)
+        self.assertEqual(self.index.summary().conditions[Condition.AWAY], 0)
         self.pass_time(11 * MINUTE_MS)
-        self.assertEqual(self.index.summary().away, 250)
+        self.assertEqual(self.index.summary().conditions[Condition.AWAY], 250)
         self.assert_whole()
         with self.subTest("until it is heard from"):
             self.know(1, last_seen_ms=self.now_ms)
             self.catch_up()
-            self.assertEqual(self.index.summary().away, 249)
+            self.assertEqual(self.index.summary().conditions[Condition.AWAY], 249)
 
     def test_a_device_that_may_try_again_is_no_longer_held_back(self):
         attempt_ms = self.now_ms - 50 * MINUTE_MS
@@ -458,10 +480,10 @@ class TimeTest(IndexCase):
         self.catch_up()
         self.now_ms += 3 * DAY_MS
         self.catch_up()
-        self.assertEqual(self.index.summary().away, 1)
+        self.assertEqual(self.index.summary().conditions[Condition.AWAY], 1)
         self.now_ms -= 3 * DAY_MS
         self.catch_up()
-        self.assertEqual(self.index.summary().away, 0)
+        self.assertEqual(self.index.summary().conditions[Condition.AWAY], 0)
         self.pass_time(4 * MINUTE_MS)
         self.assertEqual(self.index.count(ALL_DEVICES), 1)
 
@@ -538,3 +560,35 @@ class InControllerTest(IndexCase):
         self.addCleanup(os.close, ours)
         controller.run(ours)
         self.assertIsNone(self.writer._connection)
+
+
+class RealServerTest(RolloutCase):
+    def test_the_journal_of_a_real_server_is_followed_through_an_update_and_a_restart(self):
+        server = self.serve()
+        writer = IndexWriter(self.data_dir, look_seconds=0.0)
+        self.addCleanup(writer.close)
+        index = DeviceIndex(self.data_dir)
+        self.addCleanup(index.close)
+
+        def has_all(version: str) -> bool:
+            while writer.step(time.time_ns() // 1_000_000) or writer.is_making:
+                pass
+            return index.summary().versions == {version: len(self.devices.versions)}
+
+        self.devices.ask(server.port)
+        self.assertTrue(until(lambda: has_all(OLD_RELEASE)))
+        self.assertEqual(index.summary().conditions, {Condition.UP_TO_DATE: 60})
+        self.set_target(NEW_RELEASE)
+        self.devices.ask(server.port)
+        self.assertTrue(until(lambda: has_all(OLD_RELEASE)))
+        stages = {row.stage for row in index.page(limit=100).rows}
+        self.assertEqual(stages, {Stage.HAS_IT})
+        self.devices.ask(server.port)
+        self.assertEqual(server.end()[0], 0)
+        self.serve()  # it writes a snapshot
+        self.assertTrue(until(lambda: has_all(NEW_RELEASE)))
+        self.assertEqual(index.summary().conditions, {Condition.UP_TO_DATE: 60})
+        self.assertEqual({row.stage for row in index.page(limit=100).rows}, {Stage.REPORTS_IT})
+        now_ms = time.time_ns() // 1_000_000
+        counts = index.versions_over_time("", now_ms - HOUR_MS, now_ms, 1).counts
+        self.assertEqual(counts[NEW_RELEASE], (60,))

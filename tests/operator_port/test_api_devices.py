@@ -2,6 +2,7 @@
 
 import json
 
+from ota_server.operator_port.api_devices import device_url
 from tests.support.operators import OperatorsCase, some_devices
 
 COUNT = 30
@@ -70,12 +71,39 @@ class ApiDevicesTest(OperatorsCase):
             ("?product=default&not_seen=1d", lambda _: False),
             ("?family=br", lambda _: True),
             ("?label=x", lambda _: False),
+            ("?target=v1.0.0", lambda _: True),
+            ("?target=v2.0.0", lambda _: False),
+            ("?apart=counted", lambda _: True),
+            ("?apart=pinned", lambda _: False),
         ):
             with self.subTest(query):
                 expected = [mac for at, mac in enumerate(sorted(some_devices(COUNT))) if wanted(at)]
                 self.assertEqual(self.listed(query), expected)
                 _, page = self.operators.json("GET", f"/api/v1/devices{query}")
                 self.assertEqual((page["total"], page["total_is_exact"]), (len(expected), True))
+
+    def test_a_filter_chooses_the_same_devices_on_the_page(self):
+        for query in (
+            "?version=v2.0.0&sort=seen&order=desc",
+            "?group=beta&state=behind",
+            "?text=0a",
+            "?outdated=true",
+            "?stage=told&sort=version",
+            "?stage=reports-it&sort=address",
+        ):
+            with self.subTest(query):
+                sheet = self.operators.get(f"/devices.csv{query}&columns=mac")
+                self.assertEqual(sheet.status, 200, sheet.body)
+                rows = sheet.body.decode("utf-8-sig").split()[1:]
+                self.assertEqual(self.listed(query), rows)
+
+    def test_a_device_that_calls_itself_by_a_name_with_a_slash_is_one_device(self):
+        url = "/api/v1/devices/default/id:a%2Fb%3F%20c"
+        self.assertEqual(self.operators.json("PUT", f"{url}/label", {"label": "x"})[0], 200)
+        _, listed = self.operators.json("GET", "/api/v1/labels")
+        self.assertEqual([each["mac"] for each in listed["labels"]], ["id:a/b? c"])
+        self.assertEqual(device_url("", "id:a/b? c"), url)
+        self.assertEqual(self.operators.json("DELETE", f"{url}/label")[0], 204)
 
     def test_a_device_is_shown_with_why_it_gets_what_it_gets(self):
         _, device = self.operators.json("GET", "/api/v1/devices/default/02-00-00-00-00-03")

@@ -14,7 +14,7 @@ class ApiFleetTest(OperatorsCase):
 
     def test_products_have_their_targets_and_devices(self):
         _, said = self.operators.json("GET", "/api/v1/products")
-        default = {"product": "", "target": "v1.0.0", "releases": 2, "devices": 6}
+        default = {"product": "default", "target": "v1.0.0", "releases": 2, "devices": 6}
         self.assertEqual(said, {"products": [default]})
 
     def test_the_status_says_how_devices_are_and_what_needs_a_person(self):

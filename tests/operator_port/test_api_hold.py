@@ -21,12 +21,18 @@ class ApiHoldTest(OperatorsCase):
     def test_everything_is_held_with_who_and_why_until_that_ends(self):
         status, said = self.operators.json("PUT", "/api/v1/hold", {"reason": "v2 reboots"})
         self.assertEqual((status, said["is_all"]), (200, True))
-        self.assertEqual(self.held(), {"": ("v2 reboots", "ann"), "plug": ("v2 reboots", "ann")})
+        self.assertEqual(
+            self.held(), {"default": ("v2 reboots", "ann"), "plug": ("v2 reboots", "ann")}
+        )
         self.assertEqual(self.operators.json("DELETE", "/api/v1/hold/plug")[0], 204)
-        self.assertEqual([*self.held()], [""])
+        self.assertEqual([*self.held()], ["default"])
         for _ in range(2):
             self.assertEqual(self.operators.json("DELETE", "/api/v1/hold"), (204, None))
         self.assertEqual(self.held(), {})
+
+    def test_a_reason_is_one_line_as_on_the_page(self):
+        self.operators.json("PUT", "/api/v1/hold", {"reason": " v2\nreboots "})
+        self.assertEqual(self.held()["default"], ("v2 reboots", "ann"))
 
     def test_one_product_is_held_alone(self):
         status, said = self.operators.json("PUT", "/api/v1/hold/plug")

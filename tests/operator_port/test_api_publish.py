@@ -6,13 +6,17 @@ from pathlib import Path
 from urllib.parse import urlencode
 
 from tests.support import Client, until
-from tests.support.operators import OperatorsCase
+from tests.support.operators import OperatorsCase, some_devices
 
 URL = "/api/v1/releases/default"
 MEBIBYTE = 1024 * 1024
 
 
 class ApiPublishTest(OperatorsCase):
+    @classmethod
+    def come(cls) -> None:
+        cls.await_devices(0)
+
     def publish(self, version: str, image: bytes, **query: str):
         """Send an image; return the status, the fields and the content of the reply."""
         path = f"{URL}/{version}{f'?{urlencode(query)}' if query else ''}"
@@ -108,6 +112,19 @@ class ApiPublishTest(OperatorsCase):
 
 
 class ApiReleasesTest(OperatorsCase):
+    @classmethod
+    def come(cls) -> None:
+        cls.check_in(some_devices(6))
+        cls.await_devices(6)
+
+    def test_a_release_says_how_many_devices_run_it_and_were_told_it(self):
+        _, listed = self.operators.json("GET", "/api/v1/releases?product=default")
+        reached = {
+            each["version"]: (each["devices_running"], each["devices_told"])
+            for each in listed["releases"]
+        }
+        self.assertEqual(reached, {"v1.0.0": (3, 6), "v2.0.0": (3, 0)})
+
     def test_a_release_is_activated_rolled_back_withdrawn_and_removed(self):
         def post(path: str, body: object = None) -> tuple[int, object]:
             return self.operators.json("POST", f"/api/v1{path}", body)

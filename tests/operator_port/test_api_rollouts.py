@@ -23,6 +23,10 @@ class ApiRolloutsTest(OperatorsCase):
         self.assertEqual(status, 201, rollout)
         return rollout
 
+    def test_before_a_wave_opens_it_has_no_number_of_devices(self):
+        for wave in self.start()["waves"]:
+            self.assertEqual(wave["devices"] is None, not wave["counts"], wave)
+
     def test_a_preview_says_what_each_wave_would_hold_and_changes_nothing(self):
         status, shown = self.operators.json("POST", f"{URL}/preview", REQUEST)
         self.assertEqual(status, 200, shown)
@@ -98,3 +102,26 @@ class ApiRolloutsTest(OperatorsCase):
         status, problem = self.operators.json("POST", f"{first}/pause")
         self.assertEqual(status, 409, problem)
         self.assertEqual(self.operators.json("GET", first)[1]["state"], "aborted")
+
+
+class ApiRevertTest(OperatorsCase):
+    @classmethod
+    def come(cls) -> None:
+        cls.check_in(some_devices(5, ["v1.0.0"]))
+        cls.await_devices(5)
+
+    def test_devices_that_have_it_are_taken_back_and_without_any_that_is_a_conflict(self):
+        status, rollout = self.operators.json("POST", URL, {**REQUEST, "waves": [100]})
+        self.assertEqual(status, 201, rollout)
+        url = rollout["url"]
+        self.assertTrue(until(lambda: self.operators.json("GET", url)[1]["state"] == "running", 10))
+        status, problem = self.operators.json("POST", f"{url}/revert")
+        self.assertEqual(status, 409)
+        self.assertIn("nothing to take back", problem["detail"])
+        self.check_in(some_devices(5, ["v1.0.0"]))
+        self.check_in(some_devices(5, ["v2.0.0"]))
+        status, done = self.operators.json("POST", f"{url}/revert", {"force": True})
+        self.assertEqual(status, 200, done)
+        self.assertIn("back to v1.0.0", done["text"])
+        _, listed = self.operators.json("GET", "/api/v1/rollouts?limit=1")
+        self.assertEqual(listed["rollouts"][0]["version"], "v1.0.0")

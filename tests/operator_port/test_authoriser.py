@@ -235,7 +235,7 @@ class AnswerTest(AuthoriserCase):
     def test_a_refusal_says_how_to_get_in(self):
         denied = self.denied()
         self.assertEqual(denied.fields, (("WWW-Authenticate", 'Bearer realm="ota-server"'),))
-        self.assertIn("`ota-server token login`", denied.detail)
+        self.assertIn("`token login`", denied.detail)
         challenge = 'Bearer realm="ota-server", error="invalid_token"'
         self.assertEqual(self.denied(bearer("x")).fields, (("WWW-Authenticate", challenge),))
         reading = bearer(self.token(may_act=False))
@@ -449,7 +449,7 @@ class SessionTest(AuthoriserCase):
             with self.subTest(code), self.assertRaises(Denied) as raised:
                 self.sign_in(code)
             self.assertEqual(raised.exception.status, HTTPStatus.FORBIDDEN)
-            self.assertIn("`ota-server token login` prints a new one", raised.exception.detail)
+            self.assertIn("`token login` prints a new one", raised.exception.detail)
 
     def test_a_page_of_another_site_signs_nobody_in_or_out(self):
         code = begin_login(self.data_dir, None, True)[1]

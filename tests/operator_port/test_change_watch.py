@@ -34,19 +34,19 @@ class ChangeWatchTest(DataDirCase):
     def test_each_change_is_noticed_by_what_it_is_about(self):
         plug = self.data_dir / "products" / "plug"
         for change, kinds in (
-            (lambda: self.set_target("v1.0.1"), {("releases", "")}),
-            (lambda: self.put_image("v1.0.1", b"other"), {("releases", "")}),
+            (lambda: self.set_target("v1.0.1"), {("releases", "default")}),
+            (lambda: self.put_image("v1.0.1", b"other"), {("releases", "default")}),
             (lambda: (plug / "version" / "version.txt").write_text("v2"), {("releases", "plug")}),
             (lambda: (plug / "version" / "hold.json").touch(), {("hold", "plug")}),
             (lambda: (plug / "version" / "hold.json").unlink(), {("hold", "plug")}),
-            (lambda: edits.hold(self.data_dir, "why"), {("hold", ""), ("audit", "")}),
+            (lambda: edits.hold(self.data_dir, "why"), {("hold", "default"), ("audit", "default")}),
             (
                 lambda: (self.data_dir / "version" / "progress_beta.json").write_text("{}"),
-                {("rollouts", "")},
+                {("rollouts", "default")},
             ),
-            (lambda: (self.data_dir / "log" / "rollouts.jsonl").touch(), {("rollouts", "")}),
-            (lambda: (self.data_dir / "log" / "rejected.jsonl").touch(), {("rejected", "")}),
-            (lambda: audit.note(self.data_dir / "log", "x", "y"), {("audit", "")}),
+            (lambda: (self.data_dir / "log" / "rollouts.jsonl").touch(), {("rollouts", "default")}),
+            (lambda: (self.data_dir / "log" / "rejected.jsonl").touch(), {("rejected", "default")}),
+            (lambda: audit.note(self.data_dir / "log", "x", "y"), {("audit", "default")}),
         ):
             change()
             with self.subTest(kinds):

@@ -1,12 +1,15 @@
 """Streams of what changes: what they say, to whom, and how many there may be."""
 
 import json
+import socket
 import time
 import unittest
 from contextlib import ExitStack
+from threading import Thread
 
-from ota_server.operator_port.changes import MOST_STREAMS, SiteChange
-from ota_server.operator_port.events import event_text
+from ota_server.httpd.taken import TakenConnection
+from ota_server.operator_port.changes import MOST_STREAMS, Changes, SiteChange
+from ota_server.operator_port.events import COMMENT_SECONDS, EventStream, event_text
 from tests.support import TIMEOUT_SECONDS, Client, until
 from tests.support.operators import OperatorsCase, some_devices
 
@@ -139,6 +142,32 @@ class EndTest(OperatorsCase):
         listener.client.sock.settimeout(10)
         listener.client.read_all()
         listener.close()
+
+
+class CommentTest(unittest.TestCase):
+    def test_proxies_that_close_what_is_silent_for_half_a_minute_close_no_stream(self):
+        self.assertEqual(COMMENT_SECONDS, 15)
+
+    def test_a_stream_to_which_nothing_happens_has_comments(self):
+        ours, theirs = socket.socketpair()
+        self.addCleanup(ours.close)
+        self.addCleanup(theirs.close)
+        theirs.settimeout(TIMEOUT_SECONDS)
+        ours.setblocking(False)
+        changes = Changes(0)
+        stream = EventStream(changes, TakenConnection(ours, b"", None), None, comment_seconds=0.01)
+        thread = Thread(target=stream.send, args=(1,))
+        thread.start()
+        self.addCleanup(thread.join)
+        self.addCleanup(changes.close)
+        with theirs.makefile("rb") as sent:
+            while (line := sent.readline()) != b"\r\n":
+                self.assertTrue(line)
+            self.assertEqual(
+                [sent.readline() for _ in range(3)], [b"retry: 3000\n", b"id: 0\n", b"\n"]
+            )
+            for _ in range(2):
+                self.assertEqual([sent.readline(), sent.readline()], [b": still here\n", b"\n"])
 
 
 class EventTextTest(unittest.TestCase):

@@ -96,6 +96,10 @@ class OnFileTest(GatherCase):
                 self.roll_out(state, PLAN._replace(wanted=wish))
                 self.assertEqual(self.rollout().state, said)
 
+    def test_a_rollout_that_was_told_to_go_on_is_paused_until_it_does(self):
+        self.roll_out(RolloutState.PAUSED, PLAN._replace(resumed=1))
+        self.assertEqual(self.rollout().state, "paused")
+
     def test_a_rollout_has_its_wave_and_counts(self):
         self.roll_out(RolloutState.RUNNING)
         found = self.rollout()

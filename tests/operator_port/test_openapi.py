@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from typing import Any
 
 from ota_server.operator_port.api import OPERATIONS, ROUTES
-from ota_server.operator_port.api_operation import PREFIX
-from ota_server.operator_port.api_schemas import SCHEMAS
+from ota_server.operator_port.api_operation import PATH_PARTS, PREFIX
+from ota_server.operator_port.api_schemas import FILTER, FILTER_WORDS, SCHEMAS
 from ota_server.operator_port.api_shapes import SHAPES
 from ota_server.operator_port.authoriser import Access
+from ota_server.operator_port.device_query import FILTER_FIELDS
 from ota_server.operator_port.openapi import document
 from ota_server.operator_port.schema_check import unfit_parts
 from ota_server.operator_port.site_routes import all_routes
@@ -59,6 +60,17 @@ class DocumentTest(unittest.TestCase):
                 for name in part["$ref"].removeprefix("#/").split("/"):
                     found = found[name]
                 self.assertIsInstance(found, dict)
+
+    def test_each_schema_is_referred_to(self):
+        named = {part["$ref"] for part in parts_of(DOCUMENT) if "$ref" in part}
+        in_paths = [each.schema for each in PATH_PARTS.values()]
+        for name, schema in DOCUMENT["components"]["schemas"].items():
+            is_named = f"#/components/schemas/{name}" in named
+            self.assertTrue(is_named or schema in in_paths, name)
+
+    def test_a_filter_has_the_fields_of_the_page(self):
+        self.assertEqual({*FILTER}, {*FILTER_FIELDS})
+        self.assertEqual(FILTER_WORDS.keys(), FILTER.keys())
 
     def test_no_name_stands_for_two_operations_or_two_schemas(self):
         names = [each.name for each in OPERATIONS]

@@ -56,7 +56,7 @@ class AuditPageTest(OperatorsCase):
     def test_who_acts_by_the_port_is_named(self):
         self.operators.post("/hold", {"product": "", "reason": "audit test"})
         text = self.operators.page("/audit").text
-        self.assertRegex(text, r"now default ann \(admin port\) hold everything audit test")
+        self.assertRegex(text, r"UTC now default ann \(admin port\) hold everything audit test")
 
     def test_hostile_reasons_are_text(self):
         page = self.operators.page("/audit?product=plug")

@@ -4,6 +4,9 @@ import json
 import unittest
 from urllib.parse import quote
 
+from ota_server.model.identity import key_of_name
+from ota_server.model.timestamp import format_second
+from ota_server.operations.device_index import DeviceIndex
 from tests.support import Client, until
 from tests.support.fleet import NEW, OLD, mac_of
 from tests.support.operators import Operators, OperatorsCase
@@ -42,9 +45,21 @@ class DevicePageTest(OperatorsCase):
         self.assertIn(f"It is told {OLD}: it is pinned", self.text(mac_of(5)))
         self.assertIn(f"It is told {NEW}: the target of the fleet.", self.text(mac_of(11)))
 
+    def test_the_hour_is_said_in_which_it_was_first_seen(self):
+        device = DeviceIndex(self.data_dir).device(key_of_name("", mac_of(1)))
+        assert device is not None
+        begin_ms = device.seen_ms // 3_600_000 * 3_600_000
+        begin, end = format_second(begin_ms), format_second(begin_ms + 3_600_000)
+        said = f"First seen on {begin[:10]} between {begin[11:16]} and {end[11:16]} UTC"
+        self.assertIn(said, self.text(mac_of(1)))
+
+    def test_a_pin_says_to_what(self):
+        self.assertIn(f"Pinned to {OLD}", self.text(mac_of(5)))
+        self.assertNotIn("Pinned to", self.text(mac_of(1)))
+
     def test_what_is_on_record_is_there(self):
         page = self.reader.page(url_of(mac_of(1)))
-        for each in ("kitchen", f"Reports {NEW}", "up to date since", "Address 127.0.0.1"):
+        for each in ("kitchen", f"Reports {NEW}", "State up to date", "Address 127.0.0.1"):
             self.assertIn(each, page.text)
         self.assertIn(("/devices?product=default&group=beta", "beta"), page.links)
 

@@ -64,6 +64,9 @@ class TableTest(OperatorsCase):
             ("family=hawkbit", 1),
             ("not_seen=1d", 0),
             ("apart=pinned", 3),
+            ("apart=rejected", 10),
+            ("apart=counted", ALL - 3 - 10),
+            ("target=v1.0.0&target=v9", PLUGS + 3),
             ("state=up-to-date&state=behind&state=held-back&state=undecided", ALL),
         ):
             with self.subTest(query):
@@ -158,6 +161,13 @@ class TableTest(OperatorsCase):
         self.assertEqual(answer.status, 400)
         self.assertIn("&#x27;stat&#x27; is not known here", answer.body.decode())
 
+    def test_whoever_is_signed_in_stays_so_where_a_word_was_wrong(self):
+        signed_in = Operators(self.server.admin_port)
+        signed_in.sign_in(self.data_dir)
+        answer = signed_in.get("/devices?not_seen=soon")
+        self.assertEqual(answer.status, 400)
+        self.assertIn(b"Sign out", answer.body)
+
     def test_hostile_text_is_text(self):
         text = quote(HOSTILE_ID)
         for query in (
@@ -188,7 +198,7 @@ class TableTest(OperatorsCase):
         looker = Operators(self.server.admin_port, make_token(self.data_dir, "bob", False))
         page = looker.page("/devices")
         self.assertEqual(page.all("button", name="action"), [])
-        self.assertIn("bob may only look.", page.text)
+        self.assertIn("sign in by a token that may act", page.text)
         actor = self.operators.page("/devices?product=default")
         self.assertEqual(len(actor.all("button", name="action")), 8)
 

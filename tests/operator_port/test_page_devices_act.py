@@ -75,6 +75,22 @@ class ChosenTest(ActCase):
         self.press(self.preview({**form, "set_label": ""}))
         self.assertEqual(self.read("labels.json"), {})
 
+    def test_each_question_has_an_explanation_of_its_own(self):
+        for action, said in (
+            ("group add", "it is made"),
+            ("group remove", "There is no group."),
+            ("roll out", "then you choose the release"),
+        ):
+            with self.subTest(action):
+                text = self.preview({"action": action, "key": mac_of(1)}).text
+                self.assertIn(said, text)
+                self.assertEqual("choose the release" in text, action == "roll out")
+
+    def test_what_is_refused_at_last_is_said_once(self):
+        form = {**_FORM, "action": "pin", "key": mac_of(1), "set_version": "v7", "expected": "1"}
+        page = PageReader(self.operators.post("/devices/act", form).body.decode())
+        self.assertEqual(page.text.count("v7 is not a release here"), 1)
+
     def test_what_cannot_be_used_is_said_beside_the_question(self):
         page = self.preview({"action": "pin", "key": mac_of(1), "set_version": "v7"})
         self.assertIn("v7 is not a release here", page.text)

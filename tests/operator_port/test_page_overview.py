@@ -5,6 +5,9 @@ import unittest
 from html import unescape
 
 from ota_server.model.timestamp import format_time
+from ota_server.operations.device_index import DeviceIndex
+from ota_server.operator_port.html import html_of
+from ota_server.operator_port.page_overview_parts import states_part
 from ota_server.operator_port.pieces import device_url
 from ota_server.policy import edits
 from ota_server.policy.rollout_plan import RolloutPlan, format_plan
@@ -69,6 +72,15 @@ class OverviewTest(OperatorsCase):
         self.assertRegex(text, r"Up to date: \d+ of 48 devices \(")
         self.assertIn("pinned 3 not counted", text)
         self.assertIn("its release was rejected 10 not counted", text)
+        # All that are counted have one denominator: another share of the same word would mislead.
+        self.assertNotIn("%", text.partition("States Up to date")[0])
+
+    def test_what_holds_back_no_device_is_not_named(self):
+        summary = DeviceIndex(self.data_dir).summary(None)
+        held = summary._replace(held_by={"the hold": 3, "the window": 0})
+        self.assertIn("Held back by: the hold (3).", html_of(states_part(held, None)))
+        none = summary._replace(held_by={"the hold": 0})
+        self.assertNotIn("Held back by", html_of(states_part(none, None)))
 
     def test_each_product_has_its_row_and_its_own_overview(self):
         page = self.operators.page("/")
@@ -126,6 +138,28 @@ class WrongTest(OperatorsCase):
         self.assertIn(
             "it had the whole image of v2.0.0, and reports v1.0.0", self.operators.page("/").text
         )
+
+
+class ManyWrongTest(OperatorsCase):
+    FAILED = 11
+
+    @classmethod
+    def prepare(cls) -> None:
+        (cls.data_dir / "version" / "version.txt").write_text(NEW)
+
+    def test_where_more_went_wrong_than_are_named_a_link_leads_to_all(self):
+        fleet = {mac_of(number): OLD for number in range(self.FAILED)}
+        for _ in range(2):
+            self.check_in(fleet, "/firmware.bin")
+        url = "/devices?state=failed&state=silent"
+        way = (url, "All that failed or fell silent")
+
+        def is_there() -> bool:
+            self.check_in(fleet)
+            return way in self.operators.page("/").links
+
+        self.assertTrue(until(is_there), self.operators.page("/").links)
+        self.assertIn(f"{self.FAILED} devices match", self.operators.page(url).text)
 
 
 class NowTest(OperatorsCase):

@@ -79,7 +79,11 @@ class ReleasePageTest(ReleaseCase):
 
     def test_activating_asks_first_with_the_number_and_does_it(self):
         url = f"/releases/default/{NEW}/activate"
-        self.assertIn("4 devices that run something else", self.operators.page(url).text)
+        self.assertIn(
+            "it is offered to 4 devices with another version as soon as each asks; it runs "
+            "on 2 devices already.",
+            self.operators.page(url).text,
+        )
         self.assertEqual(self.target(), OLD)
         answer = self.operators.post(url, {})
         self.assertEqual((answer.status, self.target()), (303, NEW))
@@ -122,6 +126,9 @@ class ReleasePageTest(ReleaseCase):
         answer = self.operators.post(f"{url}/remove", {})
         self.assertEqual(answer.fields["location"], "/releases?product=default")
         self.assertEqual(self.operators.get(url).status, 404)
+        asked = self.operators.get(f"/releases/default/{OLD}/remove")
+        self.assertEqual(asked.status, 409)
+        self.assertIn(f"cannot be done to {OLD} now: it is target", asked.body.decode())
         used = self.operators.post(f"/releases/default/{OLD}/remove", {})
         self.assertEqual(used.status, 409)
         self.assertIn("is in use", PageReader(used.body.decode()).text)

@@ -2,10 +2,13 @@
 
 import json
 
+from ota_server.operator_port.page_rollout_devices import DeviceLists
+from ota_server.system.clock import now_ms
 from tests.support import until
 from tests.support.fleet import NEW, Fleet, read_progress
 from tests.support.operators import Operators, OperatorsCase, make_token
 
+NOW_MS = now_ms()
 HOSTILE = "<script>alert(1)</script> \"'&` =1+1"
 QUICK = {
     "version": NEW,
@@ -49,8 +52,10 @@ class RolloutPageTest(RolloutPageCase):
         self.assertEqual(len(page.all("script")), 1)
 
         self.check_pause_and_resume(url)
+        self.check_age_of_list(url)
         self.check_limits(url)
         self.check_promote(url)
+        self.check_nothing_to_take_back(url)
         self.check_abort(url)
         self.check_list(url)
 
@@ -64,6 +69,14 @@ class RolloutPageTest(RolloutPageCase):
             self.assertEqual((answer.status, answer.fields["location"]), (303, url))
             self.assertEqual(self.plan()["wanted"], wanted)
         self.assertEqual(self.operators.post(f"{url}/resume", {}).status, 409)
+
+    def check_age_of_list(self, url: str) -> None:
+        """Check that a list that was found before says when that was."""
+        lists, rollout_id = DeviceLists(), url.rpartition("/")[2]
+        found, as_of_ms = lists.of(self.data_dir, rollout_id, "running", NOW_MS)
+        self.assertEqual(as_of_ms, NOW_MS)
+        again = lists.of(self.data_dir, rollout_id, "running", NOW_MS + 60_000)
+        self.assertEqual(again, (found, NOW_MS))
 
     def check_limits(self, url: str) -> None:
         page = self.operators.page(f"{url}/change")
@@ -79,6 +92,11 @@ class RolloutPageTest(RolloutPageCase):
         self.assertRegex(self.operators.page(f"{url}/promote").text, r"Wave 2 of 2 .* \d+ devices")
         self.assertEqual(self.operators.post(f"{url}/promote", {}).status, 303)
         self.assertTrue(until(lambda: read_progress(self.data_dir)["wave"] == 1))
+
+    def check_nothing_to_take_back(self, url: str) -> None:
+        page = self.operators.page(f"{url}/revert")
+        self.assertIn("There is nothing to take back.", page.text)
+        self.assertEqual(page.all("button", class_="danger"), [])
 
     def check_abort(self, url: str) -> None:
         self.assertIn("do not get it", self.operators.page(f"{url}/abort").text)
@@ -113,7 +131,8 @@ class FailedDeviceTest(RolloutPageCase):
         page = self.operators.page(url)
         for mac in bad:
             self.assertIn(f"/devices/default/{mac}", [each["href"] for each in page.all("a")])
-        self.assertIn("20 devices: it had the whole image, ", page.text)
+        # It halts as soon as enough of them have failed.
+        self.assertRegex(page.text, r"\d+ devices: it had the whole image, ")
         self.assertIn("halted", page.text)
         only = self.operators.page(f"{url}?state=failed")
         self.assertIn(bad[0], only.text)

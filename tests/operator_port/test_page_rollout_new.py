@@ -4,7 +4,8 @@ import re
 from urllib.parse import urlencode
 
 from tests.operator_port.test_page_rollout import HOSTILE, QUICK, RolloutPageCase
-from tests.support.fleet import NEW, OLD
+from tests.support.fleet import NEW, OLD, mac_of
+from tests.support.operators import OperatorsCase, make_data_dir
 from tests.support.pages import PageReader
 
 
@@ -50,3 +51,33 @@ class StartTest(RolloutPageCase):
 
     def test_a_product_that_is_not_there_is_not_found(self):
         self.assertEqual(self.operators.get("/rollouts/new?product=none").status, 404)
+
+
+class ProductTest(OperatorsCase):
+    @classmethod
+    def prepare(cls) -> None:
+        make_data_dir(cls.data_dir / "products" / "plug")
+
+    @classmethod
+    def come(cls) -> None:
+        cls.check_in({mac_of(number): OLD for number in range(3)}, "/plug/version.txt")
+        cls.await_devices(3)
+
+    def test_a_release_and_what_is_asked_of_it_say_of_which_product_it_is(self):
+        for path, words in (
+            ("", f"Release {NEW} of product plug"),
+            ("/activate", f"Activate: {NEW} of product plug"),
+            ("/withdraw", f"Withdraw: {NEW} of product plug"),
+        ):
+            with self.subTest(path):
+                page = self.operators.page(f"/releases/plug/{NEW}{path}")
+                self.assertIn(words, page.text)
+
+    def test_a_rollout_says_of_which_product_it_is(self):
+        request = {**QUICK, "product": "plug"}
+        page = self.operators.page(f"/rollouts/preview?{urlencode(request)}")
+        self.assertIn("It reaches 3 devices of the fleet of product plug.", page.text)
+        url = self.operators.post("/rollouts/new", request).fields["location"]
+        for path, words in (("", "Rollout"), ("/abort", "Abort the rollout: rollout")):
+            said = f"{words} of {NEW} to the fleet of product plug"
+            self.assertIn(said, self.operators.page(f"{url}{path}").text)

@@ -9,11 +9,13 @@ from ota_server.operations.device_filter import BadCursor
 from ota_server.operations.device_index import IndexAway
 from ota_server.operations.typed_values import BadFields, BadValue
 from ota_server.operations.uploads import NoRoom
+from ota_server.operator_port.access import unauthorised
 from ota_server.operator_port.asked import Malformed
 from ota_server.operator_port.authoriser import Denied
 from ota_server.operator_port.problems import Problem
 from ota_server.operator_port.site import NotHere
 from ota_server.operator_port.statuses import as_problem
+from ota_server.system.hints import hints
 from ota_server.system.locks import Busy
 
 
@@ -39,6 +41,12 @@ class AsProblemTest(unittest.TestCase):
                 found = as_problem(problem)
                 self.assertEqual(found.status, status)
                 self.assertTrue(found.detail)
+
+    def test_a_refusal_names_commands_as_they_can_be_pasted_and_none_that_was_sent(self):
+        found = as_problem(unauthorised("This token has expired."))
+        self.assertIn(hints.paste("`token login`"), found.detail)
+        sent = as_problem(Denied(HTTPStatus.FORBIDDEN, "Another name", "not known as `hold`"))
+        self.assertEqual(sent.detail, "not known as `hold`")
 
     def test_what_may_be_there_soon_says_when_to_ask_again(self):
         for problem in (IndexAway("x"), Busy("x")):

@@ -29,6 +29,7 @@ EVERYTHING = MetricsInput(
     SERVER,
     ProcessFigures(1.5, 2, 3, 4, 5, 6.0),
     ProcessFigures(1.0, 2, 3, 4, 5, 6.0),
+    7,
 )
 
 _ONE_LABEL = r'[a-z_]+="(?:[^"\\\n]|\\["\\n])*"'

@@ -174,7 +174,7 @@ class OperatorsCase(unittest.TestCase):
     @classmethod
     def await_devices(cls, count: int) -> None:
         """Wait until the index has so many devices, and all that they did is in it."""
-        assert until(lambda: _indexed(cls.data_dir) == count), _indexed(cls.data_dir)
+        await_indexed(cls.data_dir, count)
 
 
 def make_data_dir(data_dir: Path) -> None:
@@ -204,6 +204,12 @@ def some_devices(count: int, versions: Iterable[str] = (OLD, NEW)) -> dict[str, 
     """Return MACs with what each reports, the versions in turn."""
     listed = [*versions]
     return {mac_of(at): listed[at % len(listed)] for at in range(count)}
+
+
+def await_indexed(data_dir: Path, count: int, seconds: float = 60.0) -> None:
+    """Wait until the index of a data directory has so many devices, and all that they did."""
+    found = until(lambda: _indexed(data_dir) == count, seconds, 0.05)
+    assert found, _indexed(data_dir)
 
 
 def _indexed(data_dir: Path) -> int:

@@ -117,7 +117,7 @@ class Process:
     ) -> None:
         """Start it, by `code` instead of as a user does where that is given.
 
-        It has no port for operators unless `--admin` is among the arguments.
+        It has no operators' port unless `--admin` is among the arguments.
         """
         if "--admin" not in arguments:
             arguments = (*arguments, "--no-admin")

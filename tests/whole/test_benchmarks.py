@@ -320,5 +320,5 @@ class DeviceIndexTest(unittest.TestCase):
             device_index.main()
         lines = printed.getvalue().splitlines()
         self.assertRegex(lines[0], r"journal of 300 devices +\d+ MB")
-        self.assertRegex(lines[-1], r"the worst of all +\d+ ms")
+        self.assertRegex(lines[-1], r"the worst of all +\d+ ms, \d+ by the clock")
         self.assertTrue(any("versions=('v1.10.0',)" in line for line in lines))

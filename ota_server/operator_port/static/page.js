@@ -7,6 +7,11 @@
   const said = document.getElementById("said");
   let stream = null, poll = 0, due = 0, retry = 0, watch = 0, pause = PAUSE_MS;
 
+  let asOf = "when it was opened";
+  function say(text) {
+    if (!text) asOf = "at " + new Date().toLocaleTimeString();
+    if (said.textContent !== text) said.textContent = text;
+  }
   const parts = () => [...main.querySelectorAll("[data-live]")];
 
   // Parts are replaced one by one, so that what is typed or chosen elsewhere stays.
@@ -16,7 +21,10 @@
     try {
       const reply = await fetch(location.href, { headers: { "X-Fragment": "1", Accept: "text/html" } });
       if (reply.ok) show(new DOMParser().parseFromString(await reply.text(), "text/html"));
-    } catch { /* the server is away; the stream says when it is back */ }
+      say(reply.status === 401 ? "You are signed out, so this page no longer changes: sign in again." : "");
+    } catch {  // the stream says when the server is back
+      say("The server does not answer: this page is as it was " + asOf + ".");
+    }
     // A page that takes long to make is asked for less often.
     pause = Math.max(PAUSE_MS, 9 * (performance.now() - began));
     due = 0;
@@ -54,8 +62,9 @@
       stream.addEventListener(kind, (event) => {
         if (kind === "all" || parts().some((p) => p.dataset.live.split(" ").includes(kind))) soon();
       });
-    stream.onopen = () => { clearInterval(poll); poll = 0; };
+    stream.onopen = () => { clearInterval(poll); poll = 0; if (said.textContent) soon(); };
     stream.onerror = () => {
+      soon();  // is the server away, or this stream alone?
       if (!poll) poll = setInterval(refresh, POLL_MS);
       if (stream && stream.readyState === EventSource.CLOSED) {
         stream = null;  // refused: there are too many
@@ -85,6 +94,7 @@
   // Uploads: the file is the body of the request, so it is never in memory
   function send(form, file) {
     const bar = form.querySelector("progress"), out = form.querySelector("output");
+    if (!file.size) { out.textContent = "This file is empty."; return; }
     const sent = new XMLHttpRequest();
     sent.open("POST", form.dataset.upload + "&name=" + encodeURIComponent(file.name));
     sent.setRequestHeader("Content-Type", "application/octet-stream");
