@@ -184,6 +184,9 @@ def _operator_side(data_dir: Path, sock: socket.socket, names: Sequence[str]) ->
 def _answer_operators(arguments: argparse.Namespace) -> int:
     """Answer operators until a signal; return the exit code."""
     address = arguments.admin
+    if not arguments.data_dir.is_dir():  # or one that was mistyped would be made
+        log.error("there is no folder %s; is --data-dir right?", arguments.data_dir)
+        return 1
     if problem := check_address(arguments.data_dir, address.host):
         log.error("%s", hints.paste(problem))
         return 1

@@ -7,7 +7,7 @@ it. All methods can be called by several threads.
 import json
 import sqlite3
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -84,10 +84,10 @@ __all__ = [
 class DeviceIndex:
     """Reads the index of a data directory."""
 
-    def __init__(self, data_dir: Path) -> None:
-        """Take the data directory of the server, or of one of its products."""
+    def __init__(self, data_dir: Path, why_not_made: Callable[[], str] = str) -> None:
+        """Take the data directory of the server or a product, and who knows what is in the way."""
         self._root = root_of(data_dir)
-        self._pool = ReadingPool(path_of(data_dir))
+        self._pool = ReadingPool(path_of(data_dir), why_not_made)
 
     def close(self) -> None:
         """Close the file."""

@@ -12,7 +12,7 @@ quick whatever the filter is. So:
 """
 
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Lock
@@ -34,8 +34,14 @@ class _Opened(NamedTuple):
 class ReadingPool:
     """Connections to one file, each used by one thread at a time."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, why_not_made: Callable[[], str]) -> None:
+        """Open nothing yet.
+
+        Args:
+            why_not_made: returns why a file that is missing cannot be made; "": nobody knows.
+        """
         self._path = path
+        self._why_not_made = why_not_made
         self._lock = Lock()
         self._idle: list[_Opened] = []
 
@@ -75,7 +81,8 @@ class ReadingPool:
             inode = self._path.stat().st_ino
         except FileNotFoundError:
             self.close()
-            raise Unusable("it is not there") from None
+            why = self._why_not_made()
+            raise Unusable(f"it is not there{why and ', and cannot be made: '}{why}") from None
         with self._lock:
             while self._idle:
                 opened = self._idle.pop()

@@ -157,7 +157,7 @@ def open_to_write(path: Path) -> sqlite3.Connection:
         OSError, sqlite3.Error: it cannot be opened now.
     """
     if not path.is_file() or path.is_symlink():
-        raise Unusable("it is not there")
+        raise Unusable(_why_missing(path))
     connection = _connect(path, "rw")
     try:
         _check(connection)
@@ -183,7 +183,7 @@ def open_to_read(path: Path) -> sqlite3.Connection:
         sqlite3.Error: it cannot be opened now.
     """
     if not path.is_file():
-        raise Unusable("it is not there")
+        raise Unusable(_why_missing(path))
     connection = _connect(path, "ro")
     try:
         connection.execute(f"PRAGMA cache_size = -{_READER_CACHE_KIB}")
@@ -197,6 +197,11 @@ def open_to_read(path: Path) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
+
+
+def _why_missing(path: Path) -> str:
+    # Anything else is replaced; what is in a folder may be somebody's.
+    return f"{path} is a folder: move it away" if path.is_dir() else "it is not there"
 
 
 def delete(path: Path) -> None:

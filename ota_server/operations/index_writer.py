@@ -66,6 +66,9 @@ class IndexWriter:
     """Writes the index of one data directory, for all of its products. Used by one thread.
 
     Only one may work on a data directory: that is the controller that holds its lock.
+
+    Attributes:
+        problem: why it stands still, or is made again; "": it goes on. Any thread may read it.
     """
 
     def __init__(self, data_dir: Path, look_seconds: float = _LOOK_SECONDS) -> None:
@@ -75,6 +78,7 @@ class IndexWriter:
             data_dir: of the server, or of one of its products.
             look_seconds: how often it looks at what operators decided.
         """
+        self.problem = ""
         self._look_seconds = look_seconds
         self._root = root_of(data_dir)
         self._logs = journal_dir(data_dir)
@@ -123,7 +127,9 @@ class IndexWriter:
         if time.monotonic() < self._wait_until:
             return False
         try:
-            return self._step(now_ms)
+            has_more = self._step(now_ms)
+            self.problem = ""
+            return has_more
         except sqlite3.Error as problem:
             self._give_up(problem, is_damage(problem) or is_no_room(problem))
             if is_no_room(problem):
@@ -139,6 +145,9 @@ class IndexWriter:
         return False
 
     def _give_up(self, problem: Exception, is_lost: bool) -> None:
+        self.problem = f"{problem}"
+        if isinstance(problem, OSError) and problem.filename:
+            self.problem = f"{problem.filename}: {problem.strerror}"
         what = "is made again" if is_lost else "stands still"
         if self._limit.allows(f"{what} {problem}", time.monotonic()):
             log.warning("the index of devices %s: %s", what, problem)

@@ -15,8 +15,9 @@ from ota_server.operator_port.problems import Problem
 _STRANGERS_AT_ONCE = 2
 _PATIENCE_SECONDS = 5.0
 _LATER_SECONDS = 5
-# Bodies of all requests that arrive at once: each may be 4 MiB.
-_MOST_BODIES_BYTES = 32 * 1024 * 1024
+# Bodies of all requests that are answered at once: each may be 4 MiB. What is made of one, such as
+# an object of JSON, may take thirty times its length.
+_MOST_BODIES_BYTES = 16 * 1024 * 1024
 
 
 def _later(text: str) -> Problem:

@@ -154,6 +154,13 @@ class Authoriser:
         except (Denied, _Wrong):
             return False
 
+    def still_lets_read(self, request: Request, peer: Peer) -> bool:
+        """Return whether who sent a request may still read: for a stream, again and again."""
+        try:
+            return bool(self._sender(request, peer).name) or self._may_read_openly(request, peer)
+        except (Denied, _Wrong):
+            return False
+
     def begin_session(self, request: Request, peer: Peer, code: str) -> NewSession:
         """Sign in: use up the code of a link by `token login`.
 

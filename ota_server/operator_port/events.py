@@ -7,7 +7,8 @@ client polls.
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from http import HTTPStatus
 
 from ota_server.httpd.http1 import field_lines
@@ -44,13 +45,15 @@ def follow(site: Site, asked: Asked) -> Reply:
     if asked.request.method == "HEAD":
         return Reply(HTTPStatus.OK, _FIELDS, content_length=None, close=True)
     last_id = last_seen_id(asked)
+    is_let = partial(site.authoriser.still_lets_read, asked.request, asked.peer)
 
     def talk(taken: TakenConnection) -> None:
         if not site.changes.begin_stream():
             taken.reply(_no_room(site, asked), asked.request.minor_version)
             return
         try:
-            EventStream(site.changes, taken, last_id).send(asked.request.minor_version)
+            stream = EventStream(site.changes, taken, last_id, is_let=is_let)
+            stream.send(asked.request.minor_version)
         finally:
             site.changes.end_stream()
 
@@ -92,25 +95,31 @@ class EventStream:
         taken: TakenConnection,
         last_id: int | None,
         comment_seconds: float = COMMENT_SECONDS,
+        is_let: Callable[[], bool] = lambda: True,
     ) -> None:
         """Begin after the change that the client has seen; None: with the next one.
 
         Args:
+            is_let: whether the client may still listen: its token may be revoked.
             comment_seconds: how long it is silent at most.
         """
         self._changes = changes
         self._taken = taken
         self._last_id = changes.last_id if last_id is None else last_id
         self._comment_seconds = comment_seconds
+        self._is_let = is_let
 
     def send(self, minor_version: int) -> None:
-        """Send events until the client leaves, or there are none any longer."""
+        """Send events until the client leaves or may not listen, or there are none any longer."""
         head = with_safe_fields(Reply(HTTPStatus.OK, _FIELDS, content_length=None))
         begin = f"retry: {RETRY_SECONDS * 1000}\nid: {self._last_id}\n\n".encode("ascii")
         self._send(head.head(int(time.time()), False, minor_version) + begin)
         while not self._changes.is_closed and not self._taken.is_left():
             wait_seconds = min(_LOOK_SECONDS, self._comment_seconds)
-            self._send_next(self._changes.after(self._last_id, wait_seconds))
+            changes = self._changes.after(self._last_id, wait_seconds)
+            if not self._is_let():
+                return
+            self._send_next(changes)
 
     def _send_next(self, changes: Sequence[SiteChange]) -> None:
         if changes:

@@ -40,12 +40,13 @@ class OperatorSide:
             sock: listens already.
             names: of hosts by which browsers reach the port, besides its address.
         """
+        self._writer: IndexWriter | None = None
         is_local = is_loopback(plain_address(ip_address(sock.getsockname()[0])))
         self._authoriser = Authoriser(
             data_dir, reads_openly=is_local, names=names, now_seconds=time.time
         )
         self._changes = Changes(clock.now_ms())
-        self._index = DeviceIndex(data_dir)
+        self._index = DeviceIndex(data_dir, self._why_no_index)
         self._watch = ChangeWatch(data_dir, self._index, self._changes)
         site = Site(data_dir, self._index, self._authoriser, self._changes)
         for product in site.products:
@@ -54,7 +55,6 @@ class OperatorSide:
         self._port = OperatorPort(sock, site, all_routes())
         self._data_dir = data_dir
         self._lock: int | None = None
-        self._writer: IndexWriter | None = None
         self._look_at = 0.0
         self._limit = RateLimit(_SAY_EVERY_SECONDS)
         self._port.start()
@@ -84,6 +84,9 @@ class OperatorSide:
                 log.error("the index of devices: %s: %s", problem.filename, problem.strerror)
             return
         self._writer = IndexWriter(self._data_dir)
+
+    def _why_no_index(self) -> str:
+        return "" if self._writer is None else self._writer.problem
 
     def close(self) -> None:
         """Answer what has arrived, and close everything."""

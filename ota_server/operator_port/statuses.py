@@ -53,7 +53,8 @@ def _of_system(problem: OSError) -> Problem:
     status = HTTPStatus.INTERNAL_SERVER_ERROR
     if is_full(problem):
         status = HTTPStatus.INSUFFICIENT_STORAGE
-    said = f"A file cannot be read or written: {problem.filename or ''} {problem.strerror}."
+    what = f"{problem.filename}: " if problem.filename else ""
+    said = f"A file cannot be read or written: {what}{problem.strerror}."
     return Problem(status, said)
 
 

@@ -315,6 +315,19 @@ class LostTest(IndexCase):
                 self.assertFalse(self.writer.step(self.now_ms))
         self.assertEqual(len(logged.output), 1)
         self.assertIn("stands still", logged.output[0])
+        with self.assertRaisesRegex(IndexAway, "index.sqlite is a folder: move it away"):
+            self.index.summary()
+
+    def test_a_reader_says_why_a_missing_one_cannot_be_made(self):
+        self.writer.problem = "Read-only file system"
+        self.file.unlink()
+        index = DeviceIndex(self.data_dir, lambda: self.writer.problem)
+        self.addCleanup(index.close)
+        with self.assertRaisesRegex(IndexAway, "not there, and cannot be made: Read-only file sys"):
+            index.summary()
+        self.catch_up()
+        self.assertEqual(self.writer.problem, "")
+        index.summary()
 
 
 class NoRoomTest(IndexCase):

@@ -8,10 +8,11 @@ from contextlib import ExitStack
 from threading import Thread
 
 from ota_server.httpd.taken import TakenConnection
+from ota_server.operations.token_edits import revoke_token
 from ota_server.operator_port.changes import MOST_STREAMS, Changes, SiteChange
 from ota_server.operator_port.events import COMMENT_SECONDS, EventStream, event_text
 from tests.support import TIMEOUT_SECONDS, Client, until
-from tests.support.operators import OperatorsCase, some_devices
+from tests.support.operators import OperatorsCase, make_token, some_devices
 
 
 class Listener:
@@ -135,6 +136,15 @@ class ManyStreamsTest(OperatorsCase):
 
 
 class EndTest(OperatorsCase):
+    def test_a_stream_ends_when_its_token_is_revoked(self):
+        authorization = f"Bearer {make_token(self.data_dir, 'listener', may_act=False)}"
+        listener = Listener(self.server.admin_port, Authorization=authorization)
+        self.addCleanup(listener.close)
+        self.assertEqual(listener.status, 200)
+        revoke_token(self.data_dir, "listener")
+        listener.client.sock.settimeout(10)
+        listener.client.read_all()
+
     def test_a_stream_ends_when_the_server_does(self):
         listener = Listener(self.server.admin_port)
         self.check_in(some_devices(1))

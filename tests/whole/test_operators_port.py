@@ -175,3 +175,17 @@ class AloneTest(OperatorsPortCase):
         self.assertEqual(self.page(int(found[1])), 200)
         process.terminate()
         self.assertEqual(process.wait(TIMEOUT_SECONDS), 0)
+
+    def test_it_makes_no_data_directory_of_a_name_that_was_mistyped(self):
+        command = [sys.executable, "-m", "ota_server.controller", "--admin", "127.0.0.1:0"]
+        folder = self.data_dir / "mistyped"
+        done = subprocess.run(
+            [*command, "--data-dir", str(folder)],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT_SECONDS,
+        )
+        self.assertEqual(done.returncode, 1)
+        self.assertIn(f"there is no folder {folder}", done.stderr)
+        self.assertFalse(folder.exists())

@@ -1,7 +1,9 @@
 """What holds for every route of the operators' port: who may, what changes nothing, which site."""
 
 import hashlib
+import json
 import re
+import socket
 from collections.abc import Iterator
 
 from ota_server.operator_port.authoriser import Access
@@ -18,6 +20,7 @@ METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE")
 MOVING = re.compile(
     r"log/(index\.sqlite.*|token_use\.json|admission\.json|.*\.checkpoint)|version/progress\.json"
 )
+WHO = ("ann", "admin port")
 STREAMS = ("/events", "/api/v1/events")
 
 
@@ -221,3 +224,111 @@ class SiteTest(RulesCase):
         upper = mac_of(1).upper().replace(":", "-")
         answer = self.operators.get(f"/devices/default/{upper}?next=//evil.example")
         self.assertEqual(answer.fields["location"], f"/devices/default/{mac_of(1)}")
+
+
+class FramingTest(RulesCase):
+    """Where one request ends: what follows a body is never taken for a request."""
+
+    def replies(self, content: bytes) -> list[bytes]:
+        """Return the status lines of all that is answered on one connection."""
+        with Client(self.server.admin_port) as client:
+            client.send(content)
+            client.sock.shutdown(socket.SHUT_WR)
+            return re.findall(rb"HTTP/1\.1 (\d+) ", client.read_all())
+
+    def post(self, path: str, body: bytes, length: int | None = None) -> bytes:
+        fields = {
+            "Host": f"127.0.0.1:{self.server.admin_port}",
+            "Authorization": f"Bearer {self.operators.token}",
+            "Content-Type": FORM_TYPE,
+            "Content-Length": str(len(body) if length is None else length),
+        }
+        lines = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
+        return f"POST {path} HTTP/1.1\r\n{lines}\r\n".encode() + body
+
+    def test_a_request_behind_a_body_is_not_answered(self):
+        before = self.snapshot()
+        hold = self.post("/hold", b"product=")
+        for first in (
+            self.post("/devices/preview", b"a=b"),
+            self.post("/nothing", b"a=b"),
+            self.post("/devices", b"a=b"),
+            self.post("/releases/default/v1/activate", b"a=b", 1),
+            self.post("/login", b"code=x"),
+        ):
+            with self.subTest(first=first[:40]):
+                self.assertEqual(len(self.replies(first + hold)), 1)
+        self.assert_same(before)
+
+    def test_a_body_that_does_not_arrive_does_nothing(self):
+        before = self.snapshot()
+        for path in ("/hold", "/releases/upload?name=a", f"/uploads/default/{self.upload}/publish"):
+            with self.subTest(path):
+                self.assertEqual(self.replies(self.post(path, b"product=", 9000)), [])
+        self.assert_same(before)
+
+    def test_what_two_programs_could_read_differently_is_refused(self):
+        hold = self.post("/hold", b"product=")
+        for wrong in (
+            hold.replace(b"Content-Length: 8", b"Content-Length: 8\r\nContent-Length: 9"),
+            hold.replace(b"Content-Length: 8", b"Content-Length: +8"),
+            hold.replace(b"Content-Length: 8", b"Transfer-Encoding: chunked"),
+            hold.replace(b"Content-Length: 8", b"Content-Length : 8"),
+            hold.replace(b"Host: ", b"Host: evil.example\r\nHost: "),
+        ):
+            with self.subTest(wrong=wrong[-80:]):
+                self.assertIn(self.replies(wrong), ([b"400"], [b"501"]))
+
+    def test_by_http_1_0_nobody_reads_without_a_token(self):
+        fields = f"Host: 127.0.0.1:{self.server.admin_port}\r\n"
+        for token, status in (("", b"401"), (self.operators.token, b"200")):
+            said = f"Authorization: Bearer {token}\r\n" if token else ""
+            content = f"GET /devices HTTP/1.0\r\n{fields}{said}\r\n".encode()
+            self.assertEqual(self.replies(content), [status])
+
+
+class OnRecordTest(RulesCase):
+    def test_each_action_is_on_record_with_the_name_of_its_token(self):
+        device, group = f"/api/v1/devices/default/{mac_of(2)}", "/api/v1/groups/default/new"
+        release, rollout = "/api/v1/releases/default", f"/api/v1/rollouts/default/{self.rollout}"
+        bulk = {"product": "default", "keys": [mac_of(3), mac_of(4)], "expected": 2}
+        self.put(f"{release}/v3")
+        for method, path, content, action in (
+            ("PUT", f"{device}/label", {"label": "a"}, "label"),
+            ("DELETE", f"{device}/label", None, "label"),
+            ("PUT", f"{device}/pin", {"version": OLD}, "pin"),
+            ("DELETE", f"{device}/pin", None, "unpin"),
+            ("POST", f"{device}/retry", None, "retry"),
+            ("POST", "/api/v1/devices/actions", {**bulk, "action": "label", "label": "b"}, "label"),
+            ("PUT", f"{group}/devices/{mac_of(5)}", None, "group add"),
+            ("PUT", f"{group}/pin", {"version": OLD}, "pin"),
+            ("DELETE", f"{group}/pin", None, "unpin"),
+            ("DELETE", group, None, "group delete"),
+            ("PATCH", rollout, {"max_failures": 5}, "rollout change"),
+            ("POST", f"{rollout}/pause", None, "rollout pause"),
+            ("POST", f"{rollout}/abort", None, "rollout abort"),
+            ("PUT", "/api/v1/hold", {"reason": "it reboots"}, "hold"),
+            ("DELETE", "/api/v1/hold", None, "unhold"),
+            ("POST", f"{release}/v3/withdraw", {}, "withdraw"),
+            ("POST", f"{release}/v3/reinstate", None, "withdraw --undo"),
+            ("DELETE", f"{release}/v3", None, "remove"),
+            ("DELETE", device, None, "forget"),
+        ):
+            with self.subTest(method=method, path=path):
+                before = len(self.entries())
+                status, said = self.operators.json(method, path, content)
+                self.assertLess(status, 300, said)
+                entries = self.entries()[before:]
+                self.assertIn(action, [each["action"] for each in entries])
+                done = [each for each in entries if each["action"] == action]
+                self.assertEqual({(each["user"], each["through"]) for each in done}, {WHO})
+
+    def put(self, path: str) -> None:
+        fields = {"Content-Type": "application/octet-stream", "Accept": "*/*"}
+        self.assertEqual(self.operators.ask("PUT", path, b"three", fields).status, 201)
+        done = self.entries()[-1]
+        self.assertEqual((done["action"], done["user"], done["through"]), ("publish", *WHO))
+
+    def entries(self) -> list[dict[str, str]]:
+        lines = (self.data_dir / "log" / "audit.jsonl").read_text().splitlines()
+        return [json.loads(line) for line in lines]
