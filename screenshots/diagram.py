@@ -361,7 +361,7 @@ def house_svg() -> str:
         parts += [
             _box(_ROOM_X, y, _ROOM_WIDTH, _ROOM_HEIGHT, fill),
             _text(_ROOM_X + 14, y + 28, f"{name}/", 14, INK, 'font-weight="bold"'),
-            _text(_ROOM_X + 130, y + 28, text, 12, QUIET),
+            _text(_ROOM_X + 142, y + 28, text, 12, QUIET),
         ]
         for user, x in _COLUMNS:
             if user in users:
