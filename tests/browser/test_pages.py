@@ -1,11 +1,14 @@
 """Each page for everybody: dark and light, on a phone, by keyboard alone, and without script."""
 
 import re
+import tempfile
+from pathlib import Path
 from typing import Any
 
 from ota_server.operator_port.page_devices_meant import PREFIX
 from tests.support.browser_case import PastFleetCase
-from tests.support.operators_story import OperatorsStory
+from tests.support.images import esp32_image
+from tests.support.operators_story import PUBLISH, OperatorsStory
 from tests.support.past_fleet import OLDER, PILOT, TARGET, mac_of
 from tests.support.real_browser import PHONE, Window, needs_browser
 
@@ -178,3 +181,30 @@ class EachPageTest(PastFleetCase):
         self.tab_to(page, "Pause")
         page.keyboard.press("Enter")
         page.locator("#state").get_by_text("paused").wait_for()
+
+    def test_an_image_is_published_and_rolled_out_by_keyboard_alone(self):
+        folder = Path(self.enterContext(tempfile.TemporaryDirectory()))
+        image = folder / "sensor.bin"
+        image.write_bytes(esp32_image("v9.0.0"))
+        page = self.signed_in().open("/releases")
+        self.tab_to(page, "image")
+        with page.expect_file_chooser() as chooser:
+            page.keyboard.press("Enter")
+        chooser.value.set_files(image)
+        page.wait_for_url("**/uploads/**")
+        self.tab_to(page, "version")
+        page.keyboard.type("v9.0.0")
+        self.tab_to(page, PUBLISH)
+        page.keyboard.press("Enter")
+        page.wait_for_url("**/releases/default/v9.0.0")
+        page.goto("/rollouts/new")
+        self.tab_to(page, "version")
+        page.keyboard.type("v9.0.0")
+        self.tab_to(page, "Show what it would do")
+        page.keyboard.press("Enter")
+        begin = page.get_by_role("button", name=re.compile("^Begin"))
+        begin.wait_for()
+        self.tab_to(page, begin.inner_text())
+        page.keyboard.press("Enter")
+        page.wait_for_url("**/rollouts/default/*")
+        page.get_by_role("heading", name=re.compile("Rollout of v9.0.0")).wait_for()
