@@ -62,7 +62,8 @@ _FILTERS = (
 )
 
 
-def _mac(number: int) -> str:
+def mac_of(number: int) -> str:
+    """Return the MAC address of a device of the fleet."""
     return (0x020000000000 + number).to_bytes(6, "big").hex(":")
 
 
@@ -70,7 +71,7 @@ def _chosen(chance: random.Random, among: tuple[tuple[object, int], ...]) -> obj
     return chance.choices([each for each, _ in among], [weight for _, weight in among])[0]
 
 
-def _device(number: int, now_ms: int) -> Device:
+def known_device(number: int, now_ms: int) -> Device:
     """Return a device, the same each time but for the time."""
     chance = random.Random(number)
     age_ms = chance.randrange(3_600_000) if chance.random() < 0.97 else 3 * _DAY_MS
@@ -101,14 +102,14 @@ def write_fleet(data_dir: Path, count: int, now_ms: int) -> None:
     for version in (_OLD, _NEW):
         (data_dir / "firmware" / f"firmware_{version}.bin").write_bytes(b"image" * 1000)
     (data_dir / "version" / "version.txt").write_text(_NEW)
-    named = [_mac(number) for number in range(0, count, 100)]
+    named = [mac_of(number) for number in range(0, count, 100)]
     labels = {mac: f"Pump house {number}" for number, mac in enumerate(named)}
     (data_dir / "version" / "labels.json").write_text(json.dumps(labels))
     (data_dir / "version" / "groups" / "beta.txt").write_text("\n".join(named))
     journal = Journal(data_dir / "log", fsync="never")
     for number in range(count):
-        mac = _mac(number)
-        journal.append(mac, format_record("device", mac, _device(number, now_ms)))
+        mac = mac_of(number)
+        journal.append(mac, format_record("device", mac, known_device(number, now_ms)))
         if number % _LINES_A_WRITE == 0:
             journal.flush()
             journal.seal(format_seal(now_ms))
@@ -153,8 +154,8 @@ def measure_writer(data_dir: Path, count: int) -> None:
     with (data_dir / "log" / "devices.jsonl").open("ab") as journal:
         for _ in range(_FOLLOWED):
             number = chance.randrange(count)
-            device = _device(number, now_ms)._replace(time_ms=now_ms, last_seen_ms=now_ms)
-            journal.write(format_record("check", _mac(number), device))
+            device = known_device(number, now_ms)._replace(time_ms=now_ms, last_seen_ms=now_ms)
+            journal.write(format_record("check", mac_of(number), device))
     steps.longest = 0.0
     seconds, worked = steps.all()
     _say("followed", f"{_FOLLOWED / seconds:,.0f} records/s")

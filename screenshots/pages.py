@@ -38,6 +38,12 @@ from tests.support.real_browser import (  # noqa: E402
 from tests.support.server import Process  # noqa: E402
 
 DEVICES = 10_000
+SHOWN_FOLDER = "/srv/ota"
+_SHOW_OTHER_FOLDER = """([folder, shown]) => {
+  const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  while (texts.nextNode()) texts.currentNode.data =
+    texts.currentNode.data.replace(new RegExp(folder + "/\\\\S+", "g"), shown);
+}"""
 _TALLEST = 1000
 
 
@@ -62,6 +68,10 @@ def main() -> int:
             browser.close()
             fleet.close()
             server.end()
+    # At the end, since it takes seconds: meanwhile devices would fall silent.
+    for path in sorted(HERE.glob("page-*.png")):
+        path.write_bytes(make_small(path.read_bytes()))
+        print(f"{path.name}: {path.stat().st_size:,} bytes")
     return 0
 
 
@@ -85,12 +95,14 @@ def tell(browser: RealBrowser, data_dir: Path, fleet: PastFleet, origin: str) ->
     # Those that cannot boot it have it by now, and are not heard from yet.
     good = [each for each in members if boots(each)][: len(members) // 2]
     story.let_devices_ask(good, lambda: story.updated() >= len(pilots()) + len(good) // 2)
-    window.open("/?days=30")
+    window.open("/?span=30d")
     window.page.get_by_text("No download runs now").wait_for()
     shoot(window, "overview", tallest=1560)
-    dark.open("/?days=30")
+    fleet.step(good)
+    dark.open("/?span=30d")
     shoot(dark, "overview-dark", tallest=1560)
-    phone.open("/?days=30")
+    fleet.step(good)
+    phone.open("/?span=30d")
     shoot(phone, "phone")
     window.open(story.rollout_path)
     story.let_devices_ask(members, lambda: story.state() == "halted")
@@ -117,6 +129,8 @@ def shoot(window: Window, name: str, tallest: int = _TALLEST) -> None:
     """Make a picture of a page, down to the end of its content or to a height."""
     page = window.page
     page.wait_for_load_state("load")
+    # The temporary one of this run says nothing to anybody.
+    page.evaluate(_SHOW_OTHER_FOLDER, [tempfile.gettempdir(), SHOWN_FOLDER])
     width = window.page.viewport_size["width"]
     height = min(tallest, bottom_of(page))
     path = HERE / f"page-{name}.png"
@@ -126,8 +140,6 @@ def shoot(window: Window, name: str, tallest: int = _TALLEST) -> None:
         clip={"x": 0, "y": 0, "width": width, "height": height},
         animations="disabled",
     )
-    path.write_bytes(make_small(path.read_bytes()))
-    print(f"{path.name}: {path.stat().st_size:,} bytes, {width} x {height}")
 
 
 def bottom_of(page: Any) -> int:

@@ -85,7 +85,7 @@ def _palette(rows: list[bytes], colours: int) -> tuple[list[Colour], dict[Colour
     counts: Counter[Colour] = Counter()
     for row in rows:
         counts.update(zip(row[::3], row[1::3], row[2::3], strict=True))
-    palette: list[Colour] = []
+    palette = [colour for colour, _ in counts.most_common(colours // 3)]
     for least in (24 * 24, 12 * 12, 0):
         for colour, _ in counts.most_common():
             if len(palette) < colours and all(_apart(colour, each) > least for each in palette):

@@ -151,26 +151,25 @@ def _lines_of(
     descriptor: int, stop: int, needles: Sequence[bytes], size: int
 ) -> Iterator[tuple[int, bytes]]:
     """Yield the lines of a file that begin before `stop`, the last one first."""
-    rest = b""
+    begun = 0  # bytes after `stop` that belong to the line in which the next block ends
     while stop > 0:
         start = max(0, stop - size)
-        block = os.pread(descriptor, stop - start, start) + rest
+        # Read again rather than kept and joined: to copy blocks takes as long as to search them.
+        block = os.pread(descriptor, stop - start + begun, start)
         # The line in which the block begins is a part of the block before.
         cut = block.find(b"\n") + 1 if start else 0
-        yield from (
-            (start + cut + at, line) for at, line in reversed(_lines_with(block[cut:], needles))
-        )
-        rest = block[:cut][:MAX_LINE_BYTES]
+        yield from ((start + at, line) for at, line in reversed(_lines_with(block, needles, cut)))
+        begun = min(cut, MAX_LINE_BYTES)
         stop, size = start, min(size * 2, _MOST_BYTES)
 
 
-def _lines_with(block: bytes, needles: Sequence[bytes]) -> list[tuple[int, bytes]]:
-    """Return the lines of a block that hold any of some bytes, each with where it begins."""
+def _lines_with(block: bytes, needles: Sequence[bytes], cut: int = 0) -> list[tuple[int, bytes]]:
+    """Return the lines of a block from `cut` on that hold any of some bytes, with their places."""
     found: dict[int, bytes] = {}
     for needle in needles:
-        at = block.find(needle)
+        at = block.find(needle, cut)
         while at >= 0:
-            start = block.rfind(b"\n", 0, at) + 1
+            start = block.rfind(b"\n", max(cut - 1, 0), at) + 1
             end = block.find(b"\n", at)
             end = len(block) if end < 0 else end
             if end - start < MAX_LINE_BYTES:

@@ -11,7 +11,7 @@ from tests.support.real_browser import PHONE, Window, needs_browser
 
 # Of those that are there from the beginning; that of a rollout and of an upload come later.
 PATHS = {
-    "overview": "/?days=30",
+    "overview": "/?span=30d",
     "devices": "/devices",
     "filtered devices": f"/devices?group={PILOT}&version={TARGET}&family=br",
     "a device": f"/devices/default/{mac_of(2)}",

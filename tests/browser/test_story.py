@@ -139,6 +139,8 @@ class StoryTest(PastFleetCase):
         story = self.story
         members = story.second_wave()
         story.let_devices_ask(members, lambda: story.state() == "halted")
+        self.page.get_by_role("link", name=re.compile("^failed: ")).click()
+        self.page.wait_for_url("**state=failed*")
         shown = self.page.locator("#devices td a").all_inner_texts()
         bad = {mac_of(each) for each in members if not boots(each)}
         self.assertTrue(shown)

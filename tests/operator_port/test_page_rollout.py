@@ -121,7 +121,7 @@ class FailedDeviceTest(RolloutPageCase):
 
     def test_devices_that_fail_are_named_with_their_reason_and_taken_back(self):
         bad = [*self.fleet.versions][3:23]
-        url = self.begin(waves="100", max_failures="20%")
+        url = self.begin(waves="100", max_failures="5%")
 
         def is_over() -> bool:
             self.fleet.ask(self.server.port, boots=lambda mac: mac not in bad)

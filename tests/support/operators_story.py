@@ -110,10 +110,9 @@ class OperatorsStory:
         page.locator("select[name=version]").select_option(RELEASE)
         page.get_by_label("Note").fill("Battery life, as promised to the shops")
         page.get_by_text("Waves and limits").click()
-        page.get_by_label("Waves in percent").fill(_SHORT["waves"])
+        for name in ("waves", "soak_seconds", "grace_seconds"):
+            page.locator(f"input[name={name}]").fill(_SHORT[name])
         page.locator("select[name=first_group]").select_option(_SHORT["first_group"])
-        page.get_by_label("Soak").fill(_SHORT["soak_seconds"])
-        page.get_by_label("Time to apply").fill(_SHORT["grace_seconds"])
         self.press("Show what it would do")
         page.get_by_role("heading", name=f"Roll out {RELEASE}?").wait_for()
 
@@ -150,8 +149,8 @@ class OperatorsStory:
 
     def second_wave(self) -> list[int]:
         """Wait until the second wave opens, and have the fleet ask; return the devices of it."""
-        second = self.page.locator("#waves tbody tr").nth(1)
-        self.let_devices_ask(pilots(), lambda: "open, opened" in second.inner_text())
+        second = self.page.locator("#waves td[data-name=State]").nth(1)
+        self.let_devices_ask(pilots(), lambda: second.inner_text().startswith("open"))
         heard = {*self.fleet.runs} - {*away(len(self.fleet.runs))}
         fetched = self.fleet.step(sorted(heard), boots)
         return sorted(each for each, version in fetched.items() if version == RELEASE)

@@ -28,8 +28,8 @@ _BLOCK = 10
 FAMILIES = ("br", "esphome", "br", "curl", "esphome", "br", "esphome", "br", "curl", "mongoose")
 _AGENTS = {"esphome": "ESPHome/2026.10.0", "curl": "curl/8.5.0"}
 _PLACES = ("kitchen", "hall", "cellar", "roof", "gate", "workshop")
-# Sources of requests: evidence counts by where it comes from.
-_HOMES = 40
+# So many connections have all devices.
+_CONNECTIONS = 40
 # Replies that nobody has read yet stay far below what a socket takes.
 _PIPELINED = 100
 # The server closes a connection that says nothing for longer.
@@ -71,8 +71,8 @@ def mac_of(number: int) -> str:
 
 
 def address_of(number: int) -> str:
-    """Return the address of a device, as the proxy says it."""
-    return f"198.51.100.{1 + number % _HOMES}"
+    """Return the address of a device, as the proxy says it; no two are behind one."""
+    return f"198.18.{number >> 8}.{number & 255}"
 
 
 def family_of(number: int) -> str:
@@ -121,7 +121,7 @@ def told_by(number: int, version: str, answer: Answer) -> Told:
 
 
 class PastFleet:
-    """Devices that ask a server, those of one address on one connection.
+    """Devices that ask a server, some on each connection.
 
     Attributes:
         runs: what each device runs, by its number.
@@ -135,18 +135,23 @@ class PastFleet:
 
     def close(self) -> None:
         """Close all connections."""
-        while self._clients:
-            self._clients.popitem()[1].sock.close()
-        self._used_at.clear()
+        for at in [*self._clients]:
+            self._hang_up(at)
 
     def _client(self, number: int) -> Client:
-        home, now = number % _HOMES, time.monotonic()
-        if now - self._used_at.get(home, now) > _IDLE_SECONDS:
-            self._clients.pop(home).sock.close()
-        self._used_at[home] = now
-        if home not in self._clients:
-            self._clients[home] = Client(self._port)
-        return self._clients[home]
+        at, now = number % _CONNECTIONS, time.monotonic()
+        if now - self._used_at.get(at, now) > _IDLE_SECONDS:
+            self._hang_up(at)
+        if at not in self._clients:
+            self._clients[at] = Client(self._port)
+        self._used_at[at] = now
+        return self._clients[at]
+
+    def _hang_up(self, at: int) -> None:
+        """Close a connection, if it is there."""
+        client = self._clients.pop(at, None)
+        if client is not None:
+            client.sock.close()
 
     def ask(self, numbers: Iterable[int]) -> dict[int, Told]:
         """Have devices ask for their version; return what each was told.
@@ -154,16 +159,16 @@ class PastFleet:
         Those whose connection ends are left out, and ask again next time: a rollout that halts
         ends the downloads of its release.
         """
-        of_home: dict[int, list[int]] = {}
+        by_connection: dict[int, list[int]] = {}
         for number in numbers:
-            of_home.setdefault(number % _HOMES, []).append(number)
+            by_connection.setdefault(number % _CONNECTIONS, []).append(number)
         told: dict[int, Told] = {}
-        for home, asked in of_home.items():
+        for at, asked in by_connection.items():
             try:
-                for at in range(0, len(asked), _PIPELINED):
-                    told.update(self._ask_at_once(asked[at : at + _PIPELINED]))
+                for begin in range(0, len(asked), _PIPELINED):
+                    told.update(self._ask_at_once(asked[begin : begin + _PIPELINED]))
             except (ConnectionError, ValueError):  # reset, or closed before a reply
-                self._clients.pop(home).sock.close()
+                self._hang_up(at)
         return told
 
     def _ask_at_once(self, numbers: list[int]) -> Iterator[tuple[int, Told]]:
@@ -198,7 +203,7 @@ class PastFleet:
             client.send(request_of(number, self.runs[number], path))
             answer = client.answer()
         except (ConnectionError, ValueError):
-            self._clients.pop(number % _HOMES).sock.close()
+            self._hang_up(number % _CONNECTIONS)
             return False
         length = int(answer.fields.get("content-length", "-1"))
         return answer.status == 200 and len(answer.body) == length

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import unittest
 from pathlib import Path
 from unittest import mock
@@ -322,3 +323,27 @@ class DeviceIndexTest(unittest.TestCase):
         self.assertRegex(lines[0], r"journal of 300 devices +\d+ MB")
         self.assertRegex(lines[-1], r"the worst of all +\d+ ms, \d+ by the clock")
         self.assertTrue(any("versions=('v1.10.0',)" in line for line in lines))
+
+
+@unittest.skipUnless(sys.platform == "linux", "epoll, and /proc")
+class OperatorsTest(unittest.TestCase):
+    def run_it(self, folder: str) -> list[str]:
+        """Ask a server of few devices once; return the lines that were printed."""
+        command = [sys.executable, "-m", "benchmarks.operators", "--devices", "300"]
+        command += ["--rounds", "1", "--rate", "50", "--dir", folder]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+        return done.stdout.splitlines()
+
+    def test_pages_are_asked_while_devices_check_also_on_a_folder_that_is_there(self):
+        with tempfile.TemporaryDirectory() as folder:
+            made = self.run_it(folder)
+            again = self.run_it(folder)
+        self.assertRegex(made[0], r"^index made from the journal +[\d.]+ s after the start$")
+        self.assertRegex(again[0], r"^index that was there is current ")
+        printed = "\n".join(made)
+        three_parts = r"( +\d+ \d+){3} +\d+ \d+$"
+        self.assertRegex(printed, rf"(?m)^/devices\?sort=seen&order=desc{three_parts}")
+        self.assertRegex(printed, rf"(?m)^/devices\?version=v1\.10\.0{three_parts}")
+        for when in ("alone", "beside operators"):
+            self.assertRegex(printed, rf"(?m)^checks {when} +50th [\d.]+ ms, 99th [\d.]+ ms, ")
