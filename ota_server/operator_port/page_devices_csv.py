@@ -10,10 +10,10 @@ from http import HTTPStatus
 
 from ota_server.httpd.http1 import field_lines
 from ota_server.httpd.reply import Reply
-from ota_server.httpd.taken import TakenConnection, TakesOver
+from ota_server.httpd.taken import ConnectionEnds, TakenConnection, TakesOver
 from ota_server.model.spreadsheet import csv_line, never_a_number
 from ota_server.model.timestamp import format_second
-from ota_server.operations.device_index import IndexedDevice
+from ota_server.operations.device_index import IndexAway, IndexedDevice
 from ota_server.operator_port.asked import Asked
 from ota_server.operator_port.device_query import DeviceListing, read_listing
 from ota_server.operator_port.html import shown as visible
@@ -60,8 +60,12 @@ def answer(site: Site, asked: Asked) -> Reply:
         send = partial(_send_chunk, taken) if minor_version else taken.send
         titles = [COLUMNS[name].field for name in shown]
         send(_MARK + csv_line(titles).encode("ascii") + _lines(first, shown))
-        for rows in parts:
-            send(_lines(rows, shown))
+        try:
+            for content in _further(site, parts, shown):
+                send(content)
+        except IndexAway as problem:
+            # Half of it is sent: only the end of the connection can say that the rest is missing.
+            raise ConnectionEnds("the index of devices is made again") from problem
         if minor_version:
             taken.send(b"0\r\n\r\n")
 
@@ -79,6 +83,19 @@ def _parts(site: Site, listing: DeviceListing) -> Iterator[Sequence[IndexedDevic
         cursor = found.next
         if cursor is None:
             return
+
+
+def _further(
+    site: Site, parts: Iterator[Sequence[IndexedDevice]], shown: Sequence[str]
+) -> Iterator[bytes]:
+    """Yield the lines of further parts; so many sheets are made at once that pages stay quick."""
+    while True:
+        with site.sheet_turns:
+            rows = next(parts, None)
+            content = b"" if rows is None else _lines(rows, shown)
+        if rows is None:
+            return
+        yield content
 
 
 def _lines(rows: Sequence[IndexedDevice], shown: Sequence[str]) -> bytes:

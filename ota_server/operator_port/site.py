@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable
 from http import HTTPStatus
 from pathlib import Path
+from threading import BoundedSemaphore
 
 from ota_server.operations.device_index import DeviceIndex
 from ota_server.operations.uploads import Uploads
@@ -16,6 +17,7 @@ from ota_server.system.data_dir import journal_dir, log_dir, product_dir, produc
 DEFAULT = "default"
 # How often at least is looked whether something that is awaited has come.
 _LOOK_SECONDS = 0.1
+_SHEETS_AT_ONCE = 2
 
 
 class NotHere(Exception):
@@ -32,6 +34,7 @@ class Site:
     Attributes:
         data_dir: the root: that of the default product.
         uploads: the images that operators have sent and not published yet.
+        sheet_turns: is held while a part of a sheet is made.
     """
 
     def __init__(
@@ -48,6 +51,7 @@ class Site:
         self.changes = changes
         self.now_ms = now_ms
         self.uploads = Uploads()
+        self.sheet_turns = BoundedSemaphore(_SHEETS_AT_ONCE)
 
     def awaits(self, is_so: Callable[[], bool], seconds: float) -> bool:
         """Wait until something is so, which shows in the index after a moment; False: too long."""
