@@ -207,11 +207,14 @@ def _while_checking(running: Running, options: argparse.Namespace, work: Callabl
     """Do something while devices check; return in words what the checks took."""
     checks = SteadyChecks(running.port, options.devices, options.rate)
     worked = procfs.cpu_clock(running.process)
+    waited = procfs.waited_seconds(running.process)
     work()
     taken, rate = checks.end()
-    each = (procfs.cpu_clock(running.process) - worked) / len(taken) * 1e6
+    worked = (procfs.cpu_clock(running.process) - worked) / len(taken) * 1e6
+    waited = (procfs.waited_seconds(running.process) - waited) / len(taken) * 1e6
     latencies = f"50th {percentile(taken, 50):.2f} ms, 99th {percentile(taken, 99):.2f} ms"
-    return f"{latencies}, worst {max(taken):.0f} ms, {rate:.0f}/s, processor {each:.0f} µs each"
+    each = f"each {worked:.0f} µs of the processor, {waited:.0f} µs waiting for one"
+    return f"{latencies}, worst {max(taken):.0f} ms, {rate:.0f}/s; {each}"
 
 
 def _print_sizes(running: Running, data_dir: Path, when: str) -> None:

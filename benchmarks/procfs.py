@@ -77,3 +77,8 @@ def cpu_clock(process: int) -> float:
     `cpu_seconds` counts in hundredths; this is the clock that clock_getcpuclockid(3) names.
     """
     return time.clock_gettime((~process << 3) | 2)
+
+
+def waited_seconds(process: int) -> float:
+    """Return for how long the main thread of a process was ready, but had no processor."""
+    return int(Path(f"/proc/{process}/schedstat").read_text().split()[1]) / 1e9

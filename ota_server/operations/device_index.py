@@ -63,7 +63,8 @@ from ota_server.operations.index_table import matching_rows, row_at
 from ota_server.system import clock
 from ota_server.system.data_dir import journal_dir, product_names, root_of
 
-_MOST_ROWS = 1_000
+# Of a part that is asked for, and of the pieces of a walk through all.
+_MOST_ROWS, _PIECE_ROWS = 10_000, 1_000
 # The index of a column is walked where one in so many devices is of the product.
 _WALKED_SHARE = 2
 _BELOW_ALL = -1
@@ -114,7 +115,7 @@ class DeviceIndex:
         Args:
             sort: a name of `device_filter.SORTS`.
             cursor: `next` or `previous` of another part; None: the first part.
-            limit: of rows, 1,000 at most.
+            limit: of rows, 10,000 at most.
 
         Raises:
             BadCursor: it is not one of this list.
@@ -261,9 +262,9 @@ class DeviceIndex:
         number = _BELOW_ALL
         while True:
             with self._reading() as connection:
-                rows = matching_rows(connection, condition, number, _MOST_ROWS)
+                rows = matching_rows(connection, condition, number, _PIECE_ROWS)
             yield from rows
-            if len(rows) < _MOST_ROWS:
+            if len(rows) < _PIECE_ROWS:
                 return
             number = rows[-1].number
 

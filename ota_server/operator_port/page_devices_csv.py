@@ -25,7 +25,8 @@ from ota_server.operator_port.page_devices_columns import (
 from ota_server.operator_port.problems import with_safe_fields
 from ota_server.operator_port.site import Site
 
-_ROWS_AT_ONCE = 1000
+# The first part comes soon; for each of the others the index may have to be read as a whole.
+_FIRST_ROWS, _MORE_ROWS = 1000, 10_000
 # Without it a spreadsheet may take the rest for another encoding than UTF-8.
 _MARK = b"\xef\xbb\xbf"
 
@@ -74,15 +75,12 @@ def answer(site: Site, asked: Asked) -> Reply:
 
 def _parts(site: Site, listing: DeviceListing) -> Iterator[Sequence[IndexedDevice]]:
     """Yield all rows of a list, part by part; the first part may be empty."""
-    cursor = None
-    while True:
-        found = site.index.page(
-            listing.wanted, listing.sort, listing.descending, cursor, _ROWS_AT_ONCE
-        )
+    asked_for = (listing.wanted, listing.sort, listing.descending)
+    found = site.index.page(*asked_for, None, _FIRST_ROWS)
+    yield found.rows
+    while found.next is not None:
+        found = site.index.page(*asked_for, found.next, _MORE_ROWS)
         yield found.rows
-        cursor = found.next
-        if cursor is None:
-            return
 
 
 def _further(

@@ -327,6 +327,8 @@ class DeviceIndexTest(unittest.TestCase):
 
 @unittest.skipUnless(sys.platform == "linux", "epoll, and /proc")
 class OperatorsTest(unittest.TestCase):
+    TAKES_LONG = True
+
     def run_it(self, folder: str) -> list[str]:
         """Ask a server of few devices once; return the lines that were printed."""
         command = [sys.executable, "-m", "benchmarks.operators", "--devices", "300"]
