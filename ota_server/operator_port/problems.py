@@ -4,12 +4,13 @@ import json
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit, urlunsplit
 
 from ota_server.httpd.http1 import field_lines
 from ota_server.httpd.reply import Reply
 from ota_server.operator_port.asked import Asked
 from ota_server.operator_port.frame import page
-from ota_server.operator_port.html import element
+from ota_server.operator_port.html import Html, element
 from ota_server.operator_port.pieces import with_code
 
 if TYPE_CHECKING:
@@ -93,10 +94,25 @@ def problem_reply(site: "Site", asked: Asked, problem: Problem) -> Reply:
     content = (
         element("h1", problem.title),
         element("p", with_code(problem.detail), class_="problem"),
+        _way_back(asked),
     )
     answer = page(site, asked, problem.title, content, status=problem.status, is_open=True)
     answer.fields += field_lines(problem.fields)
     return answer
+
+
+def _way_back(asked: Asked) -> Html | None:
+    """Return a link to the page that somebody comes from; None: it is not one of these."""
+    try:
+        before = urlsplit((asked.request.get(b"referer") or b"").decode("ascii"))
+    except ValueError:
+        return None
+    host = (asked.request.get(b"host") or b"").decode("latin-1")
+    # A path that begins with two slashes would be the name of a host.
+    if before.netloc != host or not before.path.startswith("/") or before.path.startswith("//"):
+        return None
+    url = urlunsplit(("", "", before.path, before.query, ""))
+    return element("p", element("a", "Back to the page before", href=url))
 
 
 def wants_page(asked: Asked) -> bool:
