@@ -151,6 +151,7 @@ class RolloutProgress(NamedTuple):
         accepted: the MACs of devices that a person went on without: they do not count.
         notes: what else a person should know, in sentences.
         bad: if it was halted, the MACs of the devices that did badly; the first ones of many.
+        is_halting: it is paused only until its halt is on record: that waits for nobody.
     """
 
     id: str
@@ -168,6 +169,7 @@ class RolloutProgress(NamedTuple):
     notes: tuple[str, ...] = ()
     bad: tuple[str, ...] = ()
     is_blocked: bool = False
+    is_halting: bool = False
 
 
 def plan_name(group: str) -> str:
@@ -224,7 +226,9 @@ def waits_for_person(plan: RolloutPlan, progress: RolloutProgress | None) -> boo
 
     One that an operator has paused does not count: somebody knows of it.
     """
-    if progress is None or plan.wanted != RolloutWish.RUN or plan.promoted > progress.wave:
+    if progress is None or progress.is_halting or plan.wanted != RolloutWish.RUN:
+        return False
+    if plan.promoted > progress.wave:
         return False
     if progress.state == RolloutState.PAUSED:
         return plan.resumed <= progress.resumed

@@ -279,7 +279,7 @@ class RolloutMover:
         """Write that the rollout ends, what that changes, then that it has ended."""
         is_halt = progress.state == RolloutState.HALTED and not self.plan.is_revert
         if is_halt and not self._record.is_paused:
-            self._record.write_progress(progress._replace(state=RolloutState.PAUSED))
+            self._record.pause_to_halt(progress)
         if progress is not self._progress:
             self._write_checkpoint_of_end(progress, now_ms, is_halt)
         try:

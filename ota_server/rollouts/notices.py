@@ -105,7 +105,9 @@ def _names(
     before: RolloutProgress | None, plan: RolloutPlan, progress: RolloutProgress
 ) -> Iterator[EventName]:
     """Yield what happened to a rollout; one that opens a wave may wait for a person at once."""
-    if before is not None and _step(before) == _step(progress):
+    if progress.is_halting:
+        return  # in a moment it is halted, or paused because it cannot be
+    if before is not None and not before.is_halting and _step(before) == _step(progress):
         return
     is_same = before is not None and _step(before)[:-1] == _step(progress)[:-1]
     if progress.state in _OF_STATE and not (is_same and progress.asks):

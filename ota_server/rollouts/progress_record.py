@@ -64,6 +64,14 @@ class ProgressRecord:
         self._unwritten.discard("progress")
         self.progress = progress
 
+    def pause_to_halt(self, progress: RolloutProgress) -> None:
+        """Replace the progress by a pause until the halt of the rollout is on record.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        self.write_progress(progress._replace(state=RolloutState.PAUSED, is_halting=True))
+
     def write_checkpoint(self, checkpoint: Checkpoint) -> int:
         """Replace the checkpoint; return how many bytes it has.
 

@@ -75,6 +75,17 @@ class NoticesBetweenTest(unittest.TestCase):
         self.assertEqual(event["event"], EventName.ROLLOUT_WAITS)
         self.assertEqual(list(notices_between(paused, at("paused", plan=resumed))), [])
 
+    def test_a_halt_that_is_on_its_way_is_told_once_it_is_there_or_cannot_be(self):
+        halting = at("paused", reason="3 failed", is_halting=True)
+        self.assertEqual(list(notices_between(at("running"), halting)), [])
+        for after, expected in (
+            (at("halted", reason="3 failed"), EventName.ROLLOUT_HALTED),
+            (at("paused", reason="the disk is full"), EventName.ROLLOUT_WAITS),
+        ):
+            with self.subTest(expected):
+                (event,) = notices_between(halting, after)
+                self.assertEqual(event["event"], expected)
+
     def test_a_halt_names_the_devices_that_did_badly(self):
         (event,) = notices_between(at("running"), at("halted", bad=("a", "b")))
         self.assertEqual(event["devices"], ["a", "b"])
