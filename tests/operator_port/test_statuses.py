@@ -58,6 +58,6 @@ class AsProblemTest(unittest.TestCase):
             broken = as_problem(OSError(errno.EIO, "I/O error", "/data/x"))
             bug = as_problem(KeyError("x"))
         self.assertEqual((full.status, broken.status, bug.status), (507, 500, 500))
-        self.assertIn("/data/x No space left", full.detail)
+        self.assertIn("/data/x: No space left", full.detail)
         self.assertNotIn("KeyError", bug.detail)
         self.assertEqual(len(logged.output), 3)
