@@ -186,7 +186,10 @@ class EachPageTest(PastFleetCase):
         folder = Path(self.enterContext(tempfile.TemporaryDirectory()))
         image = folder / "sensor.bin"
         image.write_bytes(esp32_image("v9.0.0"))
-        page = self.signed_in().open("/releases")
+        window = self.signed_in()
+        # Said early, so that no dialog of the browser itself comes: that is asked of it by and by.
+        window.page.on("filechooser", lambda _: None)
+        page = window.open("/releases")
         self.tab_to(page, "image")
         with page.expect_file_chooser() as chooser:
             page.keyboard.press("Enter")

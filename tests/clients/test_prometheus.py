@@ -294,8 +294,8 @@ class PrometheusTest(DataDirCase):
                 self.assertTrue(until(lambda e=expression: self.query(port, e)), expression)
 
                 def is_so(expression=expression, value=value) -> bool:
-                    ((result),) = self.query(port, expression)
-                    return value is None or float(result["value"][1]) == value
+                    found = self.query(port, expression)  # nothing while a scrape is late
+                    return bool(found) and (value is None or float(found[0]["value"][1]) == value)
 
                 self.assertTrue(until(is_so, TIMEOUT_SECONDS), self.query(port, expression))
         self.assertEqual(self.query(port, 'ALERTS{alertstate="firing"}'), [])

@@ -59,7 +59,8 @@ class ListeningTest(OperatorsPortCase):
             server = Process("--data-dir", str(self.data_dir), code=f"{code}; sys.exit(main())")
             self.addCleanup(server.kill)
             self.assertNotIn("operators", server.banner)
-            self.assertRegex(server.logged(), "no page for operators: port 7778 .*--no-admin")
+            said = re.compile("no page for operators: port 7778 .*--no-admin")
+            self.assertTrue(until(lambda: said.search(server.logged())), server.logged())
             with Client(server.port) as client:
                 client.request("/version.txt")
                 self.assertEqual(client.answer().body, b"v1")
