@@ -179,6 +179,7 @@ class FieldTest(SuricattaCase):
     def test_the_link_for_attributes_stays_and_no_update_begins(self):
         self.start()
         self.wait_until(self.gateway.restarts.exists)
+        self.wait_until(self.installed.exists)
         self.assertEqual(self.installed.read_bytes(), SMALL.next_image)
         self.assertEqual(self.link.requests.count(b"PUT /DEFAULT/"), 1)
 
