@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tests.support.commands import call
 from tests.support.past_fleet import FAMILIES, PILOT, PastFleet, away, family_of, pilots
-from tests.support.real_browser import Window
+from tests.support.real_browser import NeverShown, Window
 
 OPERATOR = "anna"
 RELEASE = "v2.0.0"
@@ -24,6 +24,7 @@ _SHORT = {"soak_seconds": "1s", "grace_seconds": "1s", "waves": "4,100", "first_
 # machine that runs other tests too, where a step of a rollout may take a minute all the same.
 _LOOK_MS = 400
 _PATIENCE_SECONDS = 180.0
+_ASKED_MS = 20_000
 
 
 def boots(number: int) -> bool:
@@ -125,9 +126,19 @@ class OperatorsStory:
 
     def do_and_confirm(self, button: str, confirm: str = "") -> None:
         """Press a button of the rollout, and the one of the page that asks."""
-        self.press(button)
-        self.page.wait_for_url("**/rollouts/default/*/*")
-        self.press(confirm or button)
+        asked = self.page.get_by_role("main").get_by_role(
+            "button", name=confirm or button, exact=True
+        )
+        for attempts_left in (2, 1, 0):
+            self.press(button)
+            self.page.wait_for_url("**/rollouts/default/*/*")
+            try:
+                asked.first.click(timeout=_ASKED_MS)
+                break
+            except NeverShown:
+                # As a person does where the page says that it cannot be done at this moment.
+                assert attempts_left, self.page.inner_text("main")
+                self.page.goto(self.rollout_path)
         self.page.wait_for_url(f"**{self.rollout_path}")
 
     def updated(self) -> int:

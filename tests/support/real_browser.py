@@ -21,8 +21,10 @@ sys.path.extend(str(each) for each in (_OWN, PYTHON_CLIENTS) if each.is_dir())
 try:
     import axe_playwright_python
     from playwright.sync_api import Browser, BrowserContext, Page, Request, sync_playwright
+    from playwright.sync_api import TimeoutError as NeverShown
 except ImportError:
     HAS_PLAYWRIGHT = False
+    NeverShown = TimeoutError
 else:
     HAS_PLAYWRIGHT = True
     _AXE = Path(axe_playwright_python.__file__).parent / "axe.min.js"
