@@ -15,7 +15,8 @@ controller makes it again. That decides the settings:
 
 import os
 import sqlite3
-from contextlib import closing, suppress
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from ota_server.system.data_dir import journal_dir
@@ -159,19 +160,11 @@ def open_to_write(path: Path) -> sqlite3.Connection:
     if not path.is_file() or path.is_symlink():
         raise Unusable(_why_missing(path))
     connection = _connect(path, "rw")
-    try:
+    with _closed_if_unusable(connection):
         _check(connection)
         _set_up(connection)
         if get_meta(connection, "boot") != boot_id():
             raise Unusable("it was written before the machine started")
-    except sqlite3.Error as problem:
-        connection.close()
-        if is_damage(problem):
-            raise Unusable(f"it is damaged: {problem}") from problem
-        raise
-    except BaseException:
-        connection.close()
-        raise
     return connection
 
 
@@ -185,18 +178,26 @@ def open_to_read(path: Path) -> sqlite3.Connection:
     if not path.is_file():
         raise Unusable(_why_missing(path))
     connection = _connect(path, "ro")
-    try:
+    with _closed_if_unusable(connection):
         connection.execute(f"PRAGMA cache_size = -{_READER_CACHE_KIB}")
         _check(connection)
-    except sqlite3.Error as problem:
+    return connection
+
+
+@contextmanager
+def _closed_if_unusable(connection: sqlite3.Connection) -> Iterator[None]:
+    """Close a connection if what is done inside of this fails.
+
+    Raises:
+        Unusable: the file is damaged.
+    """
+    try:
+        yield
+    except BaseException as problem:
         connection.close()
-        if is_damage(problem):
+        if isinstance(problem, sqlite3.Error) and is_damage(problem):
             raise Unusable(f"it is damaged: {problem}") from problem
         raise
-    except BaseException:
-        connection.close()
-        raise
-    return connection
 
 
 def _why_missing(path: Path) -> str:
