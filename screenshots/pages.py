@@ -133,6 +133,8 @@ def shoot(window: Window, name: str, tallest: int = _TALLEST) -> None:
     page.evaluate(_SHOW_OTHER_FOLDER, [tempfile.gettempdir(), SHOWN_FOLDER])
     width = window.page.viewport_size["width"]
     height = min(tallest, bottom_of(page))
+    # What stays at the bottom of the window has to be at the bottom of the picture.
+    page.set_viewport_size({"width": width, "height": height})
     path = HERE / f"page-{name}.png"
     page.screenshot(
         path=path,
