@@ -6,10 +6,12 @@ import subprocess
 import tempfile
 import unittest
 from pathlib import Path
+from typing import Any
 
 from ota_server.operator_port.changes import MOST_STREAMS
 from tests.support import TIMEOUT_SECONDS, Client, Process, until
 from tests.support.browser_case import BrowserCase
+from tests.support.commands import call
 from tests.support.fleet import NEW, OLD
 from tests.support.operators import ask_all, make_data_dir
 from tests.support.real_browser import Window, needs_browser
@@ -27,8 +29,9 @@ _POLL_MS = 16_000
 class LivePageTest(BrowserCase):
     def setUp(self) -> None:
         folder = Path(self.enterContext(tempfile.TemporaryDirectory(ignore_cleanup_errors=True)))
+        self.data_dir = str(folder / "data")
         make_data_dir(folder / "data")
-        self.server = Process("--data-dir", str(folder / "data"), "--admin", "127.0.0.1:0")
+        self.server = Process("--data-dir", self.data_dir, "--admin", "127.0.0.1:0")
         self.addCleanup(self.server.end)
         self.origin = f"http://127.0.0.1:{self.server.admin_port}"
 
@@ -42,6 +45,11 @@ class LivePageTest(BrowserCase):
     def come(self, mac: str, version: str = OLD) -> None:
         """Have a device ask."""
         ask_all(self.server.port, {mac: version})
+
+    def hold(self, reason: str) -> None:
+        """Hold everything, by a command."""
+        done = call("hold", "--reason", reason, "--data-dir", self.data_dir)
+        self.assertEqual(done.returncode, 0, done.stderr)
 
     @unittest.skipUnless(shutil.which("curl"), "not installed: curl")
     def test_the_first_device_appears_by_the_line_that_the_page_shows(self):
@@ -68,6 +76,25 @@ class LivePageTest(BrowserCase):
         page.evaluate(_HIDE, False)
         self.assert_streams(window, 1)
         page.get_by_role("link", name="02:00:00:00:00:02").wait_for()
+
+    def test_what_changes_while_the_page_asks_is_shown_too(self):
+        window, page_beside = self.window(), self.window().open("/audit")
+        page = window.open("/audit")
+        self.assert_streams(window, 1)
+        late: list[tuple[Any, Any]] = []
+        page.route(
+            "**/audit",
+            lambda route: route.continue_() if late else late.append((route, route.fetch())),
+        )
+        self.hold("the first change")
+        page_beside.get_by_text("the first change").first.wait_for()
+        while not late:
+            page.wait_for_timeout(20)
+        self.hold("the second one")
+        page_beside.get_by_text("the second one").first.wait_for()
+        route, answer_before = late[0]
+        route.fulfill(response=answer_before)
+        page.get_by_text("the second one").first.wait_for()
 
     def test_a_page_that_gets_no_stream_asks_from_time_to_time(self):
         self.come("02:00:00:00:00:01")

@@ -5,7 +5,7 @@
   const PAUSE_MS = 700, POLL_MS = 15000, RETRY_MS = 3000;
   const main = document.getElementById("main");
   const said = document.getElementById("said");
-  let stream = null, poll = 0, due = 0, retry = 0, watch = 0, pause = PAUSE_MS;
+  let stream = null, poll = 0, due = 0, retry = 0, watch = 0, pause = PAUSE_MS, isAsking = false;
 
   let asOf = "when it was opened";
   function say(text) {
@@ -16,7 +16,10 @@
 
   // Parts are replaced one by one, so that what is typed or chosen elsewhere stays.
   async function refresh() {
-    if (document.hidden) { due = 0; return; }
+    due = 0;
+    if (document.hidden) return;
+    if (isAsking) return soon();  // what changes meanwhile may not be in the answer
+    isAsking = true;
     const began = performance.now();
     try {
       const reply = await fetch(location.href, { headers: { "X-Fragment": "1", Accept: "text/html" } });
@@ -26,8 +29,8 @@
       say("The server does not answer: this page is as it was " + asOf + ".");
     }
     // A page that takes long to make is asked for less often.
-    pause = Math.max(PAUSE_MS, 9 * (performance.now() - began));
-    due = 0;
+    pause = Math.min(POLL_MS, Math.max(PAUSE_MS, 9 * (performance.now() - began)));
+    isAsking = false;
     watchAgain();
   }
   function show(fresh) {
