@@ -1,7 +1,8 @@
 """Make the pictures of the pages for operators again: `python screenshots/pages.py`.
 
-They come from the story that the tests tell (`tests/browser/`): 10,000 devices with a month behind
-them, on a real server; a release is published and rolled out, and halts in its second wave.
+Each view is made in light and in dark. They come from the story that the tests tell
+(`tests/browser/`): 10,000 devices with a month behind them, on a real server; a release is
+published and rolled out, and halts in its second wave.
 
 Needs Chromium, and the packages playwright and axe-playwright-python in the folder that
 OTA_SERVER_TEST_CLIENTS names. Makes page-*.png.
@@ -10,6 +11,7 @@ OTA_SERVER_TEST_CLIENTS names. Makes page-*.png.
 import argparse
 import sys
 import tempfile
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ sys.path.insert(0, str(HERE.parent))
 
 from small_png import make_small  # noqa: E402
 
+from tests.support.client import Client  # noqa: E402
 from tests.support.images import esp32_image  # noqa: E402
 from tests.support.operators import await_indexed  # noqa: E402
 from tests.support.operators_story import NOTES, RELEASE, OperatorsStory, boots  # noqa: E402
@@ -63,7 +66,7 @@ def main() -> int:
         fleet, browser = PastFleet(server.port, runs), RealBrowser()
         try:
             await_indexed(data_dir, DEVICES)
-            tell(browser, data_dir, fleet, f"http://127.0.0.1:{server.admin_port}")
+            tell(browser, data_dir, fleet, f"http://127.0.0.1:{server.admin_port}", server.port)
         finally:
             browser.close()
             fleet.close()
@@ -75,7 +78,9 @@ def main() -> int:
     return 0
 
 
-def tell(browser: RealBrowser, data_dir: Path, fleet: PastFleet, origin: str) -> None:
+def tell(
+    browser: RealBrowser, data_dir: Path, fleet: PastFleet, origin: str, devices_port: int
+) -> None:
     """Tell the story, and make a picture of each page when it shows most."""
     window = browser.window(origin)
     story = OperatorsStory(window, data_dir, fleet)
@@ -92,37 +97,53 @@ def tell(browser: RealBrowser, data_dir: Path, fleet: PastFleet, origin: str) ->
     cookies = window.context.cookies()
     dark = browser.window(origin, scheme="dark", cookies=cookies)
     phone = browser.window(origin, size=PHONE, cookies=cookies)
+    both = (window, dark)
     # Those that cannot boot it have it by now, and are not heard from yet.
     good = [each for each in members if boots(each)][: len(members) // 2]
     story.let_devices_ask(good, lambda: story.updated() >= len(pilots()) + len(good) // 2)
-    window.open("/?span=30d")
-    window.page.get_by_text("No download runs now").wait_for()
-    shoot(window, "overview", tallest=1560)
-    fleet.step(good)
-    dark.open("/?span=30d")
-    shoot(dark, "overview-dark", tallest=1560)
-    fleet.step(good)
+    for each in both:
+        each.open("/?span=30d")
+        each.page.get_by_text("No download runs now").wait_for()
+        shoot(each, "overview", tallest=1560)
+        fleet.step(good)
     phone.open("/?span=30d")
     shoot(phone, "phone")
     window.open(story.rollout_path)
     story.let_devices_ask(members, lambda: story.state() == "halted")
-    window.page.locator("#devices td a").first.wait_for()
-    shoot(window, "rollout")
     dark.open(story.rollout_path)
-    shoot(dark, "rollout-dark")
-    window.open("/releases")
-    shoot(window, "releases")
-    window.open("/devices?text=hall")
-    window.page.locator("input[name=key]").nth(1).check()
-    window.page.locator("input[name=key]").nth(2).check()
-    shoot(window, "devices")
+    for each in both:
+        each.page.locator("#devices td a").first.wait_for()
+        shoot(each, "rollout")
+        each.open("/devices?text=hall")
+        each.page.locator("input[name=key]").nth(1).check()
+        each.page.locator("input[name=key]").nth(2).check()
+        shoot(each, "devices")
+    send_what_is_rejected(devices_port)
     bad = next(each for each in members if fleet.runs[each] != RELEASE)
-    window.open(f"/devices/default/{mac_of(bad)}")
-    shoot(window, "device")
+    paths = {"device": f"/devices/default/{mac_of(bad)}", "releases": "/releases"}
+    paths |= {name: f"/{name}" for name in ("rollouts", "rejected", "audit")}
+    shoot_all(both, paths)
     story.hold("meters run backwards since v2.0.0")
-    shoot(window, "hold")
+    shoot_all(both, {"hold": "/hold"})
     problems = [*window.close(), *dark.close(), *phone.close()]
     assert not problems, problems
+
+
+def send_what_is_rejected(port: int) -> None:
+    """Ask as devices that do not say who they are in a way that can be understood."""
+    for mac in ("sensor 17", "24:0a:c4:00:00"):
+        with Client(port) as client:
+            lines = f"_br_mac_: {mac}\r\n_br_fwv_: v1.9.4\r\nX-Forwarded-For: 198.18.0.9\r\n"
+            client.send(f"GET /version.txt HTTP/1.1\r\nHost: ota\r\n{lines}\r\n".encode("ascii"))
+            assert client.answer().status == 401
+
+
+def shoot_all(windows: Iterable[Window], paths: Mapping[str, str]) -> None:
+    """Make a picture of each page in each window."""
+    for window in windows:
+        for name, path in paths.items():
+            window.open(path)
+            shoot(window, name)
 
 
 def shoot(window: Window, name: str, tallest: int = _TALLEST) -> None:
@@ -135,7 +156,8 @@ def shoot(window: Window, name: str, tallest: int = _TALLEST) -> None:
     height = min(tallest, bottom_of(page))
     # What stays at the bottom of the window has to be at the bottom of the picture.
     page.set_viewport_size({"width": width, "height": height})
-    path = HERE / f"page-{name}.png"
+    is_dark = page.evaluate("matchMedia('(prefers-color-scheme: dark)').matches")
+    path = HERE / f"page-{name}{'-dark' if is_dark else ''}.png"
     page.screenshot(
         path=path,
         full_page=True,
