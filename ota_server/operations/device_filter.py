@@ -43,7 +43,10 @@ class Stage(StrEnum):
 
 
 class Apart(StrEnum):
-    """Why a device is not counted among those that an update should reach now."""
+    """Why a device is not counted among those that an update should reach now.
+
+    One that failed or fell silent after an update is counted, whatever else is true of it.
+    """
 
     PINNED = "pinned"
     HELD = "on hold"

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from ota_server.model.quantity import rounded_duration
 from ota_server.model.timestamp import format_second
-from ota_server.operations.device_filter import SORTS, DeviceFilter, Stage
+from ota_server.operations.device_filter import SORTS, Apart, DeviceFilter, Stage
 from ota_server.operations.device_index import IndexedDevice
 from ota_server.operator_port.device_query import COLUMN_NAMES, DeviceListing, listing_fields
 from ota_server.operator_port.html import Html, Node, element
@@ -70,9 +70,10 @@ def sheet_time(ms: int | None) -> str:
 
 
 def name_cell(row: IndexedDevice) -> Node:
-    """Return the name of a device, which leads to its page."""
+    """Return the name of a device, which leads to its page, and why it is left out of the count."""
     shown = link(device_url(row.product, row.name), row.name, class_="mono")
-    return (shown, " ", element("small", "pinned")) if row.is_pinned else shown
+    marks = [*[Apart.PINNED.value] * row.is_pinned, *([row.apart.value] if row.apart else [])]
+    return shown, [(" ", element("small", each)) for each in dict.fromkeys(marks)]
 
 
 def seen_cell(row: IndexedDevice, now_ms: int) -> Node:
