@@ -96,7 +96,9 @@ def _form_page(
         content = _form(asked, data_dir, versions, typed, problems or {})
     heading = element("h1", "Start a rollout")
     ways = product_ways(site, asked, "/rollouts/new", may_be_all=False)
-    return page(site, asked, "Start a rollout", (heading, ways, content))
+    # Whoever may only read can see what it would do.
+    denied = None if asked.operator.may_act else may_not_act("begin one")
+    return page(site, asked, "Start a rollout", (heading, ways, denied, content))
 
 
 def _versions(data_dir: Path) -> list[str]:

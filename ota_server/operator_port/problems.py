@@ -11,7 +11,7 @@ from ota_server.httpd.reply import Reply
 from ota_server.operator_port.asked import Asked
 from ota_server.operator_port.frame import page
 from ota_server.operator_port.html import Html, element
-from ota_server.operator_port.pieces import with_code
+from ota_server.operator_port.pieces import link, with_code
 
 if TYPE_CHECKING:
     from ota_server.operator_port.site import Site
@@ -43,6 +43,7 @@ class Problem(Exception):
         fields: of the reply.
         title: the kind of problem; that of the status, if nothing else is said.
         errors: the parts of the request that are wrong, for programs.
+        is_of_sign_in: to sign in, or by another token, would do.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class Problem(Exception):
         fields: Fields = (),
         title: str = "",
         errors: Sequence[Mapping[str, str]] = (),
+        is_of_sign_in: bool = False,
     ) -> None:
         super().__init__(detail)
         self.status = status
@@ -59,6 +61,7 @@ class Problem(Exception):
         self.fields = fields
         self.title = title or status.phrase
         self.errors = errors
+        self.is_of_sign_in = is_of_sign_in
 
 
 def with_safe_fields(answer: Reply) -> Reply:
@@ -94,6 +97,7 @@ def problem_reply(site: "Site", asked: Asked, problem: Problem) -> Reply:
     content = (
         element("h1", problem.title),
         element("p", with_code(problem.detail), class_="problem"),
+        element("p", link("/login", "Sign in")) if problem.is_of_sign_in else None,
         _way_back(asked),
     )
     answer = page(site, asked, problem.title, content, status=problem.status, is_open=True)
