@@ -131,6 +131,19 @@ def read_filter(fields: Fields) -> DeviceFilter:
     )
 
 
+def readable_fields(fields: Fields) -> Fields:
+    """Return the fields of a list that can be used, each by itself."""
+    return {name: said for name, said in fields.items() if _is_readable(name, said)}
+
+
+def _is_readable(name: str, said: Sequence[str]) -> bool:
+    try:
+        read_listing({name: said})
+    except Malformed:
+        return False
+    return True
+
+
 def refuse_unknown(fields: Fields, known: Collection[str]) -> None:
     """Refuse fields that nothing is known of.
 

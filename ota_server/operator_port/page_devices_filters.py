@@ -1,6 +1,6 @@
 """The filters above the table of devices: a form, and what is chosen now, one by one. No I/O."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -58,21 +58,29 @@ class FilterChoices(NamedTuple):
     versions: Sequence[str]
 
 
-def filter_form(listing: DeviceListing, choices: FilterChoices) -> Html:
-    """Return the form that filters: it asks for the same page with other fields."""
+def filter_form(
+    listing: DeviceListing, choices: FilterChoices, typed: Mapping[str, str] = {}
+) -> Html:
+    """Return the form that filters: it asks for the same page with other fields.
+
+    Args:
+        typed: what was typed and cannot be used, by the name of its field.
+    """
     wanted, pairs = listing.wanted, fields_of(listing.wanted)
-    first = dict(reversed(pairs))
+    first = {**dict(reversed(pairs)), **typed}
     shown: list[Node] = [
-        text_field("Find", "text", wanted.text, kind="search", placeholder="MAC, id, label …"),
+        text_field(
+            "Find", "text", first.get("text", ""), kind="search", placeholder="MAC, id, label …"
+        ),
         text_field("Version", "version", first.get("version", ""), list="versions", size="12"),
         element(
             "datalist", [element("option", value=each) for each in choices.versions], id="versions"
         ),
         choice("State", "state", _options(Condition), first.get("state", "")),
-        choice("Group", "group", _named(choices.groups), wanted.group or ""),
+        choice("Group", "group", _named(choices.groups), first.get("group", "")),
         _products(choices, wanted),
         element("button", "Filter", class_="main"),
-        link("/devices", "Show all", class_="button") if pairs else None,
+        link("/devices", "Show all", class_="button") if pairs or typed else None,
     ]
     rare = _rare_fields(wanted, first)
     is_open = any(first.get(name) for name in _RARE)

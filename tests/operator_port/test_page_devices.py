@@ -161,6 +161,33 @@ class TableTest(OperatorsCase):
         self.assertEqual(answer.status, 400)
         self.assertIn("&#x27;stat&#x27; is not known here", answer.body.decode())
 
+    def test_a_filter_that_cannot_be_used_is_shown_again_as_it_was_typed(self):
+        for query, words, name, typed in (
+            ("not_seen=soon&label=hall", "not_seen: 'soon' is not a duration", "not_seen", "soon"),
+            ("address=here&state=failed", "address: 'here' is neither", "address", "here"),
+        ):
+            with self.subTest(query):
+                answer = self.reader.get(f"/devices?{query}")
+                self.assertEqual(answer.status, 400)
+                page = PageReader(answer.body.decode())
+                self.assertIn(words, page.text)
+                self.assertEqual(page.all("input", name=name)[0]["value"], typed)
+                self.assertEqual(names_in(page), [])
+        page = PageReader(self.reader.get("/devices?not_seen=soon&label=hall").body.decode())
+        self.assertEqual(page.all("input", name="label")[0]["value"], "hall")
+
+    def test_a_product_that_is_not_there_is_said_above_the_filter(self):
+        answer = self.reader.get("/devices?product=other&label=hall")
+        self.assertEqual(answer.status, 400)
+        page = PageReader(answer.body.decode())
+        self.assertIn("There is no product 'other'.", page.text)
+        self.assertEqual(page.all("input", name="label")[0]["value"], "hall")
+
+    def test_a_program_gets_a_problem_where_a_word_was_wrong(self):
+        answer = self.reader.get("/devices?not_seen=soon", Accept="application/json")
+        self.assertEqual(answer.status, 400)
+        self.assertEqual(answer.fields["content-type"], "application/problem+json")
+
     def test_whoever_is_signed_in_stays_so_where_a_word_was_wrong(self):
         signed_in = Operators(self.server.admin_port)
         signed_in.sign_in(self.data_dir)
