@@ -18,7 +18,7 @@ from ota_server.operator_port.device_query import (
 )
 from ota_server.operator_port.html import Html, Node, element
 from ota_server.operator_port.page_devices_columns import COLUMNS
-from ota_server.operator_port.pieces import check_box, choice, link, text_field, url_with
+from ota_server.operator_port.pieces import check_box, choice, facts, link, text_field, url_with
 from ota_server.policy.device_state import Condition
 
 _LIMITS = (25, DEFAULT_LIMIT, 100, 200, 500)
@@ -29,8 +29,7 @@ _TITLES = {
     "not_version": "another version than",
     "outdated": "does not run what it should",
     "state": "state",
-    "stage": "reached",
-    "apart": "counted:",
+    "stage": "how far:",
     "family": "family",
     "product": "product",
     "group": "group",
@@ -40,6 +39,7 @@ _TITLES = {
     "overdue": "overdue",
     "target": "was told",
 }
+_NOT_APART = "not pinned, on hold or rejected"
 _SWITCHES = ("outdated", "overdue")
 _WORDS: dict[str, type[StrEnum]] = {"state": Condition, "stage": Stage}
 _Pairs = Sequence[tuple[str, str]]
@@ -117,8 +117,8 @@ def _rare_fields(wanted: DeviceFilter, first: dict[str, str]) -> list[Node]:
         text("Not seen for", "not_seen", "7d"),
         text("Any version but", "not_version", "v1.0.0"),
         text("Was told", "target", "v1.0.0"),
-        choice("Reached", "stage", _options(Stage), first.get("stage", "")),
-        choice("Counted", "apart", _counted(), first.get("apart", "")),
+        choice("How far with its release", "stage", _options(Stage), first.get("stage", "")),
+        choice("Pinned, on hold, rejected", "apart", _apart_words(), first.get("apart", "")),
         check_box("Overdue by its own rhythm", "overdue", "1", wanted.overdue),
         check_box("Does not run what it should", "outdated", "1", wanted.outdated),
     ]
@@ -136,10 +136,10 @@ def _options(kind: type[StrEnum]) -> list[tuple[str, str]]:
     return [("", "any"), *((word_of(each), each.value) for each in kind)]
 
 
-def _counted() -> list[tuple[str, str]]:
+def _apart_words() -> list[tuple[str, str]]:
     """Return why devices may be left out of the count, and that they are not."""
-    left_out = [(word_of(each), f"not: {each.value}") for each in Apart]
-    return [("", "any"), (COUNTED, "yes"), *left_out]
+    left_out = [(word_of(each), each.value) for each in Apart]
+    return [("", "any"), (COUNTED, "none of these"), *left_out]
 
 
 def _named(names: Iterable[str]) -> list[tuple[str, str]]:
@@ -190,7 +190,7 @@ def _said(name: str, value: str) -> str:
     if name in _SWITCHES:
         return _TITLES[name]
     if name == "apart":
-        return f"{_TITLES[name]} {dict(_counted())[value]}"
+        return _NOT_APART if value == COUNTED else dict(_apart_words())[value]
     kind = _WORDS.get(name)
     if kind is not None:
         value = next(each.value for each in kind if word_of(each) == value)
@@ -203,6 +203,7 @@ def column_form(listing: DeviceListing, shown: Sequence[str]) -> Html:
         check_box(COLUMNS[name].title, "columns", name, name in shown) for name in COLUMN_NAMES
     ]
     rest = listing._replace(columns=(), limit=DEFAULT_LIMIT, cursor=None)
+    meanings = [(each.title, each.meaning) for each in map(COLUMNS.__getitem__, shown)]
     limits = [(str(each), str(each)) for each in sorted({*_LIMITS, listing.limit})]
     return element(
         "details",
@@ -219,4 +220,5 @@ def column_form(listing: DeviceListing, shown: Sequence[str]) -> Html:
             ),
             action="/devices",
         ),
+        facts(meanings),
     )

@@ -42,8 +42,8 @@ from ota_server.operator_port.upload import upload_url
 _HEADINGS = (
     Heading("Version"),
     Heading("State"),
-    Heading("Run it", is_number=True),
-    Heading("Told last", is_number=True),
+    Heading("Run it", is_number=True, title="devices that report this version"),
+    Heading("Told last", is_number=True, title="devices that got it as their last answer"),
     Heading("Size", is_number=True),
     Heading("Published"),
     Heading("SHA-256"),

@@ -60,9 +60,13 @@ _FIELDS = (
 )
 _WAVES = (
     Heading("Wave"),
-    Heading("Adds", is_number=True),
-    Heading("Of these count", is_number=True),
-    Heading("Then in all", is_number=True),
+    Heading("Adds", is_number=True, title="devices that are offered the release by this wave"),
+    Heading(
+        "Of these count",
+        is_number=True,
+        title="known for a day or longer, so that their success or failure is heeded",
+    ),
+    Heading("Then in all", is_number=True, title="with the waves before it"),
 )
 
 

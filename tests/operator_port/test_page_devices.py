@@ -229,6 +229,19 @@ class TableTest(OperatorsCase):
         actor = self.operators.page("/devices?product=default")
         self.assertEqual(len(actor.all("button", name="action")), 8)
 
+    def test_pins_and_groups_that_are_not_there_are_not_offered_to_be_ended(self):
+        page = self.operators.page(f"/devices?product={PLUG}")
+        actions = {each["value"] for each in page.all("button", name="action")}
+        self.assertTrue({"pin", "group add"} <= actions)
+        self.assertFalse({"unpin", "group remove"} & actions)
+
+    def test_a_column_whose_title_needs_it_says_what_it_means(self):
+        page = self.reader.page("/devices")
+        meanings = [each["title"] for each in page.all("th") if "title" in each]
+        self.assertEqual(len(meanings), 2)
+        for said in meanings:  # where nobody can hover
+            self.assertIn(said, page.text)
+
     def test_actions_are_for_one_product_at_a_time(self):
         page = self.operators.page("/devices?group=beta")
         self.assertEqual(page.all("button", name="action"), [])
