@@ -8,6 +8,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from ota_server.httpd.http1 import field_lines
 from ota_server.httpd.reply import Reply
+from ota_server.operator_port.api_words import in_api_words
 from ota_server.operator_port.asked import Asked
 from ota_server.operator_port.frame import page
 from ota_server.operator_port.html import Html, element
@@ -85,13 +86,16 @@ def json_reply(
 def problem_reply(site: "Site", asked: Asked, problem: Problem) -> Reply:
     """Return the reply of a problem: JSON for programs, else a page."""
     if not wants_page(asked):
-        said = {
+        said: dict[str, object] = {
             "type": "about:blank",
             "title": problem.title,
             "status": problem.status,
-            "detail": problem.detail,
-            **({"errors": problem.errors} if problem.errors else {}),
+            "detail": _for_program(asked, problem.detail),
         }
+        if problem.errors:
+            said["errors"] = [
+                {**each, "detail": _for_program(asked, each["detail"])} for each in problem.errors
+            ]
         kind = "application/problem+json"
         return json_reply(problem.status, said, *problem.fields, kind=kind)
     content = (
@@ -103,6 +107,11 @@ def problem_reply(site: "Site", asked: Asked, problem: Problem) -> Reply:
     answer = page(site, asked, problem.title, content, status=problem.status, is_open=True)
     answer.fields += field_lines(problem.fields)
     return answer
+
+
+def _for_program(asked: Asked, text: str) -> str:
+    path = asked.request.path
+    return in_api_words(text, path) if path.startswith(b"/api/") else text
 
 
 def _way_back(asked: Asked) -> Html | None:
