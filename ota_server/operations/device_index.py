@@ -42,6 +42,7 @@ from ota_server.operations.index_answers import (
 from ota_server.operations.index_figures import (
     StateCount,
     counts_in_time,
+    first_change_ms,
     reporting,
     state_counts,
     summary_of,
@@ -299,17 +300,28 @@ class DeviceIndex:
             return reporting(connection, products, [*versions]), told_last(connection, products)
 
     def versions_over_time(
-        self, product: str | None, since_ms: int, until_ms: int, buckets: int
+        self,
+        product: str | None,
+        since_ms: int,
+        until_ms: int,
+        buckets: int,
+        least_ms: int | None = None,
     ) -> VersionsOverTime:
         """Return how many devices reported which versions, at the ends of so many equal spans.
+
+        Args:
+            least_ms: begin with the first device, but so long before the end; None: at `since_ms`.
 
         Raises:
             IndexAway: there is no index now.
         """
         products, buckets = self._products(product), max(buckets, 1)
-        span_ms = max(until_ms - since_ms, buckets)
-        times_ms = tuple(since_ms + span_ms * (at + 1) // buckets for at in range(buckets))
         with self._reading() as connection:
+            if least_ms is not None:
+                first_ms = first_change_ms(connection, products) or until_ms
+                since_ms = max(since_ms, min(first_ms, until_ms - least_ms))
+            span_ms = max(until_ms - since_ms, buckets)
+            times_ms = tuple(since_ms + span_ms * (at + 1) // buckets for at in range(buckets))
             total = sum(each.devices for each in state_counts(connection, products))
             counts, other = counts_in_time(connection, products, total, times_ms)
         return VersionsOverTime(times_ms, counts, other)

@@ -136,6 +136,13 @@ def counts_in_time(
     return chosen, other
 
 
+def first_change_ms(connection: sqlite3.Connection, products: Sequence[str]) -> int | None:
+    """Return the hour in which the first device came that is counted; None: there is none."""
+    sql = "SELECT min(hour) FROM version_changes WHERE product = ?"
+    found = [connection.execute(sql, (each,)).fetchone()[0] for each in products]
+    return min((hour * HOUR_MS for hour in found if hour is not None), default=None)
+
+
 def _changes_since(
     connection: sqlite3.Connection, products: Sequence[str], since_ms: int
 ) -> list[tuple[int, str, int]]:

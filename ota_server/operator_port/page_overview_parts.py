@@ -208,17 +208,17 @@ def versions_part(summary: FleetSummary, shown: Sequence[CountedDevices]) -> Nod
 
 
 def history_part(
-    found: VersionsOverTime, shown: Sequence[CountedDevices], spans: Node, days: str
+    found: VersionsOverTime, shown: Sequence[CountedDevices], spans: Node, when: str
 ) -> Node:
     """Return how many devices reported which version in the last days, as a plot and as a table.
 
     Args:
         shown: the versions of the bar, whose colours the plot has too.
         spans: the ways to other spans of time.
-        days: how long it is, in words.
+        when: which time it shows, in words.
     """
     layers = _layers(found, shown)
-    words = f"How many devices reported which version in the last {days}"
+    words = f"How many devices reported which version {when}"
     # On a phone it is wider than the screen: else nobody could read its numbers.
     plot = element(
         "div",

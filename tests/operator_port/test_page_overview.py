@@ -2,6 +2,7 @@
 
 import re
 import unittest
+from datetime import datetime, timedelta
 from html import unescape
 
 from ota_server.model.timestamp import format_time
@@ -103,6 +104,15 @@ class OverviewTest(OperatorsCase):
         self.assertEqual(len(page.all("svg", class_="plot")), 1)
         self.assertIn("Time (UTC)", page.text)
         self.assertIn(("/?span=30d", "30 days"), page.links)
+
+    def test_the_plot_begins_with_the_fleet(self):
+        (plot,) = self.operators.page("/?span=90d").all("svg", class_="plot")
+        self.assertIn("since the first one came", plot["aria-label"])
+        page = self.operators.get("/?span=90d").body.decode()
+        dates = re.findall(r">([\d-]+ [\d:]+) UTC</text>", page)
+        first, last = (datetime.strptime(each, "%Y-%m-%d %H:%M") for each in dates)
+        self.assertLessEqual(last - first, timedelta(hours=2))
+        self.assertGreaterEqual(last - first, timedelta(minutes=58))
 
     def test_a_fragment_is_what_is_inside_the_page(self):
         whole = self.operators.get("/").body.decode()
