@@ -5,7 +5,13 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from ota_server.operations.device_filter import APARTS, CONDITIONS, NO_CONDITION, Apart
+from ota_server.operations.device_filter import (
+    APARTS,
+    CONDITIONS,
+    NO_CONDITION,
+    Apart,
+    DeviceFilter,
+)
 from ota_server.operations.index_answers import FleetSummary
 from ota_server.operations.index_row import REASONS
 from ota_server.operations.index_schema import get_meta
@@ -87,6 +93,31 @@ def told_last(connection: sqlite3.Connection, products: Sequence[str]) -> Counte
         "AND target IS NOT NULL GROUP BY target"
     )
     return Counter(dict(connection.execute(sql, tuple(products)).fetchall()))
+
+
+def counted_devices(
+    connection: sqlite3.Connection, products: Sequence[str], wanted: DeviceFilter
+) -> int:
+    """Return how many devices of some products a filter by nothing but states lets through."""
+    return sum(
+        each.devices
+        for each in state_counts(connection, products)
+        if (not wanted.states or CONDITIONS[each.condition] in wanted.states)
+        and (not wanted.apart or APARTS[each.apart] in wanted.apart)
+    )
+
+
+def by_group(connection: sqlite3.Connection, product: str) -> dict[str, Counter[Condition]]:
+    """Return how many devices of each group are in which state; this looks at all devices."""
+    found: dict[str, Counter[Condition]] = {}
+    sql = (
+        "SELECT groups, condition, count(*) FROM devices NOT INDEXED WHERE product = ? "
+        f"AND condition < {NO_CONDITION} AND groups <> '' GROUP BY groups, condition"
+    )
+    for groups, condition, devices in connection.execute(sql, (product,)):
+        for group in groups.strip(",").split(","):
+            found.setdefault(group, Counter())[CONDITIONS[condition]] += devices
+    return found
 
 
 def reporting(
