@@ -36,6 +36,7 @@ from ota_server.operator_port.page_devices_filters import (
     chosen_filters,
     column_form,
     filter_form,
+    in_words_of_form,
 )
 from ota_server.operator_port.page_overview_empty import next_step, no_device_yet
 from ota_server.operator_port.pieces import (
@@ -98,7 +99,7 @@ def _mistyped(site: Site, asked: Asked, problem: str) -> Reply:
     typed = {name: said[-1] for name, said in asked.query.items() if name not in readable}
     content = (
         element("h1", "Devices"),
-        element("p", problem, class_="problem", role="alert"),
+        element("p", in_words_of_form(problem), class_="problem", role="alert"),
         filter_form(listing, _choices(site, listing.wanted, ()), typed),
         element("p", "No device is shown until the filter can be used.", class_="quiet"),
     )

@@ -22,6 +22,22 @@ from ota_server.operator_port.pieces import check_box, choice, facts, link, text
 from ota_server.policy.device_state import Condition
 
 _LIMITS = (25, DEFAULT_LIMIT, 100, 200, 500)
+# How a field is called in the form.
+_LABELS = {
+    "text": "Find",
+    "version": "Version",
+    "not_version": "Any version but",
+    "state": "State",
+    "stage": "How far with its release",
+    "apart": "Pinned, on hold, rejected",
+    "family": "Family",
+    "product": "Product",
+    "group": "Group",
+    "address": "Address",
+    "label": "Label holds",
+    "not_seen": "Not seen for",
+    "target": "Was told",
+}
 # How each field is called where it is chosen.
 _TITLES = {
     "text": "text",
@@ -70,14 +86,20 @@ def filter_form(
     first = {**dict(reversed(pairs)), **typed}
     shown: list[Node] = [
         text_field(
-            "Find", "text", first.get("text", ""), kind="search", placeholder="MAC, id, label …"
+            _LABELS["text"],
+            "text",
+            first.get("text", ""),
+            kind="search",
+            placeholder="MAC, id, label …",
         ),
-        text_field("Version", "version", first.get("version", ""), list="versions", size="12"),
+        text_field(
+            _LABELS["version"], "version", first.get("version", ""), list="versions", size="12"
+        ),
         element(
             "datalist", [element("option", value=each) for each in choices.versions], id="versions"
         ),
-        choice("State", "state", _options(Condition), first.get("state", "")),
-        choice("Group", "group", _named(choices.groups), first.get("group", "")),
+        choice(_LABELS["state"], "state", _options(Condition), first.get("state", "")),
+        choice(_LABELS["group"], "group", _named(choices.groups), first.get("group", "")),
         _products(choices, wanted),
         element("button", "Filter", class_="main"),
         link("/devices", "Show all", class_="button") if pairs or typed else None,
@@ -107,18 +129,18 @@ _RARE = (
 
 
 def _rare_fields(wanted: DeviceFilter, first: dict[str, str]) -> list[Node]:
-    def text(words: str, name: str, example: str) -> Html:
-        return text_field(words, name, first.get(name, ""), placeholder=example, size="16")
+    def text(name: str, example: str) -> Html:
+        return text_field(_LABELS[name], name, first.get(name, ""), placeholder=example, size="16")
 
     return [
-        choice("Family", "family", _named(FAMILY_NAMES), first.get("family", "")),
-        text("Address", "address", "192.0.2.0/24"),
-        text("Label holds", "label", "kitchen"),
-        text("Not seen for", "not_seen", "7d"),
-        text("Any version but", "not_version", "v1.0.0"),
-        text("Was told", "target", "v1.0.0"),
-        choice("How far with its release", "stage", _options(Stage), first.get("stage", "")),
-        choice("Pinned, on hold, rejected", "apart", _apart_words(), first.get("apart", "")),
+        choice(_LABELS["family"], "family", _named(FAMILY_NAMES), first.get("family", "")),
+        text("address", "192.0.2.0/24"),
+        text("label", "kitchen"),
+        text("not_seen", "7d"),
+        text("not_version", "v1.0.0"),
+        text("target", "v1.0.0"),
+        choice(_LABELS["stage"], "stage", _options(Stage), first.get("stage", "")),
+        choice(_LABELS["apart"], "apart", _apart_words(), first.get("apart", "")),
         check_box("Overdue by its own rhythm", "overdue", "1", wanted.overdue),
         check_box("Does not run what it should", "outdated", "1", wanted.outdated),
     ]
@@ -129,7 +151,7 @@ def _products(choices: FilterChoices, wanted: DeviceFilter) -> Html | None:
         return None
     named = _named(map(product_field, choices.products))
     chosen = "" if wanted.product is None else product_field(wanted.product)
-    return choice("Product", "product", named, chosen)
+    return choice(_LABELS["product"], "product", named, chosen)
 
 
 def _options(kind: type[StrEnum]) -> list[tuple[str, str]]:
@@ -183,6 +205,14 @@ def chosen_filters(listing: DeviceListing) -> Html | None:
         class_="chosen",
         aria_label="Filters that are on; each leads to the list without it",
     )
+
+
+def in_words_of_form(problem: str) -> str:
+    """Return what is wrong with a field by the name that the form has for it."""
+    name, mark, text = problem.partition(": ")
+    if not mark or name not in _LABELS:
+        return problem
+    return f"{_LABELS[name]}: {text}"
 
 
 def _said(name: str, value: str) -> str:

@@ -152,7 +152,7 @@ def states_part(summary: FleetSummary, product: str | None) -> Node:
         ),
         bar(segments, "How many devices are in which state"),
         table(("State", Heading("Devices", True), Heading("Share", True)), rows),
-        _held_by(summary),
+        _held_by(summary, product),
     )
 
 
@@ -160,10 +160,15 @@ def _row(counted: CountedDevices) -> tuple[Node, Node]:
     return state(counted.kind, counted.words), link(counted.url, number(counted.devices))
 
 
-def _held_by(summary: FleetSummary) -> Node:
-    """Return what holds devices back, in words."""
+def _held_by(summary: FleetSummary, product: str | None) -> Node:
+    """Return what holds devices back, in words, also of those that are left out of the count."""
     said = [f"{words} ({devices:,})" for words, devices in summary.held_by.items() if devices]
-    return element("p", f"Held back by: {', '.join(said)}.", class_="quiet") if said else None
+    if not said:
+        return None
+    held = DeviceFilter(product=product, states=(Condition.HELD_BACK,))
+    every = link(devices_url(held), count_of(sum(summary.held_by.values()), "device"))
+    words = f"Held back by: {', '.join(said)}. Together, counted or not: "
+    return element("p", words, every, ".", class_="quiet")
 
 
 # Versions

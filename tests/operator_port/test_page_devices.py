@@ -163,8 +163,13 @@ class TableTest(OperatorsCase):
 
     def test_a_filter_that_cannot_be_used_is_shown_again_as_it_was_typed(self):
         for query, words, name, typed in (
-            ("not_seen=soon&label=hall", "not_seen: 'soon' is not a duration", "not_seen", "soon"),
-            ("address=here&state=failed", "address: 'here' is neither", "address", "here"),
+            (
+                "not_seen=soon&label=hall",
+                "Not seen for: 'soon' is not a duration",
+                "not_seen",
+                "soon",
+            ),
+            ("address=here&state=failed", "Address: 'here' is neither", "address", "here"),
         ):
             with self.subTest(query):
                 answer = self.reader.get(f"/devices?{query}")
