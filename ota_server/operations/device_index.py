@@ -166,7 +166,8 @@ class DeviceIndex:
     def _counted(self, connection: sqlite3.Connection, wanted: DeviceFilter) -> int | None:
         """Return how many devices match, where that is counted anyway; else None."""
         plain = DeviceFilter(product=wanted.product)
-        if wanted != replace(plain, states=wanted.states, apart=wanted.apart):
+        by_state = replace(plain, states=wanted.states, apart=wanted.apart, held_by=wanted.held_by)
+        if wanted != by_state:
             return None
         return counted_devices(connection, self._products(wanted.product), wanted)
 

@@ -9,14 +9,16 @@ from ota_server.operations.device_filter import (
     APARTS,
     CONDITIONS,
     NO_CONDITION,
+    REASONS,
     Apart,
     DeviceFilter,
+    held_by_reasons,
 )
 from ota_server.operations.index_answers import FleetSummary
-from ota_server.operations.index_row import REASONS
 from ota_server.operations.index_schema import get_meta
 from ota_server.operations.index_tally import HOUR_MS
 from ota_server.policy.device_state import HELD_BY, Condition
+from ota_server.policy.reason import Reason
 
 _MOST_SHOWN = 50
 _MOST_IN_TIME = 200
@@ -99,12 +101,19 @@ def counted_devices(
     connection: sqlite3.Connection, products: Sequence[str], wanted: DeviceFilter
 ) -> int:
     """Return how many devices of some products a filter by nothing but states lets through."""
+    reasons = held_by_reasons(wanted.held_by)
     return sum(
         each.devices
         for each in state_counts(connection, products)
         if (not wanted.states or CONDITIONS[each.condition] in wanted.states)
         and (not wanted.apart or APARTS[each.apart] in wanted.apart)
+        and (not wanted.held_by or _is_held_by(each, reasons))
     )
+
+
+def _is_held_by(count: StateCount, reasons: Sequence[Reason]) -> bool:
+    is_held = CONDITIONS[count.condition] is Condition.HELD_BACK
+    return is_held and REASONS[count.reason] in reasons
 
 
 def by_group(connection: sqlite3.Connection, product: str) -> dict[str, Counter[Condition]]:

@@ -167,6 +167,7 @@ def columns_that_fit(
         *_ALWAYS,
         # Whoever looks for those that failed wants to know why.
         *["reason"] * (bool(wanted.states) and {*wanted.states} <= {*_WITH_REASON}),
+        *["reason"] * bool(wanted.held_by),
         *["label"] * any(row.label for row in rows),
         *["product"] * has_products,
         *["family"] * (len({row.family for row in rows}) > 1),

@@ -10,6 +10,7 @@ from ota_server.operator_port.device_query import (
     COLUMN_NAMES,
     COUNTED,
     DEFAULT_LIMIT,
+    HELD_BY_WORDS,
     DeviceListing,
     fields_of,
     listing_fields,
@@ -37,6 +38,7 @@ _LABELS = {
     "label": "Label holds",
     "not_seen": "Not seen for",
     "target": "Was told",
+    "held_by": "Held back by",
 }
 # How each field is called where it is chosen.
 _TITLES = {
@@ -54,6 +56,7 @@ _TITLES = {
     "not_seen": "not seen for",
     "overdue": "overdue",
     "target": "was told",
+    "held_by": "held back by",
 }
 _NOT_APART = "not pinned, on hold or rejected"
 _SWITCHES = ("outdated", "overdue")
@@ -124,6 +127,7 @@ def filter_form(
 
 _RARE = (
     *("family", "address", "label", "not_seen", "not_version", "target", "stage", "apart"),
+    "held_by",
     *_SWITCHES,
 )
 
@@ -141,6 +145,7 @@ def _rare_fields(wanted: DeviceFilter, first: dict[str, str]) -> list[Node]:
         text("target", "v1.0.0"),
         choice(_LABELS["stage"], "stage", _options(Stage), first.get("stage", "")),
         choice(_LABELS["apart"], "apart", _apart_words(), first.get("apart", "")),
+        choice(_LABELS["held_by"], "held_by", _named(HELD_BY_WORDS), first.get("held_by", "")),
         check_box("Overdue by its own rhythm", "overdue", "1", wanted.overdue),
         check_box("Does not run what it should", "outdated", "1", wanted.outdated),
     ]

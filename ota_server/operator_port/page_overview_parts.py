@@ -13,7 +13,7 @@ from ota_server.model.version import meaning
 from ota_server.operations.device_filter import Apart, DeviceFilter
 from ota_server.operations.device_index import FleetSummary, VersionsOverTime
 from ota_server.operator_port.device_query import devices_url, fields_of
-from ota_server.operator_port.html import Html, Node, element
+from ota_server.operator_port.html import Html, Node, element, joined
 from ota_server.operator_port.pieces import (
     CONDITION_CLASSES,
     Heading,
@@ -162,13 +162,18 @@ def _row(counted: CountedDevices) -> tuple[Node, Node]:
 
 def _held_by(summary: FleetSummary, product: str | None) -> Node:
     """Return what holds devices back, in words, also of those that are left out of the count."""
-    said = [f"{words} ({devices:,})" for words, devices in summary.held_by.items() if devices]
+    said: list[Node] = [
+        (f"{words} (", link(_held_by_url(words, product), number(devices)), ")")
+        for words, devices in summary.held_by.items()
+        if devices
+    ]
     if not said:
         return None
-    held = DeviceFilter(product=product, states=(Condition.HELD_BACK,))
-    every = link(devices_url(held), count_of(sum(summary.held_by.values()), "device"))
-    words = f"Held back by: {', '.join(said)}. Together, counted or not: "
-    return element("p", words, every, ".", class_="quiet")
+    return element("p", "Held back by, counted or not: ", joined(", ", said), ".", class_="quiet")
+
+
+def _held_by_url(words: str, product: str | None) -> str:
+    return devices_url(DeviceFilter(product=product, held_by=(words,)))
 
 
 # Versions

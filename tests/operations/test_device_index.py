@@ -4,6 +4,7 @@ import json
 import random
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from ipaddress import ip_address, ip_network
 from itertools import chain, pairwise, product
 
@@ -355,6 +356,11 @@ class StagesTest(IndexCase):
         self.assertEqual(summary.held_by, {"the hold": 2})
         held = self.index.page(DeviceFilter(apart=(Apart.HELD,)))
         self.assertEqual((len(held.rows), held.total), (2, (2, True)))
+        by_hold = DeviceFilter(held_by=("the hold",))
+        self.assertEqual(self.index.page(by_hold).rows, held.rows)
+        self.assertEqual(self.index.count(by_hold), 2)
+        self.assertEqual(self.index.count(replace(by_hold, text="02:00")), 2)
+        self.assertEqual(self.index.count(DeviceFilter(held_by=("the window",))), 0)
         self.assertEqual(held.rows[0].reason, Reason.ON_HOLD)
 
     def test_a_device_is_overdue_by_its_own_rhythm(self):

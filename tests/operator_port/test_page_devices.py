@@ -86,7 +86,7 @@ class TableTest(OperatorsCase):
     def test_each_field_is_said_where_it_is_chosen(self):
         values = {"outdated": "1", "overdue": "1", "state": "behind", "stage": "told"}
         values |= {"apart": "counted", "family": "rauc", "product": PLUG, "address": "192.0.2.1"}
-        values["not_seen"] = "7d"
+        values |= {"not_seen": "7d", "held_by": "the+hold"}
         for name in FILTER_FIELDS:
             with self.subTest(name):
                 page = self.reader.page(f"/devices?{name}={values.get(name, 'v1')}")
