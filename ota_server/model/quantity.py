@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 DURATION_UNITS = {"d": 86400, "h": 3600, "m": 60, "s": 1}
 SIZE_UNITS = {"G": 1024**3, "M": 1024**2, "K": 1024, "": 1}
 # The fraction ends after three digits: nobody means less than a millisecond.
-_DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,3})?)([smhd])", re.ASCII)
+_DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,3})?) ?([smhd])", re.ASCII)
 _SIZE = re.compile(r"([1-9]\d{0,14})([KMG]?)", re.ASCII)
 
 
 def parse_duration(text: str) -> float:
-    """Return the seconds of a duration such as `90s`, `15m`, `1.5h` or `7d`.
+    """Return the seconds of a duration such as `90s`, `15 m`, `1.5h` or `7d`.
 
     Raises:
         ValueError: it is not a duration.

@@ -17,7 +17,8 @@ from ipaddress import IPv4Network, IPv6Network
 from typing import NamedTuple
 
 from ota_server.model.version import meaning
-from ota_server.policy.device_state import Condition
+from ota_server.policy.device_state import HELD_BY, Condition
+from ota_server.policy.reason import Reason
 
 # A device is overdue after so many of its own intervals without a request.
 OVERDUE_INTERVALS = 3
@@ -43,7 +44,10 @@ class Stage(StrEnum):
 
 
 class Apart(StrEnum):
-    """Why a device is not counted among those that an update should reach now."""
+    """Why a device is not counted among those that an update should reach now.
+
+    One that failed or fell silent after an update is counted, whatever else is true of it.
+    """
 
     PINNED = "pinned"
     HELD = "on hold"
@@ -52,6 +56,7 @@ class Apart(StrEnum):
 
 CONDITIONS = tuple(Condition)
 STAGES = tuple(Stage)
+REASONS = tuple(Reason)
 # What stands in the column `apart`; 0: the device counts with all others.
 APARTS = (None, *Apart)
 
@@ -106,6 +111,7 @@ class DeviceFilter:
         not_seen_seconds: they were not heard from for so long.
         overdue: they were silent for longer than their own rhythm explains.
         targets: the version that they were told last is one of these, in any spelling.
+        held_by: they are held back by one of these, in the words of `HELD_BY`.
     """
 
     text: str = ""
@@ -123,6 +129,7 @@ class DeviceFilter:
     not_seen_seconds: float | None = None
     overdue: bool = False
     targets: tuple[str, ...] = ()
+    held_by: tuple[str, ...] = ()
 
     @property
     def is_all(self) -> bool:
@@ -187,6 +194,9 @@ def _parts(wanted: DeviceFilter, now_ms: int) -> Iterator[Where]:
         yield Where("stage = ?", (STAGES.index(wanted.stage),))
     if wanted.apart:
         yield _among("apart", [APARTS.index(each) for each in wanted.apart])
+    if wanted.held_by:
+        yield _among("condition", [CONDITIONS.index(Condition.HELD_BACK)])
+        yield _among("reason", [REASONS.index(each) for each in held_by_reasons(wanted.held_by)])
     if wanted.families:
         yield _among("family", map(_storable, wanted.families))
     if wanted.group is not None:
@@ -202,6 +212,12 @@ def _parts(wanted: DeviceFilter, now_ms: int) -> Iterator[Where]:
         yield Where(f"interval_ms > 0 AND {silent}", (now_ms,))
     if wanted.text.strip():  # last: it takes longest
         yield _holding(wanted.text.strip())
+
+
+def held_by_reasons(words: Iterable[str]) -> list[Reason]:
+    """Return the reasons that stand behind words of `HELD_BY`."""
+    wanted = {*words}
+    return [reason for reason, said in HELD_BY.items() if said in wanted]
 
 
 def _holding(text: str) -> Where:

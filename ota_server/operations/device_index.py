@@ -7,7 +7,7 @@ it. All methods can be called by several threads.
 import json
 import sqlite3
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -17,8 +17,6 @@ from ota_server.model.device import Device
 from ota_server.model.identity import number_of
 from ota_server.operations.device_filter import (
     ALL_DEVICES,
-    APARTS,
-    CONDITIONS,
     NO_CONDITION,
     SORTS,
     DeviceFilter,
@@ -40,8 +38,10 @@ from ota_server.operations.index_answers import (
     indexed,
 )
 from ota_server.operations.index_figures import (
-    StateCount,
+    by_group,
+    counted_devices,
     counts_in_time,
+    first_change_ms,
     reporting,
     state_counts,
     summary_of,
@@ -60,6 +60,7 @@ from ota_server.operations.index_reading import (
 from ota_server.operations.index_row import IndexRow, device_of
 from ota_server.operations.index_schema import Unusable, get_meta, path_of
 from ota_server.operations.index_table import matching_rows, row_at
+from ota_server.policy.device_state import Condition
 from ota_server.system import clock
 from ota_server.system.data_dir import journal_dir, product_names, root_of
 
@@ -165,11 +166,10 @@ class DeviceIndex:
     def _counted(self, connection: sqlite3.Connection, wanted: DeviceFilter) -> int | None:
         """Return how many devices match, where that is counted anyway; else None."""
         plain = DeviceFilter(product=wanted.product)
-        counts = state_counts(connection, self._products(wanted.product))
-        states = [each for each in counts if _is_in(each, wanted)]
-        if wanted == replace(plain, states=wanted.states, apart=wanted.apart):
-            return sum(each.devices for each in states)
-        return None
+        by_state = replace(plain, states=wanted.states, apart=wanted.apart, held_by=wanted.held_by)
+        if wanted != by_state:
+            return None
+        return counted_devices(connection, self._products(wanted.product), wanted)
 
     def _products(self, product: str | None) -> list[str]:
         """Return the products that are meant, and are there."""
@@ -298,18 +298,34 @@ class DeviceIndex:
             products = self._products(product)
             return reporting(connection, products, [*versions]), told_last(connection, products)
 
+    def by_group(self, product: str) -> Mapping[str, Mapping[Condition, int]]:
+        """Return how many devices of each group of a product are in which state."""
+        with self._reading() as connection:
+            return by_group(connection, product)
+
     def versions_over_time(
-        self, product: str | None, since_ms: int, until_ms: int, buckets: int
+        self,
+        product: str | None,
+        since_ms: int,
+        until_ms: int,
+        buckets: int,
+        least_ms: int | None = None,
     ) -> VersionsOverTime:
         """Return how many devices reported which versions, at the ends of so many equal spans.
+
+        Args:
+            least_ms: begin with the first device, but so long before the end; None: at `since_ms`.
 
         Raises:
             IndexAway: there is no index now.
         """
         products, buckets = self._products(product), max(buckets, 1)
-        span_ms = max(until_ms - since_ms, buckets)
-        times_ms = tuple(since_ms + span_ms * (at + 1) // buckets for at in range(buckets))
         with self._reading() as connection:
+            if least_ms is not None:
+                first_ms = first_change_ms(connection, products) or until_ms
+                since_ms = max(since_ms, min(first_ms, until_ms - least_ms))
+            span_ms = max(until_ms - since_ms, buckets)
+            times_ms = tuple(since_ms + span_ms * (at + 1) // buckets for at in range(buckets))
             total = sum(each.devices for each in state_counts(connection, products))
             counts, other = counts_in_time(connection, products, total, times_ms)
         return VersionsOverTime(times_ms, counts, other)
@@ -331,8 +347,3 @@ class DeviceIndex:
             rows = rows_at(connection, [number for (number,) in found])
         now_ms = clock.now_ms()
         return [indexed(row, now_ms) for row in rows]
-
-
-def _is_in(count: StateCount, wanted: DeviceFilter) -> bool:
-    is_state = not wanted.states or CONDITIONS[count.condition] in wanted.states
-    return is_state and (not wanted.apart or APARTS[count.apart] in wanted.apart)

@@ -5,13 +5,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from ota_server.model.refusal import BadPolicy
+from ota_server.model.refusal import BadPolicy, Refused
 from ota_server.policy import edits
 from ota_server.policy.files import GROUP_SUFFIX, GROUPS_FOLDER
 from ota_server.policy.parse import parse_group, parse_pins, parse_targets
 from ota_server.policy.policy import PINS_NAME, TARGETS_NAME, Pin, is_group_name
 from ota_server.system.data_dir import existing_folder
 from ota_server.system.files import named, read
+
+# A longer file of pins is not read to find out whether it has one: groups alone fill none.
+_MOST_WITHOUT_PINS = 65536
 
 
 class GroupFacts(NamedTuple):
@@ -70,6 +73,26 @@ def device_pins(data_dir: Path) -> dict[str, Pin]:
     with named(version_dir / PINS_NAME):
         content = read(version_dir, PINS_NAME)
         return parse_pins(content)[0] if content else {}
+
+
+def has_device_pins(data_dir: Path) -> bool:
+    """Return whether a device is pinned by itself; True too where the file cannot be used."""
+    try:
+        if os.path.getsize(data_dir / "version" / PINS_NAME) > _MOST_WITHOUT_PINS:
+            return True
+        return bool(device_pins(data_dir))
+    except FileNotFoundError:
+        return False
+    except (Refused, BadPolicy, OSError):
+        return True
+
+
+def is_pinned_alone(data_dir: Path, name: str) -> bool:
+    """Return whether a device has a pin of its own; True too where the file cannot be used."""
+    try:
+        return name in device_pins(data_dir)
+    except (Refused, BadPolicy, OSError):
+        return True
 
 
 def _groups(version_dir: Path, problems: list[str]) -> Iterator[GroupFacts]:

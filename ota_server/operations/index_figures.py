@@ -5,12 +5,20 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from ota_server.operations.device_filter import APARTS, CONDITIONS, NO_CONDITION, Apart
+from ota_server.operations.device_filter import (
+    APARTS,
+    CONDITIONS,
+    NO_CONDITION,
+    REASONS,
+    Apart,
+    DeviceFilter,
+    held_by_reasons,
+)
 from ota_server.operations.index_answers import FleetSummary
-from ota_server.operations.index_row import REASONS
 from ota_server.operations.index_schema import get_meta
 from ota_server.operations.index_tally import HOUR_MS
 from ota_server.policy.device_state import HELD_BY, Condition
+from ota_server.policy.reason import Reason
 
 _MOST_SHOWN = 50
 _MOST_IN_TIME = 200
@@ -89,6 +97,38 @@ def told_last(connection: sqlite3.Connection, products: Sequence[str]) -> Counte
     return Counter(dict(connection.execute(sql, tuple(products)).fetchall()))
 
 
+def counted_devices(
+    connection: sqlite3.Connection, products: Sequence[str], wanted: DeviceFilter
+) -> int:
+    """Return how many devices of some products a filter by nothing but states lets through."""
+    reasons = held_by_reasons(wanted.held_by)
+    return sum(
+        each.devices
+        for each in state_counts(connection, products)
+        if (not wanted.states or CONDITIONS[each.condition] in wanted.states)
+        and (not wanted.apart or APARTS[each.apart] in wanted.apart)
+        and (not wanted.held_by or _is_held_by(each, reasons))
+    )
+
+
+def _is_held_by(count: StateCount, reasons: Sequence[Reason]) -> bool:
+    is_held = CONDITIONS[count.condition] is Condition.HELD_BACK
+    return is_held and REASONS[count.reason] in reasons
+
+
+def by_group(connection: sqlite3.Connection, product: str) -> dict[str, Counter[Condition]]:
+    """Return how many devices of each group are in which state; this looks at all devices."""
+    found: dict[str, Counter[Condition]] = {}
+    sql = (
+        "SELECT groups, condition, count(*) FROM devices NOT INDEXED WHERE product = ? "
+        f"AND condition < {NO_CONDITION} AND groups <> '' GROUP BY groups, condition"
+    )
+    for groups, condition, devices in connection.execute(sql, (product,)):
+        for group in groups.strip(",").split(","):
+            found.setdefault(group, Counter())[CONDITIONS[condition]] += devices
+    return found
+
+
 def reporting(
     connection: sqlite3.Connection, products: Sequence[str], versions: Sequence[str]
 ) -> Counter[str]:
@@ -134,6 +174,13 @@ def counts_in_time(
     sums = [sum(each[place] for each in chosen.values()) for place in range(len(times_ms))]
     other = tuple(max(all_ - some, 0) for all_, some in zip(totals, sums, strict=True))
     return chosen, other
+
+
+def first_change_ms(connection: sqlite3.Connection, products: Sequence[str]) -> int | None:
+    """Return the hour in which the first device came that is counted; None: there is none."""
+    sql = "SELECT min(hour) FROM version_changes WHERE product = ?"
+    found = [connection.execute(sql, (each,)).fetchone()[0] for each in products]
+    return min((hour * HOUR_MS for hour in found if hour is not None), default=None)
 
 
 def _changes_since(

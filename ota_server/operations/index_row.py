@@ -19,6 +19,7 @@ from ota_server.operations.device_filter import (
     APARTS,
     CONDITIONS,
     NO_CONDITION,
+    REASONS,
     STAGES,
     Apart,
     Stage,
@@ -26,7 +27,6 @@ from ota_server.operations.device_filter import (
 from ota_server.policy.device_state import QUIET_MS, Condition, Told
 from ota_server.policy.reason import Cause, Reason
 
-REASONS = tuple(Reason)
 _encode = json.JSONEncoder(separators=(",", ":")).encode
 _CONDITION_NUMBERS = {condition: number for number, condition in enumerate(CONDITIONS)}
 _REASON_NUMBERS = {reason: number for number, reason in enumerate(REASONS)}

@@ -40,6 +40,8 @@ from ota_server.system.files import Stamp, stamp_at
 # An image whose bytes are replaced in place, and a device that falls silent under a rollout.
 _LOOK_AGAIN_SECONDS = 60.0
 _REJECTED = (Reason.WITHDRAWN, Reason.STOPPED)
+# Under a hold, which is what a bad release leads to, they must not drop out of the count.
+_ALWAYS_COUNTED = (Condition.FAILED, Condition.SILENT)
 NOBODY = frozenset[str]()
 
 
@@ -147,7 +149,7 @@ class ProductStates:
             stage_of(device, told),
             condition is Condition.SILENT or told.condition is not Condition.UP_TO_DATE,
             is_pinned,
-            _apart(cause.reason, is_pinned),
+            _apart(condition, cause.reason, is_pinned),
             self._due_ms(told, device),
         )
 
@@ -178,7 +180,9 @@ def _lasting(server: ServerState) -> ServerState:
     )
 
 
-def _apart(reason: Reason, is_pinned: bool) -> Apart | None:
+def _apart(condition: Condition, reason: Reason, is_pinned: bool) -> Apart | None:
+    if condition in _ALWAYS_COUNTED:
+        return None
     if reason is Reason.ON_HOLD:
         return Apart.HELD
     if is_pinned:

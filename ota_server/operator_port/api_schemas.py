@@ -16,7 +16,7 @@ from ota_server.operations.typed_values import (
     MOST_DEVICES,
     MOST_REASON,
 )
-from ota_server.operator_port.device_query import COUNTED, MOST_ROWS, word_of
+from ota_server.operator_port.device_query import COUNTED, HELD_BY_WORDS, MOST_ROWS, word_of
 from ota_server.operator_port.schema_check import Schema, reference
 from ota_server.policy.device_state import Condition
 from ota_server.policy.rollout_plan import MOST_NOTE, MOST_SECONDS
@@ -116,6 +116,7 @@ FILTER: dict[str, Schema] = {
     ),
     "overdue": FLAG,
     "target": listed(_REPORTED, _MOST_WORDS),
+    "held_by": listed({"type": "string", "enum": list(HELD_BY_WORDS)}, _MOST_WORDS),
 }
 FILTER_WORDS = {
     "text": "A part of the MAC address or the id, of the label, or of the version.",
@@ -133,6 +134,7 @@ FILTER_WORDS = {
     "not_seen": "They were not heard from for so long.",
     "overdue": "They were silent for longer than their own rhythm explains.",
     "target": "They were told one of these versions last.",
+    "held_by": "They are held back by one of these, in the words of `held_back_by`.",
 }
 SORT: Schema = {"type": "string", "enum": list(SORTS)}
 ORDER: Schema = {"type": "string", "enum": ["asc", "desc"]}

@@ -6,7 +6,7 @@
 | `version`, `not_version` | they report this, or none of these; may be repeated |
 | `target` | they were told this version last; may be repeated |
 | `outdated`, `overdue` | `1`: as the filter of that name |
-| `state`, `apart`, `family` | one of the words below; may be repeated |
+| `state`, `apart`, `held_by`, `family` | one of the words below; may be repeated |
 | `stage`, `product`, `group`, `address`, `label`, `not_seen` | one value |
 | `sort`, `order` | a name of `SORTS`; `asc` or `desc` |
 | `columns`, `limit`, `cursor` | which columns, how many rows, from which row on |
@@ -29,11 +29,12 @@ from ota_server.operations.device_filter import ALL_DEVICES, SORTS, Apart, Devic
 from ota_server.operations.typed_values import BadValue, parse_group_name, parse_switch
 from ota_server.operator_port.asked import Malformed
 from ota_server.operator_port.site import DEFAULT
-from ota_server.policy.device_state import Condition
+from ota_server.policy.device_state import HELD_BY, Condition
 
 FILTER_FIELDS = (
     *("text", "version", "not_version", "outdated", "state", "stage", "apart", "family"),
     *("product", "group", "address", "label", "not_seen", "overdue", "target"),
+    "held_by",
 )
 LIST_FIELDS = ("sort", "order", "columns", "limit", "cursor")
 # In the order in which they stand in a table.
@@ -41,6 +42,8 @@ COLUMN_NAMES = (
     *("mac", "label", "product", "family", "version", "target", "release", "state", "stage"),
     *("reason", "seen", "updated", "first", "address", "groups"),
 )
+# In the field `held_by`; two reasons may have the same words.
+HELD_BY_WORDS = tuple(dict.fromkeys(HELD_BY.values()))
 # In the field `apart`: nothing keeps them from being counted.
 COUNTED = "counted"
 DEFAULT_SORT = "mac"
@@ -128,7 +131,21 @@ def read_filter(fields: Fields) -> DeviceFilter:
         not_seen_seconds=_one(fields, "not_seen", _seconds),
         overdue=_one(fields, "overdue", parse_switch) or False,
         targets=_many(fields, "target", str),
+        held_by=_many(fields, "held_by", _among_words(*HELD_BY_WORDS)),
     )
+
+
+def readable_fields(fields: Fields) -> Fields:
+    """Return the fields of a list that can be used, each by itself."""
+    return {name: said for name, said in fields.items() if _is_readable(name, said)}
+
+
+def _is_readable(name: str, said: Sequence[str]) -> bool:
+    try:
+        read_listing({name: said})
+    except Malformed:
+        return False
+    return True
 
 
 def refuse_unknown(fields: Fields, known: Collection[str]) -> None:
@@ -262,6 +279,7 @@ def fields_of(wanted: DeviceFilter) -> list[tuple[str, str]]:
         ("not_seen", "" if seconds is None else duration_text(seconds)),
         ("overdue", "1" * wanted.overdue),
         *(("target", each) for each in wanted.targets),
+        *(("held_by", each) for each in wanted.held_by),
     ]
     return [(name, value) for name, value in fields if value]
 

@@ -40,7 +40,8 @@ def fleet_families(products: Sequence[ProductFigures]) -> Iterator[MetricFamily]
     )
     yield gauge(
         "ota_pinned_devices",
-        "Devices that are pinned by themselves; each is in a state of ota_devices too.",
+        "Devices that are pinned by themselves, neither on hold nor failed nor silent; each is in "
+        "a state of ota_devices too.",
         _of_fleets(products, lambda fleet: [Sample(fleet.pinned)]),
     )
     yield gauge(

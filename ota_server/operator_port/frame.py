@@ -14,6 +14,7 @@ from ota_server.policy.hold import hold_lines
 _PAGES = (
     ("/", "Overview"),
     ("/devices", "Devices"),
+    ("/groups", "Groups"),
     ("/releases", "Releases"),
     ("/rollouts", "Rollouts"),
     ("/rejected", "Rejected"),

@@ -11,10 +11,10 @@ from ota_server.model.quantity import rounded_duration
 from ota_server.model.refusal import BadPolicy, Refused
 from ota_server.model.timestamp import format_second
 from ota_server.model.updater import family_of
-from ota_server.operations.bulk_edits import BulkAction
 from ota_server.operations.device_filter import DeviceFilter
 from ota_server.operations.device_index import IndexedDevice
 from ota_server.operations.device_why import WhyFacts, explain_why, pin_text, why_lines
+from ota_server.operations.group_facts import is_pinned_alone
 from ota_server.operator_port.asked import Asked, Malformed
 from ota_server.operator_port.authoriser import Access
 from ota_server.operator_port.device_query import devices_url, product_field
@@ -28,7 +28,7 @@ from ota_server.operator_port.page_device_story import (
     time_line,
     unreadable,
 )
-from ota_server.operator_port.page_devices_bar import ALL_ACTIONS, BUTTONS, ROLL_OUT
+from ota_server.operator_port.page_devices_bar import ALL_ACTIONS, action_buttons
 from ota_server.operator_port.page_devices_columns import seen_cell, stage_of, words_of
 from ota_server.operator_port.page_overview_empty import device_port_url
 from ota_server.operator_port.pieces import (
@@ -51,8 +51,6 @@ from ota_server.operator_port.site import Site
 from ota_server.system.hints import hints
 
 _HOUR_MS = 3_600_000
-# For one device another word fits better.
-_WORDS = {BulkAction.RETRY.value: "Let it try again"}
 
 
 class _Named(NamedTuple):
@@ -117,7 +115,11 @@ def _content(site: Site, asked: Asked, device: _Named, row: IndexedDevice, recor
     return (
         element("h1", element("span", row.name, class_="mono"), label),
         live("now", "devices rollouts releases hold", _now(device, row, record, now_ms)),
-        _actions(asked, device) if asked.operator.may_act else may_not_act(ALL_ACTIONS),
+        live(
+            "actions",
+            "devices",
+            _actions(asked, device, row) if asked.operator.may_act else may_not_act(ALL_ACTIONS),
+        ),
         live(
             "rollouts",
             "rollouts",
@@ -175,7 +177,7 @@ def _facts(row: IndexedDevice, record: Device, now_ms: int, pin: str = "") -> Ht
             ("Was told", row.target),
             ("Should run", _release(row)),
             ("Pinned to", pin),
-            ("Reached", stage_of(row.stage)),
+            ("How far", stage_of(row.stage)),
             ("Last seen", (seen_cell(row, now_ms), " (", at(row.seen_ms), ")")),
             ("Asks", every if row.interval_ms else "its rhythm is not known yet"),
             ("Updated", when(row.updated_ms, now_ms)),
@@ -233,20 +235,20 @@ def _in_full(why: WhyFacts, device: _Named, now_ms: int) -> Html:
 # What can be done to it
 
 
-def _actions(asked: Asked, device: _Named) -> Html:
-    buttons = [
-        element("button", _WORDS.get(action, words), name="action", value=action)
-        for action, words in BUTTONS
-        if action != ROLL_OUT
-    ]
+def _actions(asked: Asked, device: _Named, row: IndexedDevice) -> Html:
+    buttons = action_buttons(
+        has_pin=is_pinned_alone(device.data_dir, device.name),
+        has_group=bool(row.groups),
+        is_of_one=True,
+    )
     hidden = {
         "product": product_field(device.product),
         "scope": "chosen",
         "key": device.key,
         "back": "device",
     }
-    row = element("div", buttons, class_="actions")
-    return form(asked, "/devices/preview", row, hidden=hidden)
+    bar = element("div", buttons, class_="actions")
+    return form(asked, "/devices/preview", bar, hidden=hidden)
 
 
 ROUTES = (Route("GET", "/devices/{product}/{name}", Access.READ, _show),)

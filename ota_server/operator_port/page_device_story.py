@@ -13,6 +13,7 @@ from ota_server.operator_port.asked import Malformed
 from ota_server.operator_port.html import Html, Node, element
 from ota_server.operator_port.page_rollout_pieces import rollout_state, time_of
 from ota_server.operator_port.pieces import (
+    Heading,
     link,
     rollout_url,
     state,
@@ -36,6 +37,8 @@ _EVENTS = {
     "feedback": "said how its update goes",
     "forget": "was forgotten",
 }
+_TOLD = Heading("Told", title="the version that the server answered")
+_COUNTS_AS = Heading("It counts as", title="what the rollout takes it for, by what it did")
 # What a device counts as in a rollout (`DeviceState`), by its colour; others are grey.
 _CASES = {
     "updated": "good",
@@ -94,7 +97,7 @@ def time_line(found: StoryPage, asked_for: AskedPart, now_ms: int) -> Node:
         shown = _downloads_table(found.entries, now_ms)
     else:
         rows = [_entry(each, now_ms) for each in found.entries]
-        headings = ("When", "What", "Version", "Told", "Details", "Address")
+        headings = ("When", "What", "Version", _TOLD, "Details", "Address")
         shown = table(headings, rows, "There is nothing on record.")
     return _kinds(asked_for), shown, _ways(found, asked_for)
 
@@ -193,7 +196,7 @@ def rollouts(data_dir: Path, product: str, key: str, now_ms: int) -> Node:
         )
         for each in found
     ]
-    headings = ("Rollout", "State", "Begun", "It counts as", "Why")
+    headings = ("Rollout", "State", "Begun", _COUNTS_AS, "Why")
     return table(headings, rows, "It was in no rollout that is on record.")
 
 

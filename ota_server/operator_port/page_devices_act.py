@@ -68,7 +68,12 @@ _FEW_DEVICES, _FEW_SHARE = 5, 0.01
 # Before it is done
 
 
-def _preview(site: Site, asked: Asked) -> Reply:
+def preview(site: Site, asked: Asked) -> Reply:
+    """Return the page that asks for what an action needs, or says what it reaches.
+
+    Raises:
+        Malformed: no device was chosen, or the form cannot be read.
+    """
     meant = read_meant(site, asked)
     if meant.action == ROLL_OUT and (url := _rollout_url_of(meant)):
         return see_other(url)
@@ -232,7 +237,4 @@ def _known(site: Site, meant: MeantDevices) -> frozenset[str]:
     return frozenset(key for key in meant.keys if site.index.device(key) is not None)
 
 
-ROUTES = (
-    Route("POST", "/devices/preview", Access.ACT, _preview),
-    Route("POST", "/devices/act", Access.ACT, _act),
-)
+ROUTES = (Route("POST", "/devices/act", Access.ACT, _act),)

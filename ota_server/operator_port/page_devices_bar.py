@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from ota_server.operations.bulk_edits import BulkAction
 from ota_server.operations.device_filter import DeviceFilter
 from ota_server.operations.device_index import Total
+from ota_server.operations.group_facts import has_device_pins
+from ota_server.operations.group_names import group_names
 from ota_server.operator_port.device_query import DeviceListing, fields_of, product_field
 from ota_server.operator_port.html import Html, Node, element
 from ota_server.operator_port.pieces import link, number, url_with
@@ -24,6 +26,8 @@ BUTTONS = (
     (BulkAction.LABEL.value, "Label"),
     (BulkAction.FORGET.value, "Forget"),
 )
+# For one device another word fits better.
+_WORDS_OF_ONE = {BulkAction.RETRY.value: "Let it try again"}
 # What is said after it, by a word in the URL.
 DONE = {
     BulkAction.PIN.value: "They are pinned.",
@@ -49,9 +53,26 @@ def action_bar(site: Site, listing: DeviceListing, total: Total) -> Node:
         _scope("chosen", "the chosen devices (", element("span", "0", data_chosen=True), ")"),
         _scope("all", every),
     )
-    buttons = [element("button", words, name="action", value=action) for action, words in BUTTONS]
+    folder = site.folder_of(product or DEFAULT)
+    buttons = action_buttons(has_pin=has_device_pins(folder), has_group=bool(group_names(folder)))
     said = element("p", "Each shows first how many devices it reaches.", class_="quiet")
     return element("section", element("h2", "Act"), scopes, button_bar(buttons), said, class_="act")
+
+
+def action_buttons(*, has_pin: bool, has_group: bool, is_of_one: bool = False) -> list[Html]:
+    """Return the buttons of the actions for which there is something to do.
+
+    Args:
+        is_of_one: they are for one device.
+    """
+    left_out: list[str] = [*[BulkAction.UNPIN] * (not has_pin), *[ROLL_OUT] * is_of_one]
+    left_out += [BulkAction.REMOVE] * (not has_group)
+    words = _WORDS_OF_ONE if is_of_one else {}
+    return [
+        element("button", words.get(action, usual), name="action", value=action)
+        for action, usual in BUTTONS
+        if action not in left_out
+    ]
 
 
 def button_bar(buttons: Sequence[Node]) -> Html:

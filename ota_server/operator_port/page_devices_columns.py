@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from ota_server.model.quantity import rounded_duration
 from ota_server.model.timestamp import format_second
-from ota_server.operations.device_filter import SORTS, DeviceFilter, Stage
+from ota_server.operations.device_filter import SORTS, Apart, DeviceFilter, Stage
 from ota_server.operations.device_index import IndexedDevice
 from ota_server.operator_port.device_query import COLUMN_NAMES, DeviceListing, listing_fields
 from ota_server.operator_port.html import Html, Node, element
@@ -38,6 +38,7 @@ class DeviceColumn(NamedTuple):
         cell: what stands there on the page, given the time that it is.
         value: what stands there in CSV.
         is_time: it is one there too; else it is text, also if it looks like a number.
+        meaning: of the title; "": it says it.
     """
 
     title: str
@@ -45,10 +46,15 @@ class DeviceColumn(NamedTuple):
     cell: Callable[[IndexedDevice, int], Node]
     value: Callable[[IndexedDevice], str]
     is_time: bool = False
+    meaning: str = ""
 
 
-def _text(title: str, field: str, of: Callable[[IndexedDevice], str | None]) -> DeviceColumn:
-    return DeviceColumn(title, field, lambda row, _: of(row) or "-", lambda row: of(row) or "")
+def _text(
+    title: str, field: str, of: Callable[[IndexedDevice], str | None], meaning: str = ""
+) -> DeviceColumn:
+    return DeviceColumn(
+        title, field, lambda row, _: of(row) or "-", lambda row: of(row) or "", meaning=meaning
+    )
 
 
 def _time(title: str, field: str, of: Callable[[IndexedDevice], int | None]) -> DeviceColumn:
@@ -70,9 +76,10 @@ def sheet_time(ms: int | None) -> str:
 
 
 def name_cell(row: IndexedDevice) -> Node:
-    """Return the name of a device, which leads to its page."""
+    """Return the name of a device, which leads to its page, and why it is left out of the count."""
     shown = link(device_url(row.product, row.name), row.name, class_="mono")
-    return (shown, " ", element("small", "pinned")) if row.is_pinned else shown
+    marks = [*[Apart.PINNED.value] * row.is_pinned, *([row.apart.value] if row.apart else [])]
+    return shown, [(" ", element("small", each)) for each in dict.fromkeys(marks)]
 
 
 def seen_cell(row: IndexedDevice, now_ms: int) -> Node:
@@ -106,8 +113,18 @@ COLUMNS = {
     ),
     "family": _text("Family", "family", lambda row: row.family),
     "version": _text("Version", "firmware_version", lambda row: row.version),
-    "target": _text("Told", "target_version", lambda row: row.target),
-    "release": _text("Should run", "release", lambda row: row.release),
+    "target": _text(
+        "Told",
+        "target_version",
+        lambda row: row.target,
+        "the version that the server answered when the device asked last",
+    ),
+    "release": _text(
+        "Should run",
+        "release",
+        lambda row: row.release,
+        "the release that it is to have: by its pin, its group, a rollout or the target",
+    ),
     "state": DeviceColumn(
         "State",
         "state",
@@ -115,7 +132,11 @@ COLUMNS = {
         lambda row: row.condition.value,
     ),
     "stage": DeviceColumn(
-        "Reached", "stage", lambda row, _: stage_of(row.stage), lambda row: row.stage.value
+        "How far",
+        "stage",
+        lambda row, _: stage_of(row.stage),
+        lambda row: row.stage.value,
+        meaning="with the release that it should run: it was told it, has it whole, reports it",
     ),
     "reason": DeviceColumn("Reason", "reason", lambda row, _: words_of(row), lambda row: row.words),
     "seen": DeviceColumn(
@@ -146,6 +167,7 @@ def columns_that_fit(
         *_ALWAYS,
         # Whoever looks for those that failed wants to know why.
         *["reason"] * (bool(wanted.states) and {*wanted.states} <= {*_WITH_REASON}),
+        *["reason"] * bool(wanted.held_by),
         *["label"] * any(row.label for row in rows),
         *["product"] * has_products,
         *["family"] * (len({row.family for row in rows}) > 1),
@@ -156,11 +178,12 @@ def columns_that_fit(
 
 def heading(name: str, listing: DeviceListing) -> Heading:
     """Return the head of a column, which sorts by it, or the other way round."""
-    title = COLUMNS[name].title
+    title, meaning = COLUMNS[name].title, COLUMNS[name].meaning
     if name not in SORTS:
-        return Heading(title)
+        return Heading(title, title=meaning)
     is_sorted = listing.sort == name
     descending = not listing.descending if is_sorted else name in _FALLING
     turned = listing._replace(sort=name, descending=descending, cursor=None)
     order = ("descending" if listing.descending else "ascending") if is_sorted else ""
-    return Heading(title, url=url_with("/devices", listing_fields(turned)), order=order)
+    url = url_with("/devices", listing_fields(turned))
+    return Heading(title, url=url, order=order, title=meaning)

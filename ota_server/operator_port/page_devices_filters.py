@@ -1,6 +1,6 @@
 """The filters above the table of devices: a form, and what is chosen now, one by one. No I/O."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -10,6 +10,7 @@ from ota_server.operator_port.device_query import (
     COLUMN_NAMES,
     COUNTED,
     DEFAULT_LIMIT,
+    HELD_BY_WORDS,
     DeviceListing,
     fields_of,
     listing_fields,
@@ -18,10 +19,27 @@ from ota_server.operator_port.device_query import (
 )
 from ota_server.operator_port.html import Html, Node, element
 from ota_server.operator_port.page_devices_columns import COLUMNS
-from ota_server.operator_port.pieces import check_box, choice, link, text_field, url_with
+from ota_server.operator_port.pieces import check_box, choice, facts, link, text_field, url_with
 from ota_server.policy.device_state import Condition
 
 _LIMITS = (25, DEFAULT_LIMIT, 100, 200, 500)
+# How a field is called in the form.
+_LABELS = {
+    "text": "Find",
+    "version": "Version",
+    "not_version": "Any version but",
+    "state": "State",
+    "stage": "How far with its release",
+    "apart": "Pinned, on hold, rejected",
+    "family": "Family",
+    "product": "Product",
+    "group": "Group",
+    "address": "Address",
+    "label": "Label holds",
+    "not_seen": "Not seen for",
+    "target": "Was told",
+    "held_by": "Held back by",
+}
 # How each field is called where it is chosen.
 _TITLES = {
     "text": "text",
@@ -29,8 +47,7 @@ _TITLES = {
     "not_version": "another version than",
     "outdated": "does not run what it should",
     "state": "state",
-    "stage": "reached",
-    "apart": "counted:",
+    "stage": "how far:",
     "family": "family",
     "product": "product",
     "group": "group",
@@ -39,7 +56,9 @@ _TITLES = {
     "not_seen": "not seen for",
     "overdue": "overdue",
     "target": "was told",
+    "held_by": "held back by",
 }
+_NOT_APART = "not pinned, on hold or rejected"
 _SWITCHES = ("outdated", "overdue")
 _WORDS: dict[str, type[StrEnum]] = {"state": Condition, "stage": Stage}
 _Pairs = Sequence[tuple[str, str]]
@@ -58,21 +77,35 @@ class FilterChoices(NamedTuple):
     versions: Sequence[str]
 
 
-def filter_form(listing: DeviceListing, choices: FilterChoices) -> Html:
-    """Return the form that filters: it asks for the same page with other fields."""
+def filter_form(
+    listing: DeviceListing, choices: FilterChoices, typed: Mapping[str, str] = {}
+) -> Html:
+    """Return the form that filters: it asks for the same page with other fields.
+
+    Args:
+        typed: what was typed and cannot be used, by the name of its field.
+    """
     wanted, pairs = listing.wanted, fields_of(listing.wanted)
-    first = dict(reversed(pairs))
+    first = {**dict(reversed(pairs)), **typed}
     shown: list[Node] = [
-        text_field("Find", "text", wanted.text, kind="search", placeholder="MAC, id, label …"),
-        text_field("Version", "version", first.get("version", ""), list="versions", size="12"),
+        text_field(
+            _LABELS["text"],
+            "text",
+            first.get("text", ""),
+            kind="search",
+            placeholder="MAC, id, label …",
+        ),
+        text_field(
+            _LABELS["version"], "version", first.get("version", ""), list="versions", size="12"
+        ),
         element(
             "datalist", [element("option", value=each) for each in choices.versions], id="versions"
         ),
-        choice("State", "state", _options(Condition), first.get("state", "")),
-        choice("Group", "group", _named(choices.groups), wanted.group or ""),
+        choice(_LABELS["state"], "state", _options(Condition), first.get("state", "")),
+        choice(_LABELS["group"], "group", _named(choices.groups), first.get("group", "")),
         _products(choices, wanted),
         element("button", "Filter", class_="main"),
-        link("/devices", "Show all", class_="button") if pairs else None,
+        link("/devices", "Show all", class_="button") if pairs or typed else None,
     ]
     rare = _rare_fields(wanted, first)
     is_open = any(first.get(name) for name in _RARE)
@@ -94,23 +127,25 @@ def filter_form(listing: DeviceListing, choices: FilterChoices) -> Html:
 
 _RARE = (
     *("family", "address", "label", "not_seen", "not_version", "target", "stage", "apart"),
+    "held_by",
     *_SWITCHES,
 )
 
 
 def _rare_fields(wanted: DeviceFilter, first: dict[str, str]) -> list[Node]:
-    def text(words: str, name: str, example: str) -> Html:
-        return text_field(words, name, first.get(name, ""), placeholder=example, size="16")
+    def text(name: str, example: str) -> Html:
+        return text_field(_LABELS[name], name, first.get(name, ""), placeholder=example, size="16")
 
     return [
-        choice("Family", "family", _named(FAMILY_NAMES), first.get("family", "")),
-        text("Address", "address", "192.0.2.0/24"),
-        text("Label holds", "label", "kitchen"),
-        text("Not seen for", "not_seen", "7d"),
-        text("Any version but", "not_version", "v1.0.0"),
-        text("Was told", "target", "v1.0.0"),
-        choice("Reached", "stage", _options(Stage), first.get("stage", "")),
-        choice("Counted", "apart", _counted(), first.get("apart", "")),
+        choice(_LABELS["family"], "family", _named(FAMILY_NAMES), first.get("family", "")),
+        text("address", "192.0.2.0/24"),
+        text("label", "kitchen"),
+        text("not_seen", "7d"),
+        text("not_version", "v1.0.0"),
+        text("target", "v1.0.0"),
+        choice(_LABELS["stage"], "stage", _options(Stage), first.get("stage", "")),
+        choice(_LABELS["apart"], "apart", _apart_words(), first.get("apart", "")),
+        choice(_LABELS["held_by"], "held_by", _named(HELD_BY_WORDS), first.get("held_by", "")),
         check_box("Overdue by its own rhythm", "overdue", "1", wanted.overdue),
         check_box("Does not run what it should", "outdated", "1", wanted.outdated),
     ]
@@ -121,17 +156,17 @@ def _products(choices: FilterChoices, wanted: DeviceFilter) -> Html | None:
         return None
     named = _named(map(product_field, choices.products))
     chosen = "" if wanted.product is None else product_field(wanted.product)
-    return choice("Product", "product", named, chosen)
+    return choice(_LABELS["product"], "product", named, chosen)
 
 
 def _options(kind: type[StrEnum]) -> list[tuple[str, str]]:
     return [("", "any"), *((word_of(each), each.value) for each in kind)]
 
 
-def _counted() -> list[tuple[str, str]]:
+def _apart_words() -> list[tuple[str, str]]:
     """Return why devices may be left out of the count, and that they are not."""
-    left_out = [(word_of(each), f"not: {each.value}") for each in Apart]
-    return [("", "any"), (COUNTED, "yes"), *left_out]
+    left_out = [(word_of(each), each.value) for each in Apart]
+    return [("", "any"), (COUNTED, "none of these"), *left_out]
 
 
 def _named(names: Iterable[str]) -> list[tuple[str, str]]:
@@ -177,12 +212,20 @@ def chosen_filters(listing: DeviceListing) -> Html | None:
     )
 
 
+def in_words_of_form(problem: str) -> str:
+    """Return what is wrong with a field by the name that the form has for it."""
+    name, mark, text = problem.partition(": ")
+    if not mark or name not in _LABELS:
+        return problem
+    return f"{_LABELS[name]}: {text}"
+
+
 def _said(name: str, value: str) -> str:
     """Return a filter in words."""
     if name in _SWITCHES:
         return _TITLES[name]
     if name == "apart":
-        return f"{_TITLES[name]} {dict(_counted())[value]}"
+        return _NOT_APART if value == COUNTED else dict(_apart_words())[value]
     kind = _WORDS.get(name)
     if kind is not None:
         value = next(each.value for each in kind if word_of(each) == value)
@@ -195,6 +238,7 @@ def column_form(listing: DeviceListing, shown: Sequence[str]) -> Html:
         check_box(COLUMNS[name].title, "columns", name, name in shown) for name in COLUMN_NAMES
     ]
     rest = listing._replace(columns=(), limit=DEFAULT_LIMIT, cursor=None)
+    meanings = [(each.title, each.meaning) for each in map(COLUMNS.__getitem__, shown)]
     limits = [(str(each), str(each)) for each in sorted({*_LIMITS, listing.limit})]
     return element(
         "details",
@@ -211,4 +255,5 @@ def column_form(listing: DeviceListing, shown: Sequence[str]) -> Html:
             ),
             action="/devices",
         ),
+        facts(meanings),
     )

@@ -9,6 +9,7 @@ from ota_server.operations.device_filter import DeviceFilter
 from ota_server.operator_port.asked import Asked, Malformed
 from ota_server.operator_port.device_query import (
     FILTER_FIELDS,
+    LIST_FIELDS,
     by_name,
     devices_url,
     fields_of,
@@ -25,7 +26,7 @@ _MOST_TICKED = 10_000
 PREFIX = "set_"
 CHANGE_FIELDS = ("version", "until", "group", "label", "is_forced")
 _FIELDS = ("form_token", "action", "scope", "key", "expected", "back")
-_KNOWN = (*FILTER_FIELDS, *_FIELDS, *(PREFIX + name for name in CHANGE_FIELDS))
+_KNOWN = (*FILTER_FIELDS, *LIST_FIELDS, *_FIELDS, *(PREFIX + name for name in CHANGE_FIELDS))
 
 
 class MeantDevices(NamedTuple):

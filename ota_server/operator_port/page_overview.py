@@ -48,6 +48,8 @@ _DAY_MS = 86_400_000
 _SPANS = {"1d": (1, "day"), "7d": (7, "7 days"), "30d": (30, "30 days"), "90d": (90, "90 days")}
 _USUAL_SPAN = "7d"
 _POINTS = 56
+# Of the plot of a fleet that has just come.
+_LEAST_MS = 3_600_000
 _MOST_LATELY = 10
 
 
@@ -120,7 +122,10 @@ def _history(
     chosen = asked.one("span", _USUAL_SPAN)
     days, words = _SPANS.get(chosen, _SPANS[_USUAL_SPAN])
     now_ms = site.now_ms()
-    found = site.index.versions_over_time(product, now_ms - days * _DAY_MS, now_ms, _POINTS)
+    since_ms = now_ms - days * _DAY_MS
+    found = site.index.versions_over_time(product, since_ms, now_ms, _POINTS, _LEAST_MS)
+    is_all = found.times_ms[0] > since_ms + days * _DAY_MS // _POINTS
+    when = "since the first one came" if is_all else f"in the last {words}"
     fields = [] if product is None else [("product", product_field(product))]
 
     def way(span: str) -> Html:
@@ -131,7 +136,7 @@ def _history(
     spans = element(
         "nav", [(way(each), " ") for each in _SPANS], class_="products", aria_label="Span of time"
     )
-    return history_part(found, shown, spans, words)
+    return history_part(found, shown, spans, when)
 
 
 # Rollouts

@@ -13,7 +13,7 @@ from ota_server.model.version import meaning
 from ota_server.operations.device_filter import Apart, DeviceFilter
 from ota_server.operations.device_index import FleetSummary, VersionsOverTime
 from ota_server.operator_port.device_query import devices_url, fields_of
-from ota_server.operator_port.html import Html, Node, element
+from ota_server.operator_port.html import Html, Node, element, joined
 from ota_server.operator_port.pieces import (
     CONDITION_CLASSES,
     Heading,
@@ -25,27 +25,23 @@ from ota_server.operator_port.pieces import (
     table,
     url_with,
 )
+from ota_server.operator_port.sentences import capitalised
 from ota_server.operator_port.svg import COLOURS, Layer, Segment, bar, stacked_plot
 from ota_server.policy.device_state import Condition
 
-# As devices get on, then what can go wrong.
-_IN_ORDER = (
-    Condition.UP_TO_DATE,
-    Condition.BEHIND,
-    Condition.UNDECIDED,
-    Condition.HELD_BACK,
-    Condition.AWAY,
-    Condition.SILENT,
-    Condition.FAILED,
-)
-_CARDS = (
-    ("up to date", "good", (Condition.UP_TO_DATE,)),
-    ("being updated", "going", (Condition.BEHIND, Condition.UNDECIDED)),
-    ("held back", "back", (Condition.HELD_BACK,)),
-    ("failed", "bad", (Condition.FAILED,)),
-    ("silent after an update", "silent", (Condition.SILENT,)),
-    ("not seen for a day", "away", (Condition.AWAY,)),
-)
+# As devices get on, then what can go wrong; each with what its word means.
+_IN_ORDER = {
+    Condition.UP_TO_DATE: "run what they should",
+    Condition.BEHIND: "get it when they ask next",
+    Condition.UNDECIDED: "have it, say no version",
+    Condition.HELD_BACK: "may not have it now",
+    Condition.AWAY: "not seen for a day",
+    Condition.SILENT: "nothing heard since they had it",
+    Condition.FAILED: "have it, run another",
+}
+_LEFT_OUT = "not counted in the shares"
+# Of these there is a card only if there is one such device.
+_RARE = (Condition.UNDECIDED,)
 _OTHER = f"v{COLOURS - 1}"
 
 
@@ -53,13 +49,16 @@ class CountedDevices(NamedTuple):
     """So many devices, and the table of them.
 
     Attributes:
+        words: as in the rows of that table.
         kind: the class that gives the colour.
+        meaning: of the words; "": they say it.
     """
 
     words: str
     kind: str
     devices: int
     wanted: DeviceFilter
+    meaning: str = ""
 
     @property
     def url(self) -> str:
@@ -73,24 +72,17 @@ class CountedDevices(NamedTuple):
 
 
 def cards(summary: FleetSummary, product: str | None) -> Html:
-    """Return how many devices there are, and how many are how.
-
-    Without shares: these count whoever is pinned or on hold too, and `states_part` has the shares
-    of those that an update should reach.
-    """
-    every = DeviceFilter(product=product)
+    """Return how many devices there are, and how many are how, by the numbers of `states_part`."""
     total = summary.total
+    words = "devices" if total != 1 else "device"
+    whole = CountedDevices(words, "", total, DeviceFilter(product=product))
     shown = [
-        CountedDevices(
-            words,
-            kind,
-            sum(summary.conditions.get(each, 0) for each in states),
-            replace(every, states=states),
-        )
-        for words, kind, states in _CARDS
+        each
+        for each in _by_state(summary, product)
+        if each.devices or {*each.wanted.states}.isdisjoint(_RARE)
     ]
-    whole = CountedDevices("devices" if total != 1 else "device", "", total, every)
-    return element("ul", map(_card, (whole, *shown)), class_="cards")
+    left_out = [each for each in _by_apart(summary, product) if each.devices]
+    return element("ul", map(_card, (whole, *shown, *left_out)), class_="cards")
 
 
 def _card(counted: CountedDevices) -> Html:
@@ -100,6 +92,7 @@ def _card(counted: CountedDevices) -> Html:
             counted.url,
             element("b", number(counted.devices)),
             counted.words,
+            element("small", counted.meaning) if counted.meaning else None,
             class_=counted.kind or None,
         ),
     )
@@ -108,39 +101,58 @@ def _card(counted: CountedDevices) -> Html:
 # States
 
 
-def states_part(summary: FleetSummary, product: str | None) -> Node:
-    """Return how far the devices are that an update should reach; beside them those left out."""
+def _by_state(summary: FleetSummary, product: str | None) -> list[CountedDevices]:
+    """Return how many devices that an update should reach are in each state."""
     plain = DeviceFilter(product=product, apart=(None,))
-    counted = [
+    return [
         CountedDevices(
             each.value,
             CONDITION_CLASSES[each],
             summary.counted.get(each, 0),
             replace(plain, states=(each,)),
+            said,
         )
-        for each in _IN_ORDER
+        for each, said in _IN_ORDER.items()
     ]
-    apart = [
+
+
+def _by_apart(summary: FleetSummary, product: str | None) -> list[CountedDevices]:
+    """Return how many devices are left out of the count, by why."""
+    return [
         CountedDevices(
             each.value,
             "apart",
             summary.apart.get(each, 0),
             DeviceFilter(product=product, apart=(each,)),
+            _LEFT_OUT,
         )
         for each in Apart
     ]
+
+
+def states_part(summary: FleetSummary, product: str | None) -> Node:
+    """Return how far the devices are that an update should reach; beside them those left out."""
+    counted, apart = _by_state(summary, product), _by_apart(summary, product)
     of = sum(each.devices for each in counted)
     segments = [each.segment(of) for each in counted] + [each.segment(0) for each in apart]
     rows = [(*_row(each), percent(each.devices, of)) for each in counted if each.devices]
     rows += [(*_row(each), "not counted") for each in apart if each.devices]
-    up_to_date = counted[0].devices
-    words = f"Up to date: {number(up_to_date)} of {count_of(of, 'device')}"
+    up_to_date = counted[0]
+    reached = DeviceFilter(product=product, apart=(None,))
+    share = f" ({percent(up_to_date.devices, of)})." if of else "."
     return (
         element("h2", "States"),
-        element("p", words, f" ({percent(up_to_date, of)})." if of else "."),
+        element(
+            "p",
+            "Up to date: ",
+            link(up_to_date.url, number(up_to_date.devices)),
+            " of ",
+            link(devices_url(reached), count_of(of, "device")),
+            share,
+        ),
         bar(segments, "How many devices are in which state"),
         table(("State", Heading("Devices", True), Heading("Share", True)), rows),
-        _held_by(summary),
+        _held_by(summary, product),
     )
 
 
@@ -148,10 +160,20 @@ def _row(counted: CountedDevices) -> tuple[Node, Node]:
     return state(counted.kind, counted.words), link(counted.url, number(counted.devices))
 
 
-def _held_by(summary: FleetSummary) -> Node:
-    """Return what holds devices back, in words."""
-    said = [f"{words} ({devices:,})" for words, devices in summary.held_by.items() if devices]
-    return element("p", f"Held back by: {', '.join(said)}.", class_="quiet") if said else None
+def _held_by(summary: FleetSummary, product: str | None) -> Node:
+    """Return what holds devices back, in words, also of those that are left out of the count."""
+    said: list[Node] = [
+        (f"{words} (", link(_held_by_url(words, product), number(devices)), ")")
+        for words, devices in summary.held_by.items()
+        if devices
+    ]
+    if not said:
+        return None
+    return element("p", "Held back by, counted or not: ", joined(", ", said), ".", class_="quiet")
+
+
+def _held_by_url(words: str, product: str | None) -> str:
+    return devices_url(DeviceFilter(product=product, held_by=(words,)))
 
 
 # Versions
@@ -196,17 +218,17 @@ def versions_part(summary: FleetSummary, shown: Sequence[CountedDevices]) -> Nod
 
 
 def history_part(
-    found: VersionsOverTime, shown: Sequence[CountedDevices], spans: Node, days: str
+    found: VersionsOverTime, shown: Sequence[CountedDevices], spans: Node, when: str
 ) -> Node:
     """Return how many devices reported which version in the last days, as a plot and as a table.
 
     Args:
         shown: the versions of the bar, whose colours the plot has too.
         spans: the ways to other spans of time.
-        days: how long it is, in words.
+        when: which time it shows, in words.
     """
     layers = _layers(found, shown)
-    words = f"How many devices reported which version in the last {days}"
+    words = f"How many devices reported which version {when}"
     # On a phone it is wider than the screen: else nobody could read its numbers.
     plot = element(
         "div",
@@ -265,14 +287,16 @@ def product_table(summaries: Mapping[str, FleetSummary]) -> Html:
             link(url, product or "Default product"),
             link(devices_url(named), number(summary.total)),
         ]
-        for _, _, states in _CARDS:
-            devices = sum(summary.conditions.get(each, 0) for each in states)
-            shown.append(link(devices_url(replace(named, states=states)), number(devices)))
+        for each in _by_state(summary, product):
+            shown.append(link(each.url, number(each.devices)))
+        left_out = replace(named, apart=tuple(Apart))
+        shown.append(link(devices_url(left_out), number(sum(summary.apart.values()))))
         return shown
 
     headings = (
         Heading("Product"),
         Heading("Devices", True),
-        *(Heading(words, True) for words, _, _ in _CARDS),
+        *(Heading(capitalised(each.value), True, title=said) for each, said in _IN_ORDER.items()),
+        Heading("Not counted", True, title="pinned, on hold, or their release was rejected"),
     )
     return table(headings, [cells(*each) for each in summaries.items()])

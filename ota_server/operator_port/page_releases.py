@@ -42,8 +42,8 @@ from ota_server.operator_port.upload import upload_url
 _HEADINGS = (
     Heading("Version"),
     Heading("State"),
-    Heading("Run it", is_number=True),
-    Heading("Told last", is_number=True),
+    Heading("Run it", is_number=True, title="devices that report this version"),
+    Heading("Told last", is_number=True, title="devices that got it as their last answer"),
     Heading("Size", is_number=True),
     Heading("Published"),
     Heading("SHA-256"),
@@ -59,6 +59,7 @@ def _show(site: Site, asked: Asked) -> Reply:
         element("h1", "Releases"),
         product_ways(site, asked, "/releases"),
         [_of_product(site, asked, product) for product in products],
+        None if asked.operator.may_act else may_not_act("publish, activate or roll out a release"),
     )
     return page(site, asked, "Releases", content)
 
@@ -86,6 +87,13 @@ def _of_product(site: Site, asked: Asked, product: str) -> Node:
             notes(sentences(problems), "note warn"),
             table(_HEADINGS, rows, _none_yet(asked)),
         ),
+        _changes(site, asked, product, found) if asked.operator.may_act else None,
+    )
+
+
+def _changes(site: Site, asked: Asked, product: str, found: ReleaseList) -> Node:
+    """Return what whoever may act can do here."""
+    return (
         _actions(product, found),
         _waiting(site, product),
         _upload_form(asked, product, len(site.products) > 1),
@@ -169,8 +177,6 @@ def _upload_form(asked: Asked, product: str, is_several: bool) -> Html:
     whose = ""
     if is_several:
         whose = f" of product {product}" if product else " of the default product"
-    if not asked.operator.may_act:
-        return may_not_act("publish an image")
     return element(
         "form",
         form_token(asked),

@@ -60,9 +60,13 @@ _FIELDS = (
 )
 _WAVES = (
     Heading("Wave"),
-    Heading("Adds", is_number=True),
-    Heading("Of these count", is_number=True),
-    Heading("Then in all", is_number=True),
+    Heading("Adds", is_number=True, title="devices that are offered the release by this wave"),
+    Heading(
+        "Of these count",
+        is_number=True,
+        title="known for a day or longer, so that their success or failure is heeded",
+    ),
+    Heading("Then in all", is_number=True, title="with the waves before it"),
 )
 
 
@@ -96,7 +100,9 @@ def _form_page(
         content = _form(asked, data_dir, versions, typed, problems or {})
     heading = element("h1", "Start a rollout")
     ways = product_ways(site, asked, "/rollouts/new", may_be_all=False)
-    return page(site, asked, "Start a rollout", (heading, ways, content))
+    # Whoever may only read can see what it would do.
+    denied = None if asked.operator.may_act else may_not_act("begin one")
+    return page(site, asked, "Start a rollout", (heading, ways, denied, content))
 
 
 def _versions(data_dir: Path) -> list[str]:

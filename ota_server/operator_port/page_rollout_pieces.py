@@ -20,7 +20,7 @@ from ota_server.operator_port.svg import Segment, bar
 
 _HEADINGS = (
     Heading("Wave"),
-    Heading("Devices", is_number=True),
+    Heading("Devices", is_number=True, title="of this wave and of all before it"),
     Heading("State"),
     Heading("Progress"),
 )

@@ -22,6 +22,7 @@ from ota_server.operator_port.page_rollout_pieces import (
 )
 from ota_server.operator_port.pieces import link, live, notes, pager, rollout_url, table, url_with
 from ota_server.operator_port.products_shown import product_ways, products_meant
+from ota_server.operator_port.questions import may_not_act
 from ota_server.operator_port.routes import Route
 from ota_server.operator_port.sentences import capitalised, sentences
 from ota_server.operator_port.site import DEFAULT, Site
@@ -48,7 +49,7 @@ def _show(site: Site, asked: Asked) -> Reply:
     content = (
         element("h1", "Rollouts"),
         product_ways(site, asked, "/rollouts"),
-        element("p", _start_links(products), class_="actions"),
+        _start_links(products) if asked.operator.may_act else may_not_act("start a rollout"),
         live(
             "on",
             "rollouts",
@@ -67,7 +68,7 @@ def _start_links(products: Sequence[str]) -> Node:
         words = f"Start a rollout of {product or 'the default product'}"
         return link(url, words if len(products) > 1 else "Start a rollout", class_="button main")
 
-    return [(one(product), " ") for product in products]
+    return element("p", [(one(product), " ") for product in products], class_="actions")
 
 
 def _card(product: str, detail: RolloutDetail, now_ms: int) -> Html:

@@ -157,6 +157,7 @@ class Heading(NamedTuple):
         order: `ascending` or `descending`, if the rows are sorted by it.
         is_hidden: it is for readers who listen, and on phones.
         chooses_all: it has a box that ticks those of all rows, by the script.
+        title: what the name means, for those who hover; "": it says it.
     """
 
     name: str
@@ -165,6 +166,7 @@ class Heading(NamedTuple):
     order: str = ""
     is_hidden: bool = False
     chooses_all: bool = False
+    title: str = ""
 
 
 def table(
@@ -205,6 +207,7 @@ def _head(heading: Heading) -> Html:
         "th",
         name,
         scope="col",
+        title=heading.title or None,
         class_="number" if heading.is_number else None,
         aria_sort=heading.order or None,
     )

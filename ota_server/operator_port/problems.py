@@ -8,10 +8,11 @@ from urllib.parse import urlsplit, urlunsplit
 
 from ota_server.httpd.http1 import field_lines
 from ota_server.httpd.reply import Reply
+from ota_server.operator_port.api_words import in_api_words
 from ota_server.operator_port.asked import Asked
 from ota_server.operator_port.frame import page
 from ota_server.operator_port.html import Html, element
-from ota_server.operator_port.pieces import with_code
+from ota_server.operator_port.pieces import link, with_code
 
 if TYPE_CHECKING:
     from ota_server.operator_port.site import Site
@@ -43,6 +44,7 @@ class Problem(Exception):
         fields: of the reply.
         title: the kind of problem; that of the status, if nothing else is said.
         errors: the parts of the request that are wrong, for programs.
+        is_of_sign_in: to sign in, or by another token, would do.
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class Problem(Exception):
         fields: Fields = (),
         title: str = "",
         errors: Sequence[Mapping[str, str]] = (),
+        is_of_sign_in: bool = False,
     ) -> None:
         super().__init__(detail)
         self.status = status
@@ -59,6 +62,7 @@ class Problem(Exception):
         self.fields = fields
         self.title = title or status.phrase
         self.errors = errors
+        self.is_of_sign_in = is_of_sign_in
 
 
 def with_safe_fields(answer: Reply) -> Reply:
@@ -82,23 +86,32 @@ def json_reply(
 def problem_reply(site: "Site", asked: Asked, problem: Problem) -> Reply:
     """Return the reply of a problem: JSON for programs, else a page."""
     if not wants_page(asked):
-        said = {
+        said: dict[str, object] = {
             "type": "about:blank",
             "title": problem.title,
             "status": problem.status,
-            "detail": problem.detail,
-            **({"errors": problem.errors} if problem.errors else {}),
+            "detail": _for_program(asked, problem.detail),
         }
+        if problem.errors:
+            said["errors"] = [
+                {**each, "detail": _for_program(asked, each["detail"])} for each in problem.errors
+            ]
         kind = "application/problem+json"
         return json_reply(problem.status, said, *problem.fields, kind=kind)
     content = (
         element("h1", problem.title),
         element("p", with_code(problem.detail), class_="problem"),
+        element("p", link("/login", "Sign in")) if problem.is_of_sign_in else None,
         _way_back(asked),
     )
     answer = page(site, asked, problem.title, content, status=problem.status, is_open=True)
     answer.fields += field_lines(problem.fields)
     return answer
+
+
+def _for_program(asked: Asked, text: str) -> str:
+    path = asked.request.path
+    return in_api_words(text, path) if path.startswith(b"/api/") else text
 
 
 def _way_back(asked: Asked) -> Html | None:

@@ -9,6 +9,7 @@ from ota_server.operator_port import (
     page_audit,
     page_device,
     page_devices,
+    page_groups,
     page_hold,
     page_overview,
     page_rejected,
@@ -36,7 +37,7 @@ def all_routes() -> RouteTable:
     ]
     modules = (
         *(api, events, metrics_page, sign_in, page_overview, page_devices, page_device),
-        *(upload, page_hold, page_rejected),
+        *(page_groups, upload, page_hold, page_rejected),
         *(page_audit, page_upload, page_releases, page_release_change, page_release),
         *(page_rollouts, page_rollout_new, page_rollout, page_rollout_change),
     )

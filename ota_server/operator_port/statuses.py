@@ -29,7 +29,13 @@ def as_problem(problem: Exception) -> Problem:
         return problem
     if isinstance(problem, Denied):
         detail = hints.paste(problem.detail) if problem.has_commands else problem.detail
-        return Problem(problem.status, detail, problem.fields, problem.title)
+        return Problem(
+            problem.status,
+            detail,
+            problem.fields,
+            problem.title,
+            is_of_sign_in=problem.has_commands,  # those commands make links and tokens
+        )
     if isinstance(problem, NotHere):
         return Problem(problem.status, str(problem))
     if isinstance(problem, Malformed | BadCursor | BadFields | BadValue):

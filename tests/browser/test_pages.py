@@ -17,6 +17,7 @@ PATHS = {
     "overview": "/?span=30d",
     "devices": "/devices",
     "filtered devices": f"/devices?group={PILOT}&version={TARGET}&family=br",
+    "groups": "/groups",
     "a device": f"/devices/default/{mac_of(2)}",
     "releases": "/releases",
     "a release": f"/releases/default/{TARGET}",

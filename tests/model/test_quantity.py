@@ -18,8 +18,14 @@ class DurationTest(unittest.TestCase):
             with self.subTest(text):
                 self.assertEqual(parse_duration(text), seconds)
 
+    def test_a_blank_may_stand_before_the_unit(self):
+        for text, seconds in (("5 s", 5), ("1.5 h", 5400), ("7 d", 604800)):
+            with self.subTest(text):
+                self.assertEqual(parse_duration(text), seconds)
+
     def test_anything_else_is_refused(self):
-        for text in ("", "5", "m", "-5m", "+5m", "5 m", "5M", "1.h", "1e3s", "٣m", "1_0s", "5m5s"):
+        wrong = ("", "5", "m", "-5m", "+5m", "5  m", "5m ", "5\tm", "5M", "1.h", "1e3s", "٣m")
+        for text in (*wrong, "1_0s", "5m5s"):
             with self.subTest(text), self.assertRaises(ValueError):
                 parse_duration(text)
 

@@ -4,6 +4,7 @@ import json
 import random
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from ipaddress import ip_address, ip_network
 from itertools import chain, pairwise, product
 
@@ -355,6 +356,11 @@ class StagesTest(IndexCase):
         self.assertEqual(summary.held_by, {"the hold": 2})
         held = self.index.page(DeviceFilter(apart=(Apart.HELD,)))
         self.assertEqual((len(held.rows), held.total), (2, (2, True)))
+        by_hold = DeviceFilter(held_by=("the hold",))
+        self.assertEqual(self.index.page(by_hold).rows, held.rows)
+        self.assertEqual(self.index.count(by_hold), 2)
+        self.assertEqual(self.index.count(replace(by_hold, text="02:00")), 2)
+        self.assertEqual(self.index.count(DeviceFilter(held_by=("the window",))), 0)
         self.assertEqual(held.rows[0].reason, Reason.ON_HOLD)
 
     def test_a_device_is_overdue_by_its_own_rhythm(self):
@@ -373,6 +379,24 @@ class StagesTest(IndexCase):
 
 
 class InTimeTest(IndexCase):
+    def test_versions_over_time_begin_with_the_first_device(self):
+        begin_ms = self.now_ms // HOUR_MS * HOUR_MS - 5 * HOUR_MS
+        self.know(1, first_seen_ms=begin_ms, last_seen_ms=begin_ms)
+        self.catch_up()
+
+        def begin(since_ms: int, least_ms: int | None) -> int:
+            times_ms = self.index.versions_over_time(
+                None, since_ms, self.now_ms, 100, least_ms
+            ).times_ms
+            return times_ms[0] - (times_ms[1] - times_ms[0])
+
+        self.assertAlmostEqual(begin(self.now_ms - 7 * DAY_MS, HOUR_MS), begin_ms, delta=2)
+        self.assertAlmostEqual(
+            begin(self.now_ms - 7 * DAY_MS, DAY_MS), self.now_ms - DAY_MS, delta=2
+        )
+        for since_ms, least_ms in ((self.now_ms - 7 * DAY_MS, None), (begin_ms + HOUR_MS, HOUR_MS)):
+            self.assertAlmostEqual(begin(since_ms, least_ms), since_ms, delta=2)
+
     def test_versions_over_time_follow_what_devices_reported(self):
         start_ms = self.now_ms - 10 * HOUR_MS
         for number in range(4):

@@ -3,7 +3,13 @@
 import json
 
 from ota_server.model.refusal import BadPolicy, Refused
-from ota_server.operations.group_facts import device_pins, list_groups, members_on_file
+from ota_server.operations.group_facts import (
+    device_pins,
+    has_device_pins,
+    is_pinned_alone,
+    list_groups,
+    members_on_file,
+)
 from ota_server.policy.policy import Pin
 from tests.support import MAC, DataDirCase
 
@@ -43,3 +49,19 @@ class GroupFactsTest(DataDirCase):
 
     def test_without_pins_there_are_none(self):
         self.assertEqual(device_pins(self.data_dir), {})
+        self.assertFalse(has_device_pins(self.data_dir))
+        self.assertFalse(is_pinned_alone(self.data_dir, MAC))
+
+    def test_a_pin_of_a_group_is_none_of_a_device(self):
+        self.write("groups/beta.txt", f"{MAC}\n")
+        self.write("pins.json", {"groups": {"beta": {"version": "v1"}}})
+        self.assertFalse(has_device_pins(self.data_dir))
+        self.write("pins.json", {"devices": {MAC: {"version": "v1"}}})
+        self.assertTrue(has_device_pins(self.data_dir))
+        self.assertTrue(is_pinned_alone(self.data_dir, MAC))
+
+    def test_where_pins_cannot_be_read_there_may_be_some(self):
+        for content in ("{", "[" * 70_000):
+            self.write("pins.json", content)
+            self.assertTrue(has_device_pins(self.data_dir))
+            self.assertTrue(is_pinned_alone(self.data_dir, MAC))

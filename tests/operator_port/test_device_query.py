@@ -14,6 +14,7 @@ from ota_server.operator_port.asked import Malformed
 from ota_server.operator_port.device_query import (
     COLUMN_NAMES,
     FILTER_FIELDS,
+    HELD_BY_WORDS,
     LIST_FIELDS,
     DeviceListing,
     by_name,
@@ -57,6 +58,7 @@ def random_filter(source: random.Random) -> DeviceFilter:
         not_seen_seconds=maybe(lambda: float(source.randint(1, 10 ** source.randint(1, 8)))),
         overdue=source.random() < 0.5,
         targets=maybe(lambda: some(_TEXTS), ()),
+        held_by=maybe(lambda: some(HELD_BY_WORDS), ()),
     )
 
 
@@ -106,7 +108,7 @@ class FilterTest(unittest.TestCase):
     def test_every_field_of_a_filter_is_in_urls(self):
         everything = DeviceFilter(
             *("t", ("1",), ("2",), True, (Condition.AWAY,), Stage.TOLD, (Apart.HELD,), ("br",)),
-            *("p", "g", ip_network("::1"), "l", 60.0, True, ("2",)),
+            *("p", "g", ip_network("::1"), "l", 60.0, True, ("2",), ("the hold",)),
         )
         self.assertEqual({name for name, _ in fields_of(everything)}, {*FILTER_FIELDS})
         self.assertEqual(read_filter(by_name(fields_of(everything))), everything)

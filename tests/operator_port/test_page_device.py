@@ -97,13 +97,20 @@ class DevicePageTest(OperatorsCase):
                     self.assertEqual(wrong, [], tag)
 
     def test_who_may_act_has_a_button_for_each_action(self):
-        page = self.operators.page(url_of(mac_of(1)))
+        page = self.operators.page(url_of(mac_of(5)))
         actions = {each["value"] for each in page.all("button", name="action")}
         self.assertEqual(
             actions, {"pin", "unpin", "retry", "label", "forget", "group add", "group remove"}
         )
-        self.assertEqual(page.all("input", name="key")[0]["value"], mac_of(1))
+        self.assertEqual(page.all("input", name="key")[0]["value"], mac_of(5))
         self.assertEqual(self.reader.page(url_of(mac_of(1))).all("button", name="action"), [])
+
+    def test_what_is_not_there_is_not_offered_to_be_ended(self):
+        for number, pinned, grouped in ((5, True, True), (1, False, True), (11, False, False)):
+            page = self.operators.page(url_of(mac_of(number)))
+            actions = {each["value"] for each in page.all("button", name="action")}
+            with self.subTest(number):
+                self.assertEqual(("unpin" in actions, "group remove" in actions), (pinned, grouped))
 
 
 class StoryTest(OperatorsCase):

@@ -86,7 +86,7 @@ class TableTest(OperatorsCase):
     def test_each_field_is_said_where_it_is_chosen(self):
         values = {"outdated": "1", "overdue": "1", "state": "behind", "stage": "told"}
         values |= {"apart": "counted", "family": "rauc", "product": PLUG, "address": "192.0.2.1"}
-        values["not_seen"] = "7d"
+        values |= {"not_seen": "7d", "held_by": "the+hold"}
         for name in FILTER_FIELDS:
             with self.subTest(name):
                 page = self.reader.page(f"/devices?{name}={values.get(name, 'v1')}")
@@ -161,6 +161,38 @@ class TableTest(OperatorsCase):
         self.assertEqual(answer.status, 400)
         self.assertIn("&#x27;stat&#x27; is not known here", answer.body.decode())
 
+    def test_a_filter_that_cannot_be_used_is_shown_again_as_it_was_typed(self):
+        for query, words, name, typed in (
+            (
+                "not_seen=soon&label=hall",
+                "Not seen for: 'soon' is not a duration",
+                "not_seen",
+                "soon",
+            ),
+            ("address=here&state=failed", "Address: 'here' is neither", "address", "here"),
+        ):
+            with self.subTest(query):
+                answer = self.reader.get(f"/devices?{query}")
+                self.assertEqual(answer.status, 400)
+                page = PageReader(answer.body.decode())
+                self.assertIn(words, page.text)
+                self.assertEqual(page.all("input", name=name)[0]["value"], typed)
+                self.assertEqual(names_in(page), [])
+        page = PageReader(self.reader.get("/devices?not_seen=soon&label=hall").body.decode())
+        self.assertEqual(page.all("input", name="label")[0]["value"], "hall")
+
+    def test_a_product_that_is_not_there_is_said_above_the_filter(self):
+        answer = self.reader.get("/devices?product=other&label=hall")
+        self.assertEqual(answer.status, 400)
+        page = PageReader(answer.body.decode())
+        self.assertIn("There is no product 'other'.", page.text)
+        self.assertEqual(page.all("input", name="label")[0]["value"], "hall")
+
+    def test_a_program_gets_a_problem_where_a_word_was_wrong(self):
+        answer = self.reader.get("/devices?not_seen=soon", Accept="application/json")
+        self.assertEqual(answer.status, 400)
+        self.assertEqual(answer.fields["content-type"], "application/problem+json")
+
     def test_whoever_is_signed_in_stays_so_where_a_word_was_wrong(self):
         signed_in = Operators(self.server.admin_port)
         signed_in.sign_in(self.data_dir)
@@ -201,6 +233,19 @@ class TableTest(OperatorsCase):
         self.assertIn("sign in by a token that may act", page.text)
         actor = self.operators.page("/devices?product=default")
         self.assertEqual(len(actor.all("button", name="action")), 8)
+
+    def test_pins_and_groups_that_are_not_there_are_not_offered_to_be_ended(self):
+        page = self.operators.page(f"/devices?product={PLUG}")
+        actions = {each["value"] for each in page.all("button", name="action")}
+        self.assertTrue({"pin", "group add"} <= actions)
+        self.assertFalse({"unpin", "group remove"} & actions)
+
+    def test_a_column_whose_title_needs_it_says_what_it_means(self):
+        page = self.reader.page("/devices")
+        meanings = [each["title"] for each in page.all("th") if "title" in each]
+        self.assertEqual(len(meanings), 2)
+        for said in meanings:  # where nobody can hover
+            self.assertIn(said, page.text)
 
     def test_actions_are_for_one_product_at_a_time(self):
         page = self.operators.page("/devices?group=beta")

@@ -180,6 +180,27 @@ class RefusedTest(ActCase):
         self.refused({"action": "explode", "key": mac_of(1)}, "is not one of")
         self.refused({"action": "unpin", "scope": "all", "stat": "x"}, "is not known here")
 
+    def test_without_a_device_the_same_part_of_the_table_is_there_again(self):
+        page = self.operators.page("/devices?product=default&limit=7&sort=seen&order=desc")
+        form = {
+            each["name"]: each["value"]
+            for each in page.all("input", type="hidden")
+            if each["name"] != "form_token"
+        }
+        answer = self.operators.post("/devices/preview", {**form, "action": "pin"})
+        self.assertEqual(answer.status, 400)
+        again = PageReader(answer.body.decode())
+        self.assertIn("no device was chosen", again.text)
+        boxes = [each["value"] for each in again.all("input", name="key")]
+        self.assertEqual(boxes, [each["value"] for each in page.all("input", name="key")])
+        self.assertEqual(len(boxes), 7)
+
+    def test_what_was_ticked_stays_ticked(self):
+        form = {"action": "unpin", "key": [mac_of(1), f"{PLUG}/x"]}
+        page = PageReader(self.operators.post("/devices/preview", form).body.decode())
+        ticked = [each["value"] for each in page.all("input", name="key") if "checked" in each]
+        self.assertEqual(ticked, [mac_of(1)])
+
     def test_the_number_that_was_shown_has_to_be_said(self):
         answer = self.operators.post("/devices/act", {**_FORM, "action": "unpin", "key": mac_of(1)})
         self.assertEqual(answer.status, 400)

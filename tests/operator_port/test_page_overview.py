@@ -2,6 +2,7 @@
 
 import re
 import unittest
+from datetime import datetime, timedelta
 from html import unescape
 
 from ota_server.model.timestamp import format_time
@@ -78,7 +79,10 @@ class OverviewTest(OperatorsCase):
     def test_what_holds_back_no_device_is_not_named(self):
         summary = DeviceIndex(self.data_dir).summary(None)
         held = summary._replace(held_by={"the hold": 3, "the window": 0})
-        self.assertIn("Held back by: the hold (3).", html_of(states_part(held, None)))
+        page = PageReader(html_of(states_part(held, None)))
+        self.assertIn(("/devices?held_by=the+hold", "3"), page.links)
+        self.assertIn("Held back by", page.text)
+        self.assertNotIn("the window", page.text)
         none = summary._replace(held_by={"the hold": 0})
         self.assertNotIn("Held back by", html_of(states_part(none, None)))
 
@@ -103,6 +107,15 @@ class OverviewTest(OperatorsCase):
         self.assertEqual(len(page.all("svg", class_="plot")), 1)
         self.assertIn("Time (UTC)", page.text)
         self.assertIn(("/?span=30d", "30 days"), page.links)
+
+    def test_the_plot_begins_with_the_fleet(self):
+        (plot,) = self.operators.page("/?span=90d").all("svg", class_="plot")
+        self.assertIn("since the first one came", plot["aria-label"])
+        page = self.operators.get("/?span=90d").body.decode()
+        dates = re.findall(r">([\d-]+ [\d:]+) UTC</text>", page)
+        first, last = (datetime.strptime(each, "%Y-%m-%d %H:%M") for each in dates)
+        self.assertLessEqual(last - first, timedelta(hours=2))
+        self.assertGreaterEqual(last - first, timedelta(minutes=58))
 
     def test_a_fragment_is_what_is_inside_the_page(self):
         whole = self.operators.get("/").body.decode()

@@ -128,7 +128,16 @@ class HostileTextTest(OperatorsCase):
 
     def pages(self) -> Iterator[tuple[str, PageReader]]:
         """Yield all kinds of pages that links lead to, some of each."""
-        first = ("/", "/devices", "/releases", "/rollouts", "/rejected", "/audit", "/hold")
+        first = (
+            "/",
+            "/devices",
+            "/groups",
+            "/releases",
+            "/rollouts",
+            "/rejected",
+            "/audit",
+            "/hold",
+        )
         asked = [
             f"{path}?{name}={quote(said)}"
             for path, names in (

@@ -116,6 +116,7 @@ PURE |= {
     "policy.situation",
     "policy.text",
     "model.archive",
+    "operator_port.api_words",
     "operator_port.html",
     "operator_port.svg",
     "model.chips",
