@@ -25,7 +25,14 @@ from ota_server.model.address import plain_network
 from ota_server.model.identity import is_product_name
 from ota_server.model.quantity import DURATION_UNITS, parse_duration
 from ota_server.model.updater import FAMILY_NAMES
-from ota_server.operations.device_filter import ALL_DEVICES, SORTS, Apart, DeviceFilter, Stage
+from ota_server.operations.device_filter import (
+    ALL_DEVICES,
+    SORTS,
+    Apart,
+    DeviceFilter,
+    Stage,
+    word_of,
+)
 from ota_server.operations.typed_values import BadValue, parse_group_name, parse_switch
 from ota_server.operator_port.asked import Malformed
 from ota_server.operator_port.site import DEFAULT
@@ -69,11 +76,6 @@ class DeviceListing(NamedTuple):
     columns: tuple[str, ...] = ()
     limit: int = DEFAULT_LIMIT
     cursor: str | None = None
-
-
-def word_of(value: StrEnum) -> str:
-    """Return how a state, a stage or a reason to be apart stands in URLs."""
-    return value.name.lower().replace("_", "-")
 
 
 def product_field(product: str) -> str:
