@@ -6,9 +6,8 @@ Programs that are made from OpenAPI read these. A reply may come to hold more th
 from collections.abc import Mapping
 from typing import Any
 
-from ota_server.operations.device_filter import Apart, Stage
+from ota_server.operations.device_filter import Apart, Stage, word_of
 from ota_server.operator_port.changes import KINDS
-from ota_server.operator_port.device_query import word_of
 from ota_server.operator_port.schema_check import Schema, reference
 from ota_server.policy.device_state import Condition
 
@@ -195,6 +194,8 @@ SHAPES: dict[str, Schema] = {
             "is_on": FLAG,
             "needs_person": FLAG,
             "advice": TEXTS,
+            "limits": TEXT,
+            "warnings": TEXTS,
             "remarks": TEXTS,
             "waves": OBJECTS,
             "plan": OBJECT,

@@ -45,10 +45,6 @@ _BUTTONS = {
 }
 
 
-# How remarks begin that are warnings, and the one of what stands in the facts.
-_WARNING, _LIMITS = "WARNING: ", "limits: "
-
-
 class NamedRollout(NamedTuple):
     """The rollout that a URL names.
 
@@ -105,15 +101,13 @@ def _current(
     asked: Asked, rollout: NamedRollout, detail: RolloutDetail, devices: Html, now_ms: int
 ) -> Node:
     kind = "note warn" if detail.needs_person else "note"
-    warnings = [each for each in detail.remarks if each.startswith(_WARNING)]
-    others = [each for each in detail.remarks if not each.startswith((_WARNING, _LIMITS))]
     return (
         live(
             "state",
             "rollouts hold",
             element("p", rollout_state(detail.state, detail.needs_person)),
             notes(sentences(hints.paste(each, rollout.product) for each in detail.advice), kind),
-            notes(sentences(each.removeprefix(_WARNING) for each in warnings), "note warn"),
+            notes(sentences(detail.warnings), "note warn"),
             _buttons(rollout, detail) if asked.operator.may_act else may_not_act("change it"),
         ),
         live(
@@ -121,7 +115,7 @@ def _current(
             "rollouts",
             element("h2", "Waves"),
             waves_table(detail, now_ms),
-            notes(sentences(others), "quiet"),
+            notes(sentences(detail.remarks), "quiet"),
         ),
         devices,
         live(
