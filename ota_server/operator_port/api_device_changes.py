@@ -35,6 +35,9 @@ _FORGET_SECONDS = 3.0
 _CHANGE_FIELDS = ("action", "version", "until", "group", "label")
 _CHANGED = Success(HTTPStatus.OK, "What was done.", reference("Changed"))
 _FORGOTTEN = Success(HTTPStatus.NO_CONTENT, "It is so, or was so already.")
+_FORGOTTEN_WARNED = Success(
+    HTTPStatus.OK, "It is forgotten, and a pin or a group names it still.", reference("Changed")
+)
 _LATER = Success(HTTPStatus.ACCEPTED, "The server does it in a moment.", reference("Changed"))
 
 
@@ -85,9 +88,9 @@ def _forget(site: Site, given: Given) -> Reply:
     if site.index.device(key) is None:
         raise NotHere(f"{given.path['mac'][:70]!r} is not on record.")
     done = _change_one(site, given, BulkChange(BulkAction.FORGET))
-    if site.awaits(lambda: site.index.device(key) is None, _FORGET_SECONDS):
-        return nothing()
-    return reply(done, HTTPStatus.ACCEPTED)
+    if not site.awaits(lambda: site.index.device(key) is None, _FORGET_SECONDS):
+        return reply(done, HTTPStatus.ACCEPTED)
+    return reply(done) if done["warnings"] else nothing()
 
 
 def _is_forced(given: Given) -> bool:
@@ -238,7 +241,7 @@ OPERATIONS = (
         "Remove a device from the table; if it asks again, it is a new one",
         _forget,
         Success(HTTPStatus.NO_CONTENT, "It is forgotten."),
-        also=(_LATER,),
+        also=(_FORGOTTEN_WARNED, _LATER),
     ),
     Operation(
         "POST",

@@ -8,7 +8,8 @@ from typing import Any
 
 from ota_server.httpd.reply import Reply
 from ota_server.model.refusal import BadPolicy
-from ota_server.operations import bulk_edits
+from ota_server.operations import bulk_edits, device_warnings
+from ota_server.operations.after_change import hold_warning
 from ota_server.operations.bulk_edits import BulkAction, BulkChange
 from ota_server.operations.group_facts import GroupFacts, device_pins, list_groups
 from ota_server.operations.typed_values import parse_end_time
@@ -138,7 +139,9 @@ def _pin(site: Site, given: Given) -> Reply:
     if not given.body.get("force"):
         check_pin(folder, who, Pin(version, None))
     version = edits.pin(folder, who, version, until_ms)
-    return reply(_pin_fields(given.product, who, Pin(version, until_ms)))
+    warnings = [*device_warnings.pinned(folder, who, version), hold_warning(folder)]
+    fields = _pin_fields(given.product, who, Pin(version, until_ms))
+    return reply({**fields, "warnings": [*filter(None, warnings)]})
 
 
 def _unpin(site: Site, given: Given) -> Reply:
@@ -251,7 +254,7 @@ OPERATIONS = (
         "pinGroup",
         "Keep the devices of a group on a release",
         _pin,
-        Success(_OK, "The pin.", reference("Pin")),
+        Success(_OK, "The pin.", reference("PinOfGroup")),
         body=Body(reference("PinRequest"), "The release, and when the pin ends."),
     ),
     Operation(

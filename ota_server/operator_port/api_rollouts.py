@@ -195,7 +195,10 @@ def _start(site: Site, given: Given) -> Reply:
     started = start_rollout.start(folder, request, site.now_ms())
     detail = rollout_of(folder, started.plan.group, site.now_ms())
     assert detail is not None, started  # its plan is on the disk
-    content = {**_detail_fields(given.product, detail), "warnings": started.warnings}
+    content = {
+        **_detail_fields(given.product, detail),
+        "warnings": [*detail.warnings, *started.warnings],
+    }
     location = ("Location", rollout_url(given.product, started.plan.id))
     return reply(content, HTTPStatus.CREATED, location)
 

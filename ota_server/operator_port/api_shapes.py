@@ -46,6 +46,13 @@ def _word(kind: type[Condition | Stage | Apart], *others: None) -> dict[str, Any
     return {"enum": [*words, *others]}
 
 
+_PIN: dict[str, Schema] = {
+    "product": TEXT,
+    "mac": MAYBE_TEXT,
+    "group": MAYBE_TEXT,
+    "version": TEXT,
+    "until": MAYBE_TIME,
+}
 _DEVICE: dict[str, Schema] = {
     "key": TEXT,
     "url": TEXT,
@@ -244,10 +251,8 @@ SHAPES: dict[str, Schema] = {
             "next": MAYBE_TEXT,
         }
     ),
-    "Pin": shape(
-        {"product": TEXT, "mac": MAYBE_TEXT, "group": MAYBE_TEXT, "version": TEXT}
-        | {"until": MAYBE_TIME}
-    ),
+    "Pin": shape(_PIN),
+    "PinOfGroup": shape({**_PIN, "warnings": TEXTS}),
     "PinList": shape({"pins": {"type": "array", "items": reference("Pin")}}),
     "LabelList": shape(
         {"labels": {"type": "array", "items": shape({"product": TEXT, "mac": TEXT, "label": TEXT})}}
@@ -263,6 +268,7 @@ SHAPES: dict[str, Schema] = {
     ),
     "HoldList": shape(
         {"holds": {"type": "array", "items": reference("Hold")}, "lines": TEXTS, "is_all": FLAG}
+        | {"warnings": TEXTS}
     ),
     "AuditEntry": {
         "type": "object",

@@ -25,7 +25,7 @@ from ota_server.operations.start_rollout import (
 from ota_server.operations.typed_values import BadFields
 from ota_server.operator_port.asked import Asked
 from ota_server.operator_port.authoriser import Access
-from ota_server.operator_port.frame import page, see_other
+from ota_server.operator_port.frame import acted, page
 from ota_server.operator_port.html import Html, Node, element
 from ota_server.operator_port.pieces import (
     Heading,
@@ -38,6 +38,7 @@ from ota_server.operator_port.pieces import (
     notes,
     number,
     of_product,
+    releases_url,
     rollout_url,
     table,
     text_field,
@@ -89,7 +90,7 @@ def _form_page(
     content: Node = element(
         "p",
         "There is no release to roll out yet: ",
-        link(url_with("/releases", [("product", asked.one("product") or DEFAULT)]), "publish one"),
+        link(releases_url(asked.one("product")), "publish one"),
         ".",
     )
     if versions:
@@ -299,8 +300,7 @@ def _begin(site: Site, asked: Asked) -> Reply:
     product, data_dir = _product(site, asked.typed("product"))
     request = read_request({name: asked.typed(name) for name in _FIELDS})
     started = start(data_dir, request, site.now_ms())
-    site.changes.note("rollouts")
-    return see_other(rollout_url(product, started.plan.id))
+    return acted(site, asked, rollout_url(product, started.plan.id), started.warnings, product)
 
 
 ROUTES = (
