@@ -253,10 +253,9 @@ SHAPES: dict[str, Schema] = {
     ),
     "Pin": shape(_PIN),
     "PinOfGroup": shape({**_PIN, "warnings": TEXTS}),
-    "PinList": shape({"pins": {"type": "array", "items": reference("Pin")}}),
-    "LabelList": shape(
-        {"labels": {"type": "array", "items": shape({"product": TEXT, "mac": TEXT, "label": TEXT})}}
-    ),
+    "PinPage": page_of("pins", "Pin"),
+    "Label": shape({"product": TEXT, "mac": TEXT, "label": TEXT}),
+    "LabelPage": page_of("labels", "Label"),
     "Hold": shape(
         {
             "product": TEXT,
