@@ -3,8 +3,9 @@
 All are those of `operations.bulk_edits`: of one device it is a list of one.
 """
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping, Sequence
 from http import HTTPStatus
+from pathlib import Path
 from typing import Any
 
 from ota_server.httpd.reply import Reply
@@ -54,8 +55,22 @@ class OnRecord:
 
 def _change_one(site: Site, given: Given, change: BulkChange) -> dict[str, Any]:
     key, folder = key_in_path(site, given), site.folder_of(given.product)
-    warnings = bulk_edits.preview(folder, change, [key], OnRecord(site.index)).warnings
-    done = bulk_edits.apply(folder, change, [key])
+    return changed_fields(folder, change, [key], OnRecord(site.index))
+
+
+def changed_fields(
+    folder: Path, change: BulkChange, keys: Sequence[str], known: Container[str]
+) -> dict[str, Any]:
+    """Change devices of a product; return what was done, as `Changed` has it.
+
+    Args:
+        known: the keys on record.
+
+    Raises:
+        Refused, BadPolicy, Busy, OSError: nothing was changed.
+    """
+    warnings = bulk_edits.preview(folder, change, keys, known).warnings
+    done = bulk_edits.apply(folder, change, keys)
     return {**done._asdict(), "warnings": list(warnings)}
 
 
@@ -125,9 +140,7 @@ def _act(site: Site, given: Given) -> Reply:
         )
     folder = site.folder_of(product)
     known = OnRecord(site.index) if "keys" in given.body else frozenset(keys)
-    warnings = bulk_edits.preview(folder, change, keys, known).warnings
-    done = bulk_edits.apply(folder, change, keys)
-    return reply({**done._asdict(), "warnings": list(warnings)})
+    return reply(changed_fields(folder, change, keys, known))
 
 
 def _chosen(site: Site, given: Given) -> tuple[str, list[str]]:

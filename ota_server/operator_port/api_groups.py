@@ -7,12 +7,12 @@ from typing import Any, TypeVar
 
 from ota_server.httpd.reply import Reply
 from ota_server.model.refusal import BadPolicy
-from ota_server.operations import bulk_edits, device_warnings
+from ota_server.operations import device_warnings
 from ota_server.operations.after_change import hold_warning
 from ota_server.operations.bulk_edits import BulkAction, BulkChange
 from ota_server.operations.group_facts import GroupFacts, device_pins, list_groups
 from ota_server.operations.typed_values import parse_end_time
-from ota_server.operator_port.api_device_changes import OnRecord
+from ota_server.operator_port.api_device_changes import OnRecord, changed_fields
 from ota_server.operator_port.api_devices import LINK, PAGING, key_in_path, next_link, time_or_none
 from ota_server.operator_port.api_operation import (
     FORCE,
@@ -132,11 +132,8 @@ def _change_member(site: Site, given: Given, action: BulkAction) -> Reply:
     key, folder = key_in_path(site, given), site.folder_of(given.product)
     is_forced = given.query.get("force", False)
     change = BulkChange(action, group=given.path["group"], is_forced=is_forced)
-    warnings = bulk_edits.preview(folder, change, [key], OnRecord(site.index)).warnings
-    done = bulk_edits.apply(folder, change, [key])
-    if action is BulkAction.REMOVE:
-        return nothing()
-    return reply({**done._asdict(), "warnings": list(warnings)})
+    done = changed_fields(folder, change, [key], OnRecord(site.index))
+    return nothing() if action is BulkAction.REMOVE else reply(done)
 
 
 def _add(site: Site, given: Given) -> Reply:

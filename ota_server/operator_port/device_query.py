@@ -33,7 +33,12 @@ from ota_server.operations.device_filter import (
     Stage,
     word_of,
 )
-from ota_server.operations.typed_values import BadValue, parse_group_name, parse_switch
+from ota_server.operations.typed_values import (
+    BadValue,
+    parse_choice,
+    parse_group_name,
+    parse_switch,
+)
 from ota_server.operator_port.asked import Malformed
 from ota_server.operator_port.site import DEFAULT
 from ota_server.policy.device_state import Condition
@@ -96,11 +101,11 @@ def read_listing(fields: Fields, also: Collection[str] = ()) -> DeviceListing:
         Malformed: a field is not known, or cannot be used.
     """
     refuse_unknown(fields, (*FILTER_FIELDS, *LIST_FIELDS, *also))
-    order = _one(fields, "order", _among_words("asc", "desc"))
+    order = _one(fields, "order", parse_choice("asc", "desc"))
     columns = [each for text in _said(fields, "columns") for each in text.split(",")]
     return DeviceListing(
         read_filter(fields),
-        _one(fields, "sort", _among_words(*SORTS)) or DEFAULT_SORT,
+        _one(fields, "sort", parse_choice(*SORTS)) or DEFAULT_SORT,
         order == "desc",
         tuple(dict.fromkeys(_read("columns", each.strip(), _column) for each in columns)),
         _one(fields, "limit", _limit) or DEFAULT_LIMIT,
@@ -122,7 +127,7 @@ def read_filter(fields: Fields) -> DeviceFilter:
         states=_many(fields, "state", _word(Condition)),
         stage=_one(fields, "stage", _word(Stage)),
         apart=_many(fields, "apart", _apart),
-        families=_many(fields, "family", _among_words(*FAMILY_NAMES)),
+        families=_many(fields, "family", parse_choice(*FAMILY_NAMES)),
         product=_one(fields, "product", _product),
         group=_one(fields, "group", parse_group_name),
         network=_one(fields, "address", _network),
@@ -176,15 +181,6 @@ def _read(
         raise Malformed(f"{name}: {problem}") from None
 
 
-def _among_words(*words: str) -> Callable[[str], str]:
-    def parse(text: str) -> str:
-        if text not in words:
-            raise BadValue(f"{text[:40]!r} is not one of {', '.join(words)}")
-        return text
-
-    return parse
-
-
 def _word(kind: type[_Word]) -> Callable[[str], _Word]:
     by_word = {word_of(each): each for each in kind}
     by_value = {each.value: each for each in kind}
@@ -231,7 +227,7 @@ def _seconds(text: str) -> float:
 
 
 def _column(text: str) -> str:
-    return _among_words(*COLUMN_NAMES)(text)
+    return parse_choice(*COLUMN_NAMES)(text)
 
 
 def _limit(text: str) -> int:

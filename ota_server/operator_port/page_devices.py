@@ -45,7 +45,7 @@ from ota_server.operator_port.pieces import (
 )
 from ota_server.operator_port.questions import may_not_act
 from ota_server.operator_port.routes import Route
-from ota_server.operator_port.site import DEFAULT, Site
+from ota_server.operator_port.site import Site
 
 
 def _show(site: Site, asked: Asked) -> Reply:
@@ -111,9 +111,7 @@ def _content(
         empty = None if making else no_device_yet(site, asked, product)
         return live("devices", "devices", making, next_step(site, product), empty)
     names = site.products if listing.wanted.product is None else (listing.wanted.product,)
-    groups = sorted(
-        {name for each in names for name in group_names(site.folder_of(each or DEFAULT))}
-    )
+    groups = sorted({name for each in names for name in group_names(site.folder_of(each))})
     choices = FilterChoices(site.products, groups, [*summary.versions])
     shown = listing.columns or columns_that_fit(listing.wanted, found.rows, len(site.products) > 1)
     may_act = asked.operator.may_act

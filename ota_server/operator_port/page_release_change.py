@@ -168,8 +168,7 @@ def _done(site: Site, asked: Asked, release: NamedRelease, done: ReleaseChanged)
 
 def _previous(site: Site, name: str) -> tuple[NamedRelease, str | None]:
     """Return the release that a rollback goes to, and the target now."""
-    data_dir = site.folder_of(name or DEFAULT)
-    product = "" if data_dir == site.data_dir else name
+    product, data_dir = site.named_product(name)
     state = look_at(data_dir)
     if state.previous is None:
         raise Refused(

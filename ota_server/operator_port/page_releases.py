@@ -99,7 +99,7 @@ def _none_yet(asked: Asked) -> str:
 
 
 def _releases(site: Site, product: str) -> ReleaseList:
-    data_dir = site.folder_of(product or DEFAULT)
+    data_dir = site.folder_of(product)
     if not (data_dir / "firmware").is_dir():
         return ReleaseList((), None, "", ())
     return list_releases(data_dir)
@@ -155,7 +155,7 @@ def _actions(product: str, found: ReleaseList) -> Node:
 
 def _waiting(site: Site, product: str) -> Node:
     """Return the images that were sent and are not published."""
-    waiting = site.uploads.waiting(site.folder_of(product or DEFAULT))
+    waiting = site.uploads.waiting(site.folder_of(product))
     if not waiting:
         return None
     listed: Sequence[Html] = [

@@ -27,6 +27,7 @@ from ota_server.operator_port.asked import Asked
 from ota_server.operator_port.authoriser import Access
 from ota_server.operator_port.frame import acted, page
 from ota_server.operator_port.html import Html, Node, element
+from ota_server.operator_port.page_rollout_pieces import limit_facts
 from ota_server.operator_port.pieces import (
     Heading,
     check_box,
@@ -67,14 +68,9 @@ _WAVES = (
 )
 
 
-def _product(site: Site, name: str) -> tuple[str, Path]:
-    data_dir = site.folder_of(name or DEFAULT)
-    return "" if data_dir == site.data_dir else name, data_dir
-
-
 def _show(site: Site, asked: Asked) -> Reply:
     """Show the form."""
-    _, data_dir = _product(site, asked.one("product"))
+    _, data_dir = site.named_product(asked.one("product"))
     typed = {name: asked.one(name) for name in _FIELDS}
     return _form_page(site, asked, data_dir, typed)
 
@@ -202,7 +198,7 @@ def _typed(asked: Asked) -> dict[str, str]:
 
 
 def _preview(site: Site, asked: Asked) -> Reply:
-    product, data_dir = _product(site, asked.one("product"))
+    product, data_dir = site.named_product(asked.one("product"))
     typed = _typed(asked)
     try:
         request = read_request(typed)
@@ -224,7 +220,7 @@ def _preview(site: Site, asked: Asked) -> Reply:
         element("h2", "Waves"),
         table(_WAVES, [_wave(*each) for each in enumerate(shown.waves)]),
         notes(sentences(shown.waits_for), "quiet"),
-        _limits(shown),
+        facts(limit_facts(shown.plan)),
         _begin_form(asked, product, typed, shown),
     )
     return page(site, asked, title, content)
@@ -253,18 +249,6 @@ def _reach_text(shown: RolloutPreview, product: str) -> str:
 def _wave(at: int, wave: WavePreview) -> tuple[Node, ...]:
     whom = f"{wave.percent:g} %" if wave.percent else f"group {wave.first_group}"
     return f"{at + 1}: {whom}", number(wave.added), number(wave.counting), number(wave.total)
-
-
-def _limits(shown: RolloutPreview) -> Html:
-    plan = shown.plan
-    return facts(
-        (
-            ("Most failures", f"{plan.max_failures:g} %"),
-            ("Soak", format_duration(plan.soak_seconds)),
-            ("Time to apply", format_duration(plan.grace_seconds)),
-            ("Time of a wave", f"{format_duration(plan.wave_timeout_seconds)} at most"),
-        )
-    )
 
 
 def _begin_form(
@@ -297,7 +281,7 @@ def _begin_form(
 
 
 def _begin(site: Site, asked: Asked) -> Reply:
-    product, data_dir = _product(site, asked.typed("product"))
+    product, data_dir = site.named_product(asked.typed("product"))
     request = read_request({name: asked.typed(name) for name in _FIELDS})
     started = start(data_dir, request, site.now_ms())
     return acted(site, asked, rollout_url(product, started.plan.id), started.warnings, product)

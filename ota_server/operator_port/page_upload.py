@@ -60,9 +60,7 @@ class _NamedUpload(NamedTuple):
 
 
 def _named(site: Site, asked: Asked) -> _NamedUpload:
-    name = asked.parts["product"]
-    data_dir = site.folder_of(name)
-    return _NamedUpload("" if data_dir == site.data_dir else name, data_dir, asked.parts["id"])
+    return _NamedUpload(*site.named_product(asked.parts["product"]), asked.parts["id"])
 
 
 @contextmanager

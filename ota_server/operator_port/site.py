@@ -83,12 +83,23 @@ class Site:
         return ("", *product_names(self.data_dir))
 
     def folder_of(self, product: str) -> Path:
-        """Return the data directory of a product, by its name or as `default`.
+        """Return the data directory of a product, by its name, "" or `default`.
 
         Raises:
             NotHere: there is none of this name.
         """
-        name = "" if product == DEFAULT else product
+        return self.named_product(product)[1]
+
+    def named_product(self, said: str) -> tuple[str, Path]:
+        """Return the name of a product, "" for the default one, and its data directory.
+
+        Args:
+            said: the name as URLs and forms have it, `default` or "" for the default one.
+
+        Raises:
+            NotHere: there is none of this name.
+        """
+        name = "" if said == DEFAULT else said
         if name not in self.products:
             raise NotHere(f"There is no product {name[:40]!r}.")
-        return product_dir(self.data_dir, name) if name else self.data_dir
+        return name, product_dir(self.data_dir, name)
