@@ -69,7 +69,11 @@ OPERATIONS = (
         "getStatus",
         "Show how each product is, and what needs a person",
         _status,
-        Success(HTTPStatus.OK, "As `status --json` has it.", reference("Status")),
+        Success(
+            HTTPStatus.OK,
+            "As `status --json` has it, but for states, which are one word.",
+            reference("Status"),
+        ),
     ),
     Operation(
         "GET",

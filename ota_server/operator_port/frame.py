@@ -78,11 +78,12 @@ def acted(
     return see_other(url)
 
 
-def _left(site: Site, asked: Asked) -> Node:
+def _left(site: Site, asked: Asked) -> Html | None:
     """Return the warnings of the action that has led to this page."""
     if asked.wants_fragment:
         return None  # which renews parts of a page that has them already
-    return notes(site.left_notes.take(asked.operator, _path(asked)), "note warn")
+    left = site.left_notes.take(asked.operator, _path(asked))
+    return element("div", notes(left, "note warn"), id="left", role="status") if left else None
 
 
 def _path(asked: Asked) -> str:
