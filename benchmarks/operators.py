@@ -41,14 +41,14 @@ _PARTS = ("first", "next", "last")
 _NEXT = re.compile(r'href="([^"]+)"[^>]*>Next')
 _ALONE = (
     *("text=ff:7", "text=0", "text=pump", "text=no such text", "version=v1.10.0"),
-    *("version=factory", "not_version=v1.10.0", "outdated=1", "state=up-to-date"),
-    *("state=silent", "state=failed", "stage=none", "stage=told", "stage=reports-it"),
+    *("version=factory", "not_version=v1.10.0", "outdated=1", "state=up_to_date"),
+    *("state=silent", "state=failed", "stage=none", "stage=told", "stage=reports_it"),
     *("apart=counted", "apart=pinned", "family=esp32", "family=tasmota", "product=default"),
     *("group=beta", "address=10.0.0.0/9", "address=10.1.2.0/24", "label=pump", "not_seen=1d"),
     *("not_seen=7d", "overdue=1", "target=v1.10.0", "target=v1.9.3"),
 )
 _PAIRS = (
-    "text=0&state=up-to-date",
+    "text=0&state=up_to_date",
     "text=pump&version=v1.9.3",
     "version=v1.9.3&family=esp32",
     "version=factory&not_seen=1d",
@@ -57,7 +57,7 @@ _PAIRS = (
     "family=esp32&sort=seen&order=desc",
     "text=0&sort=version",
     "not_version=v1.10.0&sort=address",
-    "state=up-to-date&sort=updated&order=desc",
+    "state=up_to_date&sort=updated&order=desc",
     "target=v1.10.0&sort=label",
 )
 _PAGES = ("/", "/releases", "/rollouts", "/rejected", "/audit", "/metrics", "/api/v1/status")

@@ -13,9 +13,9 @@ from ota_server.commands.common import (
 )
 from ota_server.journal.replay import newest
 from ota_server.model.refusal import Misused
+from ota_server.operations import device_warnings
 from ota_server.operations.typed_values import parse_label, parse_unseen
 from ota_server.policy import forget_device, labels
-from ota_server.policy.files import PolicyFiles
 from ota_server.system.data_dir import journal_dir
 
 _EXAMPLES = """\
@@ -84,9 +84,8 @@ def _label(arguments: argparse.Namespace) -> int:
     before = labels.set_label(data_dir, mac, text)
     if newest(journal_dir(data_dir), key_of(arguments, mac)) is None:
         warn(f"{mac} is not on record; check the MAC address. The label is kept for it")
-    known = labels.read_labels(data_dir)
-    if others := [each for each in known if known[each] == text and each != mac]:
-        warn(f"{', '.join(others[:5])} is called that too, so it cannot stand for a MAC address")
+    for problem in device_warnings.same_label(data_dir, mac, text):
+        warn(problem)
     was = f", no longer {before}" if before not in (None, text) else ""
     print(f"{mac} is called {text}{was}" if text else f"{mac} has no label{was}")
     return 0
@@ -104,9 +103,6 @@ def _forget(arguments: argparse.Namespace) -> int:
     key = key_of(arguments, mac)
     is_done = forget_device.forget(data_dir, key)
     print(f"{mac} is forgotten{'' if is_done else ' by the running server in a moment'}")
-    policy = PolicyFiles(data_dir).current()
-    if key in policy.pins:
-        warn(f"{mac} is still pinned to {policy.pins[key].version}; `unpin {mac}` ends the pin")
-    for group in policy.groups.get(key, ()):
-        warn(f"{mac} is still in a group; `group remove {group} {mac}` removes it")
+    for problem in device_warnings.still_named(data_dir, [key]):
+        warn(problem)
     return 0

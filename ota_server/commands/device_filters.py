@@ -8,7 +8,7 @@ from itertools import islice
 from ota_server.model.address import plain_network
 from ota_server.model.quantity import parse_duration
 from ota_server.model.updater import FAMILY_NAMES
-from ota_server.operations.device_filter import DeviceFilter
+from ota_server.operations.device_filter import DeviceFilter, word_of
 from ota_server.operations.fleet_row import COLUMNS, FleetRow, row_tests
 from ota_server.policy.device_state import Condition
 from ota_server.policy.policy import is_group_name
@@ -32,7 +32,7 @@ def add_filters(parser: argparse._ArgumentGroup) -> None:
         help="that do not run what they should, or fell silent, whatever keeps them from it",
     )
     add("--group", type=_group, metavar="G", help="of this group")
-    states = ", ".join(map(_typed, Condition))
+    states = ", ".join(map(word_of, Condition))
     add("--state", type=_state, action="append", metavar="S", help=f"that are {states}")
     add("--not-seen", type=_seconds, metavar="TIME", help="not heard from for that long, as 7d")
     add("--address", type=_network, metavar="A", help="last heard at this address or network")
@@ -43,14 +43,12 @@ def add_filters(parser: argparse._ArgumentGroup) -> None:
     add("--columns", type=_columns, metavar="C,...", help="of the table or the CSV, of the same")
 
 
-def _typed(state: Condition) -> str:
-    return state.value.replace(" ", "-")
-
-
 def _state(text: str) -> Condition:
-    found = next((state for state in Condition if text in (state.value, _typed(state))), None)
+    # `held-back` is how it was typed before.
+    typed = text.replace("-", "_")
+    found = next((each for each in Condition if typed in (each.value, word_of(each))), None)
     if found is None:
-        states = ", ".join(map(_typed, Condition))
+        states = ", ".join(map(word_of, Condition))
         raise argparse.ArgumentTypeError(f"{text[:40]!r} is not one of {states}")
     return found
 

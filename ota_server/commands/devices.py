@@ -53,7 +53,7 @@ _CSV_COLUMNS = ("mac", "version", "seen", "updated", "target")
 _EXAMPLES = """\
   %(prog)s                     the fleet as a table
   %(prog)s --outdated --not-seen 7d
-  %(prog)s --state held-back --columns mac,version,reason
+  %(prog)s --state held_back --columns mac,version,reason
   %(prog)s --csv > fleet.csv   for a spreadsheet
   %(prog)s --json | jq .mac    for programs
   %(prog)s 00:11:22:33:44:55   the history of one device

@@ -10,11 +10,12 @@ from ota_server.commands.common import (
     fail,
     reason_argument,
     say,
-    warn_of_wrong_folder,
+    warn,
 )
 from ota_server.commands.terminal import printable
 from ota_server.operations.hold_devices import (
     hold_devices,
+    hold_warnings,
     is_of_all,
     release_hold,
     what_is_held,
@@ -73,7 +74,7 @@ def add_commands(commands: Commands) -> None:
 def _hold(arguments: argparse.Namespace) -> int:
     data_dir, reason = arguments.data_dir, arguments.reason
     begun = hold_devices(data_dir, reason, _is_of_one(arguments))
-    warn_of_wrong_folder(data_dir)
+    _warn(data_dir)
     if begun.problems:
         _say_problems(begun.problems, "not on hold")
         say("everything else is on hold; `unhold` ends that")
@@ -107,8 +108,13 @@ def _unhold(arguments: argparse.Namespace) -> int:
         return 1
     is_all = is_of_all(data_dir, is_one) or what == "everything"
     print("nothing is on hold any longer" if is_all else f"the {what} is not on hold any longer")
-    warn_of_wrong_folder(data_dir)
+    _warn(data_dir)
     return 0
+
+
+def _warn(data_dir: Path) -> None:
+    for warning in hold_warnings(data_dir):
+        warn(warning)
 
 
 def _is_of_one(arguments: argparse.Namespace) -> bool:

@@ -14,12 +14,11 @@ from ota_server.commands.common import (
     who_argument,
 )
 from ota_server.journal.replay import newest
+from ota_server.operations import device_warnings
 from ota_server.policy import edits
 from ota_server.policy.policy import Pin
 from ota_server.policy.text import Who, time_text
-from ota_server.releases.inventory import get_release
-from ota_server.releases.remarks import remarks
-from ota_server.releases.same_devices import check_pin, left_out
+from ota_server.releases.same_devices import check_pin
 from ota_server.system.data_dir import journal_dir
 
 _PIN_EXAMPLES = """\
@@ -111,9 +110,7 @@ def _pin(arguments: argparse.Namespace) -> int:
         and newest(journal_dir(arguments.data_dir), key_of(arguments, who.name)) is None
     ):
         warn(f"{who} is not on record; check the MAC address. The pin is kept for it")
-    for problem in remarks(arguments.data_dir, get_release(arguments.data_dir, version)):
-        warn(problem)
-    if problem := left_out(arguments.data_dir, who, version):
+    for problem in device_warnings.pinned(arguments.data_dir, who, version):
         warn(problem)
     until = "" if arguments.until is None else f" until {time_text(arguments.until)}"
     print(f"{who} is pinned to {version}{until}")

@@ -1,12 +1,15 @@
 """What `rollout status` shows: how far a rollout has come, as text. Pure."""
 
+from collections.abc import Iterator
+
 from ota_server.device_port.window import Standing
 from ota_server.model.timestamp import ago, ago_ms
 from ota_server.operations.rollout_words import (
+    RolloutRemarks,
     WaveFacts,
     advice_lines,
     counted,
-    remark_lines,
+    remarks_of,
     state_of,
     title_of,
     waves_of,
@@ -36,6 +39,7 @@ def status_lines(
         devices_command: what lists its devices.
     """
     advice = advice_lines(plan, progress, is_served, standing, is_attended, held)
+    remarks = remarks_of(plan, progress, devices_command, standing)
     until_ms = now_ms if ended_ms is None else ended_ms
     is_over = state_of(plan, progress) in OVER
     return [
@@ -46,8 +50,16 @@ def status_lines(
             _wave_line(number, wave, is_over, until_ms)
             for number, wave in enumerate(waves_of(plan, progress), start=1)
         ),
-        *(f"  {line}" for line in remark_lines(plan, progress, devices_command, standing)),
+        *(f"  {line}" for line in _remark_lines(remarks)),
     ]
+
+
+def _remark_lines(remarks: RolloutRemarks) -> Iterator[str]:
+    if remarks.limits:
+        yield f"limits: {remarks.limits}"
+    yield from remarks.others
+    for warning in remarks.warnings:
+        yield f"WARNING: {warning}"
 
 
 def _headline(

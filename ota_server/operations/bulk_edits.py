@@ -14,6 +14,7 @@ from ota_server.journal.replay import replay
 from ota_server.model.identity import name_of, number_of, product_of
 from ota_server.model.quantity import count_of
 from ota_server.model.refusal import Refused
+from ota_server.operations import device_warnings
 from ota_server.operations.after_change import hold_warning
 from ota_server.operations.typed_values import (
     BadFields,
@@ -286,8 +287,12 @@ def _warnings(devices: _Devices, change: BulkChange, unknown: int) -> Iterator[s
     if unknown and change.action is not BulkAction.FORGET:
         are = "is" if unknown == 1 else "are"
         yield f"{count_of(unknown, 'device')} of these {are} not on record"
+    if change.action is BulkAction.FORGET:
+        yield from device_warnings.still_named(devices.data_dir, devices.keys)
     if change.action is BulkAction.LABEL and change.label and len(devices.names) > 1:
         yield f"{change.label} cannot stand for a MAC address then: several devices are called that"
+    elif change.action is BulkAction.LABEL:
+        yield from device_warnings.same_label(devices.data_dir, devices.names[0], change.label)
     if change.action is not BulkAction.PIN:
         return
     version = release_here(devices.data_dir, change.version)

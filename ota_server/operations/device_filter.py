@@ -54,6 +54,14 @@ class Apart(StrEnum):
     REJECTED = "its release was rejected"
 
 
+def word_of(value: StrEnum) -> str:
+    """Return how a state, a stage or a reason to be apart is written by and for programs.
+
+    In URLs, in options, in the API and in metrics; the value has the words for people.
+    """
+    return value.name.lower()
+
+
 CONDITIONS = tuple(Condition)
 STAGES = tuple(Stage)
 REASONS = tuple(Reason)

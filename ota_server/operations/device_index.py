@@ -182,9 +182,8 @@ class DeviceIndex:
         Raises:
             IndexAway: there is no index now.
         """
-        with self._reading() as connection:
-            row = row_at(connection, number_of(key))
-        if row is None or row.key != key or row.condition == NO_CONDITION:
+        row = self._row(key)
+        if row is None or row.condition == NO_CONDITION:
             return None
         return indexed(row, clock.now_ms())
 
@@ -194,9 +193,13 @@ class DeviceIndex:
         Raises:
             IndexAway: there is no index now.
         """
+        row = self._row(key)
+        return None if row is None else device_of(row)
+
+    def _row(self, key: str) -> IndexRow | None:
         with self._reading() as connection:
             row = row_at(connection, number_of(key))
-        return None if row is None or row.key != key else device_of(row)
+        return None if row is None or row.key != key else row
 
     def keys(self, wanted: DeviceFilter = ALL_DEVICES) -> Iterator[str]:
         """Yield the keys of all devices that a filter lets through.

@@ -4,11 +4,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from ota_server.operations.after_change import WRONG_FOLDER, no_server_warning
 from ota_server.policy import edits
 from ota_server.policy.hold import current_hold, hold_words
 from ota_server.policy.hold_all import hold_all, unhold_all
 from ota_server.policy.text import Hold
-from ota_server.system.data_dir import product_at, product_names
+from ota_server.system.data_dir import product_at, product_dir, product_names
+
+
+class ProductHold(NamedTuple):
+    """A product, "" is the default one, and its hold; None: it is not on hold."""
+
+    product: str
+    held: Hold | None
 
 
 class HoldBegun(NamedTuple):
@@ -23,6 +31,19 @@ class HoldBegun(NamedTuple):
     before: tuple[Hold | None, ...]
     problems: Mapping[str, str]
     now: Hold | None
+
+
+def holds(root: Path) -> list[ProductHold]:
+    """Return all products of a server, the default one first, with their holds."""
+    return [
+        ProductHold(name, current_hold(product_dir(root, name)))
+        for name in ("", *product_names(root))
+    ]
+
+
+def hold_warnings(data_dir: Path) -> tuple[str, ...]:
+    """Return why no device may notice that a hold begins or ends."""
+    return tuple(filter(None, [no_server_warning(data_dir, WRONG_FOLDER)]))
 
 
 def is_of_all(data_dir: Path, is_one: bool) -> bool:

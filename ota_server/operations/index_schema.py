@@ -6,9 +6,11 @@ controller makes it again. That decides the settings:
 - A write-ahead log (WAL): a reader holds up nobody, and sees the state after a whole step of the
   writer; a reader that is slow only lets `index.sqlite-wal` grow. With SQLite's older journal a
   search over a million devices would stop the writer, and a commit every reader.
-- No fsync: a killed process loses nothing, since the kernel has the bytes. A power cut may leave
-  anything, so the file names the boot of its machine, and is made again after another one. Where a
-  machine has no name for that, SQLite syncs at its checkpoints.
+- No fsync while it is written: a killed process loses nothing, since the kernel has the bytes. A
+  power cut may leave anything, so the file names the boot of its machine, and is made again after
+  another one. Where a machine has no name for that, SQLite syncs at its checkpoints.
+- A writer that ends in order syncs the file, and leaves a mark beside it: then it is whole after
+  another boot too. Whoever opens it to write takes the mark away first.
 - One table is narrow, for searches read all of it; what is shown of single devices alone, and what
   makes a whole device of a row, is in `details`.
 """
@@ -20,13 +22,15 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from ota_server.system.data_dir import journal_dir
-from ota_server.system.new_files import FILE_MODE, hand_over
+from ota_server.system.files import replace
+from ota_server.system.new_files import FILE_MODE, hand_over, sync_folder
 
 FILE_NAME = "index.sqlite"
 # Another one: the index is made again. Raise it with each change of what a column means.
 SCHEMA_VERSION = 1
 # What `file` says of it, and what tells it from any other database: "OTAi".
 _APPLICATION_ID = 0x4F544169
+_MARK = "-closed"
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _CACHE_KIB = 16 * 1024
 _READER_CACHE_KIB = 4 * 1024
@@ -162,10 +166,49 @@ def open_to_write(path: Path) -> sqlite3.Connection:
     connection = _connect(path, "rw")
     with _closed_if_unusable(connection):
         _check(connection)
+        closed_in = _take_mark(path)
         _set_up(connection)
-        if get_meta(connection, "boot") != boot_id():
+        written_in, boot = get_meta(connection, "boot"), boot_id()
+        if boot not in (written_in, "") and written_in == closed_in:
+            put_meta(connection, "boot", boot)
+        elif written_in != boot:
             raise Unusable("it was written before the machine started")
     return connection
+
+
+def note_closed(path: Path) -> None:
+    """Bring the index to the disk, and record that it is whole: its writer has closed it.
+
+    Raises:
+        OSError: that cannot be done; after another start of the machine the index is made again.
+    """
+    boot = boot_id()
+    if not boot or not path.exists():
+        return
+    for each in (path, path.with_name(f"{path.name}-wal")):
+        with suppress(FileNotFoundError):
+            descriptor = os.open(each, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+    replace(_mark_of(path), boot.encode("ascii"))
+
+
+def _take_mark(path: Path) -> str:
+    """Return in which boot the index was closed in order, "": in none; from now on it is open."""
+    mark = _mark_of(path)
+    try:
+        closed_in = mark.read_text("ascii")
+        mark.unlink()
+    except (OSError, ValueError):
+        return ""
+    sync_folder(path.parent)
+    return closed_in
+
+
+def _mark_of(path: Path) -> Path:
+    return path.with_name(f"{path.name}{_MARK}")
 
 
 def open_to_read(path: Path) -> sqlite3.Connection:
@@ -211,7 +254,7 @@ def delete(path: Path) -> None:
     The database goes first: while it is there, nobody may find it without its log; and where it is
     not, nobody looks for a log.
     """
-    for suffix in ("", "-wal", "-shm", "-journal"):
+    for suffix in ("", "-wal", "-shm", "-journal", _MARK):
         with suppress(FileNotFoundError):
             os.unlink(f"{path}{suffix}")
 

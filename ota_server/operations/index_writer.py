@@ -34,6 +34,7 @@ from ota_server.operations.index_schema import (
     is_damage,
     is_no_room,
     make,
+    note_closed,
     open_to_write,
     path_of,
     put_meta,
@@ -101,7 +102,14 @@ class IndexWriter:
         self._now_ms = self._as_of_ms = 0
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the file; one that is whole is still good after a start of the machine."""
+        is_whole = self._upkeep is not None
+        self._let_go()
+        if is_whole:
+            with suppress(OSError):  # then it is made again
+                note_closed(self._path)
+
+    def _let_go(self) -> None:
         if self._build is not None:
             self._build.close()
         if self._columns is not None:
@@ -151,7 +159,7 @@ class IndexWriter:
         what = "is made again" if is_lost else "stands still"
         if self._limit.allows(f"{what} {problem}", time.monotonic()):
             log.warning("the index of devices %s: %s", what, problem)
-        self.close()
+        self._let_go()
         now = time.monotonic()
         is_first_loss = is_lost and now >= self._lost_at + _SAY_EVERY_SECONDS
         self._wait_until = 0.0 if is_first_loss else now + _PAUSE_SECONDS
@@ -163,7 +171,7 @@ class IndexWriter:
     def _step(self, now_ms: int) -> bool:
         self._look_around(now_ms)
         if self._connection is not None and self._is_gone():
-            self.close()
+            self._let_go()
         if self._connection is None:
             self._connection = self._open(now_ms)
         if self._columns is not None and self._columns.is_alive():

@@ -12,7 +12,7 @@ from ota_server.operations.rollout_words import (
     WaveFacts,
     advice_lines,
     counted,
-    remark_lines,
+    remarks_of,
     state_of,
     title_of,
     waves_of,
@@ -62,7 +62,9 @@ class RolloutDetail(NamedTuple):
         state: in one word: waiting, running, resuming, paused, halted, aborted or done.
         needs_person: it waits for one, or was halted and nobody has answered that.
         advice: why it is as it is, what it waits for, what to do; commands in backticks.
-        remarks: its limits, and what else is to be said of its devices.
+        limits: in words; "": it is over, or has not begun.
+        warnings: what may make its counts wrong.
+        remarks: what else is to be said of its devices.
         end_time: None: it is on.
         can: what an operator may do now: pause, resume, change, promote, abort, revert.
     """
@@ -74,6 +76,8 @@ class RolloutDetail(NamedTuple):
     is_on: bool
     needs_person: bool
     advice: tuple[str, ...]
+    limits: str
+    warnings: tuple[str, ...]
     remarks: tuple[str, ...]
     waves: tuple[WaveFacts, ...]
     end_time: str | None
@@ -172,6 +176,7 @@ def _detail(
 ) -> RolloutDetail:
     plan, progress = rollout
     ended_ms = end_of(data_dir, rollout, now_ms)
+    said = remarks_of(plan, progress, "", scene.standing)
     return RolloutDetail(
         plan,
         progress,
@@ -180,7 +185,9 @@ def _detail(
         rollout.is_on,
         needs_person(data_dir, rollout),
         tuple(advice_lines(plan, progress, *scene)),
-        tuple(remark_lines(plan, progress, "", scene.standing)),
+        said.limits,
+        said.warnings,
+        said.others,
         waves_of(plan, progress),
         None if ended_ms is None else format_time(ended_ms),
         tuple(_can(data_dir, rollout)),

@@ -39,6 +39,20 @@ _MORE = {
 }
 
 
+class RolloutRemarks(NamedTuple):
+    """What else is to be said of a rollout and of its devices, in sentences.
+
+    Attributes:
+        limits: in words; "": it is over, or has not begun.
+        others: of its devices, and what the controller has noted.
+        warnings: what may make its counts wrong.
+    """
+
+    limits: str = ""
+    others: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
 class WaveFacts(NamedTuple):
     """One wave of a rollout.
 
@@ -191,28 +205,35 @@ def _hint(plan: RolloutPlan, state: str, is_served: bool) -> str:
     return ""
 
 
-def remark_lines(
+def remarks_of(
     plan: RolloutPlan,
     progress: RolloutProgress | None,
     devices_command: str = "`rollout devices`",
     standing: Standing | None = None,
-) -> Iterator[str]:
-    """Yield what else is to be said of a rollout and of its devices, in sentences.
+) -> RolloutRemarks:
+    """Return what else is to be said of a rollout and of its devices.
 
     Args:
         devices_command: what lists its devices; "": nothing does.
         standing: as `advice_lines`.
     """
-    if progress is not None:
-        yield from _remarks(plan, progress, devices_command)
-    if standing is not None:
-        yield from _standing_lines(standing, state_of(plan, progress) in OVER)
+    is_over = state_of(plan, progress) in OVER
+    others = [] if progress is None else [*_device_lines(progress, devices_command)]
+    warnings: tuple[str, ...] = ()
+    if standing is not None and standing.unmet:
+        others.append(
+            f"{standing.unmet} never ask within the window {standing.window} and have waited for "
+            "more than a day (`serve --window-overdue 7d` lets them in)"
+        )
+    if standing is not None and standing.proxy_sign and not is_over:
+        warnings = (standing.proxy_sign,)
+    return RolloutRemarks(
+        "" if progress is None or is_over else _limits(plan), tuple(others), warnings
+    )
 
 
-def _remarks(plan: RolloutPlan, progress: RolloutProgress, devices_command: str) -> Iterator[str]:
-    """Yield what else is to be said of the rollout and of its devices."""
-    if state_of(plan, progress) not in OVER:
-        yield _limits(plan)
+def _device_lines(progress: RolloutProgress, devices_command: str) -> Iterator[str]:
+    """Yield what is to be said of the devices, and what the controller has noted."""
     counts = progress.counts
     if unfit := counts.get("cannot_take_it"):
         yield unfit_in_words(unfit, counts.get("no_room", 0))
@@ -229,20 +250,9 @@ def _limits(plan: RolloutPlan) -> str:
     soak, grace = format_duration(plan.soak_seconds), format_duration(plan.grace_seconds)
     most, timeout = f"{plan.max_failures:g}%", format_duration(plan.wave_timeout_seconds)
     return (
-        f"limits: soak {soak}, apply-grace {grace}, max-failures {most}, "
+        f"soak {soak}, apply-grace {grace}, max-failures {most}, "
         f"min-devices {plan.min_devices}, wave-timeout {timeout}"
     )
-
-
-def _standing_lines(standing: Standing, is_over: bool) -> Iterator[str]:
-    """Yield what the running server says of devices that a rollout does not come to."""
-    if standing.unmet:
-        yield (
-            f"{standing.unmet} never ask within the window {standing.window} and have waited for "
-            "more than a day (`serve --window-overdue 7d` lets them in)"
-        )
-    if standing.proxy_sign and not is_over:
-        yield f"WARNING: {standing.proxy_sign}"
 
 
 def waves_of(plan: RolloutPlan, progress: RolloutProgress | None) -> tuple[WaveFacts, ...]:

@@ -99,14 +99,24 @@ def begin(
     return session, secret
 
 
-def end(data_dir: Path, digest: str, now_ms: int) -> None:
+def end(data_dir: Path, digest: str, address: str, now_ms: int) -> None:
     """End a session; one that is over already is no error.
+
+    Args:
+        address: from where, for the audit log.
 
     Raises:
         BadPolicy, Busy, OSError: as `read_sessions` and `locks.locked`.
     """
     with _changing(data_dir, PORT_WAIT_SECONDS) as found:
-        if found.sessions.pop(digest, None) is not None:
+        session = found.sessions.pop(digest, None)
+        if session is None:
+            return
+        with (
+            audit.acting_as(session.name),
+            # Whoever signs out gives something up: a broken audit log must not be in the way.
+            audit.noted(log_dir(data_dir), "sign out", f"from {address}", lambda _: True),
+        ):
             _write(data_dir, found, now_ms)
 
 

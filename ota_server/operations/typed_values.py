@@ -132,20 +132,22 @@ def parse_end_time(text: str) -> int:
 
 def parse_reason(text: str) -> str:
     """Return why something is done: a sentence or two, on one line."""
-    reason = " ".join(text.split())
-    if len(reason) > MOST_REASON:
-        raise BadValue(f"it has {len(reason)} characters: give {MOST_REASON} at most")
-    return reason
+    return _one_line(text, MOST_REASON)
 
 
 def parse_note(text: str) -> str:
     """Return a note of an operator, on one line."""
-    note = " ".join(text.split())
-    if len(note) > MOST_NOTE:
-        raise BadValue(f"it has {len(note)} characters: give {MOST_NOTE} at most")
+    note = _one_line(text, MOST_NOTE)
     if not note.isprintable():
         raise BadValue("it holds characters that cannot be shown")
     return note
+
+
+def _one_line(text: str, most: int) -> str:
+    line = " ".join(text.split())
+    if len(line) > most:
+        raise BadValue(f"it has {len(line)} characters: give {most} at most")
+    return line
 
 
 def parse_label(text: str) -> str:

@@ -3,8 +3,9 @@
 All are those of `operations.bulk_edits`: of one device it is a list of one.
 """
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping, Sequence
 from http import HTTPStatus
+from pathlib import Path
 from typing import Any
 
 from ota_server.httpd.reply import Reply
@@ -35,6 +36,9 @@ _FORGET_SECONDS = 3.0
 _CHANGE_FIELDS = ("action", "version", "until", "group", "label")
 _CHANGED = Success(HTTPStatus.OK, "What was done.", reference("Changed"))
 _FORGOTTEN = Success(HTTPStatus.NO_CONTENT, "It is so, or was so already.")
+_FORGOTTEN_WARNED = Success(
+    HTTPStatus.OK, "It is forgotten, and a pin or a group names it still.", reference("Changed")
+)
 _LATER = Success(HTTPStatus.ACCEPTED, "The server does it in a moment.", reference("Changed"))
 
 
@@ -51,8 +55,22 @@ class OnRecord:
 
 def _change_one(site: Site, given: Given, change: BulkChange) -> dict[str, Any]:
     key, folder = key_in_path(site, given), site.folder_of(given.product)
-    warnings = bulk_edits.preview(folder, change, [key], OnRecord(site.index)).warnings
-    done = bulk_edits.apply(folder, change, [key])
+    return changed_fields(folder, change, [key], OnRecord(site.index))
+
+
+def changed_fields(
+    folder: Path, change: BulkChange, keys: Sequence[str], known: Container[str]
+) -> dict[str, Any]:
+    """Change devices of a product; return what was done, as `Changed` has it.
+
+    Args:
+        known: the keys on record.
+
+    Raises:
+        Refused, BadPolicy, Busy, OSError: nothing was changed.
+    """
+    warnings = bulk_edits.preview(folder, change, keys, known).warnings
+    done = bulk_edits.apply(folder, change, keys)
     return {**done._asdict(), "warnings": list(warnings)}
 
 
@@ -85,9 +103,9 @@ def _forget(site: Site, given: Given) -> Reply:
     if site.index.device(key) is None:
         raise NotHere(f"{given.path['mac'][:70]!r} is not on record.")
     done = _change_one(site, given, BulkChange(BulkAction.FORGET))
-    if site.awaits(lambda: site.index.device(key) is None, _FORGET_SECONDS):
-        return nothing()
-    return reply(done, HTTPStatus.ACCEPTED)
+    if not site.awaits(lambda: site.index.device(key) is None, _FORGET_SECONDS):
+        return reply(done, HTTPStatus.ACCEPTED)
+    return reply(done) if done["warnings"] else nothing()
 
 
 def _is_forced(given: Given) -> bool:
@@ -122,9 +140,7 @@ def _act(site: Site, given: Given) -> Reply:
         )
     folder = site.folder_of(product)
     known = OnRecord(site.index) if "keys" in given.body else frozenset(keys)
-    warnings = bulk_edits.preview(folder, change, keys, known).warnings
-    done = bulk_edits.apply(folder, change, keys)
-    return reply({**done._asdict(), "warnings": list(warnings)})
+    return reply(changed_fields(folder, change, keys, known))
 
 
 def _chosen(site: Site, given: Given) -> tuple[str, list[str]]:
@@ -238,7 +254,7 @@ OPERATIONS = (
         "Remove a device from the table; if it asks again, it is a new one",
         _forget,
         Success(HTTPStatus.NO_CONTENT, "It is forgotten."),
-        also=(_LATER,),
+        also=(_FORGOTTEN_WARNED, _LATER),
     ),
     Operation(
         "POST",

@@ -13,6 +13,7 @@ from ota_server.httpd.reply import Reply
 from ota_server.model.device import Device
 from ota_server.model.identity import key_of_name, parse_name
 from ota_server.model.timestamp import format_time
+from ota_server.operations.device_filter import word_of
 from ota_server.operations.device_index import IndexedDevice
 from ota_server.operations.device_rollouts import rollouts_of
 from ota_server.operations.device_story import StoryEntry, story
@@ -39,7 +40,6 @@ from ota_server.operator_port.device_query import (
     listing_fields,
     product_field,
     read_listing,
-    word_of,
 )
 from ota_server.operator_port.schema_check import reference
 from ota_server.operator_port.site import DEFAULT, NotHere, Site

@@ -5,6 +5,7 @@ from typing import Any
 
 from ota_server.httpd.reply import Reply
 from ota_server.model.timestamp import format_time
+from ota_server.operations.device_filter import word_of
 from ota_server.operations.device_index import FleetSummary
 from ota_server.operations.fleet_overview import gatherers_of, overview
 from ota_server.operations.product_facts import list_products
@@ -52,7 +53,7 @@ def _status(site: Site, _given: Given) -> Reply:
 def _device_fields(summary: FleetSummary) -> dict[str, Any]:
     return {
         "total": summary.total,
-        "conditions": {str(each): summary.conditions.get(each, 0) for each in Condition},
+        "conditions": {word_of(each): summary.conditions.get(each, 0) for each in Condition},
         "held_back_by": dict(summary.held_by),
         "versions": dict(summary.versions),
         "as_of": format_time(summary.as_of_ms),
@@ -68,7 +69,11 @@ OPERATIONS = (
         "getStatus",
         "Show how each product is, and what needs a person",
         _status,
-        Success(HTTPStatus.OK, "As `status --json` has it.", reference("Status")),
+        Success(
+            HTTPStatus.OK,
+            "As `status --json` has it, but for states, which are one word.",
+            reference("Status"),
+        ),
     ),
     Operation(
         "GET",

@@ -1,18 +1,18 @@
 """Groups, pins and labels by the API. I/O."""
 
-from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ota_server.httpd.reply import Reply
 from ota_server.model.refusal import BadPolicy
-from ota_server.operations import bulk_edits
+from ota_server.operations import device_warnings
+from ota_server.operations.after_change import hold_warning
 from ota_server.operations.bulk_edits import BulkAction, BulkChange
 from ota_server.operations.group_facts import GroupFacts, device_pins, list_groups
 from ota_server.operations.typed_values import parse_end_time
-from ota_server.operator_port.api_device_changes import OnRecord
+from ota_server.operator_port.api_device_changes import OnRecord, changed_fields
 from ota_server.operator_port.api_devices import LINK, PAGING, key_in_path, next_link, time_or_none
 from ota_server.operator_port.api_operation import (
     FORCE,
@@ -27,9 +27,9 @@ from ota_server.operator_port.api_operation import (
 )
 from ota_server.operator_port.authoriser import Access
 from ota_server.operator_port.device_query import product_field
-from ota_server.operator_port.list_place import read_place, write_place
+from ota_server.operator_port.list_place import part_after
 from ota_server.operator_port.schema_check import reference
-from ota_server.operator_port.site import NotHere, Site
+from ota_server.operator_port.site import DEFAULT, NotHere, Site
 from ota_server.policy import edits
 from ota_server.policy.delete_group import delete_group
 from ota_server.policy.labels import read_labels
@@ -37,7 +37,8 @@ from ota_server.policy.policy import Pin
 from ota_server.policy.text import Who
 from ota_server.releases.same_devices import check_pin
 
-_MOST_MEMBERS = 500
+_MOST_LISTED = 500
+_Item = TypeVar("_Item")
 OF_PRODUCT = QueryField(
     "product", reference("ProductName"), "Of this product alone; of all if nothing is said."
 )
@@ -95,12 +96,29 @@ def _named(site: Site, given: Given) -> tuple[Path, GroupFacts]:
 
 def _show(site: Site, given: Given) -> Reply:
     _, group = _named(site, given)
-    macs, last = sorted(group.macs), read_place(given.query.get("cursor"), str)
-    limit = given.query.get("limit", _MOST_MEMBERS)
-    begin = 0 if last is None else bisect_right(macs, last)
-    shown = macs[begin : begin + limit]
-    after = write_place(shown[-1]) if begin + limit < len(macs) else None
-    content = {**group_fields(given.product, group), "members": shown, "next": after}
+    members = [(mac,) for mac in sorted(group.macs)]
+    return _part(
+        given,
+        "members",
+        members,
+        lambda each: each,
+        lambda each: each[0],
+        group_fields(given.product, group),
+    )
+
+
+def _part(
+    given: Given,
+    name: str,
+    items: Sequence[_Item],
+    place_of: Callable[[_Item], tuple[str, ...]],
+    shown_as: Callable[[_Item], object],
+    more: Mapping[str, Any] = {},
+) -> Reply:
+    """Return the part of a list that was asked for, under a name, and more beside it."""
+    limit = given.query.get("limit", _MOST_LISTED)
+    shown, after = part_after(items, place_of, given.query.get("cursor"), limit)
+    content = {**more, name: [*map(shown_as, shown)], "next": after}
     return reply(content, HTTPStatus.OK, *next_link(given, after))
 
 
@@ -114,11 +132,8 @@ def _change_member(site: Site, given: Given, action: BulkAction) -> Reply:
     key, folder = key_in_path(site, given), site.folder_of(given.product)
     is_forced = given.query.get("force", False)
     change = BulkChange(action, group=given.path["group"], is_forced=is_forced)
-    warnings = bulk_edits.preview(folder, change, [key], OnRecord(site.index)).warnings
-    done = bulk_edits.apply(folder, change, [key])
-    if action is BulkAction.REMOVE:
-        return nothing()
-    return reply({**done._asdict(), "warnings": list(warnings)})
+    done = changed_fields(folder, change, [key], OnRecord(site.index))
+    return nothing() if action is BulkAction.REMOVE else reply(done)
 
 
 def _add(site: Site, given: Given) -> Reply:
@@ -138,7 +153,9 @@ def _pin(site: Site, given: Given) -> Reply:
     if not given.body.get("force"):
         check_pin(folder, who, Pin(version, None))
     version = edits.pin(folder, who, version, until_ms)
-    return reply(_pin_fields(given.product, who, Pin(version, until_ms)))
+    warnings = [*device_warnings.pinned(folder, who, version), hold_warning(folder)]
+    fields = _pin_fields(given.product, who, Pin(version, until_ms))
+    return reply({**fields, "warnings": [*filter(None, warnings)]})
 
 
 def _unpin(site: Site, given: Given) -> Reply:
@@ -153,11 +170,21 @@ def _unpin(site: Site, given: Given) -> Reply:
 
 def _pins(site: Site, given: Given) -> Reply:
     pins = [
-        _pin_fields(product, who, pin)
+        (product, who, pin)
         for product, folder in products_asked(site, given)
         for who, pin in _pins_in(folder)
     ]
-    return reply({"pins": pins})
+    return _part(given, "pins", pins, _place_of_pin, lambda each: _pin_fields(*each))
+
+
+def _place_of_pin(pin: tuple[str, Who, Pin]) -> tuple[str, ...]:
+    product, who, _ = pin
+    return _first(product == DEFAULT, product), _first(who.kind == "groups", who.kind), who.name
+
+
+def _first(is_first: bool, name: str) -> str:
+    """Return a name as a place, which is before all others for one of them."""
+    return "" if is_first else name
 
 
 def _pins_in(folder: Path) -> Iterator[tuple[Who, Pin]]:
@@ -180,11 +207,17 @@ def _pin_fields(product: str, who: Who, pin: Pin) -> dict[str, Any]:
 
 def _labels(site: Site, given: Given) -> Reply:
     labels = [
-        {"product": product, "mac": mac, "label": label}
+        (product, mac, label)
         for product, folder in products_asked(site, given)
         for mac, label in sorted(read_labels(folder).items())
     ]
-    return reply({"labels": labels})
+    return _part(
+        given,
+        "labels",
+        labels,
+        lambda each: (_first(each[0] == DEFAULT, each[0]), each[1]),
+        lambda each: dict(zip(("product", "mac", "label"), each, strict=True)),
+    )
 
 
 _GROUP = "/groups/{product}/{group}"
@@ -251,7 +284,7 @@ OPERATIONS = (
         "pinGroup",
         "Keep the devices of a group on a release",
         _pin,
-        Success(_OK, "The pin.", reference("Pin")),
+        Success(_OK, "The pin.", reference("PinOfGroup")),
         body=Body(reference("PinRequest"), "The release, and when the pin ends."),
     ),
     Operation(
@@ -271,8 +304,13 @@ OPERATIONS = (
         "listPins",
         "List pins",
         _pins,
-        Success(_OK, "Those of groups, then those of devices.", reference("PinList")),
-        query=(OF_PRODUCT,),
+        Success(
+            _OK,
+            "A part of them: of each product those of groups, then those of devices.",
+            reference("PinPage"),
+            fields=LINK,
+        ),
+        query=(OF_PRODUCT, *PAGING),
         problems=(HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT),
     ),
     Operation(
@@ -282,8 +320,8 @@ OPERATIONS = (
         "listLabels",
         "List labels",
         _labels,
-        Success(_OK, "What devices are called.", reference("LabelList")),
-        query=(OF_PRODUCT,),
-        problems=_MISSING,
+        Success(_OK, "What devices are called.", reference("LabelPage"), fields=LINK),
+        query=(OF_PRODUCT, *PAGING),
+        problems=(HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT),
     ),
 )

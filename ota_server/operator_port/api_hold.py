@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping
 from http import HTTPStatus
+from pathlib import Path
 from typing import Any
 
 from ota_server.httpd.reply import Reply
-from ota_server.operations.holding import begin_hold, end_hold, holds
+from ota_server.operations.hold_devices import hold_devices, hold_warnings, holds, release_hold
 from ota_server.operations.typed_values import parse_reason
 from ota_server.operator_port.api_operation import (
     Body,
@@ -20,7 +21,7 @@ from ota_server.operator_port.device_query import product_field
 from ota_server.operator_port.problems import Problem
 from ota_server.operator_port.schema_check import reference
 from ota_server.operator_port.site import DEFAULT, Site
-from ota_server.policy.hold import hold_lines
+from ota_server.policy.hold import hold_lines, is_held
 
 
 def _said(site: Site) -> dict[str, Any]:
@@ -39,6 +40,7 @@ def _said(site: Site) -> dict[str, Any]:
         ],
         "is_all": len(held) == len(found),
         "lines": hold_lines(site.data_dir),
+        "warnings": hold_warnings(site.data_dir),
     }
 
 
@@ -47,28 +49,30 @@ def _show(site: Site, _given: Given) -> Reply:
 
 
 def _begin(site: Site, given: Given) -> Reply:
-    product, reason = _product(site, given), parse_reason(given.body.get("reason", ""))
-    _check(begin_hold(site.data_dir, product, reason), "is not on hold")
+    data_dir, is_one = _place(site, given)
+    reason = parse_reason(given.body.get("reason", ""))
+    _check(hold_devices(data_dir, reason, is_one).problems, "is not on hold")
     return reply(_said(site))
 
 
 def _end(site: Site, given: Given) -> Reply:
-    product = _product(site, given)
-    if any(held and product in (None, name) for name, held in holds(site.data_dir)):
-        _check(end_hold(site.data_dir, product), "is still on hold")
-    return nothing()
+    data_dir, is_one = _place(site, given)
+    was_held = is_held(data_dir) if is_one else any(each.held for each in holds(site.data_dir))
+    if was_held:
+        _check(release_hold(data_dir, is_one), "is still on hold")
+    said = _said(site)
+    return reply(said) if was_held and said["warnings"] else nothing()
 
 
-def _product(site: Site, given: Given) -> str | None:
-    """Return the product that the path names; None: all of them.
+def _place(site: Site, given: Given) -> tuple[Path, bool]:
+    """Return the data directory that is meant, and whether it is that of one product alone.
 
     Raises:
-        NotHere: there is none of this name.
+        NotHere: there is no product of this name.
     """
     if "product" not in given.path:
-        return None
-    site.folder_of(given.product)
-    return "" if given.product == DEFAULT else given.product
+        return site.data_dir, False
+    return site.folder_of(given.product), True
 
 
 def _check(problems: Mapping[str, str], state: str) -> None:
@@ -80,6 +84,9 @@ def _check(problems: Mapping[str, str], state: str) -> None:
 _REASON = Body(reference("ReasonRequest"), "Why, for people.", is_required=False)
 _SHOWN = Success(HTTPStatus.OK, "What is on hold.", reference("HoldList"))
 _ENDED = Success(HTTPStatus.NO_CONTENT, "It is not on hold.")
+_ENDED_UNNOTICED = Success(
+    HTTPStatus.OK, "It is not on hold; no device may notice that now.", reference("HoldList")
+)
 OPERATIONS = (
     Operation("GET", "/hold", Access.READ, "getHold", "Show what is on hold", _show, _SHOWN),
     Operation(
@@ -93,7 +100,14 @@ OPERATIONS = (
         body=_REASON,
     ),
     Operation(
-        "DELETE", "/hold", Access.ACT, "endHold", "End the hold of all products", _end, _ENDED
+        "DELETE",
+        "/hold",
+        Access.ACT,
+        "endHold",
+        "End the hold of all products",
+        _end,
+        _ENDED,
+        also=(_ENDED_UNNOTICED,),
     ),
     Operation(
         "PUT",
@@ -113,5 +127,6 @@ OPERATIONS = (
         "End the hold of a product",
         _end,
         _ENDED,
+        also=(_ENDED_UNNOTICED,),
     ),
 )

@@ -87,6 +87,8 @@ def _detail_fields(product: str, detail: RolloutDetail) -> dict[str, Any]:
         "is_on": detail.is_on,
         "needs_person": detail.needs_person,
         "advice": detail.advice,
+        "limits": detail.limits,
+        "warnings": detail.warnings,
         "remarks": detail.remarks,
         # Before a wave opens it is not known how many are in it; `added` says how many it was for.
         "waves": [
@@ -144,6 +146,8 @@ def _show(site: Site, given: Given) -> Reply:
                 "is_on": False,
                 "needs_person": False,
                 "advice": (),
+                "limits": "",
+                "warnings": (),
                 "remarks": (end.came,),
                 "waves": (),
                 "plan": {},
@@ -191,7 +195,10 @@ def _start(site: Site, given: Given) -> Reply:
     started = start_rollout.start(folder, request, site.now_ms())
     detail = rollout_of(folder, started.plan.group, site.now_ms())
     assert detail is not None, started  # its plan is on the disk
-    content = {**_detail_fields(given.product, detail), "warnings": started.warnings}
+    content = {
+        **_detail_fields(given.product, detail),
+        "warnings": [*detail.warnings, *started.warnings],
+    }
     location = ("Location", rollout_url(given.product, started.plan.id))
     return reply(content, HTTPStatus.CREATED, location)
 

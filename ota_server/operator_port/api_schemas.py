@@ -10,13 +10,13 @@ from ota_server.model.identity import PRODUCT_RULE
 from ota_server.model.updater import FAMILY_NAMES
 from ota_server.model.version import VERSION_RULE
 from ota_server.operations.bulk_edits import BulkAction
-from ota_server.operations.device_filter import SORTS, Apart, Stage
+from ota_server.operations.device_filter import SORTS, Apart, Stage, word_of
 from ota_server.operations.rollout_request import HELD_UNKNOWN
 from ota_server.operations.typed_values import (
     MOST_DEVICES,
     MOST_REASON,
 )
-from ota_server.operator_port.device_query import COUNTED, HELD_BY_WORDS, MOST_ROWS, word_of
+from ota_server.operator_port.device_query import COUNTED, HELD_BY_WORDS, MOST_ROWS
 from ota_server.operator_port.schema_check import Schema, reference
 from ota_server.policy.device_state import Condition
 from ota_server.policy.rollout_plan import MOST_NOTE, MOST_SECONDS

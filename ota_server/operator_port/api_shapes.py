@@ -6,9 +6,8 @@ Programs that are made from OpenAPI read these. A reply may come to hold more th
 from collections.abc import Mapping
 from typing import Any
 
-from ota_server.operations.device_filter import Apart, Stage
+from ota_server.operations.device_filter import Apart, Stage, word_of
 from ota_server.operator_port.changes import KINDS
-from ota_server.operator_port.device_query import word_of
 from ota_server.operator_port.schema_check import Schema, reference
 from ota_server.policy.device_state import Condition
 
@@ -47,6 +46,13 @@ def _word(kind: type[Condition | Stage | Apart], *others: None) -> dict[str, Any
     return {"enum": [*words, *others]}
 
 
+_PIN: dict[str, Schema] = {
+    "product": TEXT,
+    "mac": MAYBE_TEXT,
+    "group": MAYBE_TEXT,
+    "version": TEXT,
+    "until": MAYBE_TIME,
+}
 _DEVICE: dict[str, Schema] = {
     "key": TEXT,
     "url": TEXT,
@@ -195,6 +201,8 @@ SHAPES: dict[str, Schema] = {
             "is_on": FLAG,
             "needs_person": FLAG,
             "advice": TEXTS,
+            "limits": TEXT,
+            "warnings": TEXTS,
             "remarks": TEXTS,
             "waves": OBJECTS,
             "plan": OBJECT,
@@ -243,14 +251,11 @@ SHAPES: dict[str, Schema] = {
             "next": MAYBE_TEXT,
         }
     ),
-    "Pin": shape(
-        {"product": TEXT, "mac": MAYBE_TEXT, "group": MAYBE_TEXT, "version": TEXT}
-        | {"until": MAYBE_TIME}
-    ),
-    "PinList": shape({"pins": {"type": "array", "items": reference("Pin")}}),
-    "LabelList": shape(
-        {"labels": {"type": "array", "items": shape({"product": TEXT, "mac": TEXT, "label": TEXT})}}
-    ),
+    "Pin": shape(_PIN),
+    "PinOfGroup": shape({**_PIN, "warnings": TEXTS}),
+    "PinPage": page_of("pins", "Pin"),
+    "Label": shape({"product": TEXT, "mac": TEXT, "label": TEXT}),
+    "LabelPage": page_of("labels", "Label"),
     "Hold": shape(
         {
             "product": TEXT,
@@ -262,6 +267,7 @@ SHAPES: dict[str, Schema] = {
     ),
     "HoldList": shape(
         {"holds": {"type": "array", "items": reference("Hold")}, "lines": TEXTS, "is_all": FLAG}
+        | {"warnings": TEXTS}
     ),
     "AuditEntry": {
         "type": "object",

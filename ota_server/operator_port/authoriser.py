@@ -197,7 +197,7 @@ class Authoriser:
         if found is not None:
             check_form_token(_of_session(found, secret), request, form_token)
             with _recorded():
-                session_edits.end(self._data_dir, found.digest, self._now_ms())
+                session_edits.end(self._data_dir, found.digest, peer.address, self._now_ms())
         return set_cookie(origin_of(request, peer), "", 0)
 
     def look_after(self) -> None:

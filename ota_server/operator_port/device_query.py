@@ -25,8 +25,20 @@ from ota_server.model.address import plain_network
 from ota_server.model.identity import is_product_name
 from ota_server.model.quantity import DURATION_UNITS, parse_duration
 from ota_server.model.updater import FAMILY_NAMES
-from ota_server.operations.device_filter import ALL_DEVICES, SORTS, Apart, DeviceFilter, Stage
-from ota_server.operations.typed_values import BadValue, parse_group_name, parse_switch
+from ota_server.operations.device_filter import (
+    ALL_DEVICES,
+    SORTS,
+    Apart,
+    DeviceFilter,
+    Stage,
+    word_of,
+)
+from ota_server.operations.typed_values import (
+    BadValue,
+    parse_choice,
+    parse_group_name,
+    parse_switch,
+)
 from ota_server.operator_port.asked import Malformed
 from ota_server.operator_port.site import DEFAULT
 from ota_server.policy.device_state import HELD_BY, Condition
@@ -74,11 +86,6 @@ class DeviceListing(NamedTuple):
     cursor: str | None = None
 
 
-def word_of(value: StrEnum) -> str:
-    """Return how a state, a stage or a reason to be apart stands in URLs."""
-    return value.name.lower().replace("_", "-")
-
-
 def product_field(product: str) -> str:
     """Return how a product stands in URLs, "" being the default one."""
     return product or DEFAULT
@@ -97,11 +104,11 @@ def read_listing(fields: Fields, also: Collection[str] = ()) -> DeviceListing:
         Malformed: a field is not known, or cannot be used.
     """
     refuse_unknown(fields, (*FILTER_FIELDS, *LIST_FIELDS, *also))
-    order = _one(fields, "order", _among_words("asc", "desc"))
+    order = _one(fields, "order", parse_choice("asc", "desc"))
     columns = [each for text in _said(fields, "columns") for each in text.split(",")]
     return DeviceListing(
         read_filter(fields),
-        _one(fields, "sort", _among_words(*SORTS)) or DEFAULT_SORT,
+        _one(fields, "sort", parse_choice(*SORTS)) or DEFAULT_SORT,
         order == "desc",
         tuple(dict.fromkeys(_read("columns", each.strip(), _column) for each in columns)),
         _one(fields, "limit", _limit) or DEFAULT_LIMIT,
@@ -123,7 +130,7 @@ def read_filter(fields: Fields) -> DeviceFilter:
         states=_many(fields, "state", _word(Condition)),
         stage=_one(fields, "stage", _word(Stage)),
         apart=_many(fields, "apart", _apart),
-        families=_many(fields, "family", _among_words(*FAMILY_NAMES)),
+        families=_many(fields, "family", parse_choice(*FAMILY_NAMES)),
         product=_one(fields, "product", _product),
         group=_one(fields, "group", parse_group_name),
         network=_one(fields, "address", _network),
@@ -131,7 +138,7 @@ def read_filter(fields: Fields) -> DeviceFilter:
         not_seen_seconds=_one(fields, "not_seen", _seconds),
         overdue=_one(fields, "overdue", parse_switch) or False,
         targets=_many(fields, "target", str),
-        held_by=_many(fields, "held_by", _among_words(*HELD_BY_WORDS)),
+        held_by=_many(fields, "held_by", parse_choice(*HELD_BY_WORDS)),
     )
 
 
@@ -191,15 +198,6 @@ def _read(
         raise Malformed(f"{name}: {problem}") from None
 
 
-def _among_words(*words: str) -> Callable[[str], str]:
-    def parse(text: str) -> str:
-        if text not in words:
-            raise BadValue(f"{text[:40]!r} is not one of {', '.join(words)}")
-        return text
-
-    return parse
-
-
 def _word(kind: type[_Word]) -> Callable[[str], _Word]:
     by_word = {word_of(each): each for each in kind}
     by_value = {each.value: each for each in kind}
@@ -246,7 +244,7 @@ def _seconds(text: str) -> float:
 
 
 def _column(text: str) -> str:
-    return _among_words(*COLUMN_NAMES)(text)
+    return parse_choice(*COLUMN_NAMES)(text)
 
 
 def _limit(text: str) -> int:

@@ -7,6 +7,7 @@ rollouts the first hundred.
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
+from ota_server.operations.device_filter import word_of
 from ota_server.operator_port.exposition import MetricFamily, Sample, gauge, label_text
 from ota_server.operator_port.metrics_input import FleetFigures, ProductFigures, RolloutFigures
 from ota_server.policy.device_state import Condition
@@ -32,6 +33,11 @@ def fleet_families(products: Sequence[ProductFigures]) -> Iterator[MetricFamily]
         "ota_devices",
         "Devices on record, each in one state.",
         _of_fleets(products, lambda fleet: _states(fleet.states)),
+    )
+    yield gauge(
+        "ota_counted_devices",
+        "Those of ota_devices that an update should reach now: not pinned, on hold or rejected.",
+        _of_fleets(products, lambda fleet: _states(fleet.counted)),
     )
     yield gauge(
         "ota_devices_by_version",
@@ -156,8 +162,8 @@ def _of_rollouts(
     return _of_products(products, of_product)
 
 
-def _states(states: Mapping[str, int]) -> list[Sample]:
-    return [Sample(states.get(each, 0), {"state": each.replace(" ", "_")}) for each in Condition]
+def _states(states: Mapping[Condition, int]) -> list[Sample]:
+    return [Sample(states.get(each, 0), {"state": word_of(each)}) for each in Condition]
 
 
 def _versions(versions: Mapping[str, int]) -> Iterator[Sample]:

@@ -1,15 +1,19 @@
 """What all pages have in common: the head, the ways to other pages, what is on hold. I/O."""
 
+from collections.abc import Iterable
 from http import HTTPStatus
+from urllib.parse import urlsplit
 
 from ota_server.httpd.http1 import field_lines
 from ota_server.httpd.reply import Reply
 from ota_server.operator_port.asked import Asked
 from ota_server.operator_port.html import Html, Node, element, html_of
-from ota_server.operator_port.sentences import capitalised
+from ota_server.operator_port.pieces import form_token, notes
+from ota_server.operator_port.sentences import capitalised, sentences
 from ota_server.operator_port.site import Site
 from ota_server.operator_port.static_files import url_of
 from ota_server.policy.hold import hold_lines
+from ota_server.system.hints import hints
 
 _PAGES = (
     ("/", "Overview"),
@@ -46,7 +50,7 @@ def page(
         is_open: strangers may see it: it says nothing about the fleet.
     """
     if not is_open:
-        content = (_held(site), content)
+        content = (_held(site), _left(site, asked), content)
     if asked.wants_fragment:
         whole = html_of(content)
     else:
@@ -62,9 +66,29 @@ def see_other(url: str) -> Reply:
     )
 
 
-def form_token(asked: Asked) -> Html:
-    """Return the hidden field that each form of a session has to send."""
-    return element("input", type="hidden", name="form_token", value=asked.operator.form_token)
+def acted(
+    site: Site, asked: Asked, url: str, warnings: Iterable[str] = (), product: str = ""
+) -> Reply:
+    """Return a 303 after an action; the page behind it has a note for each warning.
+
+    Args:
+        warnings: as commands print them, of this product.
+    """
+    said = [hints.paste(each, product) for each in warnings]
+    site.left_notes.leave(asked.operator, urlsplit(url).path, sentences(said))
+    return see_other(url)
+
+
+def _left(site: Site, asked: Asked) -> Html | None:
+    """Return the warnings of the action that has led to this page."""
+    if asked.wants_fragment:
+        return None  # which renews parts of a page that has them already
+    left = site.left_notes.take(asked.operator, _path(asked))
+    return element("div", notes(left, "note warn"), id="left", role="status") if left else None
+
+
+def _path(asked: Asked) -> str:
+    return asked.request.path.decode("latin-1")
 
 
 def _document(asked: Asked, title: str, content: Node) -> Html:
@@ -101,7 +125,7 @@ def _held(site: Site) -> Html | None:
 
 def _ways(asked: Asked) -> Html:
     """Return the links to the pages; the one that is shown is marked."""
-    path = asked.request.path.decode("latin-1")
+    path = _path(asked)
     if path.startswith("/uploads/"):
         path = "/releases"
 

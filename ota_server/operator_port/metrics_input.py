@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from ota_server.device_port.live_figures import LiveFigures
+from ota_server.policy.device_state import Condition
 
 
 class ProcessFigures(NamedTuple):
@@ -31,13 +32,15 @@ class FleetFigures(NamedTuple):
         as_of_ms: how old the states may be; 0: that is not known.
         last_seen_ms: when one of them was heard from last; 0: that is not known.
         pinned: how many are pinned by themselves.
+        counted: as `states`, of those alone that an update should reach now.
     """
 
-    states: Mapping[str, int]
+    states: Mapping[Condition, int]
     versions: Mapping[str, int]
     as_of_ms: int = 0
     last_seen_ms: int = 0
     pinned: int = 0
+    counted: Mapping[Condition, int] = {}
 
 
 class RolloutFigures(NamedTuple):

@@ -16,7 +16,6 @@ from ota_server.operator_port.metrics_gather import gather_metrics
 from ota_server.operator_port.metrics_input import FleetFigures
 from ota_server.operator_port.routes import Route
 from ota_server.operator_port.site import Site
-from ota_server.policy.device_state import Condition
 
 _FIELDS = field_lines((("Content-Type", CONTENT_TYPE), ("Cache-Control", "no-store")))
 
@@ -48,11 +47,12 @@ def _fleets(site: Site) -> Iterator[tuple[str, FleetFigures]]:
         yield (
             product,
             FleetFigures(
-                {condition: summary.conditions.get(condition, 0) for condition in Condition},
+                summary.conditions,
                 {**summary.versions, OTHER_VERSIONS: summary.other_versions},
                 summary.as_of_ms,
                 newest[0].seen_ms if newest else 0,
                 summary.apart.get(Apart.PINNED, 0),
+                summary.counted,
             ),
         )
 

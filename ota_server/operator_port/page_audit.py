@@ -91,7 +91,7 @@ def _part(site: Site, products: Sequence[str], before: Mapping[str, int]) -> _Pa
 def _page_of(site: Site, product: str, limit: int, before: Mapping[str, int]) -> AuditPage:
     if before.get(product) == 0:
         return AuditPage((), None)
-    return audit_page(site.folder_of(product or DEFAULT), limit, before.get(product))
+    return audit_page(site.folder_of(product), limit, before.get(product))
 
 
 def _places(text: str, products: Sequence[str]) -> Mapping[str, int]:

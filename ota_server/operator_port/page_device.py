@@ -71,8 +71,7 @@ class _Named(NamedTuple):
 
 def _show(site: Site, asked: Asked) -> Reply:
     said = asked.parts["name"]
-    data_dir = site.folder_of(asked.parts["product"])
-    product = "" if data_dir == site.data_dir else asked.parts["product"]
+    product, data_dir = site.named_product(asked.parts["product"])
     name = parse_name(said)
     if name is None:
         return _not_on_record(site, asked, said, "This is neither a MAC address nor `id:NAME`.")

@@ -52,7 +52,7 @@ from ota_server.operator_port.pieces import (
 from ota_server.operator_port.problems import wants_page
 from ota_server.operator_port.questions import may_not_act
 from ota_server.operator_port.routes import Route
-from ota_server.operator_port.site import DEFAULT, NotHere, Site
+from ota_server.operator_port.site import NotHere, Site
 
 
 def _show(site: Site, asked: Asked) -> Reply:
@@ -167,7 +167,7 @@ def _folders(site: Site, wanted: DeviceFilter) -> list[Path]:
         NotHere: there is none of its name.
     """
     names = site.products if wanted.product is None else (wanted.product,)
-    return [site.folder_of(name or DEFAULT) for name in names]
+    return [site.folder_of(name) for name in names]
 
 
 def _choices(site: Site, wanted: DeviceFilter, versions: Iterable[str]) -> FilterChoices:

@@ -49,7 +49,7 @@ from ota_server.operator_port.pieces import (
 )
 from ota_server.operator_port.questions import Question, question_form
 from ota_server.operator_port.routes import Route
-from ota_server.operator_port.site import DEFAULT, Site
+from ota_server.operator_port.site import Site
 from ota_server.system.hints import hints
 
 _DOES = {
@@ -149,7 +149,7 @@ def _confirmation(
     """
     if change is None:
         return _questions(site, asked, meant, problems)
-    folder = site.folder_of(meant.product or DEFAULT)
+    folder = site.folder_of(meant.product)
     found = bulk_edits.preview(folder, change, meant.keys, _known(site, meant))
     warned = notes((hints.paste(each, meant.product) for each in found.warnings), "note warn")
     if not found.changing:
@@ -201,7 +201,7 @@ def _act(site: Site, asked: Asked) -> Reply:
     if change is None:
         return _asking(site, asked, meant)
     try:
-        bulk_edits.apply(site.folder_of(meant.product or DEFAULT), change, meant.keys)
+        bulk_edits.apply(site.folder_of(meant.product), change, meant.keys)
     except (Refused, BadPolicy) as problem:
         return _asking(site, asked, meant, hints.paste(str(problem), meant.product))
     return see_other(_after(meant, change))
@@ -222,7 +222,7 @@ def _can_be_forced(site: Site, meant: MeantDevices, change: BulkChange | None) -
     """Return whether what was refused may be done in spite of the doubt."""
     if change is None or change.is_forced:
         return False
-    folder = site.folder_of(meant.product or DEFAULT)
+    folder = site.folder_of(meant.product)
     try:
         bulk_edits.preview(folder, replace(change, is_forced=True), meant.keys, meant.keys)
     except (Refused, BadPolicy):

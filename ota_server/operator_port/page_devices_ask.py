@@ -7,7 +7,7 @@ from ota_server.operations.group_names import group_names
 from ota_server.operator_port.html import Html, Node, element
 from ota_server.operator_port.page_devices_bar import ROLL_OUT
 from ota_server.operator_port.pieces import check_box, choice, text_field
-from ota_server.operator_port.site import DEFAULT, Site
+from ota_server.operator_port.site import Site
 from ota_server.releases.inventory import releases
 
 _EXPLAINED = {
@@ -39,7 +39,7 @@ def questions(
             doubt, and the form offers to do it all the same.
         prefix: of the names of the fields.
     """
-    folder = site.folder_of(product or DEFAULT)
+    folder = site.folder_of(product)
     fields: list[Node] = []
     if said := _EXPLAINED.get(action):
         fields.append(element("p", said, class_="quiet"))

@@ -5,7 +5,7 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from ota_server.model.updater import FAMILY_NAMES
-from ota_server.operations.device_filter import Apart, DeviceFilter, Stage
+from ota_server.operations.device_filter import Apart, DeviceFilter, Stage, word_of
 from ota_server.operator_port.device_query import (
     COLUMN_NAMES,
     COUNTED,
@@ -15,7 +15,6 @@ from ota_server.operator_port.device_query import (
     fields_of,
     listing_fields,
     product_field,
-    word_of,
 )
 from ota_server.operator_port.html import Html, Node, element
 from ota_server.operator_port.page_devices_columns import COLUMNS

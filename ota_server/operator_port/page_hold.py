@@ -3,16 +3,23 @@
 The page is the question: it says how many devices are meant, and the button below does it.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from http import HTTPStatus
+from pathlib import Path
 
 from ota_server.httpd.reply import Reply
 from ota_server.operations.device_filter import DeviceFilter
-from ota_server.operations.holding import ProductHold, begin_hold, end_hold, holds
+from ota_server.operations.hold_devices import (
+    ProductHold,
+    hold_devices,
+    hold_warnings,
+    holds,
+    release_hold,
+)
 from ota_server.operations.typed_values import MOST_REASON, BadValue, parse_reason
 from ota_server.operator_port.asked import Asked, Malformed
 from ota_server.operator_port.authoriser import Access
-from ota_server.operator_port.frame import page, see_other
+from ota_server.operator_port.frame import acted, page
 from ota_server.operator_port.html import Html, Node, element
 from ota_server.operator_port.page_rollout_pieces import time_of
 from ota_server.operator_port.pieces import choice, form, live, state, table, text_field
@@ -122,34 +129,28 @@ def _hold(site: Site, asked: Asked) -> Reply:
         reason = parse_reason(asked.typed("reason"))
     except BadValue as problem:
         raise Problem(HTTPStatus.BAD_REQUEST, f"Why: {problem}.") from None
-    product = _product(site, asked)
-    return _changed(
-        site, lambda: begin_hold(site.data_dir, product, reason), "Not everything is on hold"
-    )
+    data_dir, is_one = _place(site, asked)
+    problems = hold_devices(data_dir, reason, is_one).problems
+    return _changed(site, asked, problems, "Not everything is on hold")
 
 
 def _unhold(site: Site, asked: Asked) -> Reply:
-    product = _product(site, asked)
-    return _changed(site, lambda: end_hold(site.data_dir, product), "Something is still on hold")
+    problems = release_hold(*_place(site, asked))
+    return _changed(site, asked, problems, "Something is still on hold")
 
 
-def _product(site: Site, asked: Asked) -> str | None:
+def _place(site: Site, asked: Asked) -> tuple[Path, bool]:
     if "product" not in asked.form:  # a form that lost a field must not be one for everything
         raise Malformed("product: say what is meant")
     name = asked.typed("product")
-    if name == _ALL:
-        return None
-    site.folder_of(name)  # it has to be there
-    return "" if name == DEFAULT else name
+    return (site.data_dir, False) if name == _ALL else (site.folder_of(name), True)
 
 
-def _changed(site: Site, change: Callable[[], Mapping[str, str]], title: str) -> Reply:
-    problems = change()
-    site.changes.note("hold")
+def _changed(site: Site, asked: Asked, problems: Mapping[str, str], title: str) -> Reply:
     if problems:
         said = "; ".join(f"{name or DEFAULT}: {text}" for name, text in problems.items())
         raise Problem(HTTPStatus.INTERNAL_SERVER_ERROR, f"{said}.", title=title)
-    return see_other("/hold")
+    return acted(site, asked, "/hold", hold_warnings(site.data_dir))
 
 
 ROUTES = (

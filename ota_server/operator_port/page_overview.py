@@ -39,7 +39,7 @@ from ota_server.operator_port.pieces import (
 from ota_server.operator_port.products_shown import product_ways
 from ota_server.operator_port.routes import Route
 from ota_server.operator_port.sentences import capitalised, sentences
-from ota_server.operator_port.site import DEFAULT, Site
+from ota_server.operator_port.site import Site
 from ota_server.policy.device_state import Condition
 from ota_server.system.hints import hints
 
@@ -56,7 +56,7 @@ _MOST_LATELY = 10
 def _show(site: Site, asked: Asked) -> Reply:
     product = read_filter({"product": asked.query.get("product", [])}).product
     if product is not None:
-        site.folder_of(product or DEFAULT)
+        site.folder_of(product)
     now = (_rollouts(site, product), downloads_part(site, product))
     try:
         content = _with_devices(site, asked, product, now)
@@ -154,7 +154,7 @@ def _products(site: Site, product: str | None) -> Sequence[str]:
 
 def _of_product(site: Site, product: str) -> list[Node]:
     try:
-        found = current_rollouts(site.folder_of(product or DEFAULT), site.now_ms())
+        found = current_rollouts(site.folder_of(product), site.now_ms())
     except (Refused, BadPolicy) as problem:
         return [element("p", with_code(hints.paste(str(problem), product)), class_="problem")]
     except OSError as problem:

@@ -7,7 +7,7 @@ from ota_server.operator_port.asked import Asked
 from ota_server.operator_port.html import Html, Node, element, joined
 from ota_server.operator_port.pieces import link
 from ota_server.operator_port.request_site import site_of
-from ota_server.operator_port.site import DEFAULT, Site
+from ota_server.operator_port.site import Site
 from ota_server.policy.targets import read_target
 from ota_server.releases.inventory import releases
 from ota_server.system.hints import hints
@@ -62,7 +62,7 @@ def next_step(site: Site, product: str) -> Node:
     Args:
         product: "" is the default one.
     """
-    folder = site.folder_of(product or DEFAULT)
+    folder = site.folder_of(product)
     target = read_target(folder)
     if not _has_release(folder):
         commands = ["`release publish FILE --version v1.0.0`", "`release activate v1.0.0`"]

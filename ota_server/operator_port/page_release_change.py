@@ -13,6 +13,7 @@ from ota_server.httpd.reply import Reply
 from ota_server.model.refusal import Refused
 from ota_server.model.version import same_version
 from ota_server.operations.change_release import (
+    ReleaseChanged,
     activate_release,
     no_progress,
     reinstate_release,
@@ -24,11 +25,11 @@ from ota_server.operations.release_facts import find_release_facts
 from ota_server.operations.typed_values import parse_reason
 from ota_server.operator_port.asked import Asked
 from ota_server.operator_port.authoriser import Access
-from ota_server.operator_port.frame import page, see_other
+from ota_server.operator_port.frame import acted, page
 from ota_server.operator_port.html import element
 from ota_server.operator_port.page_release import NamedRelease, named_release
 from ota_server.operator_port.page_release_pieces import runs_another, runs_it
-from ota_server.operator_port.pieces import url_with
+from ota_server.operator_port.pieces import releases_url
 from ota_server.operator_port.questions import FORCE_ADVICE, Question, is_forced, question_form
 from ota_server.operator_port.reach import devices_in_words
 from ota_server.operator_port.routes import Route
@@ -135,32 +136,31 @@ def _ask(action: str, site: Site, asked: Asked) -> Reply:
 
 def _do_activate(site: Site, asked: Asked) -> Reply:
     release = named_release(site, asked)
-    activate_release(release.data_dir, release.facts.version, no_progress, is_forced(asked))
-    return _done(site, release.url)
+    version, is_sure = release.facts.version, is_forced(asked)
+    done = activate_release(release.data_dir, version, no_progress, is_sure)
+    return _done(site, asked, release, done)
 
 
 def _do_withdraw(site: Site, asked: Asked) -> Reply:
     release = named_release(site, asked)
     reason = parse_reason(asked.typed("reason"))
-    withdraw_release(release.data_dir, release.facts.version, reason)
-    return _done(site, release.url)
+    done = withdraw_release(release.data_dir, release.facts.version, reason)
+    return _done(site, asked, release, done)
 
 
 def _do_reinstate(site: Site, asked: Asked) -> Reply:
     release = named_release(site, asked)
-    reinstate_release(release.data_dir, release.facts.version)
-    return _done(site, release.url)
+    return _done(site, asked, release, reinstate_release(release.data_dir, release.facts.version))
 
 
 def _do_remove(site: Site, asked: Asked) -> Reply:
     release = named_release(site, asked)
-    remove_release(release.data_dir, release.facts.version, no_progress)
-    return _done(site, url_with("/releases", [("product", release.product or DEFAULT)]))
+    done = remove_release(release.data_dir, release.facts.version, no_progress)
+    return acted(site, asked, releases_url(release.product), done.warnings, release.product)
 
 
-def _done(site: Site, url: str) -> Reply:
-    site.changes.note("releases")
-    return see_other(url)
+def _done(site: Site, asked: Asked, release: NamedRelease, done: ReleaseChanged) -> Reply:
+    return acted(site, asked, release.url, done.warnings, release.product)
 
 
 # Back to the previous target
@@ -168,8 +168,7 @@ def _done(site: Site, url: str) -> Reply:
 
 def _previous(site: Site, name: str) -> tuple[NamedRelease, str | None]:
     """Return the release that a rollback goes to, and the target now."""
-    data_dir = site.folder_of(name or DEFAULT)
-    product = "" if data_dir == site.data_dir else name
+    product, data_dir = site.named_product(name)
     state = look_at(data_dir)
     if state.previous is None:
         raise Refused(
@@ -198,7 +197,7 @@ def _ask_rollback(site: Site, asked: Asked) -> Reply:
         is_danger=True,
         doubts=tuple(doubts),
     )
-    back_url = url_with("/releases", [("product", product or DEFAULT)])
+    back_url = releases_url(product)
     hidden = {"product": product or DEFAULT, "version": facts.version}
     title = f"Go back to {release.title}"
     shown = question_form(asked, question, "/releases/rollback", back_url, hidden)
@@ -213,8 +212,8 @@ def _do_rollback(site: Site, asked: Asked) -> Reply:
             "meanwhile. Look again.",
             HTTPStatus.CONFLICT,
         )
-    roll_back(release.data_dir, no_progress, is_forced(asked))
-    return _done(site, release.url)
+    done = roll_back(release.data_dir, no_progress, is_forced(asked))
+    return _done(site, asked, release, done)
 
 
 _ACTIONS = {

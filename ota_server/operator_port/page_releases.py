@@ -9,7 +9,7 @@ from ota_server.operations.release_facts import ReleaseFacts, ReleaseList, list_
 from ota_server.operator_port.asked import Asked
 from ota_server.operator_port.authoriser import Access
 from ota_server.operator_port.device_query import devices_url
-from ota_server.operator_port.frame import form_token, page
+from ota_server.operator_port.frame import page
 from ota_server.operator_port.html import Html, Node, element
 from ota_server.operator_port.page_release_pieces import (
     ReleaseReach,
@@ -23,6 +23,7 @@ from ota_server.operator_port.page_release_pieces import (
 from ota_server.operator_port.page_rollout_pieces import time_of
 from ota_server.operator_port.pieces import (
     Heading,
+    form_token,
     link,
     live,
     notes,
@@ -106,7 +107,7 @@ def _none_yet(asked: Asked) -> str:
 
 
 def _releases(site: Site, product: str) -> ReleaseList:
-    data_dir = site.folder_of(product or DEFAULT)
+    data_dir = site.folder_of(product)
     if not (data_dir / "firmware").is_dir():
         return ReleaseList((), None, "", ())
     return list_releases(data_dir)
@@ -162,7 +163,7 @@ def _actions(product: str, found: ReleaseList) -> Node:
 
 def _waiting(site: Site, product: str) -> Node:
     """Return the images that were sent and are not published."""
-    waiting = site.uploads.waiting(site.folder_of(product or DEFAULT))
+    waiting = site.uploads.waiting(site.folder_of(product))
     if not waiting:
         return None
     listed: Sequence[Html] = [

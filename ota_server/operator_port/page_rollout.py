@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ota_server.httpd.reply import Reply
-from ota_server.model.quantity import format_duration, rounded_duration
+from ota_server.model.quantity import rounded_duration
 from ota_server.operations.rollout_facts import RolloutDetail, RolloutEnd, ended, rollout_of
 from ota_server.operations.rollout_words import title_of
 from ota_server.operator_port.asked import Asked
@@ -13,6 +13,7 @@ from ota_server.operator_port.frame import page
 from ota_server.operator_port.html import Html, Node, element
 from ota_server.operator_port.page_rollout_devices import devices_part
 from ota_server.operator_port.page_rollout_pieces import (
+    limit_facts,
     rollout_state,
     time_of,
     waves_table,
@@ -45,10 +46,6 @@ _BUTTONS = {
 }
 
 
-# How remarks begin that are warnings, and the one of what stands in the facts.
-_WARNING, _LIMITS = "WARNING: ", "limits: "
-
-
 class NamedRollout(NamedTuple):
     """The rollout that a URL names.
 
@@ -70,9 +67,8 @@ def named_rollout(site: Site, asked: Asked) -> NamedRollout:
     Raises:
         NotHere: there is no such product.
     """
-    name, rollout_id = asked.parts["product"], asked.parts["id"]
-    data_dir = site.folder_of(name)
-    product = "" if data_dir == site.data_dir else name
+    rollout_id = asked.parts["id"]
+    product, data_dir = site.named_product(asked.parts["product"])
     for plan, _ in all_rollouts(data_dir):
         if plan.id == rollout_id:
             detail = rollout_of(data_dir, plan.group, site.now_ms())
@@ -105,15 +101,13 @@ def _current(
     asked: Asked, rollout: NamedRollout, detail: RolloutDetail, devices: Html, now_ms: int
 ) -> Node:
     kind = "note warn" if detail.needs_person else "note"
-    warnings = [each for each in detail.remarks if each.startswith(_WARNING)]
-    others = [each for each in detail.remarks if not each.startswith((_WARNING, _LIMITS))]
     return (
         live(
             "state",
             "rollouts hold",
             element("p", rollout_state(detail.state, detail.needs_person)),
             notes(sentences(hints.paste(each, rollout.product) for each in detail.advice), kind),
-            notes(sentences(each.removeprefix(_WARNING) for each in warnings), "note warn"),
+            notes(sentences(detail.warnings), "note warn"),
             _buttons(rollout, detail) if asked.operator.may_act else may_not_act("change it"),
         ),
         live(
@@ -121,7 +115,7 @@ def _current(
             "rollouts",
             element("h2", "Waves"),
             waves_table(detail, now_ms),
-            notes(sentences(others), "quiet"),
+            notes(sentences(detail.remarks), "quiet"),
         ),
         devices,
         live(
@@ -157,10 +151,7 @@ def _plan_facts(
         ("Note", plan.note),
         ("Begun", time_of(plan.time, now_ms)),
         ("Ended", None if end_time is None else time_of(end_time, now_ms)),
-        ("Most failures", f"{plan.max_failures:g} %"),
-        ("Soak", format_duration(plan.soak_seconds)),
-        ("Time to apply", format_duration(plan.grace_seconds)),
-        ("Time of a wave", f"{format_duration(plan.wave_timeout_seconds)} at most"),
+        *limit_facts(plan),
         (
             "Small waves",
             f"in a wave of fewer than {plan.min_devices:,} devices, all have to update",

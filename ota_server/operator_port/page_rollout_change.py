@@ -13,7 +13,7 @@ from ota_server.operations.rollout_facts import RolloutDetail
 from ota_server.operations.rollout_request import read_limits
 from ota_server.operator_port.asked import Asked
 from ota_server.operator_port.authoriser import Access
-from ota_server.operator_port.frame import page, see_other
+from ota_server.operator_port.frame import acted, page
 from ota_server.operator_port.html import Node, element
 from ota_server.operator_port.page_rollout import NamedRollout, named_rollout
 from ota_server.operator_port.pieces import form, link, of_product, rollout_url, text_field
@@ -181,16 +181,16 @@ def _ask(action: str, site: Site, asked: Asked) -> Reply:
 
 def _do(action: str, site: Site, asked: Asked) -> Reply:
     rollout, detail = _current(site, asked)
-    _ACTIONS[action](rollout.data_dir, detail.plan.group)
-    return _done(site, rollout)
+    done = _ACTIONS[action](rollout.data_dir, detail.plan.group)
+    return _done(site, asked, rollout, done.warnings)
 
 
-def _done(site: Site, rollout: NamedRollout, group: str | None = None) -> Reply:
-    """Show the rollout, or the one that has taken its place."""
-    site.changes.note("rollouts")
-    if group is None:
-        return see_other(rollout_url(rollout.product, rollout.id))
-    return see_other("/rollouts")
+def _done(
+    site: Site, asked: Asked, rollout: NamedRollout, warnings: tuple[str, ...], url: str = ""
+) -> Reply:
+    """Show the rollout; another page if it has one that took its place."""
+    url = url or rollout_url(rollout.product, rollout.id)
+    return acted(site, asked, url, warnings, rollout.product)
 
 
 # Limits
@@ -233,9 +233,10 @@ def _change_limits(site: Site, asked: Asked) -> Reply:
     names = ("max_failures", "soak_seconds", "grace_seconds")
     limits = read_limits({name: asked.typed(name) for name in names})
     changed = {name: limit for name, limit in limits.items() if limit != getattr(detail.plan, name)}
+    warnings: tuple[str, ...] = ()
     if changed:
-        change_rollout.change(rollout.data_dir, detail.plan.group, changed)
-    return _done(site, rollout)
+        warnings = change_rollout.change(rollout.data_dir, detail.plan.group, changed).warnings
+    return _done(site, asked, rollout, warnings)
 
 
 # Taking devices back
@@ -270,8 +271,8 @@ def _ask_revert(site: Site, asked: Asked) -> Reply:
 
 def _revert(site: Site, asked: Asked) -> Reply:
     rollout, detail = _current(site, asked)
-    change_rollout.revert(rollout.data_dir, detail.plan.group, is_forced(asked))
-    return _done(site, rollout, detail.plan.group)
+    done = change_rollout.revert(rollout.data_dir, detail.plan.group, is_forced(asked))
+    return _done(site, asked, rollout, done.warnings, "/rollouts")
 
 
 def _routes() -> list[Route]:

@@ -25,8 +25,9 @@ from ota_server.operations.start_rollout import (
 from ota_server.operations.typed_values import BadFields
 from ota_server.operator_port.asked import Asked
 from ota_server.operator_port.authoriser import Access
-from ota_server.operator_port.frame import page, see_other
+from ota_server.operator_port.frame import acted, page
 from ota_server.operator_port.html import Html, Node, element
+from ota_server.operator_port.page_rollout_pieces import limit_facts
 from ota_server.operator_port.pieces import (
     Heading,
     check_box,
@@ -38,6 +39,7 @@ from ota_server.operator_port.pieces import (
     notes,
     number,
     of_product,
+    releases_url,
     rollout_url,
     table,
     text_field,
@@ -70,14 +72,9 @@ _WAVES = (
 )
 
 
-def _product(site: Site, name: str) -> tuple[str, Path]:
-    data_dir = site.folder_of(name or DEFAULT)
-    return "" if data_dir == site.data_dir else name, data_dir
-
-
 def _show(site: Site, asked: Asked) -> Reply:
     """Show the form."""
-    _, data_dir = _product(site, asked.one("product"))
+    _, data_dir = site.named_product(asked.one("product"))
     typed = {name: asked.one(name) for name in _FIELDS}
     return _form_page(site, asked, data_dir, typed)
 
@@ -93,7 +90,7 @@ def _form_page(
     content: Node = element(
         "p",
         "There is no release to roll out yet: ",
-        link(url_with("/releases", [("product", asked.one("product") or DEFAULT)]), "publish one"),
+        link(releases_url(asked.one("product")), "publish one"),
         ".",
     )
     if versions:
@@ -207,7 +204,7 @@ def _typed(asked: Asked) -> dict[str, str]:
 
 
 def _preview(site: Site, asked: Asked) -> Reply:
-    product, data_dir = _product(site, asked.one("product"))
+    product, data_dir = site.named_product(asked.one("product"))
     typed = _typed(asked)
     try:
         request = read_request(typed)
@@ -229,7 +226,7 @@ def _preview(site: Site, asked: Asked) -> Reply:
         element("h2", "Waves"),
         table(_WAVES, [_wave(*each) for each in enumerate(shown.waves)]),
         notes(sentences(shown.waits_for), "quiet"),
-        _limits(shown),
+        facts(limit_facts(shown.plan)),
         _begin_form(asked, product, typed, shown),
     )
     return page(site, asked, title, content)
@@ -258,18 +255,6 @@ def _reach_text(shown: RolloutPreview, product: str) -> str:
 def _wave(at: int, wave: WavePreview) -> tuple[Node, ...]:
     whom = f"{wave.percent:g} %" if wave.percent else f"group {wave.first_group}"
     return f"{at + 1}: {whom}", number(wave.added), number(wave.counting), number(wave.total)
-
-
-def _limits(shown: RolloutPreview) -> Html:
-    plan = shown.plan
-    return facts(
-        (
-            ("Most failures", f"{plan.max_failures:g} %"),
-            ("Soak", format_duration(plan.soak_seconds)),
-            ("Time to apply", format_duration(plan.grace_seconds)),
-            ("Time of a wave", f"{format_duration(plan.wave_timeout_seconds)} at most"),
-        )
-    )
 
 
 def _begin_form(
@@ -302,11 +287,10 @@ def _begin_form(
 
 
 def _begin(site: Site, asked: Asked) -> Reply:
-    product, data_dir = _product(site, asked.typed("product"))
+    product, data_dir = site.named_product(asked.typed("product"))
     request = read_request({name: asked.typed(name) for name in _FIELDS})
     started = start(data_dir, request, site.now_ms())
-    site.changes.note("rollouts")
-    return see_other(rollout_url(product, started.plan.id))
+    return acted(site, asked, rollout_url(product, started.plan.id), started.warnings, product)
 
 
 ROUTES = (

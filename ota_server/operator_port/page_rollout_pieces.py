@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from ota_server.model.quantity import count_of
+from ota_server.model.quantity import count_of, format_duration
 from ota_server.model.timestamp import parse_time
 from ota_server.operations.rollout_facts import RolloutDetail
 from ota_server.operations.rollout_words import WaveFacts, counted
@@ -17,6 +17,7 @@ from ota_server.operator_port.pieces import (
     when,
 )
 from ota_server.operator_port.svg import Segment, bar
+from ota_server.policy.rollout_plan import RolloutPlan
 
 _HEADINGS = (
     Heading("Wave"),
@@ -99,3 +100,13 @@ def _devices_of(counts: Mapping[str, int], planned: int | None) -> str:
     if counts:
         return number(max(counts.get("reach", 0), counts.get("active", 0)))
     return "?" if planned is None else number(planned)
+
+
+def limit_facts(plan: RolloutPlan) -> list[tuple[str, Node]]:
+    """Return the limits of a rollout, each with what it is called."""
+    return [
+        ("Most failures", f"{plan.max_failures:g} %"),
+        ("Soak", format_duration(plan.soak_seconds)),
+        ("Time to apply", format_duration(plan.grace_seconds)),
+        ("Time of a wave", f"{format_duration(plan.wave_timeout_seconds)} at most"),
+    ]

@@ -42,7 +42,7 @@ def _show(site: Site, asked: Asked) -> Reply:
     begun = [
         (product, each)
         for product in products
-        for each in current_rollouts(site.folder_of(product or DEFAULT), now_ms)
+        for each in current_rollouts(site.folder_of(product), now_ms)
         if each.is_on or each.needs_person
     ]
     over = _over(site, products, now_ms)
@@ -99,7 +99,7 @@ def _over(site: Site, products: Sequence[str], now_ms: int) -> list[_OverRollout
     found = [
         _OverRollout(product, end)
         for product in products
-        for end in ended(site.folder_of(product or DEFAULT), now_ms)
+        for end in ended(site.folder_of(product), now_ms)
     ]
     return sorted(found, key=lambda each: each.end.end_time, reverse=True)
 

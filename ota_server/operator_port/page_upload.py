@@ -15,7 +15,7 @@ from ota_server.operations.inspect_image import ImageReport, inspect
 from ota_server.operations.uploads import Upload
 from ota_server.operator_port.asked import Asked
 from ota_server.operator_port.authoriser import Access
-from ota_server.operator_port.frame import page, see_other
+from ota_server.operator_port.frame import acted, page, see_other
 from ota_server.operator_port.html import Html, Node, element, with_lines
 from ota_server.operator_port.pieces import (
     check_box,
@@ -27,13 +27,13 @@ from ota_server.operator_port.pieces import (
     number,
     of_product,
     release_url,
+    releases_url,
     text_field,
-    url_with,
 )
 from ota_server.operator_port.questions import may_not_act
 from ota_server.operator_port.routes import Route
 from ota_server.operator_port.sentences import sentence, sentences
-from ota_server.operator_port.site import DEFAULT, NotHere, Site
+from ota_server.operator_port.site import NotHere, Site
 from ota_server.operator_port.upload import upload_url
 from ota_server.releases.inventory import releases
 from ota_server.releases.publish_request import PublishRequest
@@ -60,9 +60,7 @@ class _NamedUpload(NamedTuple):
 
 
 def _named(site: Site, asked: Asked) -> _NamedUpload:
-    name = asked.parts["product"]
-    data_dir = site.folder_of(name)
-    return _NamedUpload("" if data_dir == site.data_dir else name, data_dir, asked.parts["id"])
+    return _NamedUpload(*site.named_product(asked.parts["product"]), asked.parts["id"])
 
 
 @contextmanager
@@ -220,8 +218,8 @@ def _publish(site: Site, asked: Asked) -> Reply:
             said = said.replace(str(upload.path), upload.name or "the file")
             return _page(site, asked, named, typed, (said,))
     site.uploads.discard(named.id)
-    site.changes.note("releases")
-    return see_other(release_url(named.product, published.version))
+    url = release_url(named.product, published.version)
+    return acted(site, asked, url, published.warnings, named.product)
 
 
 def _request(upload: Upload, typed: Mapping[str, str]) -> PublishRequest:
@@ -241,7 +239,7 @@ def _discard(site: Site, asked: Asked) -> Reply:
     with _using(site, named):
         pass  # it has to be there
     site.uploads.discard(named.id)
-    return see_other(url_with("/releases", [("product", named.product or DEFAULT)]))
+    return see_other(releases_url(named.product))
 
 
 ROUTES = (

@@ -8,7 +8,6 @@ from urllib.parse import quote, urlencode
 from ota_server.model.timestamp import format_second
 from ota_server.operations.rollout_words import RESUMING
 from ota_server.operator_port.asked import Asked
-from ota_server.operator_port.frame import form_token
 from ota_server.operator_port.html import Html, Node, element
 from ota_server.operator_port.site import DEFAULT
 from ota_server.policy.device_state import Condition
@@ -130,6 +129,11 @@ def device_url(product: str, name: str) -> str:
 def release_url(product: str, version: str) -> str:
     """Return the page of a release."""
     return _below("/releases", product, version)
+
+
+def releases_url(product: str) -> str:
+    """Return the list of the releases of a product."""
+    return url_with("/releases", [("product", product or DEFAULT)])
 
 
 def rollout_url(product: str, rollout_id: str) -> str:
@@ -264,6 +268,11 @@ def more(summary: Node, *children: Node, is_open: bool = False) -> Html:
 
 
 # Forms
+
+
+def form_token(asked: Asked) -> Html:
+    """Return the hidden field that each form of a session has to send."""
+    return element("input", type="hidden", name="form_token", value=asked.operator.form_token)
 
 
 def form(

@@ -10,6 +10,7 @@ from ota_server.operations.device_index import DeviceIndex
 from ota_server.operations.uploads import Uploads
 from ota_server.operator_port.authoriser import Authoriser
 from ota_server.operator_port.changes import Changes
+from ota_server.operator_port.left_notes import LeftNotes
 from ota_server.system import clock
 from ota_server.system.data_dir import journal_dir, log_dir, product_dir, product_names
 
@@ -34,6 +35,7 @@ class Site:
     Attributes:
         data_dir: the root: that of the default product.
         uploads: the images that operators have sent and not published yet.
+        left_notes: the warnings of actions, until the page that follows has shown them.
         sheet_turns: is held while a part of a sheet is made.
     """
 
@@ -51,6 +53,7 @@ class Site:
         self.changes = changes
         self.now_ms = now_ms
         self.uploads = Uploads()
+        self.left_notes = LeftNotes()
         self.sheet_turns = BoundedSemaphore(_SHEETS_AT_ONCE)
 
     def awaits(self, is_so: Callable[[], bool], seconds: float) -> bool:
@@ -80,12 +83,23 @@ class Site:
         return ("", *product_names(self.data_dir))
 
     def folder_of(self, product: str) -> Path:
-        """Return the data directory of a product, by its name or as `default`.
+        """Return the data directory of a product, by its name, "" or `default`.
 
         Raises:
             NotHere: there is none of this name.
         """
-        name = "" if product == DEFAULT else product
+        return self.named_product(product)[1]
+
+    def named_product(self, said: str) -> tuple[str, Path]:
+        """Return the name of a product, "" for the default one, and its data directory.
+
+        Args:
+            said: the name as URLs and forms have it, `default` or "" for the default one.
+
+        Raises:
+            NotHere: there is none of this name.
+        """
+        name = "" if said == DEFAULT else said
         if name not in self.products:
             raise NotHere(f"There is no product {name[:40]!r}.")
-        return product_dir(self.data_dir, name) if name else self.data_dir
+        return name, product_dir(self.data_dir, name)

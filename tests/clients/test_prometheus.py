@@ -14,10 +14,12 @@ from typing import Any
 from ota_server.operator_port.exposition import CONTENT_TYPE
 from ota_server.operator_port.metrics import metrics_text
 from tests.support import DEVICE, ROOT, TIMEOUT_SECONDS, Client, DataDirCase, Process, until
+from tests.support.fleet import run_command
 from tests.support.metrics import EVERYTHING
 from tests.support.real_clients import needs
 
 DEPLOY = ROOT / "deploy"
+DASHBOARD = DEPLOY / "grafana-dashboard.json"
 ALERTS = DEPLOY / "prometheus-alerts.yml"
 # Beside the labels of the sample, what Prometheus adds.
 TARGET = 'job="ota_server",instance="a:7778"'
@@ -83,6 +85,9 @@ STORIES: Mapping[str, tuple[Mapping[str, str], Mapping[str, str]]] = {
     "OtaServerAway": ({"ota_server_up{%s}": "1x10 0x60"}, {"ota_server_up{%s}": "1x70"}),
     "OtaControllerAway": ({"up{%s}": "1x10 0x60"}, {"up{%s}": "1x59 0x60"}),
 }
+# Panels of the dashboard that may have nothing to show: nothing went wrong, no rollout is on, and
+# there is no limit of downloads.
+MAY_BE_EMPTY = {"Answers other than 200 and 206", "State", "Download slots"}
 # A server that has just begun, or knows no device, misses none.
 NO_DEVICE_MISSED: tuple[Mapping[str, str], ...] = (
     {
@@ -125,6 +130,14 @@ def alert_test(alert: str, series: Mapping[str, str], fires: bool) -> dict[str, 
             }
         ],
     }
+
+
+def panel_expressions() -> list[tuple[str, str]]:
+    """Return the expressions of the dashboard, each with the title of its panel."""
+    panels = json.loads(DASHBOARD.read_text("utf-8"))["panels"]
+    return [
+        (panel["title"], target["expr"]) for panel in panels for target in panel.get("targets", ())
+    ]
 
 
 @needs("promtool")
@@ -186,12 +199,7 @@ class PromtoolTest(unittest.TestCase):
         self.assertEqual(done.returncode, 0, f"{done.stdout}{done.stderr}")
 
     def test_every_expression_of_the_dashboard_is_valid(self):
-        dashboard = json.loads((DEPLOY / "grafana-dashboard.json").read_text("utf-8"))
-        expressions = [
-            target["expr"].replace("$__rate_interval", "5m")
-            for panel in dashboard["panels"]
-            for target in panel.get("targets", ())
-        ]
+        expressions = [each.replace("$__rate_interval", "5m") for _, each in panel_expressions()]
         rules = [{"record": f"r{n}", "expr": each} for n, each in enumerate(expressions)]
         path = self.folder / "rules.yml"
         path.write_text(json.dumps({"groups": [{"name": "dashboard", "rules": rules}]}))
@@ -299,6 +307,32 @@ class PrometheusTest(DataDirCase):
 
                 self.assertTrue(until(is_so, TIMEOUT_SECONDS), self.query(port, expression))
         self.assertEqual(self.query(port, 'ALERTS{alertstate="firing"}'), [])
+
+    def shown(self, port: int, expression: str) -> list[float]:
+        """Return what a panel shows of all servers and products; nothing where that is an error."""
+        for variable, value in (
+            ("$instance", ".*"),
+            ("$product", ".*"),
+            ("$__rate_interval", "1m"),
+        ):
+            expression = expression.replace(variable, value)
+        return [float(each["value"][1]) for each in self.query(port, expression)]
+
+    def test_each_panel_of_the_dashboard_has_something_to_show(self):
+        port = self.start_prometheus(self.server.admin_port)
+        for title, expression in panel_expressions():
+            with self.subTest(title, expression=expression):
+                if title not in MAY_BE_EMPTY:
+                    found = until(lambda e=expression: self.shown(port, e), TIMEOUT_SECONDS)
+                    self.assertTrue(found, expression)
+
+    def test_a_pinned_device_is_not_in_the_share_of_those_that_are_up_to_date(self):
+        (expression,) = (each for title, each in panel_expressions() if title == "Up to date")
+        port = self.start_prometheus(self.server.admin_port)
+        for share in (5 / 9, 4 / 8):
+            found = until(lambda s=share: self.shown(port, expression) == [s], TIMEOUT_SECONDS)
+            self.assertTrue(found, self.shown(port, expression))
+            run_command(self.data_dir, "pin", "02:00:00:00:00:04", "v1.0.1")  # it runs that
 
     def test_what_a_real_server_says_is_valid(self):
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))

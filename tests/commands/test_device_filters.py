@@ -106,7 +106,9 @@ class ChooseTest(FilterCase):
             (("--not-version", NEW), [1, 2]),
             (("--outdated",), [1, 2]),
             (("--group", "beta"), [2, 3]),
+            (("--state", "up_to_date"), [3, 4]),
             (("--state", "up-to-date"), [3, 4]),
+            (("--state", "up to date"), [3, 4]),
             (("--state", "behind", "--state", "away"), [1, 2]),
             (("--not-seen", "7d"), [1]),
             (("--not-seen", "45m"), [1, 2, 3]),
@@ -216,7 +218,7 @@ class CostTest(unittest.TestCase):
     def test_a_device_that_is_not_shown(self):
         self.assertEqual(self.asked_for("--limit", "2"), [1, 2])
         self.assertEqual(self.asked_for("--limit", "2", "--sort", "version"), [1, 2])
-        for place in ("--state=up-to-date", "--outdated"):
+        for place in ("--state=up_to_date", "--outdated"):
             asked = self.asked_for(place, "--version", "v1.3", "--address", "10.0.0.0/8")
             self.assertEqual(asked, [3])
 

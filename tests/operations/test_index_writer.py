@@ -53,6 +53,62 @@ while True:
 """
 
 
+class StartOfMachineTest(IndexCase):
+    def setUp(self) -> None:
+        super().setUp()
+        for minutes in (30, 20, 10):
+            self.know(1, last_seen_ms=self.now_ms - minutes * MINUTE_MS)
+            self.catch_up()
+        self.know(2)
+        self.catch_up()
+        self.rhythm = self.index.device(key_of(1)).interval_ms
+        self.assertGreater(self.rhythm, 0)
+        self.mark = self.file.with_name("index.sqlite-closed")
+
+    def start_machine(self) -> None:
+        """Have all that names this boot of the machine name the one before."""
+        with closing(sqlite3.connect(self.file)) as connection:
+            connection.execute("UPDATE meta SET value = 'before' WHERE name = 'boot'")
+            connection.commit()
+        if self.mark.exists():
+            self.mark.write_text("before")
+
+    def go_on(self) -> None:
+        self.writer = self.new_writer()
+        self.catch_up()
+
+    def test_one_that_was_closed_in_order_goes_on_and_knows_how_often_devices_ask(self):
+        self.writer.close()
+        for _ in range(2):
+            self.start_machine()
+            self.go_on()
+            self.assertFalse(self.mark.exists())
+            self.assertEqual(self.index.device(key_of(1)).interval_ms, self.rhythm)
+            self.writer.close()
+
+    def test_one_that_was_not_is_made_again(self):
+        self.start_machine()  # a power cut: nobody has closed it
+        self.go_on()
+        self.assertEqual(self.index.device(key_of(1)).interval_ms, 0)
+
+    def test_a_mark_of_another_start_is_worth_nothing(self):
+        self.writer.close()
+        self.start_machine()
+        self.mark.write_text("long before")
+        self.go_on()
+        self.assertEqual(self.index.device(key_of(1)).interval_ms, 0)
+        self.assertFalse(self.mark.exists())
+
+    def test_one_that_is_not_whole_yet_gets_no_mark(self):
+        self.file.unlink()
+        self.writer.close()
+        self.mark.unlink(missing_ok=True)
+        self.writer = self.new_writer()
+        self.writer.step(self.now_ms)
+        self.writer.close()
+        self.assertFalse(self.mark.exists())
+
+
 class FollowTest(IndexCase):
     def test_what_a_device_does_is_in_the_index_after_the_next_step(self):
         self.know(1, OLD)

@@ -1,6 +1,9 @@
 """Rollouts as data: those that are on, and those that are over."""
 
+from ota_server.commands.rollout_view import status_lines
+from ota_server.device_port.window import Standing
 from ota_server.operations.rollout_facts import current_rollouts, ended, rollout_of
+from ota_server.operations.rollout_words import remarks_of
 from tests.commands.test_rollout import NOW_MS, CommandCase
 from tests.support.fleet import NEW
 
@@ -27,6 +30,31 @@ class RolloutFactsTest(CommandCase):
         self.assertEqual((detail.state, detail.end_time), ("running", None))
         self.assertEqual((detail.counts, detail.plan.note), (counts, "<b>"))
         self.assertIn("no server runs", detail.advice[0])
+
+    def test_limits_and_warnings_are_told_apart_from_remarks_however_these_begin(self):
+        self.begin()
+        notes = ("limits: none were met", "WARNING: a note")
+        self.come_to("running", counts={"reach": 10, "too_new": 3}, notes=notes)
+        detail = rollout_of(self.data_dir, "", NOW_MS)
+        assert detail is not None
+        self.assertRegex(detail.limits, "^soak 1h, apply-grace 15m, max-failures 2%")
+        self.assertRegex(detail.remarks[0], "^3 known for less than a day")
+        self.assertEqual((detail.remarks[1:], detail.warnings), (notes, ()))
+        standing = Standing(window="02:00-03:00", unmet=2, proxy_sign="they come by a proxy")
+        said = remarks_of(detail.plan, detail.progress, "", standing)
+        self.assertEqual((said.limits, said.warnings), (detail.limits, ("they come by a proxy",)))
+        self.assertRegex(said.others[-1], "^2 never ask within the window")
+        shown = status_lines(detail.plan, detail.progress, NOW_MS, standing=standing)
+        self.assertIn(f"  limits: {detail.limits}", shown)
+        self.assertEqual(shown[-1], "  WARNING: they come by a proxy")
+
+    def test_one_that_is_over_has_neither_limits_nor_a_warning_of_a_proxy(self):
+        self.begin()
+        self.come_to("done", counts={"reach": 10, "updated": 10})
+        detail = rollout_of(self.data_dir, "", NOW_MS)
+        assert detail is not None
+        said = remarks_of(detail.plan, detail.progress, "", Standing(proxy_sign="a proxy"))
+        self.assertEqual((said.limits, said.warnings), ("", ()))
 
     def test_what_may_be_done_is_what_the_commands_let_be_done(self):
         parts = {

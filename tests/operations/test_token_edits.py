@@ -275,5 +275,5 @@ class LoginTest(TokenCase):
     def test_a_session_ends_and_others_go_on(self):
         digests = [digest_of(self.begin(self.login())) for _ in range(2)]
         for _ in range(2):
-            end(self.data_dir, digests[0], clock.now_ms())
+            end(self.data_dir, digests[0], "192.0.2.7", clock.now_ms())
         self.assertEqual([*read_sessions(self.data_dir).sessions], digests[1:])

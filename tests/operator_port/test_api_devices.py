@@ -64,8 +64,8 @@ class ApiDevicesTest(OperatorsCase):
             ("?text=00:00:0a", lambda at: at == 10),
             ("?address=127.0.0.0/8", lambda _: True),
             ("?address=192.0.2.1", lambda _: False),
-            ("?state=up-to-date", lambda at: at % 2 == 0 and at != 0),
-            ("?state=up-to-date&state=behind", lambda _: True),
+            ("?state=up_to_date", lambda at: at % 2 == 0 and at != 0),
+            ("?state=up_to_date&state=behind", lambda _: True),
             ("?outdated=true&group=beta", lambda at: at in (0, 3)),
             ("?outdated=false", lambda _: True),
             ("?product=default&not_seen=1d", lambda _: False),
@@ -89,7 +89,7 @@ class ApiDevicesTest(OperatorsCase):
             "?text=0a",
             "?outdated=true",
             "?stage=told&sort=version",
-            "?stage=reports-it&sort=address",
+            "?stage=reports_it&sort=address",
         ):
             with self.subTest(query):
                 sheet = self.operators.get(f"/devices.csv{query}&columns=mac")

@@ -1,6 +1,7 @@
 """Products, status, and what is on record, by the API."""
 
 import json
+import re
 
 from tests.support import until
 from tests.support.operators import OperatorsCase, ask_all, some_devices
@@ -26,6 +27,19 @@ class ApiFleetTest(OperatorsCase):
         self.assertEqual(sum(product["devices"]["conditions"].values()), 6)
         self.assertEqual(product["devices"]["versions"], {"v1.0.0": 3, "v2.0.0": 3})
         self.assertEqual(said["needs_person"], any(w["needs_person"] for w in product["warnings"]))
+
+    def test_a_state_has_one_word_in_filters_in_answers_and_in_metrics(self):
+        words = {"silent", "failed", "away", "undecided", "held_back", "behind", "up_to_date"}
+        (product,) = self.operators.json("GET", "/api/v1/status")[1]["products"]
+        self.assertEqual({*product["devices"]["conditions"]}, words)
+        metrics = self.operators.ask("GET", "/metrics").body.decode()
+        self.assertEqual({*re.findall(r'ota_devices\{.*state="(\w+)"', metrics)}, words)
+        found = []
+        for word in words:
+            _, page = self.operators.json("GET", f"/api/v1/devices?state={word}")
+            found += [(each["state"], word) for each in page["devices"]]
+        self.assertEqual(len(found), 6)
+        self.assertTrue(all(state == word for state, word in found), found)
 
     def test_who_was_refused_is_listed(self):
         ask_all(self.server.port, {"no mac": "v1"})

@@ -1,5 +1,8 @@
 """Groups by the API."""
 
+import json
+import shutil
+
 from tests.support.operators import OperatorsCase, some_devices
 
 URL = "/api/v1/groups/default/beta"
@@ -42,7 +45,7 @@ class ApiGroupsTest(OperatorsCase):
         _, listed = self.operators.json("GET", "/api/v1/groups?product=default")
         self.assertEqual([each["pin"] for each in listed["groups"]], ["v2.0.0"])
         _, pins = self.operators.json("GET", "/api/v1/pins")
-        self.assertEqual(pins["pins"], [pin])
+        self.assertEqual([{**each, "warnings": []} for each in pins["pins"]], [pin])
         self.assertEqual(self.operators.json("DELETE", URL)[0], 409)
         for _ in range(2):
             self.assertEqual(self.operators.json("DELETE", f"{URL}/pin")[0], 204)
@@ -60,3 +63,36 @@ class ApiGroupsTest(OperatorsCase):
             self.assertEqual(status, 409)
             self.assertIn("broken.txt", problem["detail"])
         self.assertEqual(path.read_text(), "no mac\n")
+
+    def visited(self, path: str, name: str) -> list[dict]:
+        """Return all of a list, two at a time, by the links to its next parts."""
+        found, url = [], f"/api/v1/{path}?limit=2"
+        while url:
+            answer = self.operators.ask("GET", url, fields={"Accept": "application/json"})
+            self.assertEqual(answer.status, 200, answer.body)
+            part = json.loads(answer.body)
+            self.assertLessEqual(len(part[name]), 2)
+            self.assertEqual(part["next"] is None, "link" not in answer.fields)
+            found += part[name]
+            url = answer.fields.get("link", "").partition(">")[0].strip("<")
+        return found
+
+    def test_labels_and_pins_come_in_parts_with_links(self):
+        url, macs = "/api/v1/devices/default", sorted(some_devices(5))
+        plug = self.data_dir / "products" / "plug" / "version"
+        plug.mkdir(parents=True)
+        self.addCleanup(shutil.rmtree, plug.parent)
+        (plug / "labels.json").write_text(json.dumps({macs[0]: "of a plug"}))
+        for mac in macs:
+            self.operators.json("PUT", f"{url}/{mac}/label", {"label": f"label {mac}"})
+            self.operators.json("PUT", f"{url}/{mac}/pin", {"version": "v1.0.0"})
+        self.operators.json("PUT", f"{URL}/pin", {"version": "v1.0.0"})
+        self.addCleanup(self.operators.json, "DELETE", f"{URL}/pin")
+        labels = [(each["product"], each["mac"]) for each in self.visited("labels", "labels")]
+        self.assertEqual(labels, [*(("default", mac) for mac in macs), ("plug", macs[0])])
+        pins = [each["mac"] or each["group"] for each in self.visited("pins", "pins")]
+        self.assertEqual(pins, ["beta", *macs])
+        status, problem = self.operators.json("GET", "/api/v1/labels?cursor=xx")
+        self.assertEqual(status, 409, problem)
+        for mac in macs:
+            self.operators.json("DELETE", f"{url}/{mac}/pin")

@@ -1,6 +1,7 @@
 """Who may have what: every access, method, sender and site; and how a session begins and ends."""
 
 import itertools
+import json
 import socket
 from collections.abc import Iterable, Iterator
 from http import HTTPStatus
@@ -141,7 +142,7 @@ class TableTest(AuthoriserCase):
         gone, gone_session = self.token("gone"), self.session("gone")
         mine, others = self.session("acting"), self.session()
         ended = self.session()
-        session_edits.end(self.data_dir, session_edits.digest_of(ended), clock.now_ms())
+        session_edits.end(self.data_dir, session_edits.digest_of(ended), HERE, clock.now_ms())
         revoke_token(self.data_dir, "gone")
         form = ("X-Form-Token", form_token_of(mine))
         in_body = ("Content-Type", "application/x-www-form-urlencoded")
@@ -434,6 +435,34 @@ class SessionTest(AuthoriserCase):
         self.assertIn("Max-Age=0", self.sign_out(field, form))
         self.assertEqual(self.denied(field).status, HTTPStatus.UNAUTHORIZED)
         self.assertEqual(read_sessions(self.data_dir).sessions, {})
+
+    def signed(self) -> list[tuple[str, str, str]]:
+        """Return who is on record as having signed in and out, with from where."""
+        lines = (self.data_dir / "log" / "audit.jsonl").read_text("utf-8").splitlines()
+        found = [json.loads(line) for line in lines]
+        return [
+            (each["action"], each["user"], each["what"])
+            for each in found
+            if each["action"].startswith("sign")
+        ]
+
+    def test_both_ends_of_a_session_are_in_the_audit_log(self):
+        self.token("anna")
+        field = self.sign_in(begin_login(self.data_dir, "anna", True)[1])
+        form = ("X-Form-Token", self.ask(field).form_token)
+        for _ in range(2):  # one that is over does not end again
+            self.sign_out(field, form)
+        whence = f"from {ELSEWHERE}"
+        self.assertEqual(self.signed(), [("sign in", "anna", whence), ("sign out", "anna", whence)])
+
+    def test_a_broken_audit_log_keeps_nobody_from_signing_out(self):
+        field = self.sign_in(begin_login(self.data_dir, None, True)[1])
+        form = ("X-Form-Token", self.ask(field).form_token)
+        (self.data_dir / "log" / "audit.jsonl").unlink()
+        (self.data_dir / "log" / "audit.jsonl").mkdir()
+        with self.assertLogs("ota_server.policy.audit", "WARNING"):
+            self.assertIn("Max-Age=0", self.sign_out(field, form))
+        self.assertEqual(self.denied(field).status, HTTPStatus.UNAUTHORIZED)
 
     def test_a_session_goes_on_after_a_restart(self):
         field = self.sign_in(begin_login(self.data_dir, None, True)[1])

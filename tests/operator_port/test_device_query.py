@@ -9,7 +9,14 @@ from typing import Any
 from urllib.parse import parse_qs
 
 from ota_server.model.updater import FAMILY_NAMES
-from ota_server.operations.device_filter import ALL_DEVICES, SORTS, Apart, DeviceFilter, Stage
+from ota_server.operations.device_filter import (
+    ALL_DEVICES,
+    SORTS,
+    Apart,
+    DeviceFilter,
+    Stage,
+    word_of,
+)
 from ota_server.operator_port.asked import Malformed
 from ota_server.operator_port.device_query import (
     COLUMN_NAMES,
@@ -22,7 +29,6 @@ from ota_server.operator_port.device_query import (
     listing_fields,
     read_filter,
     read_listing,
-    word_of,
 )
 from ota_server.operator_port.pieces import url_with
 from ota_server.policy.device_state import Condition
@@ -102,7 +108,7 @@ class FilterTest(unittest.TestCase):
         self.assertIsNone(read_filter({}).product)
 
     def test_a_state_may_be_said_in_its_own_words(self):
-        found = read_filter({"state": ["up to date", "held-back"]})
+        found = read_filter({"state": ["up to date", "held_back"]})
         self.assertEqual(found.states, (Condition.UP_TO_DATE, Condition.HELD_BACK))
 
     def test_every_field_of_a_filter_is_in_urls(self):

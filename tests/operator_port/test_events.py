@@ -81,6 +81,18 @@ class EventsTest(OperatorsCase):
             said = json.loads(listener.next_of("devices")["data"])
             named += [each["mac"] for each in said.get("new", ())]
 
+    def test_an_action_of_a_page_is_told_once(self):
+        listener = self.listen()
+        listener.next()
+        self.operators.post("/hold", {"product": ""})
+        # Whoever looks for changes sees this one together with the hold, or later.
+        (self.data_dir / "log" / "rejected.jsonl").touch()
+        kinds = []
+        while "rejected" not in kinds:
+            kinds.append(listener.next().get("event"))
+        self.operators.post("/unhold", {"product": ""})
+        self.assertEqual(kinds.count("hold"), 1, kinds)
+
     def test_who_comes_back_is_told_what_was_missed(self):
         listener = self.listen()
         begun = listener.next()["id"]

@@ -37,6 +37,13 @@ class DevicesTest(unittest.TestCase):
         self.assertEqual(sum(found.values()), sum(states.values()))
         self.assertEqual(found[(("state", "up_to_date"),)], states[Condition.UP_TO_DATE])
 
+    def test_those_that_an_update_should_reach_have_samples_of_the_same_states(self):
+        fleet = FleetFigures({Condition.BEHIND: 5}, {}, counted={Condition.BEHIND: 3})
+        found = of_products(ProductFigures(fleet=fleet))
+        self.assertEqual(found["ota_devices"][(("state", "behind"),)], 5)
+        self.assertEqual(found["ota_counted_devices"][(("state", "behind"),)], 3)
+        self.assertEqual({*found["ota_counted_devices"]}, {*found["ota_devices"]})
+
     def test_devices_that_are_not_counted_yet_have_no_samples(self):
         found = of_products(ProductFigures(fleet=None))
         self.assertNotIn("ota_devices", found)

@@ -6,6 +6,7 @@ import unittest
 
 from ota_server.operator_port.metrics import metric_families, metrics_text
 from ota_server.operator_port.metrics_input import FleetFigures, ProductFigures
+from ota_server.policy.device_state import Condition
 from tests.support import ROOT
 from tests.support.metrics import EVERYTHING, read_metrics
 
@@ -50,7 +51,7 @@ class MetricsTest(unittest.TestCase):
     def test_it_does_not_grow_with_devices(self):
         def lines(devices: int) -> int:
             versions = {f"v{number}": 1 for number in range(devices)}
-            fleet = FleetFigures({"behind": devices}, versions)
+            fleet = FleetFigures({Condition.BEHIND: devices}, versions)
             given = EVERYTHING._replace(products=(ProductFigures(fleet=fleet),))
             return len(metrics_text(given).splitlines())
 

@@ -8,6 +8,7 @@ from ota_server.model.timestamp import format_time
 from ota_server.operator_port.metrics import metrics_text
 from ota_server.operator_port.metrics_gather import gather_metrics
 from ota_server.operator_port.metrics_input import FleetFigures, ProductFigures, RolloutFigures
+from ota_server.policy.device_state import Condition
 from ota_server.policy.policy import RolloutState
 from ota_server.policy.rollout_plan import (
     RolloutPlan,
@@ -55,7 +56,7 @@ class OnFileTest(GatherCase):
         self.assertEqual(self.products(), (ProductFigures(),))
 
     def test_the_devices_of_a_product_are_those_that_were_given(self):
-        fleet = FleetFigures({"behind": 3}, {OLD: 3})
+        fleet = FleetFigures({Condition.BEHIND: 3}, {OLD: 3})
         (product,) = gather_metrics(self.data_dir, {"": fleet}, 0).products
         self.assertEqual(product.fleet, fleet)
 

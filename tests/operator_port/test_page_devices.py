@@ -67,7 +67,7 @@ class TableTest(OperatorsCase):
             ("apart=rejected", 10),
             ("apart=counted", ALL - 3 - 10),
             ("target=v1.0.0&target=v9", PLUGS + 3),
-            ("state=up-to-date&state=behind&state=held-back&state=undecided", ALL),
+            ("state=up_to_date&state=behind&state=held_back&state=undecided", ALL),
         ):
             with self.subTest(query):
                 self.assertEqual(len(self.names(query)), count)
@@ -146,7 +146,7 @@ class TableTest(OperatorsCase):
         self.assertEqual(cells[0], "Device")
 
     def test_whoever_looks_for_what_went_wrong_is_told_why(self):
-        for query, is_there in (("state=held-back", True), ("state=behind", False), ("", False)):
+        for query, is_there in (("state=held_back", True), ("state=behind", False), ("", False)):
             heads = self.reader.page(f"/devices?{query}").text.partition("Device ▲")[2]
             self.assertEqual("Reason" in heads.partition("Address")[0], is_there, query)
 

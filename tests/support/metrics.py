@@ -10,6 +10,7 @@ from ota_server.operator_port.metrics_input import (
     ProductFigures,
     RolloutFigures,
 )
+from ota_server.policy.device_state import Condition
 
 # With these each metric has a sample.
 SERVER = LiveFigures(
@@ -20,7 +21,9 @@ SERVER = LiveFigures(
     journal=JournalFigures(records=5, written_ms=1_700_000_000_000),
     slots=SlotFigures(10, 2, 3),
 )
-FLEET = FleetFigures({"up to date": 8, "silent": 2}, {"v1.0.1": 9, "v1.0.0": 1}, 1000, 2000, 1)
+FLEET = FleetFigures(
+    {Condition.UP_TO_DATE: 8, Condition.SILENT: 2}, {"v1.0.1": 9, "v1.0.0": 1}, 1000, 2000, 1
+)
 ROLLOUT = RolloutFigures("", "v1.0.1", "running", 2, 3, {"updated": 4}, False, 3000)
 EVERYTHING = MetricsInput(
     "0.1.0",

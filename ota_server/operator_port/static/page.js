@@ -37,7 +37,9 @@
     const isSame = parts().every((part) => fresh.getElementById(part.id)) &&
       fresh.querySelectorAll("[data-live]").length === parts().length;
     if (!isSame) {  // such as: there is a first device
-      if (!main.contains(document.activeElement)) main.replaceChildren(...fresh.body.childNodes);
+      const left = document.getElementById("left");  // what an action warned of is said once
+      if (!main.contains(document.activeElement))
+        main.replaceChildren(...(left ? [left] : []), ...fresh.body.childNodes);
       return;
     }
     for (const old of parts()) {
