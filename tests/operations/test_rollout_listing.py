@@ -1,5 +1,6 @@
 """The devices of a rollout that is on: by what a process has in memory, and by the checkpoint."""
 
+import shutil
 import sqlite3
 from contextlib import closing
 from threading import Thread
@@ -10,14 +11,16 @@ from ota_server.model.timestamp import format_time
 from ota_server.operations.rollout_devices import devices_of, groups_of
 from ota_server.operations.rollout_listing import LiveRollouts, grouped
 from ota_server.policy.files import PolicyFiles
-from ota_server.policy.rollout_plan import RolloutPlan, format_plan
-from ota_server.rollouts.files import read_plan, read_progress
+from ota_server.policy.policy import RolloutState
+from ota_server.policy.rollout_plan import RolloutPlan, RolloutProgress, format_plan
+from ota_server.rollouts.files import read_plan, read_progress, write_progress
 from ota_server.rollouts.find_rollout import RolloutOnFile
 from ota_server.rollouts.journal_fold import ServerFacts
 from ota_server.rollouts.mover import RolloutMover
-from ota_server.rollouts.outcome_list import devices_by_checkpoint
+from ota_server.rollouts.outcome_list import ListedDevice, devices_by_checkpoint
 from ota_server.rollouts.rollout_memory import RolloutMemory
 from ota_server.system.clock import now_ms
+from ota_server.system.data_dir import product_dir
 from tests.support import until
 from tests.support.fleet import NEW as SECOND
 from tests.support.fleet import OLD as FIRST
@@ -29,28 +32,46 @@ COUNT = 30
 LATER_MS = 2 * MINUTE_MS
 
 
+def states(devices: list[ListedDevice]) -> set[str]:
+    """Return the states of some devices."""
+    return {each.state for each in devices}
+
+
 class RolloutListingTest(IndexCase):
     """A rollout that is moved by this test: of 30 devices one runs the release all the time."""
 
     def setUp(self) -> None:
         super().setUp()
+        self.folder = self.data_dir
         self.set_target(OLD)
-        for number in range(COUNT):
-            self.know(number, NEW if number == COUNT - 1 else OLD)
-        plan = RolloutPlan("id", NEW, "", (100.0,), format_time(self.now_ms), OLD, count_new=True)
-        self.decide("rollout.json", format_plan(plan).decode())
-        self.memory = RolloutMemory(self.data_dir)
+        self.begin([*map(key_of, range(COUNT))])
+
+    def begin(self, keys: list[str], accepted: tuple[str, ...] = ()) -> None:
+        """Begin the rollout to some devices, of which the last one runs the release already.
+
+        Args:
+            accepted: names of devices that a person goes on without.
+        """
+        for key in keys:
+            seen = a_device(self.now_ms - MINUTE_MS, NEW if key == keys[-1] else OLD)
+            self.note(key, seen)
+        start = format_time(self.now_ms)
+        plan = RolloutPlan("id", NEW, "", (100.0,), start, OLD, count_new=True)
+        (self.folder / "version" / "rollout.json").write_bytes(format_plan(plan))
+        progress = RolloutProgress("id", RolloutState.RUNNING, 0, start, accepted=accepted)
+        write_progress(self.folder, "", progress)
+        self.memory = RolloutMemory(self.folder)
         self.mover = RolloutMover(
-            *(self.data_dir, plan, PolicyFiles(self.data_dir), ServerFacts(0)),
+            *(self.folder, plan, PolicyFiles(self.folder), ServerFacts(0)),
             *(self.now_ms, self.memory),
         )
-        self.addCleanup(lambda: self.mover.close(self.now_ms))
+        self.addCleanup(self.mover.close, self.now_ms)
         self.step()
         self.now_ms += MINUTE_MS
-        for number in range(10):
+        for number, key in enumerate(keys[:10]):
             told = NEW if number < 6 else OLD
-            self.note(key_of(number), a_device(self.now_ms, OLD, target_version=told))
-        self.note(key_of(10), a_device(self.now_ms, NEW, update_ms=self.now_ms))
+            self.note(key, a_device(self.now_ms, OLD, target_version=told))
+        self.note(keys[10], a_device(self.now_ms, NEW, update_ms=self.now_ms))
         self.catch_up()
         self.live = LiveRollouts(self.memory, self.index)
 
@@ -59,18 +80,18 @@ class RolloutListingTest(IndexCase):
             pass
 
     def expected(self) -> list[Any]:
-        plan = read_plan(self.data_dir, "")
+        plan = read_plan(self.folder, "")
         assert plan is not None
-        rollout = RolloutOnFile(plan, read_progress(self.data_dir, plan))
-        return devices_by_checkpoint(self.data_dir, rollout, self.now_ms)
+        rollout = RolloutOnFile(plan, read_progress(self.folder, plan))
+        return devices_by_checkpoint(self.folder, rollout, self.now_ms)
 
     def found(self, live: LiveRollouts, most: int = 5) -> tuple[Any, Any]:
         """Return all devices, and the groups, as an answering thread finds them."""
         answers: list[Any] = []
 
         def ask() -> None:
-            answers.append(devices_of(self.data_dir, "id", self.now_ms + LATER_MS, live).devices)
-            answers.append(groups_of(self.data_dir, "id", self.now_ms + LATER_MS, most, live))
+            answers.append(devices_of(self.folder, "id", self.now_ms + LATER_MS, live).devices)
+            answers.append(groups_of(self.folder, "id", self.now_ms + LATER_MS, most, live))
 
         asking = Thread(target=ask)
         asking.start()
@@ -97,6 +118,36 @@ class RolloutListingTest(IndexCase):
         self.assertEqual(listed, self.expected())
         self.assertEqual(shown.as_of_ms, self.now_ms + LATER_MS)
         self.assertFalse(self.memory.is_asked_for("id"))
+
+    def test_where_the_mover_does_not_count_the_checkpoint_and_the_index_are_read(self):
+        memory = RolloutMemory(self.data_dir, wait_seconds=0.0)
+        listed, shown = self.found(self.live._replace(memory=memory))
+        self.assertEqual(listed, self.expected())
+        self.assertEqual(shown.as_of_ms, self.now_ms + LATER_MS)
+
+    def test_devices_that_a_person_goes_on_without_are_listed_too(self):
+        self.mover.close(self.now_ms)
+        (self.data_dir / "log" / "rollout.checkpoint").unlink()
+        self.journal.unlink()
+        self.begin([*map(key_of, range(COUNT))], accepted=(key_of(3), key_of(20)))
+        self.assertEqual(self.mover._progress.accepted, (key_of(3), key_of(20)))
+        listed, _ = self.found(self.live)
+        self.assertEqual(listed, self.expected())
+        self.assertLess({key_of(3), key_of(20)}, {each.mac for each in listed})
+
+    def test_devices_of_a_product_are_listed_by_their_names_in_the_order_of_their_keys(self):
+        self.folder = product_dir(self.data_dir, "plug")
+        shutil.copytree(self.data_dir / "firmware", self.folder / "firmware")
+        for name in ("version", "log"):
+            (self.folder / name).mkdir()
+        (self.folder / "version" / "version.txt").write_text(OLD)
+        names = [*map(key_of, range(20, 28)), *(f"gw {number}" for number in range(8))]
+        self.begin([f"plug/{name}" for name in names])
+        for live in (self.live, self.live._replace(memory=None)):
+            listed, shown = self.found(live, COUNT)
+            self.assertEqual(listed, self.expected())
+            self.assertEqual(shown.groups, grouped(listed, COUNT))
+        self.assertIn("id:gw 0", {each.mac for each in listed})
 
     def test_without_an_index_the_journal_is_read(self):
         self.writer.close()
@@ -149,8 +200,9 @@ class LiveListTest(OperatorsCase):
         self.assertTrue(until(lambda: read_progress(self.data_dir, plan) is not None))
 
         def is_offered() -> bool:
+            before = self.fleet.told[SECOND]
             self.ask(*range(10, 13), fetches=False)
-            return self.fleet.told[SECOND] > 1  # one runs it already
+            return self.fleet.told[SECOND] == before + 3
 
         self.assertTrue(until(is_offered))
         self.ask(*range(13, 22))
@@ -169,10 +221,13 @@ class LiveListTest(OperatorsCase):
             _, said = self.operators.json("GET", f"/api/v1{url}/devices")
             labels = [each.pop("label") for each in said["devices"]]
             self.assertEqual([*filter(None, labels)], [])
-            is_all = {each.state for each in expected} == {*self.STATES}
-            return is_all and said["devices"] == [each._asdict() for each in expected]
+            listed = [each._asdict() for each in expected]
+            differ.update(enumerate(zip(listed, said["devices"], strict=False)))
+            return states(expected) == {*self.STATES} and said["devices"] == listed
 
-        self.assertTrue(until(is_same), self.operators.json("GET", f"/api/v1{url}/devices"))
+        differ: dict[int, Any] = {}
+        is_so = until(is_same)
+        self.assertTrue(is_so, [pair for pair in differ.values() if pair[0] != pair[1]])
         page = self.operators.page(url)
         self.assertIn("not heard from: 14", page.text)
         self.assertIn("3 devices: it ran the release, and went back to v1.0.0", page.text)
