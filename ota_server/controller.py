@@ -36,6 +36,7 @@ from ota_server.rollouts.keeper import (
     KEEP_UNGROUPED,
     LOCK_NAME,
 )
+from ota_server.rollouts.rollout_memory import RolloutMemory
 from ota_server.system import clock
 from ota_server.system.data_dir import (
     add_data_dir_argument,
@@ -153,10 +154,11 @@ def _run(arguments: argparse.Namespace) -> int:
     heartbeat = sys.stdout.fileno() if arguments.heartbeat else None
     if heartbeat is not None:
         os.set_blocking(heartbeat, False)
-    operators = None
+    operators = memory = None
     if arguments.admin_socket is not None:
+        memory = RolloutMemory(data_dir)
         sock = socket.socket(fileno=arguments.admin_socket)
-        operators = _operator_side(data_dir, sock, arguments.admin_name)
+        operators = _operator_side(data_dir, sock, arguments.admin_name, memory)
     controller = Controller(
         data_dir,
         arguments.tick,
@@ -165,6 +167,7 @@ def _run(arguments: argparse.Namespace) -> int:
         heartbeat,
         arguments.keep_ungrouped,
         operators,
+        memory,
     )
     signal.signal(signal.SIGTERM, controller.end)
     controller.run(sys.stdin.fileno())
@@ -172,13 +175,15 @@ def _run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _operator_side(data_dir: Path, sock: socket.socket, names: Sequence[str]) -> "OperatorSide":
+def _operator_side(
+    data_dir: Path, sock: socket.socket, names: Sequence[str], memory: RolloutMemory | None = None
+) -> "OperatorSide":
     """Begin to answer operators."""
     # Loaded here, since it takes memory that a controller without operators does not need.
     from ota_server.operator_port.side import OperatorSide
 
     sys.setswitchinterval(_SWITCH_SECONDS)
-    return OperatorSide(data_dir, sock, names)
+    return OperatorSide(data_dir, sock, names, memory)
 
 
 def _answer_operators(arguments: argparse.Namespace) -> int:

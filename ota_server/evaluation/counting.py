@@ -3,8 +3,9 @@
 `contested` says who is believed; `silence`, whose fault it is that a device is not heard from.
 """
 
+from array import array
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 from ota_server.evaluation.binomial import most_by_chance
 from ota_server.evaluation.contested import (
@@ -18,6 +19,12 @@ from ota_server.evaluation.contested import (
     surplus_of,
 )
 from ota_server.evaluation.device_case import BAD, NO_EVIDENCE, NOT_FAILED, Case, DeviceState, Terms
+from ota_server.evaluation.outcome_groups import (
+    RowGroup,
+    WaveOutcomes,
+    believed_groups,
+    wave_outcomes,
+)
 from ota_server.evaluation.outcomes import DeviceOutcome
 from ota_server.evaluation.poll_history import PollHistory
 from ota_server.evaluation.silence import Silence
@@ -99,24 +106,23 @@ class WaveCounter:
         self._leave_out_surplus()
         return self._sum_up(accounts)
 
-    def outcomes(self, key_at: Callable[[int], str]) -> Iterator[DeviceOutcome]:
-        """Yield what became of each device that `tally` has counted; call that before."""
-        polls = self._polls
-        for row, each in self._devices.items():
-            is_excused = each.state == DeviceState.SILENT and row not in self._blamed
-            address, how = address_of(each.source), each.case.failing
-            more = is_excused, polls.known_gap_ms(row), each.is_unseen
-            yield DeviceOutcome(key_at(row), each.state, address, how, *more)
-        for row, source in self._displaced.items():
-            yield DeviceOutcome(key_at(row), DeviceState.DISPLACED, address_of(source))
+    def outcomes(self, but: DeviceState | None = None) -> WaveOutcomes:
+        """Return what became of the devices that `tally` has counted; call that before.
+
+        Args:
+            but: a state whose devices are left out.
+        """
+        believed = believed_groups(self._devices, self._blamed, but)
+        like = DeviceOutcome("", DeviceState.DISPLACED, "")
+        others = [RowGroup(like, array("L", self._displaced), array("Q", self._displaced.values()))]
+        unfit: dict[str, array[int]] = {}
         for row, why in self._unfit.items():
-            state, address = DeviceState.CANNOT_TAKE_IT, address_of(polls.source[row])
-            yield DeviceOutcome(key_at(row), state, address, why=cause_in_words(why))
-        for row, is_in in enumerate(polls.in_waves(self._wave)):
-            is_told = row in self._devices or row in self._displaced or row in self._left_out
-            if is_in and not is_told:
-                address = address_of(polls.source[row])
-                yield DeviceOutcome(key_at(row), DeviceState.NOT_HEARD_FROM, address)
+            unfit.setdefault(cause_in_words(why), array("L")).append(row)
+        for words, rows in unfit.items():
+            like = DeviceOutcome("", DeviceState.CANNOT_TAKE_IT, "", why=words)
+            others.append(RowGroup(like, rows, array("Q")))
+        told = self._devices, self._displaced, self._left_out
+        return wave_outcomes(self._polls, self._wave, believed, others, told)
 
     # Each device
 

@@ -66,6 +66,7 @@ class Feedback:
         self._devices_proven = devices_proven
         self._form = _FORM_PROVEN if devices_proven else _FORM
         self._polls = PollHistory(int.from_bytes(sha256(plan.id.encode("utf-8")).digest()[:8]))
+        self.names = self._polls.names  # which keys the numbers of devices are
         self._accounts: dict[int, Account] = {}
         self._unfit = UnfitDevices(plan.version, scope.fit)
         self._uptime = Uptime()
@@ -291,8 +292,12 @@ class Feedback:
         Args:
             accepted: names of devices that a person goes on without.
         """
-        _, tally = self._count(now_ms, accepted)
-        return tally._replace(
+        return self.count(now_ms, accepted)[1]
+
+    def count(self, now_ms: int, accepted: Iterable[str] = ()) -> tuple[WaveCounter, Tally]:
+        """Do as `tally`, and return what has counted as well: it has the devices in groups."""
+        counter, tally = self._count(now_ms, accepted)
+        return counter, tally._replace(
             parts={self._spelled.get(old, old): each for old, each in tally.parts.items()},
             label=self._spelled.get(tally.label, tally.label),
             bad=self._named(tally.bad),
@@ -300,8 +305,9 @@ class Feedback:
         )
 
     def outcomes(self, now_ms: int) -> Iterator[DeviceOutcome]:
-        """Return what became of each device in the waves that are open; `tally` counts these."""
-        return self._count(now_ms, ())[0].outcomes(self._polls.key_at)
+        """Yield what became of each device in the waves that are open; `tally` counts these."""
+        for group in self._count(now_ms, ())[0].outcomes().groups():
+            yield from group.outcomes(self.names.key_of)
 
     def _count(self, now_ms: int, accepted: Iterable[str]) -> tuple[WaveCounter, Tally]:
         self._note_times(now_ms)

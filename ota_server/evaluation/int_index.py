@@ -35,6 +35,10 @@ class IntIndex:
         """Yield the numbers in their order."""
         return iter(self._numbers)
 
+    def numbers(self) -> "array[int]":
+        """Return a copy of the numbers in their order."""
+        return self._numbers[:]
+
     def get(self, number: int) -> int | None:
         """Return the position of a number, or None if it was not added."""
         slots, numbers = self._slots, self._numbers

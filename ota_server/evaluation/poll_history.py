@@ -132,8 +132,7 @@ class PollHistory:
 
     def known_gap_ms(self, row: int) -> float:
         """Return the longest of a device's poll gaps; 0.0 where too few are known."""
-        gaps = self.gaps[row]
-        return _MS[_longest(gaps)] if gaps >> 8 * (_GAPS_TO_KNOW - 1) else 0.0
+        return known_ms(self.gaps[row])
 
     def longest_ms(self, row: int, usual_ms: float) -> float:
         """Return the 90th percentile of a device's poll gaps: of eight, that is the longest.
@@ -195,6 +194,11 @@ class PollHistory:
         for name, column in zip(_NAMES, columns, strict=True):
             kind = _KINDS.get(name)
             setattr(self, name, array(kind, column) if kind else bytearray(column))
+
+
+def known_ms(gaps: int) -> float:
+    """Return the longest of the poll gaps of a device; 0.0 where too few are known."""
+    return _MS[_longest(gaps)] if gaps >> 8 * (_GAPS_TO_KNOW - 1) else 0.0
 
 
 def _longest(gaps: int) -> int:

@@ -6,6 +6,7 @@ block takes a tenth of the time of a look at each line, and the newest lines are
 
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -57,26 +58,65 @@ def newest_first(
             yield place, fields
 
 
-def oldest_first(log_dir: Path, needles: Sequence[bytes]) -> Iterator[dict[str, Any]]:
-    """Yield the records with any of some bytes in their lines, the oldest first.
+def oldest_first(
+    log_dir: Path, key: str, once: bytes = b""
+) -> Iterator[tuple[LinePlace, dict[str, Any]]]:
+    """Yield the records of a device with their places, the oldest first.
+
+    Args:
+        once: bytes; the first record with these is yielded too, whosever it is.
 
     Raises:
         OSError: a file of the journal cannot be read.
     """
-    for _, path in numbered_files(log_dir):
-        try:
-            descriptor = open_regular(path)
-        except FileNotFoundError:
-            continue  # a running server deletes old files
-        with open(descriptor, "rb", buffering=0) as file:
-            rest = b""
-            while part := file.read(_MOST_BYTES):
-                block = rest + part
-                end = block.rfind(b"\n") + 1
-                # A line that is too long is not a record; the end of it stands for all.
-                rest = block[end:][-MAX_LINE_BYTES:]
-                yield from _parsed(block[:end], needles)
-            yield from _parsed(rest, needles)
+    mine = whose(key).encode("ascii")
+    needles = [mine, once] if once else [mine]
+    with ExitStack() as files:
+        for number, descriptor in _opened(log_dir, files):
+            for offset, line in _lines_on(descriptor, needles):
+                if mine not in line and len(needles) == 1:
+                    continue  # the same block has another one
+                try:
+                    fields = parse_fields(line)
+                except BadRecord:
+                    continue
+                if once in line:
+                    # To look for it takes as long as to look for the device.
+                    del needles[1:]
+                if mine not in line or key_in(fields) == key:
+                    yield LinePlace(number, offset), fields
+
+
+def _opened(log_dir: Path, files: ExitStack) -> list[tuple[int, int]]:
+    """Open the files of the journal in order; return their numbers and descriptors."""
+    for tries in range(_MOST_TRIES):
+        there = numbered_files(log_dir)
+        opened: list[tuple[int, int]] = []
+        for number, path in there:
+            with suppress(FileNotFoundError):  # a running server deletes old files
+                opened.append((number, open_regular(path)))
+                files.callback(os.close, opened[-1][1])
+        if numbered_files(log_dir) == there or tries == _MOST_TRIES - 1:
+            break
+        files.close()
+    return opened
+
+
+def _lines_on(descriptor: int, needles: Sequence[bytes]) -> Iterator[tuple[int, bytes]]:
+    """Yield the lines of a file that hold any of some bytes, the first one first.
+
+    Args:
+        needles: may become fewer meanwhile.
+    """
+    rest, at = b"", 0
+    while part := os.pread(descriptor, _MOST_BYTES, at + len(rest)):
+        block = rest + part
+        end = block.rfind(b"\n") + 1
+        yield from ((at + offset, line) for offset, line in _lines_with(block[:end], needles))
+        # A line that is too long is not a record; the end of it stands for all.
+        rest = block[end:][-MAX_LINE_BYTES:]
+        at += len(block) - len(rest)
+    yield from ((at + offset, line) for offset, line in _lines_with(rest, needles))
 
 
 def objects_back(
@@ -104,14 +144,6 @@ def objects_back(
                 yield offset, parse_fields(line)
             except BadRecord:
                 continue
-
-
-def _parsed(block: bytes, needles: Sequence[bytes]) -> Iterator[dict[str, Any]]:
-    for _, line in _lines_with(block, needles):
-        try:
-            yield parse_fields(line)
-        except BadRecord:
-            continue
 
 
 def _lines_back(

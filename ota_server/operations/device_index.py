@@ -57,6 +57,7 @@ from ota_server.operations.index_reading import (
     rows_at,
     walk,
 )
+from ota_server.operations.index_reports import IndexReports
 from ota_server.operations.index_row import IndexRow, device_of
 from ota_server.operations.index_schema import Unusable, get_meta, path_of
 from ota_server.operations.index_table import matching_rows, row_at
@@ -102,6 +103,16 @@ class DeviceIndex:
                 yield connection
         except (Unusable, sqlite3.Error, OSError) as problem:
             raise IndexAway(f"the index of devices cannot be read: {problem}") from problem
+
+    @contextmanager
+    def reports(self) -> Iterator[IndexReports]:
+        """Return what devices report, as of one moment.
+
+        Raises:
+            IndexAway: there is no index now, or it is being made.
+        """
+        with self._reading() as connection:
+            yield IndexReports(connection)
 
     def page(
         self,

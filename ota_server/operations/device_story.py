@@ -1,5 +1,6 @@
 """What is on record of one device, as a time line: checks that say the same are one entry. I/O."""
 
+from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -77,6 +78,52 @@ def story(
         if len(entries) == limit and not is_last:
             return StoryPage(tuple(entries), f"{place.number}-{place.offset}")
     return StoryPage(tuple(entries), None)
+
+
+class StoryFold:
+    """Makes the same page of records that come with the oldest first."""
+
+    def __init__(
+        self, limit: int, before: str | None = None, events: Collection[str] | None = None
+    ) -> None:
+        """Begin without a record; the arguments are those of `story`.
+
+        Raises:
+            Refused: `before` is not from a page.
+        """
+        self._limit = limit
+        self._before = None if before is None else _place(before)
+        self._events = events
+        # One more than is wanted says whether there are older ones.
+        self._closed: deque[tuple[LinePlace, StoryEntry]] = deque(maxlen=limit)
+        self._open: tuple[LinePlace, StoryEntry] | None = None
+        self._has_older = False
+
+    def observe(self, place: LinePlace, fields: Mapping[str, Any]) -> None:
+        """Take the next record of the device."""
+        is_beyond = self._before is not None and place >= self._before
+        if is_beyond or (self._events is not None and fields.get("event") not in self._events):
+            return
+        if self._open is not None:
+            begin, entry = self._open
+            if _repeats(entry.last, fields):
+                return
+            if _is_alike(entry.last, fields):
+                self._open = begin, StoryEntry(entry.first, fields, entry.checks + 1)
+                return
+            self._has_older |= len(self._closed) == self._limit
+            self._closed.append(self._open)
+        self._open = place, StoryEntry(fields, fields, 1)
+
+    def page(self) -> StoryPage:
+        """Return the newest entries."""
+        found = [*self._closed, *filter(None, [self._open])]
+        has_older = self._has_older or len(found) > self._limit
+        entries = tuple(entry for _, entry in reversed(found[-self._limit :]))
+        if not has_older:
+            return StoryPage(entries, None)
+        place = found[-self._limit][0]
+        return StoryPage(entries, f"{place.number}-{place.offset}")
 
 
 _Placed = tuple[LinePlace, Mapping[str, Any]]

@@ -8,6 +8,13 @@ from ota_server.device_port.admission_status import read_standing
 from ota_server.model.refusal import Refused
 from ota_server.model.timestamp import ago, format_second, parse_time
 from ota_server.model.version import same_version
+from ota_server.operations.rollout_listing import (
+    ListedGroup,
+    LiveRollouts,
+    grouped,
+    in_order,
+    live_groups,
+)
 from ota_server.operations.rollout_words import state_of, title_of, window_lines
 from ota_server.rollouts.files import devices_command
 from ota_server.rollouts.find_rollout import RolloutOnFile, all_rollouts, find_rollout
@@ -30,22 +37,67 @@ class RolloutDevices(NamedTuple):
     more: int = 0
 
 
-def devices_of(data_dir: Path, rollout_id: str, now_ms: int) -> RolloutDevices:
+class GroupedDevices(NamedTuple):
+    """The same devices by state and reason.
+
+    Attributes:
+        as_of_ms: when they were so.
+    """
+
+    headline: str
+    groups: Sequence[ListedGroup]
+    more: int
+    as_of_ms: int
+
+
+def devices_of(
+    data_dir: Path, rollout_id: str, now_ms: int, live: LiveRollouts | None = None
+) -> RolloutDevices:
     """Return the devices of a rollout by its id, whether it is on or over.
 
-    For one that is on this reads the journal from where the controller was last.
+    Args:
+        live: what this process knows of those that are on; None: nothing, so that for one of them
+            the journal is read from where the controller was last.
 
     Raises:
         Refused: there was no such rollout, or its devices are not on record.
         BadPolicy, OSError: a file cannot be used or read.
     """
-    on_file = all_rollouts(data_dir)
-    for each in on_file:
-        if each.is_on and each.plan.id == rollout_id:
-            return _of_current(data_dir, each, now_ms)
+    rollout = _current_of(data_dir, rollout_id)
+    if rollout is None:
+        return _of_ended_id(data_dir, rollout_id, now_ms)
+    if live is None:
+        return _of_current(data_dir, rollout, now_ms)
+    groups, _ = live_groups(data_dir, rollout, now_ms, None, live)
+    return RolloutDevices(_headline(data_dir, rollout), in_order(data_dir, groups))
+
+
+def groups_of(
+    data_dir: Path, rollout_id: str, now_ms: int, most: int, live: LiveRollouts
+) -> GroupedDevices:
+    """Return the devices of a rollout by its id, as `devices_of`, of each reason the first ones.
+
+    Args:
+        most: of each reason.
+    """
+    rollout = _current_of(data_dir, rollout_id)
+    if rollout is None:
+        found = _of_ended_id(data_dir, rollout_id, now_ms)
+        return GroupedDevices(found.headline, grouped(found.devices, most), found.more, now_ms)
+    groups, as_of_ms = live_groups(data_dir, rollout, now_ms, most, live)
+    return GroupedDevices(_headline(data_dir, rollout), groups, 0, as_of_ms)
+
+
+def _current_of(data_dir: Path, rollout_id: str) -> RolloutOnFile | None:
+    """Return a rollout that is on, by its id."""
+    on = (each for each in all_rollouts(data_dir) if each.is_on)
+    return next((each for each in on if each.plan.id == rollout_id), None)
+
+
+def _of_ended_id(data_dir: Path, rollout_id: str, now_ms: int) -> RolloutDevices:
     for entry in ended_rollouts(data_dir, now_ms):
         if entry.id == rollout_id:
-            return _of_ended(data_dir, entry, on_file, now_ms)
+            return _of_ended(data_dir, entry, all_rollouts(data_dir), now_ms)
     raise Refused("there was no such rollout; `rollout history` lists them")
 
 
@@ -87,10 +139,8 @@ def _is_meant(of: str, to: str, version: str | None, group: str | None) -> bool:
 
 
 def _of_current(data_dir: Path, rollout: RolloutOnFile, now_ms: int) -> RolloutDevices:
-    logs = log_dir(data_dir)
-    closed = window_lines(read_standing(logs) if is_served(logs) else None)
-    headline = "\n".join([_headline(rollout), *closed])
-    return RolloutDevices(headline, devices_by_checkpoint(data_dir, rollout, now_ms))
+    devices = devices_by_checkpoint(data_dir, rollout, now_ms)
+    return RolloutDevices(_headline(data_dir, rollout), devices)
 
 
 def _of_ended(
@@ -113,8 +163,10 @@ def _of_ended(
     return RolloutDevices(headline, as_of_now(devices, data_dir, now_ms), more)
 
 
-def _headline(rollout: RolloutOnFile) -> str:
+def _headline(data_dir: Path, rollout: RolloutOnFile) -> str:
     plan, progress = rollout
     where = "" if progress is None else f", wave {progress.wave + 1} of {plan.wave_count}"
     title = title_of(plan.version, plan.group, plan.reverts)
-    return f"{title}: {state_of(plan, progress)}{where}"
+    logs = log_dir(data_dir)
+    closed = window_lines(read_standing(logs) if is_served(logs) else None)
+    return "\n".join([f"{title}: {state_of(plan, progress)}{where}", *closed])

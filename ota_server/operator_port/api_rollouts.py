@@ -160,7 +160,7 @@ def _show(site: Site, given: Given) -> Reply:
 def _devices(site: Site, given: Given) -> Reply:
     folder, rollout_id = site.folder_of(given.product), given.path["rollout"]
     try:
-        found = devices_of(folder, rollout_id, site.now_ms())
+        found = devices_of(folder, rollout_id, site.now_ms(), site.rollouts)
     except Refused as problem:
         raise NotHere(sentence(str(problem))) from None
     labels = read_labels(folder)

@@ -23,7 +23,7 @@ from ota_server.operator_port.html import Html, Node, element, joined
 from ota_server.operator_port.page_device_story import (
     AskedPart,
     downloads,
-    read_part,
+    read_past,
     rollouts,
     time_line,
     unreadable,
@@ -119,29 +119,25 @@ def _content(site: Site, asked: Asked, device: _Named, row: IndexedDevice, recor
             "devices",
             _actions(asked, device, row) if asked.operator.may_act else may_not_act(ALL_ACTIONS),
         ),
-        live(
-            "rollouts",
-            "rollouts",
-            element("h2", "Rollouts"),
-            rollouts(device.data_dir, device.product, device.key, now_ms),
-        ),
-        _story(site, asked, device, now_ms),
+        _past(asked, device, now_ms),
     )
 
 
-def _story(site: Site, asked: Asked, device: _Named, now_ms: int) -> Node:
+def _past(asked: Asked, device: _Named, now_ms: int) -> Node:
     """Return what became of the device; its newest downloads apart, if that is not all there is."""
     only = asked.one("only")
     if only not in ("", "downloads"):
         raise Malformed(f"only: {only[:40]!r} is not downloads")
     asked_for = AskedPart(device.url, asked.one("before") or None, bool(only))
     try:
-        found = read_part(site.journal_dir, device.key, asked_for)
+        past = read_past(device.data_dir, device.key, asked_for, now_ms)
     except OSError as problem:
         return unreadable(problem)
-    head = element("h2", "Downloads")
+    found, head = past.story, element("h2", "Downloads")
     is_newest = not asked_for.before and not asked_for.is_downloads
+    in_rollouts = rollouts(past, device.product, now_ms)
     return (
+        live("rollouts", "rollouts", element("h2", "Rollouts"), in_rollouts),
         live("downloads", "devices", head, downloads(found, now_ms)) if is_newest else None,
         live("history", "devices", element("h2", "History"), time_line(found, asked_for, now_ms)),
     )

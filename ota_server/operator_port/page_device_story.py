@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 
 from ota_server.journal.record_fields import time_in
 from ota_server.model.quantity import approximate_size, count_of
-from ota_server.model.refusal import BadPolicy, Refused
-from ota_server.operations.device_rollouts import rollouts_of
-from ota_server.operations.device_story import DOWNLOADS, StoryEntry, StoryPage, story
+from ota_server.model.refusal import Refused
+from ota_server.operations.device_past import DevicePast, past_of
+from ota_server.operations.device_story import DOWNLOADS, StoryEntry, StoryPage
 from ota_server.operator_port.asked import Malformed
 from ota_server.operator_port.html import Html, Node, element
 from ota_server.operator_port.page_rollout_pieces import rollout_state, time_of
@@ -72,13 +72,11 @@ class AskedPart(NamedTuple):
         return url_with(self.url, [(name, value) for name, value in fields if value])
 
 
-def read_part(logs: Path, key: str, asked_for: AskedPart) -> StoryPage:
-    """Return a part of the history, the newest entry first; equal checks are one entry.
-
-    To find one device reads the journal back from its end, up to its beginning: once a page.
+def read_past(data_dir: Path, key: str, asked_for: AskedPart, now_ms: int) -> DevicePast:
+    """Return the rollouts of a device and a part of its history; equal checks are one entry.
 
     Args:
-        logs: the folder of the journal.
+        data_dir: of its product.
 
     Raises:
         Malformed: `before` is not from such a page.
@@ -86,7 +84,7 @@ def read_part(logs: Path, key: str, asked_for: AskedPart) -> StoryPage:
     """
     events = DOWNLOADS if asked_for.is_downloads else None
     try:
-        return story(logs, key, _MOST_ENTRIES, asked_for.before, events)
+        return past_of(data_dir, key, now_ms, _MOST_ENTRIES, asked_for.before, events)
     except Refused as problem:
         raise Malformed(f"before: {problem}") from None
 
@@ -178,14 +176,13 @@ def _download(fields: Mapping[str, Any], now_ms: int) -> Sequence[Node]:
     )
 
 
-def rollouts(data_dir: Path, product: str, key: str, now_ms: int) -> Node:
+def rollouts(past: DevicePast, product: str, now_ms: int) -> Node:
     """Return the rollouts that a device was in, and what it counted as."""
-    try:
-        found = rollouts_of(data_dir, key, now_ms, _MOST_ROLLOUTS)
-    except (Refused, BadPolicy) as problem:
-        return element("p", with_code(hints.paste(str(problem), product)), class_="problem")
-    except OSError as problem:
-        return unreadable(problem)
+    if isinstance(past.problem, OSError):
+        return unreadable(past.problem)
+    if past.problem is not None:
+        said = hints.paste(str(past.problem), product)
+        return element("p", with_code(said), class_="problem")
     rows: list[Sequence[Node]] = [
         (
             link(rollout_url(product, each.id), each.title),
@@ -194,7 +191,7 @@ def rollouts(data_dir: Path, product: str, key: str, now_ms: int) -> Node:
             state(_CASES.get(each.counts_as, "away"), each.counts_as.replace("_", " ")),
             each.reason,
         )
-        for each in found
+        for each in past.rollouts[:_MOST_ROLLOUTS]
     ]
     headings = ("Rollout", "State", "Begun", _COUNTS_AS, "Why")
     return table(headings, rows, "It was in no rollout that is on record.")

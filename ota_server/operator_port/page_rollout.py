@@ -80,9 +80,8 @@ def named_rollout(site: Site, asked: Asked) -> NamedRollout:
 def _show(site: Site, asked: Asked) -> Reply:
     rollout = named_rollout(site, asked)
     now_ms = site.now_ms()
-    devices = devices_part(
-        rollout.product, rollout.data_dir, rollout.id, rollout.detail, asked, site.now_ms
-    )
+    _, data_dir, rollout_id, detail = rollout
+    devices = devices_part(site, rollout.product, data_dir, rollout_id, detail, asked)
     if rollout.detail is not None:
         title = rollout.detail.title
         content = _current(asked, rollout, rollout.detail, devices, now_ms)

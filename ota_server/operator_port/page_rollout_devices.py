@@ -1,19 +1,20 @@
 """The devices of a rollout that are not updated, by name and with their reason. I/O.
 
-To find them the journal is read, which takes seconds for a large fleet. So a list is kept for a
-while, ten times as long as it took: a page that changes by itself asks again and again.
+To find them may take a while for a large fleet. So a list is kept for ten times as long as it took
+of the processor: a page that changes by itself asks again and again.
 """
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from threading import Lock
 
 from ota_server.model.quantity import count_of
 from ota_server.model.refusal import Refused
-from ota_server.operations.rollout_devices import RolloutDevices, devices_of
+from ota_server.operations.rollout_devices import GroupedDevices, groups_of
 from ota_server.operations.rollout_facts import RolloutDetail
+from ota_server.operations.rollout_listing import ListedGroup, LiveRollouts
 from ota_server.operator_port.asked import Asked
 from ota_server.operator_port.html import Html, Node, element
 from ota_server.operator_port.page_rollout_pieces import time_of
@@ -29,8 +30,9 @@ from ota_server.operator_port.pieces import (
     when,
     with_code,
 )
+from ota_server.operator_port.site import Site
 from ota_server.policy.labels import read_labels
-from ota_server.rollouts.outcome_list import ListedDevice, state_in_words
+from ota_server.rollouts.outcome_list import state_in_words
 
 _LEAST_SECONDS = 0.3
 _KEPT_TIMES = 10
@@ -54,24 +56,25 @@ class DeviceLists:
 
     def __init__(self) -> None:
         self._lock = Lock()
-        self._found: dict[tuple[Path, str, str], tuple[float, tuple[RolloutDevices, int]]] = {}
+        self._found: dict[tuple[Path, str, str], tuple[float, GroupedDevices]] = {}
 
     def of(
-        self, data_dir: Path, rollout_id: str, state: str, now_ms: int
-    ) -> tuple[RolloutDevices, int]:
-        """Return the devices of a rollout in a state, and when they were so: now or a moment ago.
+        self, data_dir: Path, rollout_id: str, state: str, now_ms: int, live: LiveRollouts
+    ) -> GroupedDevices:
+        """Return the devices of a rollout in a state, as they are now or were a moment ago.
 
         Raises:
-            Refused, BadPolicy, OSError: as `devices_of`.
+            Refused, BadPolicy, OSError: as `groups_of`.
         """
         key = data_dir, rollout_id, state
         with self._lock:  # one at a time: all others want the same one
-            begin = time.monotonic()
             until, found = self._found.get(key, (0.0, None))
-            if found is None or begin >= until:
-                found = devices_of(data_dir, rollout_id, now_ms), now_ms
-                now = time.monotonic()
-                until = now + max(_LEAST_SECONDS, _KEPT_TIMES * (now - begin))
+            if found is None or time.monotonic() >= until:
+                # Not the time on the clock: a wait for the processor says nothing of the work.
+                begin = time.thread_time()
+                found = groups_of(data_dir, rollout_id, now_ms, _MANY, live)
+                took = time.thread_time() - begin
+                until = time.monotonic() + max(_LEAST_SECONDS, _KEPT_TIMES * took)
                 self._found.pop(key, None)
                 while len(self._found) >= _MOST_KEPT:
                     del self._found[next(iter(self._found))]
@@ -83,18 +86,17 @@ _lists = DeviceLists()
 
 
 def devices_part(
+    site: Site,
     product: str,
     data_dir: Path,
     rollout_id: str,
     detail: RolloutDetail | None,
     asked: Asked,
-    clock_ms: Callable[[], int],
 ) -> Html:
     """Return the part of a page that names the devices of a rollout.
 
     Args:
         detail: None: it is over.
-        clock_ms: the time; it goes on while the journal is read.
     """
     heading = element("h2", "Devices that are not updated")
     if detail is not None and detail.progress is None:
@@ -103,30 +105,33 @@ def devices_part(
         )
     try:
         state_now = detail.state if detail else ""
-        found, as_of_ms = _lists.of(data_dir, rollout_id, state_now, clock_ms())
+        found = _lists.of(data_dir, rollout_id, state_now, site.now_ms(), site.rollouts)
     except Refused as problem:
         return live("devices", "rollouts", heading, element("p", with_code(f"{problem}.")))
     wanted = asked.one("state")
     url = rollout_url(product, rollout_id)
-    labels, now_ms = read_labels(data_dir), clock_ms()
-    listed = [each for each in found.devices if wanted in ("", each.state)]
-    is_old = detail is not None and detail.is_on and now_ms - as_of_ms >= _OLD_MS
+    labels, now_ms = read_labels(data_dir), site.now_ms()  # it went on meanwhile
+    is_old = detail is not None and detail.is_on and now_ms - found.as_of_ms >= _OLD_MS
+    as_of = element("p", "As of ", when(found.as_of_ms, now_ms), ".", class_="quiet")
     return live(
         "devices",
         "rollouts",
         heading,
-        element("p", "As of ", when(as_of_ms, now_ms), ".", class_="quiet") if is_old else None,
-        _ways(found.devices, wanted, url),
+        as_of if is_old else None,
+        _ways(found.groups, wanted, url),
         [
             _group(product, group, labels, now_ms, url, _MANY if wanted else _FEW)
-            for group in _by_reason(listed)
+            for group in found.groups
+            if wanted in ("", group.state)
         ],
         element("p", f"{found.more:,} further ones are not on record.") if found.more else None,
     )
 
 
-def _ways(devices: Sequence[ListedDevice], wanted: str, url: str) -> Html:
-    counts = Counter(each.state for each in devices)
+def _ways(groups: Sequence[ListedGroup], wanted: str, url: str) -> Html:
+    counts = Counter[str]()
+    for group in groups:
+        counts[group.state] += group.total
     if not counts:
         return element("p", "There are none.", class_="quiet")
 
@@ -135,7 +140,7 @@ def _ways(devices: Sequence[ListedDevice], wanted: str, url: str) -> Html:
         return element("a", words, href=f"{link_}#devices", aria_current=_page(word == wanted))
 
     each = [one(word, f"{state_in_words(word)}: {count:,}") for word, count in counts.items()]
-    ways = [one("", f"All: {len(devices):,}"), *each]
+    ways = [one("", f"All: {counts.total():,}"), *each]
     return element(
         "nav", [(way, " ") for way in ways], class_="products", aria_label="Devices by state"
     )
@@ -145,23 +150,14 @@ def _page(is_here: bool) -> str | None:
     return "page" if is_here else None
 
 
-def _by_reason(devices: Sequence[ListedDevice]) -> Iterator[Sequence[ListedDevice]]:
-    """Yield devices that have state and reason in common: most have one of a few."""
-    groups: dict[tuple[str, str], list[ListedDevice]] = {}
-    for each in devices:
-        groups.setdefault((each.state, each.reason), []).append(each)
-    yield from groups.values()
-
-
 def _group(
     product: str,
-    devices: Sequence[ListedDevice],
+    group: ListedGroup,
     labels: Mapping[str, str],
     now_ms: int,
     url: str,
     most: int,
 ) -> Node:
-    first = devices[0]
     rows = [
         (
             link(device_url(product, each.mac), each.mac),
@@ -170,17 +166,17 @@ def _group(
             time_of(each.last_seen_time, now_ms) if each.last_seen_time else "not on record",
             each.address,
         )
-        for each in devices[:most]
+        for each in group.devices[:most]
     ]
-    more = len(devices) - len(rows)
+    more = group.total - len(rows)
     return (
         element(
             "h3",
-            state(_COLOURS.get(first.state, "away"), state_in_words(first.state)),
-            f", {count_of(len(devices), 'device')}: {first.reason}",
+            state(_COLOURS.get(group.state, "away"), state_in_words(group.state)),
+            f", {count_of(group.total, 'device')}: {group.reason}",
         ),
         table(("MAC or id", "Label", "Reports", "Last seen", "Address"), rows),
-        element("p", _more(more, url, first.state, most)) if more else None,
+        element("p", _more(more, url, group.state, most)) if more else None,
     )
 
 

@@ -18,6 +18,7 @@ from ota_server.operator_port.changes import Changes
 from ota_server.operator_port.port import OperatorPort
 from ota_server.operator_port.site import Site
 from ota_server.operator_port.site_routes import all_routes
+from ota_server.rollouts.rollout_memory import RolloutMemory
 from ota_server.system import clock
 from ota_server.system.data_dir import journal_dir
 from ota_server.system.locks import InUse, take_lock
@@ -33,12 +34,19 @@ INDEX_LOCK_NAME = ".index.lock"
 class OperatorSide:
     """Answers operators from its constructor on. `step` and `close` are for one thread."""
 
-    def __init__(self, data_dir: Path, sock: socket.socket, names: Sequence[str]) -> None:
+    def __init__(
+        self,
+        data_dir: Path,
+        sock: socket.socket,
+        names: Sequence[str],
+        memory: RolloutMemory | None = None,
+    ) -> None:
         """Begin to answer.
 
         Args:
             sock: listens already.
             names: of hosts by which browsers reach the port, besides its address.
+            memory: has the rollouts that this process moves; None: it moves none.
         """
         self._writer: IndexWriter | None = None
         is_local = is_loopback(plain_address(ip_address(sock.getsockname()[0])))
@@ -48,7 +56,7 @@ class OperatorSide:
         self._changes = Changes(clock.now_ms())
         self._index = DeviceIndex(data_dir, self._why_no_index)
         self._watch = ChangeWatch(data_dir, self._index, self._changes)
-        site = Site(data_dir, self._index, self._authoriser, self._changes)
+        site = Site(data_dir, self._index, self._authoriser, self._changes, memory=memory)
         for product in site.products:
             clear_killed(site.folder_of(product))
         self._uploads = site.uploads

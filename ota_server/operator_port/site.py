@@ -7,10 +7,12 @@ from pathlib import Path
 from threading import BoundedSemaphore
 
 from ota_server.operations.device_index import DeviceIndex
+from ota_server.operations.rollout_listing import LiveRollouts
 from ota_server.operations.uploads import Uploads
 from ota_server.operator_port.authoriser import Authoriser
 from ota_server.operator_port.changes import Changes
 from ota_server.operator_port.left_notes import LeftNotes
+from ota_server.rollouts.rollout_memory import RolloutMemory
 from ota_server.system import clock
 from ota_server.system.data_dir import journal_dir, log_dir, product_dir, product_names
 
@@ -34,6 +36,7 @@ class Site:
 
     Attributes:
         data_dir: the root: that of the default product.
+        rollouts: what is known here of those that are on.
         uploads: the images that operators have sent and not published yet.
         left_notes: the warnings of actions, until the page that follows has shown them.
         sheet_turns: is held while a part of a sheet is made.
@@ -46,12 +49,14 @@ class Site:
         authoriser: Authoriser,
         changes: Changes,
         now_ms: Callable[[], int] = clock.now_ms,
+        memory: RolloutMemory | None = None,
     ) -> None:
         self.data_dir = data_dir
         self.index = index
         self.authoriser = authoriser
         self.changes = changes
         self.now_ms = now_ms
+        self.rollouts = LiveRollouts(memory, index)
         self.uploads = Uploads()
         self.left_notes = LeftNotes()
         self.sheet_turns = BoundedSemaphore(_SHEETS_AT_ONCE)

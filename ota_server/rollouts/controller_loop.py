@@ -21,6 +21,7 @@ from ota_server.rollouts.files import groups_with_plan, read_plan, read_progress
 from ota_server.rollouts.journal_fold import ServerFacts
 from ota_server.rollouts.keeper import LOCK_NAME
 from ota_server.rollouts.mover import RolloutMover
+from ota_server.rollouts.rollout_memory import RolloutMemory
 from ota_server.system import clock
 from ota_server.system.data_dir import log_dir
 from ota_server.system.hints import hints
@@ -60,6 +61,7 @@ class Controller:
         heartbeat: int | None = None,
         keeps_ungrouped: bool = False,
         side_work: SideWork | None = None,
+        memory: RolloutMemory | None = None,
     ) -> None:
         """Begin without rollouts; the first `look` finds them.
 
@@ -68,8 +70,10 @@ class Controller:
             heartbeat: the descriptor of a pipe, to write to after each look; see `lease`.
             keeps_ungrouped: as in a `Policy`.
             side_work: what is done between looks; with it the controller runs on.
+            memory: where others ask how the devices of rollouts are.
         """
         self._side_work = side_work
+        self._memory = memory
         self._lock = lock
         self._heartbeat = heartbeat
         self._touch_at = 0.0
@@ -168,9 +172,9 @@ class Controller:
     def _begin(self, plan: RolloutPlan) -> None:
         try:
             if not is_over(plan, read_progress(self._data_dir, plan)):
-                self._movers[plan.group] = RolloutMover(
-                    self._data_dir, plan, self._policies, self._server, clock.now_ms()
-                )
+                files = self._data_dir, plan, self._policies
+                mover = RolloutMover(*files, self._server, clock.now_ms(), self._memory)
+                self._movers[plan.group] = mover
         except OSError as problem:
             self._say(f"the rollout of {plan.version} cannot begin: {problem}")
 

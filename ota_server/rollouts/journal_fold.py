@@ -5,17 +5,18 @@
 
 import logging
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from ota_server.evaluation.checkpoint import BadCheckpoint
+from ota_server.evaluation.counting import WaveCounter
+from ota_server.evaluation.device_case import DeviceState
 from ota_server.evaluation.feedback import Feedback
 from ota_server.evaluation.scope import RolloutScope
-from ota_server.evaluation.silence import GAPS
+from ota_server.evaluation.tally import Tally
 from ota_server.journal.follow import Follower, Position
 from ota_server.model.timestamp import parse_time
-from ota_server.model.version import same_version
-from ota_server.policy.device_state import GRACE_MS
 from ota_server.policy.files import PolicyFiles
 from ota_server.policy.policy import RolloutState
 from ota_server.policy.rollout_plan import (
@@ -27,6 +28,7 @@ from ota_server.policy.rollout_plan import (
 from ota_server.policy.rollout_text import name_of
 from ota_server.rollouts.audience import scope_of, who_runs
 from ota_server.rollouts.files import Checkpoint, read_checkpoint
+from ota_server.rollouts.rollout_memory import CountedRollout, ListingRules, RolloutMemory
 from ota_server.system.data_dir import journal_dir, log_dir
 
 log = logging.getLogger(__name__)
@@ -69,12 +71,15 @@ class JournalFold:
         server: ServerFacts,
         progress: RolloutProgress | None,
         now_ms: int,
+        memory: RolloutMemory | None = None,
     ) -> None:
         """Go on where the last controller was, or begin with the oldest line of the journal.
 
         Args:
             progress: what is on record of it.
+            memory: where others ask how its devices are; None: nobody does.
         """
+        self._memory = memory
         self.progress = progress
         self.policy = policies.current()
         self._now_ms = now_ms  # when it began
@@ -136,18 +141,32 @@ class JournalFold:
         self.feedback.change(self._plan, self._scope)
         self._scope_at = 0.0  # whom it reaches may have changed with it
 
-    def is_release(self, reported: str) -> bool:
-        """Return whether what a device reports is what is rolled out."""
-        return same_version(self.policy.release_of(reported), self._plan.version)
+    @property
+    def rules(self) -> ListingRules:
+        """By what its devices are listed."""
+        return ListingRules(self._plan, self.policy)
 
-    def quiet_seconds(self, gap_ms: float) -> float:
-        """Return for how long a device that has the image may say nothing.
+    def is_awaited(self) -> bool:
+        """Return whether somebody waits until the devices are counted."""
+        return self._memory is not None and self._memory.is_awaited(self._plan.id)
+
+    def tally(self, now_ms: int, accepted: Sequence[str]) -> Tally:
+        """Count the devices, for others too if they ask.
 
         Args:
-            gap_ms: the longest time that it goes without a poll; 0: that is not known.
+            accepted: names of devices that a person goes on without.
         """
-        heard_ms = GAPS * gap_ms if gap_ms else GRACE_MS
-        return max(self._plan.grace_seconds, round(heard_ms / 1000, 1))
+        counter, tally = self.feedback.count(now_ms, accepted)
+        if self._memory is not None and self._memory.is_asked_for(self._plan.id):
+            if accepted:  # those are listed all the same
+                counter, _ = self.feedback.count(now_ms)
+            self._memory.put(self._plan.id, self.counted(counter, now_ms))
+        return tally
+
+    def counted(self, counter: WaveCounter, now_ms: int) -> CountedRollout:
+        """Return what was counted at a time, without the devices that are updated."""
+        outcomes = counter.outcomes(but=DeviceState.UPDATED)
+        return CountedRollout(outcomes, self.feedback.names.key_of, self.rules, now_ms)
 
     @property
     def position(self) -> Position | None:
@@ -163,6 +182,8 @@ class JournalFold:
 
     def close(self) -> None:
         """Close the journal."""
+        if self._memory is not None:
+            self._memory.forget(self._plan.id)
         self._follower.close()
 
     # What is new in the journal

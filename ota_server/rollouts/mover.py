@@ -52,9 +52,9 @@ from ota_server.rollouts import ending, history
 from ota_server.rollouts.ending import Obstacles
 from ota_server.rollouts.files import devices_command
 from ota_server.rollouts.journal_fold import JournalFold, ServerFacts
-from ota_server.rollouts.outcome_list import ListedDevice, all_bad, list_devices, worst_named
+from ota_server.rollouts.outcome_list import all_bad, devices_at_end, worst_named
 from ota_server.rollouts.progress_record import ProgressRecord, is_same_state, log_state
-from ota_server.system.data_dir import journal_dir
+from ota_server.rollouts.rollout_memory import RolloutMemory
 from ota_server.system.hints import hints
 from ota_server.system.locks import Busy
 
@@ -87,6 +87,7 @@ class RolloutMover:
         policies: PolicyFiles,
         server: ServerFacts,
         now_ms: int,
+        memory: RolloutMemory | None = None,
     ) -> None:
         """Go on where the last controller was, or begin with the oldest line of the journal."""
         self.plan = plan
@@ -94,7 +95,8 @@ class RolloutMover:
         self._data_dir = data_dir
         self._obstacles = Obstacles(data_dir)
         self._record = ProgressRecord(data_dir, plan)
-        self._fold = JournalFold(data_dir, plan, policies, server, self._record.progress, now_ms)
+        found = self._record.progress
+        self._fold = JournalFold(data_dir, plan, policies, server, found, now_ms, memory)
         self._progress = self._fold.progress
         self._is_caught_up = False
         self._checkpoint_at = self._counts_at = self._tally_at = 0.0
@@ -146,7 +148,7 @@ class RolloutMover:
             return not self.is_over
         if not self._is_caught_up:
             self._open_first_wave(now_ms)
-        if now >= self._tally_at:
+        if now >= self._tally_at or self._fold.is_awaited():
             self._decide(now_ms, now)
         self._write_checkpoint_at_times(now_ms, now)
         return False
@@ -170,7 +172,7 @@ class RolloutMover:
         before = self._restarted_after_loss(self._resumed(self._progress, now_ms), now_ms)
         before = self._restarted_after_jump(before, now_ms)
         self._fold.note_standstill(before, now_ms)
-        tally = self._fold.feedback.tally(now_ms, before.accepted)
+        tally = self._fold.tally(now_ms, before.accepted)
         after = advance(self.plan, before, tally, now_ms)
         ended = before._replace(reason="", counts=after.counts, waiting="")
         if self._fold.policy.is_withdrawn(self.plan.version):
@@ -291,7 +293,7 @@ class RolloutMover:
             paused = progress._replace(state=RolloutState.PAUSED, reason=problem)
             self._write_checkpoint_then_progress(paused, now_ms)
             return
-        devices = self._devices_at_end(now_ms)
+        devices = devices_at_end(self._fold, self._data_dir, self.plan, now_ms)
         history.note_end(self._data_dir, self.plan, progress, devices, now_ms)
         bad = all_bad(devices or ()) if progress.state == RolloutState.HALTED else []
         macs = tuple(device.mac for device in bad[:_MOST_TOLD])
@@ -302,14 +304,6 @@ class RolloutMover:
             said = f"%s: %s; {command} has the reason of each"
             log.warning(said, name_of(self.plan), worst_named(bad))
         self.is_over = True
-
-    def _devices_at_end(self, now_ms: int) -> list[ListedDevice] | None:
-        """Return the devices that are not updated; None where the journal cannot be read."""
-        try:
-            return list_devices(self._fold, journal_dir(self._data_dir), now_ms)
-        except OSError as problem:
-            log.warning("%s: its devices are not on record: %s", name_of(self.plan), problem)
-            return None
 
     def _write_checkpoint_of_end(
         self, progress: RolloutProgress, now_ms: int, is_halt: bool

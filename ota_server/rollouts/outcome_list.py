@@ -1,7 +1,9 @@
 """The devices of a rollout that are not updated, each with its reason, the worst first. I/O."""
 
+import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -15,10 +17,15 @@ from ota_server.model.quantity import first_of
 from ota_server.model.timestamp import format_time, parse_time
 from ota_server.policy.device_state import GRACE_MS
 from ota_server.policy.files import PolicyFiles
+from ota_server.policy.rollout_plan import RolloutPlan
+from ota_server.policy.rollout_text import name_of as name_of_rollout
 from ota_server.rollouts.files import read_checkpoint
 from ota_server.rollouts.find_rollout import RolloutOnFile
 from ota_server.rollouts.journal_fold import JournalFold, ServerFacts
+from ota_server.rollouts.rollout_memory import CountedRollout
 from ota_server.system.data_dir import journal_dir, log_dir, product_at
+
+log = logging.getLogger(__name__)
 
 _MOST_LOGGED = 10
 _THEN_UNDECIDED = "it had the image, and had not reported the release when the rollout ended"
@@ -84,12 +91,23 @@ def list_devices(fold: JournalFold, logs: Path, now_ms: int) -> list[ListedDevic
             version,
             seen,
             outcome.address,
-            fold.quiet_seconds(outcome.gap_ms),
+            fold.rules.quiet_seconds(outcome.gap_ms),
         )
         for outcome, (version, seen, _) in _reports(((each.key, each) for each in missing), logs)
         # It may have updated in an earlier wave, or before the rollout.
-        if outcome.state != DeviceState.NOT_HEARD_FROM or not fold.is_release(version)
+        if outcome.state != DeviceState.NOT_HEARD_FROM or not fold.rules.is_release(version)
     ]
+
+
+def devices_at_end(
+    fold: JournalFold, data_dir: Path, plan: RolloutPlan, now_ms: int
+) -> list[ListedDevice] | None:
+    """Return the devices as `list_devices` does; None where the journal cannot be read."""
+    try:
+        return list_devices(fold, journal_dir(data_dir), now_ms)
+    except OSError as problem:
+        log.warning("%s: its devices are not on record: %s", name_of_rollout(plan), problem)
+        return None
 
 
 def as_of_now(devices: Iterable[ListedDevice], data_dir: Path, now_ms: int) -> list[ListedDevice]:
@@ -145,8 +163,26 @@ def devices_by_checkpoint(
     Raises:
         BadPolicy, OSError: a file cannot be used or read.
     """
+    with _fold_by_checkpoint(data_dir, rollout, now_ms) as (fold, as_of_ms):
+        return list_devices(fold, journal_dir(data_dir), as_of_ms)
+
+
+def counted_by_checkpoint(data_dir: Path, rollout: RolloutOnFile, now_ms: int) -> CountedRollout:
+    """Return a rollout that is on as the controller counts it now, without the updated devices.
+
+    Raises:
+        BadPolicy, OSError: a file cannot be used or read.
+    """
+    with _fold_by_checkpoint(data_dir, rollout, now_ms) as (fold, as_of_ms):
+        return fold.counted(fold.feedback.count(as_of_ms)[0], as_of_ms)
+
+
+@contextmanager
+def _fold_by_checkpoint(
+    data_dir: Path, rollout: RolloutOnFile, now_ms: int
+) -> Iterator[tuple[JournalFold, int]]:
+    """Return the fold of a rollout up to now, or to its end, and when that is."""
     plan, progress = rollout
-    logs = journal_dir(data_dir)
     checkpoint = read_checkpoint(log_dir(data_dir), plan)
     is_unknown = checkpoint is not None and checkpoint.completion_unknown
     facts = ServerFacts(0, completion_unknown=is_unknown)
@@ -155,8 +191,8 @@ def devices_by_checkpoint(
         if checkpoint is not None and not rollout.is_on:
             now_ms = checkpoint.alive_ms  # what devices did after that is another story
         else:
-            fold.read_to(end_of(logs))
-        return list_devices(fold, logs, now_ms)
+            fold.read_to(end_of(journal_dir(data_dir)))
+        yield fold, now_ms
     finally:
         fold.close()
 

@@ -1,6 +1,6 @@
 """Lines of one device found in a large journal: from its end back, and forward."""
 
-from ota_server.journal.record import format_record
+from ota_server.journal.record import format_marker, format_record
 from ota_server.journal.record_fields import whose
 from ota_server.journal.search import LinePlace, newest_first, oldest_first
 from ota_server.model.device import Device
@@ -43,8 +43,8 @@ class BackTest(SearchCase):
             at += len(part) + len(mine)
         self.write(*parts)
         self.assertEqual(self.offsets(), expected[::-1])
-        found = oldest_first(self.logs, [whose(MAC).encode()])
-        self.assertEqual(len([*found]), 40)
+        found = [place.offset for place, _ in oldest_first(self.logs, MAC)]
+        self.assertEqual(found, expected)
 
     def test_a_line_that_is_too_long_hides_no_other(self):
         long = b'{"x":"' + b"y" * (9 * 1024 * 1024) + whose(MAC).encode() + b'"}\n'
@@ -65,3 +65,20 @@ class BackTest(SearchCase):
         self.write(line(MAC, 3))
         found = [found for found, _ in newest_first(self.logs, MAC, place)]
         self.assertEqual(found, [LinePlace(1, 0)])
+
+
+class ForwardTest(SearchCase):
+    def test_places_are_those_of_the_way_back(self):
+        self.write(line(MAC, 1), line(mac_of(9), 2), line(MAC, 3), name="devices.000001.jsonl")
+        self.write(line(mac_of(9), 4), line(MAC, 5), b'"mac":"' + MAC.encode() + b'" torn')
+        back = [*newest_first(self.logs, MAC)]
+        self.assertEqual(len(back), 3)
+        self.assertEqual([*oldest_first(self.logs, MAC)], back[::-1])
+
+    def test_of_the_lines_that_are_wanted_once_the_first_one_comes(self):
+        marker = format_marker(START_MS, 1)
+        self.write(line(MAC, 1), marker, line(MAC, 2), marker, name="devices.000001.jsonl")
+        self.write(marker, line(MAC, 3))
+        found = [*oldest_first(self.logs, MAC, once=b'"event":"snapshot"')]
+        events = [fields["event"] for _, fields in found]
+        self.assertEqual(events, ["check", "snapshot", "check", "check"])

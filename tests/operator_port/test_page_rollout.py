@@ -2,6 +2,8 @@
 
 import json
 
+from ota_server.operations.device_index import DeviceIndex
+from ota_server.operations.rollout_listing import LiveRollouts
 from ota_server.operator_port.page_rollout_devices import DeviceLists
 from ota_server.system.clock import now_ms
 from tests.support import until
@@ -73,10 +75,13 @@ class RolloutPageTest(RolloutPageCase):
     def check_age_of_list(self, url: str) -> None:
         """Check that a list that was found before says when that was."""
         lists, rollout_id = DeviceLists(), url.rpartition("/")[2]
-        found, as_of_ms = lists.of(self.data_dir, rollout_id, "running", NOW_MS)
-        self.assertEqual(as_of_ms, NOW_MS)
-        again = lists.of(self.data_dir, rollout_id, "running", NOW_MS + 60_000)
-        self.assertEqual(again, (found, NOW_MS))
+        index = DeviceIndex(self.data_dir)
+        self.addCleanup(index.close)
+        live = LiveRollouts(None, index)
+        found = lists.of(self.data_dir, rollout_id, "running", NOW_MS, live)
+        self.assertEqual(found.as_of_ms, NOW_MS)
+        again = lists.of(self.data_dir, rollout_id, "running", NOW_MS + 60_000, live)
+        self.assertEqual(again, found)
 
     def check_limits(self, url: str) -> None:
         page = self.operators.page(f"{url}/change")

@@ -1,0 +1,46 @@
+"""What became of the devices of a rollout, asked for by one thread and counted by another."""
+
+from pathlib import Path
+from threading import Thread
+from unittest import TestCase
+
+from ota_server.evaluation.feedback import Feedback
+from ota_server.evaluation.scope import RolloutScope
+from ota_server.policy.policy import Policy
+from ota_server.rollouts.rollout_memory import CountedRollout, ListingRules, RolloutMemory
+from tests.support import until
+from tests.support.story import PLAN, START_MS
+
+HERE = Path("data")
+
+
+def counted(now_ms: int) -> CountedRollout:
+    """Return a rollout without devices, as it was counted at a time."""
+    feedback = Feedback(PLAN, RolloutScope(), 0, START_MS)
+    outcomes = feedback.count(now_ms)[0].outcomes()
+    return CountedRollout(outcomes, feedback.names.key_of, ListingRules(PLAN, Policy()), now_ms)
+
+
+class RolloutMemoryTest(TestCase):
+    def test_who_asks_waits_for_the_next_count_and_later_gets_the_last_one(self):
+        memory, found = RolloutMemory(HERE), list[CountedRollout | None]()
+        asking = Thread(target=lambda: found.append(memory.ask("id")))
+        asking.start()
+        self.assertTrue(until(lambda: memory.is_awaited("id")))
+        self.assertFalse(memory.is_awaited("other"))
+        memory.put("id", first := counted(START_MS))
+        asking.join()
+        self.assertEqual(found, [first])
+        self.assertEqual((memory.is_awaited("id"), memory.is_asked_for("id")), (False, True))
+        memory.put("id", second := counted(START_MS + 1))
+        self.assertIs(memory.ask("id"), second)
+
+    def test_who_asks_about_what_is_not_counted_gets_nothing(self):
+        memory = RolloutMemory(HERE, wait_seconds=0.0)
+        self.assertIsNone(memory.ask("id"))
+        memory.put("id", counted(START_MS))
+        memory.forget("id")
+        self.assertIsNone(memory.ask("id"))
+
+    def test_nobody_counts_for_others_before_somebody_asks(self):
+        self.assertFalse(RolloutMemory(HERE).is_asked_for("id"))
