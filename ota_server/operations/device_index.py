@@ -41,9 +41,9 @@ from ota_server.operations.index_figures import (
     by_group,
     counted_devices,
     counts_in_time,
+    ends_of_spans,
     first_change_ms,
     reporting,
-    state_counts,
     summary_of,
     told_last,
 )
@@ -333,16 +333,12 @@ class DeviceIndex:
         Raises:
             IndexAway: there is no index now.
         """
-        products, buckets = self._products(product), max(buckets, 1)
+        products = self._products(product)
         with self._reading() as connection:
             if least_ms is not None:
                 first_ms = first_change_ms(connection, products) or until_ms
                 since_ms = max(since_ms, min(first_ms, until_ms - least_ms))
-            span_ms = max(until_ms - since_ms, buckets)
-            times_ms = tuple(since_ms + span_ms * (at + 1) // buckets for at in range(buckets))
-            total = sum(each.devices for each in state_counts(connection, products))
-            counts, other = counts_in_time(connection, products, total, times_ms)
-        return VersionsOverTime(times_ms, counts, other)
+            return counts_in_time(connection, products, ends_of_spans(since_ms, until_ms, buckets))
 
     def lately(self, limit: int, product: str | None = None) -> list[IndexedDevice]:
         """Return the devices that failed or fell silent, the newest first.

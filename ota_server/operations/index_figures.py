@@ -14,7 +14,7 @@ from ota_server.operations.device_filter import (
     DeviceFilter,
     held_by_reasons,
 )
-from ota_server.operations.index_answers import FleetSummary
+from ota_server.operations.index_answers import FleetSummary, VersionsOverTime
 from ota_server.operations.index_schema import get_meta
 from ota_server.operations.index_tally import HOUR_MS
 from ota_server.policy.device_state import HELD_BY, Condition
@@ -142,13 +142,21 @@ def reporting(
     return found
 
 
+def ends_of_spans(since_ms: int, until_ms: int, number: int) -> tuple[int, ...]:
+    """Return the ends of so many equal spans of a time, at least one."""
+    number = max(number, 1)
+    length_ms = max(until_ms - since_ms, number)
+    return tuple(since_ms + length_ms * (at + 1) // number for at in range(number))
+
+
 def counts_in_time(
-    connection: sqlite3.Connection, products: Sequence[str], total: int, times_ms: Sequence[int]
-) -> tuple[dict[str, tuple[int, ...]], tuple[int, ...]]:
+    connection: sqlite3.Connection, products: Sequence[str], times_ms: tuple[int, ...]
+) -> VersionsOverTime:
     """Return how many devices reported each version at some times, and how many any other one.
 
     From what they report now back through what has changed since.
     """
+    total = sum(each.devices for each in state_counts(connection, products))
     changes = _changes_since(connection, products, times_ms[0])
     moved: Counter[str] = Counter()
     for _, version, devices in changes:
@@ -173,7 +181,7 @@ def counts_in_time(
     chosen = {version: tuple(counts[version]) for version in shown if any(counts[version])}
     sums = [sum(each[place] for each in chosen.values()) for place in range(len(times_ms))]
     other = tuple(max(all_ - some, 0) for all_, some in zip(totals, sums, strict=True))
-    return chosen, other
+    return VersionsOverTime(times_ms, chosen, other)
 
 
 def first_change_ms(connection: sqlite3.Connection, products: Sequence[str]) -> int | None:

@@ -49,6 +49,8 @@ RACY_SECONDS = 2.0
 _LONG_BYTES = 256 * 1024
 # A file that was changed in place so recently may be half written.
 _WRITING_SECONDS = 0.2
+# At a file that was not there, and is by now.
+_MOST_LOOKS = 5
 _NONE = Stamp(0, 0, 0, 0, 0)
 
 
@@ -136,17 +138,18 @@ class Watched:
         path = os.path.join(folder, name)
         known = self._files.get(path)
         try:
-            found = find(folder, name)
-            look = self._look(path, known, found)
-            if look is _FileLook.MISSING:
+            found = _find(folder, name)
+            look = self._look(known, found)
+            if found is None or look is _FileLook.MISSING:
                 return default
             self._there.add(path)
-            if found is None:
-                raise BadPolicy("is not a regular file in its folder")
             if look is not _FileLook.UNREAD:
                 return default if known is None else known.value
             self._take(path, known, found, parse, default)
         except (OSError, BadPolicy) as problem:
+            if isinstance(problem, FileNotFoundError):
+                # It was deleted since it was found, which the next look notices.
+                return default if known is None else known.value
             self._there.add(path)
             if isinstance(problem, OSError) and is_temporary(problem) and known is not None:
                 return known.value
@@ -154,10 +157,10 @@ class Watched:
             self._keep(path, known, default, problem, unread)
         return self._files[path].value
 
-    def _look(self, path: str, known: _Read | None, found: Found | None) -> _FileLook:
-        """Return how a file is found; `found` is None if it is not a regular file."""
+    def _look(self, known: _Read | None, found: Found | None) -> _FileLook:
+        """Return how a file is found."""
         if found is None:
-            return _FileLook.UNREAD if os.path.lexists(path) else _FileLook.MISSING
+            return _FileLook.MISSING
         if known is not None and _is_settled(known, found):
             return _FileLook.SETTLED
         if known is not None and is_being_written(known.stamp, found.stamp):
@@ -232,6 +235,26 @@ class Watched:
     def _until_fixed(self, is_bad: bool) -> str:
         what = self._consequence if is_bad else "what it held before applies"
         return f"{what} until it is fixed"
+
+
+def _find(folder: Path, name: str) -> Found | None:
+    """Find a file; None: there is none.
+
+    Raises:
+        BadPolicy: it is not a regular file in its folder.
+        OSError: the folder cannot be searched.
+    """
+    for _ in range(_MOST_LOOKS):
+        if (found := find(folder, name)) is not None:
+            return found
+        try:
+            mode = os.lstat(os.path.join(folder, name)).st_mode
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        if not stat.S_ISREG(mode):
+            break
+        # It has come since, as the first pin does.
+    raise BadPolicy("is not a regular file in its folder")
 
 
 def _is_settled(known: _Read, found: Found) -> bool:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 import threading
 import time
 from pathlib import Path
@@ -355,6 +356,32 @@ class BetweenLookAndReadTest(DataDirCase):
         value: bytes = watched.read(self.data_dir, "list", bytes, b"")
         watched.end()
         return value
+
+
+class ComingAndGoingTest(DataDirCase):
+    """A file that comes or goes while it is looked for, as the first pin does."""
+
+    READS = 5000
+
+    def test_it_is_there_or_not_and_never_one_that_cannot_be_used(self):
+        folder, is_over = self.data_dir / "version", threading.Event()
+        self.addCleanup(sys.setswitchinterval, sys.getswitchinterval())
+        sys.setswitchinterval(1e-5)
+
+        def come_and_go() -> None:
+            while not is_over.is_set():
+                replace(folder / "pins.json", b"content")
+                os.unlink(folder / "pins.json")
+
+        other = threading.Thread(target=come_and_go)
+        other.start()
+        self.addCleanup(other.join)
+        self.addCleanup(is_over.set)
+        for _ in range(self.READS):
+            watched = Watched(True, "nothing applies")
+            watched.begin(is_turn=True)
+            self.assertIn(watched.read(folder, "pins.json", bytes, b""), (b"", b"content"))
+            self.assertEqual(watched.problem, "")
 
 
 class HoldTest(PolicyCase):
