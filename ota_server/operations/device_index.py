@@ -14,7 +14,6 @@ from pathlib import Path
 
 from ota_server.journal.follow import end_of
 from ota_server.model.device import Device
-from ota_server.model.identity import number_of
 from ota_server.operations.device_filter import (
     ALL_DEVICES,
     NO_CONDITION,
@@ -55,12 +54,13 @@ from ota_server.operations.index_reading import (
     matching,
     part_of,
     rows_at,
+    rows_in_trouble,
     walk,
 )
 from ota_server.operations.index_reports import IndexReports
 from ota_server.operations.index_row import IndexRow, device_of
 from ota_server.operations.index_schema import Unusable, get_meta, path_of
-from ota_server.operations.index_table import matching_rows, row_at
+from ota_server.operations.index_table import matching_rows, number_of_rows, row_of
 from ota_server.policy.device_state import Condition
 from ota_server.system import clock
 from ota_server.system.data_dir import journal_dir, product_names, root_of
@@ -209,8 +209,7 @@ class DeviceIndex:
 
     def _row(self, key: str) -> IndexRow | None:
         with self._reading() as connection:
-            row = row_at(connection, number_of(key))
-        return None if row is None or row.key != key else row
+            return row_of(connection, key)
 
     def keys(self, wanted: DeviceFilter = ALL_DEVICES) -> Iterator[str]:
         """Yield the keys of all devices that a filter lets through.
@@ -267,9 +266,8 @@ class DeviceIndex:
         Raises:
             IndexAway: there is no index now.
         """
-        sql = "SELECT count(*) FROM devices WHERE product = ?"
         with self._reading() as connection:
-            return sum(connection.execute(sql, (each,)).fetchone()[0] for each in products)
+            return number_of_rows(connection, products)
 
     def _all(self, condition: Where) -> Iterator[IndexRow]:
         """Yield all rows that match, in pieces: a reader that takes its time lets the log grow."""
@@ -346,14 +344,7 @@ class DeviceIndex:
         Raises:
             IndexAway: there is no index now.
         """
-        among = Where("1", ()) if product is None else Where("product = ?", (product,))
         with self._reading() as connection:
-            by = "INDEXED BY by_trouble" if is_whole(connection) else "NOT INDEXED"
-            sql = (
-                f"SELECT number FROM devices {by} WHERE condition < 2 AND {among.sql} "
-                "ORDER BY since_ms DESC LIMIT ?"
-            )
-            found = connection.execute(sql, (*among.values, limit)).fetchall()
-            rows = rows_at(connection, [number for (number,) in found])
+            rows = rows_in_trouble(connection, product, limit)
         now_ms = clock.now_ms()
         return [indexed(row, now_ms) for row in rows]

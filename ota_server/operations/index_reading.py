@@ -193,3 +193,17 @@ def rows_at(connection: sqlite3.Connection, numbers: Sequence[int]) -> list[Inde
     """Return rows by their numbers, in their order."""
     rows = (row_at(connection, number) for number in numbers)
     return [row for row in rows if row is not None]
+
+
+def rows_in_trouble(
+    connection: sqlite3.Connection, product: str | None, limit: int
+) -> list[IndexRow]:
+    """Return the rows of devices that failed or fell silent, the newest first."""
+    among = Where("1", ()) if product is None else Where("product = ?", (product,))
+    by = "INDEXED BY by_trouble" if is_whole(connection) else "NOT INDEXED"
+    sql = (
+        f"SELECT number FROM devices {by} WHERE condition < 2 AND {among.sql} "
+        "ORDER BY since_ms DESC LIMIT ?"
+    )
+    found = connection.execute(sql, (*among.values, limit)).fetchall()
+    return rows_at(connection, [number for (number,) in found])

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import closing
 from functools import lru_cache
 
+from ota_server.model.identity import number_of
 from ota_server.operations.device_filter import Where
 from ota_server.operations.index_row import NARROW, IndexRow
 
@@ -29,6 +30,18 @@ def row_at(connection: sqlite3.Connection, number: int) -> IndexRow | None:
     with closing(connection.execute(_ONE, (number,))) as found:
         values = found.fetchone()
     return None if values is None else IndexRow._make(values)
+
+
+def row_of(connection: sqlite3.Connection, key: str) -> IndexRow | None:
+    """Return the row of a device by its key; None: there is none."""
+    row = row_at(connection, number_of(key))
+    return None if row is None or row.key != key else row
+
+
+def number_of_rows(connection: sqlite3.Connection, products: Iterable[str]) -> int:
+    """Return how many devices of some products have a row."""
+    sql = "SELECT count(*) FROM devices WHERE product = ?"
+    return sum(connection.execute(sql, (each,)).fetchone()[0] for each in products)
 
 
 def rows_after(
