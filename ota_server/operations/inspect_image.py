@@ -131,8 +131,7 @@ def _compared(
         if recorded == report.sha256:
             report = report._replace(is_there=there.manifest is not None)
         else:
-            text = other_bytes_text(request.version, recorded, report.sha256, request.source)
-            refused.append(text)
+            refused.append(other_bytes_text(request.version, recorded, report.sha256))
     found = image_doubts(request, report.size, header, state)
     doubts = [*found.refused]
     if there.image is None:

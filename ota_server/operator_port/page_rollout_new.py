@@ -6,6 +6,7 @@
 3. It begins: POST /rollouts/new.
 """
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -60,6 +61,18 @@ _FIELDS = (
     *("soak_seconds", "grace_seconds", "wave_timeout_seconds", "min_devices", "count_new"),
     *("held_unknown", "is_forced"),
 )
+# What a refusal or a warning calls by the option of a command, as the form calls it.
+_LABELS = {
+    "--count-new": "Count new devices too",
+    "--first-group": "A first wave of its own",
+    "--force": "Roll it out even if it is for another chip or project",
+    "--group": "To whom",
+    "--groups-too": "Reach groups that have a target of their own too",
+    "--waves": "Waves in percent",
+}
+_IN_THE_WAY = "It cannot begin"
+_OPTION = re.compile("--[a-z-]+")
+_LONGER_SOAK = re.compile("`rollout change --soak ([^ `]+)[^`]*` gives")
 _WAVES = (
     Heading("Wave"),
     Heading("Adds", is_number=True, title="devices that are offered the release by this wave"),
@@ -212,17 +225,18 @@ def _preview(site: Site, asked: Asked) -> Reply:
     except BadFields as problem:
         return _form_page(site, asked, data_dir, typed, problem.problems)
     except NoSuchDevices as problem:
-        alone = [f"{left_alone_text(each)}." for each in problem.left_alone]
-        return _form_page(site, asked, data_dir, typed, {"It cannot begin": _said(problem, alone)})
+        why = _in_words_of_form([str(problem), *map(left_alone_text, problem.left_alone)])
+        return _form_page(site, asked, data_dir, typed, {_IN_THE_WAY: " ".join(why)})
     except Refused as problem:
-        return _form_page(site, asked, data_dir, typed, {"It cannot begin": f"{problem}."})
+        why = _in_words_of_form([str(problem)])
+        return _form_page(site, asked, data_dir, typed, {_IN_THE_WAY: why[0]})
     title = f"Roll out {shown.plan.version}?"
     content = (
         element("h1", title),
         element("p", _reach_text(shown, product)),
         element("p", shown.plan.note) if shown.plan.note else None,
-        notes(sentences(shown.warnings), "note warn"),
-        notes(sentences(map(left_alone_text, shown.left_alone)), "note warn"),
+        notes(_in_words_of_form(shown.warnings), "note warn"),
+        notes(_in_words_of_form(map(left_alone_text, shown.left_alone)), "note warn"),
         element("h2", "Waves"),
         table(_WAVES, [_wave(*each) for each in enumerate(shown.waves)]),
         notes(sentences(shown.waits_for), "quiet"),
@@ -232,8 +246,16 @@ def _preview(site: Site, asked: Asked) -> Reply:
     return page(site, asked, title, content)
 
 
-def _said(problem: Exception, more_texts: list[str]) -> str:
-    return " ".join([f"{problem}.", *more_texts])
+def _in_words_of_form(texts: Iterable[str]) -> list[str]:
+    """Return messages as sentences that name what they are about as the form does."""
+
+    def label(match: re.Match[str]) -> str:
+        words = _LABELS.get(match[0])
+        return match[0] if words is None else f'"{words}"'
+
+    return sentences(
+        _OPTION.sub(label, _LONGER_SOAK.sub(r"a soak of \1 gives", each)) for each in texts
+    )
 
 
 def _reach_text(shown: RolloutPreview, product: str) -> str:

@@ -1,6 +1,5 @@
 """What speaks against an image that is to be published, before anything is changed. I/O."""
 
-from pathlib import Path
 from typing import NamedTuple
 
 from ota_server.model.image_header import ImageHeader
@@ -73,11 +72,11 @@ def check_others(request: PublishRequest, state: DataDirState, now_ms: int) -> N
     check_against(request, state.policy)
 
 
-def other_bytes_text(version: str, recorded: str, sha256: str, source: str | Path) -> str:
-    """Return that a release is there with other bytes than those of a source."""
+def other_bytes_text(version: str, recorded: str, sha256: str) -> str:
+    """Return that a release is there with other bytes than those of an image."""
     return (
-        f"{version} is there with other bytes: their SHA-256 is {recorded}, "
-        f"that of {source} is {sha256}; give each build a version of its own"
+        f"{version} is there with other bytes: their SHA-256 is {recorded}, that of this image "
+        f"is {sha256}; give each build a version of its own"
     )
 
 

@@ -188,10 +188,7 @@ class _Job:
             there = self._sha256_of(release)
             recorded = release.manifest.sha256 if release.manifest else there
             if recorded != manifest.sha256:
-                text = other_bytes_text(
-                    manifest.version, recorded, manifest.sha256, self._request.source
-                )
-                raise Refused(text)
+                raise Refused(other_bytes_text(manifest.version, recorded, manifest.sha256))
             if release.manifest is None:
                 return self._put(manifest, None, "recorded")
             merged = self.record.merged_with(release.manifest)

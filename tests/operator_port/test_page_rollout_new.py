@@ -49,6 +49,12 @@ class StartTest(RolloutPageCase):
         self.assertIn("is the target of the fleet already", self.preview(version=OLD).text)
         self.assertIn("not a version", self.preview(version=HOSTILE).text)
 
+    def test_what_is_in_the_way_is_said_in_the_words_of_the_form(self):
+        for changes in ({"count_new": ""}, {"waves": "0.001,100"}, {"soak_seconds": "1s"}):
+            text = self.preview(**changes).text
+            self.assertNotIn("--", text)
+        self.assertIn('"Count new devices too"', self.preview(count_new="").text)
+
     def test_a_product_that_is_not_there_is_not_found(self):
         self.assertEqual(self.operators.get("/rollouts/new?product=none").status, 404)
 
