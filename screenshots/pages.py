@@ -104,7 +104,7 @@ def tell(
     for each in both:
         each.open("/?span=30d")
         each.page.get_by_text("No download runs now").wait_for()
-        shoot(each, "overview", tallest=1560)
+        shoot(each, "overview", tallest=1600)
         fleet.step(good)
     phone.open("/?span=30d")
     shoot(phone, "phone")
@@ -121,7 +121,7 @@ def tell(
     send_what_is_rejected(devices_port)
     bad = next(each for each in members if fleet.runs[each] != RELEASE)
     paths = {"device": f"/devices/default/{mac_of(bad)}", "releases": "/releases"}
-    paths |= {name: f"/{name}" for name in ("rollouts", "rejected", "audit")}
+    paths |= {name: f"/{name}" for name in ("groups", "rollouts", "rejected", "audit")}
     shoot_all(both, paths)
     story.hold("meters run backwards since v2.0.0")
     shoot_all(both, {"hold": "/hold"})

@@ -25,6 +25,8 @@ _HEADINGS = (
     Heading("State"),
     Heading("Progress"),
 )
+# Letters of the name of a wave that do not take a second line.
+_MOST_OF_A_LINE = 24
 # What a bar shows, the best first, with its colour; what is left has not got that far.
 _PARTS = (
     ("updated", "good", ("updated",)),
@@ -91,8 +93,9 @@ def _wave_row(
         shared = percent(wave.updated, wave.devices)
         words = element("span", f"{counted(wave.counts)} ({shared})", class_="quiet")
     progress = element("div", wave_bar(wave), words)
-    name = element("span", f"{at + 1}: {whom}", class_="nowrap" if wave.percent else None)
-    return name, devices, element("span", wave.state, since), progress
+    is_short = len(whom) <= _MOST_OF_A_LINE
+    name = element("span", f"{at + 1}: {whom}", class_="nowrap" if is_short else None)
+    return name, devices, element("span", wave.state, since, class_="nowrap"), progress
 
 
 def _devices_of(counts: Mapping[str, int], planned: int | None) -> str:
