@@ -50,8 +50,8 @@ class Apart(StrEnum):
     """
 
     PINNED = "pinned"
-    HELD = "on hold"
-    REJECTED = "its release was rejected"
+    HELD = "kept by the hold"
+    REJECTED = "on a stopped release"
 
 
 def word_of(value: StrEnum) -> str:

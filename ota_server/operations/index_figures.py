@@ -16,7 +16,7 @@ from ota_server.operations.device_filter import (
 )
 from ota_server.operations.index_answers import FleetSummary, VersionsOverTime
 from ota_server.operations.index_schema import get_meta
-from ota_server.operations.index_tally import HOUR_MS
+from ota_server.operations.index_tally import SPAN_MS
 from ota_server.policy.device_state import HELD_BY, Condition
 from ota_server.policy.reason import Reason
 
@@ -168,8 +168,10 @@ def counts_in_time(
     counts = {version: [0] * len(times_ms) for version in (*now, *names)}
     totals = [0] * len(times_ms)
     at = len(changes)
+    # What changed within a span is shown from its end on, and at the last time: not before it was.
+    shown_from_ms = [*(each - SPAN_MS for each in times_ms[:-1]), times_ms[-1] - 1]
     for place in reversed(range(len(times_ms))):
-        while at and changes[at - 1][0] * HOUR_MS >= times_ms[place]:
+        while at and changes[at - 1][0] * SPAN_MS > shown_from_ms[place]:
             at -= 1
             _, version, devices = changes[at]
             now[version] -= devices
@@ -185,22 +187,22 @@ def counts_in_time(
 
 
 def first_change_ms(connection: sqlite3.Connection, products: Sequence[str]) -> int | None:
-    """Return the hour in which the first device came that is counted; None: there is none."""
-    sql = "SELECT min(hour) FROM version_changes WHERE product = ?"
+    """Return when the span began in which the first device came that is counted; None: there is none."""
+    sql = "SELECT min(span) FROM version_changes WHERE product = ?"
     found = [connection.execute(sql, (each,)).fetchone()[0] for each in products]
-    return min((hour * HOUR_MS for hour in found if hour is not None), default=None)
+    return min((span * SPAN_MS for span in found if span is not None), default=None)
 
 
 def _changes_since(
     connection: sqlite3.Connection, products: Sequence[str], since_ms: int
 ) -> list[tuple[int, str, int]]:
-    """Return the changes since a time in their order: the hour, the version, how many more."""
+    """Return the changes since a time in their order: the span, the version, how many more."""
     sql = (
-        "SELECT hour, version, sum(devices) FROM version_changes "
-        f"WHERE product IN ({_places(products)}) AND hour >= ? "
-        "GROUP BY hour, version ORDER BY hour"
+        "SELECT span, version, sum(devices) FROM version_changes "
+        f"WHERE product IN ({_places(products)}) AND span >= ? "
+        "GROUP BY span, version ORDER BY span"
     )
-    return connection.execute(sql, (*products, since_ms // HOUR_MS)).fetchall()
+    return connection.execute(sql, (*products, since_ms // SPAN_MS)).fetchall()
 
 
 def _places(values: Sequence[object]) -> str:

@@ -12,14 +12,15 @@ from typing import Any
 from ota_server.operations.device_filter import NO_CONDITION
 from ota_server.operations.index_row import IndexRow
 
-HOUR_MS = 3_600_000
+# As finely as it is on record when devices reported other versions.
+SPAN_MS = 5 * 60_000
 # Devices that report a new version again and again must not fill the disk.
-_MOST_VERSIONS_IN_AN_HOUR = 500
-_KEPT_HOURS = 400 * 24
+_MOST_VERSIONS_IN_A_SPAN = 100
+_KEPT_SPANS = 100 * 24 * 12
 _KEYS = {
     "state_tally": ("product", "condition", "apart", "reason"),
     "version_tally": ("product", "version"),
-    "version_changes": ("product", "hour", "version"),
+    "version_changes": ("product", "span", "version"),
 }
 
 
@@ -53,7 +54,7 @@ class IndexTally:
 
     def change(self, product: str, at_ms: int, version: str, devices: int) -> None:
         """Count that from a time on so many more devices report a version."""
-        self._changes[product, max(at_ms, 0) // HOUR_MS, version] += devices
+        self._changes[product, max(at_ms, 0) // SPAN_MS, version] += devices
 
     def write(self, connection: sqlite3.Connection) -> None:
         """Add what was counted to the tables."""
@@ -69,17 +70,17 @@ class IndexTally:
             counter.clear()
 
     def _leave_out(self, connection: sqlite3.Connection) -> None:
-        """Drop what goes beyond the versions of an hour; the sum of all stays right elsewhere."""
-        hours = Counter((product, hour) for product, hour, _ in self._changes)
-        for (product, hour), number in hours.items():
-            known = _versions_of(connection, product, hour)
+        """Drop what goes beyond the versions of a span; the sum of all stays right elsewhere."""
+        spans = Counter((product, span) for product, span, _ in self._changes)
+        for (product, span), number in spans.items():
+            known = _versions_of(connection, product, span)
             if not known:
-                _forget_old(connection, product, hour)
-            if number + len(known) <= _MOST_VERSIONS_IN_AN_HOUR:
+                _forget_old(connection, product, span)
+            if number + len(known) <= _MOST_VERSIONS_IN_A_SPAN:
                 continue
-            room = _MOST_VERSIONS_IN_AN_HOUR - len(known)
+            room = _MOST_VERSIONS_IN_A_SPAN - len(known)
             new = [
-                key for key in self._changes if key[:2] == (product, hour) and key[2] not in known
+                key for key in self._changes if key[:2] == (product, span) and key[2] not in known
             ]
             for key in new[max(room, 0) :]:
                 del self._changes[key]
@@ -94,11 +95,11 @@ def _add(connection: sqlite3.Connection, table: str, counts: Mapping[Any, int]) 
     connection.executemany(sql, [(*key, devices) for key, devices in counts.items() if devices])
 
 
-def _versions_of(connection: sqlite3.Connection, product: str, hour: int) -> set[str]:
-    sql = "SELECT version FROM version_changes WHERE product = ? AND hour = ?"
-    return {version for (version,) in connection.execute(sql, (product, hour))}
+def _versions_of(connection: sqlite3.Connection, product: str, span: int) -> set[str]:
+    sql = "SELECT version FROM version_changes WHERE product = ? AND span = ?"
+    return {version for (version,) in connection.execute(sql, (product, span))}
 
 
-def _forget_old(connection: sqlite3.Connection, product: str, hour: int) -> None:
-    sql = "DELETE FROM version_changes WHERE product = ? AND hour < ?"
-    connection.execute(sql, (product, hour - _KEPT_HOURS))
+def _forget_old(connection: sqlite3.Connection, product: str, span: int) -> None:
+    sql = "DELETE FROM version_changes WHERE product = ? AND span < ?"
+    connection.execute(sql, (product, span - _KEPT_SPANS))

@@ -29,7 +29,7 @@ _LABELS = {
     "not_version": "Any version but",
     "state": "State",
     "stage": "How far with its release",
-    "apart": "Pinned, on hold, rejected",
+    "apart": "Pinned, or stopped",
     "family": "Family",
     "product": "Product",
     "group": "Group",
@@ -57,7 +57,7 @@ _TITLES = {
     "target": "was told",
     "held_by": "held back by",
 }
-_NOT_APART = "not pinned, on hold or rejected"
+_NOT_APART = "not pinned, kept by the hold, or on a stopped release"
 _SWITCHES = ("outdated", "overdue")
 _WORDS: dict[str, type[StrEnum]] = {"state": Condition, "stage": Stage}
 _Pairs = Sequence[tuple[str, str]]

@@ -229,11 +229,11 @@ def history_part(
     """
     layers = _layers(found, shown)
     words = f"How many devices reported which version {when}"
-    # On a phone it is wider than the screen: else nobody could read its numbers.
+    # On a phone it is wider than the screen, or nobody could read its numbers: its end is shown.
     plot = element(
         "div",
         stacked_plot(found.times_ms, layers, words),
-        class_="wide",
+        class_="wide newest",
         tabindex="0",
         role="group",
         aria_label="Plot",
@@ -297,6 +297,6 @@ def product_table(summaries: Mapping[str, FleetSummary]) -> Html:
         Heading("Product"),
         Heading("Devices", True),
         *(Heading(capitalised(each.value), True, title=said) for each, said in _IN_ORDER.items()),
-        Heading("Not counted", True, title="pinned, on hold, or their release was rejected"),
+        Heading("Not counted", True, title="pinned, kept by the hold, or on a stopped release"),
     )
     return table(headings, [cells(*each) for each in summaries.items()])

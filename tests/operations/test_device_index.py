@@ -410,7 +410,8 @@ class InTimeTest(IndexCase):
                 previous_version=OLD,
             )
         self.catch_up()
-        since_ms, until_ms = start_ms - 5 * HOUR_MS, start_ms + 10 * HOUR_MS
+        shift_ms = 10 * MINUTE_MS  # until a change is shown
+        since_ms, until_ms = start_ms - 5 * HOUR_MS + shift_ms, start_ms + 10 * HOUR_MS + shift_ms
         followed = self.index.versions_over_time("", since_ms, until_ms, 3)
         self.assertEqual(followed.counts, {OLD: (4, 2, 2), NEW: (0, 2, 2)})
         self.assertEqual(followed.other, (0, 0, 0))
@@ -420,13 +421,23 @@ class InTimeTest(IndexCase):
             again = self.index.versions_over_time("", since_ms, until_ms, 3)
             self.assertEqual(again, followed)
 
+    def test_within_the_last_hour_the_past_stays_as_it_was(self):
+        for minutes, version in ((58, OLD), (17, NEW)):
+            time_ms = self.now_ms - minutes * MINUTE_MS
+            previous = OLD if version == NEW else ""
+            self.note(key_of(1), a_device(time_ms, version), previous_version=previous)
+            self.catch_up()
+        found = self.index.versions_over_time("", self.now_ms - HOUR_MS, self.now_ms, 6)
+        # Ten minutes apart, the last one is now.
+        self.assertEqual(found.counts, {OLD: (1, 1, 1, 1, 0, 0), NEW: (0, 0, 0, 0, 1, 1)})
+
     def test_a_version_from_before_the_journal_is_not_known(self):
         changed_ms = self.now_ms - 5 * HOUR_MS
         first_ms = self.now_ms - 20 * HOUR_MS
         self.know(1, NEW, update_ms=changed_ms, first_seen_ms=first_ms)
         self.catch_up()
-        since_ms = self.now_ms - 30 * HOUR_MS
-        found = self.index.versions_over_time("", since_ms, self.now_ms, 3)
+        until_ms = self.now_ms + 10 * MINUTE_MS
+        found = self.index.versions_over_time("", until_ms - 30 * HOUR_MS, until_ms, 3)
         self.assertEqual(found.counts, {NEW: (0, 0, 1), "": (1, 1, 0)})
 
     def test_of_many_versions_those_of_most_devices_are_shown(self):

@@ -72,7 +72,7 @@ class OverviewTest(OperatorsCase):
         text = self.operators.page("/?product=default").text
         self.assertRegex(text, r"Up to date: \d+ of 48 devices \(")
         self.assertIn("pinned 3 not counted", text)
-        self.assertIn("its release was rejected 10 not counted", text)
+        self.assertIn("on a stopped release 10 not counted", text)
         # All that are counted have one denominator: another share of the same word would mislead.
         self.assertNotIn("%", text.partition("States Up to date")[0])
 

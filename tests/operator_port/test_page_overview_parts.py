@@ -22,7 +22,7 @@ _COUNT = re.compile(r"^([\d,]+)(?: |$)|: ([\d,]+)(?:, [\d.]+ %)?$")
 _STATE = re.compile(r'class="state [a-z]+">([^<]+)<')
 _MARK = re.compile(r"<small>([^<]+)</small>")
 _CONDITIONS = {"up to date", "behind", "undecided", "held back", "away", "silent", "failed"}
-_APART = {"pinned", "on hold", "its release was rejected"}
+_APART = {"pinned", "kept by the hold", "on a stopped release"}
 _WORDS = _CONDITIONS | _APART
 
 
