@@ -187,7 +187,7 @@ def counts_in_time(
 
 
 def first_change_ms(connection: sqlite3.Connection, products: Sequence[str]) -> int | None:
-    """Return when the span began in which the first device came that is counted; None: there is none."""
+    """Return the begin of the span in which the first counted device came; None: there is none."""
     sql = "SELECT min(span) FROM version_changes WHERE product = ?"
     found = [connection.execute(sql, (each,)).fetchone()[0] for each in products]
     return min((span * SPAN_MS for span in found if span is not None), default=None)

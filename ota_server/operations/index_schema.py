@@ -196,12 +196,16 @@ def note_closed(path: Path) -> None:
 
 
 def _take_mark(path: Path) -> str:
-    """Return in which boot the index was closed in order, "": in none; from now on it is open."""
+    """Return in which boot the index was closed in order, "": in none; from now on it is open.
+
+    Raises:
+        OSError: the mark cannot be taken away: it would vouch for what is written from now on.
+    """
     mark = _mark_of(path)
     try:
-        closed_in = mark.read_text("ascii")
+        closed_in = mark.read_text("ascii", "replace")
         mark.unlink()
-    except (OSError, ValueError):
+    except FileNotFoundError:
         return ""
     sync_folder(path.parent)
     return closed_in

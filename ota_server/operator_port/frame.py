@@ -81,8 +81,8 @@ def acted(
 
 def _left(site: Site, asked: Asked) -> Html | None:
     """Return the warnings of the action that has led to this page."""
-    if asked.wants_fragment:
-        return None  # which renews parts of a page that has them already
+    if asked.wants_fragment or asked.request.method == "HEAD":
+        return None  # a fragment renews parts of a page that has them already; HEAD shows nothing
     left = site.left_notes.take(asked.operator, _path(asked))
     return element("div", notes(left, "note warn"), id="left", role="status") if left else None
 

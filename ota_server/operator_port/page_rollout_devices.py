@@ -36,7 +36,7 @@ from ota_server.rollouts.outcome_list import state_in_words
 
 _LEAST_SECONDS = 0.3
 _KEPT_TIMES = 10
-_MOST_KEPT = 8
+_MOST_KEPT = 32
 # From here on the list differs so much from the bars above it that it says how old it is.
 _OLD_MS = 2000
 # Of each reason; the page of one state has more.
@@ -56,6 +56,7 @@ class DeviceLists:
 
     def __init__(self) -> None:
         self._lock = Lock()
+        self._turns: dict[tuple[Path, str, str], Lock] = {}
         self._found: dict[tuple[Path, str, str], tuple[float, GroupedDevices]] = {}
 
     def of(
@@ -67,19 +68,27 @@ class DeviceLists:
             Refused, BadPolicy, OSError: as `groups_of`.
         """
         key = data_dir, rollout_id, state
-        with self._lock:  # one at a time: all others want the same one
+        with self._lock:
+            turn = self._turns.setdefault(key, Lock())
+        with turn:  # one finds it, and all others who want the same one wait
             until, found = self._found.get(key, (0.0, None))
             if found is None or time.monotonic() >= until:
                 # Not the time on the clock: a wait for the processor says nothing of the work.
                 begin = time.thread_time()
                 found = groups_of(data_dir, rollout_id, now_ms, _MANY, live)
                 took = time.thread_time() - begin
-                until = time.monotonic() + max(_LEAST_SECONDS, _KEPT_TIMES * took)
-                self._found.pop(key, None)
-                while len(self._found) >= _MOST_KEPT:
-                    del self._found[next(iter(self._found))]
-                self._found[key] = until, found
+                self._keep(key, time.monotonic() + max(_LEAST_SECONDS, _KEPT_TIMES * took), found)
             return found
+
+    def _keep(self, key: tuple[Path, str, str], until: float, found: GroupedDevices) -> None:
+        with self._lock:
+            self._found.pop(key, None)
+            self._found[key] = until, found
+            while len(self._found) > _MOST_KEPT:
+                del self._found[next(iter(self._found))]
+            for other in [*self._turns]:
+                if other != key and other not in self._found and not self._turns[other].locked():
+                    del self._turns[other]
 
 
 _lists = DeviceLists()

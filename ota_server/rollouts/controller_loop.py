@@ -101,6 +101,8 @@ class Controller:
                 ready, _, _ = select.select([parent], [], [], wait_seconds)
                 if ready and not os.read(parent, 1024):
                     break
+            if self._memory is not None:
+                self._memory.close()
             for mover in self._movers.values():
                 self._close(mover)
         finally:
@@ -119,7 +121,10 @@ class Controller:
         if not self._movers and self._is_sound and self._side_work is None:
             return None
         now_ms = self._look_at_clock()
+        awaited = frozenset[str]() if self._memory is None else self._memory.awaited()
         behind = {group for group, each in self._movers.items() if self._step(each, now_ms)}
+        if self._memory is not None and awaited:
+            self._memory.pass_by(awaited)
         self._beat([group for group in self._movers if group not in behind])
         has_more = self._side_work is not None and self._side_work.step(now_ms)
         return 0.0 if behind or has_more else self._tick_seconds

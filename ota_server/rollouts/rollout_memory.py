@@ -9,11 +9,12 @@ large fleet, for each answer. The thread that moves rollouts has all of it in me
 3. What nobody has asked for in a while is dropped.
 
 Where a rollout cannot be counted now, such as while its fold is behind, who waits gets nothing
-after a short time, and reads the files. I/O: waits.
+after the next look at all rollouts, and reads the files. I/O: waits.
 """
 
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Collection
 from pathlib import Path
 from threading import Condition
 from typing import NamedTuple
@@ -85,13 +86,28 @@ class RolloutMemory:
         self._changed = Condition()
         self._asked: dict[str, float] = {}
         self._counted: dict[str, tuple[float, CountedRollout]] = {}
+        # How often a rollout was looked at without a count, which ends all waits for it.
+        self._passed: Counter[str] = Counter()
+        self._is_closed = False
+
+    def close(self) -> None:
+        """Let nobody wait any longer: nothing is counted from now on."""
+        with self._changed:
+            self._is_closed = True
+            self._changed.notify_all()
 
     def ask(self, rollout_id: str) -> CountedRollout | None:
         """Return a rollout as it was counted last, perhaps after a wait; None: it is not now."""
         with self._changed:
             self._drop()
             self._asked[rollout_id] = time.monotonic()
-            self._changed.wait_for(lambda: rollout_id in self._counted, self._wait_seconds)
+            before = self._passed[rollout_id]
+
+            def is_over() -> bool:
+                is_passed = self._passed[rollout_id] != before
+                return rollout_id in self._counted or is_passed or self._is_closed
+
+            self._changed.wait_for(is_over, self._wait_seconds)
             _, counted = self._counted.get(rollout_id, (0.0, None))
             return counted
 
@@ -116,6 +132,21 @@ class RolloutMemory:
         with self._changed:
             return rollout_id in self._asked and rollout_id not in self._counted
 
+    def awaited(self) -> frozenset[str]:
+        """Return the rollouts that somebody has asked about and of which nothing is here."""
+        with self._changed:
+            return frozenset(self._asked.keys() - self._counted.keys())
+
+    def pass_by(self, rollout_ids: Collection[str]) -> None:
+        """Let nobody wait for those of some rollouts that are not here.
+
+        Args:
+            rollout_ids: were awaited before a look at all rollouts, which is over.
+        """
+        with self._changed:
+            self._passed.update(each for each in rollout_ids if each not in self._counted)
+            self._changed.notify_all()
+
     def put(self, rollout_id: str, counted: CountedRollout) -> None:
         """Put a rollout here that was just counted."""
         with self._changed:
@@ -127,3 +158,5 @@ class RolloutMemory:
         with self._changed:
             self._asked.pop(rollout_id, None)
             self._counted.pop(rollout_id, None)
+            self._passed[rollout_id] += 1
+            self._changed.notify_all()

@@ -2,8 +2,9 @@
 
 import shutil
 import sqlite3
-from contextlib import closing
-from threading import Thread
+from collections import Counter
+from contextlib import closing, suppress
+from threading import Event, Thread
 from typing import Any
 
 from ota_server.model.identity import number_of
@@ -231,3 +232,34 @@ class LiveListTest(OperatorsCase):
         page = self.operators.page(url)
         self.assertIn("not heard from: 14", page.text)
         self.assertIn("3 devices: it ran the release, and went back to v1.0.0", page.text)
+
+
+class EndWhileAskedTest(OperatorsCase):
+    """Somebody has pages of a rollout open while the server is ended."""
+
+    def test_the_controller_ends_in_order_while_lists_are_asked_for(self):
+        fleet = Fleet(COUNT)
+        fleet.ask(self.server.port)
+        self.await_devices(COUNT)
+        form = {"version": SECOND, "waves": "50,100", "count_new": "on", "soak_seconds": "1h"}
+        url = self.operators.post("/rollouts/new", form).fields["location"]
+        self.assertTrue(until(lambda: "not heard from: " in self.operators.page(url).text))
+        is_over, answers = Event(), Counter[int]()
+
+        def look(path: str) -> None:
+            while not is_over.is_set():
+                with suppress(OSError, AssertionError):  # the port closes at any moment
+                    answers[self.operators.get(path).status] += 1
+
+        paths = (url, f"/api/v1{url}/devices") * 3
+        looking = [Thread(target=look, args=(each,)) for each in paths]
+        self.addCleanup(is_over.set)
+        for each in looking:
+            each.start()
+        self.assertTrue(until(lambda: answers[200] > 10), answers)
+        self.server.end()
+        is_over.set()
+        for each in looking:
+            each.join()
+        self.assertNotIn("is killed", self.server.log)
+        self.assertTrue((self.data_dir / "log" / "index.sqlite-closed").exists())
