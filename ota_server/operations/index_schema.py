@@ -27,7 +27,7 @@ from ota_server.system.new_files import FILE_MODE, hand_over, sync_folder
 
 FILE_NAME = "index.sqlite"
 # Another one: the index is made again. Raise it with each change of what a column means.
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 # What `file` says of it, and what tells it from any other database: "OTAi".
 _APPLICATION_ID = 0x4F544169
 _MARK = "-closed"
