@@ -143,7 +143,7 @@ def _who(asked: Asked) -> Html:
     return element(
         "form",
         form_token(asked),
-        element("span", operator.name),
+        element("span", operator.name, None if operator.may_act else " (may only look)"),
         " ",
         element("button", "Sign out", class_="plain"),
         method="post",
