@@ -46,7 +46,7 @@ from ota_server.operator_port.pieces import (
 )
 from ota_server.operator_port.questions import may_not_act
 from ota_server.operator_port.routes import Route
-from ota_server.operator_port.sentences import capitalised
+from ota_server.operator_port.sentences import capitalised, with_utc
 from ota_server.operator_port.site import Site
 from ota_server.system.hints import hints
 
@@ -154,7 +154,7 @@ def _now(device: _Named, row: IndexedDevice, record: Device, now_ms: int) -> Nod
     sentence = hints.paste(why.sentence, device.product)
     return (
         element("p", with_code(f"{capitalised(sentence)}."), class_="note why"),
-        _facts(row, record, now_ms, pin_text(why, now_ms)),
+        _facts(row, record, now_ms, with_utc(pin_text(why, now_ms))),
         _in_full(why, device, now_ms),
     )
 
