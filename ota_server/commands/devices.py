@@ -222,10 +222,9 @@ def _rows(
     labels, groups = read_labels(data_dir), fleet.policy.groups
     conditions = FleetConditions(data_dir, fleet, judged_by_rollouts(data_dir, now_ms))
     for key, device in source.devices(fleet.policy.product, wanted, now_ms):
-        # The journal has the full hour after it.
         first_ms = device.first_seen_ms
-        if first_ms is not None and first_ms > min(device.last_seen_ms, now_ms):
-            device = device._replace(first_seen_ms=min(device.last_seen_ms, now_ms))
+        if first_ms is not None and first_ms > now_ms:  # also where a clock was ahead
+            device = device._replace(first_seen_ms=now_ms)
         label = labels.get(name_of(key), "")
         yield FleetRow(key, device, label, groups.get(key, ()), conditions)
 

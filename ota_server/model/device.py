@@ -15,8 +15,8 @@ from ota_server.model.version import same_version
 
 MAC_FIELD = b"_br_mac_"
 VERSION_FIELD = b"_br_fwv_"
-DAY_MS = 24 * 3_600_000
-_HOUR_MS = 3_600_000
+HOUR_MS = 3_600_000
+DAY_MS = 24 * HOUR_MS
 REPORTED_VERSION = re.compile(rb"[ -~]{1,64}")
 # A device as one tuple: its fields up to `image_only`, then `first_seen_ms`, then those of its
 # download, if it has one: the SHA-256 as bytes; the last three left out if all are 0. Last, as the
@@ -196,7 +196,7 @@ def not_later(device: Device, now_ms: int) -> Device:
     time_ms, _, seen_ms, update_ms, *_ = device
     download, first_ms, action = device.download, device.first_seen_ms, device.action
     since_ms = 0 if action is None else action.since_ms
-    latest_ms = max(time_ms, seen_ms, update_ms or 0, (first_ms or 0) - _HOUR_MS, since_ms)
+    latest_ms = max(time_ms, seen_ms, update_ms or 0, (first_ms or 0) - HOUR_MS, since_ms)
     if download is not None:
         latest_ms = max(latest_ms, download.request_ms, download.attempt_ms)
     if latest_ms <= now_ms:
@@ -248,7 +248,19 @@ def reported(device: Device, report: Report, address: str, now_ms: int) -> Devic
 
 def _first_seen(now_ms: int) -> int:
     """Return the next full hour: there are so few of them that their text stays cached."""
-    return -(-now_ms // _HOUR_MS) * _HOUR_MS
+    return -(-now_ms // HOUR_MS) * HOUR_MS
+
+
+def first_seen_hour(device: Device) -> int | None:
+    """Return the beginning of the full hour in which a device was first seen, as people see it.
+
+    It never moves, and is never later than the first record, of which the end of that hour is on
+    record. None: it is not.
+    """
+    if device.first_seen_ms is None:
+        return None
+    # A clock that went back leaves a device that was seen before it was seen first.
+    return (min(device.first_seen_ms, device.last_seen_ms) - 1) // HOUR_MS * HOUR_MS
 
 
 def checked(

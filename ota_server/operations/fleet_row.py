@@ -9,7 +9,7 @@ from ipaddress import IPv4Network, IPv6Network, ip_address
 from operator import attrgetter
 from typing import Any, NamedTuple
 
-from ota_server.model.device import Device
+from ota_server.model.device import Device, first_seen_hour
 from ota_server.model.identity import name_of, product_of
 from ota_server.model.timestamp import ago_ms, format_time
 from ota_server.model.updater import family_of
@@ -175,7 +175,7 @@ COLUMNS = {
     ),
     "seen": _time("LAST SEEN", "last_seen_time", attrgetter("last_seen_ms")),
     "updated": _time("UPDATED", "update_time", attrgetter("update_ms")),
-    "first": _time("FIRST SEEN", "first_seen_time", attrgetter("first_seen_ms")),
+    "first": _time("FIRST SEEN", "first_seen_time", first_seen_hour),
     "address": _text("ADDRESS", "address", lambda row: row.device.address, _by_address),
     "family": _text("FAMILY", "family", attrgetter("family")),
     "groups": Column(

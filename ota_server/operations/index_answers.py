@@ -38,7 +38,7 @@ class IndexedDevice(NamedTuple):
         stage: how far it is with `release`.
         apart: why it is left out of the count; None: it is counted.
         updated_ms: when it first reported its version; None: that never changed.
-        first_ms: when it was first seen; None: that is not on record.
+        first_ms: the beginning of the hour in which it was first seen; None: not on record.
         interval_ms: how often it asks; 0: that is not known.
         is_overdue: it was silent for longer than that explains.
         since_ms: since when it is in its condition.

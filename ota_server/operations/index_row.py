@@ -11,7 +11,7 @@ from ipaddress import IPv6Address, ip_address
 from typing import Any, NamedTuple
 
 from ota_server.model.action import action_fields, action_in
-from ota_server.model.device import DAY_MS, Device, Download
+from ota_server.model.device import DAY_MS, HOUR_MS, Device, Download, first_seen_hour
 from ota_server.model.identity import key_of_name, name_of, number_of, product_of
 from ota_server.model.updater import family_of, updater_fields, updater_in
 from ota_server.model.version import order_of, same_version
@@ -128,7 +128,6 @@ def make_row(
         before: its row up to now; None: it is new.
     """
     (label, groups), version, seen_ms = marks, device.firmware_version, device.last_seen_ms
-    first_ms = device.first_seen_ms
     if before is None:
         identity = number_of(key), name_of(key), product_of(key)
         since_ms, interval_ms = _since(device, state, now_ms), 0
@@ -157,7 +156,7 @@ def make_row(
         device.target_version,
         order_of(device.target_version or ""),
         device.update_ms or 0,
-        0 if first_ms is None else min(first_ms, seen_ms),  # on record is the full hour after it
+        first_seen_hour(device) or 0,
         since_ms,
         state.due_ms,
         rest_of(device),
@@ -214,7 +213,7 @@ def device_of(row: IndexRow) -> Device:
         row.address,
         image_only,
         download,
-        row.first_ms or None,
+        row.first_ms + HOUR_MS if row.first_ms else None,
         action,
         updater,
     )

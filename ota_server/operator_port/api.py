@@ -35,6 +35,7 @@ from ota_server.operator_port.openapi import document
 from ota_server.operator_port.routes import Route
 from ota_server.operator_port.schema_check import reference
 from ota_server.operator_port.site import Site
+from ota_server.system.hints import hints
 
 _MODULES = (
     *(api_devices, api_device_changes, api_groups, api_rollouts, api_rollout_changes),
@@ -44,7 +45,9 @@ _MODULES = (
 
 @cache
 def _document(reads_openly: bool) -> bytes:
-    return json.dumps(document(OPERATIONS, ota_server.__version__, reads_openly)).encode("ascii")
+    a_token = hints.paste("A token by `token create NAME`.")
+    described = document(OPERATIONS, ota_server.__version__, a_token, reads_openly)
+    return json.dumps(described).encode("ascii")
 
 
 def _describe(site: Site, _given: Given) -> Reply:

@@ -9,7 +9,7 @@ from ota_server.httpd.reply import Reply
 from ota_server.operator_port.asked import Asked
 from ota_server.operator_port.html import Html, Node, element, html_of
 from ota_server.operator_port.pieces import form_token, notes
-from ota_server.operator_port.sentences import capitalised, sentences
+from ota_server.operator_port.sentences import capitalised, sentences, with_utc
 from ota_server.operator_port.site import Site
 from ota_server.operator_port.static_files import url_of
 from ota_server.policy.hold import hold_lines
@@ -118,7 +118,7 @@ def _held(site: Site) -> Html | None:
         return None
     # Without the command that ends it: the page of the hold has a button for that.
     texts = [line.rpartition("; ")[0] for line in lines]
-    said = [element("p", capitalised(text)) for text in texts]
+    said = [element("p", capitalised(with_utc(text))) for text in texts]
     more = element("p", element("a", "The hold, and how to end it", href="/hold"))
     return element("div", said, more, class_="held", role="alert")
 
@@ -143,7 +143,7 @@ def _who(asked: Asked) -> Html:
     return element(
         "form",
         form_token(asked),
-        element("span", operator.name),
+        element("span", operator.name, None if operator.may_act else " (may only look)"),
         " ",
         element("button", "Sign out", class_="plain"),
         method="post",

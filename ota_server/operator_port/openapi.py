@@ -70,12 +70,13 @@ _ERROR_FIELDS = {
 
 
 def document(
-    operations: Iterable[Operation], version: str, reads_openly: bool = False
+    operations: Iterable[Operation], version: str, a_token: str, reads_openly: bool = False
 ) -> dict[str, Any]:
     """Return the description of the API.
 
     Args:
         version: of the server.
+        a_token: how to come by one, in a sentence.
         reads_openly: whoever is on the machine of the server may read without a token.
     """
     paths: dict[str, dict[str, Any]] = {}
@@ -94,7 +95,7 @@ def document(
                 _SCHEME: {
                     "type": "http",
                     "scheme": "bearer",
-                    "description": "A token by `ota-server token create NAME`.",
+                    "description": a_token,
                 }
             },
         },

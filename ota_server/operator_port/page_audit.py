@@ -19,6 +19,7 @@ from ota_server.operator_port.page_rollout_pieces import time_of
 from ota_server.operator_port.pieces import at, link, live, pager, state, table, url_with, with_code
 from ota_server.operator_port.products_shown import product_ways, products_meant
 from ota_server.operator_port.routes import Route
+from ota_server.operator_port.sentences import with_utc
 from ota_server.operator_port.site import DEFAULT, Site
 
 _ROWS = 50
@@ -121,7 +122,7 @@ def _row(product: str, entry: AuditEntry, now_ms: int, has_products: bool) -> tu
         action = element("span", state("bad", "not done"), f": {entry.action}")
     when = _when(entry.time, now_ms)
     after = element("span", with_code(entry.after)) if entry.after else None
-    cells = (entry.who, action, entry.what, entry.before, after)
+    cells = (entry.who, action, entry.what, with_utc(entry.before), after)
     return (when, product or DEFAULT, *cells) if has_products else (when, *cells)
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ota_server.httpd.reply import Reply
-from ota_server.model.device import Device
+from ota_server.model.device import HOUR_MS, Device
 from ota_server.model.identity import key_of_name, parse_name
 from ota_server.model.quantity import rounded_duration
 from ota_server.model.refusal import BadPolicy, Refused
@@ -46,11 +46,9 @@ from ota_server.operator_port.pieces import (
 )
 from ota_server.operator_port.questions import may_not_act
 from ota_server.operator_port.routes import Route
-from ota_server.operator_port.sentences import capitalised
+from ota_server.operator_port.sentences import capitalised, with_utc
 from ota_server.operator_port.site import Site
 from ota_server.system.hints import hints
-
-_HOUR_MS = 3_600_000
 
 
 class _Named(NamedTuple):
@@ -156,7 +154,7 @@ def _now(device: _Named, row: IndexedDevice, record: Device, now_ms: int) -> Nod
     sentence = hints.paste(why.sentence, device.product)
     return (
         element("p", with_code(f"{capitalised(sentence)}."), class_="note why"),
-        _facts(row, record, now_ms, pin_text(why, now_ms)),
+        _facts(row, record, now_ms, with_utc(pin_text(why, now_ms))),
         _in_full(why, device, now_ms),
     )
 
@@ -189,9 +187,7 @@ def _first_seen(ms: int | None) -> str:
     """Return when a device was first seen: the hour alone is on record."""
     if ms is None:
         return "not on record"
-    # On record is the full hour after it, or when it was seen last if that is before.
-    begin_ms = (ms - 1) // _HOUR_MS * _HOUR_MS
-    begin, end = format_second(begin_ms), format_second(begin_ms + _HOUR_MS)
+    begin, end = format_second(ms), format_second(ms + HOUR_MS)
     return f"on {begin[:10]} between {begin[11:16]} and {end[11:16]} UTC"
 
 

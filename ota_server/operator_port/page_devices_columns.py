@@ -147,7 +147,9 @@ COLUMNS = {
         is_time=True,
     ),
     "updated": _time("Updated", "update_time", lambda row: row.updated_ms),
-    "first": _time("First seen", "first_seen_time", lambda row: row.first_ms),
+    "first": _time("First seen", "first_seen_time", lambda row: row.first_ms)._replace(
+        meaning="the beginning of the full hour in which it was first seen"
+    ),
     "address": _text("Address", "address", lambda row: row.address),
     "groups": DeviceColumn(
         "Groups",

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 from ota_server.httpd.reply import Reply
 from ota_server.model.refusal import BadPolicy, Refused
-from ota_server.model.timestamp import format_second
 from ota_server.operations.device_filter import DeviceFilter
 from ota_server.operations.device_index import FleetSummary, IndexAway
 from ota_server.operations.rollout_facts import RolloutDetail, current_rollouts
@@ -38,7 +37,7 @@ from ota_server.operator_port.pieces import (
 )
 from ota_server.operator_port.products_shown import product_ways
 from ota_server.operator_port.routes import Route
-from ota_server.operator_port.sentences import capitalised, sentences
+from ota_server.operator_port.sentences import capitalised, sentences, utc_text
 from ota_server.operator_port.site import Site
 from ota_server.policy.device_state import Condition
 from ota_server.system.hints import hints
@@ -100,8 +99,7 @@ def _with_devices(site: Site, asked: Asked, product: str | None, now: Node) -> N
 
 
 def _as_of(summary: FleetSummary) -> Html:
-    time = format_second(summary.as_of_ms).replace("T", " ").replace("Z", " UTC")
-    return element("p", f"All states as of {time}.", class_="quiet")
+    return element("p", f"All states as of {utc_text(summary.as_of_ms)}.", class_="quiet")
 
 
 def _each_product(site: Site) -> Node:

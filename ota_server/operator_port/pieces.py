@@ -9,6 +9,7 @@ from ota_server.model.timestamp import format_second
 from ota_server.operations.rollout_words import RESUMING
 from ota_server.operator_port.asked import Asked
 from ota_server.operator_port.html import Html, Node, element
+from ota_server.operator_port.sentences import utc_text, with_utc
 from ota_server.operator_port.site import DEFAULT
 from ota_server.policy.device_state import Condition
 
@@ -49,16 +50,15 @@ def when(ms: int | None, now_ms: int, never: str = "never") -> Html:
     """
     if ms is None:
         return element("span", never, class_="quiet")
-    utc = format_second(ms)
-    return element("time", _from_now((now_ms - ms) // 1000), datetime=utc, title=utc)
+    shown = _from_now((now_ms - ms) // 1000)
+    return element("time", shown, datetime=format_second(ms), title=utc_text(ms))
 
 
 def at(ms: int | None, never: str = "never") -> Html:
     """Return a time in UTC in full."""
     if ms is None:
         return element("span", never, class_="quiet")
-    utc = format_second(ms)
-    return element("time", utc.replace("T", " ").replace("Z", " UTC"), datetime=utc)
+    return element("time", utc_text(ms), datetime=format_second(ms))
 
 
 def _from_now(seconds: int) -> str:
@@ -102,9 +102,12 @@ def of_product(product: str) -> str:
 
 
 def with_code(text: str) -> Node:
-    """Return a text in which what stands in backticks is code, such as a command."""
+    """Return a text in which what stands in backticks is code, such as a command.
+
+    Times outside of code are as pages have them.
+    """
     parts = _CODE.split(text)
-    return [element("code", each) if at % 2 else each for at, each in enumerate(parts)]
+    return [element("code", each) if at % 2 else with_utc(each) for at, each in enumerate(parts)]
 
 
 def notes(texts: Iterable[str], kind: str = "note") -> Node:

@@ -181,6 +181,16 @@ class JsonTest(DevicesCase):
             first_ms = parse_time(shown["first_seen_time"])
             self.assertLessEqual(first_ms, min(seen_ms, time.time_ns() // 1_000_000))
 
+    def test_it_was_first_seen_in_an_hour_that_does_not_move(self):
+        now_ms = time.time_ns() // 1_000_000
+        hour_ms = 60 * MINUTE_MS
+        first_ms = -(-(now_ms - 1) // hour_ms) * hour_ms
+        for seen_ms in (now_ms - 1, now_ms):
+            device = Device(seen_ms, "v1", seen_ms, None, "v1", "192.0.2.7", False, None, first_ms)
+            self.journal(format_record("check", MAC, device))
+            (shown,) = map(json.loads, self.lines("--json"))
+            self.assertEqual(parse_time(shown["first_seen_time"]), first_ms - hour_ms)
+
     def test_each_line_is_one_device(self):
         self.known(MAC, "=1+1")
         self.known(OTHER, "v1.0.1", MINUTE_MS, DAY_MS)

@@ -285,6 +285,13 @@ class PagesTest(unittest.TestCase):
             with self.subTest(name):
                 self.assertRegex(text, rf"\b{name}\b")
 
+    def test_commands_are_as_a_checkout_has_them(self):
+        for page in (*TEXTS, *DEVICE_PAGES, *sorted((ROOT / "deploy").iterdir())):
+            # `COMMAND` stands where the page says what installing the package adds.
+            installed = re.findall(r"(?:^|[` ])ota-server (?!COMMAND)[a-z]+", read(page), re.M)
+            with self.subTest(page.name):
+                self.assertEqual(installed, [])
+
     def test_no_path_of_a_machine_is_in_it(self):
         for page in PAGES:
             with self.subTest(page.name):

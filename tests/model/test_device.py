@@ -10,6 +10,7 @@ from ota_server.model.device import (
     asked_for_image,
     checked,
     checked_again,
+    first_seen_hour,
     flatten,
     not_later,
     previous_version,
@@ -70,6 +71,29 @@ class CheckTest(unittest.TestCase):
         later = checked(first, report("v2"), "v2", ADDRESS, 99_000_000)
         later = asked_for_image(later, report("v2"), "v2", ADDRESS, 99_000_001, DOWNLOAD)
         self.assertEqual(unflatten(flatten(later)).first_seen_ms, 7_200_000)
+
+    def test_people_see_the_beginning_of_the_hour_in_which_it_was_first_seen(self):
+        hour_ms = 3_600_000
+        for first_ms, begin_ms in (
+            (2 * hour_ms + 1, 2 * hour_ms),
+            (2 * hour_ms + 540_000, 2 * hour_ms),
+            (3 * hour_ms - 1, 2 * hour_ms),
+            (3 * hour_ms, 2 * hour_ms),
+        ):
+            device = checked(None, report("v1"), "v2", ADDRESS, first_ms)
+            for later_ms in (
+                first_ms,
+                first_ms + 1,
+                first_ms + 9 * 60_000,
+                first_ms + 99 * hour_ms,
+            ):
+                with self.subTest(first_ms=first_ms, later_ms=later_ms):
+                    device = checked(device, report("v1"), "v2", ADDRESS, later_ms)
+                    self.assertEqual(first_seen_hour(device), begin_ms)
+        self.assertIsNone(first_seen_hour(device._replace(first_seen_ms=None)))
+        with self.subTest("its clock went back"):
+            seen_earlier = device._replace(last_seen_ms=hour_ms + 5)
+            self.assertEqual(first_seen_hour(seen_earlier), hour_ms)
 
     def test_a_check_moves_the_last_seen_time_and_keeps_the_download(self):
         self.assertEqual(

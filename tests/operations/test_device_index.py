@@ -79,9 +79,6 @@ class RandomFleetTest(IndexCase):
             conditions = FleetConditions(each, fleet, lambda *_: "")
             labels = read_labels(each)
             for key, device in found.devices(fleet.policy.product):
-                first_ms = device.first_seen_ms
-                if first_ms is not None:
-                    device = device._replace(first_seen_ms=min(first_ms, device.last_seen_ms))
                 groups = fleet.policy.groups.get(key, ())
                 rows.append(FleetRow(key, device, labels.get(name_of(key), ""), groups, conditions))
         return rows
@@ -381,7 +378,7 @@ class StagesTest(IndexCase):
 class InTimeTest(IndexCase):
     def test_versions_over_time_begin_with_the_first_device(self):
         begin_ms = self.now_ms // HOUR_MS * HOUR_MS - 5 * HOUR_MS
-        self.know(1, first_seen_ms=begin_ms, last_seen_ms=begin_ms)
+        self.know(1, first_seen_ms=begin_ms + HOUR_MS, last_seen_ms=begin_ms + 1)
         self.catch_up()
 
         def begin(since_ms: int, least_ms: int | None) -> int:

@@ -2,6 +2,7 @@
 
 import json
 
+from ota_server.model.timestamp import parse_time
 from ota_server.operator_port.api_devices import device_url
 from tests.support.operators import OperatorsCase, some_devices
 
@@ -54,6 +55,13 @@ class ApiDevicesTest(OperatorsCase):
         _, second = self.operators.json("GET", f"/api/v1/devices?limit=10&cursor={first['next']}")
         url = f"/api/v1/devices?limit=10&cursor={second['previous']}"
         self.assertEqual(self.operators.json("GET", url)[1]["devices"], first["devices"])
+
+    def test_it_was_first_seen_in_a_full_hour(self):
+        _, page = self.operators.json("GET", "/api/v1/devices?limit=1")
+        (device,) = page["devices"]
+        self.assertRegex(device["first_seen_time"], r":00:00\.000Z$")
+        age_ms = parse_time(device["last_seen_time"]) - parse_time(device["first_seen_time"])
+        self.assertTrue(0 < age_ms <= 3_600_000, age_ms)
 
     def test_a_filter_chooses_as_its_name_says(self):
         for query, wanted in (

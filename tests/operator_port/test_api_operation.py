@@ -149,6 +149,11 @@ class ChecksTest(ApiCase):
 
 
 class WhoMayTest(ApiCase):
+    def test_the_description_says_how_to_come_by_a_token_as_the_server_was_called(self):
+        schemes = self.operators.json("GET", "/api/v1/openapi.json")[1]["components"]
+        said = schemes["securitySchemes"]["token"]["description"]
+        self.assertRegex(said, r" -m ota_server token create NAME( --data-dir \S+)?`\.$")
+
     def test_each_operation_that_changes_something_needs_a_token(self):
         token, self.operators.token = self.operators.token, ""
         self.addCleanup(setattr, self.operators, "token", token)

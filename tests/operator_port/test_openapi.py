@@ -16,7 +16,7 @@ from ota_server.operator_port.openapi import document
 from ota_server.operator_port.schema_check import unfit_parts
 from ota_server.operator_port.site_routes import all_routes
 
-DOCUMENT = document(OPERATIONS, "1.2.3", reads_openly=True)
+DOCUMENT = document(OPERATIONS, "1.2.3", "A token by a command.", reads_openly=True)
 
 
 def parts_of(value: object) -> Iterator[dict[str, Any]]:
@@ -97,7 +97,7 @@ class DocumentTest(unittest.TestCase):
 
     def test_acting_needs_a_token_everywhere_and_reading_where_the_port_is_not_local(self):
         for reads_openly in (False, True):
-            said = operations(document(OPERATIONS, "1", reads_openly))
+            said = operations(document(OPERATIONS, "1", "A token by a command.", reads_openly))
             for each in OPERATIONS:
                 security = said[each.method, PREFIX + each.path]["security"]
                 is_open = {} in security

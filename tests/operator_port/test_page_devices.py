@@ -246,6 +246,9 @@ class TableTest(OperatorsCase):
         self.assertEqual(len(meanings), 2)
         for said in meanings:  # where nobody can hover
             self.assertIn(said, page.text)
+        first = self.reader.page("/devices?columns=mac,first")
+        meaning = "the beginning of the full hour in which it was first seen"
+        self.assertIn(meaning, [each.get("title") for each in first.all("th")])
 
     def test_actions_are_for_one_product_at_a_time(self):
         page = self.operators.page("/devices?group=beta")

@@ -44,7 +44,9 @@ class HoldPageTest(OperatorsCase):
             held = self.held(product)
             self.assertEqual((held["user"], held["reason"]), ("ann", "it reboots"))
         said = self.operators.page("/rejected").text
-        self.assertRegex(said, "Everything is on hold .* by ann: it reboots The hold")
+        self.assertRegex(
+            said, r"Everything is on hold since [-\d]+ [:\d]+ UTC by ann: it reboots The hold"
+        )
         (entry,) = [
             json.loads(line)
             for line in (self.data_dir / "log" / "audit.jsonl").read_text().splitlines()

@@ -28,7 +28,9 @@ class TextTest(unittest.TestCase):
             with self.subTest(words):
                 time = pieces.when(NOW_MS - ago_seconds * 1000, NOW_MS)
                 self.assertIn(f">{words}<", time)
-        self.assertIn('title="2026-11-22T12:00:00Z"', pieces.when(NOW_MS - 7 * 86_400_000, NOW_MS))
+        self.assertIn(
+            'title="2026-11-22 12:00:00 UTC"', pieces.when(NOW_MS - 7 * 86_400_000, NOW_MS)
+        )
         self.assertIn(">in 3 h<", pieces.when(NOW_MS + 3 * 3_600_000, NOW_MS))
 
     def test_what_is_a_little_newer_than_the_page_is_now(self):
@@ -53,6 +55,14 @@ class TextTest(unittest.TestCase):
     def test_what_stands_in_backticks_is_code_and_is_escaped(self):
         said = html_of(pieces.with_code("run `a <b>` now <i>"))
         self.assertEqual(said, "run <code>a &lt;b&gt;</code> now &lt;i&gt;")
+
+    def test_a_time_in_a_text_is_as_pages_have_it_but_not_in_code(self):
+        time = "2026-11-29T22:23:06Z"
+        said = html_of(
+            pieces.with_code(f"since {time}, until {time[:-1]}.123Z: `pin --until {time}`")
+        )
+        shown = "2026-11-29 22:23:06 UTC"
+        self.assertEqual(said, f"since {shown}, until {shown}: <code>pin --until {time}</code>")
 
 
 class LinkTest(unittest.TestCase):

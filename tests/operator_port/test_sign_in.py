@@ -61,6 +61,15 @@ class ViewerTest(OperatorsCase):
             found |= {url.partition("?")[0] for url, _ in page.links}
         self.assertLess({*_TO_ACT} - {"/releases/rollback"}, found)
 
+    def test_the_head_of_a_page_says_that_a_session_may_only_look(self):
+        for may_act in (True, False):
+            who = Operators(self.server.admin_port)
+            who.sign_in(self.data_dir, may_act)
+            head = who.get("/hold").body.decode("utf-8").partition("<header")[2]
+            said = head.partition("</header>")[0].count(" (may only look)</span>")
+            with self.subTest(may_act=may_act):
+                self.assertEqual(said, int(not may_act))
+
     def test_a_page_that_is_refused_leads_to_the_sign_in(self):
         form = {"Content-Type": FORM_TYPE, "Accept": "text/html"}
         for who, status in zip(self.viewers, (401, 403), strict=True):

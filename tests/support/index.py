@@ -164,7 +164,4 @@ class IndexCase(DataDirCase):
 
 def _as_indexed(device: Device) -> Device:
     """Return a device as far as the index has it."""
-    first_ms = device.first_seen_ms
-    if first_ms is not None:
-        first_ms = min(first_ms, device.last_seen_ms)
-    return device._replace(time_ms=device.last_seen_ms, first_seen_ms=first_ms)
+    return device._replace(time_ms=device.last_seen_ms)

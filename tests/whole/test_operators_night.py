@@ -26,6 +26,7 @@ For whoever is on call: a bad release at night, from the halt to the morning, wi
 This was played by `python -m tests.whole.test_operators_night`: 300 simulated devices ask a real
 server, and the waves of the rollout take seconds instead of days. CI plays it for each change.
 """
+_PROGRAM = "python -m ota_server"
 _WIDTH = "80"
 _SHOWN_LINES = 26
 
@@ -45,17 +46,17 @@ class Night:
         """Run a command, which must exit with `code`; return what it prints."""
         # As an operator calls it. Lines break where commands in them are as long as they are shown.
         here = {"COLUMNS": _WIDTH, "OTA_SERVER_DATA": str(self._data_dir)}
-        with mock.patch.dict(os.environ, here), mock.patch.object(sys, "argv", ["ota-server"]):
+        with mock.patch.dict(os.environ, here), mock.patch.object(sys, "executable", "python"):
             actual, out, err = run_main(*words)
         assert actual == code, f"{words}: {actual}, not {code}\n{out}{err}"
         lines = (err + out).replace(str(self._data_dir), "/srv/ota").rstrip().splitlines()
         if len(lines) > _SHOWN_LINES:
             lines = [*lines[: _SHOWN_LINES - 3], "…", *lines[-2:]]
         typed = " ".join(f'"{word}"' if " " in word else word for word in words)
-        self.page.append(f"```console\nota-server {typed}\n```\n")
+        self.page.append(f"```console\n{_PROGRAM} {typed}\n```\n")
         if lines:
             self.page.append("```text\n" + "\n".join(lines) + "\n```\n")
-        return " ".join((out + err).split()).replace("`ota-server ", "`")
+        return " ".join((out + err).split()).replace(f"`{_PROGRAM} ", "`")
 
     @property
     def typed(self) -> list[str]:
@@ -65,7 +66,7 @@ class Night:
 
 def commands_of(page: str) -> list[str]:
     """Return the commands of a page, without what differs from night to night."""
-    found = re.findall(r"^ota-server (.*)$", page, re.MULTILINE)
+    found = re.findall(rf"^{_PROGRAM} (.*)$", page, re.MULTILINE)
     return [re.sub(r"([0-9a-f]{2}:){5}[0-9a-f]{2}", "MAC", each) for each in found]
 
 
