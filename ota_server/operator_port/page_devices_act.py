@@ -25,6 +25,7 @@ from ota_server.operator_port.device_query import (
 )
 from ota_server.operator_port.frame import page, see_other
 from ota_server.operator_port.html import Html, Node, element
+from ota_server.operator_port.index_follows import await_shown
 from ota_server.operator_port.page_devices_ask import questions
 from ota_server.operator_port.page_devices_bar import (
     BUTTONS,
@@ -204,6 +205,7 @@ def _act(site: Site, asked: Asked) -> Reply:
         bulk_edits.apply(site.folder_of(meant.product), change, meant.keys)
     except (Refused, BadPolicy) as problem:
         return _asking(site, asked, meant, hints.paste(str(problem), meant.product))
+    await_shown(site, change, meant.keys)
     return see_other(_after(meant, change))
 
 

@@ -12,6 +12,7 @@ from tests.support.pages import PageReader
 from tests.support.varied_fleet import PLUG
 
 COUNT = 40
+API = "/api/v1/devices/default/"
 _FORM = {"product": "default", "scope": "chosen"}
 
 
@@ -67,6 +68,20 @@ class ChosenTest(ActCase):
         self.assertIn("There is nothing to change", self.preview({**form, "set_version": OLD}).text)
         self.press(self.preview({**form, "action": "unpin"}))
         self.assertEqual(self.read("pins.json")["devices"], {})
+
+    def test_the_table_shows_at_once_what_was_done(self):
+        form = {"key": [mac_of(4), mac_of(5)]}
+        url = f"/devices?product=default&text={mac_of(4)}"
+        self.press(self.preview({**form, "action": "pin", "set_version": OLD}))
+        self.assertIn("pinned", self.operators.page(url).text.casefold().split(mac_of(4))[-1])
+        self.press(self.preview({**form, "action": "unpin"}))
+        self.assertEqual(self.operators.json("GET", f"{API}{mac_of(4)}")[1]["pinned"], False)
+        self.press(self.preview({**form, "action": "group add", "set_group": "gamma"}))
+        boxes = self.operators.page("/devices?product=default&group=gamma").all("input", name="key")
+        self.assertEqual([each["value"] for each in boxes], form["key"])
+        self.press(self.preview({**form, "action": "group remove", "set_group": "gamma"}))
+        page = self.operators.page("/devices?product=default&group=gamma")
+        self.assertEqual(page.all("input", name="key"), [])
 
     def test_a_label_is_given_and_taken_away(self):
         form = {"action": "label", "key": mac_of(3)}
