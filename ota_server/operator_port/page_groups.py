@@ -6,7 +6,6 @@ from pathlib import Path
 from ota_server.httpd.reply import Reply
 from ota_server.model.quantity import count_of
 from ota_server.model.refusal import BadPolicy, Refused
-from ota_server.model.timestamp import format_second
 from ota_server.operations.device_filter import DeviceFilter
 from ota_server.operations.device_index import IndexAway
 from ota_server.operations.group_facts import AllGroups, GroupFacts, list_groups
@@ -25,6 +24,7 @@ from ota_server.operator_port.pieces import (
     release_url,
     rollout_url,
     table,
+    utc_text,
 )
 from ota_server.operator_port.products_shown import product_ways, products_meant
 from ota_server.operator_port.reach import linked_number
@@ -139,7 +139,7 @@ def _gets(product: str, group: GroupFacts) -> Node:
 def _until(pin: Pin) -> str:
     if pin.until_ms is None:
         return ""
-    return f" until {format_second(pin.until_ms).replace('T', ' ').replace('Z', ' UTC')}"
+    return f" until {utc_text(pin.until_ms)}"
 
 
 def _rollouts(product: str, group: GroupFacts, rollouts: Sequence[RolloutDetail]) -> Node:

@@ -57,8 +57,12 @@ def at(ms: int | None, never: str = "never") -> Html:
     """Return a time in UTC in full."""
     if ms is None:
         return element("span", never, class_="quiet")
-    utc = format_second(ms)
-    return element("time", utc.replace("T", " ").replace("Z", " UTC"), datetime=utc)
+    return element("time", utc_text(ms), datetime=format_second(ms))
+
+
+def utc_text(ms: int) -> str:
+    """Return a time in UTC in full, as text."""
+    return format_second(ms).replace("T", " ").replace("Z", " UTC")
 
 
 def _from_now(seconds: int) -> str:

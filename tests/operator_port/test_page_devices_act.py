@@ -83,6 +83,32 @@ class ChosenTest(ActCase):
         page = self.operators.page("/devices?product=default&group=gamma")
         self.assertEqual(page.all("input", name="key"), [])
 
+    def test_a_pin_says_until_when_and_how_many_change_what_they_run(self):
+        form = {"action": "pin", "set_version": OLD, "set_until": "2999-11-30T12:00:00Z"}
+        text = self.preview({**form, "key": [mac_of(1), mac_of(2), mac_of(3)]}).text
+        self.assertIn(f"This pins 3 devices to {OLD} until 2999-11-30 12:00:00 UTC.", text)
+        self.assertIn(f"2 of these report another version, and change to {OLD}.", text)
+        text = self.preview({**form, "key": [mac_of(2)]}).text
+        self.assertNotIn("another version", text)
+        text = self.preview({**form, "scope": "all", "version": NEW}).text
+        self.assertIn("20 of these report another version", text)
+        text = self.preview({**form, "key": [mac_of(1)]}).text
+        self.assertIn(f"It reports {NEW}, and changes to {OLD}.", text)
+
+    def test_what_is_done_to_one_device_names_it(self):
+        key = mac_of(6)
+        self.press(self.preview({"action": "label", "key": key, "set_label": "pump house"}))
+        for form, said in (
+            ({"action": "pin", "set_version": OLD}, "pins the device {} to"),
+            ({"action": "label", "set_label": "x"}, "labels the device {} “x”"),
+            ({"action": "label", "set_label": ""}, "labels the device {} with nothing: its label"),
+            ({"action": "retry"}, "lets the device {} fetch its release"),
+            ({"action": "forget"}, "forgets the device {}: a device"),
+        ):
+            with self.subTest(said):
+                text = self.preview({**form, "key": key}).text
+                self.assertIn(said.format(f"{key} (pump house)"), text)
+
     def test_a_label_is_given_and_taken_away(self):
         form = {"action": "label", "key": mac_of(3)}
         self.press(self.preview({**form, "set_label": '<i>"'}))
