@@ -119,6 +119,8 @@ def _asking(
 def _questions(site: Site, asked: Asked, meant: MeantDevices, problems: Mapping[str, str]) -> Html:
     """Return the form for what an action needs."""
     given = {name: asked.typed(PREFIX + name) for name in CHANGE_FIELDS}
+    if meant.action == BulkAction.REMOVE and meant.wanted.group:
+        given["group"] = given["group"] or meant.wanted.group
     fields = questions(site, meant.product, meant.action, given, problems, PREFIX)
     buttons = (
         element("button", "Show what it reaches", class_="main"),

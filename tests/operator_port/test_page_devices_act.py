@@ -2,9 +2,12 @@
 
 import json
 import unittest
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
+from ota_server.releases.withdraw import reinstate, withdraw
+from ota_server.system import clock
 from tests.support.client import Answer
 from tests.support.fleet import NEW, OLD, mac_of
 from tests.support.operators import Operators, OperatorsCase, make_token, some_devices
@@ -34,6 +37,15 @@ class ActCase(OperatorsCase):
         lines = (self.data_dir / "log" / "audit.jsonl").read_text().splitlines()
         return [each for each in map(json.loads, lines) if each["action"] == action]
 
+    @contextmanager
+    def withdrawn(self, version: str) -> Iterator[None]:
+        """Withdraw a release, and offer it again at the end."""
+        withdraw(self.data_dir, version, "", clock.now_ms())
+        try:
+            yield
+        finally:
+            reinstate(self.data_dir, version)
+
     def preview(self, form: Mapping[str, str | Sequence[str]]) -> PageReader:
         """Return the page that says what an action reaches."""
         answer = self.operators.post("/devices/preview", {**_FORM, **form})
@@ -55,6 +67,9 @@ class ChosenTest(ActCase):
         form = {"action": "pin", "key": [mac_of(1), mac_of(2)]}
         asking = self.preview(form)
         self.assertEqual([each["value"] for each in asking.all("option")], [OLD, NEW])
+        with self.withdrawn(NEW):
+            left = [each["value"] for each in self.preview(form).all("option")]
+        self.assertEqual(left, [OLD])
         page = self.preview({**form, "set_version": OLD})
         self.assertIn(f"This pins 2 devices to {OLD}.", page.text)
         self.assertEqual(self.read("pins.json"), {})
@@ -160,6 +175,25 @@ class ChosenTest(ActCase):
 
 
 class AllThatMatchTest(ActCase):
+    def test_the_group_that_was_looked_at_is_the_one_to_remove_from(self):
+        for group in ("alpha", "delta"):
+            self.press(self.preview({"action": "group add", "key": mac_of(1), "set_group": group}))
+        page = self.preview({"action": "group remove", "group": "delta", "scope": "all"})
+        chosen = [each["value"] for each in page.all("option") if "selected" in each]
+        self.assertEqual(chosen, ["delta"])
+
+    def test_where_no_device_matches_the_table_is_there_again_and_says_so(self):
+        form = {**_FORM, "scope": "all", "version": "v77", "limit": "7"}
+        for action in ("pin", "roll out"):
+            with self.subTest(action):
+                answer = self.operators.post("/devices/preview", {**form, "action": action})
+                self.assertEqual(answer.status, 400)
+                page = PageReader(answer.body.decode())
+                self.assertIn("no device matches: nothing can be done", page.text)
+                self.assertEqual(page.all("input", name="version")[0]["value"], "v77")
+        gone = {**_FORM, "scope": "all", "version": "v77", "action": "retry", "expected": "3"}
+        self.assertEqual(self.operators.post("/devices/act", gone).status, 400)
+
     def test_all_that_match_join_a_group_whatever_page_is_shown(self):
         form = {"action": "group add", "scope": "all", "version": OLD, "set_group": "old-ones"}
         page = self.preview(form)
