@@ -58,6 +58,16 @@ class PublishTest(ReleaseCase):
         """Return what a page says, in small letters."""
         return self.operators.page(path).text.casefold()
 
+    def test_images_that_wait_are_listed_with_their_time_and_can_be_discarded(self):
+        self.send(b"one", "twice.bin")
+        url = self.send(b"two", "twice.bin")
+        page = self.operators.page("/releases")
+        self.assertRegex(page.text, r"(twice\.bin 3 bytes (now|\d+ \w+ ago) Discard ?){2}")
+        self.assertEqual(len(page.all("form", action=f"{url}/discard")), 1)
+        answer = self.operators.post(f"{url}/discard", {})
+        self.assertEqual(answer.fields["location"], "/releases?product=default")
+        self.assertEqual(self.operators.page("/releases").all("form", action=f"{url}/discard"), [])
+
     def test_what_cannot_be_a_release_is_refused_and_the_image_stays(self):
         url = self.send(b"raw")
         for form, words in (
