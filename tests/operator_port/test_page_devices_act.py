@@ -63,6 +63,8 @@ class ActCase(OperatorsCase):
 
 
 class ChosenTest(ActCase):
+    TAKES_LONG = True
+
     def test_a_pin_asks_for_the_version_says_how_many_it_reaches_and_pins_them(self):
         form = {"action": "pin", "key": [mac_of(1), mac_of(2)]}
         asking = self.preview(form)
