@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from ota_server.operations.after_change import WRONG_FOLDER, hold_warning, no_server_warning
 from ota_server.operations.release_facts import contents
+from ota_server.policy.files import PolicyFiles
 from ota_server.releases import activate, withdraw
 from ota_server.releases.activate import Activated
 from ota_server.releases.image_doubts import same_bytes_text
@@ -52,7 +53,8 @@ def publish_image(
     manifest, version = published.manifest, request.version
     warnings = [*published.warnings]
     if others := same_bytes(data_dir, manifest):
-        warnings.append(same_bytes_text(version, others))
+        policy = PolicyFiles(data_dir).current()
+        warnings.append(same_bytes_text(version, others, policy))
     lines = [
         f"{version}: {manifest.size} bytes, SHA-256 {manifest.sha256}",
         f"image: {manifest.image or 'of an unknown format'}",

@@ -250,6 +250,10 @@ class IndexWriter:
 
     # What decides
 
+    def look_soon(self) -> None:
+        """Have the next step read what decides about devices: somebody waits for a change."""
+        self._look_at = 0.0
+
     def _look_around(self, now_ms: int) -> None:
         """Read now and then what decides about devices; note whom that concerns."""
         if self._upkeep is not None and abs(now_ms - self._now_ms) > _JUMP_MS:

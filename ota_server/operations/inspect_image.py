@@ -102,12 +102,12 @@ def inspect(
     # Without a name only other releases can be compared, under one that no release can have.
     manifest = Manifest(version or "", digests.sha256, digests.md5, size, format_time(now_ms))
     others = same_bytes(data_dir, manifest)
-    report = report._replace(same_as=tuple(others))
+    if others:
+        text = same_bytes_text(version or "this image", others, state.policy)
+        report = report._replace(same_as=tuple(others), remarks=(text,))
     if version is None:
         return report
     request = PublishRequest(name or str(path), version)
-    if others:
-        report = report._replace(remarks=(same_bytes_text(version, others),))
     return _compared(report, request, header, state, now_ms)
 
 

@@ -12,6 +12,7 @@ from ota_server.model.manifest import Manifest, version_of_manifest_name
 from ota_server.model.parts import Part, version_of_part_name
 from ota_server.model.timestamp import format_time
 from ota_server.model.version import image_name, meaning, same_version, version_of_image_name
+from ota_server.policy.files import PolicyFiles
 from ota_server.policy.gather import gather_fleet
 from ota_server.policy.policy import Pin, Policy, StoppedState
 from ota_server.policy.targets import read_stopped, stopped_entry
@@ -112,6 +113,18 @@ def list_releases(data_dir: Path) -> ReleaseList:
         state.target_problem,
         tuple(strays(data_dir / "firmware")),
     )
+
+
+def releases_to_give(data_dir: Path) -> list[Release]:
+    """Return the releases that devices can be given: not those that were withdrawn."""
+    if not (data_dir / "firmware").is_dir():
+        return []
+    policy = PolicyFiles(data_dir).current()
+    return [
+        each
+        for each in releases(data_dir)
+        if each.image is not None and not policy.is_withdrawn(each.version)
+    ]
 
 
 def _by_release(pins: Mapping[str, Pin]) -> dict[str, dict[str, Pin]]:

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from ota_server.model.refusal import Refused
 from ota_server.releases.temporary import room_problem, temporary_image
+from ota_server.system import clock
 from ota_server.system.files import named
 from ota_server.system.locks import Busy
 from ota_server.system.new_files import make_folder
@@ -37,6 +38,7 @@ class Upload(NamedTuple):
         id: random, so that nobody can guess it.
         data_dir: of its product.
         name: of the file that was sent, for people; anything can be in it.
+        sent_ms: when it had arrived, in milliseconds since the epoch.
     """
 
     id: str
@@ -44,6 +46,7 @@ class Upload(NamedTuple):
     path: Path
     name: str
     size: int
+    sent_ms: int
 
 
 class _Kept:
@@ -92,7 +95,7 @@ class Uploads:
                 written += len(piece)
             with named(path):
                 file.flush()
-            upload = Upload(upload_id, data_dir, path, name[:_MOST_NAME], written)
+            upload = Upload(upload_id, data_dir, path, name[:_MOST_NAME], written, clock.now_ms())
             self._keep(upload, files)
         return upload
 

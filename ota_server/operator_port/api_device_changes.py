@@ -26,13 +26,12 @@ from ota_server.operator_port.api_operation import (
 )
 from ota_server.operator_port.authoriser import Access
 from ota_server.operator_port.device_query import read_filter
+from ota_server.operator_port.index_follows import await_shown
 from ota_server.operator_port.problems import Problem
 from ota_server.operator_port.schema_check import reference
 from ota_server.operator_port.sentences import capitalised
 from ota_server.operator_port.site import DEFAULT, NotHere, Site
 
-# A device that was forgotten is asked about for so long, until the index has noticed.
-_FORGET_SECONDS = 3.0
 _CHANGE_FIELDS = ("action", "version", "until", "group", "label")
 _CHANGED = Success(HTTPStatus.OK, "What was done.", reference("Changed"))
 _FORGOTTEN = Success(HTTPStatus.NO_CONTENT, "It is so, or was so already.")
@@ -55,13 +54,15 @@ class OnRecord:
 
 def _change_one(site: Site, given: Given, change: BulkChange) -> dict[str, Any]:
     key, folder = key_in_path(site, given), site.folder_of(given.product)
-    return changed_fields(folder, change, [key], OnRecord(site.index))
+    return changed_fields(site, folder, change, [key], OnRecord(site.index))
 
 
 def changed_fields(
-    folder: Path, change: BulkChange, keys: Sequence[str], known: Container[str]
+    site: Site, folder: Path, change: BulkChange, keys: Sequence[str], known: Container[str]
 ) -> dict[str, Any]:
     """Change devices of a product; return what was done, as `Changed` has it.
+
+    The index shows it then, unless that takes too long.
 
     Args:
         known: the keys on record.
@@ -71,6 +72,7 @@ def changed_fields(
     """
     warnings = bulk_edits.preview(folder, change, keys, known).warnings
     done = bulk_edits.apply(folder, change, keys)
+    await_shown(site, change, keys)
     return {**done._asdict(), "warnings": list(warnings)}
 
 
@@ -103,7 +105,7 @@ def _forget(site: Site, given: Given) -> Reply:
     if site.index.device(key) is None:
         raise NotHere(f"{given.path['mac'][:70]!r} is not on record.")
     done = _change_one(site, given, BulkChange(BulkAction.FORGET))
-    if not site.awaits(lambda: site.index.device(key) is None, _FORGET_SECONDS):
+    if site.index.device(key) is not None:
         return reply(done, HTTPStatus.ACCEPTED)
     return reply(done) if done["warnings"] else nothing()
 
@@ -140,7 +142,7 @@ def _act(site: Site, given: Given) -> Reply:
         )
     folder = site.folder_of(product)
     known = OnRecord(site.index) if "keys" in given.body else frozenset(keys)
-    return reply(changed_fields(folder, change, keys, known))
+    return reply(changed_fields(site, folder, change, keys, known))
 
 
 def _chosen(site: Site, given: Given) -> tuple[str, list[str]]:

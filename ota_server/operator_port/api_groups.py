@@ -132,7 +132,7 @@ def _change_member(site: Site, given: Given, action: BulkAction) -> Reply:
     key, folder = key_in_path(site, given), site.folder_of(given.product)
     is_forced = given.query.get("force", False)
     change = BulkChange(action, group=given.path["group"], is_forced=is_forced)
-    done = changed_fields(folder, change, [key], OnRecord(site.index))
+    done = changed_fields(site, folder, change, [key], OnRecord(site.index))
     return nothing() if action is BulkAction.REMOVE else reply(done)
 
 

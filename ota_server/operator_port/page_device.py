@@ -1,6 +1,5 @@
 """One device: why it gets what it gets, what is on record, what became of it, what to do. I/O."""
 
-from http import HTTPStatus
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,6 +19,7 @@ from ota_server.operator_port.authoriser import Access
 from ota_server.operator_port.device_query import devices_url, product_field
 from ota_server.operator_port.frame import page, see_other
 from ota_server.operator_port.html import Html, Node, element, joined
+from ota_server.operator_port.page_device_absent import absent_page, decided_for
 from ota_server.operator_port.page_device_story import (
     AskedPart,
     downloads,
@@ -30,7 +30,6 @@ from ota_server.operator_port.page_device_story import (
 )
 from ota_server.operator_port.page_devices_bar import ALL_ACTIONS, action_buttons
 from ota_server.operator_port.page_devices_columns import seen_cell, stage_of, words_of
-from ota_server.operator_port.page_overview_empty import device_port_url
 from ota_server.operator_port.pieces import (
     at,
     condition_of,
@@ -40,7 +39,6 @@ from ota_server.operator_port.pieces import (
     link,
     live,
     release_url,
-    url_with,
     when,
     with_code,
 )
@@ -72,38 +70,15 @@ def _show(site: Site, asked: Asked) -> Reply:
     product, data_dir = site.named_product(asked.parts["product"])
     name = parse_name(said)
     if name is None:
-        return _not_on_record(site, asked, said, "This is neither a MAC address nor `id:NAME`.")
+        return absent_page(site, asked, said, "This is neither a MAC address nor `id:NAME`.")
     device = _Named(product, data_dir, name, key_of_name(product, name), device_url(product, name))
     if name != said:
         return see_other(device.url)
     row, record = site.index.device(device.key), site.index.record(device.key)
     if row is None or record is None:
-        return _not_on_record(site, asked, name, "It has not asked this server for its version.")
+        why = "It has not asked this server for its version."
+        return absent_page(site, asked, name, why, decided_for(asked, product, data_dir, name))
     return page(site, asked, name, _content(site, asked, device, row, record))
-
-
-def _not_on_record(site: Site, asked: Asked, name: str, why: str) -> Reply:
-    """Return that there is no such device, and what to do about it."""
-    url = device_port_url(site, asked)
-    steps = (
-        (
-            "It may have been rejected: ",
-            link("/rejected", "Rejected"),
-            " says who was, and why.",
-        ),
-        ("It may be of another product, or called otherwise: ", _find(name), "."),
-        f"It may not reach the server{f' at {url}' if url else ''}.",
-    )
-    content = (
-        element("h1", "Not on record"),
-        element("p", element("strong", name[:80]), " is not on record. ", with_code(why)),
-        element("ul", [element("li", each) for each in steps]),
-    )
-    return page(site, asked, "Not on record", content, status=HTTPStatus.NOT_FOUND)
-
-
-def _find(name: str) -> Html:
-    return link(url_with("/devices", [("text", name[:80])]), "look for it among all devices")
 
 
 def _content(site: Site, asked: Asked, device: _Named, row: IndexedDevice, record: Device) -> Node:

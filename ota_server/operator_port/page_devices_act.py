@@ -25,6 +25,7 @@ from ota_server.operator_port.device_query import (
 )
 from ota_server.operator_port.frame import page, see_other
 from ota_server.operator_port.html import Html, Node, element
+from ota_server.operator_port.index_follows import await_shown
 from ota_server.operator_port.page_devices_ask import questions
 from ota_server.operator_port.page_devices_bar import (
     BUTTONS,
@@ -39,6 +40,7 @@ from ota_server.operator_port.page_devices_meant import (
     read_meant,
     read_wish,
 )
+from ota_server.operator_port.page_devices_reach import reach_sentences
 from ota_server.operator_port.pieces import (
     form,
     link,
@@ -52,16 +54,6 @@ from ota_server.operator_port.routes import Route
 from ota_server.operator_port.site import Site
 from ota_server.system.hints import hints
 
-_DOES = {
-    BulkAction.PIN.value: "pins {devices} to {version}",
-    BulkAction.UNPIN.value: "ends the pins of {devices}",
-    BulkAction.RETRY.value: "lets {devices} fetch their release again at once",
-    BulkAction.LABEL.value: "labels {devices} {label}",
-    BulkAction.FORGET.value: "forgets {devices}: a device that asks again is a new one",
-    BulkAction.ADD.value: "adds {devices} to the group {group}",
-    BulkAction.REMOVE.value: "removes {devices} from the group {group}",
-    ROLL_OUT: "makes {devices} the group {group}; then you choose the release",
-}
 _FEW_DEVICES, _FEW_SHARE = 5, 0.01
 
 
@@ -127,6 +119,8 @@ def _asking(
 def _questions(site: Site, asked: Asked, meant: MeantDevices, problems: Mapping[str, str]) -> Html:
     """Return the form for what an action needs."""
     given = {name: asked.typed(PREFIX + name) for name in CHANGE_FIELDS}
+    if meant.action == BulkAction.REMOVE and meant.wanted.group:
+        given["group"] = given["group"] or meant.wanted.group
     fields = questions(site, meant.product, meant.action, given, problems, PREFIX)
     buttons = (
         element("button", "Show what it reaches", class_="main"),
@@ -157,18 +151,13 @@ def _confirmation(
         words = "Go on" if meant.action == ROLL_OUT else "Back to the devices"
         said = element("p", "There is nothing to change.")
         return said, warned, element("p", link(url, words, class_="button"))
-    return warned, _button(asked, meant, change, found)
+    return warned, _button(site, asked, meant, change, found)
 
 
-def _button(asked: Asked, meant: MeantDevices, change: BulkChange, found: BulkPreview) -> Node:
-    devices = count_of(found.changing, "device")
-    words = _DOES[meant.action].format(
-        devices=devices, version=change.version, group=change.group, label=_label_words(change)
-    )
-    sentences: list[Node] = [element("strong", f"This {words}.")]
-    if found.already:
-        stays = "stays as it is" if found.already == 1 else "stay as they are"
-        sentences.append(f"{number(found.already)} of these {stays}.")
+def _button(
+    site: Site, asked: Asked, meant: MeantDevices, change: BulkChange, found: BulkPreview
+) -> Node:
+    sentences = tuple(reach_sentences(site, meant, change, found))
     hidden = hidden_fields(meant)
     for name in CHANGE_FIELDS:
         if asked.typed(PREFIX + name):
@@ -176,13 +165,9 @@ def _button(asked: Asked, meant: MeantDevices, change: BulkChange, found: BulkPr
     if meant.action == BulkAction.LABEL:
         hidden[f"{PREFIX}label"] = [change.label]
     hidden["expected"] = [str(len(meant.keys))]
-    button = f"{dict(BUTTONS)[meant.action]}: {devices}"
-    question = Question(tuple(sentences), button, is_danger=meant.action == BulkAction.FORGET)
+    button = f"{dict(BUTTONS)[meant.action]}: {count_of(found.changing, 'device')}"
+    question = Question(sentences, button, is_danger=meant.action == BulkAction.FORGET)
     return question_form(asked, question, "/devices/act", meant.back_url, hidden)
-
-
-def _label_words(change: BulkChange) -> str:
-    return f"“{change.label}”" if change.label else "with nothing: their labels go"
 
 
 # Doing it
@@ -204,6 +189,7 @@ def _act(site: Site, asked: Asked) -> Reply:
         bulk_edits.apply(site.folder_of(meant.product), change, meant.keys)
     except (Refused, BadPolicy) as problem:
         return _asking(site, asked, meant, hints.paste(str(problem), meant.product))
+    await_shown(site, change, meant.keys)
     return see_other(_after(meant, change))
 
 

@@ -4,11 +4,11 @@ from collections.abc import Mapping, Sequence
 
 from ota_server.operations.bulk_edits import BulkAction
 from ota_server.operations.group_names import group_names
+from ota_server.operations.release_facts import releases_to_give
 from ota_server.operator_port.html import Html, Node, element
 from ota_server.operator_port.page_devices_bar import ROLL_OUT
 from ota_server.operator_port.pieces import check_box, choice, text_field
 from ota_server.operator_port.site import Site
-from ota_server.releases.inventory import releases
 
 _EXPLAINED = {
     BulkAction.PIN.value: "A pinned device is told this version, whatever the target is.",
@@ -44,7 +44,7 @@ def questions(
     if said := _EXPLAINED.get(action):
         fields.append(element("p", said, class_="quiet"))
     if action == BulkAction.PIN:
-        versions = [each.version for each in releases(folder)]
+        versions = [each.version for each in releases_to_give(folder)]
         fields += [
             choice("Version", f"{prefix}version", _pairs(versions), given["version"]),
             text_field(

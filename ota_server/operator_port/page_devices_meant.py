@@ -59,7 +59,7 @@ def read_meant(site: Site, asked: Asked) -> MeantDevices:
     """Return what a form is about.
 
     Raises:
-        Malformed: it cannot be read, or no device was chosen.
+        Malformed: it cannot be read, or no device was chosen or matches.
         IndexAway: there is no index now.
     """
     refuse_unknown(asked.form, _KNOWN)
@@ -73,7 +73,10 @@ def read_meant(site: Site, asked: Asked) -> MeantDevices:
         product = one_product(site, wanted)
         if product is None:
             raise Malformed("these devices are of several products: choose one first")
-        return MeantDevices(action, product, wanted, [*site.index.keys(wanted)], True)
+        keys = [*site.index.keys(wanted)]
+        if not keys:
+            raise Malformed("no device matches: nothing can be done")
+        return MeantDevices(action, product, wanted, keys, True)
     keys = _ticked(asked.form.get("key", ()))
     products = {product_of(key) for key in keys}
     if len(products) > 1:

@@ -1,7 +1,5 @@
 """/releases: what can be given to devices, and where a new image is dropped. I/O."""
 
-from collections.abc import Sequence
-
 from ota_server.httpd.reply import Reply
 from ota_server.model.quantity import approximate_size
 from ota_server.operations.device_index import IndexAway
@@ -23,6 +21,7 @@ from ota_server.operator_port.page_release_pieces import (
 from ota_server.operator_port.page_rollout_pieces import time_of
 from ota_server.operator_port.pieces import (
     Heading,
+    form,
     form_token,
     link,
     live,
@@ -31,6 +30,7 @@ from ota_server.operator_port.pieces import (
     release_url,
     table,
     url_with,
+    when,
 )
 from ota_server.operator_port.products_shown import product_ways, products_meant
 from ota_server.operator_port.questions import may_not_act
@@ -50,6 +50,12 @@ _HEADINGS = (
     Heading("SHA-256"),
     Heading("Image"),
     Heading("Notes"),
+)
+_WAITING = (
+    Heading("File"),
+    Heading("Size", is_number=True),
+    Heading("Sent"),
+    Heading("Discard", is_hidden=True),
 )
 _MOST_NOTES = 60
 
@@ -96,7 +102,7 @@ def _changes(site: Site, asked: Asked, product: str, found: ReleaseList) -> Node
     """Return what whoever may act can do here."""
     return (
         _actions(product, found),
-        _waiting(site, product),
+        _waiting(site, asked, product),
         _upload_form(asked, product, len(site.products) > 1),
     )
 
@@ -161,16 +167,21 @@ def _actions(product: str, found: ReleaseList) -> Node:
     )
 
 
-def _waiting(site: Site, product: str) -> Node:
+def _waiting(site: Site, asked: Asked, product: str) -> Node:
     """Return the images that were sent and are not published."""
     waiting = site.uploads.waiting(site.folder_of(product))
     if not waiting:
         return None
-    listed: Sequence[Html] = [
-        element("li", link(upload_url(each), each.name or each.id), f", {number(each.size)} bytes")
+    rows = [
+        (
+            link(upload_url(each), each.name or each.id),
+            f"{number(each.size)} bytes",
+            when(each.sent_ms, site.now_ms()),
+            form(asked, f"{upload_url(each)}/discard", element("button", "Discard")),
+        )
         for each in waiting
     ]
-    return (element("h3", "Sent, and not published yet"), element("ul", listed))
+    return element("h3", "Sent, and not published yet"), table(_WAITING, rows)
 
 
 def _upload_form(asked: Asked, product: str, is_several: bool) -> Html:

@@ -14,6 +14,7 @@ from ota_server.httpd.reply import Reply
 from ota_server.model.quantity import count_of, format_duration
 from ota_server.model.refusal import Refused
 from ota_server.operations.group_names import group_names
+from ota_server.operations.release_facts import releases_to_give
 from ota_server.operations.rollout_request import HELD_UNKNOWN, RolloutRequest, read_request
 from ota_server.operations.start_rollout import (
     NoSuchDevices,
@@ -51,9 +52,7 @@ from ota_server.operator_port.questions import may_not_act
 from ota_server.operator_port.routes import Route
 from ota_server.operator_port.sentences import sentences
 from ota_server.operator_port.site import DEFAULT, Site
-from ota_server.policy.files import PolicyFiles
 from ota_server.policy.rollout_plan import MOST_NOTE
-from ota_server.releases.inventory import releases
 
 # The fields of a request, in the order of the form.
 _FIELDS = (
@@ -117,13 +116,9 @@ def _form_page(
 
 def _versions(data_dir: Path) -> list[str]:
     """Return the releases that can be rolled out, the newest first."""
-    if not (data_dir / "firmware").is_dir():
-        return []
-    policy = PolicyFiles(data_dir).current()
     found = [
         (each.manifest.time if each.manifest else "", each.version)
-        for each in releases(data_dir)
-        if each.image is not None and not policy.is_withdrawn(each.version)
+        for each in releases_to_give(data_dir)
     ]
     return [version for _, version in sorted(found, reverse=True)]
 

@@ -57,6 +57,7 @@ class OperatorSide:
         self._index = DeviceIndex(data_dir, self._why_no_index)
         self._watch = ChangeWatch(data_dir, self._index, self._changes)
         site = Site(data_dir, self._index, self._authoriser, self._changes, memory=memory)
+        self._site = site
         for product in site.products:
             clear_killed(site.folder_of(product))
         self._uploads = site.uploads
@@ -75,6 +76,8 @@ class OperatorSide:
             self._authoriser.look_after()
             self._look_for_lock()
             self._uploads.look_after()
+        if self._writer is not None and self._site.is_waiting:
+            self._writer.look_soon()
         has_more = self._writer is not None and self._writer.step(now_ms)
         self._watch.look()
         return has_more

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from http import HTTPStatus
 from pathlib import Path
-from threading import BoundedSemaphore
+from threading import BoundedSemaphore, Lock
 
 from ota_server.operations.device_index import DeviceIndex
 from ota_server.operations.rollout_listing import LiveRollouts
@@ -60,17 +60,32 @@ class Site:
         self.uploads = Uploads()
         self.left_notes = LeftNotes()
         self.sheet_turns = BoundedSemaphore(_SHEETS_AT_ONCE)
+        self._lock = Lock()
+        self._waiting = 0
 
     def awaits(self, is_so: Callable[[], bool], seconds: float) -> bool:
         """Wait until something is so, which shows in the index after a moment; False: too long."""
         until, last_id = time.monotonic() + seconds, self.changes.last_id
-        while not is_so():
-            left = until - time.monotonic()
-            if left <= 0 or self.changes.is_closed:
-                return False
-            found = self.changes.after(last_id, min(left, _LOOK_SECONDS))
-            last_id = found[-1].id if found else last_id
-        return True
+        self._await(1)
+        try:
+            while not is_so():
+                left = until - time.monotonic()
+                if left <= 0 or self.changes.is_closed:
+                    return False
+                found = self.changes.after(last_id, min(left, _LOOK_SECONDS))
+                last_id = found[-1].id if found else last_id
+            return True
+        finally:
+            self._await(-1)
+
+    def _await(self, more: int) -> None:
+        with self._lock:
+            self._waiting += more
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether somebody waits for the index to show something."""
+        return self._waiting > 0
 
     @property
     def logs(self) -> Path:

@@ -5,6 +5,7 @@ from typing import NamedTuple
 from ota_server.model.image_header import ImageHeader
 from ota_server.model.refusal import Refused
 from ota_server.model.version import spellings
+from ota_server.policy.policy import Policy
 from ota_server.releases.inventory import DataDirState, release_at, used_by
 from ota_server.releases.publish_request import (
     PublishRequest,
@@ -80,9 +81,16 @@ def other_bytes_text(version: str, recorded: str, sha256: str) -> str:
     )
 
 
-def same_bytes_text(version: str, others: list[str]) -> str:
-    """Return that other releases have the same bytes."""
+def same_bytes_text(what: str, others: list[str], policy: Policy) -> str:
+    """Return that other releases have the same bytes.
+
+    Args:
+        what: the version of the image, or words for it.
+    """
+    named = [
+        f"{each}, which was withdrawn" if policy.is_withdrawn(each) else each for each in others
+    ]
     return (
-        f"{version} has the same bytes as {' and '.join(others)}: devices report one "
+        f"{what} has the same bytes as {' and '.join(named)}: devices report one "
         "version for both; was it built again after its version was changed?"
     )

@@ -10,6 +10,8 @@ BULK = "/api/v1/devices/actions"
 
 
 class ApiDeviceChangesTest(OperatorsCase):
+    TAKES_LONG = True
+
     @classmethod
     def come(cls) -> None:
         cls.check_in(some_devices(20))
@@ -35,6 +37,25 @@ class ApiDeviceChangesTest(OperatorsCase):
         for _ in range(2):  # the second time it is so already
             self.assertEqual(self.operators.json("DELETE", f"{ONE}/pin"), (204, None))
         self.assertEqual(self.policy("pins.json")["devices"], {})
+
+    def test_what_was_changed_shows_at_once(self):
+        def shown() -> tuple[object, ...]:
+            device = self.operators.json("GET", ONE)[1]
+            return device["pinned"], device["release"], device["label"]
+
+        before = shown()[1]
+        for version in ("v2.0.0", "v1.0.0"):
+            self.operators.json("PUT", f"{ONE}/pin", {"version": version})
+            self.assertEqual(shown()[:2], (True, version))
+        self.operators.json("PUT", f"{ONE}/label", {"label": "shown"})
+        self.assertEqual(shown()[2], "shown")
+        self.operators.json("DELETE", f"{ONE}/label")
+        self.operators.json("DELETE", f"{ONE}/pin")
+        self.assertEqual(shown()[:2], (False, before))
+        change = {"action": "group add", "group": "seen", "filter": {"product": "default"}}
+        self.operators.json("POST", BULK, {**change, "expected": 20})
+        listed = self.operators.json("GET", "/api/v1/devices?group=seen")[1]
+        self.assertEqual(len(listed["devices"]), 20)
 
     def test_a_pin_to_what_is_not_there_is_a_conflict(self):
         status, problem = self.operators.json("PUT", f"{ONE}/pin", {"version": "v7"})

@@ -9,6 +9,8 @@ URL = "/api/v1/groups/default/beta"
 
 
 class ApiGroupsTest(OperatorsCase):
+    TAKES_LONG = True
+
     @classmethod
     def come(cls) -> None:
         cls.check_in(some_devices(5))

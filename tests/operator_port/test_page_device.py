@@ -5,11 +5,13 @@ import unittest
 from urllib.parse import quote
 
 from ota_server.model.identity import key_of_name
-from ota_server.model.timestamp import format_second
+from ota_server.model.timestamp import format_second, parse_time
+from ota_server.operations.bulk_edits import BulkAction, BulkChange, apply
 from ota_server.operations.device_index import DeviceIndex
 from tests.support import Client, until
 from tests.support.fleet import NEW, OLD, mac_of
 from tests.support.operators import Operators, OperatorsCase
+from tests.support.pages import PageReader
 from tests.support.varied_fleet import (
     ALL,
     HOSTILE_ID,
@@ -111,6 +113,54 @@ class DevicePageTest(OperatorsCase):
             actions = {each["value"] for each in page.all("button", name="action")}
             with self.subTest(number):
                 self.assertEqual(("unpin" in actions, "group remove" in actions), (pinned, grouped))
+
+
+class NotOnRecordTest(OperatorsCase):
+    @classmethod
+    def come(cls) -> None:
+        cls.check_in({mac_of(1): OLD})
+        cls.await_devices(1)
+
+    def test_what_was_decided_for_it_is_said_with_the_buttons_that_end_it(self):
+        key, url = key_of_name("", mac_of(77)), f"/devices/default/{mac_of(77)}"
+        for change in (
+            BulkChange(BulkAction.PIN, version=OLD, until_ms=parse_time("2999-11-30T12:00:00Z")),
+            BulkChange(BulkAction.LABEL, label="<i>"),
+            BulkChange(BulkAction.ADD, group="delta"),
+            BulkChange(BulkAction.ADD, group="gamma"),
+        ):
+            apply(self.data_dir, change, [key])
+        page = self.absent(url)
+        for said in (
+            f"It is pinned to {OLD} until 2999-11-30 12:00:00 UTC.",
+            "Its label is “<i>”.",
+            "It is in the group gamma.",
+        ):
+            self.assertIn(said, page.text)
+        reader = PageReader(Operators(self.server.admin_port).get(url).body.decode())
+        self.assertIn("It is pinned", reader.text)
+        self.assertEqual(reader.all("button", name="action"), [])
+        actions = [each["value"] for each in page.all("button", name="action")]
+        self.assertEqual(actions, ["unpin", "label", "group remove", "group remove"])
+        groups = [each["value"] for each in page.all("input", name="set_group")]
+        self.assertEqual(groups, ["delta", "gamma"])
+        self.assertEqual(len(page.all("input", name="set_label", value="")), 1)
+        common = {"product": "default", "scope": "chosen", "key": key, "back": "device"}
+        for form, said in (
+            ({"action": "unpin"}, "It is pinned"),
+            ({"action": "label", "set_label": ""}, "Its label"),
+            ({"action": "group remove", "set_group": "gamma"}, "group gamma"),
+        ):
+            answer = self.operators.post("/devices/act", {**common, **form, "expected": "1"})
+            self.assertEqual(answer.fields["location"], url)
+            self.assertNotIn(said, self.absent(url).text)
+        self.assertIn("It is in the group delta.", self.absent(url).text)
+
+    def absent(self, url: str) -> PageReader:
+        """Return the page of a device that is not on record."""
+        answer = self.operators.get(url)
+        self.assertEqual(answer.status, 404)
+        return PageReader(answer.body.decode())
 
 
 class StoryTest(OperatorsCase):

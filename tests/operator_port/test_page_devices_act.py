@@ -2,9 +2,12 @@
 
 import json
 import unittest
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
+from ota_server.releases.withdraw import reinstate, withdraw
+from ota_server.system import clock
 from tests.support.client import Answer
 from tests.support.fleet import NEW, OLD, mac_of
 from tests.support.operators import Operators, OperatorsCase, make_token, some_devices
@@ -12,6 +15,7 @@ from tests.support.pages import PageReader
 from tests.support.varied_fleet import PLUG
 
 COUNT = 40
+API = "/api/v1/devices/default/"
 _FORM = {"product": "default", "scope": "chosen"}
 
 
@@ -33,6 +37,15 @@ class ActCase(OperatorsCase):
         lines = (self.data_dir / "log" / "audit.jsonl").read_text().splitlines()
         return [each for each in map(json.loads, lines) if each["action"] == action]
 
+    @contextmanager
+    def withdrawn(self, version: str) -> Iterator[None]:
+        """Withdraw a release, and offer it again at the end."""
+        withdraw(self.data_dir, version, "", clock.now_ms())
+        try:
+            yield
+        finally:
+            reinstate(self.data_dir, version)
+
     def preview(self, form: Mapping[str, str | Sequence[str]]) -> PageReader:
         """Return the page that says what an action reaches."""
         answer = self.operators.post("/devices/preview", {**_FORM, **form})
@@ -50,10 +63,15 @@ class ActCase(OperatorsCase):
 
 
 class ChosenTest(ActCase):
+    TAKES_LONG = True
+
     def test_a_pin_asks_for_the_version_says_how_many_it_reaches_and_pins_them(self):
         form = {"action": "pin", "key": [mac_of(1), mac_of(2)]}
         asking = self.preview(form)
         self.assertEqual([each["value"] for each in asking.all("option")], [OLD, NEW])
+        with self.withdrawn(NEW):
+            left = [each["value"] for each in self.preview(form).all("option")]
+        self.assertEqual(left, [OLD])
         page = self.preview({**form, "set_version": OLD})
         self.assertIn(f"This pins 2 devices to {OLD}.", page.text)
         self.assertEqual(self.read("pins.json"), {})
@@ -67,6 +85,46 @@ class ChosenTest(ActCase):
         self.assertIn("There is nothing to change", self.preview({**form, "set_version": OLD}).text)
         self.press(self.preview({**form, "action": "unpin"}))
         self.assertEqual(self.read("pins.json")["devices"], {})
+
+    def test_the_table_shows_at_once_what_was_done(self):
+        form = {"key": [mac_of(4), mac_of(5)]}
+        url = f"/devices?product=default&text={mac_of(4)}"
+        self.press(self.preview({**form, "action": "pin", "set_version": OLD}))
+        self.assertIn("pinned", self.operators.page(url).text.casefold().split(mac_of(4))[-1])
+        self.press(self.preview({**form, "action": "unpin"}))
+        self.assertEqual(self.operators.json("GET", f"{API}{mac_of(4)}")[1]["pinned"], False)
+        self.press(self.preview({**form, "action": "group add", "set_group": "gamma"}))
+        boxes = self.operators.page("/devices?product=default&group=gamma").all("input", name="key")
+        self.assertEqual([each["value"] for each in boxes], form["key"])
+        self.press(self.preview({**form, "action": "group remove", "set_group": "gamma"}))
+        page = self.operators.page("/devices?product=default&group=gamma")
+        self.assertEqual(page.all("input", name="key"), [])
+
+    def test_a_pin_says_until_when_and_how_many_change_what_they_run(self):
+        form = {"action": "pin", "set_version": OLD, "set_until": "2999-11-30T12:00:00Z"}
+        text = self.preview({**form, "key": [mac_of(1), mac_of(2), mac_of(3)]}).text
+        self.assertIn(f"This pins 3 devices to {OLD} until 2999-11-30 12:00:00 UTC.", text)
+        self.assertIn(f"2 of these report another version, and change to {OLD}.", text)
+        text = self.preview({**form, "key": [mac_of(2)]}).text
+        self.assertNotIn("another version", text)
+        text = self.preview({**form, "scope": "all", "version": NEW}).text
+        self.assertIn("20 of these report another version", text)
+        text = self.preview({**form, "key": [mac_of(1)]}).text
+        self.assertIn(f"It reports {NEW}, and changes to {OLD}.", text)
+
+    def test_what_is_done_to_one_device_names_it(self):
+        key = mac_of(6)
+        self.press(self.preview({"action": "label", "key": key, "set_label": "pump house"}))
+        for form, said in (
+            ({"action": "pin", "set_version": OLD}, "pins the device {} to"),
+            ({"action": "label", "set_label": "x"}, "labels the device {} “x”"),
+            ({"action": "label", "set_label": ""}, "labels the device {} with nothing: its label"),
+            ({"action": "retry"}, "lets the device {} fetch its release"),
+            ({"action": "forget"}, "forgets the device {}: a device"),
+        ):
+            with self.subTest(said):
+                text = self.preview({**form, "key": key}).text
+                self.assertIn(said.format(f"{key} (pump house)"), text)
 
     def test_a_label_is_given_and_taken_away(self):
         form = {"action": "label", "key": mac_of(3)}
@@ -119,6 +177,25 @@ class ChosenTest(ActCase):
 
 
 class AllThatMatchTest(ActCase):
+    def test_the_group_that_was_looked_at_is_the_one_to_remove_from(self):
+        for group in ("alpha", "delta"):
+            self.press(self.preview({"action": "group add", "key": mac_of(1), "set_group": group}))
+        page = self.preview({"action": "group remove", "group": "delta", "scope": "all"})
+        chosen = [each["value"] for each in page.all("option") if "selected" in each]
+        self.assertEqual(chosen, ["delta"])
+
+    def test_where_no_device_matches_the_table_is_there_again_and_says_so(self):
+        form = {**_FORM, "scope": "all", "version": "v77", "limit": "7"}
+        for action in ("pin", "roll out"):
+            with self.subTest(action):
+                answer = self.operators.post("/devices/preview", {**form, "action": action})
+                self.assertEqual(answer.status, 400)
+                page = PageReader(answer.body.decode())
+                self.assertIn("no device matches: nothing can be done", page.text)
+                self.assertEqual(page.all("input", name="version")[0]["value"], "v77")
+        gone = {**_FORM, "scope": "all", "version": "v77", "action": "retry", "expected": "3"}
+        self.assertEqual(self.operators.post("/devices/act", gone).status, 400)
+
     def test_all_that_match_join_a_group_whatever_page_is_shown(self):
         form = {"action": "group add", "scope": "all", "version": OLD, "set_group": "old-ones"}
         page = self.preview(form)

@@ -40,6 +40,34 @@ class PublishTest(ReleaseCase):
         form = {"version": "v4.0.1", "force": "1"}
         self.assertEqual(self.operators.post(f"{url}/publish", form).status, 303)
 
+    def test_the_same_bytes_under_another_version_are_said_before_the_button(self):
+        image = b"once more"
+        release = self.publish("v8", image)
+        said = "has the same bytes as v8: devices report one version for both"
+        url = self.send(image)
+        self.assertIn(f"This image {said}", self.operators.page(url).text)
+        self.assertIn(f"v8.1 {said}".casefold(), self.shown(f"{url}?version=v8.1"))
+        self.operators.post(f"{release}/withdraw", {"reason": "bad"})
+        said = "same bytes as v8, which was withdrawn: devices report"
+        self.assertIn(said, self.shown(url))
+        answer = self.operators.post(f"{url}/publish", {"version": "v8.2"})
+        self.assertEqual(answer.status, 303)
+        self.assertIn(said, self.shown(answer.fields["location"]))
+
+    def shown(self, path: str) -> str:
+        """Return what a page says, in small letters."""
+        return self.operators.page(path).text.casefold()
+
+    def test_images_that_wait_are_listed_with_their_time_and_can_be_discarded(self):
+        self.send(b"one", "twice.bin")
+        url = self.send(b"two", "twice.bin")
+        page = self.operators.page("/releases")
+        self.assertRegex(page.text, r"(twice\.bin 3 bytes (now|\d+ \w+ ago) Discard ?){2}")
+        self.assertEqual(len(page.all("form", action=f"{url}/discard")), 1)
+        answer = self.operators.post(f"{url}/discard", {})
+        self.assertEqual(answer.fields["location"], "/releases?product=default")
+        self.assertEqual(self.operators.page("/releases").all("form", action=f"{url}/discard"), [])
+
     def test_what_cannot_be_a_release_is_refused_and_the_image_stays(self):
         url = self.send(b"raw")
         for form, words in (
