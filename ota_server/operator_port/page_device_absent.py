@@ -13,8 +13,9 @@ from ota_server.operator_port.frame import page
 from ota_server.operator_port.html import Html, Node, element
 from ota_server.operator_port.page_devices_meant import PREFIX
 from ota_server.operator_port.page_overview_empty import device_port_url
-from ota_server.operator_port.pieces import form, link, url_with, utc_text, with_code
+from ota_server.operator_port.pieces import form, link, url_with, with_code
 from ota_server.operator_port.questions import may_not_act
+from ota_server.operator_port.sentences import utc_text
 from ota_server.operator_port.site import Site
 from ota_server.policy.files import PolicyFiles
 from ota_server.policy.labels import read_labels

@@ -10,7 +10,8 @@ from ota_server.operations.device_index import IndexedDevice
 from ota_server.operator_port.html import Node, element
 from ota_server.operator_port.page_devices_bar import ROLL_OUT
 from ota_server.operator_port.page_devices_meant import MeantDevices
-from ota_server.operator_port.pieces import number, utc_text
+from ota_server.operator_port.pieces import number
+from ota_server.operator_port.sentences import utc_text
 from ota_server.operator_port.site import Site
 from ota_server.policy.files import PolicyFiles
 

@@ -24,7 +24,6 @@ from ota_server.operator_port.pieces import (
     release_url,
     rollout_url,
     table,
-    utc_text,
 )
 from ota_server.operator_port.products_shown import product_ways, products_meant
 from ota_server.operator_port.reach import linked_number
