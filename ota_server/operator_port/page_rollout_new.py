@@ -71,7 +71,7 @@ _LABELS = {
 }
 _IN_THE_WAY = "It cannot begin"
 _OPTION = re.compile("--[a-z-]+")
-_LONGER_SOAK = re.compile("`rollout change --soak ([^ `]+)[^`]*` gives")
+_LONGER_SOAK = re.compile("`[^`]* --soak ([^ `]+)[^`]*` gives")
 _WAVES = (
     Heading("Wave"),
     Heading("Adds", is_number=True, title="devices that are offered the release by this wave"),

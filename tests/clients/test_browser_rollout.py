@@ -33,8 +33,9 @@ class BrowserRolloutTest(OperatorsCase):
     def test_a_rollout_is_begun_and_seen_to_move_until_it_is_done(self):
         browser = self.browser
         browser.open(f"{self.url}/rollouts/new")
-        typed = {"waves": "20,100", "soak_seconds": "0s", "grace_seconds": "1s"}
-        typed |= {"min_devices": "3", "max_failures": "50%", "version": NEW}
+        # It waits for each device that has the image, however slow this machine is.
+        typed = {"waves": "20,100", "soak_seconds": "0s", "grace_seconds": "5m"}
+        typed |= {"min_devices": "3", "max_failures": "3%", "version": NEW}
         for name, value in typed.items():
             browser.run(f"document.querySelector('[name={name}]').value = '{value}'")
         browser.run("document.querySelector('[name=count_new]').checked = true")

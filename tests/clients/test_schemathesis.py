@@ -149,7 +149,7 @@ class ThingsThatAreThereTest(SchemathesisCase):
 class DescriptionTest(unittest.TestCase):
     def test_the_description_is_valid_openapi(self):
         for reads_openly in (False, True):
-            said = json.dumps(document(OPERATIONS, "1", reads_openly))
+            said = json.dumps(document(OPERATIONS, "1", "By a command.", reads_openly))
             with self.subTest(reads_openly), tempfile.TemporaryDirectory() as folder:
                 path = Path(folder) / "openapi.json"
                 path.write_text(said)
