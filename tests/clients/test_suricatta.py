@@ -87,7 +87,8 @@ class SuricattaCase(SwuCase):
     def wait_until(self, is_so: Callable[[], bool]) -> None:
         """Wait for what the gateways bring about."""
         if not until(is_so, STEP_SECONDS, PAUSE_SECONDS):
-            said = [gateway.end() for gateway in self.gateways]
+            # The end of what each has said: all of it is longer than what CI shows.
+            said = ["\n".join(each.end().splitlines()[-80:]) for each in self.gateways]
             self.fail("\n".join([str(read_progress(self.data_dir)), *said]))
 
     def versions(self) -> list[str]:
