@@ -21,8 +21,9 @@ identify: (
 );
 """
 PAUSE_SECONDS = 0.05
-# A gateway that has missed `poll_each_second` polls when the server says: after 227 s.
-STEP_SECONDS = 260.0
+STEP_SECONDS = 60.0
+# A try of a gateway takes three seconds, some more on a busy machine.
+TRY_SECONDS, TRIES = 20.0, 4
 TO_ALL_AT_ONCE = ("--waves", "100", "--soak", "0s", "--count-new", "--min-devices", "2")
 SUCCESS = "2"
 
@@ -131,10 +132,24 @@ class SuricattaTest(SuricattaCase):
         self.assertEqual(self.versions(), ["v2.0.0", "v2.0.0"])
         self.assertEqual(self.device("id:gw-1")["state"], "up to date")
 
+    def wait_for_the_halt(self) -> None:
+        """Wait until the rollout is halted, and cut the power of gateways that hang.
+
+        On a busy machine SWUpdate 2022.12 sometimes misses that its installation has ended, and
+        says and asks nothing any more: 2 of 40 gateways beside seven others.
+        """
+        for _ in range(TRIES - 1):
+            if until(lambda: self.state() == "halted", TRY_SECONDS, PAUSE_SECONDS):
+                return
+            for gateway in self.gateways:
+                gateway.end()
+                gateway.start("v1.0.0")
+        self.wait_until(lambda: self.state() == "halted")
+
     def test_a_release_whose_script_fails_is_halted(self):
         bundle = self.bundle(SMALL.next_image, self.installed, check="exit 1")
         self.roll_out(bundle, "v2.0.0")
-        self.wait_until(lambda: self.state() == "halted")
+        self.wait_for_the_halt()
         self.assertEqual(self.versions(), ["v1.0.0", "v1.0.0"])
 
     def test_a_release_that_another_key_has_signed_is_halted(self):
@@ -143,7 +158,7 @@ class SuricattaTest(SuricattaCase):
         bundle = self.bundle(SMALL.next_image, self.installed)
         self.key, self.certificate = ours
         self.roll_out(bundle, "v2.0.0")
-        self.wait_until(lambda: self.state() == "halted")
+        self.wait_for_the_halt()
         self.assertFalse(self.installed.exists())
 
 
