@@ -15,7 +15,7 @@ from ota_server.operator_port.page_devices_meant import PREFIX
 from ota_server.operator_port.page_overview_empty import device_port_url
 from ota_server.operator_port.pieces import form, link, url_with, with_code
 from ota_server.operator_port.questions import may_not_act
-from ota_server.operator_port.sentences import utc_text
+from ota_server.operator_port.sentences import until_text
 from ota_server.operator_port.site import Site
 from ota_server.policy.files import PolicyFiles
 from ota_server.policy.labels import read_labels
@@ -88,8 +88,12 @@ def _decided(
     """Yield what was decided: in words, the words of its button, and what that does."""
     policy = PolicyFiles(data_dir).current()
     if pin := policy.pins.get(key):
-        until = "" if pin.until_ms is None else f" until {utc_text(pin.until_ms)}"
-        yield f"It is pinned to {pin.version}{until}.", "Unpin", BulkAction.UNPIN, {}
+        yield (
+            f"It is pinned to {pin.version}{until_text(pin.until_ms)}.",
+            "Unpin",
+            BulkAction.UNPIN,
+            {},
+        )
     if label := read_labels(data_dir).get(name):
         yield f"Its label is “{label}”.", "Remove the label", BulkAction.LABEL, {"label": ""}
     for group in policy.groups.get(key, ()):

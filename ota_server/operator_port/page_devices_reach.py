@@ -11,7 +11,7 @@ from ota_server.operator_port.html import Node, element
 from ota_server.operator_port.page_devices_bar import ROLL_OUT
 from ota_server.operator_port.page_devices_meant import MeantDevices
 from ota_server.operator_port.pieces import number
-from ota_server.operator_port.sentences import utc_text
+from ota_server.operator_port.sentences import until_text
 from ota_server.operator_port.site import Site
 from ota_server.policy.files import PolicyFiles
 
@@ -44,8 +44,7 @@ def reach_sentences(
         pins="pin" if is_one else "pins",
         their="its" if is_one else "their",
     )
-    until = "" if change.until_ms is None else f" until {utc_text(change.until_ms)}"
-    yield element("strong", f"This {words}{until}.")
+    yield element("strong", f"This {words}{until_text(change.until_ms)}.")
     if change.action is BulkAction.PIN:
         yield from _updates(site, meant, change.version)
     if found.already:

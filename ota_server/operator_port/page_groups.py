@@ -28,10 +28,9 @@ from ota_server.operator_port.pieces import (
 from ota_server.operator_port.products_shown import product_ways, products_meant
 from ota_server.operator_port.reach import linked_number
 from ota_server.operator_port.routes import Route
-from ota_server.operator_port.sentences import sentences, utc_text
+from ota_server.operator_port.sentences import sentences, until_text
 from ota_server.operator_port.site import DEFAULT, Site
 from ota_server.policy.device_state import Condition
-from ota_server.policy.policy import Pin
 from ota_server.system.hints import hints
 
 _HEADINGS = (
@@ -129,16 +128,10 @@ def _gets(product: str, group: GroupFacts) -> Node:
     """Return what the devices of a group get: the first of what decides that."""
     if group.pin is not None:
         pinned = link(release_url(product, group.pin.version), group.pin.version)
-        return "pinned to ", pinned, _until(group.pin)
+        return "pinned to ", pinned, until_text(group.pin.until_ms)
     if group.target is not None:
         return link(release_url(product, group.target), group.target)
     return element("span", "what the fleet gets", class_="quiet")
-
-
-def _until(pin: Pin) -> str:
-    if pin.until_ms is None:
-        return ""
-    return f" until {utc_text(pin.until_ms)}"
 
 
 def _rollouts(product: str, group: GroupFacts, rollouts: Sequence[RolloutDetail]) -> Node:

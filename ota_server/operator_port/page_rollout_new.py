@@ -60,7 +60,7 @@ _FIELDS = (
     *("soak_seconds", "grace_seconds", "wave_timeout_seconds", "min_devices", "count_new"),
     *("held_unknown", "is_forced"),
 )
-# What a refusal or a warning calls by the option of a command, as the form calls it.
+# How fields of the form are called, by the options that refusals and warnings name.
 _LABELS = {
     "--count-new": "Count new devices too",
     "--first-group": "A first wave of its own",
@@ -170,7 +170,7 @@ def _form(
         element("input", type="hidden", name="product", value=asked.one("product") or DEFAULT),
         others,
         fields.choice("Release", "version", [(each, each) for each in versions]),
-        fields.choice("To whom", "group", [("", "the fleet"), *groups]),
+        fields.choice(_LABELS["--group"], "group", [("", "the fleet"), *groups]),
         fields.text("Note, for people", "note", maxlength=MOST_NOTE, size=60),
         more(
             "Waves and limits",
@@ -188,22 +188,22 @@ def _limit_fields(fields: _RolloutFields, groups: Sequence[tuple[str, str]]) -> 
     longest = format_duration(usual.wave_timeout_seconds)
     held = zip(HELD_UNKNOWN, ("stay on what they run", "get the target"), strict=True)
     return [
-        fields.text("Waves in percent", "waves", "those that fit the devices", size=24),
-        fields.choice("A first wave of its own", "first_group", [("", "none"), *groups]),
-        fields.tick("Reach groups that have a target of their own too", "groups_too"),
+        fields.text(_LABELS["--waves"], "waves", "those that fit the devices", size=24),
+        fields.choice(_LABELS["--first-group"], "first_group", [("", "none"), *groups]),
+        fields.tick(_LABELS["--groups-too"], "groups_too"),
         fields.text("Most failures", "max_failures", f"{usual.max_failures:g}%", size=12),
         fields.text("Soak: how long devices have to run it well", "soak_seconds", soak, size=12),
         fields.text("Time to apply: until a device reports it", "grace_seconds", grace, size=12),
         fields.text("Time of a wave, at most", "wave_timeout_seconds", longest, size=12),
         fields.text("Devices of a wave that have to update", "min_devices", str(usual.min_devices)),
-        fields.tick("Count new devices too: known for less than a day", "count_new"),
+        fields.tick(f"{_LABELS['--count-new']}: known for less than a day", "count_new"),
         fields.choice(
             "Devices that wait, and report a version that is not a release",
             "held_unknown",
             held,
             usual.held_unknown,
         ),
-        fields.tick("Roll it out even if it is for another chip or project", "is_forced"),
+        fields.tick(_LABELS["--force"], "is_forced"),
     ]
 
 

@@ -20,6 +20,11 @@ def utc_text(ms: int) -> str:
     return with_utc(format_second(ms))
 
 
+def until_text(ms: int | None) -> str:
+    """Return until when something is so, to follow what it is; "" where it does not end."""
+    return "" if ms is None else f" until {utc_text(ms)}"
+
+
 def with_utc(text: str) -> str:
     """Return a text of a command with the times in it as pages have them."""
     return _TIME.sub(r"\1 \2 UTC", text)
